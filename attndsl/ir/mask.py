@@ -1,0 +1,116 @@
+"""A mask: a relation between query and key positions, with the spaces and tables it speaks of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from attndsl.ir.nodes import Load, Node, Rank, Sort, postorder
+
+
+class Align(StrEnum):
+    """Which ends of the two sequences coincide when their lengths differ."""
+
+    END = "end"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a segment; ``extent`` is None when it is known only at the call."""
+
+    name: str
+    extent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens laid out row-major over its axes, the last axis fastest."""
+
+    name: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Segments one after the other. Without segments: a plain sequence of any length."""
+
+    name: str = ""
+    segments: tuple[Segment, ...] = ()
+
+    def segment(self, name: str) -> Segment | None:
+        """The segment of that name, if any."""
+        return next((s for s in self.segments if s.name == name), None)
+
+
+FLAT = Space()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A run-time input. ``dims`` are "batch", "head", "pos", "q", "k", an axis, a free name or a size.
+
+    The leading "batch" and "head" dims, if declared, are indexed implicitly by the batch element and
+    the query head. ``is_list``: the last dim holds slots, negative entries are empty.
+    """
+
+    name: str
+    kind: Sort
+    dims: tuple[str | int, ...]
+    is_list: bool = False
+
+    @property
+    def ambient(self) -> Rank:
+        """The rank that every read of the table has: batch, head, both or none."""
+        rank = Rank.NONE
+        for dim, flag in (("batch", Rank.BATCH), ("head", Rank.HEAD)):
+            rank |= flag if dim in self.dims else Rank.NONE
+        return rank
+
+    @property
+    def indexed_dims(self) -> tuple[str | int, ...]:
+        """The dims that a read names, in order."""
+        return tuple(dim for dim in self.dims if dim not in ("batch", "head"))
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """``root`` is true for exactly the pairs that are in the pattern.
+
+    With ``align`` END the position of query ``i`` is ``i + len(k) - len(q)``; with START it is ``i``,
+    which is the rule between different spaces.
+    ``name`` and ``doc`` are for people and take no part in equality or in the digest.
+    """
+
+    root: Node
+    queries: Space = FLAT
+    keys: Space = FLAT
+    tables: tuple[Table, ...] = ()
+    align: Align = Align.END
+    name: str = field(default="", compare=False)
+    doc: str = field(default="", compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Stable across processes and machines: 32 hex digits of everything that has meaning."""
+        parts = (self.queries, self.keys, self.tables, self.align.value)
+        hasher = hashlib.blake2b(self.root.digest, digest_size=16)
+        hasher.update(repr(parts).encode())
+        return hasher.hexdigest()
+
+    @property
+    def is_rectangular(self) -> bool:
+        """Whether queries and keys live in different spaces."""
+        return self.queries != self.keys
+
+    def shift(self, q_len: int, k_len: int) -> int:
+        """The position of query 0."""
+        return k_len - q_len if self.align is Align.END else 0
+
+    def with_root(self, root: Node) -> Mask:
+        """The same mask around another relation; tables no longer read are dropped."""
+        read = {node.table for node in postorder(root) if isinstance(node, Load)}
+        return replace(
+            self, root=root, tables=tuple(t for t in self.tables if t.name in read)
+        )

@@ -1,0 +1,396 @@
+"""The closed set of IR nodes: everything a pattern can mean, on one page.
+
+```
+int  = Const value | Pos side | Coord side axis | Size name | Var name | Index level
+     | Sum ((int, coefficient)*, constant) | Mul int int | FloorDiv int int | Mod int int
+     | Min int* | Max int* | Abs int | ILog2 int | Pow2 int | Select bool int int
+     | Load table int*                                        -- an int table
+bool = Truth value | Inside side segment | AtMost int bound | Equals int bound
+     | Not bool | And bool* | Or bool* | Exists level int int bool
+     | Load table int*                                        -- a bool table
+```
+
+Nodes are immutable and hash-consed: two equal expressions are one object, so ``is`` is equality and a
+dictionary keyed by nodes is a memo table. Build them with the functions of ``building``, which keep the
+canonical form (sums are linear combinations ordered by digest, comparisons have their constant on the
+right, negations sit on the leaves); the classes themselves only store.
+
+Every node knows its ``rank``: which of batch, head, query and key its value depends on. Code generation
+hoists by rank, and the analysis summarises per-query and per-key terms once per tile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from enum import IntFlag, StrEnum
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
+
+
+class Rank(IntFlag):
+    """What a value depends on, beside lengths and parameters."""
+
+    NONE = 0
+    BATCH = 1
+    HEAD = 2
+    QUERY = 4
+    KEY = 8
+    PAIR = 12
+
+
+class Side(StrEnum):
+    """Whose position: the query's or the key's."""
+
+    QUERY = "q"
+    KEY = "k"
+
+    @property
+    def rank(self) -> Rank:
+        """The rank of a value that depends on this side alone."""
+        return Rank.QUERY if self is Side.QUERY else Rank.KEY
+
+    @property
+    def other(self) -> Side:
+        """The opposite side."""
+        return Side.KEY if self is Side.QUERY else Side.QUERY
+
+
+class Sort(StrEnum):
+    """The two types of the language."""
+
+    INT = "int"
+    BOOL = "bool"
+
+
+class _Interned(type):
+    """Hash-consing: constructing a node that already exists returns the existing one."""
+
+    _nodes: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
+    _lock = threading.Lock()
+
+    def __call__(cls, *args: Any) -> Any:
+        key = (cls, *args)
+        found = _Interned._nodes.get(key)
+        if found is not None:
+            return found
+        node = super().__call__(*args)
+        with _Interned._lock:
+            return _Interned._nodes.setdefault(key, node)
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Node(metaclass=_Interned):
+    """Base of all nodes: identity is equality; ``digest`` is stable across processes."""
+
+    rank: Rank = field(init=False, repr=False)
+    digest: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        hasher = hashlib.blake2b(type(self).__name__.encode(), digest_size=16)
+        rank = self._own_rank()
+        for item in fields(self):
+            if item.init:
+                rank |= _absorb(hasher, getattr(self, item.name))
+        object.__setattr__(self, "rank", rank)
+        object.__setattr__(self, "digest", hasher.digest())
+
+    def _own_rank(self) -> Rank:
+        return Rank.NONE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(
+            getattr(self, item.name) for item in fields(self) if item.init
+        )
+
+    @property
+    def sort(self) -> Sort:
+        """Whether the node is an integer or a truth value."""
+        if isinstance(self, Load):
+            return self.kind
+        truths = (Truth, Inside, AtMost, Equals, Not, And, Or, Exists)
+        return Sort.BOOL if isinstance(self, truths) else Sort.INT
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the value depends on the query and the key together."""
+        return self.rank & Rank.PAIR == Rank.PAIR
+
+
+def _absorb(hasher: Any, value: object) -> Rank:
+    """Feed one field into the digest, unambiguously, and return the rank it contributes."""
+    match value:
+        case Node():
+            hasher.update(b"n" + value.digest)
+            return value.rank
+        case tuple():
+            hasher.update(b"t%d:" % len(value))
+            rank = Rank.NONE
+            for item in value:
+                rank |= _absorb(hasher, item)
+            return rank
+        case _:
+            text = f"{type(value).__name__}:{value}".encode()
+            hasher.update(b"v%d:" % len(text) + text)
+            return Rank.NONE
+
+
+# ---------------------------------------------------------------- integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Const(Node):
+    """An integer constant."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pos(Node):
+    """Flat position of the query or key in its space. Queries are shifted when ends are aligned."""
+
+    side: Side
+
+    def _own_rank(self) -> Rank:
+        return self.side.rank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coord(Node):
+    """Coordinate on ``axis`` ("segment.axis"); -1 for a token whose segment lacks the axis."""
+
+    side: Side
+    axis: str
+
+    def _own_rank(self) -> Rank:
+        return self.side.rank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Size(Node):
+    """A length known when tensors are: "q", "k", "segment", "segment.axis", "table:dim"."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Var(Node):
+    """One of head, heads, batch, layer."""
+
+    name: str
+
+    def _own_rank(self) -> Rank:
+        return {"head": Rank.HEAD, "batch": Rank.BATCH}.get(self.name, Rank.NONE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index(Node):
+    """The variable of the enclosing ``Exists`` of that level."""
+
+    level: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sum(Node):
+    """Linear combination: sum of coefficient * term, plus a constant. Terms are not sums."""
+
+    terms: tuple[tuple[Node, int], ...]
+    constant: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mul(Node):
+    """Product of two non-constant integers."""
+
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FloorDiv(Node):
+    """Floor of the quotient; 0 where the divisor is not positive."""
+
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mod(Node):
+    """Non-negative remainder; 0 where the divisor is not positive."""
+
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Min(Node):
+    """Least of two or more integers."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Max(Node):
+    """Greatest of two or more integers."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Abs(Node):
+    """Absolute value."""
+
+    item: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ILog2(Node):
+    """Floor of the binary logarithm; -1 for arguments below 1."""
+
+    item: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pow2(Node):
+    """Two to the power of the argument for 0 <= argument <= 62, else 0."""
+
+    item: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Select(Node):
+    """``if cond then yes else no`` on integers."""
+
+    cond: Node
+    yes: Node
+    no: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Load(Node):
+    """A run-time table read at an index; 0 (false) outside the table."""
+
+    table: str
+    kind: Sort
+    index: tuple[Node, ...]
+    ambient: Rank  # batch and head dims are implicit: the table's own rank
+
+    def _own_rank(self) -> Rank:
+        return self.ambient
+
+
+# ---------------------------------------------------------------- truth values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth(Node):
+    """True or false."""
+
+    value: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inside(Node):
+    """Whether the token lies in the named segment of its space."""
+
+    side: Side
+    segment: str
+
+    def _own_rank(self) -> Rank:
+        return self.side.rank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AtMost(Node):
+    """``item <= bound``; the item carries no constant and its coefficients have no common factor."""
+
+    item: Node
+    bound: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Equals(Node):
+    """``item == bound``; as for AtMost, and the first coefficient is positive."""
+
+    item: Node
+    bound: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Not(Node):
+    """Negation of an Equals, Inside, Exists or bool Load (others are negated by rewriting)."""
+
+    item: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class And(Node):
+    """Conjunction of two or more."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Or(Node):
+    """Disjunction of two or more."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exists(Node):
+    """Some integer in ``[start, stop)`` makes the body true. ``level`` exceeds every level inside."""
+
+    level: int
+    start: Node
+    stop: Node
+    body: Node
+
+
+Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | Truth | Inside
+Arithmetic: TypeAlias = (
+    Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load
+)
+Logic: TypeAlias = AtMost | Equals | Not | And | Or | Exists
+AnyNode: TypeAlias = Atom | Arithmetic | Logic
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The direct sub-expressions, left to right."""
+    match node:
+        case Sum(terms=terms):
+            return tuple(term for term, _ in terms)
+        case Mul() | FloorDiv() | Mod():
+            return (node.left, node.right)
+        case Min() | Max() | And() | Or():
+            return node.items
+        case Abs() | ILog2() | Pow2() | AtMost() | Equals() | Not():
+            return (node.item,)
+        case Select():
+            return (node.cond, node.yes, node.no)
+        case Load():
+            return node.index
+        case Exists():
+            return (node.start, node.stop, node.body)
+        case _:
+            return ()
+
+
+def postorder(root: Node) -> Iterator[Node]:
+    """Every distinct node below ``root``, children first. Iterative: depth is no limit."""
+    seen: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend(
+                (child, False)
+                for child in reversed(children(node))
+                if child not in seen
+            )

@@ -1,0 +1,311 @@
+"""The meaning of the IR: pointwise evaluation by broadcasting. Everything else is checked against it.
+
+Shares no code with the passes, the analysis or the schedules, so that it can judge them. Written with
+operators that NumPy and torch spell alike, hence the ``xp`` namespace: run-time tables may be evaluated
+where they live.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, TypeAlias, assert_never, cast
+
+import numpy as np
+
+from attndsl.ir import nodes as n
+from attndsl.ir.nodes import AnyNode, Node, Rank, Side
+from attndsl.ir.mask import Mask, Space
+
+_PAIRS_AT_ONCE = 1 << 21  # bounds the memory of intermediate values
+
+Value: TypeAlias = Any  # int, bool, or an array of them in the namespace ``xp``
+
+
+@dataclass(frozen=True)
+class Env:
+    """Values for the free names of a mask.
+
+    ``q`` and ``k`` are flat positions (already aligned), ``batch`` and ``head`` indices: ints or arrays
+    that broadcast together. ``sizes`` maps the names of ``Size`` nodes to ints, ``tables`` table names to
+    arrays with the dims the mask declares.
+    """
+
+    q: Value
+    k: Value
+    sizes: Mapping[str, int]
+    tables: Mapping[str, Value] = field(default_factory=dict)
+    batch: Value = 0
+    head: Value = 0
+    heads: int = 1
+    layer: int = 0
+    queries: Space = Space()
+    keys: Space = Space()
+    xp: ModuleType = np
+    indices: Mapping[int, Value] = field(default_factory=dict)
+
+
+def evaluate(root: Node, env: Env) -> Value:
+    """The value of ``root`` under ``env``, broadcast over its positions, heads and batch."""
+    return _Evaluator(env, {}).value(root)
+
+
+class _Evaluator:
+    """One evaluation: a memo of the values of closed sub-expressions."""
+
+    def __init__(self, env: Env, memo: dict[Node, Value]) -> None:
+        self.env = env
+        self.memo = memo
+
+    def value(self, root: Node) -> Value:
+        for node in _closed_postorder(root, self.memo):
+            self.memo[node] = self._step(cast(AnyNode, node))
+        return self.memo[root]
+
+    def _step(self, node: AnyNode) -> Value:  # noqa: C901 - one arm per node class
+        env, xp, at = self.env, self.env.xp, self.memo
+        match node:
+            case n.Const(value=value) | n.Truth(value=value):
+                return value
+            case n.Pos(side=side):
+                return self._position(side)
+            case n.Coord(side=side, axis=axis):
+                return self._coordinate(side, axis)
+            case n.Inside(side=side, segment=segment):
+                start, size, _ = _layout(self._space(side), segment, env.sizes)
+                position = self._position(side)
+                return (start <= position) & (position < start + size)
+            case n.Size(name=name):
+                return env.sizes[name]
+            case n.Var(name=name):
+                return getattr(env, name)
+            case n.Index(level=level):
+                return env.indices[level]
+            case n.Sum(terms=terms, constant=constant):
+                return functools.reduce(
+                    operator.add, (c * at[term] for term, c in terms), constant
+                )
+            case n.Mul():
+                return at[node.left] * at[node.right]
+            case n.FloorDiv():
+                return _guarded(xp, operator.floordiv, at[node.left], at[node.right])
+            case n.Mod():
+                return _guarded(xp, operator.mod, at[node.left], at[node.right])
+            case n.Min(items=items):
+                return functools.reduce(
+                    lambda a, b: _choose(xp, a < b, a, b), (at[item] for item in items)
+                )
+            case n.Max(items=items):
+                return functools.reduce(
+                    lambda a, b: _choose(xp, a > b, a, b), (at[item] for item in items)
+                )
+            case n.Abs(item=item):
+                return abs(at[item])
+            case n.ILog2(item=item):
+                return _ilog2(xp, at[item])
+            case n.Pow2(item=item):
+                return _pow2(xp, at[item])
+            case n.Select():
+                return _choose(xp, at[node.cond], at[node.yes], at[node.no])
+            case n.Load():
+                return self._load(node)
+            case n.AtMost(item=item, bound=bound):
+                return at[item] <= bound
+            case n.Equals(item=item, bound=bound):
+                return at[item] == bound
+            case n.Not(item=item):
+                return _not(at[item])
+            case n.And(items=items):
+                return functools.reduce(operator.and_, (at[item] for item in items))
+            case n.Or(items=items):
+                return functools.reduce(operator.or_, (at[item] for item in items))
+            case n.Exists():
+                return self._exists(node)
+            case _:
+                assert_never(node)
+
+    def _position(self, side: Side) -> Value:
+        return self.env.q if side is Side.QUERY else self.env.k
+
+    def _space(self, side: Side) -> Space:
+        return self.env.queries if side is Side.QUERY else self.env.keys
+
+    def _coordinate(self, side: Side, axis: str) -> Value:
+        segment, _, name = axis.partition(".")
+        space, sizes = self._space(side), self.env.sizes
+        start, size, strides = _layout(space, segment, sizes)
+        position = self._position(side)
+        stride = strides[name]
+        local = (position - start) // max(stride, 1) % max(sizes[axis], 1)
+        return _choose(
+            self.env.xp, (start <= position) & (position < start + size), local, -1
+        )
+
+    def _load(self, node: n.Load) -> Value:
+        table = self.env.tables[node.table]
+        index = [self.memo[item] for item in node.index]
+        ambient = []
+        if node.ambient & Rank.BATCH:
+            ambient.append(self.env.batch)
+        if node.ambient & Rank.HEAD:
+            ambient.append(self.env.head)
+        return read(self.env.xp, table, ambient, index, node.kind is n.Sort.BOOL)
+
+    def _exists(self, node: n.Exists) -> Value:
+        start, stop = self.memo[node.start], self.memo[node.stop]
+        found: Value = False
+        for j in range(int(np.min(_numpy(start))), int(np.max(_numpy(stop)))):
+            env = _with_index(self.env, node.level, j)
+            kept = {m: v for m, v in self.memo.items() if node.level not in _free(m)}
+            body = _Evaluator(env, kept).value(node.body)
+            found = found | ((start <= j) & (stop > j) & body)
+        return found
+
+
+def _with_index(env: Env, level: int, value: int) -> Env:
+    values = {name: getattr(env, name) for name in env.__dataclass_fields__}
+    return Env(**(values | {"indices": {**env.indices, level: value}}))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _free(node: Node) -> frozenset[int]:
+    """Levels of the bound variables that occur free in the node."""
+    match node:
+        case n.Index(level=level):
+            return frozenset((level,))
+        case n.Exists(level=level):
+            outer = _free(node.start) | _free(node.stop)
+            return outer | (_free(node.body) - {level})
+        case _:
+            return frozenset().union(*(_free(child) for child in n.children(node)))
+
+
+def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:
+    """Children first, not entering what is already known or the bodies of quantifiers."""
+    order: list[Node] = []
+    seen: set[Node] = set(memo)
+    stack: list[tuple[Node, bool]] = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.append((node, True))
+        inner = (
+            (node.start, node.stop) if isinstance(node, n.Exists) else n.children(node)
+        )
+        stack.extend((child, False) for child in reversed(inner) if child not in seen)
+    return order
+
+
+def _layout(
+    space: Space, segment: str, sizes: Mapping[str, int]
+) -> tuple[int, int, dict[str, int]]:
+    """Start and size of a segment, and the stride of each of its axes (row-major)."""
+    start = 0
+    for item in space.segments:
+        size = 1
+        strides: dict[str, int] = {}
+        for axis in reversed(item.axes):
+            strides[axis.name] = size
+            size *= sizes[f"{item.name}.{axis.name}"]
+        if item.name == segment:
+            return start, size, strides
+        start += size
+    raise KeyError(segment)
+
+
+def read(
+    xp: ModuleType, table: Value, ambient: list[Value], index: list[Value], truth: bool
+) -> Value:
+    """``table[ambient..., index...]``; 0 (false) where an index is out of bounds."""
+    shape = table.shape[len(ambient) :]
+    if 0 in table.shape:
+        return False if truth else 0
+    inside: Value = True
+    clipped: list[Value] = []
+    for item, size in zip(index, shape, strict=True):
+        inside = inside & (item >= 0) & (item < size)
+        clipped.append(
+            _choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item))
+        )
+    found = table[(*ambient, *clipped)]
+    if truth:
+        return (found != 0) & inside
+    return _choose(xp, inside, found, 0)
+
+
+def _choose(xp: ModuleType, cond: Value, yes: Value, no: Value) -> Value:
+    if isinstance(cond, bool | np.bool_):
+        return yes if cond else no
+    return xp.where(cond, yes, no)
+
+
+def _not(value: Value) -> Value:
+    return (not value) if isinstance(value, bool) else ~value
+
+
+def _guarded(xp: ModuleType, operation: Any, left: Value, right: Value) -> Value:
+    """Floor division or modulo, 0 where the divisor is not positive."""
+    if isinstance(right, int | np.integer):
+        return operation(left, right) if right > 0 else left * 0
+    positive = right > 0
+    return _choose(xp, positive, operation(left, _choose(xp, positive, right, 1)), 0)
+
+
+def _ilog2(xp: ModuleType, value: Value) -> Value:
+    """Bit length minus one by bisection: exact on all 63 bits, unlike a float logarithm."""
+    rest = _choose(xp, value < 1, 1, value)
+    result = rest * 0
+    for shift in (32, 16, 8, 4, 2, 1):
+        large = rest >= (1 << shift)
+        result = result + _choose(xp, large, shift, 0)
+        rest = _choose(xp, large, rest >> shift, rest)
+    return _choose(xp, value < 1, -1, result)
+
+
+def _pow2(xp: ModuleType, value: Value) -> Value:
+    valid = (value >= 0) & (value <= 62)
+    return _choose(xp, valid, 1 << _choose(xp, valid, value, 0), 0)
+
+
+def _numpy(value: Value) -> Any:
+    return np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+
+
+def meaning(
+    mask: Mask,
+    q_len: int,
+    k_len: int,
+    sizes: Mapping[str, int],
+    tables: Mapping[str, Value] | None = None,
+    batch: int = 1,
+    heads: int = 1,
+    layer: int = 0,
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """The dense mask, bool [batch, heads, q_len, k_len], by evaluating every pair."""
+    result = np.empty((batch, heads, q_len, k_len), dtype=bool)
+    shift = mask.shift(q_len, k_len)
+    rows = max(1, _PAIRS_AT_ONCE // max(1, batch * heads * k_len))
+    for start in range(0, q_len, rows):
+        stop = min(start + rows, q_len)
+        env = Env(
+            q=np.arange(start, stop, dtype=np.int64)[:, None] + shift,
+            k=np.arange(k_len, dtype=np.int64)[None, :],
+            batch=np.arange(batch)[:, None, None, None],
+            head=np.arange(heads)[:, None, None],
+            heads=heads,
+            layer=layer,
+            sizes=sizes,
+            tables=tables or {},
+            queries=mask.queries,
+            keys=mask.keys,
+        )
+        result[:, :, start:stop] = evaluate(mask.root, env)
+    return result

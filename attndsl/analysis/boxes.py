@@ -1,0 +1,201 @@
+"""Abstract interpretation: what can a pattern be on a box of queries times keys?
+
+``Interpreter`` evaluates a bound expression (no Size, Exists or Coord left) on many boxes at once.
+A box is EMPTY when the root may not hold, FULL when it may not fail. ``known`` supplies the ranges of
+per-query and per-key terms, so that whoever has exact summaries of them (the schedule keeps one per
+tile) can give those instead of interval arithmetic.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TypeAlias, assert_never, cast
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.analysis import ranges
+from attndsl.analysis.ranges import Array, Range, Truths
+
+Known: TypeAlias = Callable[[ir.Node], Range | Truths | None]
+
+UNKNOWN = 1 << 62  # bounds of a table value nobody has summarised
+
+
+class Interpreter:
+    """Ranges of all sub-expressions of one root on one set of boxes."""
+
+    def __init__(self, known: Known, template: Array) -> None:
+        """``template`` gives shape and dtype of the boxes' arrays."""
+        self._known = known
+        self._zero = template * 0
+        self._memo: dict[ir.Node, Range | Truths] = {}
+
+    def truths(self, root: ir.Node) -> Truths:
+        """The possible truth values of ``root``."""
+        return cast(Truths, self._value(root))
+
+    def range(self, root: ir.Node) -> Range:
+        """The possible values of ``root``."""
+        return cast(Range, self._value(root))
+
+    def _value(self, root: ir.Node) -> Range | Truths:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in self._memo:
+                stack.pop()
+                continue
+            given = self._known(node)
+            if given is not None:
+                self._memo[node] = given
+                continue
+            missing = [part for part in parts_of(node) if part not in self._memo]
+            if missing:
+                stack.extend(missing)
+            else:
+                self._memo[node] = self._step(cast(ir.AnyNode, node))
+        return self._memo[root]
+
+    def _step(self, node: ir.AnyNode) -> Range | Truths:  # noqa: C901 - one arm per node class
+        match node:
+            case ir.Const(value=value):
+                return Range.point(self._zero + value)
+            case ir.Truth(value=value):
+                holds = (self._zero == 0) & value
+                return Truths(holds, ~holds)
+            case ir.Sum(constant=constant):
+                total = Range.point(self._zero + constant)
+                for part, factor in split_sum(node):
+                    total = ranges.add(total, ranges.scale(self.range(part), factor))
+                return total
+            case ir.Mul():
+                return ranges.mul(self.range(node.left), self.range(node.right))
+            case ir.FloorDiv():
+                return ranges.floordiv(self.range(node.left), self.range(node.right))
+            case ir.Mod():
+                return ranges.mod(self.range(node.left), self.range(node.right))
+            case ir.Min(items=items):
+                return functools.reduce(ranges.minimum, map(self.range, items))
+            case ir.Max(items=items):
+                return functools.reduce(ranges.maximum, map(self.range, items))
+            case ir.Abs(item=item):
+                return ranges.absolute(self.range(item))
+            case ir.ILog2(item=item):
+                return ranges.monotone(self.range(item), _ilog2)
+            case ir.Pow2(item=item):
+                return _pow2_range(self.range(item))
+            case ir.Select():
+                cond, yes, no = (
+                    self.truths(node.cond),
+                    self.range(node.yes),
+                    self.range(node.no),
+                )
+                return ranges.choose(cond, yes, no)
+            case ir.AtMost(item=item, bound=bound):
+                return ranges.at_most(self.range(item), bound)
+            case ir.Equals(item=item, bound=bound):
+                return ranges.equals(self.range(item), bound)
+            case ir.Not(item=item):
+                inner = self.truths(item)
+                return Truths(inner.may_fail, inner.may_hold)
+            case ir.And(items=items):
+                parts = [self.truths(item) for item in items]
+                holds = functools.reduce(
+                    np.logical_and, (part.may_hold for part in parts)
+                )
+                return Truths(
+                    holds, functools.reduce(np.logical_or, (p.may_fail for p in parts))
+                )
+            case ir.Or(items=items):
+                parts = [self.truths(item) for item in items]
+                fails = functools.reduce(
+                    np.logical_and, (part.may_fail for part in parts)
+                )
+                return Truths(
+                    functools.reduce(np.logical_or, (p.may_hold for p in parts)), fails
+                )
+            case ir.Exists():
+                return self._exists(node)
+            case (
+                ir.Pos()
+                | ir.Coord()
+                | ir.Size()
+                | ir.Var()
+                | ir.Index()
+                | ir.Load()
+                | ir.Inside()
+            ):
+                return self._unknown(node)
+            case _:
+                assert_never(node)
+
+    def _unknown(self, node: ir.Node) -> Range | Truths:
+        if node.sort is ir.Sort.BOOL:
+            anything = self._zero == 0
+            return Truths(anything, anything)
+        return Range(self._zero - UNKNOWN, self._zero + UNKNOWN)
+
+    def _exists(self, node: ir.Exists) -> Truths:
+        """Only for open lengths: the bound variable ranges over the hull of its limits."""
+        start, stop = self.range(node.start), self.range(node.stop)
+        variable = Range(start.low, np.maximum(stop.high - 1, start.low))
+        bound: dict[ir.Node, Range] = {ir.Index(node.level): variable}
+        inner = Interpreter(
+            lambda item: bound.get(item) or self._known(item), self._zero
+        )
+        body = inner.truths(node.body)
+        return Truths(
+            body.may_hold & (start.low < stop.high),
+            body.may_fail | (start.high >= stop.low),
+        )
+
+
+def parts_of(node: ir.Node) -> tuple[ir.Node, ...]:
+    """The sub-expressions whose ranges the step for ``node`` needs."""
+    match node:
+        case ir.Sum():
+            return tuple(part for part, _ in split_sum(node))
+        case ir.Exists(start=start, stop=stop):
+            return (start, stop)
+        case ir.Load():
+            return ()
+        case _:
+            return ir.children(node)
+
+
+@functools.lru_cache(maxsize=65_536)
+def split_sum(node: ir.Sum) -> tuple[tuple[ir.Node, int], ...]:
+    """The terms of a sum with all per-query terms joined in one node and all per-key terms in another.
+
+    Joined terms are summarised together, which is exact where the sum of their summaries is not
+    (``q - q % 64`` is constant on a block; the difference of the two ranges is not).
+    """
+    queries = {t: c for t, c in node.terms if t.rank & ir.Rank.PAIR == ir.Rank.QUERY}
+    keys = {t: c for t, c in node.terms if t.rank & ir.Rank.PAIR == ir.Rank.KEY}
+    rest = [(t, c) for t, c in node.terms if t not in queries and t not in keys]
+    if not node.is_pair:
+        return node.terms
+    joined = [(ir.combine(group), 1) for group in (queries, keys) if group]
+    return (*joined, *rest)
+
+
+def _ilog2(values: Array) -> Array:
+    if values.dtype == object:
+        return np.array(
+            [v.bit_length() - 1 if v >= 1 else -1 for v in values.flat], dtype=object
+        )
+    thresholds = 1 << np.arange(63, dtype=np.int64)
+    return np.asarray(np.searchsorted(thresholds, values, side="right") - 1)
+
+
+def _pow2_range(item: Range) -> Range:
+    """Not monotone: 0 below exponent 0 and above 62."""
+    low, high = np.clip(item.low, 0, 62), np.clip(item.high, 0, 62)
+    one = np.ones_like(low)
+    risky = (item.low < 0) | (item.high > 62)
+    return Range(
+        np.where(risky, low * 0, one << low),
+        np.where(item.high < 0, high * 0, one << high),
+    )

@@ -1,0 +1,181 @@
+"""The abstract domain: strided intervals {low, low + step, ..., high}, many at once.
+
+Bounds are NumPy arrays (one entry per box). With dtype ``object`` they hold Python integers, so that
+facts about all lengths can be proved with bounds no machine word overflows at. ``step`` None means 1.
+Every operation over-approximates: the result contains each value the operation can produce.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Range:
+    """Integers between ``low`` and ``high`` inclusive that are congruent to ``low`` modulo ``step``."""
+
+    low: Array
+    high: Array
+    step: Array | None = None
+
+    @staticmethod
+    def point(value: Array) -> Range:
+        """Exactly one value."""
+        return Range(value, value, value * 0)
+
+    @property
+    def stride(self) -> Array:
+        """The step as an array."""
+        return self.low * 0 + 1 if self.step is None else self.step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truths:
+    """Which truth values are possible."""
+
+    may_hold: Array
+    may_fail: Array
+
+
+def _gcd(*steps: Array) -> Array:
+    result = steps[0]
+    for step in steps[1:]:
+        result = np.gcd(result, step)
+    return result
+
+
+def _tracked(*items: Range) -> bool:
+    return any(item.step is not None for item in items)
+
+
+def add(left: Range, right: Range) -> Range:
+    """Sum."""
+    step = _gcd(left.stride, right.stride) if _tracked(left, right) else None
+    return Range(left.low + right.low, left.high + right.high, step)
+
+
+def scale(item: Range, factor: int) -> Range:
+    """Product with a constant."""
+    low, high = (item.low, item.high) if factor >= 0 else (item.high, item.low)
+    if factor in (1, -1) and item.step is None:
+        return Range(low * factor, high * factor)
+    return Range(low * factor, high * factor, item.stride * abs(factor))
+
+
+def mul(left: Range, right: Range) -> Range:
+    """Product."""
+    corners = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
+    return Range(_least(*corners), _greatest(*corners))
+
+
+def floordiv(left: Range, right: Range) -> Range:
+    """Flooring quotient; 0 for divisors that are not positive."""
+    small, large = np.maximum(right.low, 1), np.maximum(right.high, 1)
+    corners = [a // b for a in (left.low, left.high) for b in (small, large)]
+    low, high = _least(*corners), _greatest(*corners)
+    risky = right.low <= 0
+    low, high = (
+        _where(risky, np.minimum(low, 0), low),
+        _where(risky, np.maximum(high, 0), high),
+    )
+    if left.step is None:
+        return Range(low, high)
+    # {l, l+s, ...} // m has step s // m when m divides s
+    exact = (small == large) & ~risky & (left.step % small == 0)
+    return Range(low, high, _where(exact, left.step // small, (low != high) * 1))
+
+
+def mod(left: Range, right: Range) -> Range:
+    """Non-negative remainder; 0 for divisors that are not positive."""
+    small, large = np.maximum(right.low, 1), np.maximum(right.high, 1)
+    known = (small == large) & (right.low >= 1)
+    same = known & (left.low // large == left.high // large)
+    step = _where(known, np.gcd(left.stride, large), left.low * 0 + 1)
+    safe = np.maximum(step, 1)
+    offset = _where(known, left.low % safe, left.low * 0)
+    low = _where(same, left.low % large, offset)
+    high = _where(same, left.high % large, large - safe + offset)
+    single = (
+        step == 0
+    )  # a point: gcd(0, m) is m, so step 0 only for m == 0, excluded by max
+    step = _where(same, left.stride, step)
+    # a residue class that divides the modulus leaves one value
+    one = known & ~same & (safe == large)
+    return Range(low, _where(one, low, high), _where(one | single, step * 0, step))
+
+
+def minimum(left: Range, right: Range) -> Range:
+    """Lesser of two."""
+    return Range(np.minimum(left.low, right.low), np.minimum(left.high, right.high))
+
+
+def maximum(left: Range, right: Range) -> Range:
+    """Greater of two."""
+    return Range(np.maximum(left.low, right.low), np.maximum(left.high, right.high))
+
+
+def absolute(item: Range) -> Range:
+    """Absolute value."""
+    ends = abs(item.low), abs(item.high)
+    spans = (item.low <= 0) & (item.high >= 0)
+    return Range(_where(spans, item.low * 0, np.minimum(*ends)), np.maximum(*ends))
+
+
+def monotone(item: Range, function: Any) -> Range:
+    """Image under a non-decreasing function."""
+    return Range(function(item.low), function(item.high))
+
+
+def choose(cond: Truths, yes: Range, no: Range) -> Range:
+    """if cond then yes else no."""
+    low = np.minimum(yes.low, no.low)
+    high = np.maximum(yes.high, no.high)
+    step = None
+    if _tracked(yes, no):
+        step = _gcd(yes.stride, no.stride, abs(yes.low - no.low))
+    joined = Range(low, high, step)
+    for truth, part in ((~cond.may_fail, yes), (~cond.may_hold, no)):
+        step = None if joined.step is None else _where(truth, part.stride, joined.step)
+        joined = Range(
+            _where(truth, part.low, joined.low),
+            _where(truth, part.high, joined.high),
+            step,
+        )
+    return joined
+
+
+def at_most(item: Range, bound: int) -> Truths:
+    """item <= bound."""
+    return Truths(item.low <= bound, item.high > bound)
+
+
+def equals(item: Range, bound: int) -> Truths:
+    """item == bound."""
+    possible = (item.low <= bound) & (item.high >= bound)
+    if item.step is not None:
+        step = np.maximum(item.step, 1)
+        possible = possible & ((bound - item.low) % step == 0)
+    return Truths(possible, (item.low != item.high) | (item.low != bound))
+
+
+def _where(cond: Array, yes: Array, no: Array) -> Array:
+    return np.where(cond, yes, no)
+
+
+def _least(*items: Array) -> Array:
+    result = items[0]
+    for item in items[1:]:
+        result = np.minimum(result, item)
+    return result
+
+
+def _greatest(*items: Array) -> Array:
+    result = items[0]
+    for item in items[1:]:
+        result = np.maximum(result, item)
+    return result

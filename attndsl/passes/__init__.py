@@ -1,0 +1,37 @@
+"""Mask to mask: each pass is a verb, a law and a file of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from attndsl import ir
+from attndsl.passes.bind import UNROLL_LIMIT, TooManyAlternatives, bind
+from attndsl.passes.lower_coordinates import lower_coordinates
+from attndsl.passes.separate import separate, separate_root
+
+PIPELINE: Final[tuple[Callable[[ir.Mask], ir.Mask], ...]] = (
+    lower_coordinates,
+    separate,
+)
+
+
+def normalise(
+    mask: ir.Mask, watch: Callable[[str, ir.Mask], None] | None = None
+) -> ir.Mask:
+    """The normal form: every pass of ``PIPELINE`` in order. ``watch(name, mask)`` sees each result."""
+    for step in PIPELINE:
+        mask = step(mask)
+        if watch is not None:
+            watch(step.__name__, mask)
+    return mask
+
+
+__all__ = [
+    "PIPELINE",
+    "UNROLL_LIMIT",
+    "TooManyAlternatives",
+    "bind",
+    "normalise",
+    "separate_root",
+]

@@ -1,0 +1,145 @@
+"""Turn comparisons of mixed terms into comparisons of a per-query with a per-key value.
+
+    |q - k| <= w               -->  q - k <= w and k - q <= w
+    (q - k) // m <= b          -->  q - k <= b*m + m - 1
+    (q - k) % m == r           -->  q % m == (k + r) % m
+    max(a, b) <= c             -->  a <= c and b <= c
+    (if c then x else y) <= b  -->  c and x <= b  or  not c and y <= b
+
+What is left to do for each pair is then a few comparisons of values that were computed once per query and
+once per key: the analysis summarises those per tile, kernels hoist them out of the pair loop. A comparison
+that cannot be separated stays as it is; nothing behind this pass relies on success.
+
+Law: every rule holds for all integers (flooring division, positive constant divisors).
+"""
+
+from __future__ import annotations
+
+from attndsl import ir
+
+_NODE_LIMIT = 20_000  # splitting extrema multiplies comparisons: past this size the original is kept
+
+
+def separate(mask: ir.Mask) -> ir.Mask:
+    """The same mask with its comparisons separated where a law applies."""
+    return mask.with_root(separate_root(mask.root))
+
+
+def separate_root(root: ir.Node) -> ir.Node:
+    """``separate`` on a bare expression."""
+    result = ir.transform(root, _rule)
+    small = sum(1 for _ in zip(ir.postorder(result), range(_NODE_LIMIT), strict=False))
+    return result if small < _NODE_LIMIT else root
+
+
+def _rule(node: ir.Node) -> ir.Node:
+    if not node.is_pair or not isinstance(node, ir.AtMost | ir.Equals):
+        return node
+    for term, factor in ir.linear(node.item)[0].items():
+        if not term.is_pair:
+            continue
+        rest = ir.sub(node.item, ir.scale(term, factor))
+        opened = _open(node, term, factor, rest)
+        if opened is not None:
+            return ir.transform(opened, _rule)
+    return node
+
+
+def _compare(node: ir.AtMost | ir.Equals, item: ir.Node) -> ir.Node:
+    make = ir.le if isinstance(node, ir.AtMost) else ir.eq
+    return make(item, ir.Const(node.bound))
+
+
+def _open(
+    node: ir.AtMost | ir.Equals, term: ir.Node, factor: int, rest: ir.Node
+) -> ir.Node | None:
+    """The comparison ``factor * term + rest (<= or ==) bound`` without ``term``, or None."""
+    match term:
+        case ir.Select(cond=cond, yes=yes, no=no):
+            chosen = [
+                _compare(node, ir.add(ir.scale(part, factor), rest))
+                for part in (yes, no)
+            ]
+            return ir.select(cond, *chosen)
+        case ir.Abs(item=item):
+            mirrored = ir.scale(item, -1)
+            return _open_extremum(node, (item, mirrored), True, factor, rest)
+        case ir.Max(items=items):
+            return _open_extremum(node, items, True, factor, rest)
+        case ir.Min(items=items):
+            return _open_extremum(node, items, False, factor, rest)
+        case ir.FloorDiv(left=left, right=ir.Const(value=m)):
+            return _open_division(node, left, m, factor, rest)
+        case ir.Mod(left=left, right=ir.Const(value=m)):
+            return _open_residue(node, left, m, factor, rest)
+        case _:
+            return None
+
+
+def _both_ways(node: ir.Equals) -> ir.Node:
+    """x == b  <=>  x <= b and -x <= -b"""
+    mirrored = ir.scale(node.item, -1)
+    bound = ir.Const(node.bound)
+    return ir.conj(ir.le(node.item, bound), ir.le(mirrored, ir.scale(bound, -1)))
+
+
+def _open_extremum(
+    node: ir.AtMost | ir.Equals,
+    items: tuple[ir.Node, ...],
+    is_max: bool,
+    factor: int,
+    rest: ir.Node,
+) -> ir.Node:
+    if isinstance(node, ir.Equals):
+        return _both_ways(node)
+    parts = [_compare(node, ir.add(ir.scale(item, factor), rest)) for item in items]
+    # f*max(x) + r <= b  holds for all x when f > 0, for some x when f < 0; min the other way
+    return ir.conj(*parts) if is_max == (factor > 0) else ir.disj(*parts)
+
+
+def _open_division(
+    node: ir.AtMost | ir.Equals, left: ir.Node, m: int, factor: int, rest: ir.Node
+) -> ir.Node | None:
+    if abs(factor) != 1:
+        return None
+    if isinstance(node, ir.Equals):
+        return _both_ways(node)
+    if factor == 1:  # left // m <= t  <=>  left <= t*m + m - 1
+        limit = ir.sub(ir.Const(node.bound), rest)
+        return ir.le(left, ir.add(ir.scale(limit, m), ir.Const(m - 1)))
+    # left // m >= t  <=>  left >= t*m
+    return ir.ge(left, ir.scale(ir.sub(rest, ir.Const(node.bound)), m))
+
+
+def _open_residue(
+    node: ir.AtMost | ir.Equals, left: ir.Node, m: int, factor: int, rest: ir.Node
+) -> ir.Node | None:
+    parts = split_sides(left)
+    if parts is None:
+        return None
+    mine, theirs = parts  # left = mine - theirs
+    if isinstance(node, ir.Equals) and abs(factor) == 1 and isinstance(rest, ir.Const):
+        residue = factor * (node.bound - rest.value)
+        if not 0 <= residue < m:
+            return ir.FALSE
+        return ir.eq(
+            ir.mod(mine, ir.Const(m)),
+            ir.mod(ir.add(theirs, ir.Const(residue)), ir.Const(m)),
+        )
+    # (a - b) % m = a%m - b%m, plus m when that is negative
+    a, b = ir.mod(mine, ir.Const(m)), ir.mod(theirs, ir.Const(m))
+    wrapped = [
+        ir.add(ir.scale(ir.add(ir.sub(a, b), ir.Const(c)), factor), rest)
+        for c in (0, m)
+    ]
+    return ir.select(ir.ge(a, b), *(_compare(node, item) for item in wrapped))
+
+
+def split_sides(item: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """(a, b) with item = a - b, a free of the key and b of the query; None if a term is mixed."""
+    terms, constant = ir.linear(item)
+    if any(term.is_pair for term in terms):
+        return None
+    ours = {t: c for t, c in terms.items() if not t.rank & ir.Rank.KEY}
+    theirs = {t: -c for t, c in terms.items() if t.rank & ir.Rank.KEY}
+    return ir.combine(ours, constant), ir.combine(theirs)

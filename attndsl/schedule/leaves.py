@@ -1,0 +1,155 @@
+"""Decide exactly what refinement left open, evaluating each distinct leaf once.
+
+The values a pattern takes on a tile are a function of a few *units*: per-query terms, per-key terms and
+their sums. Two tiles whose units have the same shapes and offsets hold the same bits. A comparison that
+the analysis decides on the tile counts by its verdict alone. Translation-invariant patterns so have a
+handful of distinct leaves at any length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.analysis import split_sum
+from attndsl.schedule.model import BoolArray, IntArray
+from attndsl.schedule.refine import classify
+from attndsl.schedule.summaries import TileAxis, inside
+
+_PAIRS_AT_ONCE = 1 << 21  # bounds the memory of evaluating leaves
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaves:
+    """The verdict on each open tile: ``which`` distinct mask it holds, and those masks."""
+
+    which: IntArray  # [n] index into masks
+    masks: BoolArray  # [distinct, bq, bk], False outside the lengths
+    is_empty: BoolArray  # [distinct]
+    is_full: BoolArray  # [distinct], within the lengths
+
+
+def decide(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
+) -> Leaves:
+    """Evaluate the distinct tiles among (rows, columns) pair by pair."""
+    signature = _signature(root, queries, keys, rows, columns)
+    _, first, which = np.unique(signature, return_index=True, return_inverse=True)
+    rows, columns = rows[first], columns[first]
+    valid = inside(queries, rows)[:, :, None] & inside(keys, columns)[:, None, :]
+    masks = np.empty_like(valid)
+    at_once = max(1, _PAIRS_AT_ONCE // (queries.tile * keys.tile))
+    for start in range(0, len(rows), at_once):
+        some = slice(start, start + at_once)
+        masks[some] = _evaluate(root, queries, keys, rows[some], columns[some])
+    masks &= valid
+    is_empty = np.asarray(~masks.any(axis=(1, 2)))
+    is_full = np.asarray((masks == valid).all(axis=(1, 2)))
+    return Leaves(which.reshape(-1), masks, is_empty, is_full)
+
+
+def _evaluate(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
+) -> BoolArray:
+    def positions(axis: TileAxis, tiles: IntArray) -> IntArray:
+        return (
+            axis.start
+            + tiles[:, None] * axis.tile
+            + np.arange(axis.tile, dtype=np.int64)
+        )
+
+    env = ir.Env(
+        q=positions(queries, rows)[:, :, None],
+        k=positions(keys, columns)[:, None, :],
+        sizes={},
+        tables=queries.tables,
+    )
+    shape = (len(rows), queries.tile, keys.tile)
+    return np.broadcast_to(ir.evaluate(root, env), shape)
+
+
+def _signature(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
+) -> IntArray:
+    """One number per tile; tiles with equal numbers hold equal bits."""
+    code = np.zeros(len(rows), dtype=np.int64)
+    code = _append(code, rows == queries.n_tiles - 1)
+    code = _append(code, columns == keys.n_tiles - 1)
+    for node in _comparisons(root, queries, keys):
+        verdict = classify(node, queries, keys, 0, rows, columns)
+        open_here = verdict.may_hold & verdict.may_fail
+        code = _append(code, verdict.may_hold & ~open_here)
+        code = _append(code, open_here)
+        for column in _units(node, queries, keys, rows, columns):
+            code = _append(code, np.where(open_here, column, 0))
+    return code
+
+
+def _append(code: IntArray, column: IntArray | BoolArray) -> IntArray:
+    """Combine two columns into one number per distinct pair, renumbered when they would overflow."""
+    column = column.astype(np.int64)
+    low, high = int(column.min(initial=0)), int(column.max(initial=0))
+    width = high - low + 1
+    if int(code.max(initial=0)) + 1 > (1 << 62) // width:
+        code = np.unique(code, return_inverse=True)[1].reshape(-1)
+        column = np.unique(column, return_inverse=True)[1].reshape(-1)
+        low, width = 0, int(column.max(initial=0)) + 1
+    return code * width + (column - low)
+
+
+def _comparisons(root: ir.Node, queries: TileAxis, keys: TileAxis) -> list[ir.Node]:
+    """The outermost truth values that are not And, Or, Not of pairs."""
+    found: dict[ir.Node, None] = {}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node.is_pair and isinstance(node, ir.And | ir.Or | ir.Not):
+            stack.extend(ir.children(node))
+        else:
+            found[node] = None
+    return list(found)
+
+
+def _units(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
+) -> list[IntArray]:
+    """The columns of the signature that ``root`` needs on tiles where it is undecided."""
+    parts: list[IntArray] = []
+    seen: set[ir.Node] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, ir.Sum) and node.is_pair:
+            sides = [part for part, _ in split_sum(node) if not part.is_pair]
+            parts.extend(_joint(sides, queries, keys, rows, columns))
+            stack.extend(part for part, _ in split_sum(node) if part.is_pair)
+        elif node.is_pair:
+            stack.extend(ir.children(node))
+        elif queries.owns(node) or keys.owns(node):
+            parts.extend(_joint([node], queries, keys, rows, columns))
+    return parts
+
+
+def _joint(
+    sides: list[ir.Node],
+    queries: TileAxis,
+    keys: TileAxis,
+    rows: IntArray,
+    columns: IntArray,
+) -> list[IntArray]:
+    """Shapes of the summands, and the one offset of their sum."""
+    total = np.zeros(len(rows), dtype=np.int64)
+    shapes: list[IntArray] = []
+    for node in sides:
+        axis, index = (queries, rows) if queries.owns(node) else (keys, columns)
+        if not axis.owns(node):
+            continue  # a constant
+        classes, offsets = axis.shapes(node)
+        shapes.append(classes[index])
+        total = total + offsets[index]
+    return [*shapes, total]

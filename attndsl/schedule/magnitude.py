@@ -1,0 +1,53 @@
+"""Refuse patterns whose numbers would not fit: 64-bit arithmetic must be exact on every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.analysis import Interpreter, Range, Truths
+from attndsl.schedule.summaries import TileAxis
+from attndsl.source import AttnDslError, Diagnostic
+
+LIMIT = 1 << 62
+
+
+def check_magnitude(root: ir.Node, queries: TileAxis, keys: TileAxis) -> None:
+    """Interval arithmetic over all positions, in unbounded integers.
+
+    Raises:
+        AttnDslError: A403, some intermediate value can pass 2**62.
+    """
+
+    def known(node: ir.Node) -> Range | Truths | None:
+        match node:
+            case ir.Pos(side=side):
+                axis = queries if side is ir.Side.QUERY else keys
+                return _range(axis.start, axis.start + max(axis.length, 1) - 1)
+            case ir.Load(table=table, kind=ir.Sort.INT):
+                values = queries.tables[table]
+                low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+                return _range(min(low, 0), max(high, 0))
+            case _:
+                return None
+
+    template = np.zeros(1, dtype=object)
+    interpreter = Interpreter(known, template)
+    for node in ir.postorder(root):
+        if node.sort is ir.Sort.INT:
+            found = interpreter.range(node)
+            if max(abs(int(found.low[0])), abs(int(found.high[0]))) >= LIMIT:
+                raise AttnDslError((_too_large(),))
+
+
+def _range(low: int, high: int) -> Range:
+    return Range(np.array([low], dtype=object), np.array([high], dtype=object))
+
+
+def _too_large() -> Diagnostic:
+    return Diagnostic(
+        code="A403",
+        title="a number in the pattern can pass 2**62 at these lengths",
+        notes=("attndsl computes positions and tables in 64-bit integers, exactly",),
+        helps=("reduce intermediate products, for example with % before *",),
+    )

@@ -1,0 +1,193 @@
+"""The schedule: exactly which tiles to compute, in compressed form."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiles:
+    """Tiles in CSR: those of row tile ``r`` are ``indices[indptr[r]:indptr[r + 1]]``, increasing."""
+
+    indptr: IntArray  # [rows + 1]
+    indices: ShortArray  # [nnz]
+
+    @property
+    def nnz(self) -> int:
+        """How many tiles."""
+        return len(self.indices)
+
+    @property
+    def rows(self) -> ShortArray:
+        """The row tile of each entry, [nnz]."""
+        count = np.diff(self.indptr)
+        return np.repeat(np.arange(len(count), dtype=np.int32), count)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index arrays."""
+        return self.indptr.nbytes + self.indices.nbytes
+
+    def row(self, index: int) -> ShortArray:
+        """The column tiles of one row tile."""
+        return self.indices[self.indptr[index] : self.indptr[index + 1]]
+
+    def pairs(self) -> ShortArray:
+        """(row tile, column tile) of each entry, [nnz, 2]."""
+        return np.stack([self.rows, self.indices], axis=1)
+
+    def __len__(self) -> int:
+        return self.nnz
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((int(row), int(column)) for row, column in self.pairs())
+
+
+def compress(rows: IntArray, columns: IntArray, n_rows: int) -> tuple[Tiles, IntArray]:
+    """CSR of (row, column) entries, and the order that sorts them."""
+    span = int(columns.max(initial=0)) + 1
+    order = np.argsort(rows * span + columns, kind="stable")
+    counts = np.bincount(rows, minlength=n_rows)
+    indptr = np.zeros(n_rows + 1, dtype=np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    return Tiles(indptr, columns[order].astype(np.int32)), order
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The live tiles of one distinct (batch, head) class.
+
+    In a ``full`` tile every pair inside the lengths is in the pattern: no mask is needed but for the
+    bounds of a ragged last tile. ``mask_ids`` gives each ``partial`` tile its entry in the mask bank.
+    """
+
+    full: Tiles
+    partial: Tiles
+    mask_ids: ShortArray  # [partial.nnz]
+    n_columns: int
+
+    @functools.cached_property
+    def transpose(self) -> Plan:
+        """The same tiles by key tile, for the backward pass: O(live tiles), no dense step."""
+        n_columns, n_rows = self.n_columns, len(self.full.indptr) - 1
+        full, _ = _transposed(self.full, n_columns)
+        partial, order = _transposed(self.partial, n_columns)
+        return Plan(full, partial, self.mask_ids[order], n_rows)
+
+    @property
+    def live(self) -> int:
+        """Tiles that are visited."""
+        return self.full.nnz + self.partial.nnz
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index arrays, one direction."""
+        return self.full.nbytes + self.partial.nbytes + self.mask_ids.nbytes
+
+
+def _transposed(tiles: Tiles, n_columns: int) -> tuple[Tiles, IntArray]:
+    return compress(
+        tiles.indices.astype(np.int64), tiles.rows.astype(np.int64), n_columns
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskBank:
+    """The distinct masks of PARTIAL tiles, one bit a pair; bits outside the lengths are 0."""
+
+    packed: ByteArray  # [n, bq * bk / 8], row-major, most significant bit first
+    tile: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed masks."""
+        return self.packed.nbytes
+
+    def unpack(self, ids: IntArray | ShortArray | slice = slice(None)) -> BoolArray:
+        """The masks of those ids, bool [n, bq, bk]."""
+        bits = np.unpackbits(
+            self.packed[ids], axis=-1, count=self.tile[0] * self.tile[1]
+        )
+        return bits.view(bool).reshape(-1, *self.tile)
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """All live tiles of a call: one plan per distinct (batch, head) class, shared where alike."""
+
+    q_len: int
+    k_len: int
+    tile: tuple[int, int]
+    plans: tuple[Plan, ...]
+    plan_of: ShortArray  # [1 or batch, 1 or heads] index into plans
+    masks: MaskBank
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Query tiles and key tiles of the whole square."""
+        return -(-self.q_len // self.tile[0]), -(-self.k_len // self.tile[1])
+
+    def plan(self, batch: int = 0, head: int = 0) -> Plan:
+        """The plan of one batch element and head."""
+        b = batch if self.plan_of.shape[0] > 1 else 0
+        h = head if self.plan_of.shape[1] > 1 else 0
+        return self.plans[int(self.plan_of[b, h])]
+
+    @property
+    def full(self) -> Tiles:
+        """FULL tiles, when all heads and batch elements share one plan."""
+        return self._only().full
+
+    @property
+    def partial(self) -> Tiles:
+        """PARTIAL tiles, when all heads and batch elements share one plan."""
+        return self._only().partial
+
+    def _only(self) -> Plan:
+        if len(self.plans) != 1:
+            count = len(self.plans)
+            raise ValueError(
+                f"the schedule has {count} plans; choose one: schedule.plan(batch, head)"
+            )
+        return self.plans[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of indices and masks, one direction."""
+        return (
+            sum(plan.nbytes for plan in self.plans)
+            + self.masks.nbytes
+            + self.plan_of.nbytes
+        )
+
+    @property
+    def density(self) -> float:
+        """Live tiles over all tiles, averaged over batch and heads."""
+        total = self.grid[0] * self.grid[1] * self.plan_of.size
+        live = sum(self.plans[i].live for i in self.plan_of.flat)
+        return live / total if total else 0.0
+
+    def cover(self, batch: int = 0, head: int = 0) -> BoolArray:
+        """Back to pairs: the dense mask that the schedule computes, bool [q_len, k_len]."""
+        (rows, columns), (bq, bk) = self.grid, self.tile
+        plan = self.plan(batch, head)
+        dense = np.zeros((rows, columns, bq, bk), dtype=bool)
+        dense[plan.full.rows, plan.full.indices] = True
+        dense[plan.partial.rows, plan.partial.indices] = self.masks.unpack(
+            plan.mask_ids
+        )
+        joined = dense.transpose(0, 2, 1, 3).reshape(rows * bq, columns * bk)
+        return joined[: self.q_len, : self.k_len]

@@ -1,0 +1,103 @@
+"""Breadth-first refinement: from the whole square down to tiles, keeping what is not EMPTY.
+
+    classify boxes -> EMPTY: forget · FULL: keep as it is · undecided: split in four -> repeat
+
+The cost follows the live tiles, never the square of the length. What is still undecided at the size of a
+tile is left to ``leaves``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.analysis import Interpreter, Range, Truths
+from attndsl.schedule.model import IntArray
+from attndsl.schedule.summaries import TileAxis, as_truths
+
+_FIRST_BOXES = 64  # levels with fewer boxes than this are skipped: they cost a pass and decide little
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Tile coordinates: those known to be FULL, and those still undecided."""
+
+    full: tuple[IntArray, IntArray]
+    open: tuple[IntArray, IntArray]
+
+
+def refine(root: ir.Node, queries: TileAxis, keys: TileAxis) -> Found:
+    """Classify all tiles of the square that may be live."""
+    level = _first_level(queries.n_tiles, keys.n_tiles)
+    rows, columns = _all_boxes(queries.count(level), keys.count(level))
+    full: list[tuple[IntArray, IntArray]] = []
+    while True:
+        verdict = classify(root, queries, keys, level, rows, columns)
+        sure = verdict.may_hold & ~verdict.may_fail
+        full.append(_tiles_of(rows[sure], columns[sure], level, queries, keys))
+        unsure = verdict.may_hold & verdict.may_fail
+        rows, columns = rows[unsure], columns[unsure]
+        if level == 0:
+            joined = (
+                np.concatenate([f[0] for f in full]),
+                np.concatenate([f[1] for f in full]),
+            )
+            return Found(joined, (rows, columns))
+        level -= 1
+        rows, columns = _split(rows, columns, queries.count(level), keys.count(level))
+
+
+def classify(
+    root: ir.Node,
+    queries: TileAxis,
+    keys: TileAxis,
+    level: int,
+    rows: IntArray,
+    columns: IntArray,
+) -> Truths:
+    """Which boxes of the level may hold a pair of the pattern, which may lack one."""
+
+    def known(node: ir.Node) -> Range | Truths | None:
+        for axis, index in ((queries, rows), (keys, columns)):
+            if axis.owns(node):
+                found = axis.summary(node, level)
+                step = None if found.step is None else found.step[index]
+                gathered = Range(found.low[index], found.high[index], step)
+                return as_truths(gathered) if node.sort is ir.Sort.BOOL else gathered
+        return None
+
+    return Interpreter(known, rows).truths(root)
+
+
+def _first_level(n_queries: int, n_keys: int) -> int:
+    level = 0
+    while (-(-n_queries >> level)) * (-(-n_keys >> level)) > _FIRST_BOXES:
+        level += 1
+    return level
+
+
+def _all_boxes(n_rows: int, n_columns: int) -> tuple[IntArray, IntArray]:
+    rows, columns = np.indices((n_rows, n_columns), dtype=np.int64)
+    return rows.reshape(-1), columns.reshape(-1)
+
+
+def _split(
+    rows: IntArray, columns: IntArray, n_rows: int, n_columns: int
+) -> tuple[IntArray, IntArray]:
+    fine_rows = (2 * rows[:, None] + np.array([0, 0, 1, 1])).reshape(-1)
+    fine_columns = (2 * columns[:, None] + np.array([0, 1, 0, 1])).reshape(-1)
+    exists = (fine_rows < n_rows) & (fine_columns < n_columns)
+    return fine_rows[exists], fine_columns[exists]
+
+
+def _tiles_of(
+    rows: IntArray, columns: IntArray, level: int, queries: TileAxis, keys: TileAxis
+) -> tuple[IntArray, IntArray]:
+    """All tiles of those boxes."""
+    inner_rows, inner_columns = _all_boxes(1 << level, 1 << level)
+    fine_rows = ((rows[:, None] << level) + inner_rows).reshape(-1)
+    fine_columns = ((columns[:, None] << level) + inner_columns).reshape(-1)
+    exists = (fine_rows < queries.n_tiles) & (fine_columns < keys.n_tiles)
+    return fine_rows[exists], fine_columns[exists]

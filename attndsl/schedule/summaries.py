@@ -1,0 +1,155 @@
+"""Exact ranges of per-query and per-key terms on tiles of one side, at every level of refinement.
+
+A term that is affine in the position has a closed form. Any other (a coordinate, a residue, a table) is
+evaluated once at each position and reduced to a minimum and maximum per tile, then per pair of tiles, and
+so on: linear in the length, whatever the term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.analysis import Range, Truths
+from attndsl.schedule.model import BoolArray, IntArray
+
+
+class TileAxis:
+    """One side of the square: ``length`` positions from ``start`` on, in tiles of ``tile``."""
+
+    def __init__(
+        self,
+        side: ir.Side,
+        length: int,
+        start: int,
+        tile: int,
+        tables: Mapping[str, Any],
+    ) -> None:
+        self.side = side
+        self.length = length
+        self.start = start
+        self.tile = tile
+        self.n_tiles = -(-length // tile)
+        self.tables = tables
+        self._levels: dict[ir.Node, list[Range]] = {}
+        self._values: dict[ir.Node, IntArray] = {}
+        self._shapes: dict[ir.Node, tuple[IntArray, IntArray]] = {}
+
+    def owns(self, node: ir.Node) -> bool:
+        """Whether the node depends on this side's position and not on the other's."""
+        return node.rank & ir.Rank.PAIR == self.side.rank
+
+    def count(self, level: int) -> int:
+        """Boxes of ``2**level`` tiles."""
+        return -(-self.n_tiles >> level) if level else self.n_tiles
+
+    def summary(self, node: ir.Node, level: int) -> Range:
+        """Least and greatest value in each box of the level, [count(level)]; truth values as 0 and 1."""
+        known = self._levels.get(node)
+        if known is None:
+            slope = self._slope(node)
+            if slope is not None:
+                return self._affine(node, slope, level)
+            known = self._levels[node] = [self._reduce(self.values(node))]
+        while len(known) <= level:
+            known.append(_halve(known[-1]))
+        return known[level]
+
+    def values(self, node: ir.Node) -> IntArray:
+        """The value at each position, [length]; truth values as 0 and 1."""
+        found = self._values.get(node)
+        if found is None:
+            position = np.arange(self.start, self.start + self.length, dtype=np.int64)
+            env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
+            raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
+            found = self._values[node] = np.broadcast_to(raw, (self.length,))
+        return found
+
+    def shapes(self, node: ir.Node) -> tuple[IntArray, IntArray]:
+        """For each tile: the class of its values up to an offset, and the offset. [n_tiles] each.
+
+        Two tiles of one class hold the same values after subtracting their offsets.
+        """
+        found = self._shapes.get(node)
+        if found is None:
+            found = self._shapes[node] = self._classify(node)
+        return found
+
+    def _classify(self, node: ir.Node) -> tuple[IntArray, IntArray]:
+        slope = self._slope(node)
+        if slope is not None:
+            return np.zeros(self.n_tiles, dtype=np.int64), self._affine(
+                node, slope, 0
+            ).low
+        padded = _pad(self.values(node), self.n_tiles * self.tile).reshape(
+            -1, self.tile
+        )
+        offset = padded[:, 0].copy()
+        if node.sort is ir.Sort.BOOL:
+            offset[:] = 0
+        return _row_classes(padded - offset[:, None]), offset
+
+    def _slope(self, node: ir.Node) -> int | None:
+        """The coefficient of the position, if the node is affine in it."""
+        if node.sort is ir.Sort.BOOL:
+            return None
+        terms, _ = ir.linear(node)
+        if all(isinstance(term, ir.Pos) for term in terms):
+            return sum(terms.values())
+        return None
+
+    def _affine(self, node: ir.Node, slope: int, level: int) -> Range:
+        width = self.tile << level
+        first = np.arange(self.count(level), dtype=np.int64) * width + self.start
+        last = np.minimum(first + (width - 1), self.start + self.length - 1)
+        constant = ir.linear(node)[1]
+        ends = slope * first + constant, slope * last + constant
+        step = first * 0 + abs(slope)
+        low, high = ends if slope >= 0 else ends[::-1]
+        return Range(low, high, step)
+
+    def _reduce(self, values: IntArray) -> Range:
+        edges = np.arange(0, self.length, self.tile)
+        return Range(
+            np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges)
+        )
+
+
+def as_truths(item: Range) -> Truths:
+    """A summary of 0 and 1 as possible truth values."""
+    return Truths(item.high > 0, item.low == 0)
+
+
+def _halve(finer: Range) -> Range:
+    edges = np.arange(0, len(finer.low), 2)
+    return Range(
+        np.minimum.reduceat(finer.low, edges), np.maximum.reduceat(finer.high, edges)
+    )
+
+
+def _pad(values: IntArray, length: int) -> IntArray:
+    return (
+        np.pad(values, (0, length - len(values)), mode="edge")
+        if len(values) < length
+        else values
+    )
+
+
+def _row_classes(rows: IntArray) -> IntArray:
+    """Equal rows get equal numbers. Hashed, then compared: a collision falls back to sorting rows."""
+    with np.errstate(over="ignore"):
+        weights = np.random.default_rng(0).integers(1, 1 << 62, rows.shape[1]) | 1
+        hashes = (rows * weights).sum(axis=1)
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    if not np.array_equal(rows[first][inverse], rows):
+        _, inverse = np.unique(rows, axis=0, return_inverse=True)
+    return np.asarray(inverse, dtype=np.int64).reshape(-1)
+
+
+def inside(axis: TileAxis, tiles: IntArray) -> BoolArray:
+    """Which offsets of those tiles lie inside the length, bool [len(tiles), tile]."""
+    offsets = np.arange(axis.tile, dtype=np.int64)
+    return np.asarray(tiles[:, None] * axis.tile + offsets < axis.length)

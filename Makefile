@@ -1,0 +1,53 @@
+# `make test` and `make demo` alone set everything up: an environment in .venv, then the work.
+# A second run finds the stamp and starts at once. PYTHON is the interpreter to build .venv from (3.11+).
+
+PYTHON  ?= python3
+WORKERS ?= 2
+PROFILE ?= ci
+BIN     := .venv/bin
+STAMP   := .venv/installed
+
+.PHONY: demo test lint types contracts pytest slow format golden clean
+.DELETE_ON_ERROR:
+
+test: lint types contracts pytest
+
+# torch comes first: where it is installed, nothing after it pulls in a second build of it.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "attndsl needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m attndsl demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports --no-cache
+
+pytest: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --hypothesis-profile=$(PROFILE)
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile=$(PROFILE)
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Rewrites the expected texts under tests/golden from what the code says today. Read the diff.
+golden: $(STAMP)
+	$(BIN)/python -m pytest -q --update-golden tests/golden
+
+clean:
+	rm -rf .venv build dist demo-out site
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+"""attndsl: a compiler for attention patterns.
+
+Everything public is a name of this package. Names load on first use (PEP 562): ``import attndsl``
+costs nothing, and the language, the schedules and the pictures work without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> "module:attribute", or "module" where the name is a whole module. To add a name: a
+# line here, one in `__all__`, and the import under TYPE_CHECKING that lets type checkers see it.
+_HOMES: dict[str, str] = {}
+
+__all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = importlib.import_module(module)
+    globals()[name] = found = getattr(value, attribute) if attribute else value
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -46,7 +46,7 @@ format: $(STAMP)
 
 # Rewrites the expected texts under tests/golden from what the code says today. Read the diff.
 golden: $(STAMP)
-	$(BIN)/python -m pytest -q --update-golden tests/golden
+	$(BIN)/python -m pytest -q --update-golden -k golden tests
 
 clean:
 	rm -rf .venv build dist demo-out site

@@ -1,0 +1,77 @@
+"""The floors hold, every room has its door, and thinking needs no tensor library."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "attndsl"
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+TENSOR_ROOMS = {"backends", "export", "op", "verify", "testing"}  # floor 5 and up
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+    "importlinter"
+]["contracts"]
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_import_contracts_are_kept():
+    beside = Path(sys.executable).parent / "lint-imports"
+    done = run(str(beside), "--no-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_outsiders_enter_a_room_by_its_door_only(room: str):
+    protected = [contract.get("protected_modules", []) for contract in CONTRACTS]
+    assert [f"attndsl.{room}.*"] in protected, f"add a contract door-{room} to pyproject.toml"
+
+
+def test_every_room_below_the_backends_is_a_thinking_room():
+    thinking = next(contract for contract in CONTRACTS if contract["id"] == "thinking")
+    listed = {name.removeprefix("attndsl.") for name in thinking["source_modules"]}
+    assert listed == set(ROOMS) - TENSOR_ROOMS
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_door_lists_what_it_gives_and_says_what_it_is(room: str):
+    door = importlib.import_module(f"attndsl.{room}")
+    assert door.__all__, "an empty door"
+    assert len(set(door.__all__)) == len(door.__all__)
+    missing = [name for name in door.__all__ if not hasattr(door, name)]
+    assert not missing
+    given = {name: getattr(door, name) for name in door.__all__}
+    silent = [
+        name
+        for name, value in given.items()
+        if (inspect.isfunction(value) or inspect.isclass(value)) and not value.__doc__
+    ]
+    assert not silent, f"no docstring: {silent}"
+
+
+def test_every_public_name_resolves():
+    door = importlib.import_module("attndsl")
+    assert len(set(door.__all__)) == len(door.__all__)
+    assert set(door._HOMES) == set(door.__all__) - {"__version__"}
+    for name in door.__all__:
+        assert getattr(door, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = door.nonsense
+
+
+def test_thinking_imports_no_tensor_library():
+    rooms = [room for room in ROOMS if room not in TENSOR_ROOMS]
+    script = (
+        f"import sys, attndsl\nfor room in {rooms!r}: __import__('attndsl.' + room)\n"
+        "print(sorted({'torch', 'triton', 'hypothesis', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

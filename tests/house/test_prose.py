@@ -1,0 +1,99 @@
+"""The README and the docs are programs: their python and attn blocks run, in order, page by page.
+
+A page is one session: its blocks share their names and a fresh folder. An ``attn`` block must
+compile; one headed "attn file=name.attn" is also saved under that name, for the blocks below to
+read. A python block that opens with ``>>>`` is a doctest, output included. Console blocks are for
+the eye.
+"""
+
+import doctest
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>python|attn)\b(?P<info>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    info: str
+    body: str
+    line: int  # of the first line of the body, counted from 0
+
+
+def blocks(text: str) -> Iterator[Block]:
+    for match in FENCE.finditer(text):
+        body = re.sub(rf"^{match['indent']}", "", match["body"], flags=re.MULTILINE)
+        line = text.count("\n", 0, match.start("body"))
+        yield Block(match["language"], match["info"].strip(), body, line)
+
+
+def run_python(block: Block, page: str, names: dict[str, object]) -> None:
+    if block.body.lstrip().startswith(">>>"):
+        test = doctest.DocTestParser().get_doctest(block.body, names, page, page, block.line)
+        test.globs = names
+        report: list[str] = []
+        failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(
+            test, out=report.append, clear_globs=False
+        )
+        assert failed.failed == 0, "".join(report)
+    else:  # the blank lines make a traceback name the line of the page
+        exec(compile("\n" * block.line + block.body, page, "exec"), names)
+
+
+def run_attn(block: Block) -> None:
+    import attndsl
+
+    if name := re.match(r"file=(\S+)$", block.info):
+        Path(name[1]).write_text(block.body, encoding="utf-8")
+    attndsl.compile(block.body)
+
+
+def run_page(text: str, page: str) -> int:
+    """How many blocks ran."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    found = list(blocks(text))
+    for block in found:
+        match block.language:
+            case "python":
+                run_python(block, page, names)
+            case "attn":
+                run_attn(block)
+    return len(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    run_page(text, str(page))
+    assert text.count("```") % 2 == 0, "a fence is left open"
+
+
+def test_the_runner_shares_names_and_notices_a_wrong_block():
+    good = "```python\nx = 6\n```\ntext\n```python\n>>> x * 7\n42\n```\n"
+    assert run_page(good, "good.md") == 2
+    with pytest.raises(AssertionError, match="Expected"):
+        run_page(good.replace("42", "43"), "bad.md")
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_page("# title\n\n```python\n1 / 0\n```\n", "bad.md")
+    assert caught.traceback[-1].lineno == 3  # counted from 0: the fourth line of the page
+
+
+def test_links_between_our_pages_lead_somewhere():
+    dead = [
+        f"{page.name}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert not dead

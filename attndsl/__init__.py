@@ -7,15 +7,20 @@ costs nothing, and the language, the schedules and the pictures work without imp
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attndsl.source import AttnDslError
 
 __version__ = "0.1.0"
 
 # public name -> "module:attribute", or "module" where the name is a whole module. To add a name: a
 # line here, one in `__all__`, and the import under TYPE_CHECKING that lets type checkers see it.
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "AttnDslError": "attndsl.source:AttnDslError",
+}
 
-__all__ = ["__version__"]
+__all__ = ["AttnDslError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """The floors hold, every room has its door, and thinking needs no tensor library."""
 
+import ast
 import importlib
 import inspect
 import subprocess
@@ -64,6 +65,20 @@ def test_every_public_name_resolves():
         assert getattr(door, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = door.nonsense
+
+
+def test_type_checkers_see_every_public_name():
+    """What the lazy door gives by a table, it also imports under TYPE_CHECKING."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    imports = [
+        node
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+    ]
+    seen = {alias.asname or alias.name for node in imports for alias in node.names}
+    assert seen == set(importlib.import_module("attndsl")._HOMES)
 
 
 def test_thinking_imports_no_tensor_library():

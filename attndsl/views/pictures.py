@@ -77,6 +77,11 @@ TILE_INKS = (
     Ink("full: no mask", BLUE, "██", "# "),
     Ink("partial: masked", ORANGE, "▒▒", "+ "),
 )
+BLOCK_INKS = (
+    Ink("no tile is live", GROUND, "· ", ". "),
+    Ink("every tile is full", BLUE, "██", "# "),
+    Ink("some tiles are live", ORANGE, "▒▒", "+ "),
+)
 VIEW_INKS = (
     Ink("not seen", GROUND, "· ", ". "),
     Ink("seen", BLUE, "██", "# "),
@@ -113,8 +118,8 @@ def picture_tiles(
         schedule: of any length; the work follows its live tiles.
         batch: which batch element.
         head: which head.
-        most: cells along the longer side; beyond it a cell stands for a block of tiles, which is
-            called empty or full when all of its tiles are, and else partial.
+        most: cells along the longer side; beyond it a cell stands for a block of tiles, and says
+            whether none of them is live, some are, or every one is full.
         title: a caption.
     """
     plan, grid, tile = schedule.plan(batch, head), schedule.grid, schedule.tile
@@ -136,7 +141,8 @@ def picture_tiles(
         Ruler("q", schedule.q_len, step * tile[0]),
         Ruler("k", schedule.k_len, step * tile[1]),
     )
-    return Picture(cells.astype(np.uint8), TILE_INKS, *rulers, note=note, title=title)
+    inks = TILE_INKS if step == 1 else BLOCK_INKS
+    return Picture(cells.astype(np.uint8), inks, *rulers, note=note, title=title)
 
 
 def picture_view(

@@ -43,6 +43,7 @@ def test_a_tile_picture_tells_empty_partial_and_full(
     for (y, x), cell in np.ndenumerate(picture.cells):
         block = kinds(mask, tile)[y * step : (y + 1) * step, x * step : (x + 1) * step]
         assert cell == (1 if (block == 1).all() else 2 if block.any() else 0)
+    assert ("tiles" in picture.inks[2].label) == (step > 1)
 
 
 def test_each_head_has_its_own_tiles():

@@ -1,0 +1,314 @@
+"""Tree nodes from grammar rules: one callback a rule, called bottom up as lark reduces."""
+
+from __future__ import annotations
+
+import threading
+import typing
+
+from lark import Token
+
+from attndsl.source import NOWHERE, Diagnostic, Label, Source, Span, suggest
+
+from . import tree
+
+Parts: typing.TypeAlias = list[typing.Any]  # tokens, and nodes that earlier callbacks returned
+
+LARGEST = 2**31 - 1
+
+
+class Refusal(Exception):
+    """The grammar reads it, the language does not."""
+
+    def __init__(self, diagnostic: Diagnostic, offset: int | None = None) -> None:
+        """Take what to tell the user, and where reading stopped if that is elsewhere."""
+        super().__init__(diagnostic, offset)
+        self.diagnostic = diagnostic
+        span = diagnostic.span
+        self.offset = offset if offset is not None else span.start if span else 0
+
+
+class Builder(threading.local):
+    """The callbacks, each named as its rule in grammar.lark and given the rule's symbols.
+
+    One Builder is tied into the parser for the life of the process; `source` is whatever the
+    current thread is parsing.
+    """
+
+    source: Source
+
+    # ------------------------------------------------------------------- declarations
+
+    def start(self, parts: Parts) -> tree.Module:
+        return tree.Module(tuple(parts), (), Span(self.source, 0, len(self.source.text)))
+
+    def import_(self, parts: Parts) -> tree.Import:
+        names = tuple(part for part in parts if isinstance(part, tree.ImportName))
+        path = parts[-1]
+        return tree.Import(
+            path[1:-1], names, path_span=self._span(path), span=self._span(parts[0], path)
+        )
+
+    def import_name(self, parts: Parts) -> tree.ImportName:
+        alias = str(parts[2]) if len(parts) > 1 else None
+        return tree.ImportName(
+            str(parts[0]), alias, self._span(parts[0]), self._span(parts[0], parts[-1])
+        )
+
+    def grid(self, parts: Parts) -> tree.Grid:
+        opening, name, *axes, closing = parts
+        return tree.Grid(
+            str(name), tuple(axes), name_span=self._span(name), span=self._span(opening, closing)
+        )
+
+    def axis(self, parts: Parts) -> tree.Axis:
+        extent = self._number(parts[1]) if len(parts) > 1 else None
+        return tree.Axis(
+            str(parts[0]), extent, self._span(parts[0]), self._span(parts[0], parts[-1])
+        )
+
+    def space(self, parts: Parts) -> tree.Space:
+        opening, name, *segments = parts
+        span = self._span(opening, segments[-1])
+        return tree.Space(str(name), tuple(segments), name_span=self._span(name), span=span)
+
+    def segment(self, parts: Parts) -> tree.Segment:
+        name, last = parts[0], parts[-1]
+        axes = tuple(part for part in parts if isinstance(part, tree.Axis))
+        length = self._number(parts[2]) if len(parts) > 1 and not axes else None
+        return tree.Segment(str(name), axes, length, self._span(name), self._span(name, last))
+
+    def input(self, parts: Parts) -> tree.Input:
+        opening, name, kind, *dims, closing = parts
+        return tree.Input(
+            str(name),
+            self._kind(kind),
+            tuple(dims),
+            name_span=self._span(name),
+            span=self._span(opening, closing),
+        )
+
+    def dim(self, parts: Parts) -> tree.Dim:
+        (token,) = parts
+        value = self._number(token) if token.type == "INT" else str(token)
+        return tree.Dim(value, self._span(token))
+
+    def def_(self, parts: Parts) -> tree.Def:
+        opening, name, *parameters, body = parts
+        return tree.Def(
+            str(name),
+            tuple(parameters),
+            body,
+            name_span=self._span(name),
+            span=self._span(opening, body),
+        )
+
+    def parameter(self, parts: Parts) -> tree.Parameter:
+        name, kind, *rest = parts
+        return tree.Parameter(
+            str(name),
+            self._kind(kind),
+            rest[0] if rest else None,
+            self._span(name),
+            self._span(name, parts[-1]),
+        )
+
+    def pattern(self, parts: Parts) -> tree.Pattern:
+        opening, name, *rest, body = parts
+        parameters = tuple(part for part in rest if isinstance(part, tree.Parameter))
+        clauses = _sort_clauses(rest[len(parameters) :])
+        align, where = clauses.get(_Align), clauses.get(_Where)
+        return tree.Pattern(
+            str(name),
+            parameters,
+            body,
+            clauses.get(tree.Over),
+            align.align if align else None,
+            where.conditions if where else (),
+            name_span=self._span(name),
+            align_span=align.span if align else NOWHERE,
+            span=self._span(opening, body),
+        )
+
+    def over(self, parts: Parts) -> tree.Over:
+        opening, queries, *rest = parts
+        return tree.Over(
+            str(queries),
+            str(rest[0]) if rest else None,
+            self._span(queries),
+            self._span(rest[0]) if rest else NOWHERE,
+            self._span(opening, parts[-1]),
+        )
+
+    def align(self, parts: Parts) -> _Align:
+        opening, side = parts
+        return _Align("start" if side == "start" else "end", self._span(opening, side))
+
+    def where(self, parts: Parts) -> _Where:
+        opening, *conditions = parts
+        return _Where(tuple(conditions), self._span(opening, conditions[-1]))
+
+    # -------------------------------------------------------------------- expressions
+
+    def name(self, parts: Parts) -> tree.Name:
+        return tree.Name(str(parts[0]), self._span(parts[0]))
+
+    def int(self, parts: Parts) -> tree.Int:
+        return tree.Int(self._number(parts[0]), self._span(parts[0]))
+
+    def bool(self, parts: Parts) -> tree.Bool:
+        return tree.Bool(parts[0].type == "TRUE", self._span(parts[0]))
+
+    def group(self, parts: Parts) -> tree.Expression:
+        opening, inner, closing = parts
+        # Ours alone so far, so widening in place is safe, and cheaper than a copy.
+        object.__setattr__(inner, "span", self._span(opening, closing))
+        return typing.cast("tree.Expression", inner)
+
+    def list(self, parts: Parts) -> tree.ListOf:
+        return tree.ListOf(tuple(parts[1:-1]), self._span(parts[0], parts[-1]))
+
+    def call(self, parts: Parts) -> tree.Call:
+        name, *arguments, closing = parts
+        span = self._span(name, closing)
+        return tree.Call(str(name), tuple(arguments), self._span(name), span)
+
+    def argument(self, parts: Parts) -> tree.Argument:
+        name = str(parts[0]) if len(parts) > 1 else None
+        return tree.Argument(parts[-1], name, self._span(parts[0], parts[-1]))
+
+    def access(self, parts: Parts) -> tree.Access:
+        base, name = parts
+        return tree.Access(base, str(name), self._span(name), self._span(base, name))
+
+    def index(self, parts: Parts) -> tree.Index:
+        base, *indices, closing = parts
+        return tree.Index(base, tuple(indices), self._span(base, closing))
+
+    def negative(self, parts: Parts) -> tree.Neg:
+        return tree.Neg(parts[1], self._span(parts[0], parts[1]))
+
+    def product(self, parts: Parts) -> tree.Product:
+        return tree.Product(*self._chain(parts))
+
+    def sum(self, parts: Parts) -> tree.Sum:
+        return tree.Sum(*self._chain(parts))
+
+    def comparison(self, parts: Parts) -> tree.Compare:
+        return tree.Compare(*self._chain(parts))
+
+    def range(self, parts: Parts) -> tree.Range:
+        return tree.Range(parts[0], parts[1], self._span(parts[0], parts[1]))
+
+    def member(self, parts: Parts) -> tree.Member:
+        item, container = parts[0], parts[-1]
+        return tree.Member(item, container, len(parts) == 4, self._span(item, container))
+
+    def inverse(self, parts: Parts) -> tree.Not:
+        return tree.Not(parts[1], self._span(parts[0], parts[1]))
+
+    def conjunction(self, parts: Parts) -> tree.And:
+        return tree.And(tuple(parts), self._span(parts[0], parts[-1]))
+
+    def disjunction(self, parts: Parts) -> tree.Or:
+        return tree.Or(tuple(parts), self._span(parts[0], parts[-1]))
+
+    def conditional(self, parts: Parts) -> tree.If:
+        return tree.If(parts[1], parts[3], parts[5], self._span(parts[0], parts[5]))
+
+    def binding(self, parts: Parts) -> tree.Binding:
+        name, value = parts
+        return tree.Binding(str(name), value, self._span(name), self._span(name, value))
+
+    def let(self, parts: Parts) -> tree.Let:
+        opening, *bindings, body = parts
+        return tree.Let(tuple(bindings), body, self._span(opening, body))
+
+    def quantifier(self, parts: Parts) -> tree.Any | tree.All:
+        opening, name, _, domain, body = parts
+        node = tree.Any if opening.type == "ANY" else tree.All
+        return node(str(name), domain, body, self._span(name), self._span(opening, body))
+
+    # ------------------------------------------------------------------------- pieces
+
+    def _span(self, first: typing.Any, last: typing.Any = None) -> Span:
+        """From the start of a token or node to the end of it or of another."""
+        if last is None:
+            last = first
+        start: typing.Any = first.start_pos if isinstance(first, Token) else first.span.start
+        stop: typing.Any = last.end_pos if isinstance(last, Token) else last.span.stop
+        return Span(self.source, start, stop)
+
+    def _chain(self, parts: Parts) -> tuple[typing.Any, typing.Any, Span]:
+        operators = tuple(str(token) for token in parts[1::2])
+        return tuple(parts[::2]), operators, self._span(parts[0], parts[-1])
+
+    def _number(self, token: Token) -> typing.Any:
+        digits = token.replace("_", "").lstrip("0") or "0"
+        # Python refuses to read very long numbers, so their length is judged first.
+        if len(digits) > len(str(LARGEST)) or int(digits) > LARGEST:
+            raise Refusal(_too_large(self._span(token)))
+        return int(digits)
+
+    def _kind(self, token: Token) -> tree.Kind:
+        match str(token):
+            case "int" | "bool" | "list" as kind:
+                return kind
+            case other:
+                raise Refusal(_no_kind(self._span(token), other))
+
+
+class _Align(typing.NamedTuple):
+    align: tree.Align
+    span: Span
+
+
+class _Where(typing.NamedTuple):
+    conditions: tuple[tree.Expression, ...]
+    span: Span
+
+
+def _sort_clauses(clauses: Parts) -> dict[type, typing.Any]:
+    found: dict[type, typing.Any] = {}
+    for clause in clauses:
+        if type(clause) in found:
+            raise Refusal(_written_twice(found[type(clause)].span, clause.span))
+        found[type(clause)] = clause
+    return found
+
+
+def _too_large(span: Span) -> Diagnostic:
+    return Diagnostic(
+        code="A105",
+        title="this number is too large",
+        labels=(Label(span, "2147483647 (2**31 - 1) is the largest that can be written"),),
+    )
+
+
+def _no_kind(span: Span, word: str) -> Diagnostic:
+    usual = {"integer": "int", "Int": "int", "i32": "int", "i64": "int", "int32": "int"}
+    usual |= {"int64": "int", "long": "int", "boolean": "bool", "Bool": "bool", "List": "list"}
+    hint = usual.get(word) or suggest(word, ("int", "bool", "list"))
+    return Diagnostic(
+        code="A108",
+        title=f"there is no type `{clip(word)}`",
+        labels=(Label(span, "expected `int`, `bool` or `list`"),),
+        notes=("patterns are made of integers and truth values; there are no fractions",)
+        if word in ("float", "float32", "double", "real")
+        else (),
+        helps=(f"did you mean `{hint}`?",) if hint else (),
+    )
+
+
+def _written_twice(first: Span, second: Span) -> Diagnostic:
+    word = second.text.split(maxsplit=1)[0]
+    return Diagnostic(
+        code="A109",
+        title=f"a pattern has one `{word}` clause",
+        labels=(Label(second, "written again here"), Label(first, "first here", primary=False)),
+        helps=("separate conditions by commas: `where a >= 0, b >= 0`",) if word == "where" else (),
+    )
+
+
+def clip(text: str, most: int = 40) -> str:
+    """The text, or its beginning and dots."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

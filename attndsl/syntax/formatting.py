@@ -1,0 +1,369 @@
+"""Tree to text: the one canonical layout. `parse(format(m)) == m`, and formatting twice is once.
+
+Canonical means: one line where 100 columns hold it, else broken, loosest operator first, each
+operand on its own line behind its operator; no parentheses but those that are needed, and those
+around an `if`, `let`, `any` or `all` that is an operand; clauses in the order over, align, where; a
+blank line between declarations, except between one-liners of a kind without documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from . import tree
+
+WIDTH = 100
+_STEP = "    "
+_T = TypeVar("_T")
+
+# How tightly a form binds; an operand looser than its place needs parentheses.
+_LOOSE, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(9)
+
+
+def format_module(module: tree.Module) -> str:
+    """The module in canonical layout, ending in a newline unless it is empty.
+
+    Comments are kept: documentation and remarks stand above their declaration, the comment behind
+    it stays there; those from within a declaration have moved above it when it was parsed.
+    """
+    lines: list[str] = []
+    previous: tree.Declaration | None = None
+    previous_tall = False
+    for declaration in module.declarations:
+        layout = _declaration(declaration)
+        tall = len(layout) > 1
+        if previous is not None and (
+            tall or previous_tall or type(previous) is not type(declaration)
+        ):
+            lines.append("")
+        lines += layout
+        previous, previous_tall = declaration, tall
+    if lines and module.remarks:
+        lines.append("")
+    lines += module.remarks
+    return "".join(f"{line}\n" for line in lines)
+
+
+def format_expression(expression: tree.Expression) -> str:
+    """The expression on one line, with no parentheses around the whole."""
+    return _flat(expression)
+
+
+# ------------------------------------------------------------------------ declarations
+
+
+def _declaration(node: tree.Declaration) -> list[str]:
+    doc = [f"## {line}".rstrip() for line in node.doc.split("\n")] if node.doc else []
+    *body, last = _plain(node)
+    beside = f"  {node.remarks.beside}" if node.remarks.beside else ""
+    return [*node.remarks.above, *doc, *body, last + beside]
+
+
+def _plain(node: tree.Declaration) -> list[str]:
+    match node:
+        case tree.Import(path, names):
+            listed = ", ".join(_import_name(name) for name in names)
+            return [f'import {listed} from "{path}"' if names else f'import "{path}"']
+        case tree.Grid(name, axes):
+            return [f"grid {name}({_axes(axes)})"]
+        case tree.Space(name, segments):
+            return [f"space {name} = {' ++ '.join(map(_segment, segments))}"]
+        case tree.Input(name, kind, dims):
+            return [f"input {name}: {kind}[{', '.join(str(dim.value) for dim in dims)}]"]
+        case tree.Def() | tree.Pattern():
+            return _definition(node)
+
+
+def _import_name(node: tree.ImportName) -> str:
+    return node.name if node.alias is None else f"{node.name} as {node.alias}"
+
+
+def _axes(axes: Iterable[tree.Axis]) -> str:
+    return ", ".join(
+        axis.name if axis.extent is None else f"{axis.name}={axis.extent}" for axis in axes
+    )
+
+
+def _segment(node: tree.Segment) -> str:
+    if node.length is not None:
+        return f"{node.name}({node.length})"
+    return f"{node.name}({_axes(node.axes)})" if node.axes else node.name
+
+
+def _definition(node: tree.Def | tree.Pattern) -> list[str]:
+    """One line, or the head and then the body below it, or a head of several lines as well."""
+    parameters = [_parameter(parameter) for parameter in node.parameters]
+    is_def = isinstance(node, tree.Def)
+    head = f"{'def' if is_def else 'pattern'} {node.name}"
+    opened = f"{head}({', '.join(parameters)})" if parameters or is_def else head
+    title = " ".join((opened, *_clauses(node)))
+    if len(line := f"{title} = {_flat(node.body)}") <= WIDTH:
+        return [line]
+    room = WIDTH - len(_STEP)
+    if len(title) + 2 <= WIDTH:
+        return [f"{title} =", *_indented(_lines(node.body, room))]
+    if len(opened) > WIDTH:
+        heads = [f"{head}(", *_indented(_separated(parameters)), ")"]
+    else:
+        heads = [opened]
+    body = _lead("= ", _lines(node.body, room - len(_STEP)))
+    return [*heads, *_indented([*_tall_clauses(node, room), *body])]
+
+
+def _clauses(node: tree.Def | tree.Pattern) -> list[str]:
+    if isinstance(node, tree.Def):
+        return []
+    clauses = []
+    if node.over is not None:
+        keys = "" if node.over.keys is None else f" -> {node.over.keys}"
+        clauses.append(f"over {node.over.queries}{keys}")
+    if node.align is not None:
+        clauses.append(f"align {node.align}")
+    if node.where:
+        clauses.append(f"where {', '.join(map(_flat, node.where))}")
+    return clauses
+
+
+def _tall_clauses(node: tree.Def | tree.Pattern, room: int) -> list[str]:
+    """The clauses, each on its line; conditions too, where one line does not hold them."""
+    clauses = _clauses(node)
+    if isinstance(node, tree.Def) or not node.where or len(clauses[-1]) <= room:
+        return clauses
+    laid = _each(node.where, _lines, room - len("where "))
+    return [*clauses[:-1], f"where {laid[0]}", *_indented(laid[1:])]
+
+
+def _parameter(node: tree.Parameter) -> str:
+    default = "" if node.default is None else f" = {_flat(node.default)}"
+    return f"{node.name}: {node.kind}{default}"
+
+
+# ------------------------------------------------------------------ expressions, one line
+
+
+def _binds(node: tree.Expression) -> int:
+    match node:
+        case tree.If() | tree.Let() | tree.Any() | tree.All():
+            return _LOOSE
+        case tree.Or():
+            return _OR
+        case tree.And():
+            return _AND
+        case tree.Not():
+            return _NOT
+        case tree.Compare() | tree.Member() | tree.Range():
+            return _COMPARE
+        case tree.Sum():
+            return _SUM
+        case tree.Product():
+            return _PRODUCT
+        case tree.Neg():
+            return _UNARY
+        case _:
+            return _ATOM
+
+
+def _flat(node: tree.Expression) -> str:
+    match node:
+        case tree.Int(value):
+            return str(value)
+        case tree.Bool(value):
+            return "true" if value else "false"
+        case tree.Name(name):
+            return name
+        case tree.ListOf(items):
+            return f"[{', '.join(map(_flat, items))}]"
+        case tree.Access(base, name):
+            return f"{_at(base, _ATOM)}.{name}"
+        case tree.Index(base, indices):
+            return f"{_at(base, _ATOM)}[{', '.join(map(_flat, indices))}]"
+        case tree.Call(name, arguments):
+            return f"{name}({', '.join(map(_argument, arguments))})"
+        case tree.Neg() | tree.Not() | tree.Range() | tree.Member():
+            return _flat_operator(node)
+        case tree.Product() | tree.Sum() | tree.Compare() | tree.And() | tree.Or():
+            return " ".join(lead + _at(operand, level) for lead, operand, level in _chain(node))
+        case _:
+            return _flat_loose(node)
+
+
+def _flat_operator(node: tree.Neg | tree.Not | tree.Range | tree.Member) -> str:
+    match node:
+        case tree.Neg(operand):
+            return f"-{_at(operand, _UNARY)}"
+        case tree.Not(operand):
+            return f"not {_at(operand, _NOT)}"
+        case tree.Range(low, high):
+            return f"{_at(low, _SUM)}..{_at(high, _SUM)}"
+        case tree.Member():
+            return _asks(node) + _container(node.container)
+
+
+def _flat_loose(node: tree.If | tree.Let | tree.Any | tree.All) -> str:
+    match node:
+        case tree.If(condition, yes, no):
+            return f"if {_flat(condition)} then {_flat(yes)} else {_flat(no)}"
+        case tree.Let(bindings, body):
+            return f"let {', '.join(map(_binding, bindings))}: {_flat(body)}"
+        case tree.Any(_, _, body) | tree.All(_, _, body):
+            return f"{_quantifier(node)} {_flat(body)}"
+
+
+def _at(node: tree.Expression, level: int) -> str:
+    return _flat(node) if _binds(node) >= level else f"({_flat(node)})"
+
+
+def _argument(node: tree.Argument) -> str:
+    return _flat(node.value) if node.name is None else f"{node.name}={_flat(node.value)}"
+
+
+def _binding(node: tree.Binding) -> str:
+    return f"{node.name} = {_flat(node.value)}"
+
+
+def _quantifier(node: tree.Any | tree.All) -> str:
+    word = "any" if isinstance(node, tree.Any) else "all"
+    return f"{word} {node.name} in {_flat(node.range)}:"
+
+
+def _asks(node: tree.Member) -> str:
+    return f"{_at(node.item, _SUM)} {'not in' if node.negated else 'in'} "
+
+
+def _container(node: tree.Expression) -> str:
+    return _flat(node) if isinstance(node, tree.Range) else _at(node, _SUM)
+
+
+_Chain = tree.Product | tree.Sum | tree.Compare | tree.And | tree.Or
+
+
+def _chain(node: _Chain) -> Iterator[tuple[str, tree.Expression, int]]:
+    """Operands with the operator in front of each and the level their place asks for."""
+    match node:
+        case tree.Or(operands):
+            level, words = _AND, ["or"] * (len(operands) - 1)
+        case tree.And(operands):
+            level, words = _NOT, ["and"] * (len(operands) - 1)
+        case tree.Compare(operands, operators):
+            level, words = _SUM, list(operators)
+        case tree.Sum(operands, operators):
+            level, words = _PRODUCT, list(operators)
+        case tree.Product(operands, operators):
+            level, words = _UNARY, list(operators)
+    for word, operand in zip(["", *words], operands, strict=True):
+        yield (f"{word} " if word else ""), operand, level
+
+
+# ---------------------------------------------------------------- expressions, several lines
+
+
+def _lines(node: tree.Expression, room: int) -> list[str]:
+    """The expression in lines of at most `room` columns, as far as its parts allow."""
+    if len(flat := _flat(node)) <= room:
+        return [flat]
+    match node:
+        case tree.Product() | tree.Sum() | tree.Compare() | tree.And() | tree.Or():
+            return [
+                line
+                for lead, operand, level in _chain(node)
+                for line in _lead(lead, _lines_at(operand, level, room - len(lead)))
+            ]
+        case tree.Neg(operand):
+            return _lead("-", _lines_at(operand, _UNARY, room - 1))
+        case tree.Not(operand):
+            return _lead("not ", _lines_at(operand, _NOT, room - 4))
+        case tree.Member(_, container):
+            return _lead(asks := _asks(node), _lines_at(container, _COMPARE, room - len(asks)))
+        case tree.If(condition, yes, no):
+            return [
+                *_lead("if ", _lines(condition, room - 3)),
+                *_lead("then ", _lines(yes, room - 5)),
+                *_lead("else ", _lines(no, room - 5), chained=isinstance(no, tree.If)),
+            ]
+        case tree.Let(bindings, body):
+            return [*_bound(bindings, room), *_lines(body, room)]
+        case tree.Any(_, _, body) | tree.All(_, _, body):
+            return [_quantifier(node), *_indented(_lines(body, room - len(_STEP)))]
+        case tree.Call(name, arguments):
+            return _bracketed(f"{name}(", arguments, _argument_lines, room, ")")
+        case tree.ListOf(items):
+            return _list_lines(items, room)
+        case tree.Index(base, indices):
+            *before, last = _lines_at(base, _ATOM, room)
+            return [*before, *_bracketed(f"{last}[", indices, _lines, room, "]")]
+        case tree.Access(base, name):
+            *before, last = _lines_at(base, _ATOM, room)
+            return [*before, f"{last}.{name}"]
+        case _:
+            return [flat]
+
+
+def _lines_at(node: tree.Expression, level: int, room: int) -> list[str]:
+    if _binds(node) >= level:
+        return _lines(node, room)
+    if len(flat := f"({_flat(node)})") <= room:
+        return [flat]
+    return ["(", *_indented(_lines(node, room - len(_STEP))), ")"]
+
+
+def _argument_lines(node: tree.Argument, room: int) -> list[str]:
+    lead = "" if node.name is None else f"{node.name}="
+    return _lead(lead, _lines(node.value, room - len(lead)))
+
+
+def _bound(bindings: tuple[tree.Binding, ...], room: int) -> list[str]:
+    if len(line := f"let {', '.join(map(_binding, bindings))}:") <= room:
+        return [line]
+    lines: list[str] = []
+    for index, binding in enumerate(bindings):
+        lead = f"{'    ' if index else 'let '}{binding.name} = "
+        *before, last = _lead(lead, _lines(binding.value, room - len(lead) - 1))
+        lines += [*before, last + (":" if index == len(bindings) - 1 else ",")]
+    return lines
+
+
+def _bracketed(
+    opening: str, parts: Sequence[_T], lay: Callable[[_T, int], list[str]], room: int, closing: str
+) -> list[str]:
+    """Each part on lines of its own between the brackets."""
+    return [opening, *_indented(_each(parts, lay, room - len(_STEP) - 1)), closing]
+
+
+def _each(parts: Sequence[_T], lay: Callable[[_T, int], list[str]], room: int) -> list[str]:
+    """Each part on lines of its own, commas between them."""
+    lines: list[str] = []
+    for index, part in enumerate(parts):
+        *before, last = lay(part, room)
+        lines += [*before, last + ("," if index < len(parts) - 1 else "")]
+    return lines
+
+
+def _list_lines(items: tuple[tree.Expression, ...], room: int) -> list[str]:
+    """Short items share lines; a list with a long one gets a line for each."""
+    texts = [_flat(item) for item in items]
+    if max(map(len, texts), default=0) > room // 4:
+        return _bracketed("[", items, _lines, room, "]")
+    lines, line = [], ""
+    for text in _separated(texts):
+        if line and len(line) + 1 + len(text) > room - len(_STEP):
+            lines.append(line)
+            line = text
+        else:
+            line = f"{line} {text}" if line else text
+    return ["[", *_indented([*lines, line]), "]"]
+
+
+def _separated(texts: list[str]) -> list[str]:
+    return [*(f"{text}," for text in texts[:-1]), *texts[-1:]]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [_STEP + line for line in lines]
+
+
+def _lead(lead: str, lines: list[str], *, chained: bool = False) -> list[str]:
+    """The lines behind a lead; what follows the first hangs in, unless a bracket closes it."""
+    first, *rest = lines
+    hang = "" if chained or (rest and rest[-1][0] in ")]") else _STEP
+    return [lead + first, *(hang + line for line in rest)]

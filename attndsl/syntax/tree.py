@@ -1,0 +1,434 @@
+"""The syntax tree: what was written, nothing inferred. A closed union, all of it on this page.
+
+    Module      = Declaration*
+    Declaration = Import | Grid | Space | Input | Def | Pattern
+    Expression  = Int | Bool | Name | ListOf | Access | Index | Call
+                | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
+                | If | Let | Any | All
+
+Every node carries the `span` it was read from. Spans take no part in equality. Parentheses leave
+no node (they only widen the span), but grouping is kept: `(a + b) + c` is a Sum within a Sum,
+`a + b + c` one Sum of three. No tree that was parsed is deeper than 200 nodes.
+"""
+
+# ruff: noqa: RUF009  (`_span()` makes a fresh dataclasses.field each time, nothing is shared)
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from attndsl.source import NOWHERE, Span
+
+Kind: TypeAlias = Literal["int", "bool", "list"]
+Align: TypeAlias = Literal["start", "end"]
+CompareOp: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
+
+
+def _span() -> Span:
+    return field(default=NOWHERE, compare=False, repr=False)
+
+
+# ------------------------------------------------------------------------- expressions
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """`1_000`; below 2**31, never negative (`-1` is a Neg)."""
+
+    value: int
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Bool:
+    """`true` or `false`."""
+
+    value: bool
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """`q`, `left`, `head`."""
+
+    name: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """`[1, 2, 4]`, perhaps empty."""
+
+    items: tuple[Expression, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """`q.y`; `q.image.y` is an Access of an Access."""
+
+    base: Expression
+    name: str
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`t[i, j]`; at least one index."""
+
+    base: Expression
+    indices: tuple[Expression, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """`x` (name is None) or `n=3`."""
+
+    value: Expression
+    name: str | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`f(x, n=3)`, `f()`; arguments in the order written, which the frontend judges."""
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Neg:
+    """`-x`."""
+
+    operand: Expression
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`a * b // c % d`, from left to right; one operator fewer than operands, at least one."""
+
+    operands: tuple[Expression, ...]
+    operators: tuple[Literal["*", "//", "%"], ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """`a + b - c`, from left to right; one operator fewer than operands, at least one."""
+
+    operands: tuple[Expression, ...]
+    operators: tuple[Literal["+", "-"], ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`lo..hi`, half-open; stands right of `in` only (in Member, Any, All)."""
+
+    low: Expression
+    high: Expression
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """`x in S`, `x not in S`; S is a range, a list, a segment or a row of a list table."""
+
+    item: Expression
+    container: Expression
+    negated: bool = False
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """`a <= b < c`: every neighbouring pair; one operator fewer than operands, at least one."""
+
+    operands: tuple[Expression, ...]
+    operators: tuple[CompareOp, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """`not x`."""
+
+    operand: Expression
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """`a and b and c`; at least two operands."""
+
+    operands: tuple[Expression, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """`a or b or c`; at least two operands."""
+
+    operands: tuple[Expression, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    """`if condition then yes else no`."""
+
+    condition: Expression
+    yes: Expression
+    no: Expression
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """`x = e` in a Let; later bindings see earlier ones."""
+
+    name: str
+    value: Expression
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """`let x = e, y = e2: body`; at least one binding."""
+
+    bindings: tuple[Binding, ...]
+    body: Expression
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Any:
+    """`any j in lo..hi: body`."""
+
+    name: str
+    range: Range
+    body: Expression
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """`all j in lo..hi: body`."""
+
+    name: str
+    range: Range
+    body: Expression
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+Expression: TypeAlias = (
+    Int | Bool | Name | ListOf | Access | Index | Call
+    | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
+    | If | Let | Any | All
+)  # fmt: skip
+
+
+# ------------------------------------------------------------------------ declarations
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """The comments of a declaration that are not its documentation.
+
+    `above`: lines that start with `#`, or `""` for a blank line between them or below them;
+    comments from inside the declaration come last. `beside`: the one after it on its last line.
+    """
+
+    above: tuple[str, ...] = ()
+    beside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportName:
+    """`near` or `far as distant`."""
+
+    name: str
+    alias: str | None = None
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """`import "other.attn"` (names is empty: everything) or `import near from "other.attn"`."""
+
+    path: str
+    names: tuple[ImportName, ...] = ()
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    path_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """`y` or `y=56`."""
+
+    name: str
+    extent: int | None = None
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """`grid image(y, x)`; at least one axis."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`image(y, x=14)` by its axes, `text(77)` by its length, or `image` alone: a declared grid."""
+
+    name: str
+    axes: tuple[Axis, ...] = ()
+    length: int | None = None
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """`space joint = text(77) ++ image(y, x)`; at least one segment, in order."""
+
+    name: str
+    segments: tuple[Segment, ...]
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """One dimension of an input: `batch`, `head`, `q`, an axis, any other name, or a size."""
+
+    value: str | int
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """`input doc: int[batch, pos]`; at least one dimension."""
+
+    name: str
+    kind: Kind
+    dims: tuple[Dim, ...]
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`left: int` or `right: int = left`."""
+
+    name: str
+    kind: Kind
+    default: Expression | None = None
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Def:
+    """`def near(a: int, b: int) = abs(a - b) <= 3`."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    body: Expression
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """`over image` (keys is None: the same space) or `over latent -> data`."""
+
+    queries: str
+    keys: str | None = None
+    queries_span: Span = _span()
+    keys_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """`pattern swin(m: int = 7) over image align start where m >= 1 = body`.
+
+    `align` is None where none is written; `align_span` is then nowhere.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    body: Expression
+    over: Over | None = None
+    align: Align | None = None
+    where: tuple[Expression, ...] = ()
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    align_span: Span = _span()
+    span: Span = _span()
+
+
+Declaration: TypeAlias = Import | Grid | Space | Input | Def | Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file. `remarks` are the comments below its last declaration."""
+
+    declarations: tuple[Declaration, ...] = ()
+    remarks: tuple[str, ...] = ()
+    span: Span = _span()
+
+
+def children(node: Expression) -> tuple[Expression, ...]:
+    """The expressions directly inside one, in the order written."""
+    match node:
+        case Int() | Bool() | Name():
+            return ()
+        case ListOf(items):
+            return items
+        case Index(base, indices):
+            return (base, *indices)
+        case Call(_, arguments):
+            return tuple(argument.value for argument in arguments)
+        case Access(inner) | Neg(inner) | Not(inner):
+            return (inner,)
+        case Product(operands) | Sum(operands) | Compare(operands) | And(operands) | Or(operands):
+            return operands
+        case Range(low, high):
+            return (low, high)
+        case Member(item, container):
+            return (item, container)
+        case If(condition, yes, no):
+            return (condition, yes, no)
+        case Let(bindings, body):
+            return (*(binding.value for binding in bindings), body)
+        case Any(_, domain, body) | All(_, domain, body):
+            return (domain, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
@@ -38,9 +39,7 @@ class Source:
     def _line_starts(self) -> list[int]:
         if not self._starts:
             # One assignment: threads that race here write the same list twice.
-            found = [0]
-            found.extend(index + 1 for index, char in enumerate(self.text) if char == "\n")
-            self._starts[:] = found
+            self._starts[:] = [0, *(match.end() for match in re.finditer("\n", self.text))]
         return self._starts
 
 

@@ -14,6 +14,7 @@ from . import tree
 Parts: typing.TypeAlias = list[typing.Any]  # tokens, and nodes that earlier callbacks returned
 
 LARGEST = 2**31 - 1
+DEEPEST = 200
 
 
 class Refusal(Exception):
@@ -178,10 +179,12 @@ class Builder(threading.local):
 
     def access(self, parts: Parts) -> tree.Access:
         base, name = parts
+        _check_chain(base)
         return tree.Access(base, str(name), self._span(name), self._span(base, name))
 
     def index(self, parts: Parts) -> tree.Index:
         base, *indices, closing = parts
+        _check_chain(base)
         return tree.Index(base, tuple(indices), self._span(base, closing))
 
     def negative(self, parts: Parts) -> tree.Neg:
@@ -267,6 +270,16 @@ class _Where(typing.NamedTuple):
     span: Span
 
 
+def _check_chain(node: tree.Expression) -> None:
+    """Refuse an endless `q.y.y.y...` while it is read, for it nests without any bracket."""
+    length = 1
+    while isinstance(node, tree.Access | tree.Index):
+        node = node.base
+        length += 1
+        if length > DEEPEST:
+            raise Refusal(too_deep(node.span))
+
+
 def _sort_clauses(clauses: Parts) -> dict[type, typing.Any]:
     found: dict[type, typing.Any] = {}
     for clause in clauses:
@@ -274,6 +287,16 @@ def _sort_clauses(clauses: Parts) -> dict[type, typing.Any]:
             raise Refusal(_written_twice(found[type(clause)].span, clause.span))
         found[type(clause)] = clause
     return found
+
+
+def too_deep(span: Span) -> Diagnostic:
+    return Diagnostic(
+        code="A103",
+        title="this is nested too deeply",
+        labels=(Label(span, f"more than {DEEPEST} levels deep"),),
+        notes=("chains such as `a and b and c` are one level, however long",),
+        helps=("name a part of it by `let` or `def`",),
+    )
 
 
 def _too_large(span: Span) -> Diagnostic:

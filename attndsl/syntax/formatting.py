@@ -9,7 +9,7 @@ blank line between declarations, except between one-liners of a kind without doc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from . import tree
 
@@ -240,17 +240,20 @@ _Chain = tree.Product | tree.Sum | tree.Compare | tree.And | tree.Or
 
 def _chain(node: _Chain) -> Iterator[tuple[str, tree.Expression, int]]:
     """Operands with the operator in front of each and the level their place asks for."""
+    words: Sequence[str]
     match node:
         case tree.Or(operands):
             level, words = _AND, ["or"] * (len(operands) - 1)
         case tree.And(operands):
             level, words = _NOT, ["and"] * (len(operands) - 1)
-        case tree.Compare(operands, operators):
-            level, words = _SUM, list(operators)
-        case tree.Sum(operands, operators):
-            level, words = _PRODUCT, list(operators)
-        case tree.Product(operands, operators):
-            level, words = _UNARY, list(operators)
+        case tree.Compare(operands, words):
+            level = _SUM
+        case tree.Sum(operands, words):
+            level = _PRODUCT
+        case tree.Product(operands, words):
+            level = _UNARY
+        case _:
+            assert_never(node)
     for word, operand in zip(["", *words], operands, strict=True):
         yield (f"{word} " if word else ""), operand, level
 
@@ -275,16 +278,8 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
             return _lead("not ", _lines_at(operand, _NOT, room - 4))
         case tree.Member(_, container):
             return _lead(asks := _asks(node), _lines_at(container, _COMPARE, room - len(asks)))
-        case tree.If(condition, yes, no):
-            return [
-                *_lead("if ", _lines(condition, room - 3)),
-                *_lead("then ", _lines(yes, room - 5)),
-                *_lead("else ", _lines(no, room - 5), chained=isinstance(no, tree.If)),
-            ]
-        case tree.Let(bindings, body):
-            return [*_bound(bindings, room), *_lines(body, room)]
-        case tree.Any(_, _, body) | tree.All(_, _, body):
-            return [_quantifier(node), *_indented(_lines(body, room - len(_STEP)))]
+        case tree.If() | tree.Let() | tree.Any() | tree.All():
+            return _loose_lines(node, room)
         case tree.Call(name, arguments):
             return _bracketed(f"{name}(", arguments, _argument_lines, room, ")")
         case tree.ListOf(items):
@@ -297,6 +292,20 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
             return [*before, f"{last}.{name}"]
         case _:
             return [flat]
+
+
+def _loose_lines(node: tree.If | tree.Let | tree.Any | tree.All, room: int) -> list[str]:
+    match node:
+        case tree.If(condition, yes, no):
+            return [
+                *_lead("if ", _lines(condition, room - 3)),
+                *_lead("then ", _lines(yes, room - 5)),
+                *_lead("else ", _lines(no, room - 5), chained=isinstance(no, tree.If)),
+            ]
+        case tree.Let(bindings, body):
+            return [*_bound(bindings, room), *_lines(body, room)]
+        case tree.Any(_, _, body) | tree.All(_, _, body):
+            return [_quantifier(node), *_indented(_lines(body, room - len(_STEP)))]
 
 
 def _lines_at(node: tree.Expression, level: int, room: int) -> list[str]:

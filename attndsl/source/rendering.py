@@ -118,7 +118,8 @@ def _excerpt(
     previous = None
     for number in sorted(by_line):
         if previous is not None and number == previous + 2:
-            yield _edge(gutter, paint, str(number - 1)) + _whole(source.line(number - 1))
+            whole = _whole(source.line(number - 1))
+            yield (_edge(gutter, paint, str(number - 1)) + whole).rstrip()
         elif previous is not None and number > previous + 2:
             yield paint(_BLUE, "...")
         previous = number

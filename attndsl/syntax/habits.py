@@ -50,6 +50,7 @@ HABITS = (
     Habit(
         "scale both sides: `2 * x <= y` rather than `x <= .5 * y`",
         at=r"\.[0-9]",
+        before=r"(?<!\.)",
         code="A105",
         title="numbers are whole here",
     ),
@@ -163,7 +164,7 @@ HABITS = (
     Habit("the body follows `=`", at=r":", expected="EQUAL"),
     Habit(
         "write `over` in front of a space: `pattern p over image = ...`",
-        at=r"[A-Za-z_]\w*\s*(?:->\s*\w+\s*)?(?:=(?!=)|where\b|align\b)",
+        at=r"[A-Za-z_]\w*(?=\s*(?:->\s*\w+\s*)?(?:=(?!=)|where\b|align\b))",
         expected="OVER",
     ),
     Habit(

@@ -90,6 +90,8 @@ def _explained(mistake: Mistake) -> Diagnostic:
         return _open_quote(mistake.span)
     if _is_reserved_name(mistake):
         return _reserved(mistake)
+    if "OVER" in mistake.expected and (helps := _misspelt(mistake)):
+        return _unexpected(mistake, opened, helps)
     for habit in HABITS:
         source, begin, start = mistake.source, mistake.begin, mistake.start
         where = habit.finds(source.text, begin, start, mistake.expected)
@@ -97,25 +99,22 @@ def _explained(mistake: Mistake) -> Diagnostic:
             return _habitual(mistake, habit, where)
     if mistake.found == "":
         return _foreign(mistake)
-    return _unexpected(mistake, opened)
+    return _unexpected(mistake, opened, _misspelt(mistake) or _wrong_bracket(mistake, opened))
 
 
 # ----------------------------------------------------------------------- kinds of mistake
 
 
-def _unexpected(mistake: Mistake, opened: Span | None) -> Diagnostic:
+def _unexpected(mistake: Mistake, opened: Span | None, helps: tuple[str, ...]) -> Diagnostic:
     labels = [Label(mistake.span, f"expected {words(mistake.expected)}")]
     if opened and _closes(opened) in mistake.expected:
         labels += _opening(opened)
-    helps = _misspelt(mistake) or _wrong_bracket(mistake, opened)
     return Diagnostic("A101", f"unexpected {_quoted(mistake.span)}", tuple(labels), (), helps)
 
 
 def _habitual(mistake: Mistake, habit: Habit, start: int) -> Diagnostic:
     match = re.compile(habit.at).match(mistake.source.text, mistake.start)
-    # Operators are shown whole (`&&`); words and what merely follows a gap as lark cut them.
-    symbol = match is not None and re.fullmatch(r"\W+|\w+", match[0])
-    stop = max(mistake.stop, match.end() if match and symbol else 0)
+    stop = max(mistake.stop, match.end() if match else 0)  # operators are shown whole: `&&`
     span = Span(mistake.source, start, stop)
     remark = f"expected {words(mistake.expected)}" if mistake.expected else ""
     if habit.joined or mistake.found == "":

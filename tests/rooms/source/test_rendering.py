@@ -219,6 +219,9 @@ def test_any_span_of_any_text_renders_with_its_mark(text: str, data: st.DataObje
     start = data.draw(st.integers(0, len(text)))
     stop = data.draw(st.integers(start, len(text)))
     rows = one(source, Span(source, start, stop)).split("\n")
-    assert rows[1] == f"{rows[1].split('-->')[0]}--> a:{source.locate(start)[0]}:{source.locate(start)[1]}"
+    assert (
+        rows[1]
+        == f"{rows[1].split('-->')[0]}--> a:{source.locate(start)[0]}:{source.locate(start)[1]}"
+    )
     assert any(re.fullmatch(r" +\|  *\^+ here", row) for row in rows)
     assert all(row == row.rstrip() or "|" in row for row in rows)

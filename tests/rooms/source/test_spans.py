@@ -30,7 +30,10 @@ def test_offsets_follow_from_lines_and_columns(text: str):
     source = Source("t", text)
     for offset in range(len(text) + 1):
         line, column = source.locate(offset)
-        assert (line, column) == (text[:offset].count("\n") + 1, offset - text.rfind("\n", 0, offset))
+        assert (line, column) == (
+            text[:offset].count("\n") + 1,
+            offset - text.rfind("\n", 0, offset),
+        )
         start, stop = source.bounds(line)
         assert start + column - 1 == offset
         assert text[start:stop] == text.split("\n")[line - 1]

@@ -54,7 +54,7 @@ def test_blanks_and_line_ends_mean_nothing(tree: syn.Expression):
 
 @given(EXPRESSIONS)
 def test_formatting_needs_every_parenthesis_it_writes(tree: syn.Expression):
-    """Dropping one pair changes the meaning or the sense, but for operands that reach far right."""
+    """Dropping a pair changes the tree or breaks it, but around operands that reach far right."""
     text = syn.format_expression(tree)
     for start, char in enumerate(text):
         if char != "(" or (start and (text[start - 1].isalnum() or text[start - 1] == "_")):
@@ -91,7 +91,8 @@ def test_the_canonical_layout_of_a_file():
         input doc:int[batch,pos]
         def near(a:int,b:int)=abs(a-b)<=3
         pattern causal()=(k<=q)
-        pattern window(left:int,right:int=left) align end where left>=0,right>=0 over image=-left<=k-q<=right
+        pattern window(left:int,right:int=left)
+        align end where left>=0,right>=0,left+right<64 over image=-left<=k-q<=right
         # at the end
     """
     assert canonical(text) == dedent(
@@ -116,8 +117,11 @@ def test_the_canonical_layout_of_a_file():
 
         pattern causal = k <= q
 
-        pattern window(left: int, right: int = left) over image align end where left >= 0, right >= 0 =
-            -left <= k - q <= right
+        pattern window(left: int, right: int = left)
+            over image
+            align end
+            where left >= 0, right >= 0, left + right < 64
+            = -left <= k - q <= right
 
         # at the end
         """
@@ -183,15 +187,15 @@ def test_a_long_choice_stands_in_cases():
 
 def test_a_long_head_gets_a_line_for_each_clause():
     text = (
-        "pattern p(aaaaaaaaaaaaaaaaaaaaaaaa: int = 1, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb: list = [1, 2])"
-        " over queries -> keys align start where aaaaaaaaaaaaaaaaaaaaaaaa >= 0 = k <= q"
+        "pattern p(a_parameter_of_note: int = 1, another_parameter_of_note: list = [1, 2])"
+        " over queries -> keys align start where a_parameter_of_note >= 0 = k <= q"
     )
     assert canonical(text) == dedent(
         """\
-        pattern p(aaaaaaaaaaaaaaaaaaaaaaaa: int = 1, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb: list = [1, 2])
+        pattern p(a_parameter_of_note: int = 1, another_parameter_of_note: list = [1, 2])
             over queries -> keys
             align start
-            where aaaaaaaaaaaaaaaaaaaaaaaa >= 0
+            where a_parameter_of_note >= 0
             = k <= q
         """
     )

@@ -147,7 +147,9 @@ def test_every_node_knows_where_it_stands(module: syn.Module):
     for node, name, span in spans_within(syn.parse(text)):
         if name == "name_span":
             assert span.text == node.name
-        elif name == "span" and isinstance(node, syn.Expression) and not isinstance(node, syn.Range):
+        elif (
+            name == "span" and isinstance(node, syn.Expression) and not isinstance(node, syn.Range)
+        ):
             assert body(span.text) == node
         elif name == "span" and isinstance(node, syn.Declaration):
             (alone,) = syn.parse(span.text).declarations
@@ -255,7 +257,7 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path):
     path = tmp_path / "huge.attn"
     with path.open("wb") as file:
         file.truncate(100 << 30)  # sparse: reading it whole would not end well
-    with pytest.raises(AttnDslError, match="huge.attn is too large"):
+    with pytest.raises(AttnDslError, match=r"huge\.attn is too large"):
         syn.read(path)
 
 
@@ -290,7 +292,8 @@ def test_processes_share_the_parser_tables(tmp_path: Path):
 def test_where_nothing_can_be_kept_parsing_still_works(tmp_path: Path):
     (tmp_path / "file").touch()
     assert outcomes(parse_elsewhere(tmp_path / "file")) == [("1\n", "")] * 3
-    assert outcomes(parse_elsewhere(Path("relative"), HOME=str(tmp_path / "file"))) == [
-        ("1\n", "")
-    ] * 3
+    assert (
+        outcomes(parse_elsewhere(Path("relative"), HOME=str(tmp_path / "file")))
+        == [("1\n", "")] * 3
+    )
     assert not Path("relative").exists()

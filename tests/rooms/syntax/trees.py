@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from attndsl import syntax as syn
 
 RESERVED = set(
-    "import from as grid space input def pattern where over align start end if then else let any "
+    "import from as grid space input def pattern where over align start end if then else let any "  # noqa: SIM905
     "all in and or not true false".split()
 )
 NAMES = st.one_of(
@@ -55,7 +55,7 @@ def larger(inner: st.SearchStrategy) -> st.SearchStrategy:
 LEAVES = st.one_of(st.builds(syn.Name, NAMES), st.builds(syn.Int, SIZES))
 EXPRESSIONS = st.recursive(LEAVES | st.builds(syn.Bool, st.booleans()), larger, max_leaves=12)
 
-# Comments in the form that parsing leaves them in: no blanks at the end, none that are documentation.
+# Comments as parsing leaves them: no blanks at the end, none that are documentation.
 WORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\x00"), max_size=20
 ).map(str.rstrip)

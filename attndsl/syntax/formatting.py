@@ -277,7 +277,8 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
         case tree.Not(operand):
             return _lead("not ", _lines_at(operand, _NOT, room - 4))
         case tree.Member(_, container):
-            return _lead(asks := _asks(node), _lines_at(container, _COMPARE, room - len(asks)))
+            level = _COMPARE if isinstance(container, tree.Range) else _SUM
+            return _lead(asks := _asks(node), _lines_at(container, level, room - len(asks)))
         case tree.If() | tree.Let() | tree.Any() | tree.All():
             return _loose_lines(node, room)
         case tree.Call(name, arguments):

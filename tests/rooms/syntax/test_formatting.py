@@ -30,6 +30,7 @@ def canonical(text: str) -> str:
 
 @given(MODULES, st.sampled_from([100, 40, 10]))
 @example(syn.Module((), ("# alone",)), 100)
+@example(syn.parse("pattern p = k in (q in (head in nbr[q]))"), 10)
 def test_what_is_formatted_reads_as_the_same_module(module: syn.Module, width: int):
     with lines_of(width):
         text = syn.format(module)

@@ -189,7 +189,7 @@ def test_an_unfinished_declaration_is_shown_at_its_end_not_in_the_next():
 
 LARK = re.compile(r"\$END|__|\b(?!A\d|U\+|LESS|GREEK|[A-Z]{2,}-)[A-Z]{3,}\b|[Tt]oken|[Tt]erminal")
 SPLINTERS = (
-    '( ) [ ] = == <= and or not if then else let any in .. . , : -> ++ // # " pattern def grid over '
+    '( ) [ ] = == <= and or not if then else let any in .. . , : -> ++ // # " pattern def over '
     "grid where 1 x & ` ; lambda for import from 0.5 ≤ \x1b \u202e"
 )
 PIECES = st.sampled_from([*SPLINTERS.split(" "), "\n", "\n\n", " "])

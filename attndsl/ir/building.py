@@ -508,7 +508,15 @@ def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:
 
 
 def _reexists(level: int, start: Node, stop: Node, body: Node) -> Node:
-    """An Exists whose parts changed: levels inside may have shrunk, so it is closed again."""
+    """An Exists whose parts changed: closed again if a limit folded or the levels inside shrank."""
+    if not (
+        isinstance(start, Const) and isinstance(stop, Const) and stop.value <= start.value + 1
+    ):
+        inside = set(postorder(body))
+        deepest = max((node.level for node in inside if isinstance(node, Exists)), default=-1)
+        # Closing anew would walk every quantifier inside twice, and so on inwards: 3**depth.
+        if level == deepest + 1 and Index(level) in inside:
+            return Exists(level, start, stop, body)
     return exists(start, stop, lambda j: substitute(body, {Index(level): j}))
 
 

@@ -1,0 +1,10 @@
+"""Floor 5: schedules and tensors in, attention out. ``blocked`` on CPUs, ``reference`` as the oracle."""
+
+from __future__ import annotations
+
+from attndsl.backends.blocked import Blocked
+from attndsl.backends.choosing import choose, names
+from attndsl.backends.dense import Dense
+from attndsl.backends.protocol import Backend, Request, lse_dtype
+
+__all__ = ["Backend", "Blocked", "Dense", "Request", "choose", "lse_dtype", "names"]

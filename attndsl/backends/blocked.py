@@ -1,0 +1,264 @@
+"""The CPU backend: live tiles only, by torch's own flash kernels.
+
+A plan becomes strips (``strips.py``): batched calls on strided views or gathered keys. Forward merges
+the strips of a query by log-sum-exp. Backward hands each strip the *global* output and log-sum-exp:
+the kernel then returns exactly that strip's share of every gradient, and shares add up.
+The order of strips is fixed and nothing is atomic: equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attndsl.backends.protocol import Request, lse_dtype
+from attndsl.backends.strips import Strip, strips
+from attndsl.schedule import Schedule
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+BUDGET = 1 << 22  # elements of temporaries in one kernel call
+TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones starve the kernels
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+_KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[Strip, ...], ...]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class Blocked:
+    """Attention over the live tiles of a ``Schedule`` on the CPU, in bounded temporary memory.
+
+    A key or value that is not finite makes the queries that see it NaN, and no others.
+    """
+
+    name = "blocked"
+
+    def supports(self, request: Request) -> str | None:
+        """CPU tensors of float64, float32, bfloat16 or float16."""
+        if request.device != "cpu":
+            return f"it runs on the CPU, and the tensors are on {request.device}"
+        return None if request.dtype in DTYPES else f"it has no kernel for {request.dtype}"
+
+    def preferred_tile(
+        self, q_len: int, k_len: int, head_dim: int, dtype: torch.dtype
+    ) -> tuple[int, int]:
+        """The tile to schedule with: (queries, keys)."""
+        del head_dim, dtype  # measured: they do not move the best tile
+        return _power_of_two(q_len), _power_of_two(k_len)
+
+    @torch.no_grad()
+    def forward(
+        self, work: Schedule, q: Tensor, k: Tensor, v: Tensor, *, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
+        merges = any(not strip.fresh for plan in _strips(work) for strip in plan)
+        out = q.new_zeros(shape, dtype=lse_dtype(dtype) if merges else dtype)
+        lse = q.new_full(shape[:3], -math.inf, dtype=lse_dtype(dtype))
+        width = max(1, q.shape[3], v.shape[3])
+        finite = _finite(k), _finite(v)
+        given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
+        for unit in _units(work, [given[0], out, lse], [given[1], given[2]]):
+            _forward(unit, scale)
+        if finite[0] is not k or finite[1] is not v:
+            self._spread_nan(work, q, k, v, out, lse)
+        return out.to(dtype), lse
+
+    @torch.no_grad()
+    def backward(
+        self,
+        work: Schedule,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv), each in the dtype of its input."""
+        empty = lse == -math.inf
+        if empty.any():  # their log-sum-exp turns into one that makes every weight zero
+            lse = lse.masked_fill(empty, math.inf)
+            dout = dout.masked_fill(empty[..., None], 0.0)
+            dlse = None if dlse is None else dlse.masked_fill(empty, 0.0)
+        width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
+        sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]
+        rows = [_even(x.to(q.dtype), width) for x in (q, out, dout)]
+        columns = [_even(_finite(x), width) for x in (k, v)]
+        if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
+            columns[1][..., v.shape[3]] = 1.0
+            rows[2][..., v.shape[3]] = dlse
+        for unit in _units(work, [*rows, lse, sums[0]], [*columns, sums[1], sums[2]]):
+            _backward(unit, scale)
+        return sums[0].to(q.dtype), sums[1].to(k.dtype), sums[2].to(v.dtype)
+
+    def _spread_nan(
+        self, work: Schedule, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
+    ) -> None:
+        """NaN for what sees a key or value that is not finite: the marked share of plain means."""
+        marks = torch.cat([~v.isfinite(), ~k.isfinite().all(-1, keepdim=True)], -1)
+        shares, _ = self.forward(
+            work,
+            torch.zeros_like(q, dtype=torch.float32),
+            torch.zeros_like(k, dtype=torch.float32),
+            marks.float(),
+            scale=1.0,
+        )
+        sees_value, sees_key = shares[..., :-1] > 0, shares[..., -1] > 0
+        out.masked_fill_(sees_value | sees_key[..., None], math.nan)
+        lse.masked_fill_(sees_key, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Heads that share a plan: tensors by query head and by key head, [heads, length, ...]."""
+
+    strips: tuple[Strip, ...]
+    of_queries: list[Tensor]
+    of_keys: list[Tensor]
+
+
+def _forward(unit: Unit, scale: float) -> None:
+    (q, out, lse), (k, v) = unit.of_queries, unit.of_keys
+    for part, bias, dead in _calls(unit, q):
+        queries, keys = part.queries, part.keys
+        o, level = _flash(
+            queries.read(q), keys.read(k), keys.read(v), 0.0, False, attn_mask=bias, scale=scale
+        )
+        o = o[..., : out.shape[-1]]
+        if dead is not None:
+            level = level.masked_fill(dead, -math.inf)
+        if not part.fresh:
+            o, level = _merged(queries.read(out), queries.read(lse), o, level)
+        queries.write(out, o)
+        queries.write(lse, level)
+
+
+def _merged(old: Tensor, old_level: Tensor, new: Tensor, new_level: Tensor) -> tuple[Tensor, Tensor]:
+    """Two softmaxes over disjoint keys as one: weights e^(level - total)."""
+    total = torch.logaddexp(old_level, new_level)
+    base = total.masked_fill(total == -math.inf, 0.0)
+    old_share, new_share = (old_level - base).exp_(), (new_level - base).exp_()
+    return old * old_share[..., None] + new * new_share[..., None], total
+
+
+def _backward(unit: Unit, scale: float) -> None:
+    (q, out, dout, lse, dq), (k, v, dk, dv) = unit.of_queries, unit.of_keys
+    for part, bias, _ in _calls(unit, q):
+        queries, keys = part.queries, part.keys
+        shares = _flash_backward(
+            queries.read(dout),
+            queries.read(q),
+            keys.read(k),
+            keys.read(v),
+            queries.read(out),
+            queries.read(lse),
+            0.0,
+            False,
+            attn_mask=bias,
+            scale=scale,
+        )
+        for places, total, share in zip((queries, keys, keys), (dq, dk, dv), shares, strict=True):
+            places.add(total, share[..., : total.shape[-1]])
+
+
+def _calls(unit: Unit, q: Tensor) -> Iterator[tuple[Strip, Tensor | None, Tensor | None]]:
+    """Strips in pieces of bounded size, each with its mask as a bias, and the queries it empties."""
+    heads, width = q.shape[0], q.shape[-1]
+    for strip in unit.strips:
+        size = heads * width * (strip.queries.length + 2 * strip.keys.length)
+        step = max(1, BUDGET // size)
+        shared = strip.mask is None or len(strip.mask) == 1
+        bias = _bias(strip, q) if shared else (None, None)
+        for first in range(0, strip.queries.items, step):
+            part = strip.cut(first, min(first + step, strip.queries.items))
+            yield part, *(bias if shared else _bias(part, q))
+
+
+def _bias(strip: Strip, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """0 or -inf by pair [items or 1, 1, queries, keys], and the queries without a key, if any."""
+    allowed = strip.allowed()
+    if allowed is None:
+        return None, None
+    pairs = torch.from_numpy(allowed)[:, None]
+    dead = ~pairs.any(-1)
+    return like.new_zeros(pairs.shape).masked_fill_(~pairs, -math.inf), dead if dead.any() else None
+
+
+# ---------------------------------------------------------------------------- units
+
+
+def _strips(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
+    known = _KNOWN.get(schedule)
+    if known is None:
+        known = _KNOWN[schedule] = strips(schedule)
+    return known
+
+
+def _units(
+    schedule: Schedule, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor]
+) -> Iterator[Unit]:
+    """The heads of all batch elements, those that go together in one piece."""
+    batch, heads = of_queries[0].shape[:2]
+    group = heads // max(1, of_keys[0].shape[1])
+    plans = _strips(schedule)
+    if batch * heads * group == 0:
+        return
+    if schedule.plan_of.size == 1 and all(_folds(x) for x in (*of_queries, *of_keys)):
+        yield Unit(plans[0], [x.flatten(0, 1) for x in of_queries], [x.flatten(0, 1) for x in of_keys])
+        return
+    for b in range(batch):
+        row = schedule.plan_of[b if len(schedule.plan_of) > 1 else 0].tolist()
+        for plan, mine, theirs in _alike(row if len(row) > 1 else row * heads, group):
+            yield Unit(plans[plan], [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys])
+
+
+def _folds(x: Tensor) -> bool:
+    """Whether batch and heads are one dimension in memory."""
+    return x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)
+
+
+def _alike(plan_of: list[int], group: int) -> Iterator[tuple[int, slice, slice]]:
+    """(plan, query heads, key heads): neighbours of one plan, or single heads that share a key head."""
+    low = 0
+    while low < len(plan_of):
+        high = low + 1
+        while high < len(plan_of) and plan_of[high] == plan_of[low]:
+            high += 1
+        step = high - low if low % group == high % group == 0 else 1
+        for head in range(low, high, step):
+            theirs = slice(head // group, (head + step - 1) // group + 1)
+            yield plan_of[low], slice(head, head + step), theirs
+        low = high
+
+
+# ---------------------------------------------------------------------------- tensors
+
+
+def _even(x: Tensor, width: int) -> Tensor:
+    """``x`` with rows of that width, zeros at the end; itself when the kernels can take it."""
+    if x.shape[-1] < width:
+        return F.pad(x, (0, width - x.shape[-1]))
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _finite(x: Tensor) -> Tensor:
+    """``x`` with 0 for what is not finite; itself when all is."""
+    if x.numel() == 0 or all(bound.isfinite() for bound in torch.aminmax(x)):
+        return x
+    return x.masked_fill(~x.isfinite(), 0.0)
+
+
+def _power_of_two(length: int) -> int:
+    return min(TILE, max(16, 1 << (length - 1).bit_length()))

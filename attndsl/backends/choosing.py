@@ -1,0 +1,61 @@
+"""Which backend runs a call. Backends load on first use: triton need not be installed."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+from attndsl.backends.protocol import Backend, Request
+from attndsl.schedule import Schedule
+from attndsl.source import AttnDslError, Diagnostic, suggest
+
+# In the order to try them: name, module, class.
+_BACKENDS = {
+    "triton": ("attndsl.backends.triton", "Triton"),
+    "blocked": ("attndsl.backends.blocked", "Blocked"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The backends that run schedules, best first. The oracle, ``reference``, runs dense masks."""
+    return tuple(_BACKENDS)
+
+
+def choose(request: Request, name: str = "auto") -> Backend[Schedule]:
+    """The first backend that can run the request, or the named one.
+
+    Raises:
+        AttnDslError: A520, with the reason of each backend that declined.
+    """
+    if name != "auto" and name not in _BACKENDS:
+        near = suggest(name, ["auto", *_BACKENDS])
+        raise AttnDslError(
+            Diagnostic(
+                "A521",
+                f"there is no backend called {name!r}",
+                notes=(f"backends: auto, {', '.join(_BACKENDS)}",),
+                helps=(f"did you mean {near!r}?",) if near else (),
+            )
+        )
+    reasons = []
+    for candidate in _BACKENDS if name == "auto" else [name]:
+        backend = _load(candidate)
+        reason = backend if isinstance(backend, str) else backend.supports(request)
+        if reason is None and not isinstance(backend, str):
+            return backend
+        reasons.append(f"{candidate}: {reason}")
+    raise AttnDslError(
+        Diagnostic("A520", "no backend can run these tensors", notes=tuple(reasons))
+    )
+
+
+@functools.cache
+def _load(name: str) -> Backend[Schedule] | str:
+    """The backend, or why it cannot be loaded."""
+    module, cls = _BACKENDS[name]
+    try:
+        backend: Any = getattr(importlib.import_module(module), cls)()
+    except ImportError as error:
+        return f"it is not installed ({error.name or error})"
+    return backend  # type: ignore[no-any-return]

@@ -1,0 +1,85 @@
+"""The oracle: masked softmax over all pairs, and its gradients by autograd.
+
+It shares no code with schedules, passes or kernels, and does not try to be fast or small.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from attndsl.backends.protocol import Request, lse_dtype
+
+
+class Dense:
+    """Attention under a dense bool mask [B or 1, H or 1, Q, K]; computes in the dtype of its inputs."""
+
+    name = "reference"
+
+    def supports(self, request: Request) -> str | None:
+        """Every floating dtype, on every device."""
+        return None if request.dtype.is_floating_point else f"{request.dtype} is not floating"
+
+    @torch.no_grad()
+    def forward(
+        self, work: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(out, lse); the mask is ``work``."""
+        return attend(work, q, k, v, scale)
+
+    def backward(
+        self,
+        work: torch.Tensor,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        dout: torch.Tensor,
+        dlse: torch.Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(dq, dk, dv): the forward once more, differentiated. ``out`` and ``lse`` are not used."""
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+            results = attend(work, *leaves, scale)
+        given = [dout, torch.zeros_like(lse) if dlse is None else dlse]
+        dq, dk, dv = torch.autograd.grad(results, leaves, given, allow_unused=True)
+        return _or_zero(dq, q), _or_zero(dk, k), _or_zero(dv, v)
+
+
+def attend(
+    mask: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """out = P v and lse, P = softmax over the live pairs; differentiable, also where a row is empty.
+
+    A dead pair is replaced, not subtracted from: what is not seen cannot reach a row, be it NaN.
+    """
+    group = q.shape[1] // k.shape[1] if k.shape[1] else 1
+    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    scores = (q @ k.transpose(-1, -2) * scale).to(lse_dtype(q.dtype))
+    scores = scores.masked_fill(~mask, -math.inf)
+    empty = ~mask.any(-1).expand(scores.shape[:-1])
+    lse = torch.logsumexp(scores.masked_fill(empty[..., None], 0.0), -1)
+    lse = lse.masked_fill(empty, -math.inf) if scores.shape[-1] else _nothing(scores)
+    level = lse.masked_fill(empty, 0.0)  # exp(-inf - 0) is 0, where -inf - -inf is not a number
+    weights = torch.exp(scores - level[..., None]).to(v.dtype)
+    return _weigh(weights, mask, v), lse
+
+
+def _weigh(weights: torch.Tensor, mask: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Weights times values, where a dead pair has no part even in a value that is not finite."""
+    finite = torch.isfinite(v)
+    out = weights @ v.masked_fill(~finite, 0.0)
+    strange = mask.to(v.dtype).expand(weights.shape) @ (~finite).to(v.dtype)
+    return out.masked_fill(strange > 0, math.nan)
+
+
+def _nothing(scores: torch.Tensor) -> torch.Tensor:
+    return scores.new_full(scores.shape[:-1], -math.inf)
+
+
+def _or_zero(gradient: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(x) if gradient is None else gradient

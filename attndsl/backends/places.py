@@ -1,0 +1,103 @@
+"""Places: which rows of a sequence the items of one batched call read, and how sums go back.
+
+A ``Span`` is evenly spaced windows, read as an overlapping view: no copy. An ``Index`` is lists of
+rows, read by copying them. Both read x [heads, length, ...] as [items, heads, n, ...].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Item i is rows start + i * step ... + length; step 0 gives every item the same rows."""
+
+    start: int
+    step: int
+    items: int
+    length: int
+
+    copies = False
+
+    def cut(self, first: int, last: int) -> Span:
+        """The items first <= i < last."""
+        return replace(self, start=self.start + first * self.step, items=last - first)
+
+    def rows(self) -> IntArray:
+        """All rows, item by item, [items * length]."""
+        starts = self.start + self.step * np.arange(self.items, dtype=np.int64)
+        return (starts[:, None] + np.arange(self.length, dtype=np.int64)).reshape(-1)
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        """A view of x [heads, length, ...] as [items, heads, n, ...]."""
+        head, row, *rest = x.stride()
+        return x.as_strided(
+            (self.items, x.shape[0], self.length, *x.shape[2:]),
+            (self.step * row, head, row, *rest),
+            x.storage_offset() + self.start * row,
+        )
+
+    def write(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        """Replace; the items must not overlap."""
+        self.read(x).copy_(value)
+
+    def add(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        """Add, overlapping items included: in phases within which no two items meet."""
+        if self.step == 0:
+            replace(self, items=1).read(x).add_(value.sum(0, keepdim=True))
+            return
+        for low in range(0, self.length, self.step):
+            width = min(self.step, self.length - low)
+            phase = replace(self, start=self.start + low, length=width)
+            phase.read(x).add_(value[:, :, low : low + width])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """Item i is the rows ``index[i]``, distinct; a single list serves all items."""
+
+    index: IntArray  # [items or 1, n]
+    items: int
+
+    copies = True
+
+    @property
+    def length(self) -> int:
+        """Rows of an item."""
+        return self.index.shape[1]
+
+    def cut(self, first: int, last: int) -> Index:
+        """The items first <= i < last."""
+        shared = len(self.index) == 1
+        return Index(self.index if shared else self.index[first:last], last - first)
+
+    def rows(self) -> IntArray:
+        """All rows, item by item, [lists * n]."""
+        return self.index.reshape(-1)
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        """A copy of rows of x [heads, length, ...] as [items, heads, n, ...]."""
+        flat = torch.from_numpy(self.index.reshape(-1))
+        taken = x.index_select(1, flat).unflatten(1, self.index.shape).transpose(0, 1)
+        return taken.expand(self.items, *taken.shape[1:])
+
+    def write(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        """Replace; the items must not overlap."""
+        flat = torch.from_numpy(self.index.reshape(-1))
+        x.index_copy_(1, flat, value.transpose(0, 1).flatten(1, 2))
+
+    def add(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        """Add, item after item."""
+        shared = len(self.index) == 1
+        for rows, part in zip(self.index, value.sum(0, keepdim=True) if shared else value):
+            x.index_add_(1, torch.from_numpy(rows), part)
+
+
+Places: TypeAlias = Span | Index

@@ -1,0 +1,61 @@
+"""What every backend gives: a forward and a backward over the same tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+
+Work = TypeVar("Work", contravariant=True)  # what says which pairs to compute
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a backend must know to say whether it can run a call."""
+
+    device: str  # "cpu", "cuda", ...
+    dtype: torch.dtype
+    head_dim: int
+    value_dim: int
+
+
+class Backend(Protocol[Work]):
+    """Attention over the pairs that ``work`` names: a ``Schedule``, or a dense mask for the oracle.
+
+    Shapes: q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] with Hkv dividing H; any strides.
+    out [B, H, Q, Dv] in the input dtype. lse [B, H, Q]: natural logarithm, float64 for float64
+    inputs, else float32. A query without a key has out 0, lse -inf and no gradient.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word users write in ``backend=``."""
+
+    def supports(self, request: Request) -> str | None:
+        """None when it can run the request, else the reason why not."""
+
+    def forward(
+        self, work: Work, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(out, lse) of softmax(scale q kᵀ) v over the live pairs."""
+
+    def backward(
+        self,
+        work: Work,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        dout: torch.Tensor,
+        dlse: torch.Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(dq, dk, dv), from what ``forward`` returned and the gradients that reached it."""
+
+
+def lse_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the log-sum-exp for inputs of that dtype."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

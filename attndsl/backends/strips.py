@@ -1,0 +1,288 @@
+"""From the tiles of a plan to strips: few batched calls with few wasted pairs.
+
+1. Cells (live tiles) of one query tile that lie side by side are a *run*: a contiguous range of keys.
+2. Runs with equal masks at evenly spaced places are one strip over strided views: nothing is copied.
+3. What is left (short runs, tiles with few live keys) is gathered, key by key, into one strip a tile.
+4. Tiles with few live queries (global tokens) are apart: their strips take those queries only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from attndsl.backends.places import Index, IntArray, Places, Span
+from attndsl.schedule import MaskBank, Plan, Schedule
+
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+FULL = -1
+THIN = 4  # a tile is thin when at most 1 / THIN of its keys are live, flat when of its queries
+LONG_RUN = 256  # keys; a shorter run is gathered, unless it is most of its row
+SEGMENT = 2048  # keys; a longer run is cut, which bounds masks and gives causal rows common parts
+FEWEST_FLAT = 4  # flat tiles in a row, below which setting them apart does not pay
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strip:
+    """Item i: all of ``queries`` i against all of ``keys`` i, but for pairs that the mask drops."""
+
+    queries: Places
+    keys: Places
+    mask: ByteArray | None  # [items or 1, queries, keys / 8], bits; None: no pair is dropped
+    fresh: bool = False  # no strip before this one touches its queries
+
+    def cut(self, first: int, last: int) -> Strip:
+        """The items first <= i < last."""
+        mask = self.mask
+        if mask is not None and len(mask) > 1:
+            mask = mask[first:last]
+        return Strip(self.queries.cut(first, last), self.keys.cut(first, last), mask, self.fresh)
+
+    def allowed(self) -> BoolArray | None:
+        """The mask, bool [items or 1, queries, keys]."""
+        if self.mask is None:
+            return None
+        return np.unpackbits(self.mask, axis=-1, count=self.keys.length).view(bool)
+
+
+def strips(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
+    """The strips of each plan, in the order to run them."""
+    extents = Extents(schedule.masks)
+    return tuple(_strips(schedule, _cells(plan), extents) for plan in schedule.plans)
+
+
+def _strips(schedule: Schedule, cells: Cells, extents: Extents) -> tuple[Strip, ...]:
+    flat = extents.is_flat[cells.ids]
+    flat &= cells.per_row(flat) >= FEWEST_FLAT
+    whole = cells.take(~flat)
+    viewed = _worth_a_view(whole, extents.is_thin[whole.ids], schedule.tile[1])
+    parts = [
+        *_run_strips(schedule, whole.take(viewed), None),
+        *_gathered_strips(schedule, whole.take(~viewed)),
+        *_run_strips(schedule, cells.take(flat), extents),
+    ]
+    return tuple(_with_freshness(parts, schedule.q_len))
+
+
+# ---------------------------------------------------------------------------- cells
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Live tiles, row by row. ``ids`` are masks, or FULL."""
+
+    rows: IntArray
+    columns: IntArray
+    ids: IntArray
+
+    def take(self, which: BoolArray) -> Cells:
+        """Those cells only."""
+        return Cells(self.rows[which], self.columns[which], self.ids[which])
+
+    def per_row(self, which: BoolArray) -> IntArray:
+        """How many of those cells the row of each cell has."""
+        return np.bincount(self.rows, weights=which).astype(np.int64)[self.rows]
+
+    def follows(self) -> BoolArray:
+        """Whether a cell lies right of the one before it, without a gap."""
+        result = np.zeros(len(self.rows), dtype=bool)
+        result[1:] = (np.diff(self.rows) == 0) & (np.diff(self.columns) == 1)
+        return result
+
+
+class Extents:
+    """Where the live pairs of each mask lie. The last entry is that of FULL: id -1 reaches it."""
+
+    def __init__(self, masks: MaskBank) -> None:
+        bq, bk = masks.tile
+        queries, keys = np.ones((len(masks) + 1, bq), bool), np.ones((len(masks) + 1, bk), bool)
+        step = max(1, (1 << 24) // (bq * bk))
+        for low in range(0, len(masks), step):
+            part = slice(low, min(low + step, len(masks)))
+            pairs = masks.unpack(part)
+            queries[part], keys[part] = pairs.any(2), pairs.any(1)
+        self.first_query = queries.argmax(1)
+        self.stop_query = bq - queries[:, ::-1].argmax(1)
+        self.is_flat = (self.stop_query - self.first_query) * THIN <= bq
+        self.is_thin = keys.sum(1) * THIN <= bk
+
+
+def _cells(plan: Plan) -> Cells:
+    rows = np.concatenate([plan.full.rows, plan.partial.rows]).astype(np.int64)
+    columns = np.concatenate([plan.full.indices, plan.partial.indices]).astype(np.int64)
+    ids = np.concatenate([np.full(plan.full.nnz, FULL), plan.mask_ids]).astype(np.int64)
+    order = np.lexsort((columns, rows))
+    return Cells(rows[order], columns[order], ids[order])
+
+
+def _worth_a_view(cells: Cells, thin: BoolArray, tile_keys: int) -> BoolArray:
+    """The cells of long runs. A thin cell beside a thick one is of its run: trimmed, it is cheap."""
+    follows = cells.follows()
+    stays = ~thin
+    stays[1:] |= follows[1:] & ~thin[:-1]
+    stays[:-1] |= follows[1:] & ~thin[1:]
+    joined = follows & stays
+    joined[1:] &= stays[:-1]
+    run = np.cumsum(~joined) - 1
+    length = np.bincount(run)[run] if len(run) else run
+    most = 2 * length >= cells.per_row(stays)
+    return stays & (most | (length * tile_keys >= LONG_RUN))
+
+
+# ---------------------------------------------------------------------------- runs
+
+
+def _run_strips(schedule: Schedule, cells: Cells, flat: Extents | None) -> Iterator[Strip]:
+    """Equal runs at evenly spaced places, one strip each; of flat cells the live queries only."""
+    (bq, bk), groups = schedule.tile, defaultdict[Any, list[tuple[int, int]]](list)
+    reach = _reach(cells, flat, schedule)
+    for ordinal, first, last in _segments(cells, SEGMENT // bk):
+        row, column = int(cells.rows[first]), int(cells.columns[first])
+        keys = min((last - first) * bk, schedule.k_len - column * bk)
+        shape = (ordinal, *reach[row], keys)
+        groups[*shape, cells.ids[first:last].tobytes()].append((row, column))
+    for (_, low, high, keys, ids), places in sorted(groups.items(), key=lambda item: item[0][0]):
+        pairs = _pairs(schedule.masks, np.frombuffer(ids, np.int64))[low:high, :keys]
+        live = np.flatnonzero(pairs.any(0))
+        left, right = int(live[0]), int(live[-1]) + 1
+        mask = _packed(pairs[None, :, left:right])
+        starts = np.array(places, dtype=np.int64) * (bq, bk) + (low, left)
+        for part in _progressions(starts):
+            queries, windows = _span(part[:, 0], high - low), _span(part[:, 1], right - left)
+            yield Strip(queries, windows, mask)
+
+
+def _reach(cells: Cells, flat: Extents | None, schedule: Schedule) -> dict[int, tuple[int, int]]:
+    """The queries of each row of tiles that are live in its cells: first, one past the last."""
+    bq = schedule.tile[0]
+    n_rows = schedule.grid[0]
+    low, high = np.zeros(n_rows, np.int64), np.full(n_rows, bq)
+    if flat is not None:
+        low[:], high[:] = bq, 0
+        np.minimum.at(low, cells.rows, flat.first_query[cells.ids])
+        np.maximum.at(high, cells.rows, flat.stop_query[cells.ids])
+    high = np.minimum(high, schedule.q_len - np.arange(n_rows) * bq)
+    return {row: (int(low[row]), int(high[row])) for row in np.unique(cells.rows).tolist()}
+
+
+def _segments(cells: Cells, longest: int) -> Iterator[tuple[int, int, int]]:
+    """(number within its row, first cell, one past the last) of each piece of each run.
+
+    The last piece takes the remainder, up to half as much again.
+    """
+    bounds = [*np.flatnonzero(~cells.follows()).tolist(), len(cells.rows)]
+    row, ordinal = -1, 0
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        ordinal = ordinal if cells.rows[first] == row else 0
+        row = cells.rows[first]
+        pieces = max(1, round((last - first) / longest))
+        cuts = [*range(first, first + pieces * longest, longest)][:pieces]
+        for low, high in zip(cuts, [*cuts[1:], last], strict=True):
+            yield ordinal, low, high
+            ordinal += 1
+
+
+def _progressions(starts: IntArray) -> Iterator[IntArray]:
+    """Cut places [n, 2] into stretches of even, not negative steps."""
+    steps = np.diff(starts, axis=0)
+    low = 0
+    while low < len(starts):
+        high = low + 1
+        if high < len(starts) and steps[low, 1] >= 0:
+            changes = np.flatnonzero((steps[low:] != steps[low]).any(1))
+            high = low + int(changes[0]) + 1 if len(changes) else len(starts)
+        yield starts[low:high]
+        low = high
+
+
+# ---------------------------------------------------------------------------- gathering
+
+
+def _gathered_strips(schedule: Schedule, cells: Cells) -> Iterator[Strip]:
+    """Of each row of tiles the live keys of its cells; rows with as many keys go together."""
+    bq = schedule.tile[0]
+    alike = defaultdict[Any, list[int]](list)  # rows of equal tiles and masks
+    bounds = np.flatnonzero(np.diff(cells.rows, prepend=-1, append=-1)).tolist()
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        row = int(cells.rows[first])
+        queries = min(bq, schedule.q_len - row * bq)
+        what = cells.columns[first:last].tobytes(), cells.ids[first:last].tobytes()
+        alike[queries, *what].append(row)
+    stacks = defaultdict[Any, list[tuple[int, IntArray, BoolArray]]](list)
+    for (queries, columns, ids), rows in alike.items():
+        keys, pairs = _live_keys(
+            schedule, queries, np.frombuffer(columns, np.int64), np.frombuffer(ids, np.int64)
+        )
+        starts = np.array(rows, dtype=np.int64) * bq
+        if len(rows) > 1 or _is_range(keys):
+            yield Strip(_places(starts, queries), _common(keys, len(rows)), _packed(pairs[None]))
+        else:
+            stacks[queries, len(keys)].append((rows[0] * bq, keys, pairs))
+    for (queries, _), items in stacks.items():
+        starts = np.array([start for start, _, _ in items], dtype=np.int64)
+        index = Index(np.stack([keys for _, keys, _ in items]), len(items))
+        mask = _packed(np.stack([pairs for _, _, pairs in items]))
+        yield Strip(_places(starts, queries), index, mask)
+
+
+def _live_keys(
+    schedule: Schedule, queries: int, columns: IntArray, ids: IntArray
+) -> tuple[IntArray, BoolArray]:
+    """The keys that some query of a row of tiles sees, and its pairs [queries, keys]."""
+    bk = schedule.tile[1]
+    keys = (columns[:, None] * bk + np.arange(bk)).reshape(-1)
+    pairs = _pairs(schedule.masks, ids)[:queries]
+    live = pairs.any(0) & (keys < schedule.k_len)
+    return keys[live], pairs[:, live]
+
+
+def _common(keys: IntArray, items: int) -> Places:
+    """The same keys for every item."""
+    if _is_range(keys):
+        return Span(int(keys[0]), 0, items, len(keys))
+    return Index(keys[None], items)
+
+
+def _is_range(keys: IntArray) -> bool:
+    return int(keys[-1] - keys[0]) == len(keys) - 1
+
+
+# ---------------------------------------------------------------------------- parts
+
+
+def _pairs(masks: MaskBank, ids: IntArray) -> BoolArray:
+    """Tiles side by side, bool [bq, len(ids) * bk]."""
+    bq, bk = masks.tile
+    pairs = np.ones((len(ids), bq, bk), dtype=bool)
+    pairs[ids != FULL] = masks.unpack(ids[ids != FULL])
+    return pairs.transpose(1, 0, 2).reshape(bq, -1)
+
+
+def _packed(pairs: BoolArray) -> ByteArray | None:
+    return None if pairs.all() else np.packbits(pairs, axis=-1)
+
+
+def _span(starts: IntArray, length: int) -> Span:
+    step = int(starts[1] - starts[0]) if len(starts) > 1 else length
+    return Span(int(starts[0]), step, len(starts), length)
+
+
+def _places(starts: IntArray, length: int) -> Places:
+    """Windows at increasing starts: a span where they are evenly spaced."""
+    if len(np.unique(np.diff(starts))) <= 1:
+        return _span(starts, length)
+    return Index(starts[:, None] + np.arange(length), len(starts))
+
+
+def _with_freshness(parts: list[Strip], q_len: int) -> Iterator[Strip]:
+    touched = np.zeros(q_len, dtype=bool)
+    for part in parts:
+        rows = part.queries.rows()
+        yield replace(part, fresh=not touched[rows].any())
+        touched[rows] = True

@@ -1,0 +1,459 @@
+"""Tree to nodes: definitions are opened at their uses, parameters become values.
+
+Runs on checked definitions only, so kinds and names are right; what is left to judge are values:
+constraints, divisors, ranges, sizes. Conditions that are already decided are followed one way
+only: in ``if m > 0 then q % m else 0`` an ``m`` of 0 divides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from attndsl import ir
+from attndsl import syntax as syn
+from attndsl.source import AttnDslError, Diagnostic, Span
+
+from .calls import matched
+from .complaints import fault, quoted
+from .frames import (
+    DEEPEST,
+    LARGEST,
+    MOST_NODES,
+    MOST_WORK,
+    WIDEST_RANGE,
+    Chain,
+    Frame,
+    Origin,
+    Value,
+    largest,
+    one_of,
+    pick,
+)
+from .judgements import too_deep, too_large, too_wide, violated
+from .scope import BUILTINS, FIXED, Definition, TableItem
+from .spaces import Pair, Place, dim_size, segment_size, size_of
+
+_POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
+_COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
+
+
+class Elaborator:
+    """One elaboration: a budget, a memo of opened definitions, and the faults so far."""
+
+    def __init__(self, outer: Pair, align: ir.Align) -> None:
+        """``outer``: the spaces of the mask. ``align``: how its queries are placed."""
+        self.outer = outer
+        self.align = align
+        self.faults: list[Diagnostic] = []
+        self.tables: dict[str, ir.Table] = {}
+        self._declared: dict[str, Span] = {}
+        self._nodes: set[ir.Node] = set()
+        self._work = 0
+        self._opened: dict[tuple[object, ...], Value] = {}
+
+    # ------------------------------------------------------------------ definitions
+
+    def open(
+        self, definition: Definition, given: Mapping[str, Value], origin: Origin, span: Span
+    ) -> Value:
+        """The body of a definition with these values for parameters, defaults for the others."""
+        depth = origin.frame.depth + 1 if origin.frame else 0
+        chain = self._chain(definition, origin.frame)
+        local: dict[str, Value] = {}
+        for parameter in definition.parameters:
+            frame = Frame(definition, dict(local), chain, depth)
+            value = given.get(parameter.name)
+            if value is None and parameter.default is not None:
+                value = self.value(parameter.default, frame)
+            assert value is not None, "calls were checked"
+            local[parameter.name] = value
+        key = (definition, tuple(local.values()), chain)
+        if key not in self._opened:
+            self._check_constraints(definition, Frame(definition, local, chain, depth), origin)
+            self._check_align(definition, span)
+            body = definition.declaration.body
+            self._opened[key] = self.value(body, Frame(definition, local, chain, depth))
+        return self._opened[key]
+
+    def _chain(self, definition: Definition, around: Frame | None) -> Chain:
+        facts = definition.facts
+        if facts is not None and not facts.needs:
+            return ()  # speaks of no axis: the same wherever it is used
+        return (definition.pair, *(around.chain if around else ()))
+
+    def _check_constraints(self, definition: Definition, frame: Frame, origin: Origin) -> None:
+        for constraint in definition.constraints:
+            # What depends on lengths or heads cannot be judged yet; arithmetic is total anyway.
+            if self.node(constraint, frame) is ir.FALSE:
+                self.faults.append(violated(definition, constraint, frame, origin))
+
+    def _check_align(self, definition: Definition, span: Span) -> None:
+        written = getattr(definition.declaration, "align", None)
+        if written is not None and written != self.align.value:
+            title = (
+                f"`{definition.name}` is aligned at the {written}, the pattern that uses it is not"
+            )
+            also = ((definition.declaration.name_span, "declared here"),)
+            helps = (f"write `align {written}` here too",)
+            self.faults.append(fault("A212", title, span, also=also, helps=helps))
+
+    # ------------------------------------------------------------------ expressions
+
+    def node(self, expression: syn.Expression, frame: Frame) -> ir.Node:
+        """An int or a bool."""
+        value = self.value(expression, frame)
+        assert isinstance(value, ir.Node), "kinds were checked"
+        return value
+
+    def value(self, expression: syn.Expression, frame: Frame) -> Value:
+        """The value of an expression."""
+        if frame.depth > DEEPEST:
+            raise AttnDslError(too_deep(expression.span))
+        self._spend(1, expression.span)
+        inner = replace(frame, depth=frame.depth + 1)
+        made: Value = _MEANINGS[type(expression)](self, expression, inner)
+        return self._kept(made, expression.span) if isinstance(made, ir.Node) else made
+
+    def _nodes_of(self, items: tuple[syn.Expression, ...], frame: Frame) -> list[ir.Node]:
+        made: list[ir.Node] = []
+        for item in items:
+            value = self.value(item, frame)
+            assert isinstance(value, ir.Node), "kinds were checked"
+            made.append(value)
+        return made
+
+    def _list(self, node: syn.ListOf, frame: Frame) -> Value:
+        return tuple(self._nodes_of(node.items, frame))
+
+    def _negative(self, node: syn.Neg, frame: Frame) -> ir.Node:
+        return ir.scale(self.node(node.operand, frame), -1)
+
+    def _not(self, node: syn.Not, frame: Frame) -> ir.Node:
+        return ir.negate(self.node(node.operand, frame))
+
+    def _and(self, node: syn.And, frame: Frame) -> ir.Node:
+        return ir.conj(*self._until(ir.FALSE, node.operands, frame))
+
+    def _or(self, node: syn.Or, frame: Frame) -> ir.Node:
+        return ir.disj(*self._until(ir.TRUE, node.operands, frame))
+
+    def _sum(self, node: syn.Sum, frame: Frame) -> ir.Node:
+        signs = [1, *(1 if operator == "+" else -1 for operator in node.operators)]
+        items = self._nodes_of(node.operands, frame)
+        self._spend(sum(len(ir.children(item)) for item in items), node.span)
+        return ir.add(*(ir.scale(i, sign) for i, sign in zip(items, signs, strict=True)))
+
+    def _product(self, node: syn.Product, frame: Frame) -> ir.Node:
+        made = self.node(node.operands[0], frame)
+        for operator, operand in zip(node.operators, node.operands[1:], strict=True):
+            right = self.node(operand, frame)
+            if operator == "*":
+                made = ir.mul(made, right)
+            else:
+                self._check_divisor(operand, right)
+                made = (ir.floordiv if operator == "//" else ir.mod)(made, right)
+            made = self._kept(made, node.span)
+        return made
+
+    def _check_divisor(self, operand: syn.Expression, value: ir.Node) -> None:
+        if isinstance(value, ir.Const) and value.value <= 0:
+            is_plain = isinstance(operand, syn.Int)
+            notes = () if is_plain else (f"{quoted(operand.span)} is {value.value} here",)
+            title = "division by a number that is not positive"
+            self.faults.append(fault("A302", title, operand.span, notes=notes))
+
+    def _compare(self, node: syn.Compare, frame: Frame) -> ir.Node:
+        items = self._nodes_of(node.operands, frame)
+        pairs = zip(items, node.operators, items[1:], strict=False)
+        made = [self._kept(_COMPARE[op](left, right), node.span) for left, op, right in pairs]
+        return ir.conj(*made)
+
+    def _until(
+        self, absorbing: ir.Node, operands: tuple[syn.Expression, ...], frame: Frame
+    ) -> list[ir.Node]:
+        """Left to right; nothing behind an operand that decides is looked at."""
+        items: list[ir.Node] = []
+        for operand in operands:
+            value = self.value(operand, frame)
+            assert isinstance(value, ir.Node), "kinds were checked"
+            items.append(value)
+            if value is absorbing:
+                break
+            self._spend(len(ir.children(value)), operand.span)
+        return items
+
+    def _if(self, node: syn.If, frame: Frame) -> ir.Node:
+        condition = self.node(node.condition, frame)
+        if isinstance(condition, ir.Truth):
+            return self.node(node.yes if condition.value else node.no, frame)
+        return ir.select(condition, self.node(node.yes, frame), self.node(node.no, frame))
+
+    def _let(self, node: syn.Let, frame: Frame) -> Value:
+        local = dict(frame.local)
+        inner = replace(frame, local=local)
+        for binding in node.bindings:
+            local[binding.name] = self.value(binding.value, inner)
+        return self.value(node.body, inner)
+
+    def _quantifier(self, node: syn.Any | syn.All, frame: Frame) -> ir.Node:
+        low, high = self.node(node.range.low, frame), self.node(node.range.high, frame)
+        width = ir.sub(high, low)
+        if isinstance(width, ir.Const):
+            if width.value <= 0:
+                return ir.Truth(isinstance(node, syn.All))
+            if width.value > WIDEST_RANGE:
+                self.faults.append(too_wide(node.range, width.value))
+                return ir.TRUE
+
+        def body(index: ir.Node) -> ir.Node:
+            inner = replace(frame, local={**frame.local, node.name: index}, depth=frame.depth + 1)
+            made = self.node(node.body, inner)
+            self._spend(sum(1 for _ in ir.postorder(made)), node.span)
+            return made
+
+        return (ir.exists if isinstance(node, syn.Any) else ir.forall)(low, high, body)
+
+    # ------------------------------------------------------------------ names
+
+    def _name(self, node: syn.Name, frame: Frame) -> Value:
+        name = node.name
+        if name in frame.local:
+            return frame.local[name]
+        if name in FIXED:
+            return _POSITIONS.get(name) or ir.Var(name)
+        item = frame.definition.unit.find(name)
+        if isinstance(item, Definition):
+            return self.open(
+                item, {}, Origin(syn.Call(name, (), node.span, node.span), frame), node.span
+            )
+        assert isinstance(item, TableItem), "names were checked"
+        return self._load(item, (), node.span)
+
+    def _access(self, node: syn.Access, frame: Frame) -> ir.Node:
+        segment = node.base.name if isinstance(node.base, syn.Access) else None
+        base = node.base.base if isinstance(node.base, syn.Access) else node.base
+        assert isinstance(base, syn.Name), "names were checked"
+        side = ir.Side(base.name)
+        return ir.Coord(side, self._place(side, node.name, segment, frame).full)
+
+    def _place(self, side: ir.Side | None, axis: str, segment: str | None, frame: Frame) -> Place:
+        """The axis of the mask's space that a name means, through all patterns around."""
+        place: Place | None = frame.chain[0].places(side, axis, segment)[0]
+        for pair in (*frame.chain[1:], self.outer):
+            assert place is not None, "calls were checked"
+            place = pair.translate(side, place)
+        assert place is not None, "calls were checked"
+        return place
+
+    def _segment(self, side: ir.Side | None, name: str) -> ir.Segment:
+        found = self.outer.segment(side, name)
+        assert found is not None, "calls were checked"
+        return found
+
+    # ------------------------------------------------------------------ calls
+
+    def _call(self, node: syn.Call, frame: Frame) -> Value:
+        if node.name in BUILTINS:
+            return self._builtin(node, frame)
+        definition = frame.definition.unit.find(node.name)
+        assert isinstance(definition, Definition), "names were checked"
+        given: dict[str, Value] = {}
+        for name, argument in matched(definition, node)[0].items():
+            given[name] = self.value(argument, frame)
+        return self.open(definition, given, Origin(node, frame), node.span)
+
+    def _builtin(self, node: syn.Call, frame: Frame) -> ir.Node:
+        if node.name == "len":
+            return self._length(node.arguments[0].value, frame)
+        items = self._nodes_of(tuple(each.value for each in node.arguments), frame)
+        self._spend(sum(len(ir.children(item)) for item in items), node.span)
+        match node.name:
+            case "min":
+                return ir.minimum(*items)
+            case "max":
+                return ir.maximum(*items)
+            case "abs":
+                return ir.absolute(*items)
+            case "clamp":
+                return ir.clamp(*items)
+            case "ilog2":
+                return ir.ilog2(*items)
+            case _:
+                return ir.pow2(*items)
+
+    def _length(self, node: syn.Expression, frame: Frame) -> ir.Node:
+        match node:
+            case syn.Name(name="q" | "k" as name):
+                return ir.Size(name)
+            case syn.Name(name=name) if not isinstance(frame.local.get(name), tuple):
+                return self._length_of_name(name, frame)
+            case syn.Access(base=syn.Name(name=segment), name=axis):
+                return size_of(self._place(None, axis, segment, frame))
+            case _:
+                value = self.value(node, frame)
+                assert isinstance(value, tuple), "kinds were checked"
+                return ir.Const(len(value))
+
+    def _length_of_name(self, name: str, frame: Frame) -> ir.Node:
+        pair = frame.chain[0]
+        if pair.segment(None, name) is not None:
+            return segment_size(self._segment(None, name))
+        spaces = [space for space in pair.of(None) if space.name == name and space.segments]
+        if spaces:
+            names = [segment.name for segment in spaces[0].segments]
+            return ir.add(*(segment_size(self._segment(None, each)) for each in names))
+        return size_of(self._place(None, name, None, frame))
+
+    # ------------------------------------------------------------------ tables and lists
+
+    def _index(self, node: syn.Index, frame: Frame) -> ir.Node:
+        item = _table_item(node.base, frame)
+        if item is not None:
+            return self._load(item, tuple(self._nodes_of(node.indices, frame)), node.span)
+        items = self.value(node.base, frame)
+        assert isinstance(items, tuple), "kinds were checked"
+        at = self.node(node.indices[0], frame)
+        self._spend(len(items), node.span)
+        if isinstance(at, ir.Const):
+            return items[at.value] if 0 <= at.value < len(items) else ir.ZERO
+        inside = ir.conj(ir.le(ir.ZERO, at), ir.lt(at, ir.Const(len(items))))
+        return ir.select(inside, pick(items, at, 0), ir.ZERO) if items else ir.ZERO
+
+    def _load(self, item: TableItem, index: tuple[ir.Node, ...], span: Span) -> ir.Node:
+        table = self._declare(item, span)
+        return ir.Load(table.name, table.kind, self._stored(table, index), table.ambient)
+
+    def _stored(self, table: ir.Table, index: tuple[ir.Node, ...]) -> tuple[ir.Node, ...]:
+        """Positions to entries: a table over queries holds those of this call, the last ones."""
+        shift: ir.Node = ir.ZERO
+        if self.align is ir.Align.END:
+            shift = ir.sub(ir.Size("k"), ir.Size("q"))
+        dims = table.indexed_dims
+        return tuple(
+            ir.sub(at, shift) if dim == "q" else at for dim, at in zip(dims, index, strict=False)
+        )
+
+    def _declare(self, item: TableItem, span: Span) -> ir.Table:
+        table = item.table
+        if self.tables.setdefault(table.name, table) != table:
+            also = (
+                (item.declaration.span, "here"),
+                (self._declared[table.name], "and here, also in use"),
+            )
+            title = f"two inputs named `{table.name}` are declared in different ways"
+            self.faults.append(fault("A209", title, span, also=also))
+        self._declared.setdefault(table.name, item.declaration.span)
+        if "pos" in table.dims and self.outer.is_rectangular:
+            title = (
+                f"`{table.name}` is indexed by `pos`, but queries and keys live in different spaces"
+            )
+            declared = ((item.declaration.span, "declared here"),)
+            helps = ("declare two inputs, one over `q` and one over `k`",)
+            self.faults.append(fault("A209", title, span, also=declared, helps=helps))
+        return table
+
+    def _member(self, node: syn.Member, frame: Frame) -> ir.Node:
+        found = self._is_in(node, frame)
+        return ir.negate(found) if node.negated else found
+
+    def _is_in(self, node: syn.Member, frame: Frame) -> ir.Node:
+        container = node.container
+        if isinstance(container, syn.Range):
+            item = self.node(node.item, frame)
+            low, high = self.node(container.low, frame), self.node(container.high, frame)
+            return ir.conj(ir.le(low, item), ir.lt(item, high))
+        row = container.base if isinstance(container, syn.Index) else container
+        table = _table_item(row, frame)
+        if table is not None and table.table.is_list:
+            indices = container.indices if isinstance(container, syn.Index) else ()
+            item = self.node(node.item, frame)
+            return self._in_row(table, self._nodes_of(indices, frame), item, node.span)
+        if isinstance(container, syn.Name) and container.name not in frame.local:
+            assert isinstance(node.item, syn.Name), "names were checked"
+            side = ir.Side(node.item.name)
+            return ir.Inside(side, self._segment(side, container.name).name)
+        item, values = self.node(node.item, frame), self.value(container, frame)
+        assert isinstance(values, tuple), "kinds were checked"
+        self._spend(len(values), node.span)
+        return one_of(item, values)
+
+    def _in_row(
+        self, item: TableItem, index: list[ir.Node], wanted: ir.Node, span: Span
+    ) -> ir.Node:
+        """Some slot of the row holds it. Empty are negative slots, and rows out of bounds."""
+        table = self._declare(item, span)
+        stored = self._stored(table, tuple(index))
+        *row_dims, slots = table.indexed_dims
+        guards: list[ir.Node] = []
+        for dim, at, given in zip(row_dims, stored, index, strict=True):
+            if not _is_within(dim, given):
+                guards += [ir.le(ir.ZERO, at), ir.lt(at, dim_size(table, dim, self.outer))]
+
+        def holds(slot: ir.Node) -> ir.Node:
+            entry = ir.Load(table.name, table.kind, (*stored, slot), table.ambient)
+            return ir.eq(entry, wanted)
+
+        # Keys are never negative, so an empty slot equals none of them.
+        if wanted is not _POSITIONS["k"]:
+            guards.append(ir.le(ir.ZERO, wanted))
+        count = dim_size(table, slots, self.outer)
+        return ir.conj(*guards, ir.exists(ir.ZERO, count, holds))
+
+    # ------------------------------------------------------------------ budgets
+
+    def _spend(self, work: int, span: Span) -> None:
+        self._work += work
+        if self._work > MOST_WORK:
+            raise AttnDslError(too_large(span, f"more than {MOST_WORK:,} steps to expand"))
+
+    def _kept(self, node: ir.Node, span: Span) -> ir.Node:
+        """The node, counted, its constants small enough to compute with."""
+        if node in self._nodes:
+            return node
+        if largest(node) >= LARGEST:
+            title = "this constant is too large"
+            self.faults.append(fault("A305", title, span, "its magnitude reaches 2**62"))
+            return ir.ZERO if node.sort is ir.Sort.INT else ir.TRUE
+        self._nodes.add(node)
+        if len(self._nodes) > MOST_NODES:
+            raise AttnDslError(too_large(span, f"more than {MOST_NODES:,} distinct expressions"))
+        return node
+
+
+# Keyed by class, not matched: a dispatching frame less on the stack for each level of nesting.
+_MEANINGS: dict[type[syn.Expression], Any] = {
+    syn.Int: lambda _, node, frame: ir.Const(node.value),
+    syn.Bool: lambda _, node, frame: ir.Truth(node.value),
+    syn.Name: Elaborator._name,
+    syn.ListOf: Elaborator._list,
+    syn.Access: Elaborator._access,
+    syn.Index: Elaborator._index,
+    syn.Call: Elaborator._call,
+    syn.Neg: Elaborator._negative,
+    syn.Product: Elaborator._product,
+    syn.Sum: Elaborator._sum,
+    syn.Member: Elaborator._member,
+    syn.Compare: Elaborator._compare,
+    syn.Not: Elaborator._not,
+    syn.And: Elaborator._and,
+    syn.Or: Elaborator._or,
+    syn.If: Elaborator._if,
+    syn.Let: Elaborator._let,
+    syn.Any: Elaborator._quantifier,
+    syn.All: Elaborator._quantifier,
+}
+
+
+def _table_item(node: syn.Expression, frame: Frame) -> TableItem | None:
+    if not isinstance(node, syn.Name) or node.name in frame.local:
+        return None
+    item = frame.definition.unit.find(node.name)
+    return item if isinstance(item, TableItem) else None
+
+
+def _is_within(dim: str | int, index: ir.Node) -> bool:
+    """Whether the index is plainly an entry of the dim: `k` of a key's, `q` of a query's."""
+    allowed = {"k": ("k",), "pos": ("k",), "q": ("q",)}.get(str(dim), ())
+    return any(index is _POSITIONS[name] for name in allowed)

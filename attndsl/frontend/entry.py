@@ -1,0 +1,253 @@
+"""From a module to a mask: which pattern, which values, everything checked on the way."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files as resources
+from typing import TypeAlias
+
+from attndsl import ir
+from attndsl import syntax as syn
+from attndsl.source import AttnDslError, Diagnostic, Span
+
+from .complaints import did_you_mean, fault, listed, stop_if_any
+from .elaboration import Elaborator
+from .frames import Origin, Value
+from .kinds import check
+from .scope import Definition, Linker, Resolve, Unit
+
+Given: TypeAlias = int | bool | Sequence[int]
+
+LONGEST_LIST = 4096
+LARGEST = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter as people see it; ``default`` is text of the language."""
+
+    name: str
+    kind: syn.Kind
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a pattern takes and speaks of."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    constraints: tuple[str, ...]
+    inputs: tuple[ir.Table, ...]
+    queries: ir.Space
+    keys: ir.Space
+    align: ir.Align
+    doc: str
+    span: Span
+
+    def __str__(self) -> str:
+        """As it is declared: `window(left: int, right: int = left)`."""
+        parts = [
+            f"{p.name}: {p.kind}" + ("" if p.default is None else f" = {p.default}")
+            for p in self.parameters
+        ]
+        over = "" if not self.queries.name else f" over {self.queries.name}"
+        over += f" -> {self.keys.name}" if over and self.keys != self.queries else ""
+        where = f" where {', '.join(self.constraints)}" if self.constraints else ""
+        return self.name + (f"({', '.join(parts)})" if parts else "") + over + where
+
+
+@functools.cache
+def prelude() -> Unit:
+    """The definitions visible in every file."""
+    # A data file of the package; the room that gives it to people is a floor further up.
+    path = resources("attndsl") / "patterns" / "prelude.attn"
+    module = syn.parse(path.read_text(encoding="utf-8"), "prelude.attn")
+    return checked(Linker(None, None), module)
+
+
+def checked(linker: Linker, module: syn.Module) -> Unit:
+    """The names of a module, every definition in it checked."""
+    unit = linker.load(module)
+    faults = list(linker.faults)
+    check(unit.definitions(), faults)
+    stop_if_any(faults)
+    return unit
+
+
+def elaborate(
+    module: syn.Module,
+    entry: str | None = None,
+    values: Mapping[str, Given] | None = None,
+    resolve: Resolve | None = None,
+) -> ir.Mask:
+    """The mask of one pattern of a module.
+
+    Args:
+        module: A parsed file. All its definitions are checked, whether used or not.
+        entry: The pattern; by default the last one the module declares. A pattern of the prelude
+            or of an imported file may be named too.
+        values: For its parameters, by name; the others keep their defaults.
+        resolve: Brings the module that an import names, see `files`. Without it, imports fail.
+
+    Raises:
+        AttnDslError: A2xx for names and kinds, A3xx for values and sizes; up to ten together.
+    """
+    try:
+        unit = checked(Linker(resolve, prelude()), module)
+        definition = chosen(unit, entry)
+        return mask_of(definition, outside(definition, values or {}))
+    except RecursionError:
+        title = "too little of Python's stack is left to read this program"
+        helps = ("nest it less deeply, or compile it outside of deep recursion",)
+        raise AttnDslError(fault("A304", title, module.span, helps=helps)) from None
+
+
+def mask_of(definition: Definition, values: Mapping[str, Value]) -> ir.Mask:
+    """The mask of a checked definition with these values for parameters."""
+    elaborator = Elaborator(definition.pair, definition.align)
+    span = definition.declaration.name_span
+    try:
+        root = elaborator.open(definition, values, Origin(), span)
+    except AttnDslError as error:
+        elaborator.faults.extend(error.diagnostics)
+        stop_if_any(elaborator.faults)
+        raise
+    stop_if_any(elaborator.faults)
+    assert isinstance(root, ir.Node), "kinds were checked"
+    tables = tuple(elaborator.tables[name] for name in sorted(elaborator.tables))
+    mask = ir.Mask(
+        root, definition.pair.queries, definition.pair.keys, tables, definition.align,
+        definition.name, definition.declaration.doc,
+    )  # fmt: skip
+    return mask.with_root(root)
+
+
+def signature(
+    module: syn.Module, entry: str | None = None, resolve: Resolve | None = None
+) -> Signature:
+    """What the pattern takes, for help texts and command lines. Raises as `elaborate` does."""
+    return described(chosen(checked(Linker(resolve, prelude()), module), entry))
+
+
+def described(definition: Definition) -> Signature:
+    """The signature of a checked definition."""
+    parameters = tuple(
+        Parameter(p.name, p.kind, None if p.default is None else syn.format_expression(p.default))
+        for p in definition.parameters
+    )
+    facts = definition.facts
+    return Signature(
+        definition.name,
+        parameters,
+        tuple(syn.format_expression(each) for each in definition.constraints),
+        tuple(table for _, table in sorted(facts.tables.items())) if facts else (),
+        definition.pair.queries,
+        definition.pair.keys,
+        definition.align,
+        definition.declaration.doc,
+        definition.declaration.span,
+    )
+
+
+def chosen(unit: Unit, entry: str | None) -> Definition:
+    """The pattern that was asked for, or the last of the file."""
+    patterns = [each for each in unit.definitions() if each.is_pattern]
+    if entry is None:
+        if not patterns:
+            title = f"{unit.name} declares no pattern"
+            helps = ("a file needs one: `pattern causal = k <= q`",)
+            raise AttnDslError(fault("A211", title, unit.module.span, helps=helps))
+        return patterns[-1]
+    item = unit.find(entry)
+    if isinstance(item, Definition) and item.is_pattern:
+        return item
+    known = [n for n in unit.names(Definition) if (d := unit.find(n)) and _is_pattern(d)]
+    what = f"`{entry}` is no pattern" if item else f"{unit.name} has no pattern `{entry}`"
+    notes = (f"its patterns are {listed(each.name for each in patterns)}",)
+    raise AttnDslError(fault("A211", what, notes=notes, helps=(did_you_mean(entry, known),)))
+
+
+def _is_pattern(item: object) -> bool:
+    return isinstance(item, Definition) and item.is_pattern
+
+
+# ---------------------------------------------------------------------- values
+
+
+def outside(definition: Definition, values: Mapping[str, Given]) -> dict[str, Value]:
+    """Values given from outside the language, judged and converted."""
+    faults: list[Diagnostic] = []
+    converted: dict[str, Value] = {}
+    parameters = {each.name: each for each in definition.parameters}
+    for name, value in values.items():
+        if name not in parameters:
+            faults.append(_unknown(definition, name))
+            continue
+        made = convert(parameters[name].kind, value)
+        if isinstance(made, str):
+            title = f"`{name}` of `{definition.name}` {made}"
+            faults.append(fault("A211", title, parameters[name].span, "declared here"))
+        else:
+            converted[name] = made
+    for each in definition.parameters:
+        if each.default is None and each.name not in values:
+            title = f"`{definition.name}` needs a value for `{each.name}`"
+            helps = (f"give it by name: `{each.name}={_example(each.kind)}`",)
+            faults.append(fault("A211", title, each.span, "it has no default", helps=helps))
+    stop_if_any(faults)
+    return converted
+
+
+def _unknown(definition: Definition, name: str) -> Diagnostic:
+    names = [each.name for each in definition.parameters]
+    title = f"`{definition.name}` has no parameter `{name}`"
+    notes = (f"its parameters are {listed(names)}" if names else "it has no parameters",)
+    span = definition.declaration.name_span
+    return fault("A211", title, span, notes=notes, helps=(did_you_mean(name, names),))
+
+
+def _example(kind: syn.Kind) -> str:
+    return {"int": "1", "bool": "True", "list": "[0, 1]"}[kind]
+
+
+def convert(kind: syn.Kind, value: object) -> Value | str:
+    """A Python value as a value of the kind, or what is wrong with it."""
+    match kind:
+        case "bool":
+            if isinstance(value, bool):
+                return ir.Truth(value)
+            return f"must be true or false, not {_plain(value)}"
+        case "int":
+            made = _integer(value)
+            return made if made is not None else _bad_int(value)
+        case "list":
+            if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+                return f"must be a list of ints, not {_plain(value)}"
+            if len(value) > LONGEST_LIST:
+                return f"has {len(value):,} entries; a list holds at most {LONGEST_LIST}"
+            made_items = [_integer(item) for item in value]
+            kept = tuple(item for item in made_items if item is not None)
+            if len(kept) < len(value):
+                return f"must hold ints only, not {_plain(value[made_items.index(None)])}"
+            return kept
+
+
+def _integer(value: object) -> ir.Node | None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return None
+    number = int(value.__index__())
+    return ir.Const(number) if abs(number) < LARGEST else None
+
+
+def _bad_int(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "must be smaller than 2**31 in magnitude"
+    return f"must be an int, not {_plain(value)}"
+
+
+def _plain(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"a {type(value).__name__}"

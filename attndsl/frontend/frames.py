@@ -1,0 +1,78 @@
+"""What elaboration works with: values, places in the program, limits, and lists as expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from attndsl import ir
+from attndsl import syntax as syn
+
+from .scope import Definition
+from .spaces import Pair
+
+Value: TypeAlias = ir.Node | tuple[ir.Node, ...]  # a list is a tuple of ints
+Chain: TypeAlias = tuple[Pair, ...]  # spaces of the patterns around, innermost first
+
+WIDEST_RANGE = 4096
+MOST_NODES = 200_000
+MOST_WORK = 600_000  # expressions opened and parts joined: what time is spent on
+DEEPEST = 200
+LARGEST = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where an expression stands: whose names, which values, in which spaces, how deep."""
+
+    definition: Definition
+    local: Mapping[str, Value]
+    chain: Chain
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the values of a definition come from: a call, or the outside."""
+
+    call: syn.Call | None = None
+    frame: Frame | None = None
+
+
+def one_of(item: ir.Node, values: tuple[ir.Node, ...]) -> ir.Node:
+    """Whether the item is one of the values; neighbouring constants become one interval."""
+    known = sorted({value.value for value in values if isinstance(value, ir.Const)})
+    parts = [ir.eq(item, value) for value in values if not isinstance(value, ir.Const)]
+    start = 0
+    for place, number in enumerate(known):
+        if place + 1 == len(known) or known[place + 1] != number + 1:
+            low, high = ir.Const(known[start]), ir.Const(number)
+            run = (
+                ir.conj(ir.le(low, item), ir.le(item, high)) if place > start else ir.eq(item, low)
+            )
+            parts.append(run)
+            start = place + 1
+    return ir.disj(*parts)
+
+
+def pick(items: tuple[ir.Node, ...], at: ir.Node, start: int) -> ir.Node:
+    """items[at - start] by halving, so that the expression stays shallow."""
+    if len(items) == 1:
+        return items[0]
+    half = len(items) // 2
+    low, high = pick(items[:half], at, start), pick(items[half:], at, start + half)
+    return ir.select(ir.lt(at, ir.Const(start + half)), low, high)
+
+
+def largest(node: ir.Node) -> int:
+    """The greatest magnitude of the constants in this very node."""
+    match node:
+        case ir.Const(value=value):
+            return abs(value)
+        case ir.Sum(terms=terms, constant=constant):
+            return max(abs(constant), *(abs(factor) for _, factor in terms))
+        case ir.AtMost(item=item, bound=bound) | ir.Equals(item=item, bound=bound):
+            return max(abs(bound), largest(item) if isinstance(item, ir.Sum) else 0)
+        case _:
+            return 0

@@ -1,0 +1,67 @@
+"""Complaints about values, where `kinds` and `scope` complain about names."""
+
+from __future__ import annotations
+
+from attndsl import ir
+from attndsl import syntax as syn
+from attndsl.source import Diagnostic, Span
+
+from .complaints import fault, quoted
+from .frames import DEEPEST, WIDEST_RANGE, Frame, Origin, Value
+from .scope import Definition
+
+
+def violated(
+    definition: Definition, constraint: syn.Expression, frame: Frame, origin: Origin
+) -> Diagnostic:
+    required = f"required here: {quoted(constraint.span)}"
+    named = _names_in(constraint)
+    values = [f"{n} = {_shown(v)}" for n, v in frame.local.items() if n in named]
+    notes = (f"{', '.join(values)} in this use",) if values else ()
+    title = f"`{definition.name}` needs {quoted(constraint.span)}"
+    if origin.call is None:
+        return fault("A301", title, constraint.span, "required here", notes=notes)
+    return fault(
+        "A301", title, origin.call.span, "not so in this use",
+        also=((constraint.span, required),), notes=notes,
+    )  # fmt: skip
+
+
+def _names_in(root: syn.Expression) -> set[str]:
+    found: set[str] = set()
+    pending: list[syn.Expression] = [root]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, syn.Name):
+            found.add(node.name)
+        pending.extend(syn.children(node))
+    return found
+
+
+def _shown(value: Value) -> str:
+    match value:
+        case ir.Const(value=number):
+            return str(number)
+        case ir.Truth(value=truth):
+            return str(truth).lower()
+        case tuple():
+            return f"[{', '.join(_shown(item) for item in value[:8])}{', ...' * (len(value) > 8)}]"
+        case _:
+            return "not known yet"
+
+
+def too_wide(domain: syn.Range, width: int) -> Diagnostic:
+    title = f"a range of {width:,} is too wide"
+    notes = (f"`any` and `all` try every number: at most {WIDEST_RANGE}",)
+    helps = ("`//` and `%` often say the same without trying",)
+    return fault("A303", title, domain.span, notes=notes, helps=helps)
+
+
+def too_large(span: Span, what: str) -> Diagnostic:
+    title = "this program is too large"
+    return fault("A304", title, span, "given up here", notes=(f"it takes {what}",))
+
+
+def too_deep(span: Span) -> Diagnostic:
+    title = f"definitions and expressions are nested more than {DEEPEST} deep"
+    return fault("A304", title, span, "given up here")

@@ -1,0 +1,437 @@
+"""Names and kinds, checked definition by definition before anything is built.
+
+A kind is int, bool or list. What a definition gives, which axes it speaks of and which inputs it
+reads are found once, for all its uses. After a fault the kind is unknown (None) and silences what
+would follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias, assert_never
+
+from attndsl import ir
+from attndsl import syntax as syn
+from attndsl.source import Diagnostic, Span
+
+from .axes import Axes
+from .calls import matched
+from .complaints import did_you_mean, fault, listed, quoted
+from .order import callees_first
+from .scope import (
+    BUILTINS,
+    FIXED,
+    Definition,
+    Facts,
+    Need,
+    SpaceItem,
+    TableItem,
+    reserved_fault,
+)
+
+Locals: TypeAlias = Mapping[str, syn.Kind | None]
+
+_WORDS = {"int": "an int", "bool": "a bool", "list": "a list"}
+_VARYING = frozenset({"q", "k", "head", "batch"})
+
+
+def check(roots: Iterable[Definition], faults: list[Diagnostic]) -> None:
+    """Fill in the facts of all definitions reachable from the roots; faults are appended."""
+    order, cycles = callees_first(roots)
+    faults.extend(cycles)
+    for definition in order:
+        definition.facts = facts = Facts()
+        _Check(definition, facts, faults).run()
+
+
+class _Check(Axes):
+    """The check of one definition."""
+
+    def run(self) -> None:
+        local: dict[str, syn.Kind | None] = {}
+        self.role = "default"
+        for parameter in self.definition.parameters:
+            if (reserved := reserved_fault(parameter.name, parameter.name_span)) is not None:
+                self.faults.append(reserved)
+            if parameter.name in local:
+                title = f"parameter `{parameter.name}` is declared twice"
+                self.faults.append(fault("A203", title, parameter.name_span))
+            if parameter.default is not None:
+                self.expect(parameter.default, parameter.kind, local)
+            local[parameter.name] = parameter.kind
+        self.role = "where"
+        for constraint in self.definition.constraints:
+            self.expect(constraint, "bool", local)
+        self.role = "body"
+        body = self.definition.declaration.body
+        if self.definition.is_pattern:
+            self.facts.kind = "bool"
+            self.expect(body, "bool", local)
+        else:
+            self.facts.kind = self.scalar(body, local)
+
+    # ------------------------------------------------------------------ expressions
+
+    def kind(self, node: syn.Expression, local: Locals) -> syn.Kind | None:  # noqa: C901 - an arm a node
+        """The kind of an expression."""
+        match node:
+            case syn.Int():
+                return "int"
+            case syn.Bool():
+                return "bool"
+            case syn.Name():
+                return self._name(node, local)
+            case syn.ListOf(items=items):
+                self._all(items, "int", local)
+                return "list"
+            case syn.Access():
+                return self._access(node, local)
+            case syn.Index():
+                return self._index(node, local)
+            case syn.Call():
+                return self._call(node, local)
+            case syn.Neg(operand=operand):
+                self.expect(operand, "int", local)
+                return "int"
+            case syn.Product(operands=operands) | syn.Sum(operands=operands):
+                self._all(operands, "int", local)
+                return "int"
+            case syn.Range():
+                self.add("A202", "a range stands only right of `in`", node.span)
+                return None
+            case syn.Member():
+                self._member(node, local)
+                return "bool"
+            case syn.Compare():
+                self._compare(node, local)
+                return "bool"
+            case syn.Not(operand=operand):
+                self.expect(operand, "bool", local)
+                return "bool"
+            case syn.And(operands=operands) | syn.Or(operands=operands):
+                self._all(operands, "bool", local)
+                return "bool"
+            case syn.If():
+                return self._if(node, local)
+            case syn.Let():
+                return self._let(node, local)
+            case syn.Any() | syn.All():
+                self._quantifier(node, local)
+                return "bool"
+            case _:
+                assert_never(node)
+
+    def expect(self, node: syn.Expression, wanted: syn.Kind, local: Locals) -> None:
+        """The expression must have the kind."""
+        found = self.kind(node, local)
+        if found is None or found == wanted:
+            return
+        helps: list[str] = []
+        if (wanted, found) == ("bool", "int"):
+            helps.append(f"compare it: {quoted(node.span, 20)} `!= 0`")
+        if (wanted, found) == ("int", "bool"):
+            helps.append("write `if ... then 1 else 0`")
+        title = f"{_WORDS[wanted]} is needed here"
+        self.add("A202", title, node.span, f"this is {_WORDS[found]}", helps=helps)
+
+    def scalar(self, node: syn.Expression, local: Locals) -> syn.Kind | None:
+        """The kind of an expression that may not be a list."""
+        found = self.kind(node, local)
+        if found == "list":
+            self.add("A202", "an int or a bool is needed here", node.span, "this is a list")
+            return None
+        return found
+
+    def _all(self, nodes: Iterable[syn.Expression], wanted: syn.Kind, local: Locals) -> None:
+        for node in nodes:
+            self.expect(node, wanted, local)
+
+    def _compare(self, node: syn.Compare, local: Locals) -> None:
+        kinds = []
+        for operand in node.operands:
+            kinds.append(self.scalar(operand, local))  # noqa: PERF401  (no extra frame per level)
+        for place, operator in enumerate(node.operators):
+            left, right = kinds[place], kinds[place + 1]
+            ordering = operator not in ("==", "!=")
+            for kind, operand in ((left, node.operands[place]), (right, node.operands[place + 1])):
+                if ordering and kind == "bool":
+                    title = f"`{operator}` compares ints"
+                    self.add("A202", title, operand.span, "this is a bool")
+            if not ordering and left and right and left != right:
+                span = node.operands[place].span.to(node.operands[place + 1].span)
+                title = f"{_WORDS[left]} is compared with {_WORDS[right]}"
+                self.add("A202", title, span)
+
+    def _if(self, node: syn.If, local: Locals) -> syn.Kind | None:
+        self.expect(node.condition, "bool", local)
+        yes, no = self.scalar(node.yes, local), self.scalar(node.no, local)
+        if yes and no and yes != no:
+            also = ((node.yes.span, f"this is {_WORDS[yes]}"),)
+            label = f"this is {_WORDS[no]}"
+            self.add("A202", "both branches must have one kind", node.no.span, label, also=also)
+            return None
+        return yes or no
+
+    def _let(self, node: syn.Let, local: Locals) -> syn.Kind | None:
+        inner = dict(local)
+        for binding in node.bindings:
+            self._check_local(binding.name, binding.name_span)
+            inner[binding.name] = self.kind(binding.value, inner)
+        return self.kind(node.body, inner)
+
+    def _quantifier(self, node: syn.Any | syn.All, local: Locals) -> None:
+        self._check_local(node.name, node.name_span)
+        self._all((node.range.low, node.range.high), "int", local)
+        self.expect(node.body, "bool", {**local, node.name: "int"})
+
+    def _check_local(self, name: str, span: Span) -> None:
+        if (reserved := reserved_fault(name, span)) is not None:
+            self.faults.append(reserved)
+
+    # ------------------------------------------------------------------ names
+
+    def _name(self, node: syn.Name, local: Locals) -> syn.Kind | None:
+        name = node.name
+        if name in local:
+            return local[name]
+        if name in FIXED:
+            return self._fixed(node)
+        match self.unit.find(name):
+            case Definition() as definition:
+                return self._use(definition, syn.Call(name, (), node.span, node.span), local)
+            case TableItem(table=table):
+                return self._read(table, 0, node.span)
+            case SpaceItem():
+                self._not_a_value(node, "a space", f"write `q in {name}` or `len({name})`")
+            case None:
+                self._unknown(node, local)
+        return None
+
+    def _fixed(self, node: syn.Name) -> syn.Kind:
+        if self.role != "body" and node.name in _VARYING:
+            part = "a default" if self.role == "default" else "`where`"
+            title = f"{part} speaks of parameters only"
+            self.add("A202", title, node.span, f"`{node.name}` varies from pair to pair")
+        return "int"
+
+    def _not_a_value(self, node: syn.Name, what: str, advice: str) -> None:
+        title = f"`{node.name}` is {what}, not a value"
+        self.add("A202", title, node.span, helps=(advice,))
+
+    def _unknown(self, node: syn.Name, local: Locals) -> None:
+        name = node.name
+        if name in BUILTINS:
+            self._not_a_value(node, "a function", f"call it: `{name}(...)`")
+        elif self.pair.segment(None, name) is not None:
+            self._not_a_value(node, "a segment", f"write `q in {name}` or `len({name})`")
+        elif self.pair.places(None, name):
+            advice = f"write `q.{name}`, `k.{name}` or `len({name})`"
+            self._not_a_value(node, "an axis", advice)
+        else:
+            known = [*local, *FIXED, *BUILTINS, *self.unit.names(Definition, TableItem)]
+            helps = (did_you_mean(name, known),)
+            self.add("A201", f"there is no `{name}`", node.span, "not known here", helps=helps)
+
+    def _access(self, node: syn.Access, local: Locals) -> syn.Kind | None:
+        segment, base = None, node.base
+        if isinstance(base, syn.Access):
+            segment, base = base.name, base.base
+        if not (isinstance(base, syn.Name) and base.name in ("q", "k") and base.name not in local):
+            title = "only `q` and `k` have coordinates"
+            self.add("A206", title, node.span, helps=("write `q.y`, or `q.image.y`",))
+            return None
+        self._fixed(base)
+        self.place(ir.Side(base.name), node.name, segment, node.span)
+        return "int"
+
+    # ------------------------------------------------------------------ tables and lists
+
+    def _read(self, table: ir.Table, count: int, span: Span) -> syn.Kind | None:
+        """A read of a run-time table with so many indices."""
+        if self.role != "body":
+            title = f"input `{table.name}` is known only when the pattern runs"
+            self.add("A202", title, span)
+        self.facts.tables[table.name] = table
+        dims = table.indexed_dims[:-1] if table.is_list else table.indexed_dims
+        if table.is_list:
+            title = f"`{table.name}` is a list: it stands right of `in`"
+            self.add("A202", title, span, helps=(f"write `k in {_indexed(table.name, dims)}`",))
+            return None
+        self._check_count(table, count, span)
+        return "bool" if table.kind is ir.Sort.BOOL else "int"
+
+    def _check_count(self, table: ir.Table, count: int, span: Span) -> None:
+        dims = table.indexed_dims[:-1] if table.is_list else table.indexed_dims
+        if count != len(dims):
+            word = "index" if len(dims) == 1 else "indices"
+            title = f"`{table.name}` takes {len(dims)} {word}, not {count}"
+            notes = ["batch and head are indexed by themselves"] if table.ambient else []
+            helps = (f"write `{_indexed(table.name, dims)}`",)
+            self.add("A205", title, span, notes=notes, helps=helps)
+
+    def _index(self, node: syn.Index, local: Locals) -> syn.Kind | None:
+        self._all(node.indices, "int", local)
+        table = self._table(node.base, local)
+        if table is not None:
+            return self._read(table, len(node.indices), node.span)
+        found = self.kind(node.base, local)
+        if found == "list":
+            if len(node.indices) != 1:
+                self.add("A205", f"a list takes 1 index, not {len(node.indices)}", node.span)
+            return "int"
+        if found is not None:
+            title = f"{quoted(node.base.span)} cannot be indexed"
+            self.add("A202", title, node.base.span, f"this is {_WORDS[found]}")
+        return None
+
+    def _table(self, node: syn.Expression, local: Locals) -> ir.Table | None:
+        """The run-time table that the expression names."""
+        if not isinstance(node, syn.Name) or node.name in local:
+            return None
+        item = self.unit.find(node.name)
+        return item.table if isinstance(item, TableItem) else None
+
+    def _member(self, node: syn.Member, local: Locals) -> None:
+        container = node.container
+        if isinstance(container, syn.Name) and container.name not in local:
+            side = _side(node.item, local)
+            if side is not None and self.pair.segment(side, container.name) is not None:
+                self.need(Need(side, container.name, None, node.span))
+                self._fixed(syn.Name(str(side), node.item.span))
+                return
+        self.expect(node.item, "int", local)
+        match container:
+            case syn.Range(low=low, high=high):
+                self._all((low, high), "int", local)
+                return
+            case syn.Index(base=base, indices=indices):
+                if (table := self._table(base, local)) is not None and table.is_list:
+                    self._all(indices, "int", local)
+                    self._row(table, len(indices), container.span)
+                    return
+            case syn.Name(name=name) if name not in local:
+                if (table := self._table(container, local)) is not None and table.is_list:
+                    self._row(table, 0, container.span)
+                    return
+                if self._is_segment_like(node, name, local):
+                    return
+            case _:
+                pass
+        if (found := self.kind(container, local)) in ("int", "bool"):
+            helps = ("a range `lo..hi`, a list, a segment or a row of a list input",)
+            title = "this cannot stand right of `in`"
+            self.add("A202", title, container.span, f"this is {_WORDS[found]}", helps=helps)
+
+    def _row(self, table: ir.Table, count: int, span: Span) -> None:
+        if self.role != "body":
+            self.add("A202", f"input `{table.name}` is known only when the pattern runs", span)
+        self.facts.tables[table.name] = table
+        self._check_count(table, count, span)
+
+    def _is_segment_like(self, node: syn.Member, name: str, local: Locals) -> bool:
+        """Complain of a segment that is not in the space, or of a thing that cannot be in one."""
+        known = self.pair.segment(None, name) is not None
+        item = self.unit.find(name)
+        if not known and not (item is None or isinstance(item, SpaceItem)):
+            return False
+        if known and _side(node.item, local) is None:
+            title = "only `q` and `k` can be in a segment"
+            self.add("A206", title, node.item.span)
+            return True
+        spaces = [space for space in self.pair.of(_side(node.item, local)) if space.name]
+        where = " and ".join(f"`{space.name}`" for space in spaces)
+        title = f"there is no segment `{name}`" + (f" in {where}" if where else "")
+        have = [segment.name for space in spaces for segment in space.segments]
+        notes = (f"its segments are {listed(have)}",) if have else ()
+        helps = (did_you_mean(name, [*have, *local, *self.unit.names(TableItem)]),)
+        self.add("A206", title, node.container.span, notes=notes, helps=helps)
+        return True
+
+    # ------------------------------------------------------------------ calls
+
+    def _call(self, node: syn.Call, local: Locals) -> syn.Kind | None:
+        item = self.unit.find(node.name)
+        if node.name in BUILTINS:
+            self._builtin(node, local)
+            return "int"
+        if isinstance(item, Definition):
+            return self._use(item, node, local)
+        for argument in node.arguments:
+            self.kind(argument.value, local)
+        if item is not None or node.name in local or node.name in FIXED:
+            title = f"`{node.name}` cannot be called"
+            self.add("A205", title, node.name_span)
+        else:
+            helps = (did_you_mean(node.name, [*BUILTINS, *self.unit.names(Definition)]),)
+            title = f"there is no pattern or helper `{node.name}`"
+            self.add("A201", title, node.name_span, "not known here", helps=helps)
+        return None
+
+    def _builtin(self, node: syn.Call, local: Locals) -> None:
+        least, most = BUILTINS[node.name]
+        count = len(node.arguments)
+        if count < least or (most is not None and count > most):
+            wanted = f"{least}" if most == least else f"{least} or more"
+            plural = "" if wanted == "1" else "s"
+            title = f"`{node.name}` takes {wanted} argument{plural}, not {count}"
+            self.add("A205", title, node.span)
+        for argument in node.arguments:
+            if argument.name is not None:
+                title = f"`{node.name}` has no named parameters"
+                self.add("A205", title, argument.span)
+            if node.name == "len":
+                self._length(argument.value, local)
+            else:
+                self.expect(argument.value, "int", local)
+
+    def _length(self, node: syn.Expression, local: Locals) -> None:
+        match node:
+            case syn.Name(name="q" | "k"):
+                return
+            case syn.Name(name=name) if local.get(name) != "list":
+                self._length_of_name(node)
+            case syn.Access(base=syn.Name(name=segment), name=axis):
+                self.place(None, axis, segment, node.span)
+            case _:
+                if self.kind(node, local) in ("int", "bool"):
+                    helps = ("`len` takes `q`, `k`, an axis, a segment, a space or a list",)
+                    self.add("A202", "this has no length", node.span, helps=helps)
+
+    def _length_of_name(self, node: syn.Name) -> None:
+        name = node.name
+        if self.pair.segment(None, name) is not None:
+            self.need(Need(None, name, None, node.span))
+        elif any(space.name == name and space.segments for space in self.pair.of(None)):
+            for space in self.pair.of(None):
+                for segment in space.segments:
+                    self.need(Need(None, segment.name, None, node.span))
+        else:
+            self.place(None, name, None, node.span)
+
+    def _use(self, definition: Definition, call: syn.Call, local: Locals) -> syn.Kind | None:
+        """A call of a definition, or its bare name."""
+        given, faults = matched(definition, call)
+        self.faults.extend(faults)
+        kinds = {each.name: each.kind for each in definition.parameters}
+        for name, argument in given.items():
+            self.expect(argument, kinds[name], local)
+        if self.role != "body" and definition.is_pattern:
+            self.add("A202", "a pattern cannot be asked before there are pairs", call.span)
+        facts = definition.facts
+        if facts is None:  # it is being defined by itself, which was reported
+            return None
+        self.facts.tables |= facts.tables
+        self.check_needs(definition, facts, call)
+        return facts.kind
+
+
+def _side(node: syn.Expression, local: Locals) -> ir.Side | None:
+    """The side that the expression names, if it is plainly `q` or `k`."""
+    if isinstance(node, syn.Name) and node.name in ("q", "k") and node.name not in local:
+        return ir.Side(node.name)
+    return None
+
+
+def _indexed(name: str, dims: tuple[str | int, ...]) -> str:
+    words = ("q" if dim in ("q", "pos") else "k" if dim == "k" else "0" for dim in dims)
+    return f"{name}[{', '.join(words)}]" if dims else name

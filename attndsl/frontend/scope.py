@@ -1,0 +1,386 @@
+"""The names of each file: its own, those it imports, and the prelude's behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from attndsl import ir
+from attndsl import syntax as syn
+from attndsl.source import AttnDslError, Diagnostic, Span
+
+from .complaints import did_you_mean, fault
+from .spaces import FLAT_PAIR, Pair, Place
+
+Resolve: TypeAlias = Callable[[str, Span], syn.Module]
+
+FIXED = frozenset({"q", "k", "head", "heads", "batch", "layer"})
+# name -> fewest and most arguments
+BUILTINS: dict[str, tuple[int, int | None]] = {
+    "min": (1, None), "max": (1, None), "abs": (1, 1), "clamp": (3, 3),
+    "ilog2": (1, 1), "pow2": (1, 1), "len": (1, 1),
+}  # fmt: skip
+_DIM_WORDS = frozenset({"batch", "head", "pos", "q", "k"})
+LARGEST_SPACE = 1 << 40
+DEEPEST_IMPORT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """An axis or a whole segment (axis is None) that a pattern speaks of."""
+
+    side: ir.Side | None
+    segment: str
+    place: Place | None
+    span: Span
+
+
+@dataclass(slots=True)
+class Facts:
+    """What checking learns of a definition once, for all its uses."""
+
+    kind: syn.Kind | None = None
+    needs: dict[tuple[object, ...], Need] = field(default_factory=dict)
+    tables: dict[str, ir.Table] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Definition:
+    """A `def` or a `pattern`, with the file in which its names are looked up."""
+
+    declaration: syn.Def | syn.Pattern
+    unit: Unit
+    pair: Pair = FLAT_PAIR
+    facts: Facts | None = None  # filled in by the check
+
+    @property
+    def name(self) -> str:
+        return self.declaration.name
+
+    @property
+    def parameters(self) -> tuple[syn.Parameter, ...]:
+        return self.declaration.parameters
+
+    @property
+    def constraints(self) -> tuple[syn.Expression, ...]:
+        return self.declaration.where if isinstance(self.declaration, syn.Pattern) else ()
+
+    @property
+    def is_pattern(self) -> bool:
+        return isinstance(self.declaration, syn.Pattern)
+
+    @property
+    def align(self) -> ir.Align:
+        """What the pattern has as the main one of its file."""
+        written = getattr(self.declaration, "align", None)
+        if written is not None:
+            return ir.Align(written)
+        return ir.Align.START if self.pair.is_rectangular else ir.Align.END
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceItem:
+    """A `grid` or `space`."""
+
+    space: ir.Space
+    declaration: syn.Grid | syn.Space
+
+
+@dataclass(frozen=True, slots=True)
+class TableItem:
+    """An `input`."""
+
+    table: ir.Table
+    declaration: syn.Input
+
+
+Item: TypeAlias = Definition | SpaceItem | TableItem
+
+
+class Unit:
+    """One file: what each name in it means."""
+
+    def __init__(self, module: syn.Module, prelude: Unit | None) -> None:
+        """Start with no names but the prelude's."""
+        self.module = module
+        self.name = module.span.source.name
+        self.own: dict[str, Item] = {}
+        self.imported: dict[str, Item] = {}
+        self.prelude = prelude
+
+    def find(self, name: str) -> Item | None:
+        """What the name means here: its own declaration, an imported one, or the prelude's."""
+        found = self.own.get(name) or self.imported.get(name)
+        if found is None and self.prelude is not None:
+            return self.prelude.own.get(name)
+        return found
+
+    def names(self, *kinds: type[Item]) -> list[str]:
+        """All visible names of those kinds."""
+        layers = [self.own, self.imported, self.prelude.own if self.prelude else {}]
+        return [n for layer in layers for n, item in layer.items() if isinstance(item, kinds)]
+
+    def definitions(self) -> Iterator[Definition]:
+        """Its own definitions, in order."""
+        return (item for item in self.own.values() if isinstance(item, Definition))
+
+
+class Linker:
+    """Loads a module and what it imports; faults of the declarations are collected."""
+
+    def __init__(self, resolve: Resolve | None, prelude: Unit | None) -> None:
+        """``resolve`` brings the module an import names."""
+        self.resolve = resolve
+        self.prelude = prelude
+        self.units: dict[str, Unit] = {}
+        self.open: list[tuple[str, Span]] = []  # files being loaded, and the import that asked
+        self.faults: list[Diagnostic] = []
+
+    def load(self, module: syn.Module) -> Unit:
+        """The module's names. Each file is loaded once."""
+        unit = Unit(module, self.prelude)
+        self.units[unit.name] = unit
+        declarations = module.declarations
+        for grid in (d for d in declarations if isinstance(d, syn.Grid)):
+            self._add(unit, grid, SpaceItem(self._grid(grid), grid))
+        for each in declarations:
+            if isinstance(each, syn.Import):
+                self._import(unit, each)
+        for each in declarations:
+            self._declare(unit, each)
+        for definition in unit.definitions():
+            self._settle(definition)
+        return unit
+
+    # ------------------------------------------------------------------ declarations
+
+    def _declare(self, unit: Unit, declaration: syn.Declaration) -> None:
+        match declaration:
+            case syn.Space():
+                item = SpaceItem(self._space(unit, declaration), declaration)
+                self._add(unit, declaration, item)
+            case syn.Input():
+                self._add(unit, declaration, TableItem(self._table(declaration), declaration))
+            case syn.Def():
+                self._add(unit, declaration, Definition(declaration, unit))
+            case syn.Pattern():
+                # Its spaces may be declared further down: they are found when all names are known.
+                self._add(unit, declaration, Definition(declaration, unit))
+            case syn.Import() | syn.Grid():
+                pass
+
+    def _add(
+        self, unit: Unit, declaration: syn.Grid | syn.Space | syn.Input | syn.Def | syn.Pattern,
+        item: Item,
+    ) -> None:  # fmt: skip
+        name, span = declaration.name, declaration.name_span
+        if (reserved := reserved_fault(name, span)) is not None:
+            self.faults.append(reserved)
+        before = unit.own.get(name) or unit.imported.get(name)
+        if before is not None:
+            self.faults.append(_twice(name, span, before))
+        else:
+            unit.own[name] = item
+
+    def _grid(self, grid: syn.Grid) -> ir.Space:
+        axes = self._axes(grid.axes)
+        self._check_extents((axes,), grid.name_span)
+        return ir.Space(grid.name, (ir.Segment(grid.name, axes),))
+
+    def _axes(self, axes: tuple[syn.Axis, ...]) -> tuple[ir.Axis, ...]:
+        seen: dict[str, Span] = {}
+        for axis in axes:
+            self._check_axis(axis)
+            if axis.name in seen:
+                also = ((seen[axis.name], "first here"),)
+                title = f"axis `{axis.name}` is declared twice"
+                self.faults.append(fault("A203", title, axis.span, "again here", also=also))
+            seen.setdefault(axis.name, axis.span)
+        return tuple(ir.Axis(axis.name, axis.extent) for axis in axes)
+
+    def _check_axis(self, axis: syn.Axis) -> None:
+        if axis.name in _DIM_WORDS:
+            title = f"an axis cannot be named `{axis.name}`"
+            note = "batch, head, pos, q and k name dims of inputs"
+            self.faults.append(fault("A204", title, axis.name_span, notes=(note,)))
+        if axis.extent == 0:
+            self.faults.append(fault("A209", "an axis has at least one position", axis.span))
+
+    def _check_extents(self, segments: tuple[tuple[ir.Axis, ...], ...], span: Span) -> None:
+        fixed = [math.prod(axis.extent or 1 for axis in axes) for axes in segments]
+        if sum(fixed) > LARGEST_SPACE:
+            title = "a space has at most 2**40 positions"
+            self.faults.append(fault("A209", title, span, f"this one has {sum(fixed):,} or more"))
+
+    def _space(self, unit: Unit, declaration: syn.Space) -> ir.Space:
+        segments: dict[str, ir.Segment] = {}
+        for segment in declaration.segments:
+            if segment.name in segments:
+                title = f"segment `{segment.name}` is declared twice"
+                self.faults.append(fault("A203", title, segment.span, "again here"))
+            if (reserved := reserved_fault(segment.name, segment.name_span)) is not None:
+                self.faults.append(reserved)
+            segments[segment.name] = ir.Segment(segment.name, self._segment_axes(unit, segment))
+        made = tuple(segments.values())
+        self._check_extents(tuple(each.axes for each in made), declaration.name_span)
+        return ir.Space(declaration.name, made)
+
+    def _segment_axes(self, unit: Unit, segment: syn.Segment) -> tuple[ir.Axis, ...]:
+        if segment.axes:
+            return self._axes(segment.axes)
+        if segment.length is not None:
+            if segment.length == 0:
+                self.faults.append(fault("A209", "a segment has at least one token", segment.span))
+            return (ir.Axis(segment.name, segment.length),)
+        grid = unit.find(segment.name)
+        if isinstance(grid, SpaceItem) and isinstance(grid.declaration, syn.Grid):
+            return grid.space.segments[0].axes
+        grids = [n for n in unit.names(SpaceItem) if _is_grid(unit.find(n))]
+        helps = (
+            did_you_mean(segment.name, grids),
+            f"declare `grid {segment.name}(...)`, or write `{segment.name}(y, x)`",
+            f"a segment of fixed length is `{segment.name}(77)`",
+        )
+        title = f"there is no grid `{segment.name}`"
+        self.faults.append(fault("A201", title, segment.name_span, helps=helps))
+        return (ir.Axis(segment.name),)
+
+    def _table(self, declaration: syn.Input) -> ir.Table:
+        dims = tuple(dim.value for dim in declaration.dims)
+        order = {"batch": 0, "head": 1}
+        ranks = [order.get(dim, 2) if isinstance(dim, str) else 2 for dim in dims]
+        for dim, rank, before in zip(declaration.dims[1:], ranks[1:], ranks, strict=False):
+            if rank < before or (rank == before and rank < 2):
+                title = f"`{dim.value}` stands too late in the dims of `{declaration.name}`"
+                note = "`batch`, then `head`, come before all others, each at most once"
+                self.faults.append(fault("A209", title, dim.span, notes=(note,)))
+        for dim in declaration.dims:
+            if dim.value == 0:
+                self.faults.append(fault("A209", "a dim has at least one entry", dim.span))
+        if declaration.kind == "list" and (ranks[-1] < 2 or dims[-1] in _DIM_WORDS):
+            title = f"the last dim of the list `{declaration.name}` must hold its slots"
+            helps = (f"write `list[{', '.join(map(str, dims))}, 8]`, or a name instead of 8",)
+            self.faults.append(fault("A209", title, declaration.dims[-1].span, helps=helps))
+        kind = ir.Sort.BOOL if declaration.kind == "bool" else ir.Sort.INT
+        return ir.Table(declaration.name, kind, dims, declaration.kind == "list")
+
+    def _settle(self, definition: Definition) -> None:
+        """Find the spaces of a pattern, now that all names are known."""
+        pattern = definition.declaration
+        if not isinstance(pattern, syn.Pattern) or pattern.over is None:
+            return
+        over = pattern.over
+        queries = self._space_named(definition.unit, over.queries, over.queries_span)
+        keys = queries
+        if over.keys is not None:
+            keys = self._space_named(definition.unit, over.keys, over.keys_span)
+        definition.pair = Pair(queries, keys)
+        if not definition.pair.is_rectangular:
+            return
+        if pattern.align == "end":
+            title = "positions in different spaces cannot be aligned at their ends"
+            label = "queries and keys live in different spaces"
+            also = ((over.span, label),)
+            self.faults.append(fault("A212", title, pattern.align_span, also=also))
+        for segment in queries.segments:
+            other = keys.segment(segment.name)
+            if other is not None and other != segment:
+                title = (
+                    f"segment `{segment.name}` has other axes in {over.queries} than in {over.keys}"
+                )
+                self.faults.append(fault("A209", title, over.span))
+
+    def _space_named(self, unit: Unit, name: str, span: Span) -> ir.Space:
+        item = unit.find(name)
+        if isinstance(item, SpaceItem):
+            return item.space
+        helps = (
+            did_you_mean(name, unit.names(SpaceItem)),
+            f"declare `grid {name}(y, x)` or `space {name} = ...`",
+        )
+        self.faults.append(fault("A201", f"there is no space `{name}`", span, helps=helps))
+        return ir.FLAT
+
+    # ------------------------------------------------------------------ other files
+
+    def _import(self, unit: Unit, declaration: syn.Import) -> None:
+        source = self._load_import(declaration)
+        if source is None:
+            return
+        if not declaration.names:
+            for name, item in source.own.items():
+                self._bring(unit, name, item, declaration.span)
+        for wanted in declaration.names:
+            item_or_none = source.own.get(wanted.name)
+            if item_or_none is None:
+                title = f"`{declaration.path}` declares no `{wanted.name}`"
+                helps = (did_you_mean(wanted.name, source.own),)
+                self.faults.append(fault("A208", title, wanted.name_span, helps=helps))
+            else:
+                self._bring(unit, wanted.alias or wanted.name, item_or_none, wanted.span)
+
+    def _bring(self, unit: Unit, name: str, item: Item, span: Span) -> None:
+        if (reserved := reserved_fault(name, span)) is not None:
+            self.faults.append(reserved)
+        before = unit.own.get(name) or unit.imported.get(name)
+        if before is not None and before is not item:
+            self.faults.append(_twice(name, span, before))
+        else:
+            unit.imported[name] = item
+
+    def _load_import(self, declaration: syn.Import) -> Unit | None:
+        if self.resolve is None:
+            title = f"cannot import `{declaration.path}`: this program is no file"
+            self.faults.append(fault("A208", title, declaration.path_span))
+            return None
+        try:
+            module = self.resolve(declaration.path, declaration.path_span)
+        except AttnDslError as error:
+            self.faults.extend(error.diagnostics)
+            return None
+        name = module.span.source.name
+        if self._is_open(name, declaration):
+            return None
+        if name in self.units:
+            return self.units[name]
+        self.open.append((name, declaration.path_span))
+        try:
+            return self.load(module)
+        finally:
+            self.open.pop()
+
+    def _is_open(self, name: str, declaration: syn.Import) -> bool:
+        """Whether the file is being loaded already, or too many are; both are reported."""
+        main = next(iter(self.units))
+        chain = [main, *(each for each, _ in self.open)]
+        span = declaration.path_span
+        if name in chain:
+            turn = " imports ".join([*chain[chain.index(name) :], name])
+            self.faults.append(fault("A208", "files import each other", span, notes=(turn,)))
+            return True
+        if len(chain) > DEEPEST_IMPORT:
+            title = f"imports reach more than {DEEPEST_IMPORT} files deep"
+            self.faults.append(fault("A208", title, span))
+            return True
+        return False
+
+
+def _is_grid(item: Item | None) -> bool:
+    return isinstance(item, SpaceItem) and isinstance(item.declaration, syn.Grid)
+
+
+def reserved_fault(name: str, span: Span) -> Diagnostic | None:
+    """A complaint if the name already has a meaning that cannot change."""
+    if name not in FIXED and name not in BUILTINS:
+        return None
+    what = "a built-in function" if name in BUILTINS else "a name with a fixed meaning"
+    return fault("A204", f"`{name}` cannot be declared", span, f"this is {what}")
+
+
+def _twice(name: str, span: Span, before: Item) -> Diagnostic:
+    first = before.declaration.name_span
+    return fault(
+        "A203", f"`{name}` is declared twice", span, "again here", also=((first, "first here"),)
+    )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attndsl.backends.places import Index
 from attndsl.backends.protocol import Request, lse_dtype
 from attndsl.backends.strips import Strip, strips
 from attndsl.schedule import Schedule
@@ -131,7 +132,7 @@ class Unit:
 
 def _forward(unit: Unit, scale: float) -> None:
     (q, out, lse), (k, v) = unit.of_queries, unit.of_keys
-    for part, bias, dead in _calls(unit, q):
+    for part, bias, dead in _calls(unit, q, per_key=0):
         queries, keys = part.queries, part.keys
         o, level = _flash(
             queries.read(q), keys.read(k), keys.read(v), 0.0, False, attn_mask=bias, scale=scale
@@ -155,7 +156,7 @@ def _merged(old: Tensor, old_level: Tensor, new: Tensor, new_level: Tensor) -> t
 
 def _backward(unit: Unit, scale: float) -> None:
     (q, out, dout, lse, dq), (k, v, dk, dv) = unit.of_queries, unit.of_keys
-    for part, bias, _ in _calls(unit, q):
+    for part, bias, _ in _calls(unit, q, per_key=2):
         queries, keys = part.queries, part.keys
         shares = _flash_backward(
             queries.read(dout),
@@ -173,12 +174,17 @@ def _backward(unit: Unit, scale: float) -> None:
             places.add(total, share[..., : total.shape[-1]])
 
 
-def _calls(unit: Unit, q: Tensor) -> Iterator[tuple[Strip, Tensor | None, Tensor | None]]:
-    """Strips in pieces of bounded size, each with its mask as a bias, and the queries it empties."""
-    heads, width = q.shape[0], q.shape[-1]
+def _calls(
+    unit: Unit, q: Tensor, per_key: int
+) -> Iterator[tuple[Strip, Tensor | None, Tensor | None]]:
+    """Strips in pieces of bounded size, each with its mask as a bias, and the queries it empties.
+
+    ``per_key``: tensors as large as the keys that the kernel returns; gathered keys are two more.
+    """
     for strip in unit.strips:
-        size = heads * width * (strip.queries.length + 2 * strip.keys.length)
-        step = max(1, BUDGET // size)
+        of_keys = per_key + 2 * isinstance(strip.keys, Index)
+        item = q.shape[-1] * (strip.queries.length + of_keys * strip.keys.length)
+        step = max(1, BUDGET // (q.shape[0] * item))
         shared = strip.mask is None or len(strip.mask) == 1
         bias = _bias(strip, q) if shared else (None, None)
         for first in range(0, strip.queries.items, step):

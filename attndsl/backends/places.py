@@ -24,8 +24,6 @@ class Span:
     items: int
     length: int
 
-    copies = False
-
     def cut(self, first: int, last: int) -> Span:
         """The items first <= i < last."""
         return replace(self, start=self.start + first * self.step, items=last - first)
@@ -51,7 +49,7 @@ class Span:
     def add(self, x: torch.Tensor, value: torch.Tensor) -> None:
         """Add, overlapping items included: in phases within which no two items meet."""
         if self.step == 0:
-            replace(self, items=1).read(x).add_(value.sum(0, keepdim=True))
+            replace(self, items=1).read(x).add_(value.sum(0, keepdim=True, dtype=x.dtype))
             return
         for low in range(0, self.length, self.step):
             width = min(self.step, self.length - low)
@@ -65,8 +63,6 @@ class Index:
 
     index: IntArray  # [items or 1, n]
     items: int
-
-    copies = True
 
     @property
     def length(self) -> int:
@@ -95,8 +91,8 @@ class Index:
 
     def add(self, x: torch.Tensor, value: torch.Tensor) -> None:
         """Add, item after item."""
-        shared = len(self.index) == 1
-        for rows, part in zip(self.index, value.sum(0, keepdim=True) if shared else value):
+        parts = (value.sum(0, keepdim=True, dtype=x.dtype) if len(self.index) == 1 else value).to(x.dtype)
+        for rows, part in zip(self.index, parts, strict=True):
             x.index_add_(1, torch.from_numpy(rows), part)
 
 

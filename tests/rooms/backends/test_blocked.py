@@ -1,0 +1,155 @@
+"""The CPU backend agrees with the oracle, gives the same bits twice, and keeps NaN where it belongs."""
+
+import math
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attndsl.backends import Blocked, Dense, Request, blocked, strips
+from tests.rooms.backends.cases import Case, cases
+from tests.support.dense_schedule import dense_schedule
+from tests.support.tolerances import assert_close, largest_summands
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SCALE = 0.3
+NAMES = ("out", "lse", "dq", "dk", "dv")
+
+
+def run(backend, work, case: Case, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
+    """out, lse, dq, dk, dv."""
+    q, k, v, dout = (x.to(dtype or x.dtype) for x in (case.q, case.k, case.v, case.dout))
+    out, lse = backend.forward(work, q, k, v, scale=SCALE)
+    dlse = None if case.dlse is None else case.dlse.to(lse.dtype)
+    return [out, lse, *backend.backward(work, q, k, v, out, lse, dout, dlse, scale=SCALE)]
+
+
+def assert_agrees(results: list[torch.Tensor], case: Case) -> None:
+    exact = run(Dense(), case.mask, case, torch.float64)
+    reference = run(Dense(), case.mask, case)
+    terms = case.masks.shape[3] + case.masks.shape[2] * case.q.shape[1]
+    summands = largest_summands(case.q, case.k, case.v, case.dout, case.dlse, SCALE)
+    for name, actual, truth, theirs in zip(NAMES, results, exact, reference, strict=True):
+        assert actual.dtype == theirs.dtype, name
+        assert_close(actual, truth, theirs, summand=summands[name], terms=terms, what=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data())
+def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
+    case = data.draw(cases(DTYPES[dtype]))
+    schedule = dense_schedule(case.masks, case.tile)
+    results = run(Blocked(), schedule, case)
+    assert_agrees(results, case)
+    again = run(Blocked(), schedule, case)
+    for first, second in zip(results, again, strict=True):
+        assert torch.equal(first.nan_to_num(7.0), second.nan_to_num(7.0))
+
+
+@given(case=cases(torch.float64), segment=st.sampled_from([64, 128]), long=st.sampled_from([1, 999]))
+def test_it_agrees_when_runs_are_cut_and_calls_are_small(case: Case, segment: int, long: int):
+    with (
+        mock.patch.object(blocked, "BUDGET", 10_000),
+        mock.patch.object(strips, "SEGMENT", segment),
+        mock.patch.object(strips, "LONG_RUN", long),
+        mock.patch.object(strips, "FEWEST_FLAT", 1),
+    ):
+        assert_agrees(run(Blocked(), dense_schedule(case.masks, case.tile), case), case)
+
+
+def plain_case(mask: np.ndarray, dtype: torch.dtype = torch.float64) -> Case:
+    q_len, k_len = mask.shape[-2:]
+    make = torch.Generator().manual_seed(0)
+    q, dout = torch.randn(2, 2, 2, q_len, 8, dtype=dtype, generator=make)
+    k, v = torch.randn(2, 2, 2, k_len, 8, dtype=dtype, generator=make)
+    return Case(np.atleast_3d(mask)[None, None].reshape(1, 1, q_len, k_len), (16, 16), q, k, v, dout, None)
+
+
+def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
+    mask = np.tri(40, 50, dtype=bool)
+    mask[[0, 7, 39]] = False
+    case = plain_case(mask)
+    case.dout[:, :, 7] = math.nan
+    out, lse, dq, dk, dv = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    empty = torch.tensor([0, 7, 39])
+    assert (out[:, :, empty] == 0).all()
+    assert (lse[:, :, empty] == -math.inf).all()
+    assert (dq[:, :, empty] == 0).all()
+    assert all(torch.isfinite(x).all() for x in (dq, dk, dv))
+
+
+def test_a_pattern_without_any_pair_gives_zeros():
+    case = plain_case(np.zeros((20, 30), bool))
+    out, lse, *gradients = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    assert (lse == -math.inf).all()
+    assert not any(x.any() for x in (out, *gradients))
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 5, 6, 4), (1, 0, 5, 6, 4), (1, 2, 0, 6, 4), (1, 2, 5, 0, 4), (1, 2, 5, 6, 0)])
+def test_empty_tensors_pass_through(shape: tuple[int, ...]):
+    B, H, Q, K, D = shape
+    q, k, v = torch.ones(B, H, Q, D), torch.ones(B, H, K, D), torch.ones(B, H, K, 3)
+    schedule = dense_schedule(np.ones((1, 1, Q, K), bool), (16, 16))
+    out, lse = Blocked().forward(schedule, q, k, v, scale=1.0)
+    assert out.shape == (B, H, Q, 3)
+    assert torch.equal(out, torch.full_like(out, float(K > 0)))
+    assert torch.allclose(lse, torch.full_like(lse, K or 0).log() + D, equal_nan=True)
+    gradients = Blocked().backward(schedule, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
+    assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["q", "k", "v"])
+def test_what_is_not_finite_reaches_only_the_queries_that_see_it(where: str, bad: float):
+    mask = np.random.default_rng(1).random((100, 90)) < 0.3
+    mask[:, 5] &= np.arange(100) < 50
+    case = plain_case(mask)
+    clean, _ = Blocked().forward(dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1)
+    getattr(case, where)[1, 0, 5, 3] = bad
+    out, lse = Blocked().forward(dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1)
+    hit = np.zeros((2, 2, 100), bool)
+    hit[1, 0] = np.arange(100) == 5 if where == "q" else mask[:, 5]
+    hit = torch.from_numpy(hit)
+    assert torch.equal(~out.isfinite().all(-1), hit)
+    if where != "v":
+        assert torch.equal(~lse.isfinite(), hit)
+    assert torch.allclose(out[~hit], clean[~hit])
+    assert where != "v" or out[hit].isfinite().sum() == 7 * hit.sum()
+
+
+def test_garbage_in_keys_that_no_query_sees_leaves_gradients_clean():
+    mask = np.tri(64, 80, dtype=bool)  # keys 64... are padding
+    case = plain_case(mask)
+    want = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    case.k[:, :, 64:], case.v[:, :, 64:] = math.nan, math.inf
+    got = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    for ours, theirs in zip(got, want, strict=True):
+        assert torch.allclose(ours, theirs)
+
+
+def test_it_says_what_it_cannot_do():
+    assert Blocked().supports(Request("cpu", torch.float32, 64, 64)) is None
+    assert "cuda" in Blocked().supports(Request("cuda", torch.float32, 64, 64))
+    assert "float8" in Blocked().supports(Request("cpu", torch.float8_e5m2, 64, 64))
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 8192])
+def test_the_preferred_tile_is_a_power_of_two_that_fits(length: int):
+    rows, columns = Blocked().preferred_tile(length, 8192, 64, torch.float32)
+    assert rows in (16, 32, 64)
+    assert columns == 64
+    assert rows == 16 or rows < 2 * length
+
+
+def test_strips_of_a_schedule_are_made_once_and_freed_with_it():
+    case = plain_case(np.tri(40, 40, dtype=bool))
+    schedule = dense_schedule(case.masks, case.tile)
+    before = len(blocked._KNOWN)
+    run(Blocked(), schedule, case)
+    assert blocked._strips(schedule) is blocked._strips(schedule)
+    assert len(blocked._KNOWN) == before + 1
+    del schedule
+    assert len(blocked._KNOWN) == before

@@ -11,7 +11,7 @@ from attndsl.source import Diagnostic, Span
 
 from .complaints import did_you_mean, fault, listed
 from .scope import Definition, Facts, Need, SpaceItem
-from .spaces import Pair, places_of
+from .spaces import Pair, Place, places_of
 
 Role: TypeAlias = Literal["body", "default", "where"]
 
@@ -31,7 +31,7 @@ class Axes:
     def place(self, side: ir.Side | None, axis: str, segment: str | None, span: Span) -> None:
         found = self.pair.places(side, axis, segment)
         if len(found) == 1:
-            self.need(Need(side, found[0].segment, found[0], span))
+            self.need(Need(side, found[0], span))
         elif found:
             prefix = f"{side}." if side else ""
             names = listed(f"{prefix}{place.full}" for place in found)
@@ -68,8 +68,7 @@ class Axes:
         return isinstance(item, SpaceItem) and bool(Pair(item.space, item.space).places(None, axis))
 
     def need(self, need: Need) -> None:
-        place = need.place.full if need.place else None
-        self.facts.needs.setdefault((need.side, need.segment, place), need)
+        self.facts.needs.setdefault((need.side, need.what), need)
 
     def check_needs(self, definition: Definition, facts: Facts, call: syn.Call) -> None:
         missing: list[Need] = []
@@ -81,22 +80,23 @@ class Axes:
                 self.need(here)
         if missing:
             also = [(need.span, "it is used here") for need in missing[:1]]
-            names = listed(n.place.axis if n.place else n.segment for n in missing)
-            what = "axes" if len(missing) > 1 else "axis" if missing[0].place else "segment"
+            names = listed(dict.fromkeys(each.name for each in missing))
+            what = "axis" if isinstance(missing[0].what, Place) else "segment"
             over = self.pair.of(None)[0].name
             lack = (
                 f"the space `{over}`" if over else f"`{self.definition.name}`, which has no `over`,"
             )
-            title = f"`{definition.name}` needs the {what} {names}, which {lack} lacks"
+            title = f"`{definition.name}` speaks of the {what} {names}, which {lack} lacks"
             self.add("A210", title, call.span, also=also)
 
     def _here(self, need: Need, span: Span) -> Need | None:
         """What another pattern's need means in the space of this one."""
-        if need.place is None:
-            found = self.pair.segment(need.side, need.segment)
-            return Need(need.side, need.segment, None, span) if found else None
-        place = self.pair.translate(need.side, need.place)
-        return Need(need.side, place.segment, place, span) if place else None
+        what: Place | ir.Segment | None
+        if isinstance(need.what, Place):
+            what = self.pair.translate(need.side, need.what)
+        else:
+            what = self.pair.translate_segment(need.side, need.what)
+        return Need(need.side, what, span) if what else None
 
     def add(
         self,

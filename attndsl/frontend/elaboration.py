@@ -247,10 +247,20 @@ class Elaborator:
         assert place is not None, "calls were checked"
         return place
 
-    def _segment(self, side: ir.Side | None, name: str) -> ir.Segment:
-        found = self.outer.segment(side, name)
-        assert found is not None, "calls were checked"
-        return found
+    def _segment(self, side: ir.Side | None, name: str, frame: Frame) -> ir.Segment:
+        """The segment of the mask's space that a name means, likewise."""
+        segment = frame.chain[0].segment(side, name)
+        for pair in (*frame.chain[1:], self.outer):
+            assert segment is not None, "calls were checked"
+            segment = pair.translate_segment(side, segment)
+        assert segment is not None, "calls were checked"
+        return segment
+
+    def _inside(self, side: ir.Side, name: str, frame: Frame) -> ir.Node:
+        segment = self._segment(side, name, frame)
+        if len(self.outer.of(side)[0].segments) == 1:
+            return ir.TRUE
+        return ir.Inside(side, segment.name)
 
     # ------------------------------------------------------------------ calls
 
@@ -299,11 +309,11 @@ class Elaborator:
     def _length_of_name(self, name: str, frame: Frame) -> ir.Node:
         pair = frame.chain[0]
         if pair.segment(None, name) is not None:
-            return segment_size(self._segment(None, name))
+            return segment_size(self._segment(None, name, frame))
         spaces = [space for space in pair.of(None) if space.name == name and space.segments]
         if spaces:
             names = [segment.name for segment in spaces[0].segments]
-            return ir.add(*(segment_size(self._segment(None, each)) for each in names))
+            return ir.add(*(segment_size(self._segment(None, each, frame)) for each in names))
         return size_of(self._place(None, name, None, frame))
 
     # ------------------------------------------------------------------ tables and lists
@@ -372,8 +382,7 @@ class Elaborator:
             return self._in_row(table, self._nodes_of(indices, frame), item, node.span)
         if isinstance(container, syn.Name) and container.name not in frame.local:
             assert isinstance(node.item, syn.Name), "names were checked"
-            side = ir.Side(node.item.name)
-            return ir.Inside(side, self._segment(side, container.name).name)
+            return self._inside(ir.Side(node.item.name), container.name, frame)
         item, values = self.node(node.item, frame), self.value(container, frame)
         assert isinstance(values, tuple), "kinds were checked"
         self._spend(len(values), node.span)

@@ -295,8 +295,9 @@ class _Check(Axes):
         container = node.container
         if isinstance(container, syn.Name) and container.name not in local:
             side = _side(node.item, local)
-            if side is not None and self.pair.segment(side, container.name) is not None:
-                self.need(Need(side, container.name, None, node.span))
+            segment = self.pair.segment(side, container.name) if side else None
+            if side is not None and segment is not None:
+                self.need(Need(side, segment, node.span))
                 self._fixed(syn.Name(str(side), node.item.span))
                 return
         self.expect(node.item, "int", local)
@@ -399,12 +400,12 @@ class _Check(Axes):
 
     def _length_of_name(self, node: syn.Name) -> None:
         name = node.name
-        if self.pair.segment(None, name) is not None:
-            self.need(Need(None, name, None, node.span))
+        if (named := self.pair.segment(None, name)) is not None:
+            self.need(Need(None, named, node.span))
         elif any(space.name == name and space.segments for space in self.pair.of(None)):
             for space in self.pair.of(None):
                 for segment in space.segments:
-                    self.need(Need(None, segment.name, None, node.span))
+                    self.need(Need(None, segment, node.span))
         else:
             self.place(None, name, None, node.span)
 

@@ -29,12 +29,16 @@ DEEPEST_IMPORT = 50
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """An axis or a whole segment (axis is None) that a pattern speaks of."""
+    """An axis or a whole segment that a pattern speaks of: of one side's space, or of either."""
 
     side: ir.Side | None
-    segment: str
-    place: Place | None
+    what: Place | ir.Segment
     span: Span
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.what.axis if isinstance(self.what, Place) else self.what.name
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class Facts:
     """What checking learns of a definition once, for all its uses."""
 
     kind: syn.Kind | None = None
-    needs: dict[tuple[object, ...], Need] = field(default_factory=dict)
+    needs: dict[tuple[ir.Side | None, Place | ir.Segment], Need] = field(default_factory=dict)
     tables: dict[str, ir.Table] = field(default_factory=dict)
 
 

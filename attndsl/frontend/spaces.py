@@ -63,6 +63,19 @@ class Pair:
         places = [place for space in self.of(side) for place in places_of(space)]
         return [n for place in places for n in (place.axis, place.full, place.segment)]
 
+    def translate_segment(self, side: ir.Side | None, segment: ir.Segment) -> ir.Segment | None:
+        """The segment that a pattern written for another space means here.
+
+        The one of the same name; without it, the only one that has all its axes.
+        """
+        same = self.segment(side, segment.name)
+        if same is not None:
+            return same
+        wanted = {axis.name for axis in segment.axes}
+        candidates = [each for space in self.of(side) for each in space.segments]
+        found = [each for each in candidates if wanted <= {axis.name for axis in each.axes}]
+        return found[0] if len(found) == 1 else None
+
     def translate(self, side: ir.Side | None, place: Place) -> Place | None:
         """The axis that a pattern written for another space means here.
 

@@ -1,10 +1,41 @@
 """Floor 2: meaning given to names. A syntax tree, or Python expressions, become a mask.
 
-`elaborate` and `signature` take a parsed module; `files` resolves its imports.
+`elaborate` and `signature` take a parsed module; `files` resolves its imports. The other names are
+the Python form: expressions over `q` and `k`, and `to_mask`, which sets them in their spaces.
 """
 
-from .entry import Given, Parameter, Signature, elaborate, signature
+from .embedding import (
+    Expr,
+    Operand,
+    Row,
+    Table,
+    all_,
+    any_,
+    batch,
+    clamp,
+    grid,
+    head,
+    heads,
+    ilog2,
+    k,
+    layer,
+    length,
+    maximum,
+    minimum,
+    pow2,
+    q,
+    space,
+    table,
+    where,
+)
+from .entry import Given, Parameter, Signature, described, elaborate, prelude, signature
 from .files import files
-from .scope import Resolve
+from .scope import Definition, Resolve
+from .settling import PatternFunction, pattern, python_form, to_mask
 
-__all__ = ["Given", "Parameter", "Resolve", "Signature", "elaborate", "files", "signature"]
+__all__ = [
+    "Definition", "Expr", "Given", "Operand", "Parameter", "PatternFunction", "Resolve", "Row",
+    "Signature", "Table", "all_", "any_", "batch", "clamp", "described", "elaborate", "files",
+    "grid", "head", "heads", "ilog2", "k", "layer", "length", "maximum", "minimum", "pattern",
+    "pow2", "prelude", "python_form", "q", "signature", "space", "table", "to_mask", "where",
+]  # fmt: skip

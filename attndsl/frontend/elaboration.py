@@ -32,8 +32,9 @@ from .frames import (
     pick,
 )
 from .judgements import too_deep, too_large, too_wide, violated
+from .rows import SHIFT, in_row, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
-from .spaces import Pair, Place, dim_size, segment_size, size_of
+from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 
 _POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
 _COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
@@ -42,10 +43,15 @@ _COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=":
 class Elaborator:
     """One elaboration: a budget, a memo of opened definitions, and the faults so far."""
 
-    def __init__(self, outer: Pair, align: ir.Align) -> None:
-        """``outer``: the spaces of the mask. ``align``: how its queries are placed."""
+    def __init__(self, outer: Pair, align: ir.Align, is_open: bool = False) -> None:
+        """``outer``: the spaces of the mask. ``align``: how its queries are placed.
+
+        ``is_open``: spaces and alignment are preliminary, `settling` will replace them.
+        """
         self.outer = outer
         self.align = align
+        self.is_open = is_open
+        self.shift = SHIFT if is_open else shift_of(align)
         self.faults: list[Diagnostic] = []
         self.tables: dict[str, ir.Table] = {}
         self._declared: dict[str, Span] = {}
@@ -91,7 +97,7 @@ class Elaborator:
 
     def _check_align(self, definition: Definition, span: Span) -> None:
         written = getattr(definition.declaration, "align", None)
-        if written is not None and written != self.align.value:
+        if not self.is_open and written not in (None, self.align.value):
             title = (
                 f"`{definition.name}` is aligned at the {written}, the pattern that uses it is not"
             )
@@ -225,9 +231,7 @@ class Elaborator:
             return _POSITIONS.get(name) or ir.Var(name)
         item = frame.definition.unit.find(name)
         if isinstance(item, Definition):
-            return self.open(
-                item, {}, Origin(syn.Call(name, (), node.span, node.span), frame), node.span
-            )
+            return self.open(item, {}, Origin(node.span, frame), node.span)
         assert isinstance(item, TableItem), "names were checked"
         return self._load(item, (), node.span)
 
@@ -258,7 +262,7 @@ class Elaborator:
 
     def _inside(self, side: ir.Side, name: str, frame: Frame) -> ir.Node:
         segment = self._segment(side, name, frame)
-        if len(self.outer.of(side)[0].segments) == 1:
+        if not self.is_open and len(self.outer.of(side)[0].segments) == 1:
             return ir.TRUE
         return ir.Inside(side, segment.name)
 
@@ -272,7 +276,7 @@ class Elaborator:
         given: dict[str, Value] = {}
         for name, argument in matched(definition, node)[0].items():
             given[name] = self.value(argument, frame)
-        return self.open(definition, given, Origin(node, frame), node.span)
+        return self.open(definition, given, Origin(node.span, frame), node.span)
 
     def _builtin(self, node: syn.Call, frame: Frame) -> ir.Node:
         if node.name == "len":
@@ -333,17 +337,7 @@ class Elaborator:
 
     def _load(self, item: TableItem, index: tuple[ir.Node, ...], span: Span) -> ir.Node:
         table = self._declare(item, span)
-        return ir.Load(table.name, table.kind, self._stored(table, index), table.ambient)
-
-    def _stored(self, table: ir.Table, index: tuple[ir.Node, ...]) -> tuple[ir.Node, ...]:
-        """Positions to entries: a table over queries holds those of this call, the last ones."""
-        shift: ir.Node = ir.ZERO
-        if self.align is ir.Align.END:
-            shift = ir.sub(ir.Size("k"), ir.Size("q"))
-        dims = table.indexed_dims
-        return tuple(
-            ir.sub(at, shift) if dim == "q" else at for dim, at in zip(dims, index, strict=False)
-        )
+        return ir.Load(table.name, table.kind, stored(table, index, self.shift), table.ambient)
 
     def _declare(self, item: TableItem, span: Span) -> ir.Table:
         table = item.table
@@ -355,7 +349,7 @@ class Elaborator:
             title = f"two inputs named `{table.name}` are declared in different ways"
             self.faults.append(fault("A209", title, span, also=also))
         self._declared.setdefault(table.name, item.declaration.span)
-        if "pos" in table.dims and self.outer.is_rectangular:
+        if "pos" in table.dims and not self.is_open and self.outer.is_rectangular:
             title = (
                 f"`{table.name}` is indexed by `pos`, but queries and keys live in different spaces"
             )
@@ -391,24 +385,9 @@ class Elaborator:
     def _in_row(
         self, item: TableItem, index: list[ir.Node], wanted: ir.Node, span: Span
     ) -> ir.Node:
-        """Some slot of the row holds it. Empty are negative slots, and rows out of bounds."""
         table = self._declare(item, span)
-        stored = self._stored(table, tuple(index))
-        *row_dims, slots = table.indexed_dims
-        guards: list[ir.Node] = []
-        for dim, at, given in zip(row_dims, stored, index, strict=True):
-            if not _is_within(dim, given):
-                guards += [ir.le(ir.ZERO, at), ir.lt(at, dim_size(table, dim, self.outer))]
-
-        def holds(slot: ir.Node) -> ir.Node:
-            entry = ir.Load(table.name, table.kind, (*stored, slot), table.ambient)
-            return ir.eq(entry, wanted)
-
-        # Keys are never negative, so an empty slot equals none of them.
-        if wanted is not _POSITIONS["k"]:
-            guards.append(ir.le(ir.ZERO, wanted))
-        count = dim_size(table, slots, self.outer)
-        return ir.conj(*guards, ir.exists(ir.ZERO, count, holds))
+        pair = FLAT_PAIR if self.is_open else self.outer
+        return in_row(table, index, wanted, self.shift, lambda dim: dim_size(table, dim, pair))
 
     # ------------------------------------------------------------------ budgets
 
@@ -460,9 +439,3 @@ def _table_item(node: syn.Expression, frame: Frame) -> TableItem | None:
         return None
     item = frame.definition.unit.find(node.name)
     return item if isinstance(item, TableItem) else None
-
-
-def _is_within(dim: str | int, index: ir.Node) -> bool:
-    """Whether the index is plainly an entry of the dim: `k` of a key's, `q` of a query's."""
-    allowed = {"k": ("k",), "pos": ("k",), "q": ("q",)}.get(str(dim), ())
-    return any(index is _POSITIONS[name] for name in allowed)

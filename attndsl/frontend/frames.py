@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from attndsl import ir
-from attndsl import syntax as syn
+from attndsl.source import Span
 
 from .scope import Definition
 from .spaces import Pair
@@ -36,7 +36,7 @@ class Frame:
 class Origin:
     """Where the values of a definition come from: a call, or the outside."""
 
-    call: syn.Call | None = None
+    span: Span | None = None
     frame: Frame | None = None
 
 

@@ -19,10 +19,10 @@ def violated(
     values = [f"{n} = {_shown(v)}" for n, v in frame.local.items() if n in named]
     notes = (f"{', '.join(values)} in this use",) if values else ()
     title = f"`{definition.name}` needs {quoted(constraint.span)}"
-    if origin.call is None:
+    if origin.span is None:
         return fault("A301", title, constraint.span, "required here", notes=notes)
     return fault(
-        "A301", title, origin.call.span, "not so in this use",
+        "A301", title, origin.span, "not so in this use",
         also=((constraint.span, required),), notes=notes,
     )  # fmt: skip
 

@@ -1,3 +1,64 @@
-"""Floor 3: the patterns people know by name, written in the language itself (prelude.attn)."""
+"""Floor 3: the patterns people know by name, written in the language itself (prelude.attn).
 
-__all__: list[str] = []
+Each is a Python function here too, made from its definition: `window(256) | (q < 4)`.
+`names`, `catalogue` and `describe` tell what there is.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+from attndsl.frontend import Definition, PatternFunction, Signature, described, prelude, python_form
+from attndsl.source import AttnDslError, Diagnostic, suggest
+
+__all__ = ["catalogue", "describe", "names", "source"]
+
+
+@functools.cache
+def _definitions() -> dict[str, Definition]:
+    return {each.name: each for each in prelude().definitions()}
+
+
+def names() -> tuple[str, ...]:
+    """The patterns of the prelude, in the order of its text."""
+    return tuple(name for name, each in _definitions().items() if each.is_pattern)
+
+
+def catalogue() -> tuple[Signature, ...]:
+    """What each pattern takes and says, in the order of the text."""
+    return tuple(describe(name) for name in names())
+
+
+def describe(name: str) -> Signature:
+    """One pattern or helper: parameters, inputs, documentation, and the place of its text.
+
+    Raises:
+        AttnDslError: A211, there is none of that name.
+    """
+    found = _definitions().get(name)
+    if found is None:
+        near = suggest(name, _definitions())
+        helps = (f"did you mean `{near}`?",) if near else ()
+        raise AttnDslError(Diagnostic("A211", f"the prelude has no pattern `{name}`", helps=helps))
+    return described(found)
+
+
+def source() -> str:
+    """The text of the prelude."""
+    return prelude().module.span.source.text
+
+
+@functools.cache
+def _python(name: str) -> PatternFunction:
+    return python_form(_definitions()[name])
+
+
+def __getattr__(name: str) -> PatternFunction:
+    if name.startswith("_") or name not in _definitions():
+        raise AttributeError(f"module {sys.modules[__name__].__name__!r} has no attribute {name!r}")
+    return _python(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_definitions()])

@@ -1,0 +1,414 @@
+"""The Python form: expressions over ``q`` and ``k`` that build the same nodes as the text.
+
+    (0 <= q - k) & (q - k < 256) | (k < 4)
+
+``&``, ``|``, ``~`` and ``^`` join truth values; ``and``, ``or``, ``not`` and chained comparisons
+cannot be overloaded in Python, and say so. Axes, segments and alignment stay open until `to_mask`
+sets the expression in its spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, TypeAlias
+
+from attndsl import ir
+from attndsl.source import AttnDslError
+
+from .callers import here
+from .complaints import fault
+from .frames import LARGEST, WIDEST_RANGE, largest, one_of
+from .rows import SHIFT, in_row, open_size, stored
+from .spaces import Pair
+
+Operand: TypeAlias = "Expr | int | bool"
+
+_WORDS = {ir.Sort.INT: "an int", ir.Sort.BOOL: "a bool"}
+
+
+class Expr:
+    """An int or a truth value that depends on the pair, on heads, lengths or run-time tables."""
+
+    __slots__ = ("_about", "_node", "_overs", "_tables")
+
+    def __init__(
+        self,
+        node: ir.Node,
+        tables: tuple[ir.Table, ...] = (),
+        overs: tuple[Pair, ...] = (),
+        about: tuple[str, str] = ("", ""),
+    ) -> None:
+        """``tables``: those it reads. ``overs``: the spaces its parts were written for."""
+        self._node = node
+        self._tables = tables
+        self._overs = overs
+        self._about = about  # name and documentation
+
+    def __repr__(self) -> str:
+        return f"Expr({ir.show(self._node)})"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "an attndsl expression has no truth value of its own: it stands for every pair. "
+            "Write & instead of `and`, | instead of `or`, ~ instead of `not`. Chained comparisons "
+            "do not work: write (a <= x) & (x < b). For `in`, write x.isin(...)."
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # == builds an expression
+
+    # ------------------------------------------------------------------ arithmetic
+
+    def __add__(self, other: Operand) -> Expr:
+        return _ints("+", ir.add, self, other)
+
+    def __radd__(self, other: Operand) -> Expr:
+        return _ints("+", ir.add, other, self)
+
+    def __sub__(self, other: Operand) -> Expr:
+        return _ints("-", ir.sub, self, other)
+
+    def __rsub__(self, other: Operand) -> Expr:
+        return _ints("-", ir.sub, other, self)
+
+    def __mul__(self, other: Operand) -> Expr:
+        return _ints("*", ir.mul, self, other)
+
+    def __rmul__(self, other: Operand) -> Expr:
+        return _ints("*", ir.mul, other, self)
+
+    def __floordiv__(self, other: Operand) -> Expr:
+        return _divided("//", ir.floordiv, self, other)
+
+    def __rfloordiv__(self, other: Operand) -> Expr:
+        return _divided("//", ir.floordiv, other, self)
+
+    def __mod__(self, other: Operand) -> Expr:
+        return _divided("%", ir.mod, self, other)
+
+    def __rmod__(self, other: Operand) -> Expr:
+        return _divided("%", ir.mod, other, self)
+
+    def __neg__(self) -> Expr:
+        return _ints("-", lambda item: ir.scale(item, -1), self)
+
+    def __abs__(self) -> Expr:
+        return _ints("abs", ir.absolute, self)
+
+    # ------------------------------------------------------------------ comparisons
+
+    def __lt__(self, other: Operand) -> Expr:
+        return _ints("<", ir.lt, self, other)
+
+    def __le__(self, other: Operand) -> Expr:
+        return _ints("<=", ir.le, self, other)
+
+    def __gt__(self, other: Operand) -> Expr:
+        return _ints(">", ir.gt, self, other)
+
+    def __ge__(self, other: Operand) -> Expr:
+        return _ints(">=", ir.ge, self, other)
+
+    def __eq__(self, other: object) -> Expr:  # type: ignore[override]
+        return _alike("==", ir.eq, self, other)
+
+    def __ne__(self, other: object) -> Expr:  # type: ignore[override]
+        return _alike("!=", ir.ne, self, other)
+
+    def isin(self, container: Sequence[Operand] | range | Row) -> Expr:
+        """Whether it is one of these ints, in the range, or in a row of a list table."""
+        if isinstance(container, Row):
+            return container.holds(self)
+        if isinstance(container, range) and container.step == 1:
+            low, high = ir.Const(container.start), ir.Const(container.stop)
+            return _ints("in", lambda x: ir.conj(ir.le(low, x), ir.lt(x, high)), self)
+        return _ints("in", lambda x, *items: one_of(x, items), self, *container)
+
+    # ------------------------------------------------------------------ logic
+
+    def __and__(self, other: Operand) -> Expr:
+        return _bools("&", ir.conj, self, other)
+
+    def __rand__(self, other: Operand) -> Expr:
+        return _bools("&", ir.conj, other, self)
+
+    def __or__(self, other: Operand) -> Expr:
+        return _bools("|", ir.disj, self, other)
+
+    def __ror__(self, other: Operand) -> Expr:
+        return _bools("|", ir.disj, other, self)
+
+    def __xor__(self, other: Operand) -> Expr:
+        return _bools("^", ir.ne, self, other)
+
+    def __rxor__(self, other: Operand) -> Expr:
+        return _bools("^", ir.ne, other, self)
+
+    def __invert__(self) -> Expr:
+        return _bools("~", ir.negate, self)
+
+
+class Coordinate(Expr):
+    """``q.y``; ``q.image.y`` where several segments have the axis."""
+
+    __slots__ = ("_axis", "_side")
+
+    def __init__(self, side: ir.Side, axis: str) -> None:
+        """An axis by its own name, or by "segment.axis"."""
+        super().__init__(ir.Coord(side, axis))
+        self._side = side
+        self._axis = axis
+
+    def __getattr__(self, axis: str) -> Coordinate:
+        if axis.startswith("_") or "." in self._axis:
+            raise AttributeError(axis)
+        return Coordinate(self._side, f"{self._axis}.{axis}")
+
+
+class Position(Expr):
+    """``q`` or ``k``: the flat position, and by attribute its coordinates."""
+
+    __slots__ = ("_side",)
+
+    def __init__(self, side: ir.Side) -> None:
+        """One of the two."""
+        super().__init__(ir.Pos(side))
+        self._side = side
+
+    def __getattr__(self, axis: str) -> Coordinate:
+        if axis.startswith("_"):
+            raise AttributeError(axis)
+        return Coordinate(self._side, axis)
+
+    def inside(self, segment: str) -> Expr:
+        """Whether the token lies in the segment of that name."""
+        return Expr(ir.Inside(self._side, segment))
+
+
+q = Position(ir.Side.QUERY)
+k = Position(ir.Side.KEY)
+head, heads, batch, layer = (Expr(ir.Var(name)) for name in ("head", "heads", "batch", "layer"))
+
+
+# ---------------------------------------------------------------------- functions
+
+
+def minimum(*items: Operand) -> Expr:
+    """The least of one or more ints."""
+    return _ints("minimum", ir.minimum, *_some("minimum", items))
+
+
+def maximum(*items: Operand) -> Expr:
+    """The greatest of one or more ints."""
+    return _ints("maximum", ir.maximum, *_some("maximum", items))
+
+
+def clamp(item: Operand, low: Operand, high: Operand) -> Expr:
+    """max(low, min(item, high))."""
+    return _ints("clamp", ir.clamp, item, low, high)
+
+
+def ilog2(item: Operand) -> Expr:
+    """Floor of the binary logarithm, -1 below 1."""
+    return _ints("ilog2", ir.ilog2, item)
+
+
+def pow2(item: Operand) -> Expr:
+    """2**item for 0 <= item <= 62, else 0."""
+    return _ints("pow2", ir.pow2, item)
+
+
+def where(condition: Operand, yes: Operand, no: Operand) -> Expr:
+    """``yes`` where the condition holds, else ``no``; both ints or both truth values."""
+    test = _expect(ir.Sort.BOOL, "where", condition)
+    parts = (test, as_expr(yes), as_expr(no))
+    if parts[1]._node.sort is not parts[2]._node.sort:
+        raise AttnDslError(fault("A202", "`where` needs two ints or two bools", here()))
+    return merged(ir.select(*(part._node for part in parts)), parts)
+
+
+def length(name: str) -> Expr:
+    """How long "q" or "k" is, an axis ("y", "image.y") or a segment ("image")."""
+    return Expr(ir.Size(name))
+
+
+def any_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
+    """Whether some int j with start <= j < stop makes ``body(j)`` true."""
+    return _quantified(ir.exists, start, stop, body)
+
+
+def all_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
+    """Whether every int j with start <= j < stop makes ``body(j)`` true."""
+    return _quantified(ir.forall, start, stop, body)
+
+
+Quantifier: TypeAlias = Callable[[ir.Node, ir.Node, Callable[[ir.Node], ir.Node]], ir.Node]
+
+
+def _quantified(
+    quantifier: Quantifier, start: Operand, stop: Operand, body: Callable[[Expr], Operand]
+) -> Expr:
+    limits = [_expect(ir.Sort.INT, "a range", each) for each in (start, stop)]
+    width = ir.sub(limits[1]._node, limits[0]._node)
+    if isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
+        title = f"a range of {width.value:,} is too wide"
+        raise AttnDslError(fault("A303", title, here(), f"at most {WIDEST_RANGE}"))
+    parts = list(limits)
+
+    def inner(index: ir.Node) -> ir.Node:
+        made = _expect(ir.Sort.BOOL, "the body", body(Expr(index)))
+        parts.append(made)
+        return made._node
+
+    return merged(quantifier(limits[0]._node, limits[1]._node, inner), parts)
+
+
+# ---------------------------------------------------------------------- spaces and tables
+
+
+def grid(name: str, *axes: str | tuple[str, int]) -> ir.Space:
+    """``grid("image", "y", "x")``; ``("y", 56)`` fixes an extent."""
+    made = tuple(ir.Axis(a) if isinstance(a, str) else ir.Axis(*a) for a in axes)
+    return ir.Space(name, (ir.Segment(name, made),))
+
+
+def space(name: str, *segments: ir.Space | tuple[str, int]) -> ir.Space:
+    """Segments in order: grids, or ``("text", 77)``, whose one axis has the segment's name."""
+    made: list[ir.Segment] = []
+    for each in segments:
+        if isinstance(each, ir.Space):
+            made.extend(each.segments)
+        else:
+            made.append(ir.Segment(each[0], (ir.Axis(*each),)))
+    return ir.Space(name, tuple(made))
+
+
+class Table:
+    """A run-time input, read by ``table[...]`` at positions or other ints."""
+
+    def __init__(self, table: ir.Table) -> None:
+        """Wrap the declaration."""
+        self.table = table
+
+    def __getitem__(self, index: Operand | tuple[Operand, ...]) -> Expr | Row:
+        items = index if isinstance(index, tuple) else (index,)
+        wanted = len(self.table.indexed_dims) - self.table.is_list
+        if len(items) != wanted:
+            title = f"`{self.table.name}` takes {wanted} indices, not {len(items)}"
+            raise AttnDslError(fault("A205", title, here()))
+        parts = tuple(_expect(ir.Sort.INT, "an index", item) for item in items)
+        if self.table.is_list:
+            return Row(self.table, parts)
+        nodes = tuple(part._node for part in parts)
+        entries = stored(self.table, nodes, SHIFT)
+        node = ir.Load(self.table.name, self.table.kind, entries, self.table.ambient)
+        return merged(node, (*parts, Expr(node, (self.table,))))
+
+
+class Row:
+    """A row of a list table, for ``k.isin(neighbors[q])``."""
+
+    def __init__(self, table: ir.Table, index: tuple[Expr, ...]) -> None:
+        """The row at the index."""
+        self.table = table
+        self.index = index
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise TypeError(f"write x.isin({self.table.name}[...]) instead of `in`")
+
+    def holds(self, item: Expr) -> Expr:
+        """Whether some slot of the row holds the item; as ``in`` of the language."""
+        wanted = _expect(ir.Sort.INT, "in", item)
+        index = [each._node for each in self.index]
+        node = in_row(self.table, index, wanted._node, SHIFT, open_size(self.table))
+        return merged(node, (*self.index, wanted, Expr(node, (self.table,))))
+
+
+def table(name: str, kind: str, *dims: str | int) -> Table:
+    """An input as the language's `input name: kind[dims]`; kind is "int", "bool" or "list"."""
+    order = [{"batch": 0, "head": 1}.get(str(dim), 2) for dim in dims]
+    if kind not in ("int", "bool", "list") or order != sorted(order) or not dims:
+        title = f"an input is int, bool or list, its dims lead with batch and head: `{name}` is not"
+        raise AttnDslError(fault("A209", title, here()))
+    sort = ir.Sort.BOOL if kind == "bool" else ir.Sort.INT
+    return Table(ir.Table(name, sort, dims, kind == "list"))
+
+
+# ---------------------------------------------------------------------- how nodes are joined
+
+
+def as_expr(value: object) -> Expr:
+    """An expression from an expression, an int or a bool."""
+    match value:
+        case Expr():
+            return value
+        case bool():
+            return Expr(ir.Truth(value))
+        case int():
+            return Expr(ir.Const(value))
+        case _ if hasattr(value, "__index__"):
+            return Expr(ir.Const(value.__index__()))
+    title = f"{type(value).__name__} cannot be part of a pattern"
+    raise AttnDslError(fault("A202", title, here(), "an int, a bool or an expression is needed"))
+
+
+def _expect(sort: ir.Sort, what: str, value: object) -> Expr:
+    made = as_expr(value)
+    if made._node.sort is sort:
+        return made
+    helps = []
+    if what in ("&", "|", "~", "^"):
+        helps.append("comparisons bind looser than & and |: write (q < 4) & (k < 4)")
+    title = f"`{what}` takes {_WORDS[sort]}, not {_WORDS[made._node.sort]}"
+    raise AttnDslError(fault("A202", title, here(), helps=helps))
+
+
+def _ints(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
+    parts = tuple(_expect(ir.Sort.INT, what, item) for item in items)
+    return merged(build(*(part._node for part in parts)), parts)
+
+
+def _bools(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
+    parts = tuple(_expect(ir.Sort.BOOL, what, item) for item in items)
+    return merged(build(*(part._node for part in parts)), parts)
+
+
+def _alike(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
+    return _bools(what, build, left, right) if _is_bool(left) else _ints(what, build, left, right)
+
+
+def _is_bool(value: object) -> bool:
+    return as_expr(value)._node.sort is ir.Sort.BOOL
+
+
+def _divided(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
+    divisor = _expect(ir.Sort.INT, what, right)
+    if isinstance(divisor._node, ir.Const) and divisor._node.value <= 0:
+        title = "division by a number that is not positive"
+        raise AttnDslError(fault("A302", title, here()))
+    return _ints(what, build, left, divisor)
+
+
+def _some(what: str, items: tuple[Operand, ...]) -> tuple[Operand, ...]:
+    if not items:
+        raise AttnDslError(fault("A205", f"`{what}` takes 1 or more arguments", here()))
+    return items
+
+
+def merged(node: ir.Node, parts: Iterable[Expr]) -> Expr:
+    """The node, with what its parts know of tables and spaces."""
+    tables: dict[str, ir.Table] = {}
+    overs: dict[Pair, None] = {}
+    for part in parts:
+        overs |= dict.fromkeys(part._overs)
+        for each in part._tables:
+            if tables.setdefault(each.name, each) != each:
+                title = f"two inputs named `{each.name}` are declared in different ways"
+                raise AttnDslError(fault("A209", title, here()))
+    if largest(node) >= LARGEST:
+        raise AttnDslError(fault("A305", "this constant is too large", here()))
+    return Expr(node, tuple(tables.values()), tuple(overs))
+
+
+def parts_of(expr: Expr) -> tuple[ir.Node, tuple[ir.Table, ...], tuple[Pair, ...], tuple[str, str]]:
+    """Node, tables, spaces, and name with documentation."""
+    return expr._node, expr._tables, expr._overs, expr._about

@@ -1,0 +1,302 @@
+"""A Python-built expression, set in its spaces: axes found, alignment fixed, a mask made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attndsl import ir
+from attndsl.source import AttnDslError, Span
+
+from .callers import here
+from .complaints import did_you_mean, fault, listed, stop_if_any
+from .elaboration import Elaborator
+from .embedding import Expr, as_expr, merged, parts_of
+from .entry import convert, described
+from .frames import Origin, Value
+from .rows import SHIFT, shift_of
+from .scope import Definition
+from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
+
+
+def to_mask(
+    expr: object,
+    queries: ir.Space | None = None,
+    keys: ir.Space | None = None,
+    align: ir.Align | str | None = None,
+    name: str | None = None,
+    doc: str | None = None,
+) -> ir.Mask:
+    """The mask of an expression.
+
+    Args:
+        expr: An `Expr` that is a truth value, or a `PatternFunction` that needs no arguments.
+        queries: The space of the queries; by default that of the prelude patterns in it, else flat.
+        keys: The space of the keys; by default that of the queries.
+        align: As `align start` and `align end` of the language.
+        name: For people; by default that of the function the expression came from.
+        doc: Likewise.
+
+    Raises:
+        AttnDslError: A2xx, with the place in the caller's program.
+    """
+    span = here()
+    if isinstance(expr, PatternFunction):
+        queries, keys, align = queries or expr.queries, keys or expr.keys, align or expr.align
+        expr = expr()
+    made = as_expr(expr)
+    node, tables, overs, about = parts_of(made)
+    if node.sort is not ir.Sort.BOOL:
+        title = "a pattern is a truth value, this is an int"
+        raise AttnDslError(fault("A202", title, span, helps=("compare it with something",)))
+    pair = Pair(queries, keys or queries) if queries else _common(overs, span)
+    place = _align(pair, align, span)
+    root = _Settling(pair, overs, shift_of(place), span).settled(node)
+    _check_tables(pair, tables, span)
+    ordered = tuple(sorted(tables, key=lambda table: table.name))
+    name, doc = name if name is not None else about[0], doc if doc is not None else about[1]
+    mask = ir.Mask(root, pair.queries, pair.keys, ordered, place, name, doc)
+    return mask.with_root(root)
+
+
+def _common(overs: tuple[Pair, ...], span: Span) -> Pair:
+    if len(overs) > 1:
+        names = listed(pair.queries.name for pair in overs)
+        title = f"parts of this pattern were written for different spaces: {names}"
+        helps = ("say which one it is for: queries=grid(...)",)
+        raise AttnDslError(fault("A210", title, span, helps=helps))
+    return overs[0] if overs else FLAT_PAIR
+
+
+def _align(pair: Pair, align: ir.Align | str | None, span: Span) -> ir.Align:
+    if align is not None and align not in ("start", "end"):
+        raise AttnDslError(fault("A212", f"align is start or end, not {align!r}", span))
+    if align == "end" and pair.is_rectangular:
+        title = "positions in different spaces cannot be aligned at their ends"
+        raise AttnDslError(fault("A212", title, span))
+    if align is None:
+        return ir.Align.START if pair.is_rectangular else ir.Align.END
+    return ir.Align(align)
+
+
+def _check_tables(pair: Pair, tables: tuple[ir.Table, ...], span: Span) -> None:
+    for table in tables:
+        if pair.is_rectangular and "pos" in table.dims:
+            title = (
+                f"`{table.name}` is indexed by `pos`, but queries and keys live in different spaces"
+            )
+            helps = ("use two tables, one over q and one over k",)
+            raise AttnDslError(fault("A209", title, span, helps=helps))
+
+
+class _Settling:
+    """Open names to those of the spaces; what is not found is reported together."""
+
+    def __init__(self, pair: Pair, overs: tuple[Pair, ...], shift: ir.Node, span: Span) -> None:
+        self.pair = pair
+        self.overs = overs
+        self.shift = shift
+        self.span = span
+        self.missing: dict[str, ir.Side | None] = {}
+
+    def settled(self, node: ir.Node) -> ir.Node:
+        root = ir.transform(node, self._rule)
+        stop_if_any(self._complaint(name, side) for name, side in self.missing.items())
+        return root
+
+    def _rule(self, node: ir.Node) -> ir.Node:
+        match node:
+            case ir.Coord(side=side, axis=axis):
+                place = self._place(side, axis)
+                return ir.Coord(side, place.full) if place else node
+            case ir.Inside(side=side, segment=name):
+                segment = self._segment(side, name)
+                if segment is None:
+                    self.missing[name] = side
+                    return node
+                alone = len(self.pair.of(side)[0].segments) == 1
+                return ir.TRUE if alone else ir.Inside(side, segment.name)
+            case ir.Size():
+                return self._size(node)
+            case _:
+                return node
+
+    def _size(self, node: ir.Size) -> ir.Node:
+        name = node.name
+        if name in ("q", "k"):
+            return node
+        if node is SHIFT:
+            return self.shift
+        if ":" in name:
+            table, _, dim = name.partition(":")
+            return dim_size(ir.Table(table, ir.Sort.INT, (dim,)), dim, self.pair)
+        if "." not in name and (segment := self._segment(None, name)) is not None:
+            return segment_size(segment)
+        place = self._place(None, name)
+        return size_of(place) if place else node
+
+    def _place(self, side: ir.Side | None, name: str) -> Place | None:
+        segment, _, axis = name.rpartition(".")
+        if segment:
+            found = self.pair.translate(side, Place(segment, axis))
+        else:
+            places = self.pair.places(side, axis)
+            found = places[0] if len(places) == 1 else None
+        if found is None:
+            self.missing[name] = side
+        return found
+
+    def _segment(self, side: ir.Side | None, name: str) -> ir.Segment | None:
+        here = self.pair.segment(side, name)
+        written = [s for pair in self.overs if (s := pair.segment(side, name)) is not None]
+        if here is not None or not written:
+            return here
+        return self.pair.translate_segment(side, written[0])
+
+    def _complaint(self, name: str, side: ir.Side | None) -> Any:
+        spaces = [space for space in self.pair.of(side) if space.segments]
+        if not spaces:
+            title = f"there is no `{name}`: the pattern has no space"
+            return fault("A206", title, self.span, helps=('pass queries=grid("image", "y", "x")',))
+        have = listed(sorted(set(self.pair.names(side))))
+        many = len(self.pair.places(side, name)) > 1
+        title = f"`{name}` is {'in several segments' if many else 'not'} of this space"
+        if not many:
+            title = f"there is no axis or segment `{name}` in this space"
+        helps = (did_you_mean(name, self.pair.names(side)),)
+        return fault("A206", title, self.span, notes=(f"it has {have}",), helps=helps)
+
+
+# ---------------------------------------------------------------------- functions
+
+
+class PatternFunction:
+    """A Python function that gives a pattern: made by `pattern`, or of a definition as text.
+
+    Call it with its parameters to get an expression.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., object],
+        name: str,
+        doc: str,
+        parameters: inspect.Signature,
+        queries: ir.Space | None = None,
+        keys: ir.Space | None = None,
+        align: str | None = None,
+    ) -> None:
+        """``queries``, ``keys``, ``align``: what `to_mask` takes where it is not told otherwise."""
+        self.make = make
+        self.__name__ = name
+        self.__doc__ = doc
+        self.__signature__ = parameters
+        self.queries = queries
+        self.keys = keys
+        self.align = align
+
+    def __repr__(self) -> str:
+        return f"{self.__name__}{self.__signature__}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Expr:
+        try:
+            self.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            title = f"{self.__name__}: {error}"
+            notes = (f"it is declared as {self!r}",)
+            raise AttnDslError(fault("A205", title, here(), notes=notes)) from None
+        node, tables, overs, _ = parts_of(as_expr(self.make(*args, **kwargs)))
+        if self.queries is not None:
+            overs = (Pair(self.queries, self.keys or self.queries),)
+        return Expr(node, tables, overs, (self.__name__, inspect.getdoc(self) or ""))
+
+
+def pattern(
+    function: Callable[..., object] | None = None,
+    *,
+    over: ir.Space | tuple[ir.Space, ir.Space] | None = None,
+    align: str | None = None,
+) -> Any:
+    """Make a pattern of a function that returns an expression; its parameters stay its own.
+
+    >>> @pattern
+    ... def local(w: int = 4):
+    ...     return (0 <= q - k) & (q - k < w)
+    """
+
+    def wrap(made: Callable[..., object]) -> PatternFunction:
+        queries, keys = over if isinstance(over, tuple) else (over, over)
+        signature, doc = inspect.signature(made), inspect.getdoc(made) or ""
+        return PatternFunction(made, made.__name__, doc, signature, queries, keys, align)
+
+    return wrap if function is None else wrap(function)
+
+
+def python_form(definition: Definition) -> PatternFunction:
+    """A pattern or helper of the language as a Python function of the same name and parameters."""
+    shown = described(definition)
+    declared = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if each.default is None else _Text(each.default),
+            annotation=each.kind,
+        )
+        for each in shown.parameters
+    ]
+    names = [each.name for each in shown.parameters]
+
+    def make(*args: object, **kwargs: object) -> Expr:
+        return opened(definition, dict(zip(names, args, strict=False)) | kwargs)
+
+    return PatternFunction(make, shown.name, shown.doc, inspect.Signature(declared))
+
+
+class _Text(str):
+    """A default, shown as the language spells it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def opened(definition: Definition, values: Mapping[str, object]) -> Expr:
+    """The body of a definition with these values, its axes still open."""
+    span = here()
+    given, parts = _given(definition, values, span)
+    elaborator = Elaborator(definition.pair, definition.align, is_open=True)
+    try:
+        node = elaborator.open(definition, given, Origin(span), span)
+    except AttnDslError as error:
+        stop_if_any([*elaborator.faults, *error.diagnostics])
+        raise
+    stop_if_any(elaborator.faults)
+    assert isinstance(node, ir.Node), "kinds were checked"
+    tables = tuple(elaborator.tables.values())
+    overs = (definition.pair,) if definition.pair.queries.segments else ()
+    return merged(node, (*parts, Expr(node, tables, overs)))
+
+
+def _given(
+    definition: Definition, values: Mapping[str, object], span: Span
+) -> tuple[dict[str, Value], list[Expr]]:
+    given: dict[str, Value] = {}
+    parts: list[Expr] = []
+    for parameter in definition.parameters:
+        if parameter.name not in values:
+            continue
+        value = values[parameter.name]
+        if isinstance(value, Expr):
+            parts.append(value)
+            made: Value | str = parts_of(value)[0]
+            if parts_of(value)[0].sort.value != parameter.kind:
+                made = f"must be a {parameter.kind}"
+        else:
+            made = convert(parameter.kind, value)
+        if isinstance(made, str):
+            title = f"`{parameter.name}` of `{definition.name}` {made}"
+            raise AttnDslError(fault("A211", title, span))
+        given[parameter.name] = made
+    return given, parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl.backends.blocked import Blocked
 from attndsl.backends.choosing import choose, names
-from attndsl.backends.dense import Dense
+from attndsl.backends.dense import Dense, attend
 from attndsl.backends.protocol import Backend, Request, lse_dtype
 
-__all__ = ["Backend", "Blocked", "Dense", "Request", "choose", "lse_dtype", "names"]
+__all__ = ["Backend", "Blocked", "Dense", "Request", "attend", "choose", "lse_dtype", "names"]

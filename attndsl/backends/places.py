@@ -87,7 +87,7 @@ class Index:
     def write(self, x: torch.Tensor, value: torch.Tensor) -> None:
         """Replace; the items must not overlap."""
         flat = torch.from_numpy(self.index.reshape(-1))
-        x.index_copy_(1, flat, value.transpose(0, 1).flatten(1, 2))
+        x.index_copy_(1, flat, value.transpose(0, 1).flatten(1, 2).to(x.dtype))
 
     def add(self, x: torch.Tensor, value: torch.Tensor) -> None:
         """Add, item after item."""

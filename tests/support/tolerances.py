@@ -15,9 +15,13 @@ def assert_close(
     *,
     summand: float,
     terms: int,
+    dtype: torch.dtype,
     what: str = "",
 ) -> None:
-    """``actual`` against float64 ``exact``, allowed what ``reference`` (same dtype) allows it."""
+    """``actual`` against float64 ``exact``, allowed what ``reference`` allows it.
+
+    ``dtype`` is that of the inputs and of all that is rounded: a log-sum-exp is finer than its terms.
+    """
     assert actual.shape == exact.shape, what
     strange = ~torch.isfinite(exact)
     same = (actual.double() == exact) | (actual.isnan() & exact.isnan())
@@ -26,7 +30,7 @@ def assert_close(
         return
     error = (actual.double() - exact)[~strange].abs().max().item()
     theirs = (reference.double() - exact)[~strange].abs().max().item()
-    unit = torch.finfo(actual.dtype).eps * summand * max(1, terms) ** 0.5
+    unit = torch.finfo(dtype).eps * summand * max(1, terms) ** 0.5
     assert error <= 2 * theirs + 2 * unit, f"{what}: error {error:.2e}, the oracle's {theirs:.2e}"
 
 
@@ -38,15 +42,20 @@ def largest_summands(
     dlse: torch.Tensor | None,
     scale: float,
 ) -> dict[str, float]:
-    """The size of what is summed up in each result of attention, from |x y| <= |x| |y|."""
+    """The size of what is summed up in each result of attention, from |x y| <= |x| |y|.
+
+    A unit in the last place of a logit changes its weight by that much relatively: all that is
+    weighted is as uncertain as the largest logit is large.
+    """
     longest = {name: float(x.double().norm(dim=-1).max()) for name, x in (("q", q), ("k", k), ("v", v))}
     size = {name: float(x.double().abs().max()) for name, x in (("q", q), ("k", k), ("v", v))}
     arriving = float(dout.double().norm(dim=-1).max()) * longest["v"]
     arriving += 0.0 if dlse is None else float(dlse.abs().max())
+    logit = max(1.0, scale * longest["q"] * longest["k"])
     return {
-        "out": size["v"],
-        "lse": max(1.0, scale * longest["q"] * longest["k"]),
-        "dq": scale * arriving * size["k"],
-        "dk": scale * arriving * size["q"],
-        "dv": float(dout.abs().max()),
+        "out": logit * size["v"],
+        "lse": logit,
+        "dq": logit * scale * arriving * size["k"],
+        "dk": logit * scale * arriving * size["q"],
+        "dv": logit * float(dout.abs().max()),
     }

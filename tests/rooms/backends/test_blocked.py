@@ -34,7 +34,8 @@ def assert_agrees(results: list[torch.Tensor], case: Case) -> None:
     summands = largest_summands(case.q, case.k, case.v, case.dout, case.dlse, SCALE)
     for name, actual, truth, theirs in zip(NAMES, results, exact, reference, strict=True):
         assert actual.dtype == theirs.dtype, name
-        assert_close(actual, truth, theirs, summand=summands[name], terms=terms, what=name)
+        allowed = {"summand": summands[name], "terms": terms, "dtype": case.q.dtype}
+        assert_close(actual, truth, theirs, **allowed, what=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attndsl import nn
+    from attndsl.pattern import Pattern, compile
     from attndsl.source import AttnDslError
 
 __version__ = "0.1.0"
@@ -18,9 +20,12 @@ __version__ = "0.1.0"
 # line here, one in `__all__`, and the import under TYPE_CHECKING that lets type checkers see it.
 _HOMES = {
     "AttnDslError": "attndsl.source:AttnDslError",
+    "Pattern": "attndsl.pattern:Pattern",
+    "compile": "attndsl.pattern:compile",
+    "nn": "attndsl.nn",
 }
 
-__all__ = ["AttnDslError", "__version__"]
+__all__ = ["AttnDslError", "Pattern", "__version__", "compile", "nn"]
 
 
 def __getattr__(name: str) -> Any:

@@ -102,30 +102,16 @@ class Interpreter:
                 return Truths(inner.may_fail, inner.may_hold)
             case ir.And(items=items):
                 parts = [self.truths(item) for item in items]
-                holds = functools.reduce(
-                    np.logical_and, (part.may_hold for part in parts)
-                )
-                return Truths(
-                    holds, functools.reduce(np.logical_or, (p.may_fail for p in parts))
-                )
+                holds = functools.reduce(np.logical_and, (part.may_hold for part in parts))
+                return Truths(holds, functools.reduce(np.logical_or, (p.may_fail for p in parts)))
             case ir.Or(items=items):
                 parts = [self.truths(item) for item in items]
-                fails = functools.reduce(
-                    np.logical_and, (part.may_fail for part in parts)
-                )
-                return Truths(
-                    functools.reduce(np.logical_or, (p.may_hold for p in parts)), fails
-                )
+                fails = functools.reduce(np.logical_and, (part.may_fail for part in parts))
+                return Truths(functools.reduce(np.logical_or, (p.may_hold for p in parts)), fails)
             case ir.Exists():
                 return self._exists(node)
             case (
-                ir.Pos()
-                | ir.Coord()
-                | ir.Size()
-                | ir.Var()
-                | ir.Index()
-                | ir.Load()
-                | ir.Inside()
+                ir.Pos() | ir.Coord() | ir.Size() | ir.Var() | ir.Index() | ir.Load() | ir.Inside()
             ):
                 return self._unknown(node)
             case _:
@@ -142,9 +128,7 @@ class Interpreter:
         start, stop = self.range(node.start), self.range(node.stop)
         variable = Range(start.low, np.maximum(stop.high - 1, start.low))
         bound: dict[ir.Node, Range] = {ir.Index(node.level): variable}
-        inner = Interpreter(
-            lambda item: bound.get(item) or self._known(item), self._zero
-        )
+        inner = Interpreter(lambda item: bound.get(item) or self._known(item), self._zero)
         body = inner.truths(node.body)
         return Truths(
             body.may_hold & (start.low < stop.high),
@@ -183,9 +167,7 @@ def split_sum(node: ir.Sum) -> tuple[tuple[ir.Node, int], ...]:
 
 def _ilog2(values: Array) -> Array:
     if values.dtype == object:
-        return np.array(
-            [v.bit_length() - 1 if v >= 1 else -1 for v in values.flat], dtype=object
-        )
+        return np.array([v.bit_length() - 1 if v >= 1 else -1 for v in values.flat], dtype=object)
     thresholds = 1 << np.arange(63, dtype=np.int64)
     return np.asarray(np.searchsorted(thresholds, values, side="right") - 1)
 

@@ -100,9 +100,7 @@ def mod(left: Range, right: Range) -> Range:
     offset = _where(known, left.low % safe, left.low * 0)
     low = _where(same, left.low % large, offset)
     high = _where(same, left.high % large, large - safe + offset)
-    single = (
-        step == 0
-    )  # a point: gcd(0, m) is m, so step 0 only for m == 0, excluded by max
+    single = step == 0  # a point: gcd(0, m) is m, so step 0 only for m == 0, excluded by max
     step = _where(same, left.stride, step)
     # a residue class that divides the modulus leaves one value
     one = known & ~same & (safe == large)

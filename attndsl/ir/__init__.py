@@ -72,7 +72,10 @@ from attndsl.ir.nodes import (
     children,
     postorder,
 )
+from attndsl.ir.printing import show
 from attndsl.ir.semantics import Env, evaluate, meaning
+from attndsl.ir.sizing import resolve_sizes
+from attndsl.ir.storage import dump, load
 
 __all__ = [
     "Abs",
@@ -125,6 +128,7 @@ __all__ = [
     "conj",
     "disj",
     "eq",
+    "dump",
     "evaluate",
     "exists",
     "floordiv",
@@ -137,6 +141,7 @@ __all__ = [
     "linear",
     "lt",
     "maximum",
+    "load",
     "meaning",
     "minimum",
     "mod",
@@ -147,7 +152,9 @@ __all__ = [
     "pow2",
     "rebuild",
     "scale",
+    "resolve_sizes",
     "select",
+    "show",
     "static_range",
     "sub",
     "substitute",

@@ -143,11 +143,7 @@ def mod(left: Node, right: Node) -> Node:
         if factor % m == 0:  # (m*x + r) % m = r % m
             continue
         # (x % (m*j)) % m = x % m
-        if (
-            isinstance(term, Mod)
-            and isinstance(term.right, Const)
-            and term.right.value % m == 0
-        ):
+        if isinstance(term, Mod) and isinstance(term.right, Const) and term.right.value % m == 0:
             inner_terms, inner_constant = linear(term.left)
             constant += inner_constant * factor
             for t, c in inner_terms.items():
@@ -182,9 +178,7 @@ def static_range(node: Node) -> tuple[int | None, int | None]:
                 bounds = static_range(term)
                 ends = bounds if factor > 0 else bounds[::-1]
                 low = None if low is None or ends[0] is None else low + factor * ends[0]
-                high = (
-                    None if high is None or ends[1] is None else high + factor * ends[1]
-                )
+                high = None if high is None or ends[1] is None else high + factor * ends[1]
             return low, high
         case _:
             return None, None
@@ -211,9 +205,7 @@ def _extremum(
     for item in items:
         for part in item.items if isinstance(item, kind) else (item,):
             if isinstance(part, Const):
-                constant = (
-                    part.value if constant is None else pick(constant, part.value)
-                )
+                constant = part.value if constant is None else pick(constant, part.value)
             else:
                 flat.add(part)
     if constant is not None:
@@ -388,9 +380,7 @@ def _junction(kind: type[And] | type[Or], items: Iterable[Node]) -> Node:
                 # x <= a and x <= b  <=>  x <= min(a, b);  or: max
                 pick = min if kind is And else max
                 known = limits.get(part.item)
-                limits[part.item] = (
-                    part.bound if known is None else pick(known, part.bound)
-                )
+                limits[part.item] = part.bound if known is None else pick(known, part.bound)
             elif not isinstance(part, Truth):
                 parts[part] = None
     for item, bound in limits.items():
@@ -401,11 +391,7 @@ def _junction(kind: type[And] | type[Or], items: Iterable[Node]) -> Node:
             if kind is Or and bound + opposite >= -1:  # x <= b or x >= b+1
                 return TRUE
         parts[AtMost(item, bound)] = None
-    if any(
-        negate(part) in parts
-        for part in parts
-        if not isinstance(part, And | Or | AtMost)
-    ):
+    if any(negate(part) in parts for part in parts if not isinstance(part, And | Or | AtMost)):
         return absorbing
     parts = _absorbed(kind, parts)
     if len(parts) < 2:
@@ -432,24 +418,14 @@ def exists(start: Node, stop: Node, body: Callable[[Node], Node]) -> Node:
     """Some j in [start, stop) with body(j). Alpha-equivalent bodies give one node."""
     placeholder = Index(-1 - next(_fresh))
     made = body(placeholder)
-    if (
-        isinstance(start, Const)
-        and isinstance(stop, Const)
-        and stop.value <= start.value
-    ):
+    if isinstance(start, Const) and isinstance(stop, Const) and stop.value <= start.value:
         return FALSE
     inside = list(postorder(made))
     if placeholder not in inside:
         return conj(made, lt(start, stop))
-    if (
-        isinstance(start, Const)
-        and isinstance(stop, Const)
-        and stop.value == start.value + 1
-    ):
+    if isinstance(start, Const) and isinstance(stop, Const) and stop.value == start.value + 1:
         return substitute(made, {placeholder: start})
-    level = 1 + max(
-        (node.level for node in inside if isinstance(node, Exists)), default=-1
-    )
+    level = 1 + max((node.level for node in inside if isinstance(node, Exists)), default=-1)
     return Exists(level, start, stop, substitute(made, {placeholder: Index(level)}))
 
 
@@ -509,9 +485,7 @@ def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:
 
 def _reexists(level: int, start: Node, stop: Node, body: Node) -> Node:
     """An Exists whose parts changed: closed again if a limit folded or the levels inside shrank."""
-    if not (
-        isinstance(start, Const) and isinstance(stop, Const) and stop.value <= start.value + 1
-    ):
+    if not (isinstance(start, Const) and isinstance(stop, Const) and stop.value <= start.value + 1):
         inside = set(postorder(body))
         deepest = max((node.level for node in inside if isinstance(node, Exists)), default=-1)
         # Closing anew would walk every quantifier inside twice, and so on inwards: 3**depth.

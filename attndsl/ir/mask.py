@@ -111,6 +111,4 @@ class Mask:
     def with_root(self, root: Node) -> Mask:
         """The same mask around another relation; tables no longer read are dropped."""
         read = {node.table for node in postorder(root) if isinstance(node, Load)}
-        return replace(
-            self, root=root, tables=tuple(t for t in self.tables if t.name in read)
-        )
+        return replace(self, root=root, tables=tuple(t for t in self.tables if t.name in read))

@@ -101,9 +101,7 @@ class Node(metaclass=_Interned):
         return Rank.NONE
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(
-            getattr(self, item.name) for item in fields(self) if item.init
-        )
+        return type(self), tuple(getattr(self, item.name) for item in fields(self) if item.init)
 
     @property
     def sort(self) -> Sort:
@@ -350,9 +348,7 @@ class Exists(Node):
 
 
 Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | Truth | Inside
-Arithmetic: TypeAlias = (
-    Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load
-)
+Arithmetic: TypeAlias = Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load
 Logic: TypeAlias = AtMost | Equals | Not | And | Or | Exists
 AnyNode: TypeAlias = Atom | Arithmetic | Logic
 
@@ -389,8 +385,4 @@ def postorder(root: Node) -> Iterator[Node]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend(
-                (child, False)
-                for child in reversed(children(node))
-                if child not in seen
-            )
+            stack.extend((child, False) for child in reversed(children(node)) if child not in seen)

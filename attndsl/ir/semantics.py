@@ -17,8 +17,8 @@ from typing import Any, TypeAlias, assert_never, cast
 import numpy as np
 
 from attndsl.ir import nodes as n
-from attndsl.ir.nodes import AnyNode, Node, Rank, Side
 from attndsl.ir.mask import Mask, Space
+from attndsl.ir.nodes import AnyNode, Node, Rank, Side
 
 _PAIRS_AT_ONCE = 1 << 21  # bounds the memory of intermediate values
 
@@ -85,9 +85,7 @@ class _Evaluator:
             case n.Index(level=level):
                 return env.indices[level]
             case n.Sum(terms=terms, constant=constant):
-                return functools.reduce(
-                    operator.add, (c * at[term] for term, c in terms), constant
-                )
+                return functools.reduce(operator.add, (c * at[term] for term, c in terms), constant)
             case n.Mul():
                 return at[node.left] * at[node.right]
             case n.FloorDiv():
@@ -140,9 +138,7 @@ class _Evaluator:
         position = self._position(side)
         stride = strides[name]
         local = (position - start) // max(stride, 1) % max(sizes[axis], 1)
-        return _choose(
-            self.env.xp, (start <= position) & (position < start + size), local, -1
-        )
+        return _choose(self.env.xp, (start <= position) & (position < start + size), local, -1)
 
     def _load(self, node: n.Load) -> Value:
         table = self.env.tables[node.table]
@@ -197,9 +193,7 @@ def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:
             continue
         seen.add(node)
         stack.append((node, True))
-        inner = (
-            (node.start, node.stop) if isinstance(node, n.Exists) else n.children(node)
-        )
+        inner = (node.start, node.stop) if isinstance(node, n.Exists) else n.children(node)
         stack.extend((child, False) for child in reversed(inner) if child not in seen)
     return order
 
@@ -232,9 +226,7 @@ def read(
     clipped: list[Value] = []
     for item, size in zip(index, shape, strict=True):
         inside = inside & (item >= 0) & (item < size)
-        clipped.append(
-            _choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item))
-        )
+        clipped.append(_choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item)))
     found = table[(*ambient, *clipped)]
     if truth:
         return (found != 0) & inside

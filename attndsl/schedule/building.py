@@ -52,9 +52,7 @@ def plan(mask: ir.Mask, call: Call, tile: tuple[int, int]) -> Schedule:
     return Schedule(call.q_len, call.k_len, tile, plans, plan_of, bank.finish())
 
 
-def specialise(
-    mask: ir.Mask, call: Call
-) -> tuple[tuple[ir.Node, ...], ShortArray, dict[str, Any]]:
+def specialise(mask: ir.Mask, call: Call) -> tuple[tuple[ir.Node, ...], ShortArray, dict[str, Any]]:
     """The distinct roots over all (batch, head), which of them each uses, and the tables they read."""
     rank = mask.root.rank
     shape = (

@@ -37,7 +37,7 @@ def check_magnitude(root: ir.Node, queries: TileAxis, keys: TileAxis) -> None:
         if node.sort is ir.Sort.INT:
             found = interpreter.range(node)
             if max(abs(int(found.low[0])), abs(int(found.high[0]))) >= LIMIT:
-                raise AttnDslError((_too_large(),))
+                raise AttnDslError(_too_large())
 
 
 def _range(low: int, high: int) -> Range:

@@ -96,9 +96,7 @@ class Plan:
 
 
 def _transposed(tiles: Tiles, n_columns: int) -> tuple[Tiles, IntArray]:
-    return compress(
-        tiles.indices.astype(np.int64), tiles.rows.astype(np.int64), n_columns
-    )
+    return compress(tiles.indices.astype(np.int64), tiles.rows.astype(np.int64), n_columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,9 +116,7 @@ class MaskBank:
 
     def unpack(self, ids: IntArray | ShortArray | slice = slice(None)) -> BoolArray:
         """The masks of those ids, bool [n, bq, bk]."""
-        bits = np.unpackbits(
-            self.packed[ids], axis=-1, count=self.tile[0] * self.tile[1]
-        )
+        bits = np.unpackbits(self.packed[ids], axis=-1, count=self.tile[0] * self.tile[1])
         return bits.view(bool).reshape(-1, *self.tile)
 
 
@@ -167,11 +163,7 @@ class Schedule:
     @property
     def nbytes(self) -> int:
         """Bytes of indices and masks, one direction."""
-        return (
-            sum(plan.nbytes for plan in self.plans)
-            + self.masks.nbytes
-            + self.plan_of.nbytes
-        )
+        return sum(plan.nbytes for plan in self.plans) + self.masks.nbytes + self.plan_of.nbytes
 
     @property
     def density(self) -> float:
@@ -186,8 +178,6 @@ class Schedule:
         plan = self.plan(batch, head)
         dense = np.zeros((rows, columns, bq, bk), dtype=bool)
         dense[plan.full.rows, plan.full.indices] = True
-        dense[plan.partial.rows, plan.partial.indices] = self.masks.unpack(
-            plan.mask_ids
-        )
+        dense[plan.partial.rows, plan.partial.indices] = self.masks.unpack(plan.mask_ids)
         joined = dense.transpose(0, 2, 1, 3).reshape(rows * bq, columns * bk)
         return joined[: self.q_len, : self.k_len]

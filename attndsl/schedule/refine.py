@@ -17,7 +17,9 @@ from attndsl.analysis import Interpreter, Range, Truths
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis, as_truths
 
-_FIRST_BOXES = 64  # levels with fewer boxes than this are skipped: they cost a pass and decide little
+_FIRST_BOXES = (
+    64  # levels with fewer boxes than this are skipped: they cost a pass and decide little
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -81,12 +81,8 @@ class TileAxis:
     def _classify(self, node: ir.Node) -> tuple[IntArray, IntArray]:
         slope = self._slope(node)
         if slope is not None:
-            return np.zeros(self.n_tiles, dtype=np.int64), self._affine(
-                node, slope, 0
-            ).low
-        padded = _pad(self.values(node), self.n_tiles * self.tile).reshape(
-            -1, self.tile
-        )
+            return np.zeros(self.n_tiles, dtype=np.int64), self._affine(node, slope, 0).low
+        padded = _pad(self.values(node), self.n_tiles * self.tile).reshape(-1, self.tile)
         offset = padded[:, 0].copy()
         if node.sort is ir.Sort.BOOL:
             offset[:] = 0
@@ -113,9 +109,7 @@ class TileAxis:
 
     def _reduce(self, values: IntArray) -> Range:
         edges = np.arange(0, self.length, self.tile)
-        return Range(
-            np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges)
-        )
+        return Range(np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges))
 
 
 def as_truths(item: Range) -> Truths:
@@ -125,16 +119,12 @@ def as_truths(item: Range) -> Truths:
 
 def _halve(finer: Range) -> Range:
     edges = np.arange(0, len(finer.low), 2)
-    return Range(
-        np.minimum.reduceat(finer.low, edges), np.maximum.reduceat(finer.high, edges)
-    )
+    return Range(np.minimum.reduceat(finer.low, edges), np.maximum.reduceat(finer.high, edges))
 
 
 def _pad(values: IntArray, length: int) -> IntArray:
     return (
-        np.pad(values, (0, length - len(values)), mode="edge")
-        if len(values) < length
-        else values
+        np.pad(values, (0, length - len(values)), mode="edge") if len(values) < length else values
     )
 
 

@@ -1,0 +1,196 @@
+"""The stairwell: from a pattern, however it was written, to what runs. The only file that knows the way.
+
+text | path | Python -> mask -> normal mask -> schedule of a call
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from attndsl import frontend, ir, passes, schedule
+from attndsl import syntax as syn
+from attndsl.source import AttnDslError, Diagnostic, suggest
+
+Source: TypeAlias = str | os.PathLike[str] | ir.Mask
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+_CACHED_SCHEDULES = 64
+
+
+def read_mask(
+    source: Source, entry: str | None = None, values: Mapping[str, frontend.Given] | None = None
+) -> ir.Mask:
+    """The mask of a path ("file.attn" or "file.attn:name"), program text, prelude name, or mask.
+
+    Raises:
+        AttnDslError: whatever is wrong with the file, the program or the values, located.
+    """
+    if isinstance(source, ir.Mask):
+        return source
+    text = os.fspath(source)
+    path, _, name = text.rpartition(":")
+    if text.endswith(".attn"):
+        path, name = text, ""
+    if path.endswith(".attn") and "\n" not in path:
+        read = syn.read(path)
+        module = syn.parse(read.text, read.name)
+        return frontend.elaborate(module, name or entry, values, frontend.files(Path(path).parent))
+    if text.isidentifier():
+        return frontend.elaborate(syn.parse("", "<library>"), text, values)
+    return frontend.elaborate(syn.parse(text, "<text>"), entry, values)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A pattern ready to be scheduled at any lengths.
+
+    ``key`` names it across processes: equal keys, equal meaning. A field, not a property, because
+    torch.compile can read a string but not hash an expression.
+    """
+
+    mask: ir.Mask
+    layer: int = 0
+    key: str = field(init=False)
+    normal: ir.Mask = field(init=False, repr=False)
+    _schedules: collections.OrderedDict[Any, schedule.Schedule] = field(
+        init=False, repr=False, default_factory=collections.OrderedDict
+    )
+    _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normal", passes.normalise(self.mask))
+        object.__setattr__(self, "key", f"{self.mask.digest}/{self.layer}")
+
+    def tables(self, inputs: Mapping[str, Any], batch: int, heads: int) -> dict[str, Any]:
+        """The run-time inputs as NumPy arrays, checked against their declarations.
+
+        Raises:
+            AttnDslError: A501, an input is missing, unknown, or of the wrong shape or type.
+        """
+        declared = {table.name: table for table in self.mask.tables}
+        for name in inputs:
+            if name not in declared:
+                raise _no_such_input(self.mask, name)
+        missing = [name for name in declared if name not in inputs]
+        if missing:
+            needs = "; ".join(_declaration(declared[name]) for name in missing)
+            raise _fault(
+                f"{_title(self.mask)} needs the input {missing[0]!r}", f"declared: {needs}"
+            )
+        return {name: _array(table, inputs[name], batch, heads) for name, table in declared.items()}
+
+    def call(
+        self,
+        q_len: int,
+        k_len: int,
+        batch: int,
+        heads: int,
+        extents: Mapping[str, int] | None,
+        inputs: Mapping[str, Any],
+    ) -> schedule.Call:
+        """Everything a schedule or a dense mask depends on, checked.
+
+        Raises:
+            AttnDslError: A401, A402 for lengths and extents, A501 for inputs.
+        """
+        tables = self.tables(inputs, batch, heads)
+        shapes = {
+            t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :]
+            for t in self.mask.tables
+        }
+        sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
+        return schedule.Call(q_len, k_len, batch, heads, self.layer, sizes, tables)
+
+    def schedule(self, call: schedule.Call, tile: tuple[int, int]) -> schedule.Schedule:
+        """The exact schedule, remembered for equal calls. Equal means equal contents of the inputs."""
+        key = (tile, _call_key(call, self.normal.root.rank))
+        with self._lock:
+            found = self._schedules.get(key)
+            if found is not None:
+                self._schedules.move_to_end(key)
+                return found
+        made = schedule.plan(self.normal, call, tile)
+        with self._lock:
+            self._schedules[key] = made
+            while len(self._schedules) > _CACHED_SCHEDULES:
+                self._schedules.popitem(last=False)
+        return made
+
+    def dense(self, call: schedule.Call) -> BoolArray:
+        """The meaning: bool [batch, heads, q_len, k_len]."""
+        return ir.meaning(
+            self.mask,
+            call.q_len,
+            call.k_len,
+            call.sizes,
+            call.tables,
+            call.batch,
+            call.heads,
+            call.layer,
+        )
+
+
+def _call_key(call: schedule.Call, rank: ir.Rank) -> tuple[Any, ...]:
+    contents = [
+        (name, array.shape, hashlib.blake2b(array.tobytes(), digest_size=16).digest())
+        for name, array in sorted(call.tables.items())
+    ]
+    batch = call.batch if rank & ir.Rank.BATCH else 1
+    sizes = tuple(sorted(call.sizes.items()))
+    return (call.q_len, call.k_len, batch, call.heads, sizes, tuple(contents))
+
+
+def _title(mask: ir.Mask) -> str:
+    return f"pattern {mask.name!r}" if mask.name else "the pattern"
+
+
+def _declaration(table: ir.Table) -> str:
+    kind = "list" if table.is_list else table.kind.value
+    return f"{table.name}: {kind}[{', '.join(map(str, table.dims))}]"
+
+
+def _fault(title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError:
+    return AttnDslError(Diagnostic("A501", title, notes=notes, helps=helps))
+
+
+def _no_such_input(mask: ir.Mask, name: str) -> AttnDslError:
+    names = [table.name for table in mask.tables]
+    near = suggest(name, names)
+    return _fault(
+        f"{_title(mask)} has no input {name!r}",
+        f"inputs: {', '.join(map(_declaration, mask.tables)) or 'none'}",
+        helps=(f"did you mean {near!r}?",) if near else (),
+    )
+
+
+def _array(table: ir.Table, value: Any, batch: int, heads: int) -> Any:
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    wanted = "bool" if table.kind is ir.Sort.BOOL else "an integer type"
+    is_bool = array.dtype.kind == "b"
+    if is_bool != (table.kind is ir.Sort.BOOL) or array.dtype.kind not in "bui":
+        raise _fault(f"input {table.name!r} must be {wanted}, got {array.dtype}")
+    if array.ndim != len(table.dims):
+        raise _fault(
+            f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(array.shape)}",
+            f"declared: {_declaration(table)}",
+        )
+    for dim, size, actual in zip(
+        table.dims, _ambient(table, batch, heads), array.shape, strict=False
+    ):
+        if actual != size:
+            raise _fault(f"input {table.name!r} has {actual} entries along {dim}, expected {size}")
+    return array.astype(bool if is_bool else np.int64, copy=False)
+
+
+def _ambient(table: ir.Table, batch: int, heads: int) -> list[int]:
+    counts = {"batch": batch, "head": heads}
+    return [counts[str(dim)] for dim in table.dims if dim in counts]

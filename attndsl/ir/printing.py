@@ -1,0 +1,148 @@
+"""An expression as text of the language, for people: ``show``. Shared parts are named by ``let``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeAlias, assert_never, cast
+
+from attndsl.ir import nodes as n
+from attndsl.ir.nodes import AnyNode, Node
+
+# Binding strengths, loosest first, as in the grammar.
+_OPEN, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(9)
+
+Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
+
+_LONG = 24  # shared parts shorter than this are repeated rather than named
+
+
+def show(root: Node) -> str:
+    """``root`` in the language. Equal nodes give equal text."""
+    uses = Counter(child for node in n.postorder(root) for child in n.children(node))
+    bound = _with_bound_variables(root)
+    pieces: dict[Node, Piece] = {}
+    lets: list[str] = []
+    for node in n.postorder(root):
+        text, strength = _piece(cast(AnyNode, node), pieces)
+        if uses[node] > 1 and len(text) > _LONG and node not in bound and node.sort is n.Sort.INT:
+            name = f"t{len(lets)}"
+            lets.append(f"{name} = {text}")
+            text, strength = name, _ATOM
+        pieces[node] = (text, strength)
+    body = pieces[root][0]
+    return f"let {', '.join(lets)}: {body}" if lets else body
+
+
+def _with_bound_variables(root: Node) -> set[Node]:
+    """Nodes that mention a bound variable: they cannot move out of their quantifier."""
+    found: set[Node] = set()
+    for node in n.postorder(root):
+        if isinstance(node, n.Index) or any(child in found for child in n.children(node)):
+            found.add(node)
+    return found
+
+
+def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one arm per class
+    def at(child: Node, strength: int) -> str:
+        text, own = done[child]
+        return text if own >= strength else f"({text})"
+
+    def call(name: str, *items: Node) -> Piece:
+        return f"{name}({', '.join(at(item, _OPEN) for item in items)})", _ATOM
+
+    match node:
+        case n.Const(value=value):
+            return str(value), _ATOM if value >= 0 else _UNARY
+        case n.Truth(value=value):
+            return str(value).lower(), _ATOM
+        case n.Pos(side=side):
+            return side.value, _ATOM
+        case n.Coord(side=side, axis=axis):
+            return f"{side.value}.{axis}", _ATOM
+        case n.Inside(side=side, segment=segment):
+            return f"{side.value} in {segment}", _COMPARE
+        case n.Size(name=name):
+            return f"len({name})", _ATOM
+        case n.Var(name=name):
+            return name, _ATOM
+        case n.Index(level=level):
+            return f"j{level}", _ATOM
+        case n.Sum(terms=terms, constant=constant):
+            return _linear(terms, constant, done)
+        case n.Mul():
+            return f"{at(node.left, _PRODUCT)} * {at(node.right, _UNARY)}", _PRODUCT
+        case n.FloorDiv():
+            return f"{at(node.left, _PRODUCT)} // {at(node.right, _UNARY)}", _PRODUCT
+        case n.Mod():
+            return f"{at(node.left, _PRODUCT)} % {at(node.right, _UNARY)}", _PRODUCT
+        case n.Min(items=items):
+            return call("min", *items)
+        case n.Max(items=items):
+            return call("max", *items)
+        case n.Abs(item=item):
+            return call("abs", item)
+        case n.ILog2(item=item):
+            return call("ilog2", item)
+        case n.Pow2(item=item):
+            return call("pow2", item)
+        case n.Select():
+            parts = [at(part, _OR) for part in (node.cond, node.yes)]
+            return f"if {parts[0]} then {parts[1]} else {at(node.no, _OPEN)}", _OPEN
+        case n.Load(table=table, index=index):
+            return f"{table}[{', '.join(at(item, _OPEN) for item in index)}]", _ATOM
+        case n.AtMost(item=item, bound=bound):
+            return _comparison(item, "<=", bound, done), _COMPARE
+        case n.Equals(item=item, bound=bound):
+            return _comparison(item, "==", bound, done), _COMPARE
+        case n.Not(item=n.Equals(item=item, bound=bound)):
+            return _comparison(item, "!=", bound, done), _COMPARE
+        case n.Not(item=item):
+            return f"not {at(item, _NOT)}", _NOT
+        case n.And(items=items):
+            return " and ".join(sorted(at(item, _NOT) for item in items)), _AND
+        case n.Or(items=items):
+            return " or ".join(sorted(at(item, _AND) for item in items)), _OR
+        case n.Exists(level=level, start=start, stop=stop, body=body):
+            limits = f"{at(start, _SUM)}..{at(stop, _SUM)}"
+            return f"any j{level} in {limits}: {at(body, _OPEN)}", _OPEN
+        case _:
+            assert_never(node)
+
+
+def _linear(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, Piece]) -> Piece:
+    """Positive terms first, then negative ones, then the constant."""
+    ordered = sorted(terms, key=lambda term: (term[1] < 0, done[term[0]][0]))
+    text = ""
+    for node, factor in ordered:
+        inner, strength = done[node]
+        magnitude = abs(factor)
+        needed = _UNARY if magnitude > 1 else _PRODUCT
+        inner = inner if strength >= needed else f"({inner})"
+        inner = f"{magnitude} * {inner}" if magnitude > 1 else inner
+        sign = " - " if factor < 0 else " + "
+        text = f"{text}{sign}{inner}" if text else (f"-{inner}" if factor < 0 else inner)
+    if constant:
+        text += f" - {-constant}" if constant < 0 else f" + {constant}"
+    return text, _SUM
+
+
+def _comparison(item: Node, operator: str, bound: int, done: dict[Node, Piece]) -> str:
+    """``left operator right`` with positive terms left and negative ones right where that reads well."""
+    terms = item.terms if isinstance(item, n.Sum) else ((item, 1),)
+    left = tuple((node, c) for node, c in terms if c > 0)
+    right = tuple((node, -c) for node, c in terms if c < 0)
+    if not left:
+        flipped = {"<=": ">=", "==": "==", "!=": "!="}[operator]
+        return f"{_side(right, 0, done)} {flipped} {-bound}"
+    if not right:
+        return f"{_side(left, 0, done)} {operator} {bound}"
+    if bound == 0:
+        return f"{_side(left, 0, done)} {operator} {_side(right, 0, done)}"
+    return f"{_linear(terms, 0, done)[0]} {operator} {bound}"
+
+
+def _side(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, Piece]) -> str:
+    if len(terms) == 1 and terms[0][1] == 1 and not constant:
+        text, strength = done[terms[0][0]]
+        return text if strength >= _SUM else f"({text})"
+    return _linear(terms, constant, done)[0]

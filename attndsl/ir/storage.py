@@ -1,0 +1,131 @@
+"""Masks as JSON: a list of nodes, children before parents. Reading one never runs anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from attndsl.ir import building
+from attndsl.ir import nodes as n
+from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
+from attndsl.ir.nodes import Node, Rank, Side, Sort
+from attndsl.source import AttnDslError, Diagnostic
+
+FORMAT = 1
+
+_CLASSES: dict[str, type[Node]] = {
+    cls.__name__: cls
+    for cls in (
+        n.Const, n.Pos, n.Coord, n.Size, n.Var, n.Index, n.Sum, n.Mul, n.FloorDiv, n.Mod, n.Min,
+        n.Max, n.Abs, n.ILog2, n.Pow2, n.Select, n.Load, n.Truth, n.Inside, n.AtMost, n.Equals,
+        n.Not, n.And, n.Or, n.Exists,
+    )
+}  # fmt: skip
+
+
+def dump(mask: Mask) -> str:
+    """The mask as JSON text. ``load(dump(mask)) == mask``."""
+    order = list(n.postorder(mask.root))
+    place = {node: index for index, node in enumerate(order)}
+    document = {
+        "format": FORMAT,
+        "name": mask.name,
+        "doc": mask.doc,
+        "align": mask.align.value,
+        "spaces": [_space(mask.queries), _space(mask.keys)],
+        "tables": [[t.name, t.kind.value, list(t.dims), t.is_list] for t in mask.tables],
+        "nodes": [[type(node).__name__, *_fields(node, place)] for node in order],
+    }
+    return json.dumps(document)
+
+
+def load(text: str) -> Mask:
+    """The mask that ``dump`` wrote.
+
+    Raises:
+        AttnDslError: A405, the text is not one.
+    """
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
+        made: list[Node] = []
+        for name, *values in document["nodes"]:
+            made.append(_node(name, values, made))
+        spaces = [_read_space(item) for item in document["spaces"]]
+        tables = tuple(
+            Table(name, Sort(kind), tuple(dims), is_list)
+            for name, kind, dims, is_list in document["tables"]
+        )
+        if made[-1].sort is not Sort.BOOL:
+            raise ValueError("the root is not a truth value")
+        align = Align(document["align"])
+        return Mask(made[-1], *spaces, tables, align, document["name"], document["doc"])
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise AttnDslError(
+            (Diagnostic(code="A405", title="not a saved pattern", notes=(str(error),)),)
+        ) from error
+
+
+def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
+    return [_plain(getattr(node, f.name), place) for f in fields(node) if f.init]
+
+
+def _plain(value: Any, place: dict[Node, int]) -> Any:
+    """Nodes become {"n": index}; enums their values."""
+    match value:
+        case Node():
+            return {"n": place[value]}
+        case tuple():
+            return [_plain(item, place) for item in value]
+        case Rank():
+            return int(value)
+        case Side() | Sort():
+            return value.value
+        case _:
+            return value
+
+
+def _node(name: str, values: list[Any], made: list[Node]) -> Node:
+    """The node, rebuilt by its smart constructor: what is not canonical becomes so."""
+    cls = _CLASSES[name]
+    types = [f.name for f in fields(cls) if f.init]
+    if len(types) != len(values):
+        raise ValueError(f"{name} takes {len(types)} fields")
+    arguments = [_rich(cls, key, value, made) for key, value in zip(types, values, strict=True)]
+    node: Node = cls(*arguments)
+    return building.rebuild(node, n.children(node)) if not isinstance(node, n.Exists) else node
+
+
+def _rich(cls: type[Node], key: str, value: Any, made: list[Node]) -> Any:
+    match value:
+        case {"n": int(index)} if 0 <= index < len(made):
+            return made[index]
+        case list():
+            return tuple(_rich(cls, "", item, made) for item in value)
+        case str() if key == "side":
+            return Side(value)
+        case str() if key == "kind":
+            return Sort(value)
+        case int() if key == "ambient":
+            return Rank(value)
+        case str() | int():
+            return value
+        case _:
+            raise ValueError(f"unexpected {value!r} in {cls.__name__}")
+
+
+def _space(space: Space) -> list[Any]:
+    return [
+        space.name,
+        [[s.name, [[a.name, a.extent] for a in s.axes]] for s in space.segments],
+    ]
+
+
+def _read_space(item: list[Any]) -> Space:
+    name, segments = item
+    return Space(
+        name,
+        tuple(Segment(s, tuple(Axis(a, extent) for a, extent in axes)) for s, axes in segments),
+    )

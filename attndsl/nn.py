@@ -1,0 +1,91 @@
+"""Patterns as PyTorch modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attndsl.pattern import Pattern
+
+
+class PatternAttention(nn.Module):
+    """Attention restricted to a pattern, without projections: ``forward(q, k, v)``.
+
+    Args:
+        pattern: The compiled pattern.
+        scale: Factor on the scores; 1/sqrt(head_dim) by default.
+        backend: As for calling the pattern.
+        extents: Sizes of grid axes that lengths do not determine.
+    """
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        *,
+        scale: float | None = None,
+        backend: str = "auto",
+        extents: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.scale = scale
+        self.backend = backend
+        self.extents = dict(extents or {})
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> Tensor:
+        """q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] -> [B, H, Q, Dv]."""
+        return self.pattern(
+            q, k, v, scale=self.scale, backend=self.backend, extents=self.extents, **inputs
+        )
+
+    def extra_repr(self) -> str:
+        """The pattern's name in the module's printout."""
+        return self.pattern.name
+
+
+class PatternSelfAttention(nn.Module):
+    """Multi-head self-attention with projections, restricted to a pattern: [B, S, dim] -> [B, S, dim].
+
+    Args:
+        pattern: The compiled pattern.
+        dim: Width of the input.
+        heads: Query heads; ``dim`` is divided among them.
+        kv_heads: Key and value heads (GQA); as many as ``heads`` by default.
+        bias: Whether the projections have one.
+    """
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        dim: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        kv_heads = heads if kv_heads is None else kv_heads
+        if heads < 1 or kv_heads < 1 or dim % heads or heads % kv_heads:
+            raise ValueError(
+                f"heads ({heads}) must divide dim ({dim}), and kv_heads ({kv_heads}) must divide heads"
+            )
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.attention = PatternAttention(pattern)
+        self.project_in = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
+        self.project_out = nn.Linear(dim, dim, bias=bias)
+
+    def forward(self, x: Tensor, **inputs: Any) -> Tensor:
+        """x [B, S, dim] -> [B, S, dim]; run-time inputs of the pattern by name."""
+        batch, length, dim = x.shape
+        counts = [self.heads, self.kv_heads, self.kv_heads]
+        parts = torch.split(self.project_in(x), [n * self.head_dim for n in counts], dim=-1)
+        q, k, v = (
+            part.unflatten(-1, (count, self.head_dim)).transpose(1, 2)
+            for part, count in zip(parts, counts, strict=True)
+        )
+        mixed = self.attention(q, k, v, **inputs)
+        out: Tensor = self.project_out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        return out

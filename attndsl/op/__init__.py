@@ -1,0 +1,5 @@
+"""Floor 7: attention over a compiled pattern as a PyTorch operator."""
+
+from attndsl.op.attention import attention, operators
+
+__all__ = ["attention", "operators"]

@@ -1,0 +1,195 @@
+"""Attention as a PyTorch custom operator: eager, autograd, torch.compile and autocast."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl.backends import Request, attend, choose, lse_dtype
+from attndsl.compiler import Program
+from attndsl.op.checks import check_tensors
+
+# Programs by key: what crosses into the dispatcher is the key, a string.
+_PROGRAMS: dict[str, Program] = {}
+
+
+def attention(
+    program: Program,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
+    extents: Mapping[str, int] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """softmax(scale q kᵀ restricted to the pattern) v, and its log-sum-exp.
+
+    Args:
+        program: The compiled pattern.
+        q: Queries [B, H, Q, D].
+        k: Keys [B, Hkv, K, D]; Hkv divides H (grouped-query attention).
+        v: Values [B, Hkv, K, Dv].
+        scale: Of the scores; 1/sqrt(D) by default.
+        backend: "auto", or the name of one.
+        extents: Sizes of grid axes that lengths do not determine.
+        inputs: Run-time tables by name.
+
+    Returns:
+        out [B, H, Q, Dv] in the dtype of v, and lse [B, H, Q], natural logarithm, float32 (float64 for
+        float64 inputs). A query that sees no key has out 0, lse -inf and no gradient. Both are
+        differentiable.
+
+    Raises:
+        AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends.
+    """
+    q, k, v = _autocast(q, k, v)
+    check_tensors(program.mask.name, q, k, v)
+    given = dict(inputs or {})
+    factor = 1.0 / math.sqrt(max(1, q.shape[-1])) if scale is None else float(scale)
+    if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
+        call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
+        mask = torch.from_numpy(program.dense(call)).to(q.device)
+        return attend(mask, q, k, v, factor)
+    if program.key not in _PROGRAMS:
+        _PROGRAMS[program.key] = program
+    names = sorted(given)
+    tables = [torch.as_tensor(given[name]) for name in names]
+    spec = _spec(names, extents or {})
+    out, lse = _forward(q, k, v, tables, program.key, spec, factor, backend)
+    return out, lse
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+
+
+def _spec(names: list[str], extents: Mapping[str, int]) -> str:
+    """Input names and extents as one plain string, which torch.compile can make and guard on."""
+    return ",".join(names) + ";" + ",".join(f"{name}={size}" for name, size in extents.items())
+
+
+def _read_spec(spec: str) -> tuple[list[str], dict[str, int]]:
+    names, _, extents = spec.partition(";")
+    pairs = [item.partition("=") for item in extents.split(",") if item]
+    return [name for name in names.split(",") if name], {n: int(size) for n, _, size in pairs}
+
+
+def _work(
+    q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], key: str, spec: str, backend: str
+) -> tuple[Any, Any]:
+    """The backend, and what tells it which pairs to compute."""
+    program = _PROGRAMS[key]
+    names, extents = _read_spec(spec)
+    inputs = dict(zip(names, tables, strict=True))
+    call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
+    request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
+    chosen: Any = choose(request, backend)
+    tile = chosen.preferred_tile(q.shape[2], k.shape[2], q.shape[3], q.dtype)
+    return chosen, program.schedule(call, tile)
+
+
+@torch.library.custom_op("attndsl::attention", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    program: str,
+    spec: str,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    runner, work = _work(q, k, v, tables, program, spec, backend)
+    out, lse = runner.forward(work, q, k, v, scale=scale)
+    return out.contiguous(), lse.contiguous()
+
+
+@_forward.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    program: str,
+    spec: str,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    shape = (*q.shape[:3], v.shape[3])
+    return q.new_empty(shape), q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
+
+
+@torch.library.custom_op("attndsl::attention_backward", mutates_args=())
+def _backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    program: str,
+    spec: str,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    runner, work = _work(q, k, v, tables, program, spec, backend)
+    grads = runner.backward(work, q, k, v, out, lse, dout, dlse, scale=scale)
+    dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
+    return dq, dk, dv
+
+
+@_backward.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    program: str,
+    spec: str,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, tables, *rest = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, *output, *tables)
+    ctx.rest = rest
+
+
+def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+    q, k, v, out, lse, *tables = ctx.saved_tensors
+    nothing = [None] * len(tables)
+    if dout is None and dlse is None:
+        return (None, None, None, nothing, None, None, None, None)
+    dout = torch.zeros_like(out) if dout is None else dout
+    grads = _backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
+    return (*grads, nothing, None, None, None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup)
+
+
+@functools.cache
+def operators() -> tuple[Any, Any]:
+    """The registered operators (forward, backward), for ``torch.library.opcheck``."""
+    return _forward, _backward

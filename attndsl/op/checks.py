@@ -1,0 +1,45 @@
+"""Tensors are checked before anything runs; a complaint shows all three shapes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from attndsl.source import AttnDslError, Diagnostic
+
+
+def check_tensors(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Ranks, agreement of shapes, dtypes and devices.
+
+    Raises:
+        AttnDslError: A502 shapes, A503 dtypes and devices.
+    """
+    problem = _shape_problem(q, k, v)
+    if problem is not None:
+        raise _fault("A502", problem, name, q, k, v)
+    if len({x.dtype for x in (q, k, v)}) > 1 or not q.dtype.is_floating_point:
+        raise _fault("A503", "q, k and v must have one floating dtype", name, q, k, v)
+    if len({x.device for x in (q, k, v)}) > 1:
+        raise _fault("A503", "q, k and v must be on one device", name, q, k, v)
+
+
+def _shape_problem(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    if any(x.dim() != 4 for x in (q, k, v)):
+        return "q, k and v must have four dims: [batch, heads, length, head_dim]"
+    if not q.shape[0] == k.shape[0] == v.shape[0]:
+        return "q, k and v must have the same batch size"
+    if k.shape[1] != v.shape[1] or k.shape[2] != v.shape[2]:
+        return "k and v must have the same heads and length"
+    if q.shape[3] != k.shape[3]:
+        return "q and k must have the same head_dim"
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        return "the number of key heads must divide the number of query heads"
+    return None
+
+
+def _fault(code: str, title: str, name: str, q: Tensor, k: Tensor, v: Tensor) -> AttnDslError:
+    shapes = [
+        f"{label}: {str(x.dtype).removeprefix('torch.')}{list(x.shape)} on {x.device}"
+        for label, x in zip("qkv", (q, k, v), strict=True)
+    ]
+    where = (f"in the call of pattern {name!r}",) if name else ()
+    return AttnDslError(Diagnostic(code, title, notes=(*where, *shapes)))

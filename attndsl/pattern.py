@@ -1,0 +1,203 @@
+"""The face of the package: ``compile`` and the ``Pattern`` it returns. Thin methods that call the doors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from attndsl import analysis, frontend, ir, op, views
+from attndsl import schedule as scheduling
+from attndsl.compiler import Program, Source, read_mask
+
+
+class Pattern:
+    """A compiled pattern: call it on q, k, v; ask it for its mask, its schedule, its facts.
+
+    One Pattern serves every length, batch size, head count and grid extent.
+    """
+
+    def __init__(self, mask: ir.Mask, layer: int = 0) -> None:
+        self._program = Program(mask, layer)
+
+    @property
+    def name(self) -> str:
+        """The name it was declared under."""
+        return self._program.mask.name
+
+    @property
+    def doc(self) -> str:
+        """Its documentation comment."""
+        return self._program.mask.doc
+
+    @property
+    def ir(self) -> ir.Mask:
+        """The relation itself, with its spaces and inputs."""
+        return self._program.mask
+
+    @property
+    def digest(self) -> str:
+        """A hash of the meaning, stable across processes: equal for equal normal forms."""
+        return self._program.normal.digest
+
+    def __repr__(self) -> str:
+        return f"<attndsl.Pattern {self.name or 'unnamed'}: {ir.show(self.ir.root)}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and self._program.key == other._program.key
+
+    def __hash__(self) -> int:
+        return hash(self._program.key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (ir.dump(self.ir), self._program.layer)
+
+    @overload
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **options: Any
+    ) -> Tensor: ...
+    @overload
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **options: Any
+    ) -> tuple[Tensor, Tensor]: ...
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: bool = False,
+        scale: float | None = None,
+        backend: str = "auto",
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attention of q [B, H, Q, D] over k [B, Hkv, K, D] and v [B, Hkv, K, Dv], within the pattern.
+
+        Args:
+            q: Queries.
+            k: Keys; Hkv divides H (GQA, MQA).
+            v: Values; Dv may differ from D.
+            return_lse: Also return the log-sum-exp [B, H, Q], natural logarithm.
+            scale: Factor on the scores; 1/sqrt(D) by default.
+            backend: "auto", "blocked" or "reference".
+            extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
+            **inputs: The pattern's run-time inputs by name.
+
+        Returns:
+            out [B, H, Q, Dv], and lse if asked for. Queries without a key: out 0, lse -inf.
+
+        Raises:
+            AttnDslError: A4xx lengths and extents, A5xx tensors, inputs, backends.
+        """
+        out, lse = op.attention(
+            self._program, q, k, v, scale=scale, backend=backend, extents=extents, inputs=inputs
+        )
+        return (out, lse) if return_lse else out
+
+    def mask(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> Tensor:
+        """The dense mask, bool [batch, heads, q_len, k_len]: the meaning. For small sizes."""
+        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        return torch.from_numpy(self._program.dense(call))
+
+    def schedule(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        tile: tuple[int, int] = (128, 128),
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> scheduling.Schedule:
+        """The live tiles: ``.full`` and ``.partial`` tile pairs, ``.nbytes``, ``.density``.
+
+        No tile in it is empty, no full tile needs a mask. Milliseconds at a million tokens.
+        """
+        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        return self._program.schedule(call, tile)
+
+    def facts(self) -> dict[str, analysis.Fact]:
+        """What is proven of the pattern for every length."""
+        return analysis.facts(self._program.normal)
+
+    def explain(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        head_dim: int = 64,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> str:
+        """The pattern as the compiler sees it: IR, facts, tiles and exact work at these lengths."""
+        schedule = self.schedule(q_len, k_len, heads, extents=extents, **inputs)
+        lines = [f"pattern  {self.name}", f"meaning  {ir.show(self.ir.root)}"]
+        lines += [f"normal   {ir.show(self._program.normal.root)}", "facts"]
+        lines += [f"  {name:24} {fact}" for name, fact in self.facts().items()]
+        lines += [f"schedule of {schedule.q_len} queries x {schedule.k_len} keys, tile 128 x 128"]
+        cost = views.cost(schedule, head_dim, heads=heads)
+        lines += [f"  {line}" for line in views.report(cost).splitlines()]
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pattern as JSON; ``Pattern.load`` reads it back."""
+        Path(path).write_text(ir.dump(self.ir), encoding="utf-8")
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Pattern:
+        """The pattern that ``save`` wrote. Reading runs nothing.
+
+        Raises:
+            AttnDslError: A405, the file is not a saved pattern.
+        """
+        return Pattern(ir.load(Path(path).read_text(encoding="utf-8")))
+
+    def _call(
+        self,
+        q_len: int,
+        k_len: int | None,
+        heads: int,
+        batch: int,
+        extents: Mapping[str, int] | None,
+        inputs: Mapping[str, Any],
+    ) -> scheduling.Call:
+        k_len = q_len if k_len is None else k_len
+        return self._program.call(q_len, k_len, batch, heads, extents, inputs)
+
+
+def _restore(text: str, layer: int) -> Pattern:
+    return Pattern(ir.load(text), layer)
+
+
+def compile(  # noqa: A001 - the public name
+    source: Source, *, entry: str | None = None, layer: int = 0, **values: frontend.Given
+) -> Pattern:
+    """Compile a pattern.
+
+    Args:
+        source: A path ("longformer.attn", "file.attn:name"), program text, the name of a pattern of the
+            prelude ("causal_window"), or a mask of the IR.
+        entry: Which pattern of the file; the last one by default.
+        layer: The value of ``layer``.
+        **values: For the pattern's parameters, by name.
+
+    Raises:
+        AttnDslError: everything that is wrong with the program, with places and hints.
+    """
+    return Pattern(read_mask(source, entry, values), layer)

@@ -139,7 +139,8 @@ class _Settling:
     def _place(self, side: ir.Side | None, name: str) -> Place | None:
         segment, _, axis = name.rpartition(".")
         if segment:
-            found = self.pair.translate(side, Place(segment, axis))
+            written = any(pair.segment(side, segment) for pair in (*self.overs, self.pair))
+            found = self.pair.translate(side, Place(segment, axis)) if written else None
         else:
             places = self.pair.places(side, axis)
             found = places[0] if len(places) == 1 else None
@@ -241,7 +242,7 @@ def python_form(definition: Definition) -> PatternFunction:
             each.name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             default=inspect.Parameter.empty if each.default is None else _Text(each.default),
-            annotation=each.kind,
+            annotation=_TYPES[each.kind],
         )
         for each in shown.parameters
     ]
@@ -251,6 +252,9 @@ def python_form(definition: Definition) -> PatternFunction:
         return opened(definition, dict(zip(names, args, strict=False)) | kwargs)
 
     return PatternFunction(make, shown.name, shown.doc, inspect.Signature(declared))
+
+
+_TYPES = {"int": int, "bool": bool, "list": list}
 
 
 class _Text(str):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attndsl import nn
-    from attndsl.pattern import Pattern, compile
+    from attndsl.pattern import Pattern, compile  # noqa: A004 - the public name
     from attndsl.source import AttnDslError
 
 __version__ = "0.1.0"

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl import frontend, ir, passes, schedule
+from attndsl import frontend, ir, passes
+from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
@@ -61,7 +62,7 @@ class Program:
     layer: int = 0
     key: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
-    _schedules: collections.OrderedDict[Any, schedule.Schedule] = field(
+    _schedules: collections.OrderedDict[Any, scheduling.Schedule] = field(
         init=False, repr=False, default_factory=collections.OrderedDict
     )
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
@@ -96,7 +97,7 @@ class Program:
         heads: int,
         extents: Mapping[str, int] | None,
         inputs: Mapping[str, Any],
-    ) -> schedule.Call:
+    ) -> scheduling.Call:
         """Everything a schedule or a dense mask depends on, checked.
 
         Raises:
@@ -108,9 +109,9 @@ class Program:
             for t in self.mask.tables
         }
         sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
-        return schedule.Call(q_len, k_len, batch, heads, self.layer, sizes, tables)
+        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables)
 
-    def schedule(self, call: schedule.Call, tile: tuple[int, int]) -> schedule.Schedule:
+    def schedule(self, call: scheduling.Call, tile: tuple[int, int]) -> scheduling.Schedule:
         """The exact schedule, remembered for equal calls. Equal means equal contents of the inputs."""
         key = (tile, _call_key(call, self.normal.root.rank))
         with self._lock:
@@ -118,14 +119,14 @@ class Program:
             if found is not None:
                 self._schedules.move_to_end(key)
                 return found
-        made = schedule.plan(self.normal, call, tile)
+        made = scheduling.plan(self.normal, call, tile)
         with self._lock:
             self._schedules[key] = made
             while len(self._schedules) > _CACHED_SCHEDULES:
                 self._schedules.popitem(last=False)
         return made
 
-    def dense(self, call: schedule.Call) -> BoolArray:
+    def dense(self, call: scheduling.Call) -> BoolArray:
         """The meaning: bool [batch, heads, q_len, k_len]."""
         return ir.meaning(
             self.mask,
@@ -139,7 +140,7 @@ class Program:
         )
 
 
-def _call_key(call: schedule.Call, rank: ir.Rank) -> tuple[Any, ...]:
+def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:
     contents = [
         (name, array.shape, hashlib.blake2b(array.tobytes(), digest_size=16).digest())
         for name, array in sorted(call.tables.items())

@@ -37,9 +37,10 @@ class PatternAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> Tensor:
         """q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] -> [B, H, Q, Dv]."""
-        return self.pattern(
+        out: Tensor = self.pattern(
             q, k, v, scale=self.scale, backend=self.backend, extents=self.extents, **inputs
         )
+        return out
 
     def extra_repr(self) -> str:
         """The pattern's name in the module's printout."""
@@ -83,7 +84,7 @@ class PatternSelfAttention(nn.Module):
         counts = [self.heads, self.kv_heads, self.kv_heads]
         parts = torch.split(self.project_in(x), [n * self.head_dim for n in counts], dim=-1)
         q, k, v = (
-            part.unflatten(-1, (count, self.head_dim)).transpose(1, 2)
+            part.reshape(batch, length, count, self.head_dim).transpose(1, 2)
             for part, count in zip(parts, counts, strict=True)
         )
         mixed = self.attention(q, k, v, **inputs)

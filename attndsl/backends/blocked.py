@@ -146,7 +146,9 @@ def _forward(unit: Unit, scale: float) -> None:
         queries.write(lse, level)
 
 
-def _merged(old: Tensor, old_level: Tensor, new: Tensor, new_level: Tensor) -> tuple[Tensor, Tensor]:
+def _merged(
+    old: Tensor, old_level: Tensor, new: Tensor, new_level: Tensor
+) -> tuple[Tensor, Tensor]:
     """Two softmaxes over disjoint keys as one: weights e^(level - total)."""
     total = torch.logaddexp(old_level, new_level)
     base = total.masked_fill(total == -math.inf, 0.0)
@@ -222,12 +224,16 @@ def _units(
     if batch * heads * group == 0:
         return
     if schedule.plan_of.size == 1 and all(_folds(x) for x in (*of_queries, *of_keys)):
-        yield Unit(plans[0], [x.flatten(0, 1) for x in of_queries], [x.flatten(0, 1) for x in of_keys])
+        yield Unit(
+            plans[0], [x.flatten(0, 1) for x in of_queries], [x.flatten(0, 1) for x in of_keys]
+        )
         return
     for b in range(batch):
         row = schedule.plan_of[b if len(schedule.plan_of) > 1 else 0].tolist()
         for plan, mine, theirs in _alike(row if len(row) > 1 else row * heads, group):
-            yield Unit(plans[plan], [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys])
+            yield Unit(
+                plans[plan], [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys]
+            )
 
 
 def _folds(x: Tensor) -> bool:

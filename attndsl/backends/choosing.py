@@ -45,9 +45,7 @@ def choose(request: Request, name: str = "auto") -> Backend[Schedule]:
         if reason is None and not isinstance(backend, str):
             return backend
         reasons.append(f"{candidate}: {reason}")
-    raise AttnDslError(
-        Diagnostic("A520", "no backend can run these tensors", notes=tuple(reasons))
-    )
+    raise AttnDslError(Diagnostic("A520", "no backend can run these tensors", notes=tuple(reasons)))
 
 
 @functools.cache

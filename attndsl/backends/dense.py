@@ -44,7 +44,7 @@ class Dense:
         """(dq, dk, dv): the forward once more, differentiated. ``out`` and ``lse`` are not used."""
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            results = attend(work, *leaves, scale)
+            results = attend(work, leaves[0], leaves[1], leaves[2], scale)
         given = [dout, torch.zeros_like(lse) if dlse is None else dlse]
         dq, dk, dv = torch.autograd.grad(results, leaves, given, allow_unused=True)
         return _or_zero(dq, q), _or_zero(dk, k), _or_zero(dv, v)

@@ -67,7 +67,7 @@ class Index:
     @property
     def length(self) -> int:
         """Rows of an item."""
-        return self.index.shape[1]
+        return int(self.index.shape[1])
 
     def cut(self, first: int, last: int) -> Index:
         """The items first <= i < last."""
@@ -81,7 +81,8 @@ class Index:
     def read(self, x: torch.Tensor) -> torch.Tensor:
         """A copy of rows of x [heads, length, ...] as [items, heads, n, ...]."""
         flat = torch.from_numpy(self.index.reshape(-1))
-        taken = x.index_select(1, flat).unflatten(1, self.index.shape).transpose(0, 1)
+        taken = x.index_select(1, flat).reshape(x.shape[0], *self.index.shape, *x.shape[2:])
+        taken = taken.transpose(0, 1)
         return taken.expand(self.items, *taken.shape[1:])
 
     def write(self, x: torch.Tensor, value: torch.Tensor) -> None:
@@ -91,7 +92,9 @@ class Index:
 
     def add(self, x: torch.Tensor, value: torch.Tensor) -> None:
         """Add, item after item."""
-        parts = (value.sum(0, keepdim=True, dtype=x.dtype) if len(self.index) == 1 else value).to(x.dtype)
+        parts = (value.sum(0, keepdim=True, dtype=x.dtype) if len(self.index) == 1 else value).to(
+            x.dtype
+        )
         for rows, part in zip(self.index, parts, strict=True):
             x.index_add_(1, torch.from_numpy(rows), part)
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -178,7 +179,7 @@ def _segments(cells: Cells, longest: int) -> Iterator[tuple[int, int, int]]:
     """
     bounds = [*np.flatnonzero(~cells.follows()).tolist(), len(cells.rows)]
     row, ordinal = -1, 0
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in itertools.pairwise(bounds):
         ordinal = ordinal if cells.rows[first] == row else 0
         row = cells.rows[first]
         pieces = max(1, round((last - first) / longest))
@@ -209,7 +210,7 @@ def _gathered_strips(schedule: Schedule, cells: Cells) -> Iterator[Strip]:
     bq = schedule.tile[0]
     alike = defaultdict[Any, list[int]](list)  # rows of equal tiles and masks
     bounds = np.flatnonzero(np.diff(cells.rows, prepend=-1, append=-1)).tolist()
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in itertools.pairwise(bounds):
         row = int(cells.rows[first])
         queries = min(bq, schedule.q_len - row * bq)
         what = cells.columns[first:last].tobytes(), cells.ids[first:last].tobytes()

@@ -441,7 +441,7 @@ _fresh = itertools.count()
 # ---------------------------------------------------------------- rebuilding
 
 
-def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:
+def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:  # noqa: C901 - one arm per node class
     """The node with new children, canonical again."""
     match node:
         case Sum(terms=terms, constant=constant):

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import IntFlag, StrEnum
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 from weakref import WeakValueDictionary
 
 
@@ -68,7 +68,7 @@ class Sort(StrEnum):
 class _Interned(type):
     """Hash-consing: constructing a node that already exists returns the existing one."""
 
-    _nodes: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
+    _nodes: ClassVar[WeakValueDictionary[tuple[Any, ...], Node]] = WeakValueDictionary()
     _lock = threading.Lock()
 
     def __call__(cls, *args: Any) -> Any:

@@ -66,7 +66,7 @@ def _axes(space: Space) -> list[tuple[str, str, int | None]]:
     return [(f"{s.name}.{a.name}", a.name, a.extent) for s in space.segments for a in s.axes]
 
 
-def _check_names(mask: Mask, given: Mapping[str, int]) -> None:
+def _check_names(mask: Mask, given: Mapping[str, object]) -> None:
     axes = _axes(mask.queries) + _axes(mask.keys)
     known = {full for full, _, _ in axes} | {short for _, short, _ in axes}
     for name, value in given.items():

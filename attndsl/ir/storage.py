@@ -61,7 +61,8 @@ def load(text: str) -> Mask:
         if made[-1].sort is not Sort.BOOL:
             raise ValueError("the root is not a truth value")
         align = Align(document["align"])
-        return Mask(made[-1], *spaces, tables, align, document["name"], document["doc"])
+        queries, keys = spaces
+        return Mask(made[-1], queries, keys, tables, align, document["name"], document["doc"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise AttnDslError(
             (Diagnostic(code="A405", title="not a saved pattern", notes=(str(error),)),)

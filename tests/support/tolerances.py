@@ -47,7 +47,9 @@ def largest_summands(
     A unit in the last place of a logit changes its weight by that much relatively: all that is
     weighted is as uncertain as the largest logit is large.
     """
-    longest = {name: float(x.double().norm(dim=-1).max()) for name, x in (("q", q), ("k", k), ("v", v))}
+    longest = {
+        name: float(x.double().norm(dim=-1).max()) for name, x in (("q", q), ("k", k), ("v", v))
+    }
     size = {name: float(x.double().abs().max()) for name, x in (("q", q), ("k", k), ("v", v))}
     arriving = float(dout.double().norm(dim=-1).max()) * longest["v"]
     arriving += 0.0 if dlse is None else float(dlse.abs().max())

@@ -14,7 +14,12 @@ from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import dense_schedule
 from tests.support.tolerances import assert_close, largest_summands
 
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 SCALE = 0.3
 NAMES = ("out", "lse", "dq", "dk", "dv")
 
@@ -50,7 +55,9 @@ def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
         assert torch.equal(first.nan_to_num(7.0), second.nan_to_num(7.0))
 
 
-@given(case=cases(torch.float64), segment=st.sampled_from([64, 128]), long=st.sampled_from([1, 999]))
+@given(
+    case=cases(torch.float64), segment=st.sampled_from([64, 128]), long=st.sampled_from([1, 999])
+)
 def test_it_agrees_when_runs_are_cut_and_calls_are_small(case: Case, segment: int, long: int):
     with (
         mock.patch.object(blocked, "BUDGET", 10_000),
@@ -66,7 +73,9 @@ def plain_case(mask: np.ndarray, dtype: torch.dtype = torch.float64) -> Case:
     make = torch.Generator().manual_seed(0)
     q, dout = torch.randn(2, 2, 2, q_len, 8, dtype=dtype, generator=make)
     k, v = torch.randn(2, 2, 2, k_len, 8, dtype=dtype, generator=make)
-    return Case(np.atleast_3d(mask)[None, None].reshape(1, 1, q_len, k_len), (16, 16), q, k, v, dout, None)
+    return Case(
+        np.atleast_3d(mask)[None, None].reshape(1, 1, q_len, k_len), (16, 16), q, k, v, dout, None
+    )
 
 
 def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
@@ -89,7 +98,9 @@ def test_a_pattern_without_any_pair_gives_zeros():
     assert not any(x.any() for x in (out, *gradients))
 
 
-@pytest.mark.parametrize("shape", [(0, 2, 5, 6, 4), (1, 0, 5, 6, 4), (1, 2, 0, 6, 4), (1, 2, 5, 0, 4), (1, 2, 5, 6, 0)])
+@pytest.mark.parametrize(
+    "shape", [(0, 2, 5, 6, 4), (1, 0, 5, 6, 4), (1, 2, 0, 6, 4), (1, 2, 5, 0, 4), (1, 2, 5, 6, 0)]
+)
 def test_empty_tensors_pass_through(shape: tuple[int, ...]):
     B, H, Q, K, D = shape
     q, k, v = torch.ones(B, H, Q, D), torch.ones(B, H, K, D), torch.ones(B, H, K, 3)
@@ -98,7 +109,9 @@ def test_empty_tensors_pass_through(shape: tuple[int, ...]):
     assert out.shape == (B, H, Q, 3)
     assert torch.equal(out, torch.full_like(out, float(K > 0)))
     assert torch.allclose(lse, torch.full_like(lse, K or 0).log() + D, equal_nan=True)
-    gradients = Blocked().backward(schedule, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
+    gradients = Blocked().backward(
+        schedule, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0
+    )
     assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
 
 
@@ -108,9 +121,13 @@ def test_what_is_not_finite_reaches_only_the_queries_that_see_it(where: str, bad
     mask = np.random.default_rng(1).random((100, 90)) < 0.3
     mask[:, 5] &= np.arange(100) < 50
     case = plain_case(mask)
-    clean, _ = Blocked().forward(dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1)
+    clean, _ = Blocked().forward(
+        dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1
+    )
     getattr(case, where)[1, 0, 5, 3] = bad
-    out, lse = Blocked().forward(dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1)
+    out, lse = Blocked().forward(
+        dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1
+    )
     hit = np.zeros((2, 2, 100), bool)
     hit[1, 0] = np.arange(100) == 5 if where == "q" else mask[:, 5]
     hit = torch.from_numpy(hit)

@@ -22,7 +22,9 @@ def test_a_cpu_call_runs_on_the_cpu_backend():
 def test_all_reasons_are_given_when_none_can(
     monkeypatch: pytest.MonkeyPatch, golden: Callable[[Path, str], None]
 ):
-    monkeypatch.setattr(choosing, "_BACKENDS", {"triton": ("attndsl.nowhere", "X"), **only_blocked()})
+    monkeypatch.setattr(
+        choosing, "_BACKENDS", {"triton": ("attndsl.nowhere", "X"), **only_blocked()}
+    )
     with pytest.raises(AttnDslError) as caught:
         choose(Request("meta", torch.float32, 64, 64))
     golden(HERE / "golden" / "none.err", str(caught.value) + "\n")

@@ -34,9 +34,7 @@ def test_each_log_sum_exp_is_that_of_the_scores_seen():
     mask = torch.rand(1, 4, 9, 11, generator=torch.Generator().manual_seed(1)) < 0.3
     _, lse = Dense().forward(mask, q, k, v, scale=0.7)
     for b, h, i in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(9)).tolist():
-        scores = [
-            0.7 * float(q[b, h, i] @ k[b, h // 2, j]) for j in range(11) if mask[0, h, i, j]
-        ]
+        scores = [0.7 * float(q[b, h, i] @ k[b, h // 2, j]) for j in range(11) if mask[0, h, i, j]]
         want = math.log(sum(map(math.exp, scores))) if scores else -math.inf
         assert math.isclose(lse[b, h, i], want, rel_tol=1e-12)
 
@@ -49,9 +47,10 @@ def test_the_gradient_through_lse_is_its_derivative():
     dq, _, dv = Dense().backward(mask, q, k, v, out, lse, torch.zeros_like(out), dlse, scale=0.7)
     step = torch.zeros_like(q)
     step[1, 2, 5, 3] = 1e-6
-    moved = Dense().forward(mask, q + step, k, v, scale=0.7)[1] - Dense().forward(
-        mask, q - step, k, v, scale=0.7
-    )[1]
+    moved = (
+        Dense().forward(mask, q + step, k, v, scale=0.7)[1]
+        - Dense().forward(mask, q - step, k, v, scale=0.7)[1]
+    )
     assert math.isclose(float((dlse * moved).sum()) / 2e-6, float(dq[1, 2, 5, 3]), rel_tol=1e-6)
     assert not dv.any()
 

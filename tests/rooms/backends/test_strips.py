@@ -45,7 +45,10 @@ def test_every_live_pair_is_in_one_strip(seed: int, q_len: int, k_len: int, bq: 
 def test_the_pieces_of_a_strip_are_the_strip(seed: int, length: int, step: int):
     mask = random_mask(np.random.default_rng(seed), length, length)
     for strip in strips(schedule_of(mask, (16, 16)))[0]:
-        pieces = [strip.cut(i, min(i + step, strip.queries.items)) for i in range(0, strip.queries.items, step)]
+        pieces = [
+            strip.cut(i, min(i + step, strip.queries.items))
+            for i in range(0, strip.queries.items, step)
+        ]
         assert np.array_equal(np.concatenate([pairs(p) for p in pieces]), pairs(strip))
 
 

@@ -22,7 +22,7 @@ class Pattern:
     """
 
     def __init__(self, mask: ir.Mask, layer: int = 0) -> None:
-        self._program = Program(mask, layer)
+        self._program = op.register(Program(mask, layer))
 
     @property
     def name(self) -> str:

@@ -1,5 +1,5 @@
 """Floor 7: attention over a compiled pattern as a PyTorch operator."""
 
-from attndsl.op.attention import attention, operators
+from attndsl.op.attention import attention, operators, register
 
-__all__ = ["attention", "operators"]
+__all__ = ["attention", "operators", "register"]

@@ -18,6 +18,11 @@ from attndsl.op.checks import check_tensors
 _PROGRAMS: dict[str, Program] = {}
 
 
+def register(program: Program) -> Program:
+    """Make the program known to the operator, before any call: a traced call cannot do so itself."""
+    return _PROGRAMS.setdefault(program.key, program)
+
+
 def attention(
     program: Program,
     q: Tensor,
@@ -32,7 +37,7 @@ def attention(
     """softmax(scale q kᵀ restricted to the pattern) v, and its log-sum-exp.
 
     Args:
-        program: The compiled pattern.
+        program: The compiled pattern, registered.
         q: Queries [B, H, Q, D].
         k: Keys [B, Hkv, K, D]; Hkv divides H (grouped-query attention).
         v: Values [B, Hkv, K, Dv].
@@ -57,8 +62,6 @@ def attention(
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
         mask = torch.from_numpy(program.dense(call)).to(q.device)
         return attend(mask, q, k, v, factor)
-    if program.key not in _PROGRAMS:
-        _PROGRAMS[program.key] = program
     names = sorted(given)
     tables = [torch.as_tensor(given[name]) for name in names]
     spec = _spec(names, extents or {})

@@ -1,0 +1,170 @@
+"""The operator: PyTorch's own checks, and agreement with the oracle, forward, backward and through LSE."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import attndsl
+from attndsl.op import operators
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "errors" / "A5"
+
+PROGRAMS = [
+    "pattern p = k <= q",
+    "pattern p = window(9, 0) or q < 2 or k < 3",
+    "pattern p = q % 3 == k % 3 and abs(q - k) <= 12",
+    "pattern p = if head < heads // 2 then window(3) else k < q",  # row 0 of half the heads is empty
+    "pattern p align start = k <= q",
+    "pattern p = false",
+]
+
+
+def tensors(batch, heads, kv_heads, q_len, k_len, dim, value_dim, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(heads, q_len, dim), (kv_heads, k_len, dim), (kv_heads, k_len, value_dim)]
+    return [
+        torch.randn(batch, *shape, generator=generator, dtype=dtype).requires_grad_()
+        for shape in shapes
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(PROGRAMS),
+    st.integers(1, 2),
+    st.sampled_from([(1, 1), (2, 1), (4, 2), (2, 2)]),
+    st.integers(1, 150),
+    st.integers(1, 150),
+    st.sampled_from([(8, 8), (5, 11), (16, 3)]),
+    st.booleans(),
+)
+def test_agrees_with_the_reference(program, batch, heads, q_len, k_len, dims, through_lse):
+    p = attndsl.compile(program)
+    args = tensors(batch, *heads, q_len, k_len, *dims)
+    results = {}
+    for backend in ("auto", "reference"):
+        out, lse = p(*args, return_lse=True, backend=backend, scale=0.3)
+        alive = torch.isfinite(lse)
+        loss = (out * out.detach().cos()).sum()
+        if through_lse:
+            loss = loss + lse[alive].sin().sum()
+        grads = torch.autograd.grad(loss, args, allow_unused=True)
+        filled = [torch.zeros_like(x) if g is None else g for g, x in zip(grads, args, strict=True)]
+        results[backend] = [out, lse, *filled]
+    for mine, truth in zip(results["auto"], results["reference"], strict=True):
+        torch.testing.assert_close(mine, truth, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_gradcheck_in_double_precision(program):
+    p = attndsl.compile(program)
+    args = tensors(1, 2, 1, 7, 9, 3, 2)
+    assert torch.autograd.gradcheck(lambda *x: p(*x), args)
+
+
+def test_opcheck():
+    p = attndsl.compile("causal_window", w=5)
+    args = tensors(1, 2, 1, 12, 12, 4, 4, torch.float32)
+    torch.library.opcheck(
+        operators()[0], (*args, [], p._program.key, ";", 0.5, "auto"), raise_exception=True
+    )
+
+
+def test_compiles_without_graph_breaks_and_with_gradients():
+    torch._dynamo.reset()
+    p = attndsl.compile("causal_window", w=20)
+    args = tensors(2, 4, 2, 70, 70, 8, 8, torch.float32)
+    whole = torch.compile(lambda *x: p(*x).square().sum(), fullgraph=True, backend="aot_eager")
+    mine = torch.autograd.grad(whole(*args), args)
+    truth = torch.autograd.grad(p(*args, backend="reference").square().sum(), args)
+    for a, b in zip(mine, truth, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_runs_in_low_precision_and_returns_gradients_in_full():
+    p = attndsl.compile("causal")
+    args = tensors(1, 2, 2, 33, 33, 8, 8, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = p(*args)
+    assert out.dtype == torch.bfloat16
+    grads = torch.autograd.grad(out.float().sum(), args)
+    assert all(g.dtype == torch.float32 for g in grads)
+    torch.testing.assert_close(out.float(), p(*args), rtol=5e-2, atol=5e-2)
+
+
+def test_run_time_inputs_differ_per_batch_element_and_per_call():
+    p = attndsl.compile("input doc: int[batch, pos]\npattern p = doc[q] == doc[k] and causal")
+    args = tensors(2, 2, 2, 90, 90, 8, 8)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        doc = torch.randint(0, 4, (2, 90), generator=generator).sort(-1).values
+        mine, truth = (p(*args, doc=doc, backend=name) for name in ("auto", "reference"))
+        torch.testing.assert_close(mine, truth, rtol=1e-9, atol=1e-9)
+
+
+def test_module_matches_the_pattern_and_trains():
+    torch.manual_seed(0)
+    p = attndsl.compile("causal_window", w=8)
+    module = attndsl.nn.PatternSelfAttention(p, 32, 4, kv_heads=2)
+    x = torch.randn(2, 50, 32)
+    before = module(x).square().mean()
+    before.backward()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter -= 0.5 * parameter.grad
+    assert module(x).square().mean() < before
+
+
+def test_patterns_survive_pickling_and_saving(tmp_path):
+    import pickle
+
+    p = attndsl.compile("pattern p(w: int = 4) over image = q.y == k.y\ngrid image(y, x)\n")
+    assert pickle.loads(pickle.dumps(p)) == p
+    p.save(tmp_path / "p.json")
+    assert attndsl.Pattern.load(tmp_path / "p.json").digest == p.digest
+
+
+def test_nothing_leaks_from_keys_that_are_not_seen():
+    p = attndsl.compile("causal")
+    q, k, v = (x.detach() for x in tensors(1, 1, 1, 40, 40, 8, 8, torch.float32))
+    k[0, 0, 30], v[0, 0, 30] = float("nan"), float("inf")
+    out = p(q, k, v)
+    assert torch.isfinite(out[0, 0, :30]).all() and not torch.isfinite(out[0, 0, 30:]).any()
+
+
+def wrong_shapes():
+    attndsl.compile("causal")(
+        torch.ones(1, 3, 4, 8), torch.ones(1, 2, 4, 8), torch.ones(1, 2, 4, 8)
+    )
+
+
+def wrong_dtypes():
+    ones = torch.ones(1, 1, 4, 8)
+    attndsl.compile("causal")(ones, ones.double(), ones)
+
+
+def missing_input():
+    ones = torch.ones(1, 1, 4, 8)
+    attndsl.compile("input doc: int[pos]\npattern p = doc[q] == doc[k]")(ones, ones, ones)
+
+
+def no_backend():
+    ones = torch.ones(1, 1, 4, 8, dtype=torch.float8_e4m3fn)
+    attndsl.compile("causal")(ones, ones, ones, backend="blocked")
+
+
+def unknown_backend():
+    ones = torch.ones(1, 1, 4, 8)
+    attndsl.compile("causal")(ones, ones, ones, backend="blockd")
+
+
+@pytest.mark.parametrize(
+    "mistake", [wrong_shapes, wrong_dtypes, missing_input, no_backend, unknown_backend]
+)
+def test_mistakes_are_explained(mistake, golden):
+    with pytest.raises(attndsl.AttnDslError) as caught:
+        mistake()
+    golden(GOLDEN / f"{mistake.__name__}.err", str(caught.value) + "\n")

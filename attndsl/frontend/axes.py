@@ -81,12 +81,11 @@ class Axes:
         if missing:
             also = [(need.span, "it is used here") for need in missing[:1]]
             names = listed(dict.fromkeys(each.name for each in missing))
-            what = "axis" if isinstance(missing[0].what, Place) else "segment"
             over = self.pair.of(None)[0].name
             lack = (
-                f"the space `{over}`" if over else f"`{self.definition.name}`, which has no `over`,"
+                f"`{over}` lacks" if over else f"`{self.definition.name}` lacks: it has no `over`"
             )
-            title = f"`{definition.name}` speaks of the {what} {names}, which {lack} lacks"
+            title = f"`{definition.name}` needs {names}, which {lack}"
             self.add("A210", title, call.span, also=also)
 
     def _here(self, need: Need, span: Span) -> Need | None:

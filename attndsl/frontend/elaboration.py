@@ -37,6 +37,9 @@ from .scope import BUILTINS, FIXED, Definition, TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 
 _POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
+# What a faulty part counts as: nothing that could be decided, so that the rest is judged too.
+_SOME_INT = ir.Pos(ir.Side.QUERY)
+_SOME_BOOL = ir.eq(ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
 _COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
 
 
@@ -57,6 +60,7 @@ class Elaborator:
         self._declared: dict[str, Span] = {}
         self._nodes: set[ir.Node] = set()
         self._work = 0
+        self._depth = 0
         self._opened: dict[tuple[object, ...], Value] = {}
 
     # ------------------------------------------------------------------ definitions
@@ -65,11 +69,10 @@ class Elaborator:
         self, definition: Definition, given: Mapping[str, Value], origin: Origin, span: Span
     ) -> Value:
         """The body of a definition with these values for parameters, defaults for the others."""
-        depth = origin.frame.depth + 1 if origin.frame else 0
         chain = self._chain(definition, origin.frame)
         local: dict[str, Value] = {}
         for parameter in definition.parameters:
-            frame = Frame(definition, dict(local), chain, depth)
+            frame = Frame(definition, dict(local), chain)
             value = given.get(parameter.name)
             if value is None and parameter.default is not None:
                 value = self.value(parameter.default, frame)
@@ -77,10 +80,13 @@ class Elaborator:
             local[parameter.name] = value
         key = (definition, tuple(local.values()), chain)
         if key not in self._opened:
-            self._check_constraints(definition, Frame(definition, local, chain, depth), origin)
+            frame = Frame(definition, local, chain)
             self._check_align(definition, span)
-            body = definition.declaration.body
-            self._opened[key] = self.value(body, Frame(definition, local, chain, depth))
+            if self._obeys_constraints(definition, frame, origin):
+                self._opened[key] = self.value(definition.declaration.body, frame)
+            else:  # its body may fail in many ways, all for this one reason
+                kind = definition.facts and definition.facts.kind
+                self._opened[key] = _SOME_INT if kind == "int" else _SOME_BOOL
         return self._opened[key]
 
     def _chain(self, definition: Definition, around: Frame | None) -> Chain:
@@ -89,11 +95,13 @@ class Elaborator:
             return ()  # speaks of no axis: the same wherever it is used
         return (definition.pair, *(around.chain if around else ()))
 
-    def _check_constraints(self, definition: Definition, frame: Frame, origin: Origin) -> None:
+    def _obeys_constraints(self, definition: Definition, frame: Frame, origin: Origin) -> bool:
+        before = len(self.faults)
         for constraint in definition.constraints:
             # What depends on lengths or heads cannot be judged yet; arithmetic is total anyway.
             if self.node(constraint, frame) is ir.FALSE:
                 self.faults.append(violated(definition, constraint, frame, origin))
+        return len(self.faults) == before
 
     def _check_align(self, definition: Definition, span: Span) -> None:
         written = getattr(definition.declaration, "align", None)
@@ -115,11 +123,12 @@ class Elaborator:
 
     def value(self, expression: syn.Expression, frame: Frame) -> Value:
         """The value of an expression."""
-        if frame.depth > DEEPEST:
+        if self._depth > DEEPEST:
             raise AttnDslError(too_deep(expression.span))
         self._spend(1, expression.span)
-        inner = replace(frame, depth=frame.depth + 1)
-        made: Value = _MEANINGS[type(expression)](self, expression, inner)
+        self._depth += 1  # never undone when something is raised: that ends the elaboration
+        made: Value = _MEANINGS[type(expression)](self, expression, frame)
+        self._depth -= 1
         return self._kept(made, expression.span) if isinstance(made, ir.Node) else made
 
     def _nodes_of(self, items: tuple[syn.Expression, ...], frame: Frame) -> list[ir.Node]:
@@ -158,17 +167,19 @@ class Elaborator:
             if operator == "*":
                 made = ir.mul(made, right)
             else:
-                self._check_divisor(operand, right)
-                made = (ir.floordiv if operator == "//" else ir.mod)(made, right)
+                divided = ir.floordiv if operator == "//" else ir.mod
+                made = divided(made, right) if self._is_divisor(operand, right) else _SOME_INT
             made = self._kept(made, node.span)
         return made
 
-    def _check_divisor(self, operand: syn.Expression, value: ir.Node) -> None:
-        if isinstance(value, ir.Const) and value.value <= 0:
-            is_plain = isinstance(operand, syn.Int)
-            notes = () if is_plain else (f"{quoted(operand.span)} is {value.value} here",)
-            title = "division by a number that is not positive"
-            self.faults.append(fault("A302", title, operand.span, notes=notes))
+    def _is_divisor(self, operand: syn.Expression, value: ir.Node) -> bool:
+        if not (isinstance(value, ir.Const) and value.value <= 0):
+            return True
+        is_plain = isinstance(operand, syn.Int)
+        notes = () if is_plain else (f"{quoted(operand.span)} is {value.value} here",)
+        title = "division by a number that is not positive"
+        self.faults.append(fault("A302", title, operand.span, notes=notes))
+        return False
 
     def _compare(self, node: syn.Compare, frame: Frame) -> ir.Node:
         items = self._nodes_of(node.operands, frame)
@@ -211,11 +222,13 @@ class Elaborator:
                 return ir.Truth(isinstance(node, syn.All))
             if width.value > WIDEST_RANGE:
                 self.faults.append(too_wide(node.range, width.value))
-                return ir.TRUE
+                return _SOME_BOOL
 
         def body(index: ir.Node) -> ir.Node:
-            inner = replace(frame, local={**frame.local, node.name: index}, depth=frame.depth + 1)
+            inner = replace(frame, local={**frame.local, node.name: index})
+            self._depth += 1  # the builder's own frames count too
             made = self.node(node.body, inner)
+            self._depth -= 1
             self._spend(sum(1 for _ in ir.postorder(made)), node.span)
             return made
 
@@ -403,7 +416,7 @@ class Elaborator:
         if largest(node) >= LARGEST:
             title = "this constant is too large"
             self.faults.append(fault("A305", title, span, "its magnitude reaches 2**62"))
-            return ir.ZERO if node.sort is ir.Sort.INT else ir.TRUE
+            return _SOME_INT if node.sort is ir.Sort.INT else _SOME_BOOL
         self._nodes.add(node)
         if len(self._nodes) > MOST_NODES:
             raise AttnDslError(too_large(span, f"more than {MOST_NODES:,} distinct expressions"))

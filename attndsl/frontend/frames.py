@@ -17,19 +17,18 @@ Chain: TypeAlias = tuple[Pair, ...]  # spaces of the patterns around, innermost 
 
 WIDEST_RANGE = 4096
 MOST_NODES = 200_000
-MOST_WORK = 600_000  # expressions opened and parts joined: what time is spent on
+MOST_WORK = 400_000  # expressions opened and parts joined: what time is spent on
 DEEPEST = 200
 LARGEST = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where an expression stands: whose names, which values, in which spaces, how deep."""
+    """Where an expression stands: whose names, which values, in which spaces."""
 
     definition: Definition
     local: Mapping[str, Value]
     chain: Chain
-    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class _Check(Axes):
             return
         helps: list[str] = []
         if (wanted, found) == ("bool", "int"):
-            helps.append(f"compare it: {quoted(node.span, 20)} `!= 0`")
+            helps.append("compare it: write `... != 0`")
         if (wanted, found) == ("int", "bool"):
             helps.append("write `if ... then 1 else 0`")
         title = f"{_WORDS[wanted]} is needed here"

@@ -20,7 +20,8 @@ _PROGRAMS: dict[str, Program] = {}
 
 def register(program: Program) -> Program:
     """Make the program known to the operator, before any call: a traced call cannot do so itself."""
-    return _PROGRAMS.setdefault(program.key, program)
+    _PROGRAMS.setdefault(program.key, program)
+    return program  # itself, not its equal: a name is no part of the key, and errors show it
 
 
 def attention(

@@ -1,4 +1,4 @@
-# `make test` and `make demo` alone set everything up: an environment in .venv, then the work.
+# `make test` alone sets everything up: an environment in .venv, then the work.
 # A second run finds the stamp and starts at once. PYTHON is the interpreter to build .venv from (3.11+).
 
 PYTHON  ?= python3
@@ -7,7 +7,7 @@ PROFILE ?= ci
 BIN     := .venv/bin
 STAMP   := .venv/installed
 
-.PHONY: demo test lint types contracts pytest slow format golden clean
+.PHONY: test lint types contracts pytest slow format golden clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -20,9 +20,6 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
-
-demo: $(STAMP)
-	$(BIN)/python -m attndsl demo
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

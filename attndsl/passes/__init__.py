@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from attndsl import ir
-from attndsl.passes.bind import UNROLL_LIMIT, TooManyAlternatives, bind
+from attndsl.passes.binding import UNROLL_LIMIT, TooManyAlternatives, bind
 from attndsl.passes.lower_coordinates import lower_coordinates
 from attndsl.passes.separate import separate, separate_root
 
@@ -16,9 +16,7 @@ PIPELINE: Final[tuple[Callable[[ir.Mask], ir.Mask], ...]] = (
 )
 
 
-def normalise(
-    mask: ir.Mask, watch: Callable[[str, ir.Mask], None] | None = None
-) -> ir.Mask:
+def normalise(mask: ir.Mask, watch: Callable[[str, ir.Mask], None] | None = None) -> ir.Mask:
     """The normal form: every pass of ``PIPELINE`` in order. ``watch(name, mask)`` sees each result."""
     for step in PIPELINE:
         mask = step(mask)

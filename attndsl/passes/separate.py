@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from attndsl import ir
 
-_NODE_LIMIT = 20_000  # splitting extrema multiplies comparisons: past this size the original is kept
+_NODE_LIMIT = (
+    20_000  # splitting extrema multiplies comparisons: past this size the original is kept
+)
 
 
 def separate(mask: ir.Mask) -> ir.Mask:
@@ -50,16 +52,11 @@ def _compare(node: ir.AtMost | ir.Equals, item: ir.Node) -> ir.Node:
     return make(item, ir.Const(node.bound))
 
 
-def _open(
-    node: ir.AtMost | ir.Equals, term: ir.Node, factor: int, rest: ir.Node
-) -> ir.Node | None:
+def _open(node: ir.AtMost | ir.Equals, term: ir.Node, factor: int, rest: ir.Node) -> ir.Node | None:
     """The comparison ``factor * term + rest (<= or ==) bound`` without ``term``, or None."""
     match term:
         case ir.Select(cond=cond, yes=yes, no=no):
-            chosen = [
-                _compare(node, ir.add(ir.scale(part, factor), rest))
-                for part in (yes, no)
-            ]
+            chosen = [_compare(node, ir.add(ir.scale(part, factor), rest)) for part in (yes, no)]
             return ir.select(cond, *chosen)
         case ir.Abs(item=item):
             mirrored = ir.scale(item, -1)
@@ -77,7 +74,7 @@ def _open(
 
 
 def _both_ways(node: ir.Equals) -> ir.Node:
-    """x == b  <=>  x <= b and -x <= -b"""
+    """x == b  <=>  x <= b and -x <= -b."""
     mirrored = ir.scale(node.item, -1)
     bound = ir.Const(node.bound)
     return ir.conj(ir.le(node.item, bound), ir.le(mirrored, ir.scale(bound, -1)))
@@ -128,10 +125,7 @@ def _open_residue(
         )
     # (a - b) % m = a%m - b%m, plus m when that is negative
     a, b = ir.mod(mine, ir.Const(m)), ir.mod(theirs, ir.Const(m))
-    wrapped = [
-        ir.add(ir.scale(ir.add(ir.sub(a, b), ir.Const(c)), factor), rest)
-        for c in (0, m)
-    ]
+    wrapped = [ir.add(ir.scale(ir.add(ir.sub(a, b), ir.Const(c)), factor), rest) for c in (0, m)]
     return ir.select(ir.ge(a, b), *(_compare(node, item) for item in wrapped))
 
 

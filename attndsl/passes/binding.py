@@ -65,7 +65,5 @@ def _unroll(node: ir.Exists, start: int, stop: int) -> ir.Node:
     if stop - start > UNROLL_LIMIT:
         raise TooManyAlternatives(stop - start)
     variable = ir.Index(node.level)
-    bodies = (
-        ir.substitute(node.body, {variable: ir.Const(j)}) for j in range(start, stop)
-    )
+    bodies = (ir.substitute(node.body, {variable: ir.Const(j)}) for j in range(start, stop))
     return ir.disj(*bodies)

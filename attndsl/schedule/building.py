@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import bind, separate_root
+from attndsl.passes import UNROLL_LIMIT, TooManyAlternatives, bind, separate_root
 from attndsl.schedule.leaves import decide
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import (
@@ -24,6 +24,7 @@ from attndsl.schedule.model import (
 )
 from attndsl.schedule.refine import refine
 from attndsl.schedule.summaries import TileAxis
+from attndsl.source import AttnDslError, Diagnostic
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,10 @@ def plan(mask: ir.Mask, call: Call, tile: tuple[int, int]) -> Schedule:
         AttnDslError: a number in the pattern passes 2**62 at these lengths (A403), or a quantifier is
             wider than it may be (A404).
     """
-    roots, plan_of, tables = specialise(mask, call)
+    try:
+        roots, plan_of, tables = specialise(mask, call)
+    except TooManyAlternatives as error:
+        raise AttnDslError(_too_wide(error.width)) from error
     bank = _Bank(tile)
     plans = tuple(_plan(root, mask, call, tile, tables, bank) for root in roots)
     return Schedule(call.q_len, call.k_len, tile, plans, plan_of, bank.finish())
@@ -74,6 +78,15 @@ def specialise(mask: ir.Mask, call: Call) -> tuple[tuple[ir.Node, ...], ShortArr
         )
         plan_of[b, h] = roots.setdefault(separate_root(root), len(roots))
     return tuple(roots), plan_of, slices.tables
+
+
+def _too_wide(width: int) -> Diagnostic:
+    return Diagnostic(
+        "A404",
+        f"an `any` or `all` of the pattern runs over {width:,} values at these lengths",
+        notes=(f"at most {UNROLL_LIMIT:,} are allowed",),
+        helps=("state it as a comparison, or give the range a bound that does not grow",),
+    )
 
 
 class _Slices:

@@ -1,0 +1,123 @@
+"""A schedule computes exactly the pattern: no empty tile visited, no full tile masked, no pair lost."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attndsl import frontend
+from attndsl import syntax as syn
+from attndsl.compiler import Program
+from attndsl.schedule import Schedule
+
+PROGRAMS = [
+    "pattern p = causal",
+    "pattern p = window(9, 3)",
+    "pattern p = causal and (q - k < 50 or k < 4)",
+    "pattern p = window(12) or q < 3 or k < 3",
+    "pattern p = abs(q - k) <= 40 and (q - k) % 8 == 0",
+    "pattern p = (q - k) % 7 <= 2",
+    "pattern p = causal and (q - k < 16 or k % 16 == 15)",
+    "pattern p = q // 24 == k // 24",
+    "pattern p = (q + 5) // 12 == (k + 5) // 12 and causal",
+    "pattern p = any j in 0..9: q - k == pow2(j)",
+    "pattern p = ilog2(abs(q - k)) % 2 == 0",
+    "pattern p = min(q, 40) >= max(k, 7) - 5",
+    "pattern p = if head < heads // 2 then window(4) else (q + head) % 5 == k % 5",
+    "pattern p = if q < 20 then k < 9 else abs(q - k) < (q // 16) * 3",
+    "pattern p = (q * 75 + 74) % 61 == (k * 75 + head) % 61",
+    "pattern p = q * k % 11 == 3",
+    "pattern p = abs(q // 8 - k // 8) <= 1 and not (q == k)",
+    "pattern p = all j in 0..4: (q - k) % (j + 2) != 1",
+    "pattern p align start = k <= q",
+    "pattern p = false",
+    "pattern p = true",
+]
+
+
+def check(schedule: Schedule, dense: np.ndarray) -> None:
+    """Against the dense meaning, bool [batch, heads, q_len, k_len]."""
+    bq, bk = schedule.tile
+    for b, h in np.ndindex(dense.shape[:2]):
+        truth, plan = dense[b, h], schedule.plan(b, h)
+        assert np.array_equal(schedule.cover(b, h), truth)
+        for row, column in plan.full:
+            assert truth[row * bq : (row + 1) * bq, column * bk : (column + 1) * bk].all()
+        for row, column in plan.partial:
+            tile = truth[row * bq : (row + 1) * bq, column * bk : (column + 1) * bk]
+            assert tile.any()
+            assert not tile.all()
+        there = {(c, r, i) for (r, c), i in zip(plan.partial, plan.mask_ids, strict=True)}
+        back = plan.transpose
+        assert there == {(r, c, i) for (r, c), i in zip(back.partial, back.mask_ids, strict=True)}
+        assert {(c, r) for r, c in plan.full} == set(back.full)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(PROGRAMS),
+    st.integers(1, 130),
+    st.integers(1, 130),
+    st.sampled_from([(4, 4), (8, 16), (16, 8), (32, 32)]),
+    st.integers(1, 4),
+)
+def test_every_pair_and_no_other(text, q_len, k_len, tile, heads):
+    program = Program(frontend.elaborate(syn.parse(text)))
+    call = program.call(q_len, k_len, 1, heads, None, {})
+    check(program.schedule(call, tile), program.dense(call))
+
+
+GRIDS = [
+    ("grid g(y, x)\npattern p over g = abs(q.y - k.y) <= 2 and abs(q.x - k.x) <= 3", "yx"),
+    ("grid g(y, x)\npattern p over g = q.y // 3 == k.y // 3 and q.x // 4 == k.x // 4", "yx"),
+    ("grid g(y, x)\npattern p over g = q.y % 3 == k.y % 3 and q.x % 2 == k.x % 2", "yx"),
+    ("grid g(t, y, x)\npattern p over g = q.t >= k.t and q.y == k.y or q.x == k.x", "tyx"),
+    ("space s = text(7) ++ g(y, x)\npattern p over s = k in text or q.y == k.y", "yx"),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(GRIDS),
+    st.lists(st.integers(1, 9), min_size=3, max_size=3),
+    st.sampled_from([(4, 4), (8, 16), (16, 16)]),
+)
+def test_on_grids(grid, sizes, tile):
+    text, axes = grid
+    extents = dict(zip(axes, sizes, strict=False))
+    length = int(np.prod(list(extents.values()))) + (7 if "text" in text else 0)
+    program = Program(frontend.elaborate(syn.parse(text)))
+    call = program.call(length, length, 1, 1, extents, {})
+    check(program.schedule(call, tile), program.dense(call))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 100), st.integers(1, 3), st.integers(0, 99), st.sampled_from([(8, 8), (16, 4)])
+)
+def test_run_time_tables_per_batch_element_and_head(length, batch, seed, tile):
+    random = np.random.default_rng(seed)
+    text = (
+        "input doc: int[batch, pos]\ninput keep: bool[pos]\ninput nbr: list[q, 3]\n"
+        "pattern p = doc[q] == doc[k] and keep[k] or k in nbr[q]"
+    )
+    program = Program(frontend.elaborate(syn.parse(text)))
+    inputs = {
+        "doc": np.sort(random.integers(0, 4, (batch, length))),
+        "keep": random.random(length) < 0.7,
+        "nbr": random.integers(-1, length, (length, 3)),
+    }
+    call = program.call(length, length, batch, 2, None, inputs)
+    check(program.schedule(call, tile), program.dense(call))
+
+
+@pytest.mark.parametrize("length", [8192, 1 << 20])
+def test_a_million_tokens_cost_what_is_live(length):
+    program = Program(
+        frontend.elaborate(syn.parse("pattern p = causal and (q - k < 512 or k < 4)"))
+    )
+    schedule = program.schedule(program.call(length, length, 1, 1, None, {}), (128, 128))
+    rows = length // 128
+    assert schedule.plans[0].live == 5 * rows - 10 + (rows - 5)
+    assert len(schedule.masks) == 4
+    assert schedule.nbytes < 4e6

@@ -25,7 +25,9 @@ def _plan(mask: np.ndarray, tile: tuple[int, int], bank: dict[bytes, int]) -> Pl
 
     def classify(row: int, column: int) -> tuple[np.ndarray, bool]:
         block = mask[row * tile[0] : (row + 1) * tile[0], column * tile[1] : (column + 1) * tile[1]]
-        return np.pad(block, [(0, t - n) for t, n in zip(tile, block.shape, strict=False)]), bool(block.all())
+        return np.pad(block, [(0, t - n) for t, n in zip(tile, block.shape, strict=False)]), bool(
+            block.all()
+        )
 
     grid = -(-q_len // tile[0]), -(-k_len // tile[1])
     return assemble(grid, np.ndindex(*grid), classify, bank)

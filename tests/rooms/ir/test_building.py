@@ -1,0 +1,98 @@
+"""The smart constructors keep the meaning, and equal nodes are one object with one text and one file."""
+
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attndsl import ir
+from attndsl.source import AttnDslError
+from tests.support import expressions as ex
+
+LENGTHS = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@settings(max_examples=200)
+@given(ex.bools(), LENGTHS)
+def test_nodes_mean_what_plain_python_says(expression, lengths):
+    q_len, k_len = lengths
+    found = ex.dense(ex.mask(expression.root, ir.Align.START), q_len, k_len, heads=2)
+    for batch in range(2):
+        for head in range(2):
+            for q in range(q_len):
+                for k in range(k_len):
+                    expected = expression.value(ex.Point(q, k, head, batch))
+                    assert found[batch, head, q, k] == expected
+
+
+@settings(max_examples=200)
+@given(ex.bools())
+def test_built_twice_is_one_object_with_one_text(expression):
+    first, text = expression.root, ir.show(expression.root)
+    second = expression.root
+    assert first is second
+    assert ir.show(second) == text
+    assert first.digest == second.digest
+
+
+@settings(max_examples=100)
+@given(ex.bools())
+def test_rewriting_nothing_changes_nothing(expression):
+    root = expression.root
+    assert ir.transform(root, lambda node: node) is root
+    again = root
+    for node in ir.postorder(root):
+        again = ir.rebuild(node, ir.children(node))
+        assert again is node, ir.show(node)
+    assert again is root
+
+
+@settings(max_examples=100)
+@given(ex.bools())
+def test_negating_twice_is_nothing(expression):
+    root = expression.root
+    assert ir.negate(ir.negate(root)) is root
+    assert ir.conj(root, ir.negate(root)) in (ir.FALSE, ir.conj(root, ir.negate(root)))
+    assert ir.conj(root, root) is root
+    assert ir.disj(root, root) is root
+
+
+@settings(max_examples=150)
+@given(ex.bools(), st.sampled_from(list(ir.Align)))
+def test_saved_masks_come_back(expression, align):
+    made = ex.mask(expression.root, align)
+    back = ir.load(ir.dump(made))
+    assert back == made
+    assert back.digest == made.digest
+    assert pickle.loads(pickle.dumps(made)) == made
+
+
+GOOD = ir.dump(ex.mask(ir.le(ex.K, ex.Q)))
+GARBAGE = [
+    "", "{", "[]", "null", "7", '"text"', "{}", '{"format": 2}', '{"format": 1, "nodes": []}',
+    GOOD.replace('"format": 1', '"format": 99'),
+    GOOD.replace('"Pos"', '"System"'),
+    GOOD.replace('"AtMost"', '"Sum"'),
+    GOOD.replace('"end"', '"sideways"'),
+    GOOD.replace('"k"', '"x"'),
+    GOOD[:-9],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", GARBAGE)
+def test_what_is_not_a_saved_mask_is_refused(text):
+    with pytest.raises(AttnDslError, match="A405"):
+        ir.load(text)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_damaged_files_are_read_or_refused_but_never_crash(data):
+    at = data.draw(st.integers(0, len(GOOD) - 1))
+    char = data.draw(st.sampled_from('{}[]",:0179-ankqe '))
+    text = GOOD[:at] + char + GOOD[at + 1 :]
+    try:
+        ir.show(ir.load(text).root)
+    except AttnDslError as error:
+        assert "A405" in str(error)

@@ -1,0 +1,61 @@
+"""Passes keep the meaning, and leave what they promise."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attndsl import ir
+from attndsl.passes import TooManyAlternatives, bind, normalise, separate_root
+from tests.support import expressions as ex
+
+
+@settings(max_examples=200)
+@given(ex.bools(), st.integers(1, 20), st.integers(1, 20))
+def test_every_pass_keeps_the_meaning(expression, q_len, k_len):
+    made = ex.mask(expression.root)
+    truth = ex.dense(made, q_len, k_len, heads=2)
+
+    def same(name, after):
+        assert np.array_equal(ex.dense(after, q_len, k_len, heads=2), truth), name
+
+    normal = normalise(made, same)
+    same("all", normal)
+
+
+@settings(max_examples=100)
+@given(ex.bools(), st.integers(0, 1), st.integers(0, 2))
+def test_binding_is_the_same_relation_at_that_head(expression, batch, head):
+    root = expression.root
+    bound = bind(root, {"q": 9, "k": 9}, heads=3, batch=batch, head=head)
+    assert not any(isinstance(node, ir.Exists | ir.Size) for node in ir.postorder(bound))
+    assert not any(node == ex.HEAD for node in ir.postorder(bound))
+    truth = ex.dense(ex.mask(root), 9, 9, heads=3)[batch, head]
+    for after in (bound, separate_root(bound)):
+        assert np.array_equal(ex.dense(ex.mask(after), 9, 9, heads=3)[batch, head], truth)
+
+
+def test_a_quantifier_too_wide_is_refused():
+    wide = ir.exists(ir.ZERO, ir.Size("k"), lambda j: ir.eq(ex.Q, ir.mul(j, ex.K)))
+    with pytest.raises(TooManyAlternatives):
+        bind(wide, {"k": 5000})
+
+
+SPACE = ir.Space("s", (
+    ir.Segment("text", (ir.Axis("text"),)),
+    ir.Segment("image", (ir.Axis("y"), ir.Axis("x", 3))),
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", ["text.text", "image.y", "image.x"])
+@pytest.mark.parametrize("side", list(ir.Side))
+def test_coordinates_become_arithmetic(axis, side):
+    at, other = ir.Coord(side, axis), ir.Coord(side.other, axis)
+    root = ir.disj(ir.eq(at, other), ir.conj(ir.Inside(side, "text"), ir.lt(at, ir.Const(2))))
+    mask = ir.Mask(root, SPACE, SPACE)
+    sizes = ir.resolve_sizes(mask, 6, 14, {"y": 4})
+    assert sizes["text.text"] == 2
+    normal = normalise(mask)
+    assert not any(isinstance(n, ir.Coord | ir.Inside) for n in ir.postorder(normal.root))
+    before, after = (ir.meaning(m, 6, 14, sizes) for m in (mask, normal))
+    assert np.array_equal(before, after)

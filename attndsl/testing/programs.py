@@ -1,0 +1,269 @@
+"""Random well-typed programs, as text, with small tensors to run them on.
+
+A failing test shows a program one can paste into a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from hypothesis import strategies as st
+
+_HELPERS = """\
+def twice(a: int, b: int = a) = a + b
+def near(a: int, b: int, r: int = 2) = abs(a - b) <= r
+pattern inner(w: int, on: bool = true) = on and 0 <= q - k < w
+"""
+_INPUTS = """\
+input ids: int[batch, pos]
+input flag: bool[head, k]
+input own: int[q]
+input table: int[3, width]
+input nbr: list[batch, q, 2]
+input some: list[slots]
+"""
+_SPACES = {
+    "flat": "",
+    "grid": "grid image(y, x)\npattern box over image = abs(q.y - k.y) <= 1 and q.x == k.x\n",
+    "joint": "space joint = text(2) ++ image(y, x)\n",
+    "pair": "grid left(g, m)\ngrid right(g, n)\n",
+}
+_OVER = {"flat": "", "grid": " over image", "joint": " over joint", "pair": " over left -> right"}
+_COORDINATES = {
+    "flat": (),
+    "grid": ("q.y", "q.x", "k.y", "k.x", "len(y)", "len(image.x)", "len(image)"),
+    "joint": ("q.y", "q.image.x", "k.y", "k.x", "q.text", "k.text", "len(y)", "len(text)"),
+    "pair": ("q.g", "q.m", "k.g", "k.n", "len(left.g)", "len(n)", "len(right)"),
+}
+_TRUTHS = {
+    "flat": (),
+    "grid": ("box", "q in image"),
+    "joint": ("q in text", "k in image", "k not in text"),
+    "pair": ("k in right",),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module whose last pattern, ``main``, may be run on these lengths and tables.
+
+    ``sizes`` holds every length the program may speak of, ``tables`` int64 and bool arrays with all
+    dims their declarations name.
+    """
+
+    text: str
+    q_len: int
+    k_len: int
+    heads: int
+    batch: int
+    layer: int
+    sizes: dict[str, int]
+    tables: dict[str, Any] = field(repr=False)
+
+
+Draw: TypeAlias = Callable[..., Any]
+
+
+@st.composite
+def programs(draw: Draw, depth: int = 4) -> Program:
+    """A strategy of programs whose expressions nest up to ``depth`` operators deep."""
+    where = draw(st.sampled_from(list(_SPACES)))
+    spelled = _Spelling(draw, where)
+    body = spelled.body(depth)
+    align = "" if where == "pair" else draw(st.sampled_from(["", " align start", " align end"]))
+    head = _INPUTS + _HELPERS + _SPACES["grid" if where == "joint" else where]
+    head += _SPACES["joint"] if where == "joint" else ""
+    text = f"{head}pattern main{_OVER[where]}{align} =\n    {body}\n"
+    return _with_tensors(draw, text, where)
+
+
+def _with_tensors(draw: Draw, text: str, where: str) -> Program:
+    sizes, q_len, k_len = _lengths(draw, where)
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    batch, heads = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    tables = {
+        "ids": random.integers(-1, 4, (batch, k_len)),
+        "flag": random.random((heads, k_len)) < 0.5,
+        "own": random.integers(-2, 6, (q_len,)),
+        "table": random.integers(-2, 6, (3, 4)),
+        "nbr": random.integers(-2, k_len, (batch, q_len, 2)),
+        "some": random.integers(-2, 6, (3,)),
+    }
+    sizes |= {"q": q_len, "k": k_len, "table:width": 4, "some:slots": 3}
+    layer = draw(st.integers(0, 2))
+    return Program(text, q_len, k_len, heads, batch, layer, sizes, tables)
+
+
+def _lengths(draw: Draw, where: str) -> tuple[dict[str, int], int, int]:
+    extent = st.integers(1, 3)
+    if where == "flat":
+        return {}, draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    a, b, c = draw(extent), draw(extent), draw(extent)
+    if where == "pair":
+        return {"left.g": a, "left.m": b, "right.g": a, "right.n": c}, a * b, a * c
+    k_len = a * b + (2 if where == "joint" else 0)
+    sizes = {"image.y": a, "image.x": b, "text.text": 2}
+    return sizes, draw(st.integers(1, k_len)), k_len
+
+
+class _Spelling:
+    """Expressions of a kind as text; ``names`` are the int variables in scope."""
+
+    def __init__(self, draw: Draw, where: str) -> None:
+        self.draw = draw
+        self.where = where
+        self.fresh = 0
+
+    def pick(self, *options: Any) -> Any:
+        return self.draw(st.sampled_from(options))
+
+    def name(self) -> str:
+        self.fresh += 1
+        return f"v{self.fresh}"
+
+    # ------------------------------------------------------------------ ints
+
+    def number(self, depth: int, names: tuple[str, ...]) -> str:
+        if depth <= 0 or self.draw(st.integers(0, 4)) == 0:
+            return self.atom(names)
+        how = self.pick(
+            self.sum, self.sum, self.product, self.divided, self.divided, self.extremum,
+            self.function, self.choice, self.let, self.load, self.item,
+        )  # fmt: skip
+        made: str = how(depth - 1, names)
+        return made
+
+    def atom(self, names: tuple[str, ...]) -> str:
+        options = ["q", "k", "q", "k", "head", "heads", "layer", "batch", "len(q)", "len(k)"]
+        options += [*_COORDINATES[self.where], *names, *names]
+        if self.draw(st.integers(0, 2)) == 0:
+            return str(self.draw(st.integers(0, 12)))
+        return str(self.draw(st.sampled_from(options)))
+
+    def sum(self, depth: int, names: tuple[str, ...]) -> str:
+        parts = [self.number(depth, names) for _ in range(self.pick(2, 2, 3))]
+        text = f"({parts[0]})"
+        for part in parts[1:]:
+            text += f" {self.pick('+', '-')} ({part})"
+        return text
+
+    def product(self, depth: int, names: tuple[str, ...]) -> str:
+        if self.pick(True, False):
+            return f"{self.pick(2, 3, 6)} * ({self.number(depth, names)})"
+        return f"({self.number(depth, names)}) * ({self.atom(names)})"
+
+    def divided(self, depth: int, names: tuple[str, ...]) -> str:
+        known = str(self.draw(st.integers(1, 7)))
+        divisor = self.pick(known, known, known, "k", "head", "(q - 1)", *names)
+        return f"({self.number(depth, names)}) {self.pick('//', '%')} {divisor}"
+
+    def extremum(self, depth: int, names: tuple[str, ...]) -> str:
+        one, two = self.number(depth, names), self.number(depth, names)
+        if self.pick(True, False):
+            return f"{self.pick('min', 'max')}({one}, {two})"
+        return f"clamp({one}, {two}, {self.atom(names)})"
+
+    def function(self, depth: int, names: tuple[str, ...]) -> str:
+        inner = self.number(depth, names)
+        return str(self.pick(
+            f"abs({inner})", f"-({inner})", f"ilog2({inner})", f"pow2(({inner}) % 7 - 1)",
+            f"twice({inner})", f"twice(b={self.atom(names)}, a={inner})",
+        ))  # fmt: skip
+
+    def choice(self, depth: int, names: tuple[str, ...]) -> str:
+        yes, no = self.number(depth, names), self.number(depth, names)
+        return f"(if {self.truth(depth, names)} then {yes} else {no})"
+
+    def let(self, depth: int, names: tuple[str, ...]) -> str:
+        name = self.name()
+        value = self.number(depth, names)
+        return f"(let {name} = {value}: {self.number(depth, (*names, name))})"
+
+    def load(self, depth: int, names: tuple[str, ...]) -> str:
+        at = self.number(depth, names)
+        options = [f"own[{at}]", "own[q]", f"table[{at}, {self.atom(names)}]"]
+        if self.where != "pair":
+            options += ["ids[q]", "ids[k]", f"ids[{at}]"]
+        return str(self.draw(st.sampled_from(options)))
+
+    def item(self, depth: int, names: tuple[str, ...]) -> str:
+        return f"{self.items(names)}[{self.number(depth, names)}]"
+
+    def items(self, names: tuple[str, ...]) -> str:
+        count = self.draw(st.integers(0, 5))
+        return f"[{', '.join(self.atom(names) for _ in range(count))}]"
+
+    # ------------------------------------------------------------------ truth values
+
+    def body(self, depth: int) -> str:
+        """A truth value that is no lone atom, and depends on the pair more often than not."""
+        how = self.pick(self.junction, self.truth_let, self.truth_choice, self.quantified)
+        part = f"({how(depth - 1, ())})"
+        distance = self.pick("q - k", "abs(q - k)", "q // 2 - k // 2", "q - 2 * k")
+        near = f"{self.draw(st.integers(-2, 1))} <= {distance} <= {self.draw(st.integers(0, 3))}"
+        return str(self.pick(part, f"{near} or {part}", f"({near}) != {part}"))
+
+    def truth(self, depth: int, names: tuple[str, ...]) -> str:
+        if depth <= 0:
+            return self.comparison(0, names)
+        how = self.pick(
+            self.comparison, self.comparison, self.comparison, self.junction, self.junction,
+            self.negation, self.quantified, self.member, self.truth_choice, self.truth_let,
+            self.truth_equality, self.truth_atom,
+        )  # fmt: skip
+        made: str = how(depth - 1, names)
+        return made
+
+    def comparison(self, depth: int, names: tuple[str, ...]) -> str:
+        count = self.pick(2, 2, 2, 3)
+        text = f"({self.number(depth, names)})"
+        for _ in range(count - 1):
+            operator = self.pick("<", "<=", ">", ">=", "==", "==", "!=")
+            text += f" {operator} ({self.number(depth, names)})"
+        return text
+
+    def junction(self, depth: int, names: tuple[str, ...]) -> str:
+        operator = self.pick(" and ", " or ")
+        return str(operator).join(
+            f"({self.truth(depth, names)})" for _ in range(self.draw(st.integers(2, 4)))
+        )
+
+    def negation(self, depth: int, names: tuple[str, ...]) -> str:
+        return f"not ({self.truth(depth, names)})"
+
+    def quantified(self, depth: int, names: tuple[str, ...]) -> str:
+        name = self.name()
+        low, high = self.pick("0..3", "-1..2", "0..1", "q..k", "q - 1..q + 2", "0..head").split(
+            ".."
+        )
+        depth = min(depth, 2)  # quantifiers multiply the cost of what they hold
+        body = self.truth(depth, (*names, name))
+        return f"({self.pick('any', 'all')} {name} in {low}..{high}: {body})"
+
+    def member(self, depth: int, names: tuple[str, ...]) -> str:
+        item, word = self.number(depth, names), self.pick("in", "not in")
+        containers = [self.items(names), "some", "nbr[q]", f"nbr[{self.atom(names)}]"]
+        containers.append(f"{self.atom(names)}..{self.atom(names)}")
+        return f"({item}) {word} {self.draw(st.sampled_from(containers))}"
+
+    def truth_choice(self, depth: int, names: tuple[str, ...]) -> str:
+        parts = [self.truth(depth, names) for _ in range(3)]
+        return f"(if {parts[0]} then {parts[1]} else {parts[2]})"
+
+    def truth_let(self, depth: int, names: tuple[str, ...]) -> str:
+        name = self.name()
+        value = self.number(depth, names)
+        return f"(let {name} = {value}: {self.truth(depth, (*names, name))})"
+
+    def truth_equality(self, depth: int, names: tuple[str, ...]) -> str:
+        left, right = self.truth(depth, names), self.truth(depth, names)
+        return f"({left}) {self.pick('==', '!=')} ({right})"
+
+    def truth_atom(self, depth: int, names: tuple[str, ...]) -> str:
+        options = ["true", "false", "flag[k]", "causal", "inner(3)", *_TRUTHS[self.where]]
+        options.append(f"inner({self.atom(names)}, on={self.comparison(0, names)})")
+        options.append(f"near({self.number(depth, names)}, {self.atom(names)})")
+        return str(self.draw(st.sampled_from(options)))

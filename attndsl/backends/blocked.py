@@ -23,7 +23,7 @@ from attndsl.backends.strips import Strip, strips
 from attndsl.schedule import Schedule
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-BUDGET = 1 << 22  # elements of temporaries in one kernel call
+BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
 TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones starve the kernels
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

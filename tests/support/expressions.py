@@ -70,7 +70,8 @@ def atoms(bound: int) -> st.SearchStrategy[Expression]:
         Expression(lambda j: K, lambda at: at.k),
         Expression(lambda j: HEAD, lambda at: at.head),
     ]
-    positions = st.sampled_from([*fixed[:2], *fixed[:2], fixed[2]])
+    gap = Expression(lambda j: ir.sub(Q, K), lambda at: at.q - at.k)
+    positions = st.sampled_from([*fixed, *fixed[:2], gap, gap])
     variables = [
         Expression(lambda j, i=i: j[i], lambda at, i=i: at.j[i])  # type: ignore[misc]
         for i in range(bound)
@@ -78,7 +79,7 @@ def atoms(bound: int) -> st.SearchStrategy[Expression]:
     numbers = st.integers(-9, 20).map(
         lambda c: Expression(lambda j: ir.Const(c), lambda at: c)  # a small constant
     )
-    options = [positions, positions, numbers]
+    options = [positions, positions, positions, numbers]
     return st.one_of(*options, st.sampled_from(variables)) if variables else st.one_of(*options)
 
 
@@ -125,7 +126,7 @@ def ints(depth: int, bound: int = 0) -> st.SearchStrategy[Expression]:
         ]
     )
     return st.one_of(
-        small,
+        small.map(lambda x: x),  # one choice of six, not one for each kind of atom
         st.builds(lambda f, x: f(x), unary, one),
         st.builds(lambda f, x, y: lift(*f, x, y), binary, one, one),
         st.builds(lambda x, y: lift(ir.mul, lambda a, b: a * b, x, y), small, small),
@@ -164,7 +165,7 @@ def bools(depth: int = 4, bound: int = 0) -> st.SearchStrategy[Expression]:
     one = st.deferred(lambda: bools(depth - 1, bound))
     junction = st.sampled_from([(ir.conj, lambda a, b: a and b), (ir.disj, lambda a, b: a or b)])
     options = [
-        comparison,
+        comparison.map(lambda x: x),
         st.builds(lambda f, x, y: lift(*f, x, y), junction, one, one),
         one.map(lambda x: lift(ir.negate, lambda a: not a, x)),
         st.builds(
@@ -173,8 +174,20 @@ def bools(depth: int = 4, bound: int = 0) -> st.SearchStrategy[Expression]:
     ]
     if bound < 2:
         inner = st.deferred(lambda: bools(depth - 1, bound + 1))
-        options.append(st.builds(quantified, st.integers(-2, 3), st.integers(0, 4), inner))
+        options.append(st.builds(quantified, st.integers(-2, 3), st.integers(1, 4), inner))
     return st.one_of(*options)
+
+
+def relations() -> st.SearchStrategy[Expression]:
+    """Several truth values joined, so that few collapse to a constant."""
+    return st.builds(
+        lambda a, b, c, d: lift(
+            lambda a, b, c, d: ir.select(a, ir.disj(b, c), ir.conj(ir.disj(b, d), ir.negate(c))),
+            lambda a, b, c, d: (b or c) if a else ((b or d) and not c),
+            a, b, c, d,
+        ),
+        bools(3), bools(3), bools(2), bools(4),
+    )  # fmt: skip
 
 
 def mask(root: ir.Node, align: ir.Align = ir.Align.END) -> ir.Mask:

@@ -11,7 +11,7 @@ from tests.support import expressions as ex
 
 
 @settings(max_examples=200)
-@given(ex.bools(), st.integers(1, 20), st.integers(1, 20))
+@given(ex.relations(), st.integers(1, 20), st.integers(1, 20))
 def test_every_pass_keeps_the_meaning(expression, q_len, k_len):
     made = ex.mask(expression.root)
     truth = ex.dense(made, q_len, k_len, heads=2)
@@ -24,7 +24,7 @@ def test_every_pass_keeps_the_meaning(expression, q_len, k_len):
 
 
 @settings(max_examples=100)
-@given(ex.bools(), st.integers(0, 1), st.integers(0, 2))
+@given(ex.relations(), st.integers(0, 1), st.integers(0, 2))
 def test_binding_is_the_same_relation_at_that_head(expression, batch, head):
     root = expression.root
     bound = bind(root, {"q": 9, "k": 9}, heads=3, batch=batch, head=head)

@@ -32,7 +32,7 @@ def check(schedule, dense):
 
 
 @settings(max_examples=200)
-@given(ex.bools(), LENGTH, LENGTH, TILE, st.integers(1, 3), st.sampled_from(list(ir.Align)))
+@given(ex.relations(), LENGTH, LENGTH, TILE, st.integers(1, 3), st.sampled_from(list(ir.Align)))
 def test_random_relations(expression, q_len, k_len, tile, heads, align):
     mask = ex.mask(expression.root, align)
     sizes = {"q": q_len, "k": k_len}

@@ -127,8 +127,8 @@ class _Spelling:
     # ------------------------------------------------------------------ ints
 
     def number(self, depth: int, names: tuple[str, ...]) -> str:
-        if depth <= 0 or self.draw(st.integers(0, 4)) == 0:
-            return self.atom(names)
+        if depth <= 0:
+            return self.pick(self.atom, self.linear)(names)  # type: ignore[no-any-return]
         how = self.pick(
             self.sum, self.sum, self.product, self.divided, self.divided, self.extremum,
             self.function, self.choice, self.let, self.load, self.item,
@@ -142,6 +142,15 @@ class _Spelling:
         if self.draw(st.integers(0, 2)) == 0:
             return str(self.draw(st.integers(0, 12)))
         return str(self.draw(st.sampled_from(options)))
+
+    def linear(self, names: tuple[str, ...]) -> str:
+        """A sum with coefficients: what most rules of simplification look at."""
+        parts = [str(self.draw(st.integers(-9, 9)))]
+        for _ in range(self.pick(1, 2, 2)):
+            factor, atom = self.draw(st.integers(-6, 6)), self.pick("q", "k", *names, "head")
+            modulus = self.pick("", "", "", " % 3", " // 2", " % 4")
+            parts.append(f"{factor} * ({atom}{modulus})")
+        return f"({' + '.join(parts)})"
 
     def sum(self, depth: int, names: tuple[str, ...]) -> str:
         parts = [self.number(depth, names) for _ in range(self.pick(2, 2, 3))]
@@ -158,7 +167,8 @@ class _Spelling:
     def divided(self, depth: int, names: tuple[str, ...]) -> str:
         known = str(self.draw(st.integers(1, 7)))
         divisor = self.pick(known, known, known, "k", "head", "(q - 1)", *names)
-        return f"({self.number(depth, names)}) {self.pick('//', '%')} {divisor}"
+        dividend = self.pick(self.number(depth, names), self.linear(names))
+        return f"({dividend}) {self.pick('//', '%')} {divisor}"
 
     def extremum(self, depth: int, names: tuple[str, ...]) -> str:
         one, two = self.number(depth, names), self.number(depth, names)
@@ -169,13 +179,13 @@ class _Spelling:
     def function(self, depth: int, names: tuple[str, ...]) -> str:
         inner = self.number(depth, names)
         return str(self.pick(
-            f"abs({inner})", f"-({inner})", f"ilog2({inner})", f"pow2(({inner}) % 7 - 1)",
+            f"abs({inner})", f"abs({self.linear(names)})", f"-({inner})", f"ilog2({inner})", f"pow2(({inner}) % 7 - 1)",
             f"twice({inner})", f"twice(b={self.atom(names)}, a={inner})",
         ))  # fmt: skip
 
     def choice(self, depth: int, names: tuple[str, ...]) -> str:
         yes, no = self.number(depth, names), self.number(depth, names)
-        return f"(if {self.truth(depth, names)} then {yes} else {no})"
+        return f"(if {self.pick('', 'not ')}({self.truth(depth, names)}) then {yes} else {no})"
 
     def let(self, depth: int, names: tuple[str, ...]) -> str:
         name = self.name()

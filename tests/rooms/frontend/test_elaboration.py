@@ -1,5 +1,7 @@
 """What the front end decides: lengths, axes, tables, alignment, shadowing, limits."""
 
+import inspect
+import sys
 import time
 
 import pytest
@@ -258,6 +260,19 @@ def test_the_deepest_expressions_are_read():
     assert root("pattern p = " + "not " * 150 + "q < k") is not None
     nested = "".join(f"any j{i} in 0..2: " for i in range(60))
     assert root(f"pattern p = {nested}{' + '.join(f'j{i}' for i in range(60))} == k") is not None
+
+
+def test_a_caller_deep_in_recursion_gets_an_error_not_a_crash():
+    module = syn.parse("pattern p = " + "not " * 150 + "q < k")
+
+    def dive(levels: int) -> None:
+        if levels:
+            return dive(levels - 1)
+        frontend.elaborate(module)
+
+    used = len(inspect.stack())
+    with pytest.raises(AttnDslError, match="stack"):
+        dive(sys.getrecursionlimit() - used - 120)
 
 
 def test_files_import_files(tmp_path):

@@ -267,8 +267,9 @@ def test_a_caller_deep_in_recursion_gets_an_error_not_a_crash():
 
     def dive(levels: int) -> None:
         if levels:
-            return dive(levels - 1)
-        frontend.elaborate(module)
+            dive(levels - 1)
+        else:
+            frontend.elaborate(module)
 
     used = len(inspect.stack())
     with pytest.raises(AttnDslError, match="stack"):

@@ -10,22 +10,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attndsl import nn
-    from attndsl.pattern import Pattern, compile  # noqa: A004 - the public name
+    from attndsl import nn, patterns
+    from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+    from attndsl.frontend import (
+        all_,
+        any_,
+        batch,
+        clamp,
+        grid,
+        head,
+        heads,
+        ilog2,
+        k,
+        layer,
+        length,
+        maximum,
+        minimum,
+        pattern,
+        pow2,
+        q,
+        space,
+        table,
+        where,
+    )
     from attndsl.source import AttnDslError
 
 __version__ = "0.1.0"
+
+_PYTHON_FORM = (
+    "all_", "any_", "batch", "clamp", "grid", "head", "heads", "ilog2", "k", "layer", "length",
+    "maximum", "minimum", "pattern", "pow2", "q", "space", "table", "where",
+)  # fmt: skip
 
 # public name -> "module:attribute", or "module" where the name is a whole module. To add a name: a
 # line here, one in `__all__`, and the import under TYPE_CHECKING that lets type checkers see it.
 _HOMES = {
     "AttnDslError": "attndsl.source:AttnDslError",
-    "Pattern": "attndsl.pattern:Pattern",
-    "compile": "attndsl.pattern:compile",
+    "Pattern": "attndsl.compiled:Pattern",
+    "compile": "attndsl.compiled:compile",
     "nn": "attndsl.nn",
+    "patterns": "attndsl.patterns",
+    **{name: f"attndsl.frontend:{name}" for name in _PYTHON_FORM},
 }
 
-__all__ = ["AttnDslError", "Pattern", "__version__", "compile", "nn"]
+__all__ = [
+    "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile", "grid",
+    "head", "heads", "ilog2", "k", "layer", "length", "maximum", "minimum", "nn", "pattern",
+    "patterns", "pow2", "q", "space", "table", "where",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
-Source: TypeAlias = str | os.PathLike[str] | ir.Mask
+Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 _CACHED_SCHEDULES = 64
@@ -30,13 +30,18 @@ _CACHED_SCHEDULES = 64
 def read_mask(
     source: Source, entry: str | None = None, values: Mapping[str, frontend.Given] | None = None
 ) -> ir.Mask:
-    """The mask of a path ("file.attn" or "file.attn:name"), program text, prelude name, or mask.
+    """The mask of a path ("file.attn" or "file.attn:name"), program text, prelude name, or Python form.
 
     Raises:
         AttnDslError: whatever is wrong with the file, the program or the values, located.
     """
     if isinstance(source, ir.Mask):
         return source
+    if isinstance(source, frontend.PatternFunction):
+        made = source(**(values or {}))
+        return frontend.to_mask(made, source.queries, source.keys, source.align)
+    if isinstance(source, frontend.Expr):
+        return frontend.to_mask(source)
     text = os.fspath(source)
     path, _, name = text.rpartition(":")
     if text.endswith(".attn"):

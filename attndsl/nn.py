@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attndsl.pattern import Pattern
+from attndsl.compiled import Pattern
 
 
 class PatternAttention(nn.Module):

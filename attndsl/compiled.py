@@ -192,7 +192,7 @@ def compile(  # noqa: A001 - the public name
 
     Args:
         source: A path ("longformer.attn", "file.attn:name"), program text, the name of a pattern of the
-            prelude ("causal_window"), or a mask of the IR.
+            prelude ("causal_window"), the Python form (``window(256) | (q < 4)``), or a mask of the IR.
         entry: Which pattern of the file; the last one by default.
         layer: The value of ``layer``.
         **values: For the pattern's parameters, by name.

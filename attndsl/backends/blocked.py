@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -186,8 +187,9 @@ def _calls(
     for strip in unit.strips:
         of_keys = per_key + 2 * isinstance(strip.keys, Index)
         item = q.shape[-1] * (strip.queries.length + of_keys * strip.keys.length)
-        step = max(1, BUDGET // (q.shape[0] * item))
         shared = strip.mask is None or len(strip.mask) == 1
+        own_mask = 0 if shared else strip.queries.length * strip.keys.length
+        step = max(1, BUDGET // (q.shape[0] * item + own_mask))
         bias = _bias(strip, q) if shared else (None, None)
         for first in range(0, strip.queries.items, step):
             part = strip.cut(first, min(first + step, strip.queries.items))
@@ -199,9 +201,10 @@ def _bias(strip: Strip, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     allowed = strip.allowed()
     if allowed is None:
         return None, None
-    pairs = torch.from_numpy(allowed)[:, None]
-    dead = ~pairs.any(-1)
-    return like.new_zeros(pairs.shape).masked_fill_(~pairs, -math.inf), dead if dead.any() else None
+    # NumPy: these arrays are small, and waking torch's threads for them costs more than the work.
+    bias = np.where(allowed[:, None], np.float32(0), np.float32(-np.inf))
+    dead = ~np.asarray(allowed.any(-1))[:, None]
+    return torch.from_numpy(bias).to(like.dtype), torch.from_numpy(dead) if dead.any() else None
 
 
 # ---------------------------------------------------------------------------- units
@@ -267,9 +270,10 @@ def _even(x: Tensor, width: int) -> Tensor:
 
 def _finite(x: Tensor) -> Tensor:
     """``x`` with 0 for what is not finite; itself when all is."""
-    if x.numel() == 0 or all(bound.isfinite() for bound in torch.aminmax(x)):
+    if x.sum().isfinite():  # the fastest look at all of it; it may only err by overflowing
         return x
-    return x.masked_fill(~x.isfinite(), 0.0)
+    finite = x.isfinite()
+    return x if finite.all() else x.masked_fill(~finite, 0.0)
 
 
 def _power_of_two(length: int) -> int:

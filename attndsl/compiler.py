@@ -42,6 +42,24 @@ def read_mask(
         return frontend.to_mask(made, source.queries, source.keys, source.align)
     if isinstance(source, frontend.Expr):
         return frontend.to_mask(source)
+    module, name, resolve = open_module(source, entry)
+    return frontend.elaborate(module, name, values, resolve)
+
+
+def describe(source: str | os.PathLike[str], entry: str | None = None) -> frontend.Signature:
+    """What a pattern takes and says, found as `read_mask` finds it, before any value is given.
+
+    Raises:
+        AttnDslError: whatever is wrong with the file or the program, located.
+    """
+    module, name, resolve = open_module(source, entry)
+    return frontend.signature(module, name, resolve)
+
+
+def open_module(
+    source: str | os.PathLike[str], entry: str | None = None
+) -> tuple[syn.Module, str | None, frontend.Resolve | None]:
+    """The module that a path, program text or prelude name is to be looked up in, and under what name."""
     text = os.fspath(source)
     path, _, name = text.rpartition(":")
     if text.endswith(".attn"):
@@ -49,10 +67,10 @@ def read_mask(
     if path.endswith(".attn") and "\n" not in path:
         read = syn.read(path)
         module = syn.parse(read.text, read.name)
-        return frontend.elaborate(module, name or entry, values, frontend.files(Path(path).parent))
+        return module, name or entry, frontend.files(Path(path).parent)
     if text.isidentifier():
-        return frontend.elaborate(syn.parse("", "<library>"), text, values)
-    return frontend.elaborate(syn.parse(text, "<text>"), entry, values)
+        return syn.parse("", "<library>"), text, None
+    return syn.parse(text, "<text>"), entry, None
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,6 +131,29 @@ class Pattern:
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
         return self._program.schedule(call, tile)
 
+    def draw(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        head: int = 0,
+        query: int | None = None,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> str:
+        """A picture in characters of what one head sees; of one ``query`` alone on its own grid.
+
+        Inputs are those of a batch of one. Larger and other pictures: ``attndsl.views``.
+        """
+        call = self._call(q_len, k_len, heads, 1, extents, inputs)
+        rows = self._program.dense(call)[0, head]
+        if query is None:
+            return views.draw_mask(rows)
+        index = range(call.q_len)[query]
+        own = None if self.ir.is_rectangular else index + self.ir.shift(call.q_len, call.k_len)
+        return views.draw_query(rows[query], self.ir.keys, call.sizes, own)
+
     def facts(self) -> dict[str, analysis.Fact]:
         """What is proven of the pattern for every length."""
         return analysis.facts(self._program.normal)

@@ -174,7 +174,7 @@ def chosen(unit: Unit, entry: str | None) -> Definition:
         return item
     known = [n for n in unit.names(Definition) if (d := unit.find(n)) and _is_pattern(d)]
     what = f"`{entry}` is no pattern" if item else f"{unit.name} has no pattern `{entry}`"
-    notes = (f"its patterns are {listed(each.name for each in patterns)}",)
+    notes = (f"its patterns are {listed(each.name for each in patterns)}",) if patterns else ()
     raise AttnDslError(fault("A211", what, notes=notes, helps=(did_you_mean(entry, known),)))
 
 

@@ -89,7 +89,8 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
             parts = [at(part, _OR) for part in (node.cond, node.yes)]
             return f"if {parts[0]} then {parts[1]} else {at(node.no, _OPEN)}", _OPEN
         case n.Load(table=table, index=index):
-            return f"{table}[{', '.join(at(item, _OPEN) for item in index)}]", _ATOM
+            reads = ", ".join(at(item, _OPEN) for item in index)
+            return f"{table}[{reads}]" if index else table, _ATOM
         case n.AtMost(item=item, bound=bound):
             return _comparison(item, "<=", bound, done), _COMPARE
         case n.Equals(item=item, bound=bound):

@@ -6,6 +6,7 @@ from .drawing import (
     charset_for,
     draw_mask,
     draw_picture,
+    draw_query,
     draw_tiles,
     draw_view,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "cost",
     "draw_mask",
     "draw_picture",
+    "draw_query",
     "draw_tiles",
     "draw_view",
     "encode_png",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from itertools import pairwise
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 
+from attndsl import ir
 from attndsl.schedule import Schedule
 
 from .pictures import (
@@ -112,6 +113,51 @@ def draw_view(
     """What one query sees on its own grid; the arguments are those of ``picture_view``."""
     across = max(1, width // (2 * shape[-1] + 2))
     return draw_picture(picture_view(seen, shape, query, across=across), charset=charset)
+
+
+def draw_query(
+    seen: BoolArray,
+    space: ir.Space,
+    sizes: Mapping[str, int],
+    position: int | None = None,
+    *,
+    width: int = 64,
+    charset: Charset | str = Charset.UNICODE,
+) -> str:
+    """What one query sees, each segment of the keys' space drawn on its own grid.
+
+    Args:
+        seen: bool [k], one row of the mask.
+        space: where the keys live. Flat positions, and segments of more than three axes, are
+            drawn as one line.
+        sizes: extents by "segment.axis".
+        position: the query's own, where it lives in the same space.
+        width: characters of a picture, without its labels.
+        charset: ``"unicode"`` or ``"ascii"``.
+    """
+    start = 0
+    drawn: list[str] = []
+    for name, shape in _shapes(space, sizes, len(seen)):
+        stop = start + prod(shape)
+        own = None
+        if position is not None and start <= position < stop:
+            own = tuple(int(i) for i in np.unravel_index(position - start, shape))
+        picture = draw_view(seen[start:stop], shape, own, width=width, charset=charset)
+        drawn.append(picture if len(space.segments) < 2 else f"{name}\n{picture}")
+        start = stop
+    return "\n".join(drawn)
+
+
+def _shapes(
+    space: ir.Space, sizes: Mapping[str, int], length: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Each segment and the shape to draw it in."""
+    found = [
+        (each.name, tuple(sizes[f"{each.name}.{axis.name}"] for axis in each.axes))
+        for each in space.segments
+    ]
+    flat = [(name, shape if len(shape) <= 3 else (prod(shape),)) for name, shape in found]
+    return flat or [("", (length,))]
 
 
 def draw_picture(picture: Picture, *, charset: Charset | str = Charset.UNICODE) -> str:

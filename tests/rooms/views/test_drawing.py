@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attndsl.views import charset_for, draw_mask, draw_tiles, draw_view
+from attndsl import ir
+from attndsl.views import charset_for, draw_mask, draw_query, draw_tiles, draw_view
 from tests.rooms.views.samples import schedule_of, window
 
 
@@ -170,3 +171,28 @@ def test_the_terminal_decides_the_charset():
 def test_a_mask_of_many_heads_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"choose a batch element and a head: mask\[b, h\]"):
         draw_mask(np.ones((1, 2, 4, 4), dtype=bool))
+
+
+def test_a_query_is_drawn_on_the_grid_of_each_segment():
+    image = ir.Segment("image", (ir.Axis("y"), ir.Axis("x")))
+    space = ir.Space("joint", (ir.Segment("text", (ir.Axis("text", 2),)), image))
+    seen = np.array([True, True, False, False, True, False, True, True])
+    sizes = {"text.text": 2, "image.y": 2, "image.x": 3}
+    assert draw_query(seen, space, sizes, 6, charset="ascii") == picture("""
+        text
+        k 0 1
+          # #
+        2 of 2 keys
+        # seen
+        image
+        y\\x 0 1 2
+          0 . . #
+          1 . Q #
+        3 of 6 keys
+        . not seen   # seen   Q the query, which sees itself
+        """)
+
+
+def test_a_query_between_flat_positions_is_one_line():
+    drawn = draw_query(np.array([True, False, True]), ir.FLAT, {}, charset="ascii")
+    assert drawn.splitlines()[:2] == ["k 0 1 2", "  # . #"]

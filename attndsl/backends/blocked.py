@@ -62,9 +62,13 @@ class Blocked:
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
-        merges = any(not strip.fresh for plan in _strips(work) for strip in plan)
-        out = q.new_zeros(shape, dtype=lse_dtype(dtype) if merges else dtype)
-        lse = q.new_full(shape[:3], -math.inf, dtype=lse_dtype(dtype))
+        plans = _strips(work)
+        merges = any(not strip.fresh for plan in plans for strip in plan)
+        out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
+        lse = q.new_empty(shape[:3], dtype=lse_dtype(dtype))
+        if not all(_reaches_all(plan, work.q_len) for plan in plans):
+            out.zero_()
+            lse.fill_(-math.inf)
         width = max(1, q.shape[3], v.shape[3])
         finite = _finite(k), _finite(v)
         given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
@@ -215,6 +219,12 @@ def _strips(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
     if known is None:
         known = _KNOWN[schedule] = strips(schedule)
     return known
+
+
+def _reaches_all(plan: Sequence[Strip], q_len: int) -> bool:
+    """Whether every query is written. Those of fresh strips are distinct: counting them is enough."""
+    written = (part.queries.items * part.queries.length for part in plan if part.fresh)
+    return sum(written) == q_len
 
 
 def _units(

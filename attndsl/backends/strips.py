@@ -26,6 +26,7 @@ FULL = -1
 THIN = 4  # a tile is thin when at most 1 / THIN of its keys are live, flat when of its queries
 LONG_RUN = 256  # keys; a shorter run is gathered, unless it is most of its row
 SEGMENT = 2048  # keys; a longer run is cut, which bounds masks and gives causal rows common parts
+GRAIN = 32  # keys; runs are trimmed to multiples of it, which the kernels multiply fastest
 FEWEST_FLAT = 4  # flat tiles in a row, below which setting them apart does not pay
 
 
@@ -151,7 +152,8 @@ def _run_strips(schedule: Schedule, cells: Cells, flat: Extents | None) -> Itera
     for (_, low, high, keys, ids), places in sorted(groups.items(), key=lambda item: item[0][0]):
         pairs = _pairs(schedule.masks, np.frombuffer(ids, np.int64))[low:high, :keys]
         live = np.flatnonzero(pairs.any(0))
-        left, right = int(live[0]), int(live[-1]) + 1
+        left = int(live[0]) // GRAIN * GRAIN
+        right = min(keys, -(-(int(live[-1]) + 1) // GRAIN) * GRAIN)
         mask = _packed(pairs[None, :, left:right])
         starts = np.array(places, dtype=np.int64) * (bq, bk) + (low, left)
         for part in _progressions(starts):

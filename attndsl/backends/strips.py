@@ -26,7 +26,7 @@ FULL = -1
 THIN = 4  # a tile is thin when at most 1 / THIN of its keys are live, flat when of its queries
 LONG_RUN = 256  # keys; a shorter run is gathered, unless it is most of its row
 SEGMENT = 2048  # keys; a longer run is cut, which bounds masks and gives causal rows common parts
-GRAIN = 32  # keys; runs are trimmed to multiples of it, which the kernels multiply fastest
+GRAIN = 16  # keys; runs are trimmed to multiples of it, which the kernels multiply fastest
 FEWEST_FLAT = 4  # flat tiles in a row, below which setting them apart does not pay
 
 

@@ -61,7 +61,7 @@ def test_the_inside_of_a_window_is_one_strip_trimmed_to_grains():
     (found,) = strips(schedule_of((k <= q) & (q - k < 100), (64, 64)))
     inside = max(found, key=lambda strip: strip.queries.items)
     assert inside.queries == Span(128, 64, 14, 64)
-    assert inside.keys == Span(0, 64, 14, 192)  # 29 to 192, in grains of 32
+    assert inside.keys == Span(16, 64, 14, 176)  # 29 to 192, in grains of 16
     assert len(found) == 3
 
 
@@ -71,7 +71,7 @@ def test_global_keys_are_one_strip_of_those_keys():
     assert any(strip.keys == Span(0, 0, strip.keys.items, 5) for strip in found)
     (found,) = strips(schedule_of((abs(q - k) < 100) | (k % 200 == 3), (64, 64)))
     visited = sum(strip.keys.length * strip.queries.items for strip in found)
-    assert visited < 1.1 * 16 * (262 + 6)
+    assert visited < 1.15 * 16 * (262 + 6)
 
 
 def test_global_queries_leave_the_others_alone():

@@ -5,7 +5,7 @@
 """
 
 from .diagnostics import AttnDslError, Diagnostic, InternalError, Label, suggest
-from .rendering import render, render_all
+from .rendering import printable, render, render_all
 from .spans import NOWHERE, Source, Span
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Label",
     "Source",
     "Span",
+    "printable",
     "render",
     "render_all",
     "suggest",

@@ -26,7 +26,7 @@ class Diagnostic:
     """One fault.
 
     Families of codes: A1 syntax, A2 names and types, A3 meaning, A4 lengths and schedules,
-    A5 tensors at run time, A9 a fault of attndsl itself.
+    A5 tensors at run time, A6 the command line, A9 a fault of attndsl itself.
     """
 
     code: str

@@ -1,0 +1,215 @@
+"""The words of a command line as values: every mistake in them is a diagnostic, as in a file."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from attndsl import syntax as syn
+from attndsl.frontend import Given
+from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span, suggest
+
+from .terminal import Terminal
+
+Run = Callable[[argparse.Namespace, Terminal], int]
+T = TypeVar("T")
+
+LONGEST = 1 << 40  # tokens
+_PAIR = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: what `--help` says of it, its arguments, and what runs."""
+
+    name: str
+    summary: str
+    examples: tuple[str, ...]
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Run
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is a diagnostic."""
+
+    def error(self, message: str) -> NoReturn:
+        """Anything that argparse itself objects to."""
+        raise mistake(
+            "A601",
+            f"{self.prog}: {message.removeprefix('argument ')}",
+            helps=(f"see `{self.prog} --help`",),
+        )
+
+
+def mistake(code: str, title: str, *, helps: Iterable[str | None] = ()) -> AttnDslError:
+    """A fault without a place: it lies in the command, not in a text."""
+    return AttnDslError(Diagnostic(code, title, helps=tuple(filter(None, helps))))
+
+
+def fault_in(option: str, text: str, part: str, title: str, label: str) -> AttnDslError:
+    """A fault in the text of an option, with a caret under the part that is at fault."""
+    source = Source(option, text or " ")
+    start = max(0, text.rfind(part)) if part else len(text)
+    span = Span(source, start, start + max(1, len(part)))
+    return AttnDslError(Diagnostic("A602", title, (Label(span, label),)))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Help for a word that is nearly another one."""
+    near = suggest(name, known)
+    return f"did you mean `{near}`?" if near else None
+
+
+def check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Options that nobody declared: argparse would say so without a hint."""
+    known = parser._option_string_actions  # argparse lists them nowhere else
+    for word in words:
+        if word == "--":
+            return
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            title = f"{parser.prog} has no option `{name}`"
+            helps = (did_you_mean(name, known), f"see `{parser.prog} --help`")
+            raise mistake("A601", title, helps=helps)
+
+
+# ---------------------------------------------------------------------------- values
+
+
+def whole(low: int, high: int = LONGEST) -> Callable[[str], int]:
+    """A converter for numbers between two bounds, both included, as the language writes them."""
+
+    def convert(text: str) -> int:
+        if not re.fullmatch(r"[0-9](_?[0-9])*", text) or not low <= int(text) <= high:
+            bounds = f"at least {low}" if high >= LONGEST else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"expected a whole number, {bounds}, not {text!r}")
+        return int(text)
+
+    return convert
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?", text) or not 0 < float(text) <= 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
+    return float(text)
+
+
+def parameters(words: Sequence[str]) -> dict[str, Given]:
+    """`-p name=value ...`: values are literals of the language, parsed by its parser, never run."""
+    return _named(words, "-p", literal)
+
+
+def extents(words: Sequence[str]) -> dict[str, int]:
+    """`--extents y=56,x=56`, also given several times."""
+    parts = [part for word in words for part in word.split(",")]
+    return _named(parts, "--extents", _extent)
+
+
+def files(words: Sequence[str]) -> dict[str, Path]:
+    """`--input name=FILE.npy ...`."""
+    return _named(words, "--input", lambda _, text: Path(text))
+
+
+def _named(words: Sequence[str], option: str, convert: Callable[[str, str], T]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for word in words:
+        match = _PAIR.fullmatch(word.strip())
+        if not match:
+            title = f"`{option}` takes a name and a value"
+            raise fault_in(option, word, word, title, "expected `name=value`")
+        name, text = match.groups()
+        if name in found:
+            raise fault_in(option, word, name, f"`{name}` is given twice", "the second time")
+        found[name] = convert(word, text)
+    return found
+
+
+def literal(word: str, text: str) -> Given:
+    """A whole number, `true`, `false`, or a list of whole numbers."""
+    title = "a value is a whole number, `true`, `false`, or a list such as `[0, 4]`"
+    try:
+        module = syn.parse(f"pattern value = {text}")
+    except AttnDslError as error:
+        raise fault_in("-p", word, text, title, error.diagnostics[0].title) from None
+    match module.declarations:
+        case (syn.Pattern(body=body, parameters=(), where=()),):
+            value = _value(body)
+        case _:
+            value = None
+    if value is None:
+        raise fault_in("-p", word, text, title, "this is none of them")
+    return value
+
+
+def _value(body: syn.Expression) -> Given | None:
+    match body:
+        case syn.Int(value=value) | syn.Bool(value=value):
+            return value
+        case syn.Neg(operand=syn.Int(value=value)):
+            return -value
+        case syn.ListOf(items=items):
+            values = [_value(item) for item in items]
+            numbers = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
+            return numbers if len(numbers) == len(values) else None
+        case _:
+            return None
+
+
+def _extent(word: str, text: str) -> int:
+    try:
+        return whole(1)(text)
+    except argparse.ArgumentTypeError as error:
+        title = "an extent is a whole number of positions, at least 1"
+        raise fault_in("--extents", word, text, title, str(error)) from None
+
+
+# ---------------------------------------------------------------------------- arguments
+
+
+def add_pattern(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """What every command about one pattern takes."""
+    parser.add_argument(
+        "pattern",
+        nargs="?" if optional else None,
+        metavar="PATTERN",
+        help="a name (`attndsl list`), a file.attn or file.attn:name, or text of the language",
+    )
+    parser.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
+        help="a parameter's value; may be given several times",
+    )  # fmt: skip
+
+
+def add_call(parser: argparse.ArgumentParser) -> None:
+    """Lengths, heads, extents and inputs: what a schedule depends on besides the pattern."""
+    group = parser.add_argument_group("the call")
+    length = whole(1)
+    group.add_argument("--q-len", type=length, metavar="N", help="how many queries")
+    group.add_argument("--k-len", type=length, metavar="N", help="how many keys, where it differs")
+    group.add_argument("--heads", type=whole(1, 1024), metavar="N", help="how many heads")
+    group.add_argument("--layer", type=whole(0, 1 << 20), metavar="N", default=0, help="default 0")
+    group.add_argument(
+        "--extents", action="append", default=[], metavar="AXIS=N,...",
+        help="sizes of grid axes, as y=56,x=56",
+    )  # fmt: skip
+    group.add_argument(
+        "--input", action="append", default=[], metavar="NAME=FILE.npy",
+        help="a run-time input; those not given are made up, which the output says",
+    )  # fmt: skip
+    group.add_argument(
+        "--seed", type=whole(0, 1 << 31), metavar="N", default=0, help="for inputs made up"
+    )
+
+
+def write(path: Path, data: bytes, terminal: Terminal) -> None:
+    """A file that the user asked for."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise mistake("A603", f"cannot write {path}: {error.strerror}") from None
+    terminal.say(f"wrote {path}")

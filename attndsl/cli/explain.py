@@ -1,0 +1,90 @@
+"""`attndsl explain`: a pattern as the compiler sees it, or what an error code means."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+
+from . import arguments as args
+from .manual import codes, entry
+from .subjects import LARGE, setting, subject
+from .terminal import Terminal
+
+CODE = re.compile(r"[Aa][0-9]{3}")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    args.add_pattern(parser)
+    args.add_call(parser)
+    parser.add_argument(
+        "--head-dim", type=args.whole(1, 1 << 16), metavar="D", default=64, help="default 64"
+    )
+    parser.add_argument("--json", action="store_true", help="the same for tools")
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if CODE.fullmatch(options.pattern):
+        return _code(options.pattern.upper(), terminal)
+    return _pattern(options, terminal)
+
+
+def _code(code: str, terminal: Terminal) -> int:
+    found = entry(code)
+    if found is None:
+        helps = (args.did_you_mean(code, codes()),)
+        raise args.mistake("A602", f"there is no error {code}", helps=helps)
+    terminal.say(found)
+    return 0
+
+
+def _pattern(options: argparse.Namespace, terminal: Terminal) -> int:
+    from attndsl.compiled import Pattern  # loads torch: half the commands do without
+
+    about = subject(options)
+    call = setting(about.mask, options, LARGE)
+    pattern = Pattern(about.mask, options.layer)
+    for name, value in about.chosen.items():
+        terminal.warn(f"{name} = {value} was chosen here; set it with -p {name}=...")
+    for name, words in call.made_up.items():
+        terminal.warn(f"{name} was made up here: {words}; give yours with --input {name}=FILE.npy")
+    lengths = (call.q_len, call.k_len, call.heads)
+    if options.json:
+        from attndsl import views
+
+        schedule = pattern.schedule(*lengths, extents=call.extents, **call.inputs)
+        cost = views.cost(schedule, options.head_dim, heads=call.heads)
+        record = {
+            "name": pattern.name,
+            "digest": pattern.digest,
+            "facts": {name: str(fact) for name, fact in pattern.facts().items()},
+            "q_len": call.q_len,
+            "k_len": call.k_len,
+            "heads": call.heads,
+            "head_dim": options.head_dim,
+            "extents": call.extents,
+            "cost": dataclasses.asdict(cost) | {"density": cost.density, "waste": cost.waste},
+        }
+        terminal.say(json.dumps(record, indent=2))
+    else:
+        terminal.say(
+            pattern.explain(
+                *lengths, head_dim=options.head_dim, extents=call.extents, **call.inputs
+            )
+        )
+    return 0
+
+
+COMMAND = args.Command(
+    "explain",
+    "a pattern as the compiler sees it: facts, tiles, work; or what an error code means",
+    (
+        "attndsl explain longformer --q-len 65536",
+        "attndsl explain swin -p m=7 --extents y=56,x=56 --heads 8 --json",
+        "attndsl explain mine.attn -p w=128",
+        "attndsl explain A203",
+    ),
+    configure,
+    run,
+)

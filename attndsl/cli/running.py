@@ -1,0 +1,86 @@
+"""From the words of the shell to a command, and from what it raises to an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from attndsl import __version__
+from attndsl.source import AttnDslError
+
+from . import arguments as args
+from . import explain, fmt, listing, show
+from .terminal import Terminal
+
+COMMANDS = (show.COMMAND, explain.COMMAND, fmt.COMMAND, listing.COMMAND)
+FINE, FAILED, MISTAKEN = 0, 1, 2
+INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``attndsl ARGV``.
+
+    Returns:
+        The exit status: 0 fine, 1 a check failed, 2 a mistake of the user, explained on stderr.
+    """
+    terminal = Terminal()
+    try:
+        return _run(sys.argv[1:] if argv is None else argv, terminal)
+    except SystemExit as done:  # argparse, after --help and --version
+        return int(done.code or FINE)
+    except AttnDslError as error:
+        terminal.complain(error)
+        return MISTAKEN
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `attndsl list | head`
+        # Python flushes the stream once more when it ends: into nothing, then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+
+
+def _run(argv: Sequence[str], terminal: Terminal) -> int:
+    parser, parsers = _parsers()
+    if not argv:
+        parser.print_help()
+        return FINE
+    first = argv[0]
+    if not first.startswith("-") and first not in parsers:
+        title = f"attndsl has no command `{first}`"
+        helps = (args.did_you_mean(first, parsers), f"commands: {', '.join(parsers)}")
+        raise args.mistake("A601", title, helps=helps)
+    args.check_options(parsers.get(first, parser), argv[1:] if first in parsers else argv)
+    options = parser.parse_args(argv)
+    status: int = options.command.run(options, terminal)
+    return status
+
+
+def _parsers() -> tuple[args.Parser, dict[str, args.Parser]]:
+    parser = args.Parser(
+        prog="attndsl",
+        description="A compiler for attention patterns: which key each query may see, "
+        "written as a relation.",
+        epilog="`attndsl COMMAND --help` has examples.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"attndsl {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    made = {each.name: _add(subparsers, each) for each in COMMANDS}
+    return parser, made
+
+
+def _add(subparsers: argparse._SubParsersAction[args.Parser], command: args.Command) -> args.Parser:
+    examples = "\n".join(f"  {line}" for line in command.examples)
+    made = subparsers.add_parser(
+        command.name,
+        help=command.summary,
+        description=f"{command.summary[:1].upper()}{command.summary[1:]}.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.configure(made)
+    made.set_defaults(command=command)
+    return made

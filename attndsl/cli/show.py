@@ -1,0 +1,222 @@
+"""`attndsl show`: what a pattern is, in words, in the language, and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attndsl import frontend, ir, views
+from attndsl.compiler import Program
+
+from . import arguments as args
+from .subjects import Setting, Subject, setting, subject
+from .terminal import FAINT, Terminal
+
+MOST_PAIRS = 1 << 26  # of a dense mask: 64 MB
+MOST_RUNS = 8  # of keys that are spelled out
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    args.add_pattern(parser)
+    args.add_call(parser)
+    group = parser.add_argument_group("the picture")
+    number = args.whole(0)
+    group.add_argument("--head", type=number, metavar="H", default=0, help="which head; default 0")
+    group.add_argument("--query", type=number, metavar="Q", help="what this one query sees")
+    group.add_argument(
+        "--tiles", type=args.whole(1), metavar="T",
+        help="the tiles of T by T that a kernel computes, instead of pairs; for any length",
+    )  # fmt: skip
+    group.add_argument("--png", type=Path, metavar="FILE", help="write the picture as PNG")
+    group.add_argument("--svg", type=Path, metavar="FILE", help="write it with rulers and a legend")
+    group.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    about = subject(options)
+    call = setting(about.mask, options)
+    program = Program(about.mask, options.layer)
+    tell(about, call, terminal)
+    picture(program, about.mask, call, options, terminal)
+    return 0
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
+    """The documentation, the definition, and everything it takes."""
+    declared, where = about.signature, about.signature.span
+    terminal.say(f"{declared.name}  {terminal.paint(FAINT, str(where))}")
+    if declared.doc:
+        terminal.say()
+        terminal.prose(declared.doc)
+    terminal.head("definition")
+    terminal.code(where.text)
+    if declared.parameters:
+        terminal.head("parameters")
+        terminal.say("\n".join(_parameters(about)))
+    if declared.constraints:
+        terminal.say(f"  where {', '.join(declared.constraints)}")
+    if about.mask.tables:
+        terminal.head("inputs")
+        terminal.say("\n".join(_inputs(about.mask, call)))
+    for title, space in _spaces(declared):
+        terminal.head(title)
+        terminal.say(f"  {_spelled(space, call)}")
+    terminal.head("a query sees the keys for which")
+    terminal.prose(ir.show(about.mask.root))
+
+
+def _parameters(about: Subject) -> Iterator[str]:
+    for each in about.signature.parameters:
+        value = about.values.get(each.name)
+        remark = f"; here {_literal(value)}" if value is not None else ""
+        if each.name in about.chosen:
+            remark += f", chosen for this picture: set it with -p {each.name}=..."
+        default = "no default" if each.default is None else f"default {each.default}"
+        yield f"  {each.name}: {each.kind}, {default}{remark}"
+
+
+def _literal(value: frontend.Given) -> str:
+    """A value as the language writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _inputs(mask: ir.Mask, call: Setting) -> Iterator[str]:
+    for table in mask.tables:
+        kind = "list" if table.is_list else table.kind.value
+        text = f"  {table.name}: {kind}[{', '.join(map(str, table.dims))}]"
+        if table.name in call.made_up:
+            words = call.made_up[table.name]
+            text += f", made up here: {words}; give yours with --input {table.name}=FILE.npy"
+        yield text
+
+
+def _spaces(declared: frontend.Signature) -> Iterator[tuple[str, ir.Space]]:
+    if declared.queries != declared.keys:
+        yield "queries live in", declared.queries
+        yield "keys live in", declared.keys
+    elif declared.keys.segments:
+        yield "positions live in", declared.keys
+
+
+def _spelled(space: ir.Space, call: Setting) -> str:
+    """`captioned = caption(n=12) ++ image(y=12, x=12)`."""
+    parts = [
+        f"{segment.name}({', '.join(_axis(segment, axis, call.extents) for axis in segment.axes)})"
+        for segment in space.segments
+    ]
+    body = " ++ ".join(parts)
+    return (
+        body
+        if [segment.name for segment in space.segments] == [space.name]
+        else f"{space.name} = {body}"
+    )
+
+
+def _axis(segment: ir.Segment, axis: ir.Axis, sizes: dict[str, int]) -> str:
+    size = axis.extent or sizes.get(f"{segment.name}.{axis.name}", sizes.get(axis.name))
+    return f"{axis.name}={size}" if size else axis.name
+
+
+# ---------------------------------------------------------------------------- pictures
+
+
+def picture(
+    program: Program, mask: ir.Mask, call: Setting, options: argparse.Namespace, terminal: Terminal
+) -> None:
+    """Tiles, one query, or all pairs; on the terminal and into files."""
+    if options.head >= call.heads:
+        title = f"there is no head {options.head}: the call has {call.heads}"
+        raise args.mistake("A602", title, helps=(f"give `--heads {options.head + 1}` too",))
+    charset = views.Charset.ASCII if options.ascii else terminal.charset
+    width = max(16, terminal.width - 10)
+    which = f", head {options.head} of {call.heads}" if call.heads > 1 else ""
+    if options.tiles:
+        tile = (options.tiles, options.tiles)
+        schedule = program.schedule(call.call(program), tile)
+        terminal.head(f"tiles{which}")
+        terminal.code(views.draw_tiles(schedule, head=options.head, width=width, charset=charset))
+        drawn = views.picture_tiles(schedule, head=options.head, title=mask.name)
+    else:
+        pairs = _pairs(program, call, options.head)
+        if options.query is not None:
+            drawn = _view(mask, program, call, pairs, options.query)
+            terminal.head(f"query {options.query} of {call.q_len}{which}")
+            terminal.code(views.draw_picture(drawn, charset=charset))
+        else:
+            terminal.head(f"mask{which}")
+            terminal.code(views.draw_mask(pairs, width=width, charset=charset))
+            drawn = views.picture_mask(pairs, title=mask.name)
+        terminal.say()
+        terminal.say("\n".join(_rows(pairs, options.query)))
+    _write(drawn, options, terminal)
+
+
+def _pairs(program: Program, call: Setting, head: int) -> Any:
+    """The dense mask of one head, bool [q, k]."""
+    if call.q_len * call.k_len * call.heads > MOST_PAIRS:
+        title = f"{call.q_len:,} queries by {call.k_len:,} keys are too many to draw pair by pair"
+        raise args.mistake("A602", title, helps=("`--tiles 128` draws tiles, at any length",))
+    return program.dense(call.call(program))[0, head]
+
+
+def _view(mask: ir.Mask, program: Program, call: Setting, pairs: Any, query: int) -> views.Picture:
+    """The keys of one query, on their grid where they have one of up to three axes."""
+    if query >= call.q_len:
+        title = f"there is no query {query}: the call has {call.q_len}, counted from 0"
+        raise args.mistake("A602", title)
+    sizes = call.call(program).sizes
+    shape: tuple[int, ...] = (call.k_len,)
+    if len(mask.keys.segments) == 1 and len(mask.keys.segments[0].axes) <= 3:
+        (segment,) = mask.keys.segments
+        shape = tuple(sizes[f"{segment.name}.{axis.name}"] for axis in segment.axes)
+    position = query + mask.shift(call.q_len, call.k_len)
+    own = None
+    if not mask.is_rectangular and 0 <= position < call.k_len:
+        own = tuple(int(each) for each in np.unravel_index(position, shape))
+    return views.picture_view(pairs[query], shape, own, title=f"{mask.name}, query {query}")
+
+
+def _rows(pairs: Any, query: int | None) -> Iterator[str]:
+    """Exactly which keys the first, the middle and the last query see, or the one asked for."""
+    count = len(pairs)
+    for row in sorted({0, count // 2, count - 1}) if query is None else [query]:
+        keys = np.flatnonzero(pairs[row])
+        noun = "key" if len(keys) == 1 else "keys"
+        yield f"  query {row} sees {len(keys)} {noun}" + (f": {runs(keys)}" if len(keys) else "")
+
+
+def runs(keys: Any) -> str:
+    """`0..3, 17, 20..22`: both ends included."""
+    parts = np.split(keys, np.flatnonzero(np.diff(keys) != 1) + 1)
+    spelled = [f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in parts]
+    rest = len(spelled) - MOST_RUNS
+    return ", ".join(spelled[:MOST_RUNS]) + (f", ... and {rest} runs more" if rest > 0 else "")
+
+
+def _write(drawn: views.Picture, options: argparse.Namespace, terminal: Terminal) -> None:
+    if options.png:
+        args.write(options.png, views.encode_png(drawn), terminal)
+    if options.svg:
+        args.write(options.svg, views.encode_svg(drawn).encode(), terminal)
+
+
+COMMAND = args.Command(
+    "show",
+    "what a pattern is: its words, its definition, its picture",
+    (
+        "attndsl show longformer -p w=3 -p g=2",
+        "attndsl show swin --extents y=14,x=14 --query 90",
+        "attndsl show 'causal and (q - k < 8 or k % 8 == 7)' --q-len 48",
+        "attndsl show mine.attn:local --q-len 100_000 --tiles 1024 --svg local.svg",
+        "attndsl show documents --input doc=ids.npy --png documents.png",
+    ),
+    configure,
+    run,
+)

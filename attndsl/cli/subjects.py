@@ -1,0 +1,298 @@
+"""What a command is about: a pattern with its values, and a call small enough to look at.
+
+What the user left open is chosen here, and every choice is written down for the output to tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attndsl import frontend, ir
+from attndsl.compiler import Program, describe, read_mask
+from attndsl.schedule import Call
+from attndsl.source import AttnDslError, Diagnostic
+
+from . import arguments as args
+
+TRIED = (4, 3, 2, 1, 0)  # for parameters without a default, in turn
+# Where no length is given: the length of a sequence, or the sides of a grid with so many open axes.
+SMALL = {0: 32, 1: 32, 2: 12, 3: 6}
+LARGE = {0: 8192, 1: 8192, 2: 64, 3: 16}
+LARGEST_PICTURE = 1024  # tokens a side that are chosen unasked
+CROWDED = 0.7  # a denser mask shows nothing of its pattern: try a larger one
+_DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pattern: what it declares, the values it has now, those of them that nobody gave."""
+
+    source: str
+    signature: frontend.Signature
+    values: dict[str, frontend.Given]
+    chosen: dict[str, frontend.Given]
+    mask: ir.Mask
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Lengths, extents and inputs of a call, and remarks on those that were made up."""
+
+    q_len: int
+    k_len: int
+    heads: int = 1
+    extents: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    made_up: dict[str, str] = field(default_factory=dict)
+
+    def call(self, program: Program) -> Call:
+        """What the program takes."""
+        return program.call(self.q_len, self.k_len, 1, self.heads, self.extents, self.inputs)
+
+
+# ---------------------------------------------------------------------------- the pattern
+
+
+def subject(options: argparse.Namespace) -> Subject:
+    """The pattern of a command line. Parameters that have no default and were not given are chosen.
+
+    Raises:
+        AttnDslError: whatever is wrong with the words, the file, the program or the values.
+    """
+    source = as_program(options.pattern)
+    return with_values(source, describe(source), args.parameters(options.param))
+
+
+def as_program(text: str) -> str:
+    """A bare expression, `causal and q - k < 8`, becomes the body of a pattern."""
+    is_name = text.isidentifier() or text.endswith(".attn") or re.search(r"\.attn:\w+$", text)
+    return text if is_name or _DECLARES.search(text) else f"pattern given = {text}"
+
+
+def with_values(
+    source: str, signature: frontend.Signature, values: Mapping[str, frontend.Given],
+    entry: str | None = None,
+) -> Subject:  # fmt: skip
+    """The pattern with these values, and with the first that will do for parameters left open."""
+    given = dict(values)
+    lacking = [p for p in signature.parameters if p.default is None and p.name not in given]
+    refusal: AttnDslError | None = None
+    for number in TRIED if lacking else (0,):
+        chosen = {p.name: _value_of(p.kind, number) for p in lacking}
+        try:
+            mask = read_mask(source, entry, {**given, **chosen})
+        except AttnDslError as error:
+            refusal = refusal or error
+        else:
+            return Subject(source, signature, {**given, **chosen}, chosen, mask)
+    assert refusal is not None
+    if lacking:  # what the user is asked for, rather than what we tried
+        read_mask(source, entry, given)
+    raise refusal
+
+
+def _value_of(kind: str, number: int) -> frontend.Given:
+    match kind:
+        case "bool":
+            return True
+        case "list":
+            return [number]
+        case _:
+            return number
+
+
+# ---------------------------------------------------------------------------- the call
+
+
+def setting(
+    mask: ir.Mask, options: argparse.Namespace, sides: Mapping[int, int] = SMALL
+) -> Setting:
+    """The call that the options describe.
+
+    Lengths they leave open follow from ``sides``, and are doubled while the mask is next to full: a
+    picture of that shows nothing.
+
+    Raises:
+        AttnDslError: lengths, extents or inputs that do not fit the pattern.
+    """
+    given = args.extents(options.extents)
+    loaded = {name: _loaded(path) for name, path in args.files(options.input).items()}
+    lengths = _Lengths(options.q_len, options.k_len, given).taught_by(mask, loaded)
+    heads = options.heads or (2 if mask.root.rank & ir.Rank.HEAD else 1)
+    try:
+        trials = (
+            _with_inputs(mask, trial, loaded, options.seed)
+            for trial in _settings(mask, lengths, heads, sides)
+        )
+        smallest = next(trials)
+        if lengths.are_given:
+            return smallest
+        larger = (each for each in trials if not _is_crowded(mask, each, options.layer))
+        return next(larger, smallest) if _is_crowded(mask, smallest, options.layer) else smallest
+    except AttnDslError as error:
+        raise _in_words_of_the_shell(error) from None
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    q_len: int | None
+    k_len: int | None
+    extents: dict[str, int]
+
+    @property
+    def are_given(self) -> bool:
+        return self.q_len is not None or self.k_len is not None
+
+    def taught_by(self, mask: ir.Mask, loaded: Mapping[str, Any]) -> _Lengths:
+        """With the lengths of the input files, where no option gives them."""
+        found: dict[str, int] = {}
+        for table in mask.tables:
+            shape = np.shape(loaded.get(table.name, ()))
+            named = zip(reversed(table.dims), reversed(shape), strict=False)
+            found |= {"k" if dim == "pos" else str(dim): size for dim, size in named}
+        k_len = found.get("k", self.q_len) if self.k_len is None else self.k_len
+        q_len = found.get("q", k_len) if self.q_len is None else self.q_len
+        return _Lengths(q_len, k_len, self.extents)
+
+
+def _settings(
+    mask: ir.Mask, lengths: _Lengths, heads: int, sides: Mapping[int, int]
+) -> Iterator[Setting]:
+    """The call asked for; or else ever larger ones, the smallest first."""
+    given = lengths.extents
+    if lengths.q_len is not None or lengths.k_len is not None:
+        length = lengths.q_len or lengths.k_len or 1
+        k_len = lengths.k_len or length
+        yield Setting(length, k_len, heads, given | _roots(mask, k_len, given))
+        return
+    open_axes = _open_axes(mask.keys, given) | _open_axes(mask.queries, given)
+    side = sides[min(3, len(open_axes))]
+    while True:
+        extents = given | dict.fromkeys(sorted(open_axes), side)
+        k_len = _tokens(mask.keys, extents, side)
+        q_len = _tokens(mask.queries, extents, side) if mask.is_rectangular else k_len
+        yield Setting(q_len, k_len, heads, extents)
+        side *= 2
+        is_fixed = bool(mask.keys.segments) and not open_axes
+        if is_fixed or 2 * max(q_len, k_len) > LARGEST_PICTURE:
+            return
+
+
+def _open_axes(space: ir.Space, given: Mapping[str, int]) -> set[str]:
+    return {
+        axis.name
+        for segment in space.segments
+        for axis in segment.axes
+        if axis.extent is None
+        and axis.name not in given
+        and f"{segment.name}.{axis.name}" not in given
+    }
+
+
+def _tokens(space: ir.Space, extents: Mapping[str, int], side: int) -> int:
+    if not space.segments:
+        return side
+    return sum(
+        math.prod(
+            axis.extent or extents.get(f"{segment.name}.{axis.name}") or extents[axis.name]
+            for axis in segment.axes
+        )
+        for segment in space.segments
+    )
+
+
+def _roots(mask: ir.Mask, length: int, given: Mapping[str, int]) -> dict[str, int]:
+    """A square for a length alone: 196 tokens of an image are 14 by 14."""
+    axes = _open_axes(mask.keys, given)
+    if given or len(mask.keys.segments) != 1 or len(axes) < 2:
+        return {}
+    side = round(length ** (1 / len(axes)))
+    return dict.fromkeys(sorted(axes), side) if side ** len(axes) == length else {}
+
+
+def _is_crowded(mask: ir.Mask, found: Setting, layer: int) -> bool:
+    if max(found.q_len, found.k_len) > LARGEST_PICTURE:
+        return False
+    program = Program(mask, layer)
+    return bool(program.dense(found.call(program)).mean() > CROWDED)
+
+
+# ---------------------------------------------------------------------------- inputs
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        helps = ("write one with `numpy.save(path, array)`",)
+        raise args.mistake("A603", f"cannot read {path}: {reason}", helps=helps) from None
+
+
+def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed: int) -> Setting:
+    """With the inputs that were loaded, and the others made up."""
+    sizes = ir.resolve_sizes(mask, trial.q_len, trial.k_len, trial.extents)
+    sizes |= {name.rpartition(".")[2]: size for name, size in sizes.items()}
+    sizes |= {"pos": trial.k_len, "batch": 1, "head": trial.heads}
+    inputs, words = dict(loaded), dict[str, str]()
+    for table in mask.tables:
+        if table.name in loaded:
+            inputs[table.name] = _spread(table, loaded[table.name], sizes)
+        else:
+            rng = np.random.default_rng(seed)
+            inputs[table.name], words[table.name] = _invented(table, sizes, rng)
+    return Setting(trial.q_len, trial.k_len, trial.heads, trial.extents, inputs, words)
+
+
+def _spread(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
+    """The same for every batch element and head, where the file leaves these dims out."""
+    missing = len(table.dims) - array.ndim
+    leading = table.dims[: max(0, missing)]
+    if not leading or not set(leading) <= {"batch", "head"}:
+        return array
+    return np.broadcast_to(array, (*(sizes[str(dim)] for dim in leading), *array.shape))
+
+
+def _invented(
+    table: ir.Table, sizes: Mapping[str, int], rng: np.random.Generator
+) -> tuple[Any, str]:
+    """Contents that make a picture, and what they are in words."""
+    slots = 4 if table.is_list else sizes["k"]
+    shape = [dim if isinstance(dim, int) else sizes.get(dim, slots) for dim in table.dims]
+    if table.is_list:
+        places = table.indexed_dims[:1] in (("q",), ("pos",), ("k",))
+        shape[:-1] = [dim if isinstance(dim, int) else sizes.get(dim, sizes["k"])
+                      for dim in table.dims[:-1]]  # fmt: skip
+        most = sizes["k"] if places else max(2, math.isqrt(sizes["k"]))
+        return rng.integers(0, most, shape), f"{shape[-1]} random entries below {most} in each list"
+    if table.kind is ir.Sort.BOOL:
+        kept = max(1, 3 * shape[-1] // 4)
+        return np.broadcast_to(np.arange(shape[-1]) < kept, shape), f"true for the first {kept}"
+    if table.indexed_dims == ("pos",):
+        starts = rng.random(shape) < max(4 / shape[-1], 1 / 64)
+        return np.cumsum(starts, axis=-1), "documents of random lengths"
+    return rng.integers(0, 4, shape), "random ids from 0 to 3"
+
+
+def _in_words_of_the_shell(error: AttnDslError) -> AttnDslError:
+    """The fault with a help that can be typed here, in place of one for Python."""
+    spoken = {"A401": "on the command line: `--extents y=8,x=8`",
+              "A501": "on the command line: `--input name=FILE.npy`"}  # fmt: skip
+
+    def said(diagnostic: Diagnostic) -> Diagnostic:
+        more = spoken.get(diagnostic.code)
+        kept = tuple(text for text in diagnostic.helps if not text.startswith("pass extents="))
+        helps = (*kept, more) if more else diagnostic.helps
+        return Diagnostic(
+            diagnostic.code, diagnostic.title, diagnostic.labels, diagnostic.notes, helps
+        )
+
+    return AttnDslError(map(said, error.diagnostics))

@@ -1,0 +1,137 @@
+"""Where a command speaks: words on the output, faults and progress on the error stream."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from attndsl.source import AttnDslError, printable, render_all
+from attndsl.views import Charset, charset_for
+
+BOLD, FAINT, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
+WIDEST = 100  # prose wider than this is hard to read
+ERASE = "\r\x1b[2K"
+BETWEEN_FRAMES = 0.1  # seconds
+
+
+@dataclass
+class Progress:
+    """One line on the error stream, rewritten in place; silent where nobody watches."""
+
+    stream: TextIO
+    title: str
+    on: bool
+    started: float = field(default_factory=time.monotonic)
+    shown: float = 0.0
+
+    def __call__(self, text: str) -> None:
+        """Say how far it is; so often that it lives, so seldom that it costs nothing."""
+        now = time.monotonic()
+        if self.on and now - self.shown >= BETWEEN_FRAMES:
+            self.shown = now
+            seconds = f"{now - self.started:.0f} s"
+            self.stream.write(f"{ERASE}{self.title}: {text}, {seconds}")
+            self.stream.flush()
+
+    def clear(self) -> None:
+        """Leave no trace."""
+        if self.shown:
+            self.stream.write(ERASE)
+            self.stream.flush()
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The two streams of a command and what each can show."""
+
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+
+    @property
+    def charset(self) -> Charset:
+        """What pictures may be drawn with."""
+        return charset_for(self.out.encoding)
+
+    @property
+    def width(self) -> int:
+        """Columns to fill."""
+        return min(shutil.get_terminal_size().columns, WIDEST)
+
+    def say(self, text: str = "") -> None:
+        """A line, or several, on the output."""
+        _write(self.out, text)
+
+    def warn(self, text: str) -> None:
+        """A line on the error stream."""
+        _write(self.err, text)
+
+    def head(self, text: str) -> None:
+        """A heading, with a blank line before it."""
+        self.say(f"\n{self.paint(BOLD, text)}")
+
+    def prose(self, text: str, indent: str = "  ") -> None:
+        """Paragraphs, wrapped; a line that is indented is kept as it is."""
+        wide = self.width
+        for paragraph in paragraphs(visible(text)):
+            keep = paragraph.startswith((" ", "\t"))
+            made = paragraph if keep else textwrap.fill(paragraph, wide - len(indent))
+            self.say(textwrap.indent(made, indent))
+
+    def code(self, text: str, indent: str = "  ") -> None:
+        """Text of the language, as it stands."""
+        self.say(textwrap.indent(visible(text), indent))
+
+    def paint(self, colour: str, text: str) -> str:
+        """The text in a colour, where the output shows colours."""
+        return f"{colour}{text}{PLAIN}" if shows_colour(self.out) else text
+
+    def complain(self, error: AttnDslError) -> None:
+        """Every fault, rendered, on the error stream."""
+        self.warn(render_all(error.diagnostics, colour=shows_colour(self.err)))
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """A line of progress while the body runs."""
+        line = Progress(self.err, title, self.err.isatty())
+        try:
+            yield line
+        finally:
+            line.clear()
+
+
+def shows_colour(stream: TextIO) -> bool:
+    """A terminal that was not asked to be plain (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def visible(text: str) -> str:
+    """Text of a file, without the means to steer the terminal."""
+    return printable(text.expandtabs(4))
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """Lines joined into paragraphs: a blank line, or an indented one, ends what stands before it."""
+    run: list[str] = []
+    for line in text.splitlines():
+        if line.strip() and not line.startswith(" "):
+            run.append(line)
+            continue
+        if run:
+            yield " ".join(run)
+            run = []
+        yield line
+    if run:
+        yield " ".join(run)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """What the stream cannot encode is written as an escape: a picture is no reason to fail."""
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

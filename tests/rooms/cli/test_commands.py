@@ -1,0 +1,245 @@
+"""Commands through `main`: what they print, where, and with which exit status."""
+
+import io
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from attndsl import patterns
+from attndsl.cli import main
+from attndsl.testing import Program, programs
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+Shell = Callable[[str], tuple[int, str, str]]
+
+
+@pytest.fixture
+def shell(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Shell:
+    """Runs a command line in an empty folder: status, output, error stream."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(line: str) -> tuple[int, str, str]:
+        status = main(shlex.split(line))
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+SHOWN = {
+    "streaming": "show streaming -p w=6 -p n=2 --q-len 20 --ascii",
+    "swin": "show swin -p m=4 -p s=2 --extents y=9,x=10 --query 23",
+    "documents": "show documents --seed 3",
+    "chosen": "show neighborhood1d --q-len 24",
+    "spaces": "show captioned_box -p s=3 --extents n=6,y=5,x=6",
+    "heads": "show strided_by_head -p s=4 --head 1",
+    "tiles": "show longformer --q-len 20_000 --tiles 512 --ascii",
+    "expression": "show 'causal and (q - k < 4 or k % 8 == 7)' --q-len 24 --k-len 32",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_golden_show(name: str, shell: Shell, golden: Callable[[Path, str], None]):
+    status, out, err = shell(SHOWN[name])
+    assert (status, err) == (0, "")
+    assert all(len(line) <= 120 for line in out.splitlines())
+    out = re.sub(r"(prelude\.attn):\d+:\d+", r"\1", out)  # the prelude grows
+    golden(GOLDEN / "cli" / f"{name}.txt", f"$ attndsl {SHOWN[name]}\n{out}")
+
+
+MISTAKEN = {
+    "no_such_command": "shwo causal",
+    "no_such_option": "show causal --qlen 3",
+    "lacking_argument": "show causal --q-len",
+    "no_pattern_given": "show",
+    "bad_length": "show causal --q-len -3",
+    "fraction": "show window -p left=2.5",
+    "code_as_value": "show window -p 'left=__import__(1)'",
+    "not_a_pair": "show window -p left",
+    "given_twice": "show window -p left=1 -p left=2",
+    "bad_extent": "show swin --extents y=8,x=0",
+    "no_such_head": "show causal --head 2",
+    "no_such_query": "show causal --q-len 8 --query 8",
+    "too_many_pairs": "show causal --q-len 100000",
+    "no_such_input_file": "show documents --input doc=ids.npy",
+    "nowhere_to_write": "show causal --png none/causal.png",
+    "no_such_code": "explain A299",
+}
+
+
+@pytest.mark.parametrize("name", MISTAKEN)
+def test_golden_mistakes_on_the_command_line(
+    name: str, shell: Shell, golden: Callable[[Path, str], None]
+):
+    status, _, err = shell(MISTAKEN[name])
+    assert status == 2
+    assert "Traceback" not in err
+    golden(GOLDEN / "errors" / "A6" / f"{name}.err", err)
+
+
+def test_mistakes_in_patterns_and_lengths_name_what_to_type(shell: Shell):
+    status, _, err = shell("show swin --q-len 13")
+    assert status == 2
+    assert "error[A401]" in err
+    assert "--extents y=8,x=8" in err
+    status, _, err = shell("show documents --input dok=x.npy")
+    assert (status, "A603" in err) == (2, True)
+    np.save("x.npy", np.zeros(4, dtype=int))
+    status, _, err = shell("show documents --input dok=x.npy")
+    assert (status, "did you mean 'doc'" in err) == (2, True)
+    status, _, err = shell("show widnow")
+    assert (status, "did you mean `window`" in err) == (2, True)
+    status, _, err = shell("show window -p lfet=3")
+    assert (status, "did you mean `left`" in err) == (2, True)
+    status, _, err = shell("show block -p b=0")
+    assert (status, "error[A301]" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", patterns.names())
+def test_every_pattern_of_the_prelude_can_be_shown_unasked(name: str, shell: Shell):
+    status, out, err = shell(f"show {name}")
+    assert (status, err) == (0, "")
+    assert patterns.describe(name).doc.split()[0] in out
+    assert "sees" in out
+
+
+def test_a_file_of_ids_sets_the_length_and_serves_every_head(shell: Shell):
+    np.save("ids.npy", np.array([0, 0, 1, 1, 1]))
+    status, out, _ = shell("show documents --input doc=ids.npy --heads 3")
+    assert status == 0
+    assert "made up" not in out
+    assert "query 2 sees 3 keys: 2..4" in out
+
+
+def test_what_one_query_sees_is_what_the_meaning_says(shell: Shell):
+    status, out, _ = shell("show dilated -p left=3 -p d=5 --q-len 40 --query 20")
+    assert status == 0
+    assert "query 20 sees 7 keys: 5, 10, 15, 20, 25, 30, 35" in out
+
+
+def test_pictures_are_written_as_files(shell: Shell):
+    status, out, _ = shell("show longformer -p w=3 --q-len 40 --png m.png --svg m.svg")
+    assert status == 0
+    assert out.endswith("wrote m.png\nwrote m.svg\n")
+    assert Path("m.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("m.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_hostile_comments_cannot_steer_the_terminal(shell: Shell):
+    Path("evil.attn").write_text("## \x1b[2Jgone\npattern p = k <= q\n", encoding="utf-8")
+    status, out, _ = shell("show evil.attn")
+    assert status == 0
+    assert "\x1b" not in out
+
+
+def test_a_stream_that_knows_ascii_only_gets_ascii(monkeypatch: pytest.MonkeyPatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["show", "wrapped_swin"]) == 0
+    out.flush()
+    assert b"#" in out.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch):
+    class Tty(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    for plain in (False, True):
+        monkeypatch.setenv("NO_COLOR", "1" if plain else "")
+        err = Tty()
+        monkeypatch.setattr(sys, "stderr", err)
+        assert main(["shwo"]) == 2
+        assert ("\x1b[" in err.getvalue()) is not plain
+
+
+# ---------------------------------------------------------------------------- list, fmt, explain
+
+
+def test_list_has_every_pattern_with_a_line_of_its_documentation(shell: Shell):
+    status, out, _ = shell("list")
+    assert status == 0
+    named = [line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")]
+    assert set(patterns.names()) <= set(named)
+    assert max(map(len, out.splitlines())) <= 80
+    record = json.loads(shell("list window dilated --json")[1])
+    assert "dilated" in [each["name"] for each in record]
+    assert shell("list nothing_mentions_this")[0] == 1
+
+
+CANONICAL = "pattern p(w: int = 4) = 0 <= q - k < w\n"
+LOOSE = "pattern   p( w:int=4 )=0<=q-k<w"
+
+
+def test_fmt_rewrites_what_is_not_canonical(shell: Shell):
+    Path("a.attn").write_text(LOOSE, encoding="utf-8")
+    Path("b.attn").write_text(CANONICAL, encoding="utf-8")
+    Path("a.attn").chmod(0o600)
+    assert shell("fmt --check a.attn b.attn")[:2] == (1, "a.attn would be reformatted\n")
+    assert Path("a.attn").read_text(encoding="utf-8") == LOOSE
+    assert shell("fmt a.attn b.attn")[:2] == (0, "reformatted a.attn\n")
+    assert Path("a.attn").read_text(encoding="utf-8") == CANONICAL
+    assert Path("a.attn").stat().st_mode & 0o777 == 0o600
+    assert shell("fmt --check a.attn b.attn")[:2] == (0, "")
+    assert sorted(path.name for path in Path().iterdir()) == ["a.attn", "b.attn"]
+
+
+def test_fmt_goes_on_after_a_file_that_does_not_parse(shell: Shell):
+    Path("bad.attn").write_text("pattern = k", encoding="utf-8")
+    Path("good.attn").write_text(LOOSE, encoding="utf-8")
+    status, out, err = shell("fmt bad.attn good.attn none.attn")
+    assert (status, out) == (2, "reformatted good.attn\n")
+    assert "bad.attn:1:9" in err
+    assert "A102" in err
+    assert Path("bad.attn").read_text(encoding="utf-8") == "pattern = k"
+
+
+def test_fmt_reads_the_standard_input(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(LOOSE))
+    assert shell("fmt -") == (0, CANONICAL, "")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(LOOSE))
+    assert shell("fmt --check -")[0] == 1
+
+
+def test_explain_gives_facts_and_work(shell: Shell):
+    status, out, err = shell("explain streaming -p w=512 --q-len 8192")
+    assert (status, err) == (0, "")
+    assert "causal" in out
+    assert "proved" in out
+    record = json.loads(shell("explain streaming -p w=512 --q-len 8192 --json")[1])
+    assert record["facts"]["causal"] == "proved"
+    assert record["q_len"] == 8192
+    pairs = sum(min(q + 1, 512) + max(0, min(4, q - 511)) for q in range(8192))
+    assert record["cost"]["pairs"] == pairs
+
+
+def test_explain_says_what_it_chose(shell: Shell):
+    status, _, err = shell("explain chosen_blocks --q-len 64")
+    assert status == 0
+    assert "b = 4 was chosen here" in err
+    assert "chosen was made up here" in err
+
+
+@given(programs())
+def test_a_generated_program_is_shown_or_refused_but_never_brings_the_command_down(
+    tmp_path_factory: pytest.TempPathFactory, program: Program
+):
+    path = tmp_path_factory.getbasetemp() / "generated.attn"
+    path.write_text(program.text, encoding="utf-8")
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        status = main(["show", str(path), "--ascii"])
+    assert (status == 0 and "query 0 sees" in out.getvalue()) or "error[A" in err.getvalue()

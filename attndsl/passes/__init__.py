@@ -7,7 +7,7 @@ from typing import Final
 
 from attndsl import ir
 from attndsl.passes.binding import UNROLL_LIMIT, TooManyAlternatives, bind
-from attndsl.passes.lower_coordinates import lower_coordinates
+from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.separate import separate, separate_root
 
 PIPELINE: Final[tuple[Callable[[ir.Mask], ir.Mask], ...]] = (
@@ -30,6 +30,7 @@ __all__ = [
     "UNROLL_LIMIT",
     "TooManyAlternatives",
     "bind",
+    "lower_root",
     "normalise",
     "separate_root",
 ]

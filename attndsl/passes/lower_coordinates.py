@@ -15,6 +15,11 @@ from attndsl import ir
 
 def lower_coordinates(mask: ir.Mask) -> ir.Mask:
     """The same mask without Coord and Inside nodes."""
+    return mask.with_root(lower_root(mask.root, mask))
+
+
+def lower_root(root: ir.Node, mask: ir.Mask) -> ir.Node:
+    """``lower_coordinates`` on a bare expression that speaks of the mask's spaces."""
     spaces = {ir.Side.QUERY: mask.queries, ir.Side.KEY: mask.keys}
 
     def rule(node: ir.Node) -> ir.Node:
@@ -26,7 +31,7 @@ def lower_coordinates(mask: ir.Mask) -> ir.Mask:
             case _:
                 return node
 
-    return mask.with_root(ir.transform(mask.root, rule))
+    return ir.transform(root, rule)
 
 
 def _axis_size(segment: ir.Segment, axis: ir.Axis) -> ir.Node:

@@ -1,6 +1,19 @@
-"""Which tiles to compute: exact schedules by refinement."""
+"""Which tiles to compute, in which order of tokens: exact schedules by refinement."""
 
 from attndsl.schedule.building import Call, plan, specialise
-from attndsl.schedule.model import MaskBank, Plan, Schedule, Tiles
+from attndsl.schedule.layouts import NATURAL, Layout, read_layout
+from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles
 
-__all__ = ["Call", "MaskBank", "Plan", "Schedule", "Tiles", "plan", "specialise"]
+__all__ = [
+    "NATURAL",
+    "Call",
+    "Layout",
+    "MaskBank",
+    "Order",
+    "Plan",
+    "Schedule",
+    "Tiles",
+    "plan",
+    "read_layout",
+    "specialise",
+]

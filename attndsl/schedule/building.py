@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import functools
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from attndsl import ir
 from attndsl.passes import UNROLL_LIMIT, TooManyAlternatives, bind, separate_root
+from attndsl.schedule.layouts import (
+    NATURAL,
+    Layout,
+    band_ranks,
+    keys_on,
+    rank_table,
+    ranked_table,
+    stable_order,
+)
 from attndsl.schedule.leaves import decide
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import (
     BoolArray,
     IntArray,
     MaskBank,
+    Order,
     Plan,
     Schedule,
     ShortArray,
-    Tiles,
     compress,
 )
 from attndsl.schedule.refine import refine
@@ -40,44 +52,76 @@ class Call:
     tables: Mapping[str, Any] = field(default_factory=dict)
 
 
-def plan(mask: ir.Mask, call: Call, tile: tuple[int, int]) -> Schedule:
+def plan(
+    mask: ir.Mask,
+    call: Call,
+    tile: tuple[int, int],
+    layouts: tuple[Layout, Layout] = (NATURAL, NATURAL),
+) -> Schedule:
     """The exact schedule of a normal mask: no EMPTY tile is in it, no FULL tile has a mask.
 
+    ``layouts`` are those of the queries and of the keys; tiles are taken in that order.
+
     Raises:
-        AttnDslError: a number in the pattern passes 2**62 at these lengths (A403), or a quantifier is
-            wider than it may be (A404).
+        AttnDslError: a number in the pattern passes 2**62 at these lengths (A403), a quantifier is
+            wider than it may be (A404), or a layout does not fit the pattern (A410, A411).
     """
-    try:
-        roots, plan_of, tables = specialise(mask, call)
-    except TooManyAlternatives as error:
-        raise AttnDslError(_too_wide(error.width)) from error
-    bank = _Bank(tile)
-    plans = tuple(_plan(root, mask, call, tile, tables, bank) for root in roots)
-    return Schedule(call.q_len, call.k_len, tile, plans, plan_of, bank.finish())
+    keys = [keys_on(side, layout, mask) for side, layout in zip(ir.Side, layouts, strict=True)]
+    classes, plan_of, tables = classes_of(mask, call, *keys)
+    bank = Bank(tile)
+    plans = []
+    for root, *sorting in classes:
+        frame = frame_of(root, mask, call, tile, tables)
+        for side, layout, n_keys in zip(ir.Side, layouts, map(len, keys), strict=True):
+            frame = frame.sorted(side, sorting[:n_keys], layout.name)
+            sorting = sorting[n_keys:]
+        plans.append(plan_of_frame(frame, bank))
+    return Schedule(call.q_len, call.k_len, tile, tuple(plans), plan_of, bank.finish())
 
 
 def specialise(mask: ir.Mask, call: Call) -> tuple[tuple[ir.Node, ...], ShortArray, dict[str, Any]]:
     """The distinct roots over all (batch, head), which of them each uses, and the tables they read."""
-    rank = mask.root.rank
+    classes, plan_of, tables = classes_of(mask, call)
+    return tuple(root for root, *_ in classes), plan_of, tables
+
+
+def classes_of(
+    mask: ir.Mask, call: Call, *keys: tuple[ir.Node, ...]
+) -> tuple[tuple[tuple[ir.Node, ...], ...], ShortArray, dict[str, Any]]:
+    """As ``specialise``, each root followed by the keys of its layouts, specialised alike.
+
+    Raises:
+        AttnDslError: A404, a quantifier is wider than it may be.
+    """
+    nodes = (mask.root, *itertools.chain(*keys))
+    rank = functools.reduce(operator.or_, (node.rank for node in nodes))
     shape = (
         call.batch if rank & ir.Rank.BATCH else 1,
         call.heads if rank & ir.Rank.HEAD else 1,
     )
     slices = _Slices(mask, call.tables)
-    roots: dict[ir.Node, int] = {}
+    found: dict[tuple[ir.Node, ...], int] = {}
     plan_of = np.zeros(shape, dtype=np.int32)
-    for b, h in np.ndindex(shape):
-        root = bind(
-            mask.root,
+
+    def bound(node: ir.Node, b: int, h: int) -> ir.Node:
+        made = bind(
+            node,
             call.sizes,
             heads=call.heads,
             layer=call.layer,
             batch=b,
             head=h,
-            rename=lambda load, b=b, h=h: slices.name(load.table, b, h),  # type: ignore[misc]
+            rename=lambda load: slices.name(load.table, b, h),
         )
-        plan_of[b, h] = roots.setdefault(separate_root(root), len(roots))
-    return tuple(roots), plan_of, slices.tables
+        return separate_root(made)
+
+    try:
+        for b, h in np.ndindex(shape):
+            item = tuple(bound(node, b, h) for node in nodes)
+            plan_of[b, h] = found.setdefault(item, len(found))
+    except TooManyAlternatives as error:
+        raise AttnDslError(_too_wide(error.width)) from error
+    return tuple(found), plan_of, slices.tables
 
 
 def _too_wide(width: int) -> Diagnostic:
@@ -105,6 +149,9 @@ class _Slices:
 
     def name(self, table: str, batch: int, head: int) -> str:
         """The name of that slice."""
+        listed = ranked_table(table)
+        if listed is not None:
+            return rank_table(self.name(listed, batch, head))
         rank = self._declared[table].ambient
         b = batch if rank & ir.Rank.BATCH else 0
         h = head if rank & ir.Rank.HEAD else 0
@@ -119,18 +166,47 @@ class _Slices:
         return self._names[key]
 
 
-def _plan(
-    root: ir.Node,
-    mask: ir.Mask,
-    call: Call,
-    tile: tuple[int, int],
-    tables: Mapping[str, Any],
-    bank: _Bank,
-) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One distinct root and its two sides, each in some order."""
+
+    root: ir.Node
+    queries: TileAxis
+    keys: TileAxis
+
+    def sorted(self, side: ir.Side, keys: Sequence[ir.Node], name: str) -> Frame:
+        """The same with that side sorted by these keys of its position."""
+        axis = self.queries if side is ir.Side.QUERY else self.keys
+        if not keys or axis.length == 0:
+            return self
+        for node in itertools.chain(*map(ir.postorder, keys)):
+            if isinstance(node, ir.Load) and (listed := ranked_table(node.table)) is not None:
+                axis.tables.setdefault(node.table, band_ranks(axis.tables[listed]))
+        rows = stable_order([axis.values(key) for key in keys])
+        if np.array_equal(rows, np.arange(axis.length)):
+            return self
+        moved = axis.reordered(Order(rows, name))
+        return replace(self, queries=moved) if axis is self.queries else replace(self, keys=moved)
+
+
+def frame_of(
+    root: ir.Node, mask: ir.Mask, call: Call, tile: tuple[int, int], tables: dict[str, Any]
+) -> Frame:
+    """Both sides in natural order.
+
+    Raises:
+        AttnDslError: A403, a number in the pattern passes 2**62 at these lengths.
+    """
     shift = mask.shift(call.q_len, call.k_len)
     queries = TileAxis(ir.Side.QUERY, call.q_len, shift, tile[0], tables)
     keys = TileAxis(ir.Side.KEY, call.k_len, 0, tile[1], tables)
     check_magnitude(root, queries, keys)
+    return Frame(root, queries, keys)
+
+
+def plan_of_frame(frame: Frame, bank: Bank) -> Plan:
+    """All live tiles; the masks of the PARTIAL ones go to the bank."""
+    root, queries, keys = frame.root, frame.queries, frame.keys
     found = refine(root, queries, keys)
     rows, columns = found.open
     if len(rows) == 0:
@@ -155,10 +231,10 @@ def _assemble(
 ) -> Plan:
     full_tiles, _ = compress(*full, queries.n_tiles)
     partial_tiles, order = compress(*partial, queries.n_tiles)
-    return Plan(full_tiles, partial_tiles, ids[order], keys.n_tiles)
+    return Plan(full_tiles, partial_tiles, ids[order], keys.n_tiles, queries.order, keys.order)
 
 
-class _Bank:
+class Bank:
     """Collects the distinct masks of all plans."""
 
     def __init__(self, tile: tuple[int, int]) -> None:
@@ -177,6 +253,3 @@ class _Bank:
         size = -(-self._tile[0] * self._tile[1] // 8)
         joined = np.frombuffer(b"".join(self._ids), dtype=np.uint8)
         return MaskBank(joined.reshape(-1, size), self._tile)
-
-
-__all__ = ["Call", "Tiles", "plan", "specialise"]

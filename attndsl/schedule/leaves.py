@@ -54,7 +54,7 @@ def _evaluate(
     root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
 ) -> BoolArray:
     def positions(axis: TileAxis, tiles: IntArray) -> IntArray:
-        return axis.start + tiles[:, None] * axis.tile + np.arange(axis.tile, dtype=np.int64)
+        return axis.positions(tiles[:, None] * axis.tile + np.arange(axis.tile, dtype=np.int64))
 
     env = ir.Env(
         q=positions(queries, rows)[:, :, None],

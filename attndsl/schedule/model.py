@@ -63,18 +63,32 @@ def compress(rows: IntArray, columns: IntArray, n_rows: int) -> tuple[Tiles, Int
     return Tiles(indptr, columns[order].astype(np.int32)), order
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """The storage order of one side: storage index ``s`` holds row ``rows[s]`` of the tensors.
+
+    A permutation. Tiles are runs of storage indices; kernels gather and scatter rows.
+    """
+
+    rows: IntArray  # [length]
+    name: str = ""  # of the layout it comes from
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The live tiles of one distinct (batch, head) class.
 
     In a ``full`` tile every pair inside the lengths is in the pattern: no mask is needed but for the
     bounds of a ragged last tile. ``mask_ids`` gives each ``partial`` tile its entry in the mask bank.
+    Tiles are over storage order; None is the natural one.
     """
 
     full: Tiles
     partial: Tiles
     mask_ids: ShortArray  # [partial.nnz]
     n_columns: int
+    q_order: Order | None = None
+    k_order: Order | None = None
 
     @functools.cached_property
     def transpose(self) -> Plan:
@@ -82,7 +96,8 @@ class Plan:
         n_columns, n_rows = self.n_columns, len(self.full.indptr) - 1
         full, _ = _transposed(self.full, n_columns)
         partial, order = _transposed(self.partial, n_columns)
-        return Plan(full, partial, self.mask_ids[order], n_rows)
+        ids = self.mask_ids[order]
+        return Plan(full, partial, ids, n_rows, self.k_order, self.q_order)
 
     @property
     def live(self) -> int:
@@ -91,8 +106,9 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the index arrays, one direction."""
-        return self.full.nbytes + self.partial.nbytes + self.mask_ids.nbytes
+        """Bytes of the index arrays, one direction, and of the orders."""
+        orders = sum(order.rows.nbytes for order in (self.q_order, self.k_order) if order)
+        return self.full.nbytes + self.partial.nbytes + self.mask_ids.nbytes + orders
 
 
 def _transposed(tiles: Tiles, n_columns: int) -> tuple[Tiles, IntArray]:
@@ -173,11 +189,20 @@ class Schedule:
         return live / total if total else 0.0
 
     def cover(self, batch: int = 0, head: int = 0) -> BoolArray:
-        """Back to pairs: the dense mask that the schedule computes, bool [q_len, k_len]."""
+        """Back to pairs: the dense mask that the schedule computes, in natural order, bool [q_len, k_len]."""
         (rows, columns), (bq, bk) = self.grid, self.tile
         plan = self.plan(batch, head)
         dense = np.zeros((rows, columns, bq, bk), dtype=bool)
         dense[plan.full.rows, plan.full.indices] = True
         dense[plan.partial.rows, plan.partial.indices] = self.masks.unpack(plan.mask_ids)
         joined = dense.transpose(0, 2, 1, 3).reshape(rows * bq, columns * bk)
-        return joined[: self.q_len, : self.k_len]
+        stored = joined[: self.q_len, : self.k_len]
+        if plan.q_order is None and plan.k_order is None:
+            return stored
+        natural = np.empty_like(stored)
+        natural[np.ix_(_rows(plan.q_order, self.q_len), _rows(plan.k_order, self.k_len))] = stored
+        return natural
+
+
+def _rows(order: Order | None, length: int) -> IntArray:
+    return np.arange(length) if order is None else order.rows

@@ -1,24 +1,26 @@
 """Exact ranges of per-query and per-key terms on tiles of one side, at every level of refinement.
 
-A term that is affine in the position has a closed form. Any other (a coordinate, a residue, a table) is
-evaluated once at each position and reduced to a minimum and maximum per tile, then per pair of tiles, and
-so on: linear in the length, whatever the term.
+In natural order, a term that is affine in the position has a closed form. Any other (a coordinate, a
+residue, a table) is evaluated once at each position and reduced to a minimum and maximum per tile, then
+per pair of tiles, and so on: linear in the length, whatever the term and whatever the order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Range, Truths
-from attndsl.schedule.model import BoolArray, IntArray
+from attndsl.schedule.model import BoolArray, IntArray, Order
 
 
 class TileAxis:
-    """One side of the square: ``length`` positions from ``start`` on, in tiles of ``tile``."""
+    """One side of the square: ``length`` positions from ``start`` on, in tiles of ``tile``.
+
+    ``order`` says which of them each place in storage holds; None is the natural order.
+    """
 
     def __init__(
         self,
@@ -26,7 +28,8 @@ class TileAxis:
         length: int,
         start: int,
         tile: int,
-        tables: Mapping[str, Any],
+        tables: dict[str, Any],
+        order: Order | None = None,
     ) -> None:
         self.side = side
         self.length = length
@@ -34,9 +37,17 @@ class TileAxis:
         self.tile = tile
         self.n_tiles = -(-length // tile)
         self.tables = tables
+        self.order = order
+        self._natural: TileAxis | None = None  # the same side in natural order
         self._levels: dict[ir.Node, list[Range]] = {}
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray, IntArray]] = {}
+
+    def reordered(self, order: Order) -> TileAxis:
+        """The same side in another order."""
+        made = TileAxis(self.side, self.length, self.start, self.tile, self.tables, order)
+        made._natural = self if self._natural is None else self._natural
+        return made
 
     def owns(self, node: ir.Node) -> bool:
         """Whether the node depends on this side's position and not on the other's."""
@@ -62,11 +73,22 @@ class TileAxis:
         """The value at each position, [length]; truth values as 0 and 1."""
         found = self._values.get(node)
         if found is None:
-            position = np.arange(self.start, self.start + self.length, dtype=np.int64)
-            env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
-            raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
-            found = self._values[node] = np.broadcast_to(raw, (self.length,))
+            found = self._values[node] = self._evaluated(node)
         return found
+
+    def _evaluated(self, node: ir.Node) -> IntArray:
+        if self.order is not None and self._natural is not None:  # tried in several orders
+            return self._natural.values(node)[self.order.rows]
+        position = self.positions(np.arange(self.length, dtype=np.int64))
+        env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
+        raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
+        return np.broadcast_to(raw, (self.length,))
+
+    def positions(self, places: IntArray) -> IntArray:
+        """The positions that those places in storage hold; past the end, where masks are cut, any."""
+        if self.order is None:
+            return places + self.start
+        return self.order.rows[np.minimum(places, self.length - 1)] + self.start
 
     def shapes(self, node: ir.Node) -> tuple[IntArray, IntArray]:
         """For each tile: the class of its values up to an offset, and the offset. [n_tiles] each.
@@ -89,8 +111,8 @@ class TileAxis:
         return _row_classes(padded - offset[:, None]), offset
 
     def _slope(self, node: ir.Node) -> int | None:
-        """The coefficient of the position, if the node is affine in it."""
-        if node.sort is ir.Sort.BOOL:
+        """The coefficient of the position, if the node is affine in it and the order natural."""
+        if node.sort is ir.Sort.BOOL or self.order is not None:
             return None
         terms, _ = ir.linear(node)
         if all(isinstance(term, ir.Pos) for term in terms):

@@ -18,7 +18,7 @@ class PatternAttention(nn.Module):
         pattern: The compiled pattern.
         scale: Factor on the scores; 1/sqrt(head_dim) by default.
         backend: As for calling the pattern.
-        extents: Sizes of grid axes that lengths do not determine.
+        extents: Sizes of grid axes that lengths do not determine, the same in every call.
     """
 
     def __init__(
@@ -35,10 +35,22 @@ class PatternAttention(nn.Module):
         self.backend = backend
         self.extents = dict(extents or {})
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> Tensor:
-        """q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] -> [B, H, Q, Dv]."""
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> Tensor:
+        """q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] -> [B, H, Q, Dv].
+
+        ``extents`` are those of this call, ``inputs`` the pattern's run-time inputs by name.
+        """
+        sizes = {**self.extents, **(extents or {})}
         out: Tensor = self.pattern(
-            q, k, v, scale=self.scale, backend=self.backend, extents=self.extents, **inputs
+            q, k, v, scale=self.scale, backend=self.backend, extents=sizes, **inputs
         )
         return out
 
@@ -78,8 +90,10 @@ class PatternSelfAttention(nn.Module):
         self.project_in = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
         self.project_out = nn.Linear(dim, dim, bias=bias)
 
-    def forward(self, x: Tensor, **inputs: Any) -> Tensor:
-        """x [B, S, dim] -> [B, S, dim]; run-time inputs of the pattern by name."""
+    def forward(
+        self, x: Tensor, *, extents: Mapping[str, int] | None = None, **inputs: Any
+    ) -> Tensor:
+        """x [B, S, dim] -> [B, S, dim]; ``extents`` and run-time inputs as `PatternAttention`."""
         batch, length, dim = x.shape
         counts = [self.heads, self.kv_heads, self.kv_heads]
         parts = torch.split(self.project_in(x), [n * self.head_dim for n in counts], dim=-1)
@@ -87,6 +101,6 @@ class PatternSelfAttention(nn.Module):
             part.reshape(batch, length, count, self.head_dim).transpose(1, 2)
             for part, count in zip(parts, counts, strict=True)
         )
-        mixed = self.attention(q, k, v, **inputs)
+        mixed = self.attention(q, k, v, extents=extents, **inputs)
         out: Tensor = self.project_out(mixed.transpose(1, 2).reshape(batch, length, dim))
         return out

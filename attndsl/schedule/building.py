@@ -158,7 +158,7 @@ class _Slices:
         key = (table, b, h)
         if key not in self._names:
             index = [i for i, flag in ((b, ir.Rank.BATCH), (h, ir.Rank.HEAD)) if rank & flag]
-            content = np.ascontiguousarray(self._arrays[table][tuple(index)])
+            content = np.asarray(self._arrays[table][tuple(index)], order="C")  # may have no dims
             fresh = f"{table}[{b},{h}]"
             name = self._contents.setdefault((table, content.tobytes()), fresh)
             self.tables.setdefault(name, content)

@@ -105,6 +105,26 @@ def test_run_time_inputs_differ_per_batch_element_and_per_call():
         torch.testing.assert_close(mine, truth, rtol=1e-9, atol=1e-9)
 
 
+def test_an_input_may_have_one_entry_a_head_or_a_batch_element():
+    p = attndsl.compile(
+        "input reach: int[head]\ninput wide: bool[batch]\n"
+        "pattern p = causal and (wide or q - k < reach)"
+    )
+    args = tensors(2, 3, 3, 70, 70, 8, 8)
+    given = {"reach": torch.tensor([1, 9, 40]), "wide": torch.tensor([False, True])}
+    mine, truth = (p(*args, **given, backend=name) for name in ("auto", "reference"))
+    torch.testing.assert_close(mine, truth, rtol=1e-9, atol=1e-9)
+
+
+def test_a_module_takes_extents_once_or_with_each_call():
+    p = attndsl.compile("swin", m=2)
+    args = tensors(1, 1, 1, 24, 24, 8, 8)
+    truth = p(*args, extents={"y": 4}, backend="reference")
+    for fixed, passed in (({"y": 4}, None), (None, {"y": 4}), ({"y": 6}, {"y": 4})):
+        out = attndsl.nn.PatternAttention(p, extents=fixed)(*args, extents=passed)
+        torch.testing.assert_close(out, truth, rtol=1e-9, atol=1e-9)
+
+
 def test_module_matches_the_pattern_and_trains():
     torch.manual_seed(0)
     p = attndsl.compile("causal_window", w=8)

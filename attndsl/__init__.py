@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         where,
     )
     from attndsl.source import AttnDslError
+    from attndsl.verification import verify
 
 __version__ = "0.1.0"
 
@@ -50,13 +51,14 @@ _HOMES = {
     "compile": "attndsl.compiled:compile",
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
+    "verify": "attndsl.verification:verify",
     **{name: f"attndsl.frontend:{name}" for name in _PYTHON_FORM},
 }
 
 __all__ = [
     "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile", "grid",
     "head", "heads", "ilog2", "k", "layer", "length", "maximum", "minimum", "nn", "pattern",
-    "patterns", "pow2", "q", "space", "table", "where",
+    "patterns", "pow2", "q", "space", "table", "verify", "where",
 ]  # fmt: skip
 
 

@@ -1,0 +1,27 @@
+"""Floor 8: is it right? Patterns against their meaning, patterns against patterns, kernels of anyone."""
+
+from attndsl.verification.cases import Case, Tensors, dense
+from attndsl.verification.claims import JUDGES
+from attndsl.verification.drawing import Dice, Random, draw_case
+from attndsl.verification.judging import judge
+from attndsl.verification.running import Failure, Report, verify
+from attndsl.verification.tolerances import allowance, largest_summands
+from attndsl.verification.truths import Fault, Kernel
+
+__all__ = [
+    "Case",
+    "Dice",
+    "Failure",
+    "Fault",
+    "JUDGES",
+    "Kernel",
+    "Random",
+    "Report",
+    "Tensors",
+    "allowance",
+    "dense",
+    "draw_case",
+    "judge",
+    "largest_summands",
+    "verify",
+]

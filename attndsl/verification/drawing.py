@@ -1,0 +1,230 @@
+"""Random calls that a pattern's declarations allow: lengths, extents, heads, run-time inputs.
+
+Whoever draws gives the dice: NumPy's in ``verify``, hypothesis' in ``attndsl.testing``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+
+from attndsl import ir
+from attndsl.verification.cases import Case
+
+T = TypeVar("T")
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+# Around the tiles of 16 to 128 that backends use: one short, exact, one over; and small enough to read.
+LENGTHS = (1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 40, 63, 64, 65, 100, 127, 128, 129, 200, 257, 300)
+TILES = ((16, 16), (32, 16), (16, 64), (64, 64), (8, 8), (128, 128))
+DTYPES = (torch.float32, torch.float32, torch.float64, torch.float64, torch.bfloat16, torch.float16)
+HEADS = ((1, 1), (1, 1), (2, 2), (2, 1), (3, 3), (4, 2), (6, 2))  # of queries, of keys
+WIDTHS = ((8, 8), (16, 16), (5, 11), (32, 16), (1, 3))  # of queries and keys, of values
+
+_MOST_EXTENT = {1: 300, 2: 17, 3: 6, 4: 4}  # of one axis, by how many there are: length stays small
+
+
+class Dice(Protocol):
+    """Where choices come from."""
+
+    def integer(self, low: int, high: int) -> int:
+        """One of low..high, both included."""
+
+    def pick(self, options: Sequence[T]) -> T:
+        """One of the options; those in front are simpler."""
+
+
+class Random:
+    """Dice from a seed."""
+
+    def __init__(self, *seed: int) -> None:
+        self._generator = np.random.default_rng(seed)
+
+    def integer(self, low: int, high: int) -> int:
+        """Evenly distributed."""
+        return int(self._generator.integers(low, high + 1))
+
+    def pick(self, options: Sequence[T]) -> T:
+        """Evenly distributed."""
+        return options[self.integer(0, len(options) - 1)]
+
+
+def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300) -> Case:
+    """A call that the mask allows, of about ``largest`` tokens at most.
+
+    Fixed extents are kept, so a pattern over a fixed space has cases of just that length.
+    """
+    extents, q_len, k_len = _lengths(mask, dice, largest)
+    heads, kv_heads = dice.pick(HEADS)
+    batch = dice.pick((1, 1, 2, 3))
+    head_dim, value_dim = dice.pick(WIDTHS)
+    sizes = ir.resolve_sizes(mask, q_len, k_len, extents)
+    return Case(
+        q_len=q_len,
+        k_len=k_len,
+        batch=batch,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        dtype=dice.pick(DTYPES),
+        extents=extents,
+        inputs=draw_inputs(mask, sizes, batch, heads, dice),
+        tile=dice.pick(TILES),
+        scale=dice.pick((None, None, 0.3)),
+        is_contiguous=dice.pick((True, False)),
+        seed=dice.integer(0, 9999),
+    )
+
+
+# ---------------------------------------------------------------------------- lengths
+
+
+def _lengths(mask: ir.Mask, dice: Dice, largest: int) -> tuple[dict[str, int], int, int]:
+    numbers = _numbers(mask.root, largest)
+    if not mask.keys.segments and not mask.queries.segments:
+        q_len, k_len = (_length(dice, numbers, largest) for _ in range(2))
+        return {}, q_len, dice.pick((q_len, q_len, k_len))
+    spaces = {mask.queries, mask.keys}
+    extents: dict[str, int] = {}
+    for space in sorted(spaces, key=repr):
+        extents |= _extents(space, dice, numbers, largest)
+    if mask.is_rectangular:
+        extents = _shared(mask, extents) if dice.integer(0, 2) else extents
+    q_len, k_len = (
+        tokens(space, extents) if space.segments else _length(dice, numbers, largest)
+        for space in (mask.queries, mask.keys)
+    )
+    if mask.is_rectangular or mask.align is ir.Align.START:
+        return extents, q_len, k_len
+    return extents, dice.pick((k_len, k_len, dice.integer(1, k_len))), k_len
+
+
+def _length(dice: Dice, numbers: Sequence[int], largest: int) -> int:
+    usual = [length for length in LENGTHS if length <= largest]
+    length = dice.pick((dice.pick(usual), dice.pick(usual), dice.integer(1, largest)))
+    if numbers and dice.integer(0, 2) == 2:
+        length = dice.pick(numbers) + dice.integer(-1, 2)
+    return max(1, min(length, largest))
+
+
+def _numbers(root: ir.Node, largest: int) -> list[int]:
+    """The numbers in the pattern: its edges lie around them."""
+    found = set()
+    for node in ir.postorder(root):
+        match node:
+            case ir.AtMost(bound=value) | ir.Equals(bound=value) | ir.Const(value=value):
+                found.add(abs(value))
+            case _:
+                pass
+    return sorted(value for value in found if 2 <= value <= largest)
+
+
+def _extents(space: ir.Space, dice: Dice, numbers: Sequence[int], largest: int) -> dict[str, int]:
+    """An extent for every axis of the space that has none, by full name."""
+    extents: dict[str, int] = {}
+    for segment in space.segments:
+        most = min(_MOST_EXTENT.get(len(segment.axes), 3), largest)
+        for axis in segment.axes:
+            if axis.extent is None:
+                near = [n for n in numbers if n <= most]
+                extent = dice.integer(1, most)
+                if near and dice.integer(0, 1):
+                    extent = dice.pick(near) * dice.pick((1, 2)) + dice.integer(-1, 1)
+                extents[f"{segment.name}.{axis.name}"] = max(1, min(extent, most))
+    return extents
+
+
+def _shared(mask: ir.Mask, extents: Mapping[str, int]) -> dict[str, int]:
+    """Axes of one name in both spaces, of one size: what `q.g == k.g` usually means."""
+    first: dict[str, int] = {}
+    for space in (mask.queries, mask.keys):
+        for segment in space.segments:
+            for axis in segment.axes:
+                size = axis.extent or extents[f"{segment.name}.{axis.name}"]
+                first.setdefault(axis.name, size)
+    return {full: first[full.partition(".")[2]] for full in extents}
+
+
+def tokens(space: ir.Space, extents: Mapping[str, int]) -> int:
+    """How many tokens the space has at these extents."""
+    return sum(
+        math.prod(axis.extent or extents[f"{segment.name}.{axis.name}"] for axis in segment.axes)
+        for segment in space.segments
+    )
+
+
+# ---------------------------------------------------------------------------- inputs
+
+
+def draw_inputs(
+    mask: ir.Mask, sizes: Mapping[str, int], batch: int, heads: int, dice: Dice
+) -> dict[str, IntArray]:
+    """Values for every run-time input of the mask, shaped as declared.
+
+    Args:
+        mask: Whose inputs.
+        sizes: What ``ir.resolve_sizes`` says of the lengths, without the inputs' own dims.
+        batch: Of the call.
+        heads: Of the queries.
+        dice: Where choices come from.
+
+    Returns:
+        bool arrays for inputs declared bool, int64 for int and list. Documents, clusters, positions,
+        flags and neighbour lists with empty slots: what the declaration allows, not more.
+    """
+    known = {"batch": batch, "head": heads, "pos": sizes["k"], **sizes}
+    by_axis = {full.partition(".")[2]: size for full, size in sizes.items() if "." in full}
+    inputs = {}
+    for table in mask.tables:
+        shape = []
+        for dim in table.dims:
+            given = dim if isinstance(dim, int) else known.get(dim, by_axis.get(dim))
+            shape.append(dice.pick((3, 1, 2, 5, 8)) if given is None else given)
+        style = dice.pick(_STYLES["list" if table.is_list else table.kind.value])
+        generator = np.random.default_rng(dice.integer(0, 9999))
+        inputs[table.name] = style(generator, tuple(shape), sizes)
+    return inputs
+
+
+def _few(rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> IntArray:
+    return rng.integers(0, 3, shape)
+
+
+def _runs(rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> IntArray:
+    """Packed documents: equal numbers lie together."""
+    return np.sort(rng.integers(0, 5, shape), axis=-1)
+
+
+def _anywhere(
+    rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> IntArray:
+    """Positions, some of them just outside."""
+    return rng.integers(-2, max(sizes["q"], sizes["k"]) + 2, shape)
+
+
+def _flags(rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> IntArray:
+    return np.asarray(rng.random(shape) < rng.choice([0.0, 0.1, 0.5, 0.9, 1.0]))
+
+
+def _padded(rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> IntArray:
+    """True up to some length, as in padded batches."""
+    kept = rng.integers(0, shape[-1] + 1, (*shape[:-1], 1))
+    return np.asarray(np.arange(shape[-1]) < kept)
+
+
+def _slots(rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> IntArray:
+    """Entries within the keys, some slots empty, some entries twice."""
+    most = int(rng.choice([2, max(2, sizes["k"] // 8), max(2, sizes["k"])]))
+    return rng.integers(-1, most, shape)
+
+
+_STYLES: Mapping[str, Sequence[Any]] = {
+    "int": (_few, _runs, _anywhere),
+    "bool": (_flags, _padded),
+    "list": (_slots,),
+}

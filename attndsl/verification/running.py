@@ -1,0 +1,316 @@
+"""``verify``: one pattern over many generated calls, until the time is up or something is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from attndsl import backends as all_backends
+from attndsl import ir
+from attndsl.compiled import Pattern
+from attndsl.schedule import Schedule
+from attndsl.source import AttnDslError
+from attndsl.verification.cases import Case, dense
+from attndsl.verification.claims import fact_fault
+from attndsl.verification.drawing import Random, draw_case
+from attndsl.verification.judging import judge
+from attndsl.verification.schedules import schedule_fault
+from attndsl.verification.shrinking import shrink
+from attndsl.verification.truths import Fault, Kernel
+
+Target = tuple[str, str]  # backend, device
+
+_MOST_PAIRS = 1 << 25  # of a dense mask that is looked at
+_MOST_SCORES = 1 << 21  # of a dense mask that attention is computed with
+_FEWEST = 4  # cases, however short the time
+_LARGEST = (8, 20, 40, 20, 140, 70, 300, 140)  # tokens of case 0, 1, ...: small faults come first
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """A case that is wrong, as small as it could be made.
+
+    Attributes:
+        where: What was checked: "schedule", "facts", "backend blocked on cpu".
+        case: The call.
+        fault: The first wrong entry.
+        seed: Of the run, and ``index`` of the case within it, before it was made small.
+        index: See ``seed``.
+    """
+
+    where: str
+    case: Case
+    fault: Fault
+    seed: int
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What ``verify`` found; ``str`` of it is for people.
+
+    Attributes:
+        name: Of the pattern.
+        meaning: The pattern, as the IR prints it.
+        cases: How many calls were checked.
+        seconds: How long that took.
+        longest: The greatest length among them.
+        checked: How often each thing was checked: "schedule", "backend blocked on cpu", ...
+        skipped: Why calls could not be checked, and how often.
+        failure: What is wrong, if anything.
+    """
+
+    name: str
+    meaning: str
+    cases: int
+    seconds: float
+    longest: int
+    checked: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    failure: Failure | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong, and something was checked."""
+        return self.failure is None and self.cases > 0
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        if self.failure is not None:
+            return self._wrong(self.failure)
+        skipped = [f"  not checked, {count} times: {why}" for why, count in self.skipped.items()]
+        if not self.cases:
+            return "\n".join([f"{self.name or 'the pattern'}: nothing could be checked", *skipped])
+        calls = f"{self.cases} calls of up to {self.longest} tokens"
+        lines = [
+            f"{self.name or 'the pattern'}: {calls} checked in {self.seconds:.1f} s, nothing wrong"
+        ]
+        lines += [f"  {count:5} x {what}" for what, count in self.checked.items()]
+        return "\n".join(lines + skipped)
+
+    def _wrong(self, failure: Failure) -> str:
+        fault = failure.fault
+        what = "" if fault.what in failure.where else f", {fault.what}"
+        lines = [
+            f"{self.name or 'the pattern'}: wrong, {failure.where}{what}",
+            f"  pattern {self.meaning}",
+            f"  call    {failure.case}",
+        ]
+        lines += [f"          {line}" for line in failure.case.details()]
+        lines += [f"  {line.replace('  ', '    ', 1)}" for line in str(fault).splitlines()]
+        lines.append(f"  found in case {failure.index} of seed {failure.seed}, made smaller")
+        return "\n".join(lines)
+
+
+def verify(
+    p: Pattern,
+    *,
+    seconds: float = 10.0,
+    seed: int = 0,
+    backends: Iterable[str] | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Report:
+    """Check a compiled pattern against its dense meaning over generated calls.
+
+    Each call has its own lengths (1, shorter than a tile, one more than a tile, unequal ones), extents,
+    heads and key heads, batch, run-time inputs, dtype and memory layout. Checked are: the schedule (it
+    covers exactly the pattern, visits no empty tile, masks no full one, and its transpose is the same),
+    the facts that are claimed to be proved, and each backend that runs here: output, log-sum-exp and
+    gradients, also those that arrive through the log-sum-exp, against the oracle in float64. A result
+    may err as much as rounding explains, see ``allowance``.
+
+    Args:
+        p: The pattern.
+        seconds: How long to look. A few cases are checked however short that is.
+        seed: Equal seeds check equal cases in equal order.
+        backends: Names of backends; by default all that can run on a device of this machine.
+        progress: Called after each case with the number of cases and the share of the time, 0 to 1.
+
+    Returns:
+        A report that is true when all is well. Of a failure it shows the smallest case that was found.
+
+    Raises:
+        AttnDslError: A521, a backend of that name does not exist; A520, it cannot run here.
+    """
+    run = _Run(p, seed, targets(backends))
+    with _one_thread():
+        return run.report(seconds, progress)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from threads, and lose milliseconds a call on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def targets(names: Iterable[str] | None = None) -> list[Target]:
+    """The (backend, device) pairs that can run here; of those names, if any are given.
+
+    Raises:
+        AttnDslError: A520 or A521 for a name that cannot be had.
+    """
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    found = []
+    for name in all_backends.names() if names is None else names:
+        here = [(name, device) for device in devices if _runs(name, device, torch.float32, 16, 16)]
+        if not here and names is not None:
+            all_backends.choose(all_backends.Request("cpu", torch.float32, 16, 16), name)
+        found += here
+    return found
+
+
+def _runs(name: str, device: str, dtype: torch.dtype, head_dim: int, value_dim: int) -> bool:
+    try:
+        all_backends.choose(all_backends.Request(device, dtype, head_dim, value_dim), name)
+    except AttnDslError as error:
+        if error.code != "A520":
+            raise
+        return False
+    return True
+
+
+class _Run:
+    def __init__(self, p: Pattern, seed: int, targets: Sequence[Target]) -> None:
+        self._pattern = p
+        self._seed = seed
+        self._targets = targets
+        self._facts = p.facts()
+        self._checked: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+
+    def report(self, seconds: float, progress: Callable[[int, float], None] | None) -> Report:
+        begin = time.monotonic()
+        cases = longest = index = 0
+        failure, spent = None, 0.0
+        while failure is None and (index < _FEWEST or spent < seconds):
+            case = self._draw(index)
+            try:
+                failure = self._failure(case, index)
+            except _Skipped as skipped:
+                self._skipped[str(skipped)] += 1
+            else:
+                cases += 1
+                longest = max(longest, case.q_len, case.k_len)
+            index += 1
+            spent = time.monotonic() - begin
+            if progress is not None:
+                progress(cases, min(1.0, spent / seconds) if seconds else 1.0)
+        return Report(
+            name=self._pattern.name,
+            meaning=ir.show(self._pattern.ir.root),
+            cases=cases,
+            seconds=spent,
+            longest=longest,
+            checked=dict(self._checked),
+            skipped=dict(self._skipped),
+            failure=failure,
+        )
+
+    def _draw(self, index: int) -> Case:
+        largest = _LARGEST[index % len(_LARGEST)]
+        return draw_case(self._pattern.ir, Random(self._seed, index), largest)
+
+    def _failure(self, case: Case, index: int) -> Failure | None:
+        found = self._check(case)
+        if found is None:
+            return None
+        best = [(case, found)]
+
+        def still_fails(smaller: Case) -> bool:
+            try:
+                again = self._check(smaller)
+            except _Skipped:
+                return False
+            if again is None or again[0] != found[0]:
+                return False
+            best.append((smaller, again))
+            return True
+
+        shrink(self._pattern.ir, case, still_fails)
+        small, (where, fault) = best[-1]
+        if fault.what == found[1].what and not fault.is_about_pairs:
+            fault = replace(fault, nature=found[1].nature)  # many mistakes look alike in one pair
+        return Failure(where, small, fault, self._seed, index)
+
+    def _check(self, case: Case) -> tuple[str, Fault] | None:
+        """Where the case is wrong, and how.
+
+        Raises:
+            _Skipped: the call is too large to look at, or one that the pattern does not allow.
+        """
+        if case.pairs > _MOST_PAIRS:
+            raise _Skipped(f"{case.q_len} x {case.k_len} pairs are too many for a dense mask")
+        where = "the call"
+        try:
+            for where, check in self._checks(case):
+                fault = check()
+                if fault is not None:
+                    return where, fault
+                self._checked[where] += 1
+        except Exception as error:
+            if isinstance(error, AttnDslError) and error.code.startswith("A4"):
+                raise _Skipped(error.diagnostics[0].title) from error
+            # whatever else a backend raises is a finding, made small like any other
+            return where, Fault(where, {}, f"{type(error).__name__}: {error}", "a result")
+        return None
+
+    def _checks(self, case: Case) -> Iterator[tuple[str, Callable[[], Fault | None]]]:
+        """Everything to hold against the dense meaning of the case, by name."""
+        p, mask = self._pattern, dense(self._pattern, case)
+        pairs = mask.numpy()
+        yield "schedule", lambda: schedule_fault(schedule_of(p, case), pairs)
+        yield "facts", lambda: fact_fault(self._facts, pairs, p.ir.shift(case.q_len, case.k_len))
+        if case.pairs > _MOST_SCORES:
+            return
+        for name, device in self._targets:
+            if _runs(name, device, case.dtype, case.head_dim, case.value_dim):
+                kernel = kernel_of(p, case, name, device)
+                there = mask.to(device)
+                yield (
+                    f"backend {name} on {device}",
+                    functools.partial(judge, kernel, there, case, device),
+                )
+
+
+class _Skipped(Exception):
+    """The call cannot be checked; the text says why."""
+
+
+def kernel_of(p: Pattern, case: Case, backend: str, device: str = "cpu") -> Kernel:
+    """The pattern as a function of q, k and v alone, at the extents, inputs and scale of the case."""
+    inputs = case.inputs_on(device)
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return p(
+            q, k, v,
+            return_lse=True, scale=case.scale, backend=backend, extents=case.extents, **inputs,
+        )  # fmt: skip
+
+    return kernel
+
+
+def schedule_of(p: Pattern, case: Case) -> Schedule:
+    """The schedule of the case at its tile."""
+    return p.schedule(
+        case.q_len,
+        case.k_len,
+        case.heads,
+        batch=case.batch,
+        tile=case.tile,
+        extents=case.extents,
+        **case.inputs,
+    )

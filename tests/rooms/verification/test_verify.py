@@ -1,0 +1,257 @@
+"""``verify`` passes what is right, finds what is wrong, and shows it small."""
+
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+import attndsl
+from attndsl import patterns
+from attndsl import schedule as scheduling
+from attndsl.backends import Blocked
+from attndsl.source import AttnDslError
+from attndsl.verification import JUDGES, Random, Report, dense, draw_case
+from tests.rooms.patterns.oracles import FLAT, GRIDS
+
+PRELUDE = {
+    **{name: {} for name in patterns.names()},
+    **{case.name: case.values for case in (*FLAT, *GRIDS)},
+    "chosen_blocks": {"b": 3},
+    "captioned_box": {"s": 3},
+}
+
+
+@pytest.mark.parametrize("name", PRELUDE)
+def test_every_pattern_of_the_prelude_is_right(name: str):
+    report = attndsl.verify(attndsl.compile(name, **PRELUDE[name]), seconds=0.05)
+    assert report.ok, str(report)
+    assert report.cases >= 4
+    assert not report.skipped
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "space s = text(5) ++ image(y=3, x)\npattern p over s = k in text or abs(q.y - k.y) <= 1",
+        "space s = a(n) ++ b(m)\npattern p over s = q in a and k in b or q == k",
+        "grid g(y=6, x=7)\npattern p over g = q.y == k.y",
+        "grid g(y, x)\npattern p over g align start = k <= q",
+        "input own: int[q]\ninput near: list[head, q, 3]\npattern p = own[q] > k or k in near[q]",
+        "input flag: bool[x]\ngrid g(y, x)\npattern p over g = flag[k.x]",
+        "input gate: int[2, n]\npattern p = gate[head % 2, q - k] > 0",
+        "pattern p align start = if layer == 0 then k <= q else k < 3",
+        "pattern p = any j in 0..len(k): q - k == j * j",
+    ],
+)
+def test_spaces_inputs_and_lengths_are_drawn_as_declared(text: str):
+    report = attndsl.verify(attndsl.compile(text), seconds=0.2, seed=3)
+    assert report.ok, str(report)
+    assert not report.skipped
+
+
+def test_a_report_says_what_was_checked_and_depends_on_the_seed_alone():
+    p = attndsl.compile("causal_window", w=5)
+    text = str(attndsl.verify(p, seconds=0))
+    assert text.startswith("causal_window: 4 calls of up to ")
+    assert "backend blocked on cpu" in text
+    calls = [[str(draw_case(p.ir, Random(7, i), 300)) for i in range(9)] for _ in range(2)]
+    assert calls[0] == calls[1]
+    assert len(set(calls[0])) > 5
+
+
+def test_progress_is_told_up_to_the_whole():
+    seen = []
+    attndsl.verify(attndsl.compile("causal"), seconds=0.01, progress=lambda *at: seen.append(at))
+    assert [cases for cases, _ in seen] == list(range(1, len(seen) + 1))
+    assert seen[-1][1] == 1.0
+
+
+def test_a_backend_that_does_not_exist_is_an_error():
+    with pytest.raises(AttnDslError) as caught:
+        attndsl.verify(attndsl.compile("causal"), seconds=0, backends=["blokced"])
+    assert caught.value.code == "A521"
+
+
+def test_what_is_too_large_is_not_called_right():
+    p = attndsl.compile("grid g(y=3000, x=3000)\npattern p over g align start = q.y == k.y")
+    report = attndsl.verify(p, seconds=0)
+    assert not report
+    assert "nothing could be checked" in str(report)
+    assert "too many for a dense mask" in str(report)
+
+
+# ---------------------------------------------------------------------------- planted faults
+
+WINDOW = "pattern w = causal and q - k < 20"
+
+
+def verified_with(target: object, name: str, wrong: object, text: str = WINDOW) -> Report:
+    with mock.patch.object(target, name, wrong):
+        return attndsl.verify(attndsl.compile(text), seconds=2, seed=1)
+
+
+def with_plans(change):
+    """Schedules whose plans are changed behind the scheduler's back."""
+    plan = scheduling.plan
+
+    def wrong(mask, call, tile):
+        made = plan(mask, call, tile)
+        return replace(made, plans=tuple(change(each) for each in made.plans))
+
+    return wrong
+
+
+def first_dropped(tiles: scheduling.Tiles) -> scheduling.Tiles:
+    if not tiles.nnz:
+        return tiles
+    row = int(tiles.rows[0])
+    indptr = tiles.indptr - (np.arange(len(tiles.indptr)) > row)
+    return scheduling.Tiles(indptr, tiles.indices[1:])
+
+
+def test_a_tile_that_the_schedule_lacks_is_found():
+    def change(plan):
+        return replace(
+            plan,
+            partial=first_dropped(plan.partial),
+            mask_ids=plan.mask_ids[plan.partial.nnz > 0 :],
+        )
+
+    report = verified_with(scheduling, "plan", with_plans(change))
+    assert not report.ok
+    assert report.failure.where == "schedule"
+    assert "batch 0, head 0, query " in str(report)
+    assert "got     not in the pattern" in str(report)
+    assert report.failure.case.k_len <= 2
+
+
+def test_a_full_tile_with_a_mask_is_found():
+    plan = scheduling.plan
+
+    def wrong(mask, call, tile):  # the same pairs, but a FULL tile is called PARTIAL
+        made = plan(mask, call, tile)
+        if any(each.partial.nnz or not each.full.nnz for each in made.plans):
+            return made
+        bits = np.zeros(tile, bool)
+        bits[: call.q_len, : call.k_len] = True
+        if made.grid != (1, 1):
+            return made
+        bank = scheduling.MaskBank(np.packbits(bits)[None], tile)
+        only = made.plans[0]
+        ids = np.zeros(1, np.int32)
+        changed = replace(only, full=only.partial, partial=only.full, mask_ids=ids)
+        return replace(made, plans=(changed,), masks=bank)
+
+    report = verified_with(scheduling, "plan", wrong, "pattern p = true")
+    assert not report.ok
+    assert "a partial tile of" in str(report)
+
+
+def test_an_empty_tile_that_is_visited_is_found():
+    def wrong(mask, call, tile):
+        made = plan(mask, call, tile)
+        bank = scheduling.MaskBank(np.zeros((1, tile[0] * tile[1] // 8), np.uint8), tile)
+        zero = np.zeros(1, np.int32)
+        tiles = scheduling.Tiles(np.minimum(np.arange(made.grid[0] + 1), 1), zero)
+        changed = replace(made.plans[0], partial=tiles, mask_ids=zero)
+        return replace(made, plans=(changed,), masks=bank)
+
+    plan = scheduling.plan
+    report = verified_with(scheduling, "plan", wrong, "pattern p = false")
+    assert not report.ok
+    assert "none: 0 of its" in str(report)
+
+
+def test_a_transpose_that_differs_is_found():
+    wrong = property(lambda plan: replace(plan, full=first_dropped(plan.full)))
+    report = verified_with(scheduling.Plan, "transpose", wrong, "pattern p = true")
+    assert not report.ok
+    assert "other tiles in the transpose" in str(report)
+
+
+def test_a_fact_that_is_not_true_is_found():
+    def claims(self):
+        return {"causal": "proved", "symmetric": "not decided"}
+
+    report = verified_with(attndsl.Pattern, "facts", claims, "pattern p = window(2)")
+    assert report.failure.where == "facts"
+    assert "`causal`" in str(report)
+    assert report.failure.case.q_len == 2
+
+
+FORWARD, BACKWARD = Blocked.forward, Blocked.backward
+
+
+def wrong_scale_in_dk(self, work, q, k, v, out, lse, dout, dlse, *, scale):
+    dq, dk, dv = BACKWARD(self, work, q, k, v, out, lse, dout, dlse, scale=scale)
+    return dq, dk / scale, dv
+
+
+def no_gradient_through_lse(self, work, q, k, v, out, lse, dout, dlse, *, scale):
+    return BACKWARD(self, work, q, k, v, out, lse, dout, None, scale=scale)
+
+
+def base_two(self, work, q, k, v, *, scale):
+    out, lse = FORWARD(self, work, q, k, v, scale=scale)
+    return out, lse / torch.tensor(2.0, dtype=lse.dtype).log()
+
+
+def no_scale(self, work, q, k, v, *, scale):
+    return FORWARD(self, work, q, k, v, scale=1.0)
+
+
+def crashes(self, work, q, k, v, *, scale):
+    if q.shape[2] > 6:
+        raise RuntimeError("no such block")
+    return FORWARD(self, work, q, k, v, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "what", "said"),
+    [
+        ("backward", wrong_scale_in_dk, "dk", "the scale is missing"),
+        ("backward", no_gradient_through_lse, "dq", "as if none arrived through the log-sum-exp"),
+        ("forward", base_two, "lse", "the logarithm has base 2"),
+        ("forward", no_scale, "lse", "attention without a scale"),
+        ("forward", crashes, "backend blocked on cpu", "RuntimeError: no such block"),
+    ],
+)
+def test_a_wrong_backend_is_found_and_its_mistake_named(method, wrong, what, said):
+    report = verified_with(Blocked, method, wrong)
+    assert report.failure.where == "backend blocked on cpu"
+    assert report.failure.fault.what == what
+    assert said in str(report)
+    assert report.failure.case.k_len <= 8
+    assert report.failure.case.heads == report.failure.case.batch == 1
+
+
+def test_a_row_without_keys_that_is_not_zero_is_found():
+    def wrong(self, work, q, k, v, *, scale):
+        out, lse = FORWARD(self, work, q, k, v, scale=scale)
+        return torch.where(lse.isinf()[..., None], torch.nan, out), lse
+
+    report = verified_with(Blocked, "forward", wrong, "pattern p = k < q")
+    assert report.failure.fault.want.startswith("0,")
+    assert (report.failure.case.q_len, report.failure.case.k_len) == (1, 1)
+    assert "only queries without a key are wrong" in str(report)
+
+
+def test_inputs_are_made_small_with_the_lengths():
+    text = "input doc: int[batch, pos]\npattern p = doc[q] == doc[k] and q != k"
+
+    def wrong(self, work, q, k, v, *, scale):
+        out, lse = FORWARD(self, work, q, k, v, scale=scale)
+        return out * (1 + (q.shape[2] > 2)), lse
+
+    report = verified_with(Blocked, "forward", wrong, text)
+    case = report.failure.case
+    assert case.inputs["doc"].shape == (1, case.k_len)
+    assert "doc = [[" in str(report)
+    assert dense(attndsl.compile(text), case).any()
+    assert case.q_len == 3
+
+
+def test_every_fact_can_be_held_to_the_dense_mask():
+    assert set(attndsl.compile("causal").facts()) <= set(JUDGES)

@@ -1,8 +1,9 @@
 """``ORACLES``: what every row of the catalogue means."""
 
-from tests.library.oracles import windows
+from tests.library.oracles import axes_and_video, neighbourhoods, one_axis, two_spaces, windows
 from tests.library.oracles.registry import ORACLES, Case, Oracle
 
-FAMILIES = (windows,)  # importing one registers its oracles
+# Importing a family registers its oracles.
+FAMILIES = (axes_and_video, neighbourhoods, one_axis, two_spaces, windows)
 
 __all__ = ["FAMILIES", "ORACLES", "Case", "Oracle"]

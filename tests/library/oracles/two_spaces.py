@@ -1,0 +1,357 @@
+"""Queries in one space, keys in another: super tokens, latents, pooled grids, cells, meta tokens, summaries."""
+
+from tests.library.oracles.registry import Case, axes, grid, oracle, pairs
+
+
+def named(name, tokens):
+    """The tokens of a segment, each tagged with the segment's name."""
+    return [(name, token) for token in tokens]
+
+
+SUPER = [
+    Case({"y": 6, "x": 8, "cy": 3, "cx": 4}, {"cell_y": 2, "cell_x": 2}),
+    Case({"y": 7, "x": 9, "cy": 4, "cx": 3}, {"cell_y": 2, "cell_x": 3}),
+    Case({"y": 1, "x": 10, "cy": 1, "cx": 5}, {"cell_y": 4, "cell_x": 2}),
+]
+
+
+def around_the_cell(pixel, cell, sizes):
+    """The super token is the pixel's own or one of the eight around it."""
+    return all(abs(a // size - c) <= 1 for a, c, size in axes(pixel, cell, sizes))
+
+
+@oracle(1, "stvit", SUPER, part="association")
+def stvit_association(y, x, cy, cx, cell_y, cell_x):
+    return pairs(grid(y, x), grid(cy, cx), lambda i, c: around_the_cell(i, c, (cell_y, cell_x)))
+
+
+@oracle(1, "stvit", SUPER, part="update")
+def stvit_update(y, x, cy, cx, cell_y, cell_x):
+    return pairs(grid(cy, cx), grid(y, x), lambda c, j: around_the_cell(j, c, (cell_y, cell_x)))
+
+
+@oracle(
+    11,
+    "lmr",
+    [
+        Case({"r": 5, "y": 3, "x": 4}),
+        Case({"r": 1, "y": 4, "x": 3}),
+        Case({"r": 3, "y": 1, "x": 7}),
+    ],
+)
+def lmr(r, y, x):
+    return pairs(grid(y, x), grid(r, y, x), lambda i, j: j[1:] == i)
+
+
+@oracle(16, "duoformer", [Case({"p": 4, "s": 6}), Case({"p": 3, "s": 7}), Case({"p": 5, "s": 1})])
+def duoformer(p, s):
+    tokens = grid(p, s)
+    return pairs(tokens, tokens, lambda i, j: i[0] == j[0])
+
+
+DATA = [Case({"g": 4, "p": 5}), Case({"g": 1, "p": 6}), Case({"g": 7, "p": 3}, heads=2)]
+LATENT = [Case({"g": 4, "m": 3}), Case({"g": 1, "m": 5}), Case({"g": 6, "m": 1})]
+BOTH = [
+    Case({"g": 4, "p": 5, "m": 2}),
+    Case({"g": 3, "p": 4, "m": 1}, heads=2),
+    Case({"g": 2, "p": 1, "m": 3}),
+]
+
+
+@oracle(26, "fit", DATA, part="local")
+def fit_local(g, p):
+    return pairs(grid(g, p), grid(g, p), lambda i, j: i[0] == j[0])
+
+
+@oracle(26, "fit", BOTH, part="read")
+def fit_read(g, m, p):
+    return pairs(grid(g, m), grid(g, p), lambda i, j: i[0] == j[0])
+
+
+@oracle(26, "fit", BOTH, part="write")
+def fit_write(g, p, m):
+    return pairs(grid(g, p), grid(g, m), lambda i, j: i[0] == j[0])
+
+
+@oracle(26, "fit", LATENT, part="causal_global")
+def fit_causal_global(g, m):
+    return pairs(grid(g, m), grid(g, m), lambda i, j: j[0] <= i[0])
+
+
+@oracle(26, "fit", DATA, part="causal_local", causal=True)
+def fit_causal_local(g, p):
+    return pairs(grid(g, p), grid(g, p), lambda i, j: i[0] == j[0] and j[1] <= i[1])
+
+
+@oracle(26, "fit", BOTH, part="causal_write")
+def fit_causal_write(g, p, m):
+    return pairs(grid(g, p), grid(g, m), lambda i, j: j[0] == i[0] - 1)
+
+
+POOLED = {"y": 4, "x": 6, "py": 2, "px": 3}
+
+
+@oracle(
+    35,
+    "transnext",
+    [
+        Case(POOLED, {"window": 3}),
+        Case({"y": 7, "x": 5, "py": 3, "px": 2}, {"window": 5}),
+        Case({"y": 1, "x": 9, "py": 1, "px": 2}, {"window": 3}),
+    ],
+)
+def transnext(y, x, py, px, window):
+    keys = named("image", grid(y, x)) + named("pooled", grid(py, px))
+
+    def rule(i, key):
+        where, j = key
+        return where == "pooled" or all(abs(a - b) <= window // 2 for a, b in axes(i, j))
+
+    return pairs(grid(y, x), keys, rule)
+
+
+@oracle(
+    38,
+    "hilo",
+    [
+        Case(POOLED, {"window": 2, "high_heads": 2}, heads=4),
+        Case({"y": 5, "x": 7, "py": 2, "px": 3}, {"window": 3, "high_heads": 1}, heads=3),
+        Case({"y": 1, "x": 6, "py": 1, "px": 2}, {"window": 3, "high_heads": 1}, heads=2),
+    ],
+    part="both",
+)
+def hilo_both(y, x, py, px, window, high_heads, head):
+    return windows_or_pooled(y, x, py, px, window, head < high_heads)
+
+
+def windows_or_pooled(y, x, py, px, window, high):
+    """A head of the one kind sees its window of the image, a head of the other all pooled tokens."""
+    keys = named("image", grid(y, x)) + named("pooled", grid(py, px))
+
+    def rule(i, key):
+        where, j = key
+        if where == "pooled":
+            return not high
+        return high and all(a // window == b // window for a, b in axes(i, j))
+
+    return pairs(grid(y, x), keys, rule)
+
+
+@oracle(
+    59,
+    "sgformer",
+    [
+        Case({"y": 8, "x": 9, "py": 2, "px": 2}, {"window": 7}, heads=2),
+        Case({"y": 5, "x": 6, "py": 2, "px": 3}, {"window": 3}, heads=4),
+        Case({"y": 1, "x": 8, "py": 1, "px": 2}, {"window": 3}, heads=2),
+    ],
+)
+def sgformer(y, x, py, px, window, head, heads):
+    return windows_or_pooled(y, x, py, px, window, head < heads // 2)
+
+
+@oracle(
+    42,
+    "hicom",
+    [
+        Case({"ct": 2, "cy": 2, "cx": 3, "t": 4, "y": 4, "x": 6}),
+        Case({"ct": 2, "cy": 3, "cx": 2, "t": 3, "y": 4, "x": 5}),
+        Case({"ct": 1, "cy": 1, "cx": 3, "t": 1, "y": 5, "x": 7}),
+    ],
+)
+def hicom(ct, cy, cx, t, y, x):
+    def inside(c, b, cells, n):  # from the floor of the cell's start to the ceiling of its end
+        return c * n // cells <= b < -(-(c + 1) * n // cells)
+
+    return pairs(
+        grid(ct, cy, cx),
+        grid(t, y, x),
+        lambda i, j: all(inside(*axis) for axis in axes(i, j, (ct, cy, cx), (t, y, x))),
+    )
+
+
+@oracle(
+    44,
+    "lizard",
+    [
+        Case({"s": 4, "n": 12}, {"window": 3}),
+        Case({"s": 1, "n": 9}, {"window": 5}, heads=2),
+        Case({"s": 2, "n": 1}, {"window": 4}),
+    ],
+)
+def lizard(s, n, window):
+    keys = named("meta", range(s)) + named("text", range(n))
+
+    def rule(i, key):
+        where, j = key
+        return where == "meta" or i - window < j <= i
+
+    return pairs(range(n), keys, rule)
+
+
+@oracle(46, "block_transformer", [Case({"n": n}) for n in (1, 7, 12)], part="block", causal=True)
+def block_transformer_block(n):
+    return pairs(range(n), range(n), lambda a, b: b <= a)
+
+
+@oracle(
+    46,
+    "block_transformer",
+    [
+        Case({"c": 3, "n": 12}, {"block": 4}),
+        Case({"c": 4, "n": 10}, {"block": 3}),
+        Case({"c": 1, "n": 1}, {"block": 4}),
+    ],
+    part="token",
+)
+def block_transformer_token(c, n, block):
+    keys = named("context", range(c)) + named("text", range(n))
+
+    def rule(i, key):
+        where, j = key
+        if where == "context":
+            return j == i // block - 1
+        return i // block == j // block and j <= i
+
+    return pairs(range(n), keys, rule)
+
+
+@oracle(
+    48,
+    "attn_upsample",
+    [
+        Case({"y": 8, "x": 8, "cy": 4, "cx": 4}, {"window": 2, "scale": 2}),
+        Case({"y": 7, "x": 10, "cy": 4, "cx": 5}, {"window": 3, "scale": 2}),
+        Case({"y": 1, "x": 12, "cy": 1, "cx": 4}, {"window": 2, "scale": 3}),
+    ],
+)
+def attn_upsample(y, x, cy, cx, window, scale):
+    return pairs(
+        grid(y, x),
+        grid(cy, cx),
+        lambda i, j: all(a // (scale * window) == b // window for a, b in axes(i, j)),
+    )
+
+
+@oracle(
+    53,
+    "cca",
+    [
+        Case({"c": 4, "n": 16}, {"group": 4, "window": 4}),
+        Case({"c": 6, "n": 19}, {"group": 3, "window": 6}),
+        Case({"c": 4, "n": 18}, {"group": 4, "window": 5}),
+        Case({"c": 1, "n": 5}, {"group": 5, "window": 2}),
+    ],
+)
+def cca(c, n, group, window):
+    keys = named("core", range(c)) + named("raw", range(n))
+
+    def rule(i, key):
+        where, j = key
+        pooled = max(0, (i + 1 - window) // group)  # core tokens that the query reads
+        if where == "core":
+            return j + 1 <= pooled
+        return group * pooled <= j <= i
+
+    return pairs(range(n), keys, rule)
+
+
+def scale_dit(s, y, x, ly, lx, high_to_low, low_to_low, window):
+    """The role table; two of its cells depend on how many low-resolution tokens there are."""
+    tokens = named("text", range(s)) + named("high", grid(y, x)) + named("low", grid(ly, lx))
+
+    def rule(query, key):
+        (ours, i), (theirs, j) = query, key
+        match ours, theirs:
+            case ("text", _) | (_, "text"):
+                return True
+            case ("high", "high"):
+                return all(a // window == b // window for a, b in axes(i, j))
+            case ("high", "low"):
+                return high_to_low(i, j)
+            case ("low", "low"):
+                return low_to_low(i, j)
+            case _:  # low to high
+                return False
+
+    return pairs(tokens, tokens, rule)
+
+
+@oracle(
+    57,
+    "scale_dit",
+    [
+        Case({"s": 2, "y": 4, "x": 6, "ly": 2, "lx": 3}, {"window": 2}),
+        Case({"s": 1, "y": 5, "x": 7, "ly": 3, "lx": 4}, {"window": 3}),
+        Case({"s": 3, "y": 1, "x": 8, "ly": 1, "lx": 4}, {"window": 4}, heads=2),
+    ],
+    part="small",
+)
+def scale_dit_small(s, y, x, ly, lx, window):
+    return scale_dit(s, y, x, ly, lx, lambda i, j: True, lambda i, j: True, window)
+
+
+@oracle(
+    57,
+    "scale_dit",
+    [
+        Case({"s": 2, "y": 8, "x": 8, "ly": 4, "lx": 4}, {"window": 4, "ratio": 2, "block": 4}),
+        Case({"s": 1, "y": 6, "x": 9, "ly": 2, "lx": 3}, {"window": 3, "ratio": 3, "block": 4}),
+        Case({"s": 1, "y": 1, "x": 10, "ly": 1, "lx": 5}, {"window": 4, "ratio": 2, "block": 2}),
+    ],
+    part="large",
+)
+def scale_dit_large(s, y, x, ly, lx, window, ratio, block):
+    def high_to_low(i, j):  # where the low token lies on the high grid
+        return all(a // window == b * ratio // window for a, b in axes(i, j))
+
+    def low_to_low(i, j):
+        return (i[0] * lx + i[1]) // block == (j[0] * lx + j[1]) // block
+
+    return scale_dit(s, y, x, ly, lx, high_to_low, low_to_low, window)
+
+
+@oracle(
+    94,
+    "nsa_latent",
+    [
+        Case({"n": 12, "c": 5}, {"length": 4, "stride": 2}),
+        Case({"n": 13, "c": 4}, {"length": 3, "stride": 3}),
+        Case({"n": 1, "c": 1}, {"length": 2, "stride": 1}),
+    ],
+    part="compressed",
+)
+def nsa_latent_compressed(n, c, length, stride):
+    return pairs(range(n), range(c), lambda i, b: b * stride + length - 1 <= i)
+
+
+@oracle(
+    110,
+    "srformer",
+    [
+        Case({"y": 8, "x": 8}, {"window": 4, "shift": 0}),
+        Case({"y": 8, "x": 8}, {"window": 4, "shift": 2}),
+        Case({"y": 10, "x": 6}, {"window": 4, "shift": 2}),
+        Case({"y": 2, "x": 12}, {"window": 8, "shift": 4}, heads=2),
+    ],
+)
+def srformer(y, x, window, shift):
+    def rule(i, j):  # a folded key covers the rows 2b and 2b + 1; shifts are even, windows too
+        return all((a - shift) // window == (2 * b - shift) // window for a, b in axes(i, j))
+
+    return pairs(grid(y, x), grid(y // 2, x // 2), rule)
+
+
+@oracle(
+    51,
+    "cab",
+    [
+        Case({"n": 5, "m": 9}),
+        Case({"n": 7, "m": 7}),
+        Case({"n": 6, "m": 4}),
+        Case({"n": 1, "m": 3}),
+    ],
+    part="causal_cross",
+)
+def cab_causal_cross(n, m):
+    return pairs(range(n), range(m), lambda i, j: j <= i + m - n)

@@ -171,7 +171,7 @@ def _reach(cells: Cells, flat: Extents | None, schedule: Schedule) -> dict[int, 
         np.minimum.at(low, cells.rows, flat.first_query[cells.ids])
         np.maximum.at(high, cells.rows, flat.stop_query[cells.ids])
     high = np.minimum(high, schedule.q_len - np.arange(n_rows) * bq)
-    return {row: (int(low[row]), int(high[row])) for row in np.unique(cells.rows).tolist()}
+    return {row: (int(low[row]), int(high[row])) for row in set(cells.rows.tolist())}
 
 
 def _segments(cells: Cells, longest: int) -> Iterator[tuple[int, int, int]]:
@@ -278,7 +278,8 @@ def _span(starts: IntArray, length: int) -> Span:
 
 def _places(starts: IntArray, length: int) -> Places:
     """Windows at increasing starts: a span where they are evenly spaced."""
-    if len(np.unique(np.diff(starts))) <= 1:
+    steps = np.diff(starts)
+    if (steps == steps[:1]).all():
         return _span(starts, length)
     return Index(starts[:, None] + np.arange(length), len(starts))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -103,7 +104,37 @@ def _work(
     return chosen, program.schedule(call, tile)
 
 
-@torch.library.custom_op("attndsl::attention", mutates_args=())
+def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function an operator, ``torch.ops.attndsl.<name>``.
+
+    ``torch.library.custom_op`` would do, but that its first call imports all of torch._dynamo: two seconds.
+    """
+
+    def register_it(function: Callable[..., Any]) -> Any:
+        schema = torch.library.infer_schema(function, mutates_args=())
+        full_name = f"attndsl::{name}"
+        torch.library.define(full_name, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.impl(full_name, "default", _untraced(function))
+        return getattr(torch.ops.attndsl, name).default
+
+    return register_it
+
+
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with dynamo, where somebody has loaded it, told to look away."""
+
+    @functools.cache
+    def quiet(dynamo: Any) -> Callable[..., Any]:
+        return dynamo.disable(function)  # type: ignore[no-any-return]
+
+    def run(*args: Any) -> Any:
+        dynamo = sys.modules.get("torch._dynamo")
+        return function(*args) if dynamo is None else quiet(dynamo)(*args)
+
+    return run
+
+
+@_operator("attention")
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -119,7 +150,7 @@ def _forward(
     return out.contiguous(), lse.contiguous()
 
 
-@_forward.register_fake
+@torch.library.register_fake(_forward)
 def _(
     q: Tensor,
     k: Tensor,
@@ -134,7 +165,7 @@ def _(
     return q.new_empty(shape), q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
 
 
-@torch.library.custom_op("attndsl::attention_backward", mutates_args=())
+@_operator("attention_backward")
 def _backward(
     q: Tensor,
     k: Tensor,
@@ -155,7 +186,7 @@ def _backward(
     return dq, dk, dv
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(
     q: Tensor,
     k: Tensor,
@@ -190,7 +221,7 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
     return (*grads, nothing, None, None, None, None)
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup)
+torch.library.register_autograd(_forward, _differentiate, setup_context=_setup)
 
 
 @functools.cache

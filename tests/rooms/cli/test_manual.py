@@ -66,8 +66,3 @@ def test_explain_prints_an_entry(capsys: pytest.CaptureFixture[str]):
     assert main(["explain", "a302"]) == 0
     said = capsys.readouterr().out
     assert said.strip() == ENTRIES["A302"].removeprefix("## ").strip()
-
-
-def test_a_code_that_is_not_there_is_answered_with_those_near(capsys: pytest.CaptureFixture[str]):
-    assert main(["explain", "A399"]) == 2
-    assert "A301" in capsys.readouterr().err

@@ -30,3 +30,9 @@ def test_every_error_code_has_a_golden_text():
 
 def test_no_golden_text_shows_a_code_that_is_gone():
     assert sorted(codes_in_golden_texts() - codes_in_the_package()) == []
+
+
+def test_every_error_code_has_an_entry_that_explain_prints():
+    page = (ROOT / "attndsl" / "cli" / "errors.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## (A\d{3}): ", page, re.MULTILINE)
+    assert entries == sorted(codes_in_the_package()), "see CONTRIBUTING, to add an error"

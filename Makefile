@@ -7,7 +7,7 @@ PROFILE ?= ci
 BIN     := .venv/bin
 STAMP   := .venv/installed
 
-.PHONY: test lint types contracts pytest slow format golden clean
+.PHONY: test lint types contracts pytest slow format golden docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -44,6 +44,10 @@ format: $(STAMP)
 # Rewrites the expected texts under tests/golden from what the code says today. Read the diff.
 golden: $(STAMP)
 	$(BIN)/python -m pytest -q --update-golden -k golden tests
+
+# The pages that say what the code says.
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf .venv build dist demo-out site

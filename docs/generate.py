@@ -1,0 +1,237 @@
+"""Writes the pages that say what the code says: errors.md and patterns.md. `make docs` runs it.
+
+A test compares the pages with what this would write, so that they cannot go stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import attndsl
+from attndsl import frontend, patterns
+from attndsl.cli import main as command
+
+HERE = Path(__file__).parent
+
+
+def pages() -> dict[str, str]:
+    """Every generated page, by file name."""
+    return {"errors.md": errors_page(), "patterns.md": patterns_page()}
+
+
+# ---------------------------------------------------------------------------- errors
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_INTRODUCTION = """# Errors
+
+One entry for each code: the rule, a program that breaks it with what attndsl answers, and one that does not.
+`attndsl explain A203` prints an entry. Families: A1 syntax, A2 names and kinds, A3 meaning, A4 lengths and
+schedules, A5 tensors and back ends, A6 the command line.
+
+Every message names a place where there is one, all faults of a stage are reported together, at most ten.
+"""
+
+
+def errors_page() -> str:
+    """The manual of the command line, with the answer behind each faulty example."""
+    manual = (files("attndsl") / "cli" / "errors.md").read_text(encoding="utf-8")
+    entries = re.split(r"(?=^## A\d{3}: )", manual, flags=re.MULTILINE)[1:]
+    return "\n".join([_INTRODUCTION, *map(_answered, entries)]).rstrip("\n") + "\n"
+
+
+def _answered(entry: str) -> str:
+    wrong = _BLOCK.search(entry)
+    assert wrong is not None, "an entry opens with a faulty example"
+    language, body = wrong[1], wrong[2]
+    # Not marked as a program: the pages are run, and this one fails.
+    shown = f"```text\n{body}```\n\n```text\n{_answer(language, body)}\n```"
+    return entry[: wrong.start()] + shown + entry[wrong.end() :]
+
+
+def _answer(language: str, body: str) -> str:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        if language == "console":
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+                command(shlex.split(body)[1:])
+            return said.getvalue().strip()
+        try:
+            if language == "attn":
+                attndsl.compile(body)
+            else:
+                exec(compile(body, "example.py", "exec"), {})
+        except attndsl.AttnDslError as error:
+            return str(error)
+    raise AssertionError(f"this example has no fault:\n{body}")
+
+
+# ---------------------------------------------------------------------------- patterns
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a picture shows: values for the parameters, lengths, and perhaps one query alone."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    q_len: int = 16
+    k_len: int | None = None
+    extents: dict[str, int] | None = None
+    query: int | None = None
+    heads: int = 1
+    head: int = 0
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+def _image(query: int, **values: Any) -> Sample:
+    return Sample(values, 144, extents={"y": 12}, query=query)
+
+
+def _volume(**values: Any) -> Sample:
+    return Sample(values, 180, extents={"t": 5, "y": 6}, query=94)
+
+
+_DOC = torch.tensor([[0] * 5 + [1] * 3 + [2] * 8])
+_KEEP = torch.tensor([[True] * 11 + [False] * 5])
+_CLUSTERS = torch.tensor([[[0, 1, 2, 0, 1, 2, 2, 1, 0, 0, 1, 2, 0, 2, 1, 1]]])
+_LIST = torch.tensor([[[(5 * q + 3) % 16, (7 * q) % 16, -1 if q % 3 else q] for q in range(16)]])
+_CHOSEN = torch.tensor([[[[0, 0], [0, 1], [2, -1], [1, 3]]]])
+
+SAMPLES = {
+    "prefix": Sample({"n": 5}),
+    "window": Sample({"left": 3, "right": 1}),
+    "causal_window": Sample({"w": 4}),
+    "dilated": Sample({"left": 2, "d": 3}),
+    "causal_dilated": Sample({"w": 3, "d": 4}),
+    "wrapped_window": Sample({"left": 3, "right": 0}),
+    "power_of_two_blocks": Sample({"b": 2}),
+    "sink": Sample({"n": 2}),
+    "global_queries": Sample({"n": 2}),
+    "global_keys": Sample({"n": 2}),
+    "global_tokens": Sample({"n": 2}),
+    "global_queries_at": Sample({"tokens": [0, 7]}),
+    "global_keys_at": Sample({"tokens": [0, 7]}),
+    "global_tokens_at": Sample({"tokens": [0, 7]}),
+    "streaming": Sample({"w": 4, "n": 2}),
+    "longformer": Sample({"w": 2, "g": 1}),
+    "block": Sample({"b": 5}),
+    "block_causal": Sample({"b": 4}),
+    "lookback": Sample({"b": 4, "n": 1}),
+    "halo": Sample({"b": 4, "h": 1}),
+    "shifted_block": Sample({"b": 5, "s": 2}),
+    "wrapped_block": Sample({"b": 4, "s": 2}),
+    "residues": Sample({"d": 3}),
+    "strided": Sample({"s": 4}),
+    "strided_by_head": Sample({"s": 4}, heads=2, head=1),
+    "fixed": Sample({"s": 4}),
+    "fixed_by_head": Sample({"s": 4}, heads=2, head=1),
+    "random_blocks": Sample({"b": 2, "count": 2}),
+    "bigbird": Sample({"b": 2, "g": 1, "count": 1}),
+    "box1d": Sample({"size": 4}),
+    "neighborhood1d": Sample({"size": 5}),
+    "box2d": _image(14, sy=5, sx=7),
+    "neighborhood2d": _image(14, sy=5, sx=7),
+    "axial2d": _image(65, axis=0),
+    "cross2d": _image(65),
+    "swin": _image(65, m=4, s=2),
+    "wrapped_swin": _image(11, m=4, s=2),
+    "maxvit_grid": _image(65, g=4),
+    "halo2d": _image(65, b=4, h=1),
+    "box3d": _volume(st=3, sy=3, sx=5),
+    "neighborhood3d": _volume(st=3, sy=5, sx=5, pt=True),
+    "axial3d": _volume(axis=0),
+    "cross3d": _volume(),
+    "frame_causal": _volume(),
+    "documents": Sample(inputs={"doc": _DOC}),
+    "documents_causal": Sample(inputs={"doc": _DOC}),
+    "padding": Sample(inputs={"keep": _KEEP}),
+    "padding_pairs": Sample(inputs={"keep": _KEEP}),
+    "same_cluster": Sample(inputs={"q_cluster": _CLUSTERS, "k_cluster": _CLUSTERS}),
+    "listed": Sample(inputs={"neighbors": _LIST[0][None]}),
+    "chosen_blocks": Sample({"b": 4}, inputs={"chosen": _CHOSEN}),
+    "latent_read": Sample({}, 4, 16, extents={"latent.g": 2, "data.g": 2}),
+    "latent_write": Sample({}, 16, 4, extents={"latent.g": 2, "data.g": 2}),
+    "captioned_box": Sample({"s": 3}, 6 + 60, extents={"n": 6, "y": 6}, query=40),
+}
+
+_PATTERNS = """# Patterns of the prelude
+
+The patterns that every file can use by name. They are written in the language, in
+[prelude.attn](../attndsl/patterns/prelude.attn): nothing below is known to the compiler, and a declaration of
+yours of the same name takes its place. In Python they are functions of `attndsl.patterns`.
+
+`attndsl list` prints their names, `attndsl show NAME` one of them, drawn with parameters of your choice. In the
+pictures, queries go down and keys across; where positions are an image or a volume, one query is shown with the
+keys it sees.
+"""
+
+
+def patterns_page() -> str:
+    """Every pattern of the prelude: signature, words, definition, picture."""
+    parts = [_PATTERNS]
+    section = ""
+    for signature in patterns.catalogue():
+        found = _section(signature.span.start)
+        if found != section:
+            section = found
+            parts.append(f"## {section[0].upper()}{section[1:]}\n")
+        parts.append("\n".join(_entry(signature)))
+    return "\n".join(parts)
+
+
+def _section(offset: int) -> str:
+    """The ruled comment above a place in the prelude."""
+    return re.findall(r"^# -{10,} (.+)$", patterns.source()[:offset], re.MULTILINE)[-1]
+
+
+def _entry(signature: frontend.Signature) -> Iterator[str]:
+    sample = SAMPLES.get(signature.name, Sample())
+    yield f"### {signature.name}\n"
+    yield f"{signature.doc}\n"
+    yield from ("```text", signature.span.text, "```\n")
+    yield f"{_caption(signature.name, sample)}\n"
+    yield from ("```text", _picture(signature.name, sample), "```\n")
+
+
+def _caption(name: str, sample: Sample) -> str:
+    values = ", ".join(f"{key}={_literal(value)}" for key, value in sample.values.items())
+    caption = f"`{name}({values})`" if values else f"`{name}`"
+    if sample.heads > 1:
+        caption += f", head {sample.head}"
+    return f"{caption}, query {sample.query}:" if sample.query is not None else f"{caption}:"
+
+
+def _literal(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _picture(name: str, sample: Sample) -> str:
+    return attndsl.compile(name, **sample.values).draw(
+        sample.q_len,
+        sample.k_len,
+        sample.heads,
+        head=sample.head,
+        query=sample.query,
+        extents=sample.extents,
+        **sample.inputs,
+    )
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, text in pages().items():
+        (HERE / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

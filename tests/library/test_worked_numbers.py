@@ -59,9 +59,9 @@ def test_rectangles_of_rgt_and_craft_hold_their_area():
 
 
 def test_evenhancer_sees_five_frames_of_49():
-    case = {"q": 1, "t": 7, "y": 9, "x": 9}
-    centre = np.array([[[3, 4, 4]]])
-    assert keys(14, "", case, radius_t=2, radius=3, inputs={"centre": centre})[0] == 5 * 49
+    near = {f"near_{axis}": np.array([[at]]) for axis, at in (("t", 3), ("y", 4), ("x", 4))}
+    case = {"n": 1, "t": 7, "y": 9, "x": 9}
+    assert keys(14, "", case, radius_t=2, radius=3, inputs=near)[0] == 5 * 49
 
 
 def test_hats_overlapping_windows_keep_484_real_keys_on_average_at_64_by_64():
@@ -105,9 +105,10 @@ def test_ultragen_and_lrgt_have_their_densities():
 def test_longlora_does_not_leak_round_the_end():
     n, group = 32, 8
     case = Case({"n": n}, {"group": group}, heads=2)
-    for row, part in ((39, ""), (62, "s2")):
+    with_sinks = Case({"n": n}, {"group": group, "sink": 2}, heads=2)
+    for row, at in ((39, case), (62, with_sinks)):
         for head in (0, 1):
-            seen = mask(row, part, case, head)
+            seen = mask(row, "", at, head)
             assert not np.triu(seen, 1).any()
             assert seen.diagonal().all()
     shifted = mask(39, "", case, 1)
@@ -175,7 +176,7 @@ def test_catanet_sees_two_groups_and_the_last_only_itself():
 
 
 def test_a_union_counts_a_frame_once():
-    counts = keys(25, "", {"n": 24}, pad=3, stride=8)
+    counts = keys(25, "", {"n": 24}, pad=3, top=3)
     assert counts[8] == 7 + 3 - 1  # frame 8 is near and a key frame
 
 

@@ -95,30 +95,28 @@ def npt_abd(n, d):
     return sharing(1, n, d)
 
 
-def tracks(seed, batch, t, y, x):
-    """Where the trajectory of every token lies in every frame, as the flat place in that frame."""
-    return {"track": rng(seed).integers(0, y * x, (batch, t * y * x, t))}
+def tracks(seed, batch, t, p):
+    """Where the trajectory of every token lies in every frame."""
+    return {"track": rng(seed).integers(0, p, (batch, t * p, t))}
 
 
 @oracle(
     3,
     "ttvsr",
     [
-        Case({"t": 4, "y": 3, "x": 3}, {"stride": 2}, tracks(1, 2, 4, 3, 3), batch=2),
-        Case({"t": 5, "y": 2, "x": 4}, {"stride": 3}, tracks(2, 1, 5, 2, 4)),
-        Case({"t": 3, "y": 1, "x": 5}, {"stride": 1}, tracks(3, 1, 3, 1, 5)),
+        Case({"t": 4, "p": 9}, {"stride": 2}, tracks(1, 2, 4, 9), batch=2),
+        Case({"t": 5, "p": 8}, {"stride": 3}, tracks(2, 1, 5, 8)),
+        Case({"t": 3, "p": 1}, {"stride": 1}, tracks(3, 1, 3, 1)),
     ],
     causal=True,
 )
-def ttvsr(t, y, x, stride, track):
-    tokens = grid(t, y, x)
-
+def ttvsr(t, p, stride, track):
     def rule(query, key):
-        number, i = query
-        stored = key[0] % stride == 0 and key[0] < i[0]
-        return stored and key[1] * x + key[2] == track[number, key[0]]
+        (now, place), (then, there) = query, key
+        stored = then % stride == 0 and then < now
+        return stored and there == track[now * p + place, then]
 
-    return pairs(enumerate(tokens), tokens, rule)
+    return pairs(grid(t, p), grid(t, p), rule)
 
 
 SEGMENTED = [

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.library.oracles.registry import Case, oracle, pairs, rng
+from tests.library.oracles.registry import Case, grid, oracle, pairs, rng
 from tests.library.oracles.two_spaces import named
 
 
@@ -73,14 +73,23 @@ def gps_local(n, neighbours):
     return flat(n, lambda i, j: j in neighbours[i])
 
 
-@oracle(52, "largegt", listed("neighbours", 6), part="local")
-def largegt_local(n, neighbours):
-    return flat(n, lambda i, j: j in neighbours[i])
-
-
 @oracle(95, "pointgs", listed("neighbours", 5))
 def pointgs(n, neighbours):
     return flat(n, lambda i, j: j in neighbours[i])
+
+
+@oracle(
+    52,
+    "largegt",
+    [
+        Case({"n": 10, "h": 3}, {}, {"neighbours": lists(70, 10, 4, 2, 10)}, batch=2),
+        Case({"n": 7, "h": 2}, {}, {"neighbours": lists(71, 7, 5, 1, 7)}),
+        Case({"n": 1, "h": 3}, {}, {"neighbours": np.array([[[0]]])}),
+    ],
+    part="local",
+)
+def largegt_local(n, h, neighbours):
+    return pairs(range(n), grid(h, n), lambda i, j: j[1] in neighbours[i])
 
 
 @oracle(
@@ -330,7 +339,7 @@ def mesh(seed, batch, v):
     105,
     "fastmetro",
     [
-        Case({"j": 4, "v": 9}, {}, mesh(51, 2, 9), batch=2),
+        Case({"j": 4, "v": 9}, {}, mesh(51, 1, 9)),
         Case({"j": 2, "v": 12}, {}, mesh(52, 1, 12), heads=2),
         Case({"j": 1, "v": 5}, {}, mesh(53, 1, 5)),
     ],

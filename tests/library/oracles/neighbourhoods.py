@@ -1,7 +1,5 @@
 """Keys around a query: clipped, clamped, dilated, strided or grown from a block."""
 
-import numpy as np
-
 from tests.library.oracles.registry import Case, axes, grid, oracle, pairs, rng
 
 
@@ -20,11 +18,6 @@ SQUARES = [
 
 @oracle(2, "dlgsanet", SQUARES)
 def dlgsanet(y, x, radius):
-    return near(y, x, radius)
-
-
-@oracle(29, "lamamba", SQUARES, part="neighbourhood")
-def lamamba_neighbourhood(y, x, radius):
     return near(y, x, radius)
 
 
@@ -51,10 +44,10 @@ def lf_epi_vw(u, v, h, w, reach):
     )
 
 
-def centres(seed, batch, q, *sizes):
-    """Rounded centres, drawn; the last may lie just outside, as a flow may lead."""
+def nearest(seed, batch, n, **sizes):
+    """For each query the key of the grid next to it; it may lie just outside, as a flow may lead."""
     draw = rng(seed)
-    return {"centre": np.stack([draw.integers(0, s + 1, (batch, q)) for s in sizes], axis=-1)}
+    return {f"near_{axis}": draw.integers(0, size + 1, (batch, n)) for axis, size in sizes.items()}
 
 
 @oracle(
@@ -62,30 +55,29 @@ def centres(seed, batch, q, *sizes):
     "evenhancer",
     [
         Case(
-            {"q": 12, "t": 4, "y": 5, "x": 6},
+            {"n": 12, "t": 4, "y": 5, "x": 6},
             {"radius_t": 1, "radius": 1},
-            centres(1, 2, 12, 4, 5, 6),
+            nearest(1, 2, 12, t=4, y=5, x=6),
             batch=2,
         ),
         Case(
-            {"q": 9, "t": 3, "y": 7, "x": 4},
+            {"n": 9, "t": 3, "y": 7, "x": 4},
             {"radius_t": 2, "radius": 3},
-            centres(2, 1, 9, 3, 7, 4),
+            nearest(2, 1, 9, t=3, y=7, x=4),
         ),
         Case(
-            {"q": 1, "t": 1, "y": 6, "x": 5},
+            {"n": 1, "t": 1, "y": 6, "x": 5},
             {"radius_t": 0, "radius": 2},
-            centres(3, 1, 1, 1, 6, 5),
+            nearest(3, 1, 1, t=1, y=6, x=5),
         ),
     ],
 )
-def evenhancer(q, t, y, x, radius_t, radius, centre):
-    reach = (radius_t, radius, radius)
-
+def evenhancer(n, t, y, x, radius_t, radius, near_t, near_y, near_x):
     def rule(i, j):
-        return all(abs(c - b) <= r for c, b, r in axes(centre[i], j, reach))
+        near_in_time = abs(j[0] - near_t[i]) <= radius_t
+        return near_in_time and abs(j[1] - near_y[i]) <= radius and abs(j[2] - near_x[i]) <= radius
 
-    return pairs(range(q), grid(t, y, x), rule)
+    return pairs(range(n), grid(t, y, x), rule)
 
 
 def natten(i, j, n, window, dilation=1, stride=1, causal=False):
@@ -351,14 +343,14 @@ def varying_window(y, x, window, ratio):
     25,
     "video_infinity",
     [
-        Case({"n": 16}, {"pad": 2, "stride": 4}),
-        Case({"n": 13}, {"pad": 1, "stride": 5}),
-        Case({"n": 1}, {"pad": 3, "stride": 2}),
+        Case({"n": 16}, {"pad": 2, "top": 4}),
+        Case({"n": 13}, {"pad": 1, "top": 5}),
+        Case({"n": 1}, {"pad": 3, "top": 2}),
     ],
 )
-def video_infinity(n, pad, stride):
-    key_frames = range(0, n, stride)
-    return pairs(range(n), range(n), lambda i, j: abs(i - j) <= pad or j in key_frames)
+def video_infinity(n, pad, top):
+    sampled = range(0, n, max(n // top, 1))[:top]
+    return pairs(range(n), range(n), lambda i, j: abs(i - j) <= pad or j in sampled)
 
 
 @oracle(

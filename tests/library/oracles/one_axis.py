@@ -93,32 +93,25 @@ def power_attention_blocks(n, block, window, sink):
     return flat(n, rule)
 
 
-@oracle(62, "sinklora", GROUPS, part="s2", causal=True)
-def sinklora_s2(n, group, head, heads):
+@oracle(
+    62,
+    "sinklora",
+    [
+        Case({"n": 16}, {"group": 4, "sink": 0}, heads=4),
+        Case({"n": 18}, {"group": 6, "sink": 2}, heads=2),
+        Case({"n": 15}, {"group": 6, "sink": 4}, heads=2),
+        Case({"n": 1}, {"group": 2, "sink": 1}, heads=2),
+    ],
+    causal=True,
+)
+def sinklora(n, group, sink, head, heads):
     shift = 0 if head < heads // 2 else group // 2
 
     def place(i):  # after rolling the sequence back by the shift
         return (i - shift) % n
 
-    return flat(n, lambda i, j: place(i) // group == place(j) // group and j <= i)
-
-
-@oracle(
-    62,
-    "sinklora",
-    [
-        Case({"n": 16}, {"group": 4, "sink": 2, "shifted": 1}, heads=4),
-        Case({"n": 15}, {"group": 6, "sink": 4, "shifted": 1}, heads=2),
-        Case({"n": 1}, {"group": 2, "sink": 1, "shifted": 0}),
-    ],
-    part="sf",
-    causal=True,
-)
-def sinklora_sf(n, group, sink, shifted, head, heads):
-    shift = group // 2 if head >= heads - shifted else 0
-
     def rule(i, j):
-        together = (i + shift) // group == (j + shift) // group
+        together = place(i) // group == place(j) // group
         return j <= i and (together or i < sink or j < sink)
 
     return flat(n, rule)
@@ -161,16 +154,12 @@ def lra_fixed(n, block, summary, cls):
 @oracle(
     81,
     "lra",
-    lengths(
-        (16, {"stride": 4, "local": 4}),
-        (19, {"stride": 5, "local": 2}),
-        (1, {"stride": 3, "local": 1}),
-    ),
+    lengths((16, {"stride": 4}), (19, {"stride": 5}), (1, {"stride": 3})),
     part="strided",
     causal=True,
 )
-def lra_strided(n, stride, local):
-    return flat(n, lambda i, j: j <= i and ((i - j) % stride == 0 or i - j < local))
+def lra_strided(n, stride):
+    return flat(n, lambda i, j: j <= i and ((i - j) % stride == 0 or i - j < stride))
 
 
 @oracle(
@@ -264,11 +253,9 @@ def infini(n, segment):
     return flat(n, lambda i, j: i // segment == j // segment and j <= i)
 
 
-@oracle(
-    108, "hydra", lengths((12, {"stride": 4}), (11, {"stride": 3}), (1, {"stride": 2})), causal=True
-)
-def hydra(n, stride):
-    return flat(n, lambda i, j: j <= i and (j % stride == 0 or j == i))
+@oracle(108, "hydra", lengths((8, {}), (5, {}), (1, {})), causal=True)
+def hydra(n):
+    return flat(n, lambda i, j: j <= i)
 
 
 @oracle(75, "mask_bench", WINDOWS, part="sliding", causal=True)

@@ -50,7 +50,7 @@ def square(row, name, part=""):
 square(7, "rat", "window")
 square(23, "lvit")
 square(24, "maformer")
-square(29, "lamamba", "window")
+square(29, "lamamba")
 square(32, "gcvit")
 square(38, "hilo", "high")
 square(40, "complete_modelling", "local")
@@ -115,10 +115,9 @@ def simplegvr_interleave(t, y, x, unit, layer):
     return pairs(tokens, tokens, lambda i, j: (i[0] + shift) // unit == (j[0] + shift) // unit)
 
 
-def chosen_units(seed, batch, units, k):
-    """For each unit, k units."""
-    draw = rng(seed)
-    return {"chosen": draw.integers(0, units, (batch, units, k))}
+def chosen(seed, batch, heads, units, slots):
+    """For each unit so many units."""
+    return {"chosen_units": rng(seed).integers(0, units, (batch, heads, units, slots))}
 
 
 @oracle(
@@ -128,22 +127,26 @@ def chosen_units(seed, batch, units, k):
         Case(
             {"t": 2, "y": 4, "x": 6},
             {"window_y": 2, "window_x": 3},
-            chosen_units(1, 2, 8, 1),
+            chosen(1, 2, 2, 8, 1),
+            heads=2,
             batch=2,
         ),
-        Case({"t": 2, "y": 5, "x": 4}, {"window_y": 2, "window_x": 3}, chosen_units(2, 1, 12, 2)),
-        Case({"t": 5, "y": 1, "x": 3}, {"window_y": 3, "window_x": 2}, chosen_units(3, 1, 10, 3)),
+        Case({"t": 2, "y": 5, "x": 4}, {"window_y": 2, "window_x": 3}, chosen(2, 1, 1, 12, 2)),
+        Case({"t": 5, "y": 1, "x": 3}, {"window_y": 3, "window_x": 2}, chosen(3, 1, 1, 10, 3)),
     ],
     part="sparse_local",
 )
-def simplegvr_sparse_local(t, y, x, window_y, window_x, chosen):
+def simplegvr_sparse_local(t, y, x, window_y, window_x, chosen_units, head):
     down, across = up(y, window_y), up(x, window_x)
     tokens = grid(t, y, x)
 
     def unit(i):
         return (i[0] * down + i[1] // window_y) * across + i[2] // window_x
 
-    return pairs(tokens, tokens, lambda i, j: unit(j) == unit(i) or unit(j) in chosen[unit(i)])
+    def rule(i, j):
+        return unit(j) == unit(i) or unit(j) in chosen_units[head, unit(i)]
+
+    return pairs(tokens, tokens, rule)
 
 
 @oracle(13, "craft", RECTANGLES)
@@ -235,17 +238,30 @@ def maniqa(y, x, window, layer):
     return swin(y, x, window, layer)
 
 
+RESIDUES = [(8, 8, 4), (7, 9, 2), (1, 5, 3)]
+
+
+def residues(y, x, step):
+    """Every ``step``-th token on both axes."""
+    tokens = grid(y, x)
+    return pairs(tokens, tokens, lambda i, j: all(a % step == b % step for a, b in axes(i, j)))
+
+
 @oracle(
-    63,
-    "crossformer",
-    [Case({"y": y, "x": x}, {"interval": i}) for y, x, i in [(8, 8, 4), (7, 9, 2), (1, 5, 3)]],
-    part="lda",
+    40,
+    "complete_modelling",
+    [Case({"y": y, "x": x}, {"window": w}) for y, x, w in RESIDUES],
+    part="between",
+)
+def complete_modelling_between(y, x, window):
+    return residues(y, x, window)
+
+
+@oracle(
+    63, "crossformer", [Case({"y": y, "x": x}, {"interval": i}) for y, x, i in RESIDUES], part="lda"
 )
 def crossformer_lda(y, x, interval):
-    tokens = grid(y, x)
-    return pairs(
-        tokens, tokens, lambda i, j: all(a % interval == b % interval for a, b in axes(i, j))
-    )
+    return residues(y, x, interval)
 
 
 VIEWS = [

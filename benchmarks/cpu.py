@@ -11,17 +11,15 @@ alone, what 8 global tokens (rows and columns) add to it. Compilation and schedu
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from machine import circumstances
 from torch.nn import functional as F
 
 from attndsl.backends import Blocked
@@ -137,25 +135,6 @@ def ratios(found: dict[str, float]) -> dict[str, float]:
     if "flex" in found:
         result["flex / window"] = found["flex"] / found["window"]
     return {name: round(value, 2) for name, value in result.items()}
-
-
-def circumstances() -> dict[str, Any]:
-    """The machine, the versions, the date."""
-    info = Path("/proc/cpuinfo")
-    models = [
-        line.split(":")[1].strip()
-        for line in (info.read_text(encoding="utf-8").splitlines() if info.exists() else [])
-        if line.startswith("model name")
-    ]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    }
 
 
 def main() -> None:

@@ -150,8 +150,7 @@ def _forward(
     return out.contiguous(), lse.contiguous()
 
 
-@torch.library.register_fake(_forward)
-def _(
+def _forward_fake(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -186,8 +185,7 @@ def _backward(
     return dq, dk, dv
 
 
-@torch.library.register_fake(_backward)
-def _(
+def _backward_fake(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -221,6 +219,8 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
     return (*grads, nothing, None, None, None, None)
 
 
+torch.library.register_fake(_forward, _forward_fake)
+torch.library.register_fake(_backward, _backward_fake)
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup)
 
 

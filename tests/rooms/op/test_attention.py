@@ -1,5 +1,7 @@
 """The operator: PyTorch's own checks, and agreement with the oracle, forward, backward and through LSE."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,19 @@ def test_mistakes_are_explained(mistake, golden):
     with pytest.raises(attndsl.AttnDslError) as caught:
         mistake()
     golden(GOLDEN / f"{mistake.__name__}.err", str(caught.value) + "\n")
+
+
+FIRST_CALL = """
+import sys, torch, attndsl
+q = torch.ones(1, 1, 4, 8, requires_grad=True)
+attndsl.compile("causal")(q, q, q).sum().backward()
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_call_does_not_load_the_compiler_of_torch():
+    """It takes two seconds to import, which a first call in eager mode should not pay."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CALL], check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n", done.stderr

@@ -2,7 +2,7 @@
 
 from attndsl.verification.cases import Case, Tensors, dense
 from attndsl.verification.claims import JUDGES
-from attndsl.verification.drawing import Dice, Random, draw_case
+from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
 from attndsl.verification.judging import judge
 from attndsl.verification.running import Failure, Report, verify
 from attndsl.verification.tolerances import allowance, largest_summands
@@ -21,6 +21,7 @@ __all__ = [
     "allowance",
     "dense",
     "draw_case",
+    "draw_inputs",
     "judge",
     "largest_summands",
     "verify",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from attndsl import analysis, frontend, ir, op, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask
+
+Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 
 
 class Pattern:
@@ -73,6 +75,7 @@ class Pattern:
         return_lse: bool = False,
         scale: float | None = None,
         backend: str = "auto",
+        layout: Layouts = "natural",
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -85,6 +88,9 @@ class Pattern:
             return_lse: Also return the log-sum-exp [B, H, Q], natural logarithm.
             scale: Factor on the scores; 1/sqrt(D) by default.
             backend: "auto", "blocked" or "reference".
+            layout: The order in which tokens are taken into tiles, which changes the work and never the
+                result: "natural", "residues(8)", "boxes(y=8, x=16)", "axes(x, y)", "morton(y, x)",
+                "sorted(doc)", "banded(nbr)"; a pair where queries and keys differ.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
             **inputs: The pattern's run-time inputs by name.
 
@@ -92,10 +98,18 @@ class Pattern:
             out [B, H, Q, Dv], and lse if asked for. Queries without a key: out 0, lse -inf.
 
         Raises:
-            AttnDslError: A4xx lengths and extents, A5xx tensors, inputs, backends.
+            AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs, backends.
         """
         out, lse = op.attention(
-            self._program, q, k, v, scale=scale, backend=backend, extents=extents, inputs=inputs
+            self._program,
+            q,
+            k,
+            v,
+            scale=scale,
+            backend=backend,
+            layout=_layout_text(layout),
+            extents=extents,
+            inputs=inputs,
         )
         return (out, lse) if return_lse else out
 
@@ -121,15 +135,17 @@ class Pattern:
         *,
         batch: int = 1,
         tile: tuple[int, int] = (128, 128),
+        layout: Layouts = "natural",
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> scheduling.Schedule:
         """The live tiles: ``.full`` and ``.partial`` tile pairs, ``.nbytes``, ``.density``.
 
         No tile in it is empty, no full tile needs a mask. Milliseconds at a million tokens.
+        ``layout`` is that of a call: tiles are taken in that order.
         """
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
-        return self._program.schedule(call, tile)
+        return self._program.schedule(call, tile, _layout_text(layout))
 
     def draw(
         self,
@@ -202,6 +218,11 @@ class Pattern:
     ) -> scheduling.Call:
         k_len = q_len if k_len is None else k_len
         return self._program.call(q_len, k_len, batch, heads, extents, inputs)
+
+
+def _layout_text(layout: Layouts) -> str:
+    """As one plain string: what crosses into the operator, and is read there."""
+    return " / ".join(map(str, layout)) if isinstance(layout, tuple) else str(layout)
 
 
 def _restore(text: str, layer: int) -> Pattern:

@@ -134,15 +134,21 @@ class Program:
         sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
         return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables)
 
-    def schedule(self, call: scheduling.Call, tile: tuple[int, int]) -> scheduling.Schedule:
-        """The exact schedule, remembered for equal calls. Equal means equal contents of the inputs."""
-        key = (tile, _call_key(call, self.normal.root.rank))
+    def schedule(
+        self, call: scheduling.Call, tile: tuple[int, int], layout: str = "natural"
+    ) -> scheduling.Schedule:
+        """The exact schedule, remembered for equal calls. Equal means equal contents of the inputs.
+
+        Raises:
+            AttnDslError: A403, A404 for lengths; A410, A411 for the layout.
+        """
+        key = (tile, layout, _call_key(call, self.normal.root.rank))
         with self._lock:
             found = self._schedules.get(key)
             if found is not None:
                 self._schedules.move_to_end(key)
                 return found
-        made = scheduling.plan(self.normal, call, tile)
+        made = scheduling.plan(self.normal, call, tile, scheduling.read_layouts(layout))
         with self._lock:
             self._schedules[key] = made
             while len(self._schedules) > _CACHED_SCHEDULES:

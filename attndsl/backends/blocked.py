@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attndsl.backends.places import Index
+from attndsl.backends.places import Index, IntArray
 from attndsl.backends.protocol import Request, lse_dtype
 from attndsl.backends.strips import Strip, strips
 from attndsl.schedule import Schedule
@@ -72,7 +72,7 @@ class Blocked:
         width = max(1, q.shape[3], v.shape[3])
         finite = _finite(k), _finite(v)
         given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
-        for unit in _units(work, [given[0], out, lse], [given[1], given[2]]):
+        for unit in _units(work, [given[0], out, lse], [given[1], given[2]], results=(2, 0)):
             _forward(unit, scale)
         if finite[0] is not k or finite[1] is not v:
             self._spread_nan(work, q, k, v, out, lse)
@@ -105,7 +105,9 @@ class Blocked:
         if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
             columns[1][..., v.shape[3]] = 1.0
             rows[2][..., v.shape[3]] = dlse
-        for unit in _units(work, [*rows, lse, sums[0]], [*columns, sums[1], sums[2]]):
+        for unit in _units(
+            work, [*rows, lse, sums[0]], [*columns, sums[1], sums[2]], results=(1, 2)
+        ):
             _backward(unit, scale)
         return sums[0].to(q.dtype), sums[1].to(k.dtype), sums[2].to(v.dtype)
 
@@ -228,25 +230,55 @@ def _reaches_all(plan: Sequence[Strip], q_len: int) -> bool:
 
 
 def _units(
-    schedule: Schedule, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor]
+    schedule: Schedule,
+    of_queries: Sequence[Tensor],
+    of_keys: Sequence[Tensor],
+    results: tuple[int, int],
 ) -> Iterator[Unit]:
-    """The heads of all batch elements, those that go together in one piece."""
+    """The heads of all batch elements, those that go together in one piece.
+
+    The last ``results`` tensors of either side are written to.
+    """
     batch, heads = of_queries[0].shape[:2]
     group = heads // max(1, of_keys[0].shape[1])
-    plans = _strips(schedule)
     if batch * heads * group == 0:
         return
     if schedule.plan_of.size == 1 and all(_folds(x) for x in (*of_queries, *of_keys)):
-        yield Unit(
-            plans[0], [x.flatten(0, 1) for x in of_queries], [x.flatten(0, 1) for x in of_keys]
-        )
+        folded = [[x.flatten(0, 1) for x in side] for side in (of_queries, of_keys)]
+        yield from _stored(schedule, 0, folded[0], folded[1], results)
         return
     for b in range(batch):
         row = schedule.plan_of[b if len(schedule.plan_of) > 1 else 0].tolist()
         for plan, mine, theirs in _alike(row if len(row) > 1 else row * heads, group):
-            yield Unit(
-                plans[plan], [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys]
-            )
+            queries, keys = [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys]
+            yield from _stored(schedule, plan, queries, keys, results)
+
+
+def _stored(
+    schedule: Schedule,
+    number: int,
+    queries: list[Tensor],
+    keys: list[Tensor],
+    results: tuple[int, int],
+) -> Iterator[Unit]:
+    """One unit, its tensors in the storage order of its plan while it is worked on."""
+    strips, plan = _strips(schedule)[number], schedule.plans[number]
+    sides = (queries, plan.q_order, results[0]), (keys, plan.k_order, results[1])
+    taken = [
+        tensors if order is None else _rows(tensors, order.rows) for tensors, order, _ in sides
+    ]
+    yield Unit(strips, *taken)
+    for (tensors, order, count), stored in zip(sides, taken, strict=True):
+        if order is None:
+            continue
+        places = torch.from_numpy(order.places)
+        for x, moved in list(zip(tensors, stored, strict=True))[len(tensors) - count :]:
+            torch.index_select(moved, 1, places, out=x)
+
+
+def _rows(tensors: Sequence[Tensor], rows: IntArray) -> list[Tensor]:
+    index = torch.from_numpy(rows)
+    return [x.index_select(1, index) for x in tensors]
 
 
 def _folds(x: Tensor) -> bool:

@@ -33,6 +33,7 @@ def attention(
     *,
     scale: float | None = None,
     backend: str = "auto",
+    layout: str = "natural",
     extents: Mapping[str, int] | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -45,6 +46,7 @@ def attention(
         v: Values [B, Hkv, K, Dv].
         scale: Of the scores; 1/sqrt(D) by default.
         backend: "auto", or the name of one.
+        layout: In which order tokens are taken into tiles; "natural", or a layout of ``schedule``.
         extents: Sizes of grid axes that lengths do not determine.
         inputs: Run-time tables by name.
 
@@ -66,7 +68,7 @@ def attention(
         return attend(mask, q, k, v, factor)
     names = sorted(given)
     tables = [torch.as_tensor(given[name]) for name in names]
-    spec = _spec(names, extents or {})
+    spec = _spec(names, extents or {}, layout)
     out, lse = _forward(q, k, v, tables, program.key, spec, factor, backend)
     return out, lse
 
@@ -79,15 +81,17 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-def _spec(names: list[str], extents: Mapping[str, int]) -> str:
-    """Input names and extents as one plain string, which torch.compile can make and guard on."""
-    return ",".join(names) + ";" + ",".join(f"{name}={size}" for name, size in extents.items())
+def _spec(names: list[str], extents: Mapping[str, int], layout: str) -> str:
+    """Input names, extents and layout as one plain string, which torch.compile can make and guard on."""
+    sizes = ",".join(f"{name}={size}" for name, size in extents.items())
+    return f"{','.join(names)};{sizes};{layout}"
 
 
-def _read_spec(spec: str) -> tuple[list[str], dict[str, int]]:
-    names, _, extents = spec.partition(";")
+def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
+    names, extents, layout = spec.split(";", 2)
     pairs = [item.partition("=") for item in extents.split(",") if item]
-    return [name for name in names.split(",") if name], {n: int(size) for n, _, size in pairs}
+    sizes = {name: int(size) for name, _, size in pairs}
+    return [name for name in names.split(",") if name], sizes, layout
 
 
 def _work(
@@ -95,13 +99,13 @@ def _work(
 ) -> tuple[Any, Any]:
     """The backend, and what tells it which pairs to compute."""
     program = _PROGRAMS[key]
-    names, extents = _read_spec(spec)
+    names, extents, layout = _read_spec(spec)
     inputs = dict(zip(names, tables, strict=True))
     call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
     chosen: Any = choose(request, backend)
     tile = chosen.preferred_tile(q.shape[2], k.shape[2], q.shape[3], q.dtype)
-    return chosen, program.schedule(call, tile)
+    return chosen, program.schedule(call, tile, layout)
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:

@@ -1,7 +1,7 @@
 """Which tiles to compute, in which order of tokens: exact schedules by refinement."""
 
 from attndsl.schedule.building import Call, plan, specialise
-from attndsl.schedule.layouts import NATURAL, Layout, read_layout
+from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Tiles",
     "plan",
     "read_layout",
+    "read_layouts",
     "specialise",
 ]

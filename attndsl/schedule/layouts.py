@@ -83,6 +83,17 @@ def read_layout(text: str) -> Layout:
     return Layout(f"{name}({plain})", make(sizes or words))
 
 
+def read_layouts(text: str) -> tuple[Layout, Layout]:
+    """The layouts of queries and keys: one name for both, or two with a slash between.
+
+    Raises:
+        AttnDslError: A410, as ``read_layout``.
+    """
+    first, slash, second = text.partition("/")
+    of_queries = read_layout(first)
+    return of_queries, read_layout(second) if slash else of_queries
+
+
 _EXAMPLE = 'for example "residues(8)", "boxes(y=8, x=16)", "axes(x, y)", "sorted(doc)"'
 
 

@@ -63,7 +63,7 @@ def compress(rows: IntArray, columns: IntArray, n_rows: int) -> tuple[Tiles, Int
     return Tiles(indptr, columns[order].astype(np.int32)), order
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Order:
     """The storage order of one side: storage index ``s`` holds row ``rows[s]`` of the tensors.
 
@@ -72,6 +72,13 @@ class Order:
 
     rows: IntArray  # [length]
     name: str = ""  # of the layout it comes from
+
+    @functools.cached_property
+    def places(self) -> IntArray:
+        """The inverse: where in storage each row is, [length]."""
+        found = np.empty_like(self.rows)
+        found[self.rows] = np.arange(len(self.rows))
+        return found
 
 
 @dataclass(frozen=True, eq=False)

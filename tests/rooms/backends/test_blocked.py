@@ -1,6 +1,7 @@
 """The CPU backend agrees with the oracle, gives the same bits twice, and keeps NaN where it belongs."""
 
 import math
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attndsl.backends import Blocked, Dense, Request, blocked, strips
+from attndsl.schedule import Order
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import dense_schedule
 from tests.support.tolerances import assert_close, largest_summands
@@ -53,6 +55,21 @@ def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
     again = run(Blocked(), schedule, case)
     for first, second in zip(results, again, strict=True):
         assert torch.equal(first.nan_to_num(7.0), second.nan_to_num(7.0))
+
+
+@given(data=st.data())
+def test_it_agrees_in_any_order_of_tokens(data: st.DataObject):
+    case = data.draw(cases(torch.float64))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    rows, columns = (rng.permutation(n) for n in case.masks.shape[2:])
+    schedule = dense_schedule(case.masks[:, :, rows][..., columns], case.tile)
+    orders = {"q_order": Order(rows), "k_order": Order(columns)}
+    some = data.draw(st.sampled_from([("q_order",), ("k_order",), ("q_order", "k_order")]))
+    if len(some) == 1:  # the other side stays as it is
+        axis = (case.masks[:, :, rows], case.masks[..., columns])[some == ("k_order",)]
+        schedule = dense_schedule(axis, case.tile)
+    plans = tuple(replace(p, **{name: orders[name] for name in some}) for p in schedule.plans)
+    assert_agrees(run(Blocked(), replace(schedule, plans=plans), case), case)
 
 
 @given(

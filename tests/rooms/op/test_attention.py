@@ -71,7 +71,7 @@ def test_opcheck():
     p = attndsl.compile("causal_window", w=5)
     args = tensors(1, 2, 1, 12, 12, 4, 4, torch.float32)
     torch.library.opcheck(
-        operators()[0], (*args, [], p._program.key, ";", 0.5, "auto"), raise_exception=True
+        operators()[0], (*args, [], p._program.key, ";;natural", 0.5, "auto"), raise_exception=True
     )
 
 
@@ -125,6 +125,39 @@ def test_a_module_takes_extents_once_or_with_each_call():
     for fixed, passed in (({"y": 4}, None), (None, {"y": 4}), ({"y": 6}, {"y": 4})):
         out = attndsl.nn.PatternAttention(p, extents=fixed)(*args, extents=passed)
         torch.testing.assert_close(out, truth, rtol=1e-9, atol=1e-9)
+
+
+LAYOUTS = ["residues(7)", "boxes(5)", "residues(7) / natural", ("natural", "residues(3)")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(PROGRAMS),
+    st.sampled_from([(1, 1), (4, 2)]),
+    st.integers(1, 150),
+    st.integers(1, 150),
+    st.sampled_from(LAYOUTS),
+)
+def test_layouts_change_no_result(program, heads, q_len, k_len, layout):
+    p = attndsl.compile(program)
+    args = tensors(2, *heads, q_len, k_len, 8, 5)
+    results = []
+    for options in ({"layout": layout}, {"backend": "reference"}):
+        out, lse = p(*args, return_lse=True, **options)
+        loss = (out * out.detach().cos()).sum() + lse[torch.isfinite(lse)].sin().sum()
+        grads = torch.autograd.grad(loss, args, allow_unused=True)
+        filled = [torch.zeros_like(x) if g is None else g for g, x in zip(grads, args, strict=True)]
+        results.append([out, lse, *filled])
+    for mine, truth in zip(*results, strict=True):
+        torch.testing.assert_close(mine, truth, rtol=1e-9, atol=1e-9)
+
+
+def test_a_layout_by_a_table_of_each_batch_element():
+    p = attndsl.compile("input doc: int[batch, pos]\npattern p = causal and doc[q] == doc[k]")
+    args = tensors(2, 2, 2, 90, 90, 8, 8)
+    doc = torch.randint(0, 4, (2, 90), generator=torch.Generator().manual_seed(0))
+    mine = p(*args, doc=doc, layout="sorted(doc)")
+    torch.testing.assert_close(mine, p(*args, doc=doc, backend="reference"), rtol=1e-9, atol=1e-9)
 
 
 def test_module_matches_the_pattern_and_trains():

@@ -200,17 +200,15 @@ def maximum(*items: Node) -> Node:
 def _extremum(
     kind: type[Min] | type[Max], pick: Callable[[int, int], int], items: Iterable[Node]
 ) -> Node:
-    flat: set[Node] = set()
-    constant: int | None = None
+    """Of items that differ by a constant only the extreme one stays: min(x + 1, x + 3) = x + 1."""
+    constants: dict[Node, int] = {}
     for item in items:
         for part in item.items if isinstance(item, kind) else (item,):
-            if isinstance(part, Const):
-                constant = part.value if constant is None else pick(constant, part.value)
-            else:
-                flat.add(part)
-    if constant is not None:
-        flat.add(Const(constant))
-    ordered = tuple(sorted(flat, key=lambda node: node.digest))
+            terms, constant = linear(part)
+            base = combine(terms)
+            constants[base] = pick(constant, constants.get(base, constant))
+    parts = [add(base, Const(constant)) for base, constant in constants.items()]
+    ordered = tuple(sorted(parts, key=lambda node: node.digest))
     return ordered[0] if len(ordered) == 1 else kind(ordered)
 
 

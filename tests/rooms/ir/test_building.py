@@ -99,3 +99,10 @@ def test_damaged_files_are_read_or_refused_but_never_crash(data):
     else:
         refused = "A405"
     assert "A405" in refused
+
+
+def test_of_extrema_that_differ_by_a_constant_only_one_stays():
+    q, one, three = ir.Pos(ir.Side.QUERY), ir.Const(1), ir.Const(3)
+    assert ir.minimum(ir.add(q, one), ir.add(q, three)) is ir.add(q, one)
+    assert ir.maximum(ir.add(q, one), q, ir.add(q, three)) is ir.add(q, three)
+    assert ir.minimum(q, three, ir.minimum(q, one)) is ir.minimum(one, q)

@@ -1,11 +1,17 @@
 """Hypothesis profiles, the `--update-golden` option, and the gate before `gpu` tests."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores: more threads than those only wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Deadlines are off: a shared machine that pauses is no defect of ours.
 # `differing_executors`: the back ends share one test class, which each of them inherits.

@@ -3,7 +3,7 @@
 from attndsl.verification.cases import Case, Tensors, dense
 from attndsl.verification.claims import JUDGES
 from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
-from attndsl.verification.judging import judge
+from attndsl.verification.judging import describe, judge
 from attndsl.verification.running import Failure, Report, verify
 from attndsl.verification.tolerances import allowance, largest_summands
 from attndsl.verification.truths import Fault, Kernel
@@ -20,6 +20,7 @@ __all__ = [
     "Tensors",
     "allowance",
     "dense",
+    "describe",
     "draw_case",
     "draw_inputs",
     "judge",

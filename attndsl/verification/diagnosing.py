@@ -95,8 +95,6 @@ def about_numbers(
 ) -> Iterator[str]:
     """Remarks on the wrong result ``what`` of a kernel that sees the right pairs."""
     got, want = results[what].double(), known.exact[what]
-    if got.shape != want.shape:
-        return
     allowed = 4 * known.allowed[what]
     yield from _about_empty_rows(got, want, mask, what, known.allowed[what])
     for text, other in _alternatives(mask, case, tensors, what):

@@ -53,32 +53,35 @@ class Random:
         return options[self.integer(0, len(options) - 1)]
 
 
-def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300) -> Case:
+def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300, **fixed: Any) -> Case:
     """A call that the mask allows, of about ``largest`` tokens at most.
 
-    Fixed extents are kept, so a pattern over a fixed space has cases of just that length.
+    Extents that the declarations fix are kept, so a pattern over a fixed space has calls of just that
+    length. ``fixed`` are fields of the case that shall have given values.
     """
     extents, q_len, k_len = _lengths(mask, dice, largest)
     heads, kv_heads = dice.pick(HEADS)
     batch = dice.pick((1, 1, 2, 3))
     head_dim, value_dim = dice.pick(WIDTHS)
-    sizes = ir.resolve_sizes(mask, q_len, k_len, extents)
-    return Case(
-        q_len=q_len,
-        k_len=k_len,
-        batch=batch,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        value_dim=value_dim,
-        dtype=dice.pick(DTYPES),
-        extents=extents,
-        inputs=draw_inputs(mask, sizes, batch, heads, dice),
-        tile=dice.pick(TILES),
-        scale=dice.pick((None, None, 0.3)),
-        is_contiguous=dice.pick((True, False)),
-        seed=dice.integer(0, 9999),
-    )
+    drawn: dict[str, Any] = {
+        "batch": batch,
+        "heads": heads,
+        "kv_heads": fixed.get("heads", kv_heads),
+        "head_dim": head_dim,
+        "value_dim": value_dim,
+        "dtype": dice.pick(DTYPES),
+        "tile": dice.pick(TILES),
+        "scale": dice.pick((None, None, 0.3)),
+        "is_contiguous": dice.pick((True, False)),
+        "seed": dice.integer(0, 9999),
+        "extents": extents,
+        "q_len": q_len,
+        "k_len": k_len,
+        **fixed,
+    }
+    sizes = ir.resolve_sizes(mask, drawn["q_len"], drawn["k_len"], drawn["extents"])
+    inputs = draw_inputs(mask, sizes, drawn["batch"], drawn["heads"], dice)
+    return Case(**{"inputs": inputs, **drawn})
 
 
 # ---------------------------------------------------------------------------- lengths

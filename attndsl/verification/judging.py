@@ -40,9 +40,22 @@ def judge(
         tensors = replace(tensors, dlse=torch.zeros_like(tensors.dlse))
     known = truth(mask, tensors, case.factor, backward)
     fault = first_fault(results, known)
-    if fault is None:
-        return None
+    if fault is None or results[fault.what].shape != known.exact[fault.what].shape:
+        return fault
     seen = seen_pairs(kernel, tensors)
     wrong_pairs = tuple(about_pairs(seen, mask)) if seen is not None else ()
     nature = wrong_pairs or tuple(about_numbers(mask, case, tensors, results, known, fault.what))
     return replace(fault, nature=nature, is_about_pairs=bool(wrong_pairs))
+
+
+def describe(name: str, meaning: str, where: str, case: Case, fault: Fault) -> str:
+    """A fault for people: the pattern, the call, the place, both values."""
+    what = "" if fault.what in where else f", {fault.what}"
+    lines = [
+        f"{name or 'the pattern'}: wrong, {where}{what}",
+        f"  pattern {meaning}",
+        f"  call    {case}",
+        *(f"          {line}" for line in case.details()),
+        *(f"  {line}" for line in str(fault).splitlines()),
+    ]
+    return "\n".join(lines)

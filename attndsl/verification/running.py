@@ -20,7 +20,7 @@ from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case, dense
 from attndsl.verification.claims import fact_fault
 from attndsl.verification.drawing import Random, draw_case
-from attndsl.verification.judging import judge
+from attndsl.verification.judging import describe, judge
 from attndsl.verification.schedules import schedule_fault
 from attndsl.verification.shrinking import shrink
 from attndsl.verification.truths import Fault, Kernel
@@ -98,17 +98,8 @@ class Report:
         return "\n".join(lines + skipped)
 
     def _wrong(self, failure: Failure) -> str:
-        fault = failure.fault
-        what = "" if fault.what in failure.where else f", {fault.what}"
-        lines = [
-            f"{self.name or 'the pattern'}: wrong, {failure.where}{what}",
-            f"  pattern {self.meaning}",
-            f"  call    {failure.case}",
-        ]
-        lines += [f"          {line}" for line in failure.case.details()]
-        lines += [f"  {line.replace('  ', '    ', 1)}" for line in str(fault).splitlines()]
-        lines.append(f"  found in case {failure.index} of seed {failure.seed}, made smaller")
-        return "\n".join(lines)
+        shown = describe(self.name, self.meaning, failure.where, failure.case, failure.fault)
+        return f"{shown}\n  found in case {failure.index} of seed {failure.seed}, made smaller"
 
 
 def verify(

@@ -46,10 +46,10 @@ class Fault:
     is_about_pairs: bool = False
 
     def __str__(self) -> str:
-        lines = [f"at    {', '.join(f'{axis} {index}' for axis, index in self.place.items())}"]
+        lines = [f"at      {', '.join(f'{axis} {index}' for axis, index in self.place.items())}"]
         lines = lines if self.place else []
-        lines += [f"got   {self.got}", f"want  {self.want}"]
-        lines += [f"note  {line}" for line in self.nature]
+        lines += [f"got     {self.got}", f"want    {self.want}"]
+        lines += [f"note    {line}" for line in self.nature]
         return "\n".join(lines)
 
 

@@ -163,10 +163,10 @@ def test_var_scales_sum_to_680_tokens():
 
 
 def test_kinetics_reads_1024_tokens_from_64_pages_of_16():
-    pages = np.random.default_rng(0).permutation(100)[:64].reshape(1, 1, 64)
+    pages = np.random.default_rng(0).permutation(99)[:64].reshape(1, 1, 64)
     case = {"n": 1, "m": 1600}
-    params = {"sink": 0, "local": 0, "block": 16, "kv_heads": 1}
-    assert keys(58, "", case, **params, inputs={"chosen": pages}).tolist() == [1024]
+    params = {"sink": 0, "local": 7, "block": 16, "kv_heads": 1}
+    assert keys(58, "", case, **params, inputs={"chosen": pages}).tolist() == [1024 + 7 + 1]
 
 
 def test_catanet_sees_two_groups_and_the_last_only_itself():

@@ -217,12 +217,12 @@ REFERENCES = [
 
 
 def references(seed, **more):
-    """Own tokens and c references of m tokens, whose foreground is flagged in one row of c·m."""
+    """Own tokens and c references of m tokens, of which some are foreground."""
     return [
         Case(
             sizes,
             {},
-            {"foreground": flags(seed + batch, 0.5, batch, sizes["c"] * sizes["m"])}
+            {"foreground": flags(seed + batch, 0.5, batch, sizes["c"], sizes["m"])}
             | {name: draw(batch, sizes) for name, draw in more.items()},
             batch=batch,
         )
@@ -243,12 +243,12 @@ def own_and_references(n, c, m, allowed):
 
 @oracle(79, "freecustom", references(30))
 def freecustom(n, c, m, foreground):
-    return own_and_references(n, c, m, lambda i, r, j: foreground[r * m + j])
+    return own_and_references(n, c, m, lambda i, r, j: foreground[r, j])
 
 
 @oracle(70, "magicface", references(33), part="rsa")
 def magicface_rsa(n, c, m, foreground):
-    return own_and_references(n, c, m, lambda i, r, j: foreground[r * m + j])
+    return own_and_references(n, c, m, lambda i, r, j: foreground[r, j])
 
 
 @oracle(
@@ -258,7 +258,7 @@ def magicface_rsa(n, c, m, foreground):
     part="rba",
 )
 def magicface_rba(n, c, m, foreground, concept):
-    return own_and_references(n, c, m, lambda i, r, j: concept[i] == r and foreground[r * m + j])
+    return own_and_references(n, c, m, lambda i, r, j: concept[i] == r and foreground[r, j])
 
 
 @oracle(

@@ -163,7 +163,10 @@ def routing(n, causal, members, head):
 )
 def kinetics(n, m, sink, local, block, kv_heads, chosen, head, heads):
     pages = chosen[head // (heads // kv_heads)]
-    return pairs(range(n), range(m), lambda i, j: j < sink or j >= m - local or j // block in pages)
+    step = m - 1  # the position of the one query
+    return pairs(
+        range(n), range(m), lambda i, j: j < sink or j >= step - local or j // block in pages
+    )
 
 
 @oracle(

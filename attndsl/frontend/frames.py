@@ -17,7 +17,7 @@ Chain: TypeAlias = tuple[Pair, ...]  # spaces of the patterns around, innermost 
 
 WIDEST_RANGE = 4096
 MOST_NODES = 200_000
-MOST_WORK = 250_000  # expressions opened and parts joined: what time is spent on
+MOST_WORK = 150_000  # expressions opened and parts joined: what time is spent on
 DEEPEST = 200
 LARGEST = 1 << 62
 

@@ -237,20 +237,20 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_programs_are_refused_quickly(name: str):
     module = syn.parse(HOSTILE[name])
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(AttnDslError) as caught:
         frontend.elaborate(module)
     assert caught.value.code == "A304"
-    assert time.perf_counter() - start < 6
+    assert time.process_time() - start < 6
 
 
 def test_repetition_without_growth_is_cheap():
     steps = "".join(f"pattern p{i} = p{i - 1} and (p{i - 1} or q < {i})\n" for i in range(1, 60))
-    start = time.perf_counter()
+    start = time.process_time()
     assert root(f"pattern p0 = k < q\n{steps}") is not None
     xor = "".join(f"pattern p{i} = p{i - 1} != (q % {i + 2} == 1)\n" for i in range(1, 40))
     assert root(f"pattern p0 = k < q\n{xor}") is not None
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_the_deepest_expressions_are_read():

@@ -176,6 +176,7 @@ RADIAL = [
     Case({"t": 9, "s": 5}, {"block": 4, "decay": 1, "full_neighbour": True}),
     Case({"t": 17, "s": 4}, {"block": 2, "decay": 1, "full_neighbour": False}),
     Case({"t": 5, "s": 12}, {"block": 4, "decay": 2, "full_neighbour": False}),
+    Case({"t": 7, "s": 4}, {"block": 8, "decay": 1, "full_neighbour": False}),
 ]
 
 
@@ -190,7 +191,7 @@ def radial(t, s, block, decay, full_neighbour):
     "radial",
     [
         Case(case.extents | {"words": text}, case.params)
-        for case, text in zip(RADIAL, (3, 1, 2, 5), strict=True)
+        for case, text in zip(RADIAL, (3, 1, 2, 5, 1), strict=True)
     ],
     part="joint",
 )

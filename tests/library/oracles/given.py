@@ -261,17 +261,24 @@ def magicface_rba(n, c, m, foreground, concept):
     return own_and_references(n, c, m, lambda i, r, j: concept[i] == r and foreground[r, j])
 
 
+def stages(seed, batch, count, n):
+    """What each stage of layers keeps: some of what the stage before kept."""
+    return {"keep": np.logical_and.accumulate(flags(seed, 0.7, batch, count, n), axis=1)}
+
+
 @oracle(
     82,
     "iared",
     [
-        Case({"n": 10}, {}, {"keep": flags(40, 0.6, 2, 10)}, batch=2),
-        Case({"n": 7}, {}, {"keep": flags(41, 0.4, 1, 7)}, heads=2),
-        Case({"n": 1}, {}, {"keep": np.array([[True]])}),
+        Case({"n": 10}, {"depth": 2}, stages(40, 2, 3, 10), batch=2, layer=1),
+        Case({"n": 10}, {"depth": 2}, stages(40, 2, 3, 10), batch=2, layer=2),
+        Case({"n": 7}, {"depth": 3}, stages(41, 1, 2, 7), heads=2, layer=5),
+        Case({"n": 1}, {"depth": 1}, {"keep": np.array([[[True]]])}),
     ],
 )
-def iared(n, keep):
-    return flat(n, lambda i, j: keep[i] and keep[j])
+def iared(n, depth, keep, layer):
+    kept = keep[layer // depth]
+    return flat(n, lambda i, j: kept[i] and kept[j])
 
 
 @oracle(

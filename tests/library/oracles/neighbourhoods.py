@@ -185,7 +185,7 @@ def gna_2d(y, x, window, stride, dilation, causal):
     49,
     "gna",
     [
-        gna_case({"t": 4, "y": 5, "x": 6}, (2, 3, 3), (1, 2, 1), (1, 1, 2), (True, False, False)),
+        gna_case({"t": 4, "y": 4, "x": 9}, (2, 3, 3), (1, 2, 1), (1, 1, 2), (True, False, False)),
         gna_case({"t": 5, "y": 3, "x": 7}, (3, 3, 4), (3, 1, 2), (1, 1, 1), (False, False, False)),
         gna_case({"t": 1, "y": 4, "x": 5}, (1, 2, 3), (1, 2, 3), (1, 2, 1), (False, True, False)),
     ],

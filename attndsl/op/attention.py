@@ -14,6 +14,7 @@ from torch import Tensor
 from attndsl.backends import Request, attend, choose, lse_dtype
 from attndsl.compiler import Program
 from attndsl.op.checks import check_tensors
+from attndsl.source import AttnDslError, Diagnostic
 
 # Programs by key: what crosses into the dispatcher is the key, a string.
 _PROGRAMS: dict[str, Program] = {}
@@ -56,7 +57,7 @@ def attention(
         differentiable.
 
     Raises:
-        AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends.
+        AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends. In a second backward: A504.
     """
     q, k, v = _autocast(q, k, v)
     check_tensors(program.mask.name, q, k, v)
@@ -226,6 +227,17 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
 torch.library.register_fake(_forward, _forward_fake)
 torch.library.register_fake(_backward, _backward_fake)
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup)
+
+
+def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+    """Without this, autograd would take the gradients for constants."""
+    del ctx, gradients
+    title = "this back end has no second derivatives"
+    helps = ('pass backend="reference", which is differentiated by autograd itself',)
+    raise AttnDslError(Diagnostic("A504", title, helps=helps))
+
+
+torch.library.register_autograd(_backward, _refuse)
 
 
 @functools.cache

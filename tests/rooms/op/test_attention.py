@@ -217,8 +217,16 @@ def unknown_backend():
     attndsl.compile("causal")(ones, ones, ones, backend="blockd")
 
 
+def second_derivative():
+    q, k, v = tensors(1, 1, 1, 4, 4, 8, 8)
+    out = attndsl.compile("causal")(q, k, v)
+    (dq,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    torch.autograd.grad(dq.sum(), q)
+
+
 @pytest.mark.parametrize(
-    "mistake", [wrong_shapes, wrong_dtypes, missing_input, no_backend, unknown_backend]
+    "mistake",
+    [wrong_shapes, wrong_dtypes, missing_input, second_derivative, no_backend, unknown_backend],
 )
 def test_mistakes_are_explained(mistake, golden):
     with pytest.raises(attndsl.AttnDslError) as caught:

@@ -13,17 +13,17 @@ from attndsl.verification import Case
 
 if TYPE_CHECKING:
     from attndsl.testing.calls import cases, inputs, tensors
-    from attndsl.testing.programs import Program, programs
+    from attndsl.testing.sampling import Program, programs
 
 __all__ = [
     "Case", "Program", "assert_matches_dense", "cases", "inputs", "programs", "tensors",
 ]  # fmt: skip
 
 _HOMES = {
-    "Program": "programs",
+    "Program": "sampling",
     "cases": "calls",
     "inputs": "calls",
-    "programs": "programs",
+    "programs": "sampling",
     "tensors": "calls",
 }
 

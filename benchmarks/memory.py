@@ -14,7 +14,7 @@ import sys
 import time
 
 import torch
-from cpu import BACKEND, HEADS, PATTERNS, SCALE, WIDTH, schedule
+from cpu import BACKEND, HEADS, PATTERNS, SCALE, WIDTH, pairs
 
 
 def peak() -> float:
@@ -36,7 +36,7 @@ def main() -> None:
     q, k, v, dout = (torch.randn(1, HEADS, given.tokens, WIDTH, dtype=dtype) for _ in range(4))
     print(f"inputs           {peak():5.2f} GB")
     start = time.perf_counter()
-    work = schedule(given.pattern, given.tokens, dtype)
+    work = pairs(given.pattern, given.tokens)
     print(f"schedule         {peak():5.2f} GB  {time.perf_counter() - start:6.2f} s")
     start = time.perf_counter()
     out, lse = BACKEND.forward(work, q, k, v, scale=SCALE)

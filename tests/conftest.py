@@ -1,4 +1,7 @@
-"""Hypothesis profiles, the `--update-golden` option, and the gate before `gpu` tests."""
+"""Hypothesis profiles, the `--update-golden` option, and the gate before `gpu` tests.
+
+Where there is no GPU, kernels run in Triton's interpreter, which must be chosen before triton is imported.
+"""
 
 import functools
 import os
@@ -12,6 +15,7 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # workers share the cores: more threads than those only wait
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Deadlines are off: a shared machine that pauses is no defect of ours.
 # `differing_executors`: the back ends share one test class, which each of them inherits.

@@ -1,10 +1,23 @@
-"""Floor 5: schedules and tensors in, attention out. ``blocked`` on CPUs, ``reference`` as the oracle."""
+"""Floor 5: schedules and tensors in, attention out.
+
+``blocked`` on CPUs, ``triton`` on GPUs, ``reference`` as the oracle.
+"""
 
 from __future__ import annotations
 
 from attndsl.backends.blocked import Blocked
 from attndsl.backends.choosing import choose, names
 from attndsl.backends.dense import Dense, attend
-from attndsl.backends.protocol import Backend, Request, lse_dtype
+from attndsl.backends.protocol import Backend, Request, Work, lse_dtype
 
-__all__ = ["Backend", "Blocked", "Dense", "Request", "attend", "choose", "lse_dtype", "names"]
+__all__ = [
+    "Backend",
+    "Blocked",
+    "Dense",
+    "Request",
+    "Work",
+    "attend",
+    "choose",
+    "lse_dtype",
+    "names",
+]

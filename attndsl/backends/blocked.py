@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attndsl.backends.places import Index, IntArray
-from attndsl.backends.protocol import Request, lse_dtype
+from attndsl.backends.protocol import Request, Work, lse_dtype
 from attndsl.backends.strips import Strip, strips
 from attndsl.schedule import Schedule
 
@@ -36,7 +36,7 @@ _KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[Strip, ...], ...]] = (
 
 
 class Blocked:
-    """Attention over the live tiles of a ``Schedule`` on the CPU, in bounded temporary memory.
+    """Attention over live tiles on the CPU, in bounded temporary memory.
 
     A key or value that is not finite makes the queries that see it NaN, and no others.
     """
@@ -49,30 +49,27 @@ class Blocked:
             return f"it runs on the CPU, and the tensors are on {request.device}"
         return None if request.dtype in DTYPES else f"it has no kernel for {request.dtype}"
 
-    def preferred_tile(
-        self, q_len: int, k_len: int, head_dim: int, dtype: torch.dtype
-    ) -> tuple[int, int]:
-        """The tile to schedule with: (queries, keys)."""
-        del head_dim, dtype  # measured: they do not move the best tile
-        return _power_of_two(q_len), _power_of_two(k_len)
+    def _schedule(self, work: Work, q: Tensor, k: Tensor) -> Schedule:
+        return work.schedule(best_tile(q.shape[2], k.shape[2]))
 
     @torch.no_grad()
     def forward(
-        self, work: Schedule, q: Tensor, k: Tensor, v: Tensor, *, scale: float
+        self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        schedule = self._schedule(work, q, k)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
-        plans = _strips(work)
+        plans = _strips(schedule)
         merges = any(not strip.fresh for plan in plans for strip in plan)
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
         lse = q.new_empty(shape[:3], dtype=lse_dtype(dtype))
-        if not all(_reaches_all(plan, work.q_len) for plan in plans):
+        if not all(_reaches_all(plan, schedule.q_len) for plan in plans):
             out.zero_()
             lse.fill_(-math.inf)
         width = max(1, q.shape[3], v.shape[3])
         finite = _finite(k), _finite(v)
         given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
-        for unit in _units(work, [given[0], out, lse], [given[1], given[2]], results=(2, 0)):
+        for unit in _units(schedule, [given[0], out, lse], [given[1], given[2]], results=(2, 0)):
             _forward(unit, scale)
         if finite[0] is not k or finite[1] is not v:
             self._spread_nan(work, q, k, v, out, lse)
@@ -81,7 +78,7 @@ class Blocked:
     @torch.no_grad()
     def backward(
         self,
-        work: Schedule,
+        work: Work,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -106,13 +103,16 @@ class Blocked:
             columns[1][..., v.shape[3]] = 1.0
             rows[2][..., v.shape[3]] = dlse
         for unit in _units(
-            work, [*rows, lse, sums[0]], [*columns, sums[1], sums[2]], results=(1, 2)
+            self._schedule(work, q, k),
+            [*rows, lse, sums[0]],
+            [*columns, sums[1], sums[2]],
+            results=(1, 2),
         ):
             _backward(unit, scale)
         return sums[0].to(q.dtype), sums[1].to(k.dtype), sums[2].to(v.dtype)
 
     def _spread_nan(
-        self, work: Schedule, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
+        self, work: Work, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
     ) -> None:
         """NaN for what sees a key or value that is not finite: the marked share of plain means."""
         marks = torch.cat([~v.isfinite(), ~k.isfinite().all(-1, keepdim=True)], -1)
@@ -316,6 +316,11 @@ def _finite(x: Tensor) -> Tensor:
         return x
     finite = x.isfinite()
     return x if finite.all() else x.masked_fill(~finite, 0.0)
+
+
+def best_tile(q_len: int, k_len: int) -> tuple[int, int]:
+    """The tile to schedule with: (queries, keys). Measured: neither width nor dtype moves it."""
+    return _power_of_two(q_len), _power_of_two(k_len)
 
 
 def _power_of_two(length: int) -> int:

@@ -6,14 +6,13 @@ import functools
 import importlib
 from typing import Any
 
-from attndsl.backends.protocol import Backend, Request
-from attndsl.schedule import Schedule
+from attndsl.backends.protocol import Backend, Request, Work
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
-# In the order to try them: name, module, class.
+# In the order to try them: name, module, class. Triton's interpreter takes CPU tensors too, slowly.
 _BACKENDS = {
-    "triton": ("attndsl.backends.triton", "Triton"),
     "blocked": ("attndsl.backends.blocked", "Blocked"),
+    "triton": ("attndsl.backends.triton", "Triton"),
 }
 
 
@@ -22,7 +21,7 @@ def names() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
-def choose(request: Request, name: str = "auto") -> Backend[Schedule]:
+def choose(request: Request, name: str = "auto") -> Backend[Work]:
     """The first backend that can run the request, or the named one.
 
     Raises:
@@ -49,7 +48,7 @@ def choose(request: Request, name: str = "auto") -> Backend[Schedule]:
 
 
 @functools.cache
-def _load(name: str) -> Backend[Schedule] | str:
+def _load(name: str) -> Backend[Work] | str:
     """The backend, or why it cannot be loaded."""
     module, cls = _BACKENDS[name]
     try:

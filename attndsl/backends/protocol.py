@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
 
-Work = TypeVar("Work", contravariant=True)  # what says which pairs to compute
+from attndsl.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The pairs of one call. ``schedule(tile)`` lists them in tiles of (queries, keys), exactly.
+
+    Equal calls give the same schedule object, so a backend may keep what it derives from one.
+    """
+
+    schedule: Callable[[tuple[int, int]], Schedule]
+
+
+W = TypeVar("W", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +34,8 @@ class Request:
     value_dim: int
 
 
-class Backend(Protocol[Work]):
-    """Attention over the pairs that ``work`` names: a ``Schedule``, or a dense mask for the oracle.
+class Backend(Protocol[W]):
+    """Attention over the pairs that ``work`` names: a ``Work``, or a dense mask for the oracle.
 
     Shapes: q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] with Hkv dividing H; any strides.
     out [B, H, Q, Dv] in the input dtype. lse [B, H, Q]: natural logarithm, float64 for float64
@@ -36,13 +50,13 @@ class Backend(Protocol[Work]):
         """None when it can run the request, else the reason why not."""
 
     def forward(
-        self, work: Work, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
+        self, work: W, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse) of softmax(scale q kᵀ) v over the live pairs."""
 
     def backward(
         self,
-        work: Work,
+        work: W,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl.backends import Request, attend, choose, lse_dtype
+from attndsl.backends import Backend, Request, Work, attend, choose, lse_dtype
 from attndsl.compiler import Program
 from attndsl.op.checks import check_tensors
 from attndsl.source import AttnDslError, Diagnostic
@@ -97,16 +97,14 @@ def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
 
 def _work(
     q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], key: str, spec: str, backend: str
-) -> tuple[Any, Any]:
+) -> tuple[Backend[Work], Work]:
     """The backend, and what tells it which pairs to compute."""
     program = _PROGRAMS[key]
     names, extents, layout = _read_spec(spec)
     inputs = dict(zip(names, tables, strict=True))
     call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
-    chosen: Any = choose(request, backend)
-    tile = chosen.preferred_tile(q.shape[2], k.shape[2], q.shape[3], q.dtype)
-    return chosen, program.schedule(call, tile, layout)
+    return choose(request, backend), Work(functools.partial(program.schedule, call, layout=layout))
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:

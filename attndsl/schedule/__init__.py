@@ -2,7 +2,7 @@
 
 from attndsl.schedule.building import Call, plan, specialise
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
-from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles
+from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compress
 
 __all__ = [
     "NATURAL",
@@ -13,6 +13,7 @@ __all__ = [
     "Plan",
     "Schedule",
     "Tiles",
+    "compress",
     "plan",
     "read_layout",
     "read_layouts",

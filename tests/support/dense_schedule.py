@@ -1,10 +1,36 @@
 """Schedules made the plain way, from a dense mask: what the real scheduler is not needed for."""
 
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from attndsl.schedule import MaskBank, Plan, Schedule, Tiles
+from attndsl.backends import Work
+from attndsl.schedule import MaskBank, Order, Plan, Schedule, Tiles
+
+
+def dense_work(
+    masks: np.ndarray,
+    tile: tuple[int, int] | None = None,
+    rows: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
+) -> Work:
+    """The call whose pairs are those masks; ``tile`` overrides what the backend asks for.
+
+    ``rows`` and ``columns``: the tokens that storage order takes one after the other.
+    """
+    orders = {"q_order": rows, "k_order": columns}
+    orders = {name: Order(given) for name, given in orders.items() if given is not None}
+    stored = masks if rows is None else masks[:, :, rows]
+    stored = stored if columns is None else stored[..., columns]
+
+    @functools.cache
+    def schedule(tile: tuple[int, int]) -> Schedule:
+        made = dense_schedule(stored, tile)
+        return replace(made, plans=tuple(replace(plan, **orders) for plan in made.plans))
+
+    return Work(lambda wanted: schedule(tile or wanted))
 
 
 def dense_schedule(masks: np.ndarray, tile: tuple[int, int]) -> Schedule:

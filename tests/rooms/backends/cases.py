@@ -81,9 +81,9 @@ def laid_out(
 
 
 @st.composite
-def cases(draw: st.DrawFn, dtype: torch.dtype = torch.float64) -> Case:
+def cases(draw: st.DrawFn, dtype: torch.dtype = torch.float64, longest: int = 300) -> Case:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    lengths = st.one_of(st.integers(1, 20), st.integers(1, 300))
+    lengths = st.one_of(st.integers(1, 20), st.integers(1, longest))
     q_len, k_len = draw(lengths), draw(lengths)
     B, kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
     H = kv_heads * group

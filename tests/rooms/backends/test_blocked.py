@@ -10,11 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attndsl.backends import Blocked, Dense, Request, blocked, strips
-from attndsl.schedule import Order
+from attndsl.backends import Blocked, Request, blocked, strips
+from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
-from tests.support.dense_schedule import dense_schedule
-from tests.support.tolerances import assert_close, largest_summands
+from tests.support.dense_schedule import dense_work
 
 DTYPES = {
     "fp64": torch.float64,
@@ -22,37 +21,16 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-SCALE = 0.3
-NAMES = ("out", "lse", "dq", "dk", "dv")
-
-
-def run(backend, work, case: Case, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
-    """out, lse, dq, dk, dv."""
-    q, k, v, dout = (x.to(dtype or x.dtype) for x in (case.q, case.k, case.v, case.dout))
-    out, lse = backend.forward(work, q, k, v, scale=SCALE)
-    dlse = None if case.dlse is None else case.dlse.to(lse.dtype)
-    return [out, lse, *backend.backward(work, q, k, v, out, lse, dout, dlse, scale=SCALE)]
-
-
-def assert_agrees(results: list[torch.Tensor], case: Case) -> None:
-    exact = run(Dense(), case.mask, case, torch.float64)
-    reference = run(Dense(), case.mask, case)
-    terms = case.masks.shape[3] + case.masks.shape[2] * case.q.shape[1]
-    summands = largest_summands(case.q, case.k, case.v, case.dout, case.dlse, SCALE)
-    for name, actual, truth, theirs in zip(NAMES, results, exact, reference, strict=True):
-        assert actual.dtype == theirs.dtype, name
-        allowed = {"summand": summands[name], "terms": terms, "dtype": case.q.dtype}
-        assert_close(actual, truth, theirs, **allowed, what=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(data=st.data())
 def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
     case = data.draw(cases(DTYPES[dtype]))
-    schedule = dense_schedule(case.masks, case.tile)
-    results = run(Blocked(), schedule, case)
+    work = dense_work(case.masks, case.tile)
+    results = run(Blocked(), work, case)
     assert_agrees(results, case)
-    again = run(Blocked(), schedule, case)
+    again = run(Blocked(), work, case)
     for first, second in zip(results, again, strict=True):
         assert torch.equal(first.nan_to_num(7.0), second.nan_to_num(7.0))
 
@@ -61,15 +39,11 @@ def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
 def test_it_agrees_in_any_order_of_tokens(data: st.DataObject):
     case = data.draw(cases(torch.float64))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    rows, columns = (rng.permutation(n) for n in case.masks.shape[2:])
-    schedule = dense_schedule(case.masks[:, :, rows][..., columns], case.tile)
-    orders = {"q_order": Order(rows), "k_order": Order(columns)}
-    some = data.draw(st.sampled_from([("q_order",), ("k_order",), ("q_order", "k_order")]))
-    if len(some) == 1:  # the other side stays as it is
-        axis = (case.masks[:, :, rows], case.masks[..., columns])[some == ("k_order",)]
-        schedule = dense_schedule(axis, case.tile)
-    plans = tuple(replace(p, **{name: orders[name] for name in some}) for p in schedule.plans)
-    assert_agrees(run(Blocked(), replace(schedule, plans=plans), case), case)
+    rows, columns = (
+        rng.permutation(n) if data.draw(st.booleans()) else None for n in case.masks.shape[2:]
+    )
+    work = dense_work(case.masks, case.tile, rows, columns)
+    assert_agrees(run(Blocked(), work, case), case)
 
 
 @given(
@@ -82,17 +56,7 @@ def test_it_agrees_when_runs_are_cut_and_calls_are_small(case: Case, segment: in
         mock.patch.object(strips, "LONG_RUN", long),
         mock.patch.object(strips, "FEWEST_FLAT", 1),
     ):
-        assert_agrees(run(Blocked(), dense_schedule(case.masks, case.tile), case), case)
-
-
-def plain_case(mask: np.ndarray, dtype: torch.dtype = torch.float64) -> Case:
-    q_len, k_len = mask.shape[-2:]
-    make = torch.Generator().manual_seed(0)
-    q, dout = torch.randn(2, 2, 2, q_len, 8, dtype=dtype, generator=make)
-    k, v = torch.randn(2, 2, 2, k_len, 8, dtype=dtype, generator=make)
-    return Case(
-        np.atleast_3d(mask)[None, None].reshape(1, 1, q_len, k_len), (16, 16), q, k, v, dout, None
-    )
+        assert_agrees(run(Blocked(), dense_work(case.masks, case.tile), case), case)
 
 
 def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
@@ -100,7 +64,7 @@ def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
     mask[[0, 7, 39]] = False
     case = plain_case(mask)
     case.dout[:, :, 7] = math.nan
-    out, lse, dq, dk, dv = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    out, lse, dq, dk, dv = run(Blocked(), dense_work(case.masks, case.tile), case)
     empty = torch.tensor([0, 7, 39])
     assert (out[:, :, empty] == 0).all()
     assert (lse[:, :, empty] == -math.inf).all()
@@ -110,7 +74,7 @@ def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
 
 def test_a_pattern_without_any_pair_gives_zeros():
     case = plain_case(np.zeros((20, 30), bool))
-    out, lse, *gradients = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    out, lse, *gradients = run(Blocked(), dense_work(case.masks, case.tile), case)
     assert (lse == -math.inf).all()
     assert not any(x.any() for x in (out, *gradients))
 
@@ -121,14 +85,12 @@ def test_a_pattern_without_any_pair_gives_zeros():
 def test_empty_tensors_pass_through(shape: tuple[int, ...]):
     B, H, Q, K, D = shape
     q, k, v = torch.ones(B, H, Q, D), torch.ones(B, H, K, D), torch.ones(B, H, K, 3)
-    schedule = dense_schedule(np.ones((1, 1, Q, K), bool), (16, 16))
-    out, lse = Blocked().forward(schedule, q, k, v, scale=1.0)
+    work = dense_work(np.ones((1, 1, Q, K), bool), (16, 16))
+    out, lse = Blocked().forward(work, q, k, v, scale=1.0)
     assert out.shape == (B, H, Q, 3)
     assert torch.equal(out, torch.full_like(out, float(K > 0)))
     assert torch.allclose(lse, torch.full_like(lse, K or 0).log() + D, equal_nan=True)
-    gradients = Blocked().backward(
-        schedule, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0
-    )
+    gradients = Blocked().backward(work, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
     assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
 
 
@@ -138,13 +100,9 @@ def test_what_is_not_finite_reaches_only_the_queries_that_see_it(where: str, bad
     mask = np.random.default_rng(1).random((100, 90)) < 0.3
     mask[:, 5] &= np.arange(100) < 50
     case = plain_case(mask)
-    clean, _ = Blocked().forward(
-        dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1
-    )
+    clean, _ = Blocked().forward(dense_work(case.masks, case.tile), case.q, case.k, case.v, scale=1)
     getattr(case, where)[1, 0, 5, 3] = bad
-    out, lse = Blocked().forward(
-        dense_schedule(case.masks, case.tile), case.q, case.k, case.v, scale=1
-    )
+    out, lse = Blocked().forward(dense_work(case.masks, case.tile), case.q, case.k, case.v, scale=1)
     hit = np.zeros((2, 2, 100), bool)
     hit[1, 0] = np.arange(100) == 5 if where == "q" else mask[:, 5]
     hit = torch.from_numpy(hit)
@@ -158,9 +116,9 @@ def test_what_is_not_finite_reaches_only_the_queries_that_see_it(where: str, bad
 def test_garbage_in_keys_that_no_query_sees_leaves_gradients_clean():
     mask = np.tri(64, 80, dtype=bool)  # keys 64... are padding
     case = plain_case(mask)
-    want = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    want = run(Blocked(), dense_work(case.masks, case.tile), case)
     case.k[:, :, 64:], case.v[:, :, 64:] = math.nan, math.inf
-    got = run(Blocked(), dense_schedule(case.masks, case.tile), case)
+    got = run(Blocked(), dense_work(case.masks, case.tile), case)
     for ours, theirs in zip(got, want, strict=True):
         assert torch.allclose(ours, theirs)
 
@@ -172,8 +130,8 @@ def test_it_says_what_it_cannot_do():
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 8192])
-def test_the_preferred_tile_is_a_power_of_two_that_fits(length: int):
-    rows, columns = Blocked().preferred_tile(length, 8192, 64, torch.float32)
+def test_the_best_tile_is_a_power_of_two_that_fits(length: int):
+    rows, columns = blocked.best_tile(length, 8192)
     assert rows in (16, 32, 64)
     assert columns == 64
     assert rows == 16 or rows < 2 * length
@@ -181,10 +139,11 @@ def test_the_preferred_tile_is_a_power_of_two_that_fits(length: int):
 
 def test_strips_of_a_schedule_are_made_once_and_freed_with_it():
     case = plain_case(np.tri(40, 40, dtype=bool))
-    schedule = dense_schedule(case.masks, case.tile)
+    work = dense_work(case.masks, case.tile)
     before = len(blocked._KNOWN)
-    run(Blocked(), schedule, case)
+    run(Blocked(), work, case)
+    schedule = work.schedule(case.tile)
     assert blocked._strips(schedule) is blocked._strips(schedule)
     assert len(blocked._KNOWN) == before + 1
-    del schedule
+    del schedule, work
     assert len(blocked._KNOWN) == before

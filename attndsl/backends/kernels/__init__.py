@@ -1,0 +1,14 @@
+"""The kernels, hand-written: which pairs exist reaches them as lists of tiles and a mask or predicate."""
+
+from attndsl.backends.kernels.backward import backward_keys, backward_queries, prepare_backward
+from attndsl.backends.kernels.forward import forward
+from attndsl.backends.kernels.merging import merge_outputs, sum_chunks
+
+__all__ = [
+    "backward_keys",
+    "backward_queries",
+    "forward",
+    "merge_outputs",
+    "prepare_backward",
+    "sum_chunks",
+]

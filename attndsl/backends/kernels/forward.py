@@ -1,0 +1,130 @@
+"""Forward: one query tile against its live key tiles, by online softmax.
+
+Milakov and Gimelshein 2018 for the running maximum and sum, Dao 2023 (FlashAttention-2) for the order of
+the loops. Scores are kept in units of log 2, because the hardware's exponential is 2**x.
+"""
+
+import triton
+import triton.language as tl
+
+from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, unpack
+
+
+@triton.jit
+def _absorb(
+    acc, top, total, q, k_rows, v_rows, kd, vd, inside, keep, scale,
+    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add the keys of one tile to a running softmax: weighted sum, maximum, sum of weights."""
+    wide, tall = tl.arange(0, BDV)[None, :], tl.arange(0, BD)[:, None]
+    k_inside, v_inside = None, None
+    if MASKED:
+        k_inside, v_inside = inside[None, :], inside[:, None]
+    k = fetch(k_rows[None, :] + tall * kd, k_inside, tall, D, BD, MASKED)
+    scores = tl.dot(q, k, input_precision=PRECISION)
+    if MASKED:
+        scores = tl.where(keep, scores * scale, float("-inf"))
+        new = tl.maximum(top, tl.max(scores, 1))
+        level = tl.where(
+            new == float("-inf"), 0.0, new
+        )  # nothing seen yet: any finite level will do
+        weights = tl.exp2(scores - level[:, None])
+    else:
+        new = tl.maximum(top, tl.max(scores, 1) * scale)
+        level = new
+        weights = tl.exp2(scores * scale - level[:, None])
+    decay = tl.exp2(top - level)
+    total = total * decay + tl.sum(weights, 1)
+    v = fetch(v_rows[:, None] + wide * vd, v_inside, wide, DV, BDV, MASKED)
+    acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
+    return acc, new, total
+
+
+@triton.jit(do_not_specialize=["q_len", "k_len", "at_once", "width", "slots"])
+def forward(
+    Q, K, V, Out, Lse, PartOut, PartLse,
+    qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, ob, oh, os, od,
+    items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
+    constants, n_constants, tables, q_places, k_places,
+    q_len, k_len, heads, at_once, width, slots, scale,
+    GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
+    Q_PLACE: tl.constexpr, K_PLACE: tl.constexpr,
+):  # fmt: skip
+    """Out [B, H, Q, DV] and Lse [B, H, Q], or their shares in PartOut and PartLse where work is split.
+
+    KEEP None: PARTIAL tiles read their masks from the bank; else they evaluate the predicate.
+    """
+    batch, head, plan, item, exists = deal(
+        first_items, plan_of, plan_batch, plan_head, at_once, width, heads
+    )
+    if not exists:
+        return
+    tile = tl.load(items + item * ITEM)
+    full_first, full_last = tl.load(items + item * ITEM + 1), tl.load(items + item * ITEM + 2)
+    part_first, part_last = tl.load(items + item * ITEM + 3), tl.load(items + item * ITEM + 4)
+
+    queries, keys = tl.arange(0, BQ), tl.arange(0, BK)
+    d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
+    b, h, kv_head = batch.to(tl.int64), head.to(tl.int64), (head // GROUP).to(tl.int64)
+    q_inside = tile * BQ + queries < q_len
+    q_rows = addresses(Q + b * qb + h * qh, tile * BQ, queries, qs, q_places, Q_PLACE)
+    q = fetch(q_rows[:, None] + d * qd, q_inside[:, None], d, D, BD, True)
+    q = tl.where(scale < 0, -q, q)  # so that the factor on the scores is never negative
+    factor = tl.abs(scale) * 1.4426950408889634
+    K += b * kb + kv_head * kh
+    V += b * vb + kv_head * vh
+    if KEEP is not None:
+        constants += plan * n_constants
+        q_terms = QUERY_TERMS((tile * BQ + queries)[:, None], constants, tables)
+
+    acc = tl.zeros([BQ, BDV], tl.float32)
+    top = tl.full([BQ], float("-inf"), tl.float32)
+    total = tl.zeros([BQ], tl.float32)
+
+    following = tl.load(full + full_first)  # each index is read one tile ahead of its use
+    for entry in range(full_first, full_last):
+        column = following
+        following = tl.load(full + entry + 1)
+        k_rows = addresses(K, column * BK, keys, ks, k_places, K_PLACE)
+        v_rows = addresses(V, column * BK, keys, vs, k_places, K_PLACE)
+        acc, top, total = _absorb(
+            acc, top, total, q, k_rows, v_rows, kd, vd, None, None, factor,
+            D, DV, BD, BDV, False, PRECISION,
+        )  # fmt: skip
+
+    following = tl.load(partial + part_first)
+    for entry in range(part_first, part_last):
+        column = following
+        following = tl.load(partial + entry + 1)
+        inside = column * BK + keys < k_len
+        if KEEP is None:
+            mask = tl.load(mask_ids + entry)
+            keep = unpack(masks, mask, queries[:, None], keys[None, :], BQ, BK)
+        else:
+            k_terms = KEY_TERMS((column * BK + keys)[None, :], constants, tables)
+            keep = KEEP(q_terms, k_terms) & inside[None, :]
+        k_rows = addresses(K, column * BK, keys, ks, k_places, K_PLACE)
+        v_rows = addresses(V, column * BK, keys, vs, k_places, K_PLACE)
+        acc, top, total = _absorb(
+            acc, top, total, q, k_rows, v_rows, kd, vd, inside, keep, factor,
+            D, DV, BD, BDV, True, PRECISION,
+        )  # fmt: skip
+
+    seen = total != 0.0  # also when it is not a number
+    total = tl.where(seen, total, 1.0)
+    acc = acc / total[:, None]
+    lse = tl.where(seen, (top + tl.log2(total)) * 0.6931471805599453, float("-inf"))
+    if SPLIT:
+        slot = tl.load(items + item * ITEM + 5)
+        if slot >= 0:
+            at = ((b * heads + h) * slots + slot) * BQ + queries
+            tl.store(PartOut + at[:, None] * DV + dv, acc, mask=dv < DV)
+            tl.store(PartLse + at, lse)
+            return
+    o_rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_places, Q_PLACE)
+    tl.store(o_rows[:, None] + dv * od, acc, mask=q_inside[:, None] & (dv < DV))
+    tl.store(addresses(Lse + (b * heads + h) * q_len, tile * BQ, queries, 1, q_places, Q_PLACE),
+             lse, mask=q_inside)  # fmt: skip

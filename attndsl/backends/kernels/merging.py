@@ -1,0 +1,82 @@
+"""Merging: the shares of tiles whose work was split, always in the order of their slots."""
+
+import triton
+import triton.language as tl
+
+from attndsl.backends.kernels.tiles import addresses
+
+SHARED = tl.constexpr(3)  # a split tile is three int32: tile, first slot, last slot
+
+
+@triton.jit
+def _split_tile(splits, first_splits, plan_of, plan_batch, plan_head, heads):
+    """(batch, head, tile, first slot, last slot, whether there is one) of this program."""
+    both = tl.program_id(1)
+    batch, head = both // heads, both % heads
+    plan = tl.load(plan_of + batch * plan_batch + head * plan_head)
+    at = tl.load(first_splits + plan) + tl.program_id(0)
+    exists = at < tl.load(first_splits + plan + 1)
+    tile = tl.load(splits + at * SHARED, mask=exists, other=0)
+    first = tl.load(splits + at * SHARED + 1, mask=exists, other=0)
+    last = tl.load(splits + at * SHARED + 2, mask=exists, other=0)
+    return batch.to(tl.int64), head.to(tl.int64), tile, first, last, exists
+
+
+@triton.jit(do_not_specialize=["q_len", "slots"])
+def merge_outputs(
+    PartOut, PartLse, Out, Lse, ob, oh, os, od,
+    splits, first_splits, plan_of, plan_batch, plan_head, q_places, q_len, heads, slots,
+    DV: tl.constexpr, BDV: tl.constexpr, BQ: tl.constexpr, Q_PLACE: tl.constexpr,
+):  # fmt: skip
+    """Softmaxes over disjoint keys as one: shares weighted by exp(lse - total)."""
+    b, h, tile, first, last, exists = _split_tile(
+        splits, first_splits, plan_of, plan_batch, plan_head, heads
+    )
+    if not exists:
+        return
+    queries, dv = tl.arange(0, BQ), tl.arange(0, BDV)[None, :]
+    acc = tl.zeros([BQ, BDV], tl.float32)
+    top = tl.full([BQ], float("-inf"), tl.float32)
+    total = tl.zeros([BQ], tl.float32)
+    for slot in range(first, last):
+        at = ((b * heads + h) * slots + slot) * BQ + queries
+        lse = tl.load(PartLse + at)
+        share = tl.load(PartOut + at[:, None] * DV + dv, mask=dv < DV, other=0.0)
+        new = tl.maximum(top, lse)
+        level = tl.where(new == float("-inf"), 0.0, new)
+        decay, weight = tl.exp(top - level), tl.exp(lse - level)
+        acc = acc * decay[:, None] + share * weight[:, None]
+        total = total * decay + weight
+        top = new
+    seen = total != 0.0
+    total = tl.where(seen, total, 1.0)
+    acc = acc / total[:, None]
+    lse = tl.where(seen, top + tl.log(total), float("-inf"))
+    inside = tile * BQ + queries < q_len
+    rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_places, Q_PLACE)
+    tl.store(rows[:, None] + dv * od, acc, mask=inside[:, None] & (dv < DV))
+    at = addresses((b * heads + h) * q_len, tile * BQ, queries, 1, q_places, Q_PLACE)
+    tl.store(Lse + at, lse, mask=inside)
+
+
+@triton.jit(do_not_specialize=["length", "slots"])
+def sum_chunks(
+    Part, Out,
+    splits, first_splits, plan_of, plan_batch, plan_head, places, length, heads, slots,
+    D: tl.constexpr, BD: tl.constexpr, BLOCK: tl.constexpr, PLACE: tl.constexpr,
+):  # fmt: skip
+    """Out [B, heads, length, D], contiguous: the sum of the shares of each split tile."""
+    b, h, tile, first, last, exists = _split_tile(
+        splits, first_splits, plan_of, plan_batch, plan_head, heads
+    )
+    if not exists:
+        return
+    offsets, d = tl.arange(0, BLOCK), tl.arange(0, BD)[None, :]
+    acc = tl.zeros([BLOCK, BD], tl.float32)
+    for slot in range(first, last):
+        at = ((b * heads + h) * slots + slot) * BLOCK + offsets
+        acc += tl.load(Part + at[:, None] * D + d, mask=d < D, other=0.0)
+    at = addresses((b * heads + h) * length, tile * BLOCK, offsets, 1, places, PLACE)
+    tl.store(
+        Out + at[:, None] * D + d, acc, mask=(tile * BLOCK + offsets < length)[:, None] & (d < D)
+    )

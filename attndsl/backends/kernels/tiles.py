@@ -1,0 +1,70 @@
+"""What all kernels share: how work is dealt out, where a tile lies, which of its pairs are in the pattern.
+
+A program handles one *item*: a stretch of the live tiles of one query tile (or key tile) of one head.
+An item is six int32: tile, first and last FULL entry, first and last PARTIAL entry, slot. An item with a
+slot >= 0 holds only part of its tile's work and leaves its result there, to be merged afterwards.
+"""
+
+import triton
+import triton.language as tl
+
+ITEM = tl.constexpr(6)
+
+
+@triton.jit
+def deal(first_items, plan_of, plan_batch, plan_head, at_once, width, heads):
+    """(batch, head, plan, item, whether there is one) of this program.
+
+    Items are numbered longest first. ``at_once`` heads work on an item together, so that the long items
+    of all of them start early while their keys share the cache; ``width`` is the most items of any plan.
+    """
+    program = tl.program_id(0)
+    section = program // (width * at_once)
+    rest = program % (width * at_once)
+    both = section * at_once + rest % at_once
+    batch, head = both // heads, both % heads
+    plan = tl.load(plan_of + batch * plan_batch + head * plan_head)
+    item = tl.load(first_items + plan) + rest // at_once
+    return batch, head, plan, item, item < tl.load(first_items + plan + 1)
+
+
+@triton.jit
+def addresses(base, first, offsets, stride, places, PLACE: tl.constexpr):
+    """Addresses of the rows ``first + offsets`` of one head, 64 bits wide.
+
+    ``PLACE`` maps rows in the order of the schedule to rows in memory; None: they are the same.
+    """
+    if PLACE is None:
+        return base + first.to(tl.int64) * stride + offsets * stride
+    else:
+        return base + PLACE(first + offsets, places).to(tl.int64) * stride
+
+
+@triton.jit
+def fetch(
+    pointers, inside, column, WIDTH: tl.constexpr, PADDED: tl.constexpr, BOUNDED: tl.constexpr
+):
+    """A tile, 0 outside the rows that are ``inside`` (if BOUNDED) and the WIDTH columns that exist."""
+    if BOUNDED:
+        if WIDTH == PADDED:
+            return tl.load(pointers, mask=inside, other=0.0)
+        else:
+            return tl.load(pointers, mask=inside & (column < WIDTH), other=0.0)
+    else:
+        if WIDTH == PADDED:
+            return tl.load(pointers)
+        else:
+            return tl.load(pointers, mask=column < WIDTH, other=0.0)
+
+
+@triton.jit
+def unpack(masks, mask, query, key, BQ: tl.constexpr, BK: tl.constexpr):
+    """The pairs of a tile by its entry in the bank: int32 [n, BK / 32, BQ], a bit a key, lowest first.
+
+    ``query`` and ``key`` count within the tile, one along each axis of the result.
+    """
+    at = masks + mask.to(tl.int64) * (BQ * BK // 32) + query
+    word = tl.load(at)
+    for i in tl.static_range(1, BK // 32):
+        word = tl.where(key >= 32 * i, tl.load(at + i * BQ), word)
+    return ((word >> (key & 31)) & 1) != 0

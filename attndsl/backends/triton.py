@@ -1,0 +1,179 @@
+"""The GPU backend: schedules to the kernels' lists, tensors to their launches.
+
+Under Triton's interpreter (``TRITON_INTERPRET=1``, set before Python starts) the same kernels run on CPU
+tensors, slowly and exactly: for tests, and for looking at a kernel where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from attndsl.backends import kernels
+from attndsl.backends.configs import Config, Pass, default_config
+from attndsl.backends.device_lists import DeviceLists, device_lists
+from attndsl.backends.protocol import Request, Work
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+WIDEST = 256
+INTERPRETED = not isinstance(kernels.forward, triton.JITFunction)
+ROWS = 64  # of a program that prepares the backward pass
+
+
+class Triton:
+    """Attention over live tiles by Triton kernels; forward and backward, without atomics.
+
+    Equal inputs give equal bits. A value that is not finite may reach queries that do not see it, if
+    they share a tile with one that does, as in other GPU kernels.
+    """
+
+    name = "triton"
+
+    def __init__(
+        self,
+        config: Callable[[Pass, Tensor, Tensor], Config] = default_config,
+        longest: int | None = None,
+    ) -> None:
+        """``longest``: most tiles of one program; None balances the device."""
+        self._config = config
+        self._longest = longest
+
+    def supports(self, request: Request) -> str | None:
+        """GPU tensors of bfloat16, float16 or float32, head dims from 1 to 256."""
+        if request.device != "cuda" and not (INTERPRETED and request.device == "cpu"):
+            hint = ", or on the CPU under TRITON_INTERPRET=1" if request.device == "cpu" else ""
+            return f"it runs on GPUs{hint}, and the tensors are on {request.device}"
+        if request.dtype not in DTYPES:
+            return f"it has kernels for bfloat16, float16 and float32, not for {request.dtype}"
+        if INTERPRETED and request.dtype == torch.bfloat16:
+            return "Triton's interpreter multiplies bfloat16 as if it were integers"
+        for label, width in (("head_dim", request.head_dim), ("value dim", request.value_dim)):
+            if not 1 <= width <= WIDEST:
+                return f"its kernels take a {label} from 1 to {WIDEST}, not {width}"
+        return None
+
+    @torch.no_grad()
+    def forward(
+        self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        out = q.new_empty((*q.shape[:3], v.shape[3]))
+        lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+        if lse.numel() == 0:
+            return out, lse
+        config = self._config("forward", q, v)
+        lists = self._lists("forward", work, config, q, k)
+        width = v.shape[3]
+        part_out, part_lse = lists.shares(q, config.bq, width), lists.shares(q, config.bq)
+        with _on_device(q):
+            results = (out, lse, part_out, part_lse)
+            _walk(kernels.forward, (q, k, v, *results), (q, k, v, out), q, config, lists, scale)
+            if lists.slots:
+                kernels.merge_outputs[lists.split_grid(q)](
+                    *(part_out, part_lse, out, lse, *out.stride(), *lists.splits),
+                    *(None, q.shape[2], q.shape[1], lists.slots),
+                    *(width, _padded(width), config.bq, None),
+                )
+        return out, lse
+
+    @torch.no_grad()
+    def backward(
+        self,
+        work: Work,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv), each in the dtype of its input."""
+        dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+        if lse.numel() == 0 or k.numel() == 0:
+            return dq.zero_(), dk.zero_(), dv.zero_()
+        level, delta = torch.empty_like(lse), torch.empty_like(lse)
+        with _on_device(q):
+            kernels.prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
+                *(out, dout, lse.contiguous(), None if dlse is None else dlse.contiguous()),
+                *(level, delta, *out.stride(), *dout.stride(), q.shape[2], q.shape[1]),
+                *(v.shape[3], _padded(v.shape[3]), ROWS, dlse is not None),
+            )
+            given = (q, k, v, dout, level, delta)
+            self._backward("backward_queries", work, given, (dq,), scale)
+            self._backward("backward_keys", work, given, (dk, dv), scale)
+        return dq, dk, dv
+
+    def _backward(
+        self,
+        which: Pass,
+        work: Work,
+        given: Sequence[Tensor],
+        results: Sequence[Tensor],
+        scale: float,
+    ) -> None:
+        q, k, v, dout, *_ = given
+        config = self._config(which, q, v)
+        lists = self._lists(which, work, config, q, k)
+        block = config.bq if which == "backward_queries" else config.bk
+        parts = [lists.shares(x, block, x.shape[3]) for x in results]
+        tensors, owner = (*given, *results, *parts), results[0]
+        _walk(getattr(kernels, which), tensors, (q, k, v, dout), owner, config, lists, scale)
+        if not lists.slots:
+            return
+        for part, x in zip(parts, results, strict=True):
+            kernels.sum_chunks[lists.split_grid(x)](
+                *(part, x, *lists.splits, None, x.shape[2], x.shape[1], lists.slots),
+                *(x.shape[3], _padded(x.shape[3]), block, None),
+            )
+
+    def _lists(self, which: Pass, work: Work, config: Config, q: Tensor, k: Tensor) -> DeviceLists:
+        schedule = work.schedule((config.bq, config.bk))
+        return device_lists(schedule, which == "backward_keys", q, k, self._longest)
+
+
+def _walk(
+    kernel: Any,
+    tensors: Sequence[Tensor | None],
+    strided: Sequence[Tensor],
+    owner: Tensor,
+    config: Config,
+    lists: DeviceLists,
+    scale: float,
+) -> None:
+    """Launch one of the three kernels that walk work lists, a program an item and head of ``owner``."""
+    q, k, v, *_ = strided
+    kernel[lists.grid(owner)](
+        *tensors,
+        *(step for x in strided for step in x.stride()),
+        *lists.tiles,
+        *(None, 0, None, None, None),  # constants and tables of a predicate, places of a layout
+        *(q.shape[2], k.shape[2], owner.shape[1], lists.at_once, lists.width, lists.slots, scale),
+        *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], _padded(q.shape[3])),
+        *(_padded(v.shape[3]), config.bq, config.bk, lists.slots > 0, _precision(q.dtype)),
+        *(None, None, None, None, None),  # no predicate, no layout
+        num_warps=config.warps,
+        num_stages=config.stages,
+    )
+
+
+def _padded(width: int) -> int:
+    """The power of two that a block is as wide as; tensor cores take no less than 16."""
+    return max(16, triton.next_power_of_2(width))
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """How float32 products are formed, as the user set it for torch's own."""
+    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    return "ieee" if exact else "tf32"
+
+
+def _on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

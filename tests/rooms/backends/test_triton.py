@@ -1,0 +1,123 @@
+"""The very kernels, run by Triton's interpreter, agree with the oracle and give the same bits twice."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import attndsl
+from attndsl.backends import Request, choose
+from attndsl.backends.configs import Config
+from attndsl.backends.triton import INTERPRETED, Triton
+from tests.rooms.backends.agreement import assert_agrees, plain_case, run
+from tests.rooms.backends.cases import Case, cases
+from tests.support.dense_schedule import dense_work
+
+pytestmark = pytest.mark.skipif(not INTERPRETED, reason="these run in Triton's interpreter")
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+TILES = [(16, 32), (32, 32), (32, 64), (64, 32)]
+
+
+def triton(tile: tuple[int, int], longest: int | None = None) -> Triton:
+    return Triton(lambda *_: Config(*tile, warps=4, stages=1), longest)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
+    case = data.draw(cases(DTYPES[dtype], longest=80))
+    backend = triton(data.draw(st.sampled_from(TILES)), data.draw(st.sampled_from([1, 2, None])))
+    assert_agrees(run(backend, dense_work(case.masks), case), case)
+
+
+@pytest.mark.parametrize("longest", [1, None])
+def test_equal_inputs_give_equal_bits(longest: int | None):
+    case = plain_case(np.random.default_rng(0).random((50, 70)) < 0.4, torch.float32)
+    first, second = (run(triton((32, 32), longest), dense_work(case.masks), case) for _ in "ab")
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("width", "value_width"),
+    [(16, 16), (30, 30), (72, 72), (80, 40), (96, 192), (192, 128), (256, 256)],
+)
+def test_it_takes_every_head_dim(width: int, value_width: int):
+    make = torch.Generator().manual_seed(1)
+    q, k = (torch.randn(1, 2, 40, width, generator=make) for _ in "qk")
+    v, dout = (torch.randn(1, 2, 40, value_width, generator=make) for _ in "vo")
+    case = Case(np.tri(40, dtype=bool)[None, None], (32, 32), q, k, v, dout, None)
+    assert_agrees(run(triton((32, 32)), dense_work(case.masks), case), case)
+
+
+@pytest.mark.parametrize("scale", [-0.5, 0.0])
+def test_a_scale_may_be_negative_or_zero(scale: float):
+    case = plain_case(np.tri(40, 50, dtype=bool), torch.float32)
+    args = case.q, case.k, case.v
+    work = dense_work(case.masks)
+    out, lse = triton((32, 32)).forward(work, *args, scale=scale)
+    exact = attndsl.backends.attend(case.mask, *(x.double() for x in args), scale)
+    torch.testing.assert_close((out.double(), lse.double()), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
+    mask = np.tri(40, 50, dtype=bool)
+    mask[[0, 7, 39]] = False
+    case = plain_case(mask, torch.float32)
+    case.dout[:, :, 7] = math.nan
+    out, lse, dq, dk, dv = run(triton((32, 32)), dense_work(case.masks), case)
+    empty = torch.tensor([0, 7, 39])
+    assert (out[:, :, empty] == 0).all()
+    assert (lse[:, :, empty] == -math.inf).all()
+    assert (dq[:, :, empty] == 0).all()
+    assert all(torch.isfinite(x).all() for x in (dq, dk, dv))
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 2, 5, 6, 4), (1, 0, 5, 6, 4), (1, 2, 0, 6, 4), (1, 2, 5, 0, 4)]
+)
+def test_empty_tensors_pass_through(shape: tuple[int, ...]):
+    B, H, Q, K, D = shape
+    q, k, v = torch.ones(B, H, Q, D), torch.ones(B, max(H, 1), K, D), torch.ones(B, max(H, 1), K, 3)
+    work = dense_work(np.ones((1, 1, Q, K), bool))
+    backend = triton((32, 32))
+    out, lse = backend.forward(work, q, k, v, scale=1.0)
+    assert torch.equal(out, torch.full_like(out, float(K > 0)))
+    assert torch.allclose(lse, torch.full_like(lse, K or 0).log() + D)
+    gradients = backend.backward(work, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
+    assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
+
+
+def test_a_pattern_runs_on_it_by_name():
+    p = attndsl.compile("pattern p = if head < heads // 2 then window(9) else k < q")
+    make = torch.Generator().manual_seed(2)
+    q, k, v = (torch.randn(1, 2, 50, 16, generator=make).requires_grad_() for _ in "qkv")
+    results = []
+    for backend in ("triton", "reference"):
+        out, lse = p(q, k, v, backend=backend, return_lse=True)
+        loss = out.square().sum() + lse[lse.isfinite()].sin().sum()
+        results.append((out, lse, *torch.autograd.grad(loss, (q, k, v))))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_it_says_what_it_cannot_do():
+    def reason(device: str = "cuda", dtype: torch.dtype = torch.float32, width: int = 64) -> str:
+        return Triton().supports(Request(device, dtype, width, 64)) or ""
+
+    assert not reason()
+    assert not reason("cpu")  # interpreted
+    assert "meta" in reason("meta")
+    assert "float64" in reason(dtype=torch.float64)
+    assert "interpreter" in reason("cpu", torch.bfloat16)
+    assert "1 to 256, not 257" in reason(width=257)
+
+
+def test_calls_on_the_cpu_reach_the_interpreter_by_name_only():
+    request = Request("cpu", torch.float32, 64, 64)
+    assert choose(request).name == "blocked"
+    assert choose(request, "triton").name == "triton"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from attndsl.backends.blocked import Blocked
 from attndsl.backends.choosing import choose, names
 from attndsl.backends.dense import Dense, attend
-from attndsl.backends.protocol import Backend, Request, Work, lse_dtype
+from attndsl.backends.protocol import Backend, Request, lse_dtype
+from attndsl.backends.work import Work
 
 __all__ = [
     "Backend",

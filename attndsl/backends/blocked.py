@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attndsl.backends.places import Index, IntArray
-from attndsl.backends.protocol import Request, Work, lse_dtype
+from attndsl.backends.protocol import Request, lse_dtype
 from attndsl.backends.strips import Strip, strips
+from attndsl.backends.work import Work
 from attndsl.schedule import Schedule
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

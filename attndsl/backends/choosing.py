@@ -6,7 +6,8 @@ import functools
 import importlib
 from typing import Any
 
-from attndsl.backends.protocol import Backend, Request, Work
+from attndsl.backends.protocol import Backend, Request
+from attndsl.backends.work import Work
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 # In the order to try them: name, module, class. Triton's interpreter takes CPU tensors too, slowly.

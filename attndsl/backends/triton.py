@@ -17,7 +17,8 @@ from torch import Tensor
 from attndsl.backends import kernels
 from attndsl.backends.configs import Config, Pass, default_config
 from attndsl.backends.device_lists import DeviceLists, device_lists
-from attndsl.backends.protocol import Request, Work
+from attndsl.backends.protocol import Request
+from attndsl.backends.work import Work
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 WIDEST = 256
@@ -45,11 +46,11 @@ class Triton:
 
     def supports(self, request: Request) -> str | None:
         """GPU tensors of bfloat16, float16 or float32, head dims from 1 to 256."""
+        if request.dtype not in DTYPES:
+            return f"it has kernels for bfloat16, float16 and float32, not for {request.dtype}"
         if request.device != "cuda" and not (INTERPRETED and request.device == "cpu"):
             hint = ", or on the CPU under TRITON_INTERPRET=1" if request.device == "cpu" else ""
             return f"it runs on GPUs{hint}, and the tensors are on {request.device}"
-        if request.dtype not in DTYPES:
-            return f"it has kernels for bfloat16, float16 and float32, not for {request.dtype}"
         if INTERPRETED and request.dtype == torch.bfloat16:
             return "Triton's interpreter multiplies bfloat16 as if it were integers"
         for label, width in (("head_dim", request.head_dim), ("value dim", request.value_dim)):
@@ -166,7 +167,7 @@ def _walk(
 
 def _padded(width: int) -> int:
     """The power of two that a block is as wide as; tensor cores take no less than 16."""
-    return max(16, triton.next_power_of_2(width))
+    return max(16, 1 << (width - 1).bit_length())
 
 
 def _precision(dtype: torch.dtype) -> str:

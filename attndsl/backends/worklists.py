@@ -115,12 +115,10 @@ def _bounded(plan: Plan, last: int, edge: int) -> Plan:
     kept = columns != last
     n_rows = len(plan.full.indptr) - 1
     full = _compressed(rows[kept], columns[kept], n_rows)[0]
-    joined = [
-        np.concatenate([plan.partial.rows, rows[~kept]]),
-        np.concatenate([plan.partial.indices, columns[~kept]]),
-    ]
+    more_rows = np.concatenate([plan.partial.rows, rows[~kept]])
+    more_columns = np.concatenate([plan.partial.indices, columns[~kept]])
     ids = np.concatenate([plan.mask_ids, np.full(int((~kept).sum()), edge, dtype=np.int32)])
-    partial, order = _compressed(*joined, n_rows)
+    partial, order = _compressed(more_rows, more_columns, n_rows)
     return Plan(full, partial, ids[order], plan.n_columns)
 
 

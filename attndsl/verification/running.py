@@ -159,7 +159,9 @@ def targets(names: Iterable[str] | None = None) -> list[Target]:
     for name in all_backends.names() if names is None else names:
         here = [(name, device) for device in devices if _runs(name, device, torch.float32, 16, 16)]
         if names is None and name == "triton":
-            here = [(name, device) for _, device in here if device != "cpu"]  # its interpreter is slow
+            here = [
+                (name, device) for _, device in here if device != "cpu"
+            ]  # its interpreter is slow
         if not here and names is not None:
             all_backends.choose(all_backends.Request("cpu", torch.float32, 16, 16), name)
         found += here

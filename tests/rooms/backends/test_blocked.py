@@ -1,7 +1,6 @@
 """The CPU backend agrees with the oracle, gives the same bits twice, and keeps NaN where it belongs."""
 
 import math
-from dataclasses import replace
 from unittest import mock
 
 import numpy as np

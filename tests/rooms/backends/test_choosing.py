@@ -20,11 +20,15 @@ def test_a_cpu_call_runs_on_the_cpu_backend():
 
 
 def test_all_reasons_are_given_when_none_can(
-    monkeypatch: pytest.MonkeyPatch, golden: Callable[[Path, str], None]
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    golden: Callable[[Path, str], None],
 ):
     monkeypatch.setattr(
         choosing, "_BACKENDS", {**only_blocked(), "triton": ("attndsl.nowhere", "X")}
     )
+    choosing._load.cache_clear()
+    request.addfinalizer(choosing._load.cache_clear)
     with pytest.raises(AttnDslError) as caught:
         choose(Request("meta", torch.float32, 64, 64))
     golden(HERE / "golden" / "none.err", str(caught.value) + "\n")

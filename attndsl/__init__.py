@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attndsl import nn, patterns
+    from attndsl import library, nn, patterns
     from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
     from attndsl.frontend import (
         all_,
@@ -49,6 +49,7 @@ _HOMES = {
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
     "compile": "attndsl.compiled:compile",
+    "library": "attndsl.library",
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
     "verify": "attndsl.verification:verify",
@@ -57,8 +58,8 @@ _HOMES = {
 
 __all__ = [
     "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile", "grid",
-    "head", "heads", "ilog2", "k", "layer", "length", "maximum", "minimum", "nn", "pattern",
-    "patterns", "pow2", "q", "space", "table", "verify", "where",
+    "head", "heads", "ilog2", "k", "layer", "length", "library", "maximum", "minimum", "nn",
+    "pattern", "patterns", "pow2", "q", "space", "table", "verify", "where",
 ]  # fmt: skip
 
 

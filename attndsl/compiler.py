@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl import frontend, ir, passes
+from attndsl import frontend, ir, passes, patterns
 from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, suggest
@@ -25,12 +26,15 @@ Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 _CACHED_SCHEDULES = 64
+_ROW = re.compile(r"[0-9]{3}")
 
 
 def read_mask(
     source: Source, entry: str | None = None, values: Mapping[str, frontend.Given] | None = None
 ) -> ir.Mask:
-    """The mask of a path ("file.attn" or "file.attn:name"), program text, prelude name, or Python form.
+    """The mask of a path ("file.attn" or "file.attn:name"), program text, name, or Python form.
+
+    A name is one of the prelude, else of the library; a row of the library has a number too ("049").
 
     Raises:
         AttnDslError: whatever is wrong with the file, the program or the values, located.
@@ -59,7 +63,7 @@ def describe(source: str | os.PathLike[str], entry: str | None = None) -> fronte
 def open_module(
     source: str | os.PathLike[str], entry: str | None = None
 ) -> tuple[syn.Module, str | None, frontend.Resolve | None]:
-    """The module that a path, program text or prelude name is to be looked up in, and under what name."""
+    """The module that a path, program text or name is to be looked up in, and under what name."""
     text = os.fspath(source)
     path, _, name = text.rpartition(":")
     if text.endswith(".attn"):
@@ -68,8 +72,10 @@ def open_module(
         read = syn.read(path)
         module = syn.parse(read.text, read.name)
         return module, name or entry, frontend.files(Path(path).parent)
-    if text.isidentifier():
-        return syn.parse("", "<library>"), text, None
+    if text.isidentifier() or _ROW.fullmatch(text):
+        found = None if text in patterns.names() else patterns.find(text)
+        module = patterns.module_of(found) if found else syn.parse("", "<library>")
+        return module, found or text, None
     return syn.parse(text, "<text>"), entry, None
 
 

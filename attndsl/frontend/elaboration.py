@@ -316,8 +316,12 @@ class Elaborator:
                 return ir.Size(name)
             case syn.Name(name=name) if not isinstance(frame.local.get(name), tuple):
                 return self._length_of_name(name, frame)
-            case syn.Access(base=syn.Name(name=segment), name=axis):
-                return size_of(self._place(None, axis, segment, frame))
+            case syn.Access(base=syn.Name(name=whole) as base, name=part):
+                item = _table_item(base, frame)
+                if item is None or frame.definition.pair.segment(None, whole) is not None:
+                    return size_of(self._place(None, part, whole, frame))
+                table = self._declare(item, node.span)
+                return dim_size(table, part, FLAT_PAIR if self.is_open else self.outer)
             case _:
                 value = self.value(node, frame)
                 assert isinstance(value, tuple), "kinds were checked"

@@ -391,12 +391,26 @@ class _Check(Axes):
                 return
             case syn.Name(name=name) if local.get(name) != "list":
                 self._length_of_name(node)
-            case syn.Access(base=syn.Name(name=segment), name=axis):
-                self.place(None, axis, segment, node.span)
+            case syn.Access(base=syn.Name(name=whole), name=part):
+                table = self._table(node.base, local)
+                if table is None or self.pair.segment(None, whole) is not None:
+                    self.place(None, part, whole, node.span)
+                else:
+                    self._length_of_dim(table, part, node.span)
             case _:
                 if self.kind(node, local) in ("int", "bool"):
                     helps = ("`len` takes `q`, `k`, an axis, a segment, a space or a list",)
                     self.add("A202", "this has no length", node.span, helps=helps)
+
+    def _length_of_dim(self, table: ir.Table, dim: str, span: Span) -> None:
+        """How many entries an input has along a dim of its own."""
+        self.facts.tables[table.name] = table
+        if dim in ("batch", "head") or dim not in table.dims:
+            have = listed(str(each) for each in table.indexed_dims if isinstance(each, str))
+            title = f"input `{table.name}` has no dim `{dim}` of its own"
+            notes = (f"it has {have}",) if have else ()
+            helps = (did_you_mean(dim, [d for d in table.indexed_dims if isinstance(d, str)]),)
+            self.add("A206", title, span, notes=notes, helps=helps)
 
     def _length_of_name(self, node: syn.Name) -> None:
         name = node.name

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from attndsl.ir.nodes import Load, Node, Rank, Sort, postorder
+from attndsl.ir.nodes import Load, Node, Rank, Size, Sort, postorder
 
 
 class Align(StrEnum):
@@ -109,6 +109,14 @@ class Mask:
         return k_len - q_len if self.align is Align.END else 0
 
     def with_root(self, root: Node) -> Mask:
-        """The same mask around another relation; tables no longer read are dropped."""
-        read = {node.table for node in postorder(root) if isinstance(node, Load)}
+        """The same mask around another relation; tables it does not speak of are dropped."""
+        read: set[str] = set()
+        for node in postorder(root):
+            match node:
+                case Load(table=name):
+                    read.add(name)
+                case Size(name=name) if ":" in name:  # a dim of a table
+                    read.add(name.partition(":")[0])
+                case _:
+                    pass
         return replace(self, root=root, tables=tuple(t for t in self.tables if t.name in read))

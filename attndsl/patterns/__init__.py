@@ -1,7 +1,9 @@
-"""Floor 3: the patterns people know by name, written in the language itself (prelude.attn).
+"""Floor 3: the patterns people know by name, written in the language itself.
 
-Each is a Python function here too, made from its definition: `window(256) | (q < 4)`.
-`names`, `catalogue` and `describe` tell what there is.
+Those of the prelude (prelude.attn) are Python functions here too, made from their definitions:
+`window(256) | (q < 4)`; `names`, `catalogue` and `describe` tell what there is. Published systems are
+in the library (library/*.attn): `published` names them, `entry` tells of one, `trial` gives sizes and
+inputs to try it on.
 """
 
 from __future__ import annotations
@@ -12,7 +14,13 @@ import sys
 from attndsl.frontend import Definition, PatternFunction, Signature, described, prelude, python_form
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
-__all__ = ["catalogue", "describe", "names", "source"]
+from .entries import Entry, entry, find, module_of, published
+from .trials import Trial, trial
+
+__all__ = [
+    "Entry", "Trial", "catalogue", "describe", "entry", "find", "module_of", "names", "published",
+    "source", "trial",
+]  # fmt: skip
 
 
 @functools.cache

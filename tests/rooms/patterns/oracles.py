@@ -86,6 +86,8 @@ def bird(i: int, j: int, n: int, h: int) -> bool:
     return near or i < 2 or j < 2 or drawn(i, j, n, h, 2, 1, 0)
 
 
+RUNS = [range(2), range(2, 3), range(3, 9), range(9, 99)]
+
 FLAT = [
     Flat("full", {}, lambda i, j, n, h: True),
     Flat("nothing", {}, lambda i, j, n, h: False),
@@ -120,6 +122,16 @@ FLAT = [
     Flat("block_causal", {"b": 4}, lambda i, j, n, h: j in range((i // 4 + 1) * 4)),
     Flat("lookback", {"b": 3}, lambda i, j, n, h: i // 3 - j // 3 in (0, 1)),
     Flat("lookback", {"b": 2, "n": 2}, lambda i, j, n, h: i // 2 - j // 2 in (0, 1, 2)),
+    Flat(
+        "segments",
+        {"ends": [2, 3, 9]},
+        lambda i, j, n, h: any({i, j} <= set(run) for run in RUNS),
+    ),
+    Flat(
+        "segments_causal",
+        {"ends": [2, 3, 9]},
+        lambda i, j, n, h: any(i in run and j < run.stop for run in RUNS),
+    ),
     Flat("halo", {"b": 4, "h": 2}, lambda i, j, n, h: j in range(i // 4 * 4 - 2, i // 4 * 4 + 6)),
     Flat(
         "shifted_block", {"b": 4, "s": 1}, lambda i, j, n, h: shifted(i, 4, 1) == shifted(j, 4, 1)
@@ -242,10 +254,18 @@ GRIDS = [
         IMAGES,
     ),
     OnGrid(
+        "swin",  # an odd window: after a roll by -2 the first window starts at position 2
+        {"m": 5, "s": 2},
+        lambda i, j, n: all(
+            rolled(a, 100, 5, -2) == rolled(b, 100, 5, -2) for a, b in zip(i, j, strict=False)
+        ),
+        IMAGES,
+    ),
+    OnGrid(
         "wrapped_swin",
         {"m": 3, "s": 1},
         lambda i, j, n: all(
-            rolled(a, m, 3, 1) == rolled(b, m, 3, 1) for a, b, m in zip(i, j, n, strict=False)
+            rolled(a, m, 3, -1) == rolled(b, m, 3, -1) for a, b, m in zip(i, j, n, strict=False)
         ),
         IMAGES,
     ),

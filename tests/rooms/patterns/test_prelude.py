@@ -184,7 +184,7 @@ def test_the_text_is_in_the_canonical_layout_and_all_of_it_is_documented():
 def test_constraints_guard_every_size():
     for each in patterns.catalogue():
         for parameter in each.parameters:
-            free = ("tokens", "seed", "past", "py", "px", "pt")
+            free = ("tokens", "ends", "seed", "past", "py", "px", "pt")
             constrained = any(parameter.name in text.split() for text in each.constraints)
             assert constrained or parameter.name in free, (each.name, parameter.name)
 

@@ -1,0 +1,158 @@
+"""The library of published patterns: every system of a catalogue of 110, as entries one can compile.
+
+```
+attndsl.library.names()  # "stvit", "stvit_update", "dlgsanet", ...
+attndsl.library.describe("049")  # title, source, reading, edges, what is missing, the text
+attndsl.library.load("gna", sy=13, ty=4)
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from attndsl import patterns
+from attndsl.compiled import Pattern
+from attndsl.compiler import read_mask
+from attndsl.frontend import Given
+from attndsl.patterns import Entry, Trial
+from attndsl.source import AttnDslError
+
+__all__ = ["Checked", "Entry", "check", "describe", "load", "names", "rows"]
+
+
+def names() -> tuple[str, ...]:
+    """All entries, by row of the catalogue."""
+    return patterns.published()
+
+
+def rows() -> dict[str, tuple[str, ...]]:
+    """The entries of each row, "001" to "110"."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names():
+        row = describe(name).row
+        found[row] = (*found.get(row, ()), name)
+    return found
+
+
+def describe(name: str) -> Entry:
+    """What an entry is, by its name or the number of its row (then its first).
+
+    Raises:
+        AttnDslError: A211, there is none.
+    """
+    return patterns.entry(name)
+
+
+def load(name: str, *, layer: int = 0, **values: Given) -> Pattern:
+    """An entry, or a pattern of the prelude, compiled.
+
+    Args:
+        name: Its name, or the number of its row.
+        layer: The value of ``layer``, where layers differ.
+        **values: For its parameters; the others keep the paper's defaults.
+
+    Raises:
+        AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
+    """
+    return Pattern(read_mask(name, None, values), layer)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of one entry.
+
+    Attributes:
+        entry: The entry.
+        calls: How many calls were compared.
+        fault: What went wrong, "" if nothing did.
+    """
+
+    entry: Entry
+    calls: int
+    fault: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the entry compiles, runs and agrees with its meaning."""
+        return not self.fault
+
+    def __str__(self) -> str:
+        verdict = "ok  " if self.ok else "FAIL"
+        line = f"{self.entry.row}  {verdict}  {self.entry.name:28} {self.calls} calls"
+        notes = [f"missing: {self.entry.missing}"] if self.entry.missing else []
+        notes += [self.fault] if self.fault else []
+        return "\n            ".join([line, *notes])
+
+
+def check(entries: Iterable[str] | None = None) -> Iterator[Checked]:
+    """Compile, schedule and run each entry on its example sizes; one result an entry.
+
+    The compiled backend is compared with the dense reference: output, log-sum-exp and gradients, at
+    two sizes and on every layer that the example names.
+    """
+    for name in names() if entries is None else entries:
+        with _one_thread():
+            found = _checked(describe(name))
+        yield found
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Calls this small are over before a second thread has woken up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _checked(entry: Entry) -> Checked:
+    calls = 0
+    try:
+        for grow in (0, 1):
+            trial = patterns.trial(entry, grow)
+            for layer in trial.layers:
+                fault = _disagreement(load(entry.name, layer=layer, **trial.values), trial)
+                calls += 1
+                if fault:
+                    return Checked(entry, calls, fault)
+    except AttnDslError as error:
+        return Checked(entry, calls, str(error))
+    return Checked(entry, calls, "")
+
+
+def _disagreement(pattern: Pattern, trial: Trial) -> str:
+    """Where the blocked backend and the dense meaning differ, "" if nowhere."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(length: int) -> torch.Tensor:
+        shape = (trial.batch, trial.heads, length, 16)
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    given = normal(trial.q_len), normal(trial.k_len), normal(trial.k_len), normal(trial.q_len)
+    blocked, dense = (_run(pattern, trial, given, name) for name in ("blocked", "reference"))
+    for what, one, other in zip(
+        ("the output", "the log-sum-exp", "dq", "dk", "dv"), blocked, dense, strict=True
+    ):
+        # Sums of a few hundred products of size 1 in float64: far closer than this, if right.
+        if not torch.allclose(one, other, rtol=0, atol=1e-10):
+            return f"{what} differs from the dense meaning at {trial.q_len} x {trial.k_len}"
+    return ""
+
+
+def _run(
+    pattern: Pattern, trial: Trial, given: tuple[torch.Tensor, ...], backend: str
+) -> list[torch.Tensor]:
+    """out, lse, dq, dk, dv; rows without keys have lse 0 here, to be comparable."""
+    q, k, v, dout = (x.clone().requires_grad_() for x in given)
+    inputs = {name: torch.from_numpy(array) for name, array in trial.inputs.items()}
+    out, lse = pattern(q, k, v, return_lse=True, backend=backend, extents=trial.extents, **inputs)
+    finite = torch.where(torch.isfinite(lse), lse, 0.0)
+    grads = torch.autograd.grad((out * dout).sum() + finite.sum(), (q, k, v))
+    return [out.detach(), finite.detach(), *grads]

@@ -1,0 +1,145 @@
+"""Sizes and inputs to try an entry of the library on, from the `Example:` of its comment.
+
+```
+Example: n=24, heads=2, w=5, layer=[0, 1], doc sorted 0..4, rank permuted, near in 0..y
+```
+
+`name=` gives a parameter, the extent of an axis, `q`, `k` or `n` (both lengths of a flat pattern),
+`heads`, `batch`, the values of `layer`, or a free dim of an input. The other clauses say how an input
+is drawn: uniformly, uniformly and sorted, or as a permutation; a bound may be an axis. What is not
+mentioned: lists hold keys and empty slots, ints keys, bools are tossed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from attndsl import ir
+
+from .entries import Entry
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+_CLAUSE = re.compile(
+    r"([\w.]+)(?:=(-?\d+|\[[^\]]*\]|true|false)| (in|sorted) (-?\d+)\.\.([\w.]+)| (permuted))(?:, |$)"
+)
+_SETTINGS = {"q", "k", "n", "heads", "batch", "layer"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One call to try: what to compile with, and what to run it on."""
+
+    values: dict[str, Any]
+    q_len: int
+    k_len: int
+    heads: int
+    batch: int
+    layers: tuple[int, ...]
+    extents: dict[str, int]
+    inputs: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    how: str
+    low: int
+    high: str
+
+
+def trial(entry: Entry, grow: int = 0, seed: int = 0) -> Trial:
+    """The example of an entry, all free extents and lengths ``grow`` larger.
+
+    Equal arguments give equal inputs.
+    """
+    given, draws = _clauses(entry)
+    shown = entry.signature
+    parameters = {each.name for each in shown.parameters}
+    values = {name: value for name, value in given.items() if name in parameters}
+    numbers = {name: value for name, value in given.items() if name not in parameters}
+    extents = _extents(entry, numbers, grow)
+    q_len = _length(shown.queries, extents, numbers.get("q", numbers.get("n")), grow)
+    k_len = _length(shown.keys, extents, numbers.get("k", numbers.get("n")), grow)
+    heads, batch = numbers.get("heads", 1), numbers.get("batch", 2 if shown.inputs else 1)
+    layers = numbers.get("layer", 0)
+    axes = {*extents, *(full.rpartition(".")[2] for full in extents)}
+    plain = {name: value for name, value in numbers.items() if name not in axes}
+    sizes = {**plain, **extents, "batch": batch, "head": heads, "q": q_len, "k": k_len}
+    rng = np.random.default_rng(seed)
+    inputs = {
+        table.name: _drawn(rng, table, {**sizes, "pos": k_len}, draws.get(table.name))
+        for table in shown.inputs
+    }
+    return Trial(
+        values, q_len, k_len, heads, batch,
+        tuple(layers) if isinstance(layers, list) else (layers,), extents, inputs,
+    )  # fmt: skip
+
+
+def _clauses(entry: Entry) -> tuple[dict[str, Any], dict[str, _Draw]]:
+    given: dict[str, Any] = {}
+    draws: dict[str, _Draw] = {}
+    at = 0
+    for match in _CLAUSE.finditer(entry.example):
+        assert match.start() == at, f"{entry.name}: cannot read {entry.example[at:]!r}"
+        at = match.end()
+        name, value, how, low, high, permuted = match.groups()
+        if value is None:
+            draws[name] = _Draw(permuted or how, int(low or 0), high or "")
+        elif value.startswith("["):
+            given[name] = [int(item) for item in value[1:-1].split(",")]
+        else:
+            given[name] = value == "true" if value in ("true", "false") else int(value)
+    assert at == len(entry.example), f"{entry.name}: cannot read {entry.example[at:]!r}"
+    return given, draws
+
+
+def _extents(entry: Entry, numbers: Mapping[str, int], grow: int) -> dict[str, int]:
+    """Of every axis that the declarations leave open; fixed ones come along under their full names."""
+    found: dict[str, int] = {}
+    for space in (entry.signature.queries, entry.signature.keys):
+        for segment in space.segments:
+            for axis in segment.axes:
+                full = f"{segment.name}.{axis.name}"
+                plain = numbers.get(full, numbers.get(axis.name))
+                assert axis.extent or plain, f"{entry.name}: its example lacks {full}"
+                found[full] = axis.extent or (plain or 0) + grow
+    return found
+
+
+def _length(space: ir.Space, extents: Mapping[str, int], given: int | None, grow: int) -> int:
+    if not space.segments:
+        assert given is not None, "the example of a flat pattern gives n, or q and k"
+        return given + grow
+    return sum(
+        math.prod(extents[f"{segment.name}.{axis.name}"] for axis in segment.axes)
+        for segment in space.segments
+    )
+
+
+def _drawn(
+    rng: np.random.Generator, table: ir.Table, sizes: Mapping[str, int], draw: _Draw | None
+) -> Array:
+    shape = tuple(dim if isinstance(dim, int) else _size(dim, sizes) for dim in table.dims)
+    if table.kind is ir.Sort.BOOL:
+        return rng.random(shape) < 0.5
+    if draw is None:
+        draw = _Draw("in", -1 if table.is_list else 0, "k")
+    if draw.how == "permuted":
+        return rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
+    high = int(draw.high) if draw.high.isdigit() else _size(draw.high, sizes)
+    made = rng.integers(draw.low, high, shape)
+    return np.sort(made, axis=-1) if draw.how == "sorted" else made
+
+
+def _size(name: str, sizes: Mapping[str, int]) -> int:
+    """The size called that: in full, or by the last part of its name."""
+    if name in sizes:
+        return sizes[name]
+    return next(size for full, size in sizes.items() if full.rpartition(".")[2] == name)

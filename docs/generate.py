@@ -131,6 +131,8 @@ SAMPLES = {
     "shifted_block": Sample({"b": 5, "s": 2}),
     "wrapped_block": Sample({"b": 4, "s": 2}),
     "residues": Sample({"d": 3}),
+    "segments": Sample({"ends": [2, 5, 12]}),
+    "segments_causal": Sample({"ends": [2, 5, 12]}),
     "strided": Sample({"s": 4}),
     "strided_by_head": Sample({"s": 4}, heads=2, head=1),
     "fixed": Sample({"s": 4}),

@@ -32,7 +32,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"attndsl.testing.{_HOMES[name]}")
-    # All its names at once: by being imported, the module `programs` has taken the function's name.
-    here = {each: getattr(home, each) for each, where in _HOMES.items() if where == _HOMES[name]}
-    globals().update(here)
-    return here[name]
+    globals()[name] = found = getattr(home, name)
+    return found

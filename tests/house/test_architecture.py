@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -39,6 +40,13 @@ def test_every_room_below_the_backends_is_a_thinking_room():
     thinking = next(contract for contract in CONTRACTS if contract["id"] == "thinking")
     listed = {name.removeprefix("attndsl.") for name in thinking["source_modules"]}
     assert listed == set(ROOMS) - TENSOR_ROOMS
+
+
+def test_every_room_is_on_the_map():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [\d½]+ \| (.+?) \|", text, re.MULTILINE)
+    on_the_map = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert set(ROOMS) <= on_the_map
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import analysis, frontend, ir, op, views
+from attndsl import claims, frontend, ir, op, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask
 
@@ -170,9 +170,52 @@ class Pattern:
         own = None if self.ir.is_rectangular else index + self.ir.shift(call.q_len, call.k_len)
         return views.draw_query(rows[query], self.ir.keys, call.sizes, own)
 
-    def facts(self) -> dict[str, analysis.Fact]:
-        """What is proven of the pattern for every length."""
-        return analysis.facts(self._program.normal)
+    def facts(
+        self,
+        q_len: int | None = None,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> dict[str, claims.FactValue]:
+        """What is true of the pattern: for every length, or exactly at one.
+
+        Without a length each fact is proved for all lengths, false at some, or not decided; ``reach``
+        bounds how far a query sees. With one nothing is left undecided, and three entries say more:
+        ``rows_without_keys``, ``reach`` and ``classes``, the connected components of the tokens.
+        Every value prints as a phrase.
+
+        Raises:
+            AttnDslError: A4xx lengths and extents, A501 inputs.
+        """
+        if q_len is None:
+            return claims.facts(self.ir, self._program.normal, self._program.layer)
+        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        return claims.facts_at(self.ir, call, self._program.schedule(call, (128, 128)))
+
+    def receptive_field(
+        self,
+        length: int,
+        token: int,
+        layers: int = 1,
+        heads: int = 1,
+        *,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> Tensor:
+        """The tokens that one token's output depends on after so many layers, bool [length].
+
+        Exact for each token, and cheap: it walks over live tiles, not over pairs. Heads act together,
+        and a token keeps what it has (the residual connection). Inputs: those of batch element 0.
+
+        Raises:
+            AttnDslError: A4xx lengths and extents, A501 inputs.
+        """
+        call = self._call(length, length, heads, 1, extents, inputs)
+        graph = claims.TokenGraph(self._program.schedule(call, (128, 128)))
+        return torch.from_numpy(graph.receptive_field(token, layers))
 
     def explain(
         self,

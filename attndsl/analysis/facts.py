@@ -7,82 +7,126 @@ guesses: undecided means that this analysis found no proof, not that the fact is
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
-
-import numpy as np
 
 from attndsl import ir
-from attndsl.analysis.boxes import Interpreter
-from attndsl.analysis.ranges import Range, Truths
-
-FAR: Final = 1 << 40
+from attndsl.analysis.proving import FAR, impossible, variable
 
 
 class Fact(StrEnum):
     """How a claim stands."""
 
     PROVED = "proved"
+    REFUTED = "false"
     UNDECIDED = "not decided"
 
 
 def facts(mask: ir.Mask) -> dict[str, Fact]:
-    """Facts of a normal mask: causal, symmetric, translation_invariant, sees_itself, per_head, per_batch."""
+    """Facts of a normal mask, PROVED or UNDECIDED: what holds for all lengths, heads and inputs.
+
+    - ``causal``: no query sees a later key.
+    - ``symmetric``: q sees k where k sees q; for as many queries as keys.
+    - ``translation_invariant``: whether a pair is in depends on k - q alone.
+    - ``sees_itself``: every query sees the key of its own position.
+    - ``every_row_non_empty``: every query sees some key; for at least one key, and no more queries.
+    - ``block_diagonal``: tokens fall into classes, by a function of the position, and no query sees a
+      key of another class.
+    - ``same_for_all_heads``, ``same_for_all_batches``.
+    """
     root = mask.root
     claims = {
         "causal": is_causal(root),
-        "symmetric": _swapped(root) is root,
+        "symmetric": is_symmetric(root),
         "translation_invariant": is_translation_invariant(root),
         "sees_itself": sees_itself(root),
+        "every_row_non_empty": sees_some_key(root),
+        "block_diagonal": bool(separators(root)),
         "same_for_all_heads": not root.rank & ir.Rank.HEAD,
         "same_for_all_batches": not root.rank & ir.Rank.BATCH,
     }
     return {name: Fact.PROVED if true else Fact.UNDECIDED for name, true in claims.items()}
 
 
+_D, _M = variable(0), variable(1)
+_Q: ir.Node = ir.Pos(ir.Side.QUERY)
+_K: ir.Node = ir.Pos(ir.Side.KEY)
+_N: ir.Node = ir.Size("k")
+_SQUARE = {_Q: (0, FAR), _K: (0, FAR)}
+
+
 def is_causal(root: ir.Node) -> bool:
     """No query sees a later key: the pattern at k = q + d is empty for every d >= 1."""
-    distance = ir.Index(_DISTANCE)
-    shifted = ir.substitute(root, {_K: ir.add(_Q, distance)})
-    return not _truths(shifted, {distance: (1, FAR)}).may_hold[0]
+    return impossible(ir.substitute(root, {_K: ir.add(_Q, _D)}), {_D: (1, FAR)})
 
 
-def sees_itself(root: ir.Node) -> bool:
-    """Every query sees the key of its own position; so no row is empty when lengths are equal."""
-    return not _truths(ir.substitute(root, {_K: _Q}), {}).may_fail[0]
+def is_symmetric(root: ir.Node) -> bool:
+    """The pattern and the pattern with q and k exchanged are one.
+
+    Where (q, k) in the pattern always entails (k, q), both are equal: exchange the names once more.
+    """
+    other = swapped(root)
+    return other is root or holds_always(ir.implies(root, other))
+
+
+def swapped(root: ir.Node) -> ir.Node:
+    """The relation of (k, q): every query position becomes the key's and the other way round."""
+    return ir.substitute(root, {_Q: _K, _K: _Q})
+
+
+def holds_always(root: ir.Node) -> bool:
+    """Whether every pair of positions >= 0 is in the relation, proved in q and k or in q and k - q."""
+    never = ir.negate(root)
+    by_distance = ir.substitute(never, {_K: ir.add(_Q, _D)})
+    return impossible(never, _SQUARE) or impossible(
+        ir.conj(by_distance, ir.ge(ir.add(_Q, _D), ir.ZERO)), {_Q: (0, FAR), _D: (-FAR, FAR)}
+    )
 
 
 def is_translation_invariant(root: ir.Node) -> bool:
     """Whether a pair is in depends on k - q alone: moving both by any amount changes no expression."""
-    moved = ir.Index(_DISTANCE)
-    values: dict[ir.Node, ir.Node] = {_Q: ir.add(_Q, moved), _K: ir.add(_K, moved)}
-    return ir.substitute(root, values) is root
+    return ir.substitute(root, {_Q: ir.add(_Q, _M), _K: ir.add(_K, _M)}) is root
 
 
-# A level no quantifier of a real program reaches: the analysis' own variable.
-_DISTANCE = 1 << 20
-_Q, _K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
+def sees_itself(root: ir.Node) -> bool:
+    """Every query sees the key of its own position, where there is one."""
+    return impossible(ir.negate(ir.substitute(root, {_K: _Q})), {_Q: (0, FAR)})
 
 
-def _swapped(root: ir.Node) -> ir.Node:
-    return ir.substitute(root, {_Q: _K, _K: _Q})
+def sees_some_key(root: ir.Node) -> bool:
+    """Every query sees a key: its own, its neighbour, the first or the last, perhaps by turns.
+
+    Positions are 0 <= q < len(k), which is so wherever there are at least as many keys as queries.
+    """
+    last = ir.sub(_N, ir.ONE)
+    misses = [ir.negate(ir.substitute(root, {_K: key})) for key in (_Q, ir.ZERO, last)]
+    for step in (-1, 1):
+        key = ir.add(_Q, ir.Const(step))
+        exists = ir.conj(ir.le(ir.ZERO, key), ir.lt(key, _N))
+        misses.append(ir.negate(ir.conj(exists, ir.substitute(root, {_K: key}))))
+    attempts = (misses[:1], misses[1:2], misses[2:3], misses[:4], misses)
+    row = ir.lt(_Q, _N)
+    return any(impossible(ir.conj(row, *some), {_Q: (0, FAR), _N: (1, FAR)}) for some in attempts)
 
 
-def _truths(root: ir.Node, ranges: dict[ir.Node, tuple[int, int]]) -> Truths:
-    def known(node: ir.Node) -> Range | Truths | None:
-        match node:
-            case ir.Pos():
-                return _range(-FAR, FAR)
-            case ir.Size():
-                return _range(0, FAR)
-            case ir.Var():
-                return _range(0, FAR)
-            case ir.Index() if node in ranges:
-                return _range(*ranges[node])
-            case _:
-                return None
-
-    return Interpreter(known, np.zeros(1, dtype=object)).truths(root)
+def separators(root: ir.Node) -> frozenset[ir.Node]:
+    """Functions f of the query's position with: (q, k) in the pattern entails f(q) == f(k)."""
+    match root:
+        case ir.Equals():
+            return _separator(root)
+        case ir.And(items=items):
+            return frozenset().union(*map(separators, items))
+        case ir.Or(items=items):
+            first, *others = map(separators, items)
+            return first.intersection(*others)
+        case _:
+            return frozenset()
 
 
-def _range(low: int, high: int) -> Range:
-    return Range(np.array([low], dtype=object), np.array([high], dtype=object))
+def _separator(node: ir.Equals) -> frozenset[ir.Node]:
+    terms, constant = ir.linear(node.item)
+    if any(term.is_pair for term in terms):
+        return frozenset()
+    ours = {t: c for t, c in terms.items() if t.rank & ir.Rank.QUERY}
+    others = {t: -c for t, c in terms.items() if t not in ours}
+    mine, theirs = ir.combine(ours), ir.combine(others, node.bound - constant)
+    same = ours and ir.substitute(theirs, {_K: _Q}) is mine
+    return frozenset((mine,)) if same else frozenset()

@@ -1,0 +1,9 @@
+"""What is true of a pattern: for all lengths where that can be proved, exactly at one length otherwise."""
+
+from attndsl.claims.facts import FactValue, facts, facts_at
+from attndsl.claims.graph import Components, TokenGraph
+from attndsl.claims.rows import Rows, rows_without_keys
+
+__all__ = [
+    "Components", "FactValue", "Rows", "TokenGraph", "facts", "facts_at", "rows_without_keys",
+]  # fmt: skip

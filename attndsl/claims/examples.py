@@ -1,0 +1,160 @@
+"""Small calls of a mask, one after the other: what a claim is tried on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.schedule import Call
+
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+MOST_HEADS = 4
+MOST_LAYERS = 3
+DRAWS = 3  # of random inputs, at each length
+_SLOTS = 3  # of a table's dims that nothing else determines
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Which calls there are to try: what the relations of a claim depend on."""
+
+    heads: tuple[int, ...]
+    layers: tuple[int, ...]
+    draws: tuple[int, ...]
+    fewer_queries: bool  # whether calls with fewer queries than keys differ from the square ones
+
+    @staticmethod
+    def of(mask: ir.Mask, roots: tuple[ir.Node, ...], layer: int | None) -> Ranges:
+        """The ranges that matter to these relations; ``layer`` fixes the layer."""
+        nodes = {node for root in roots for node in ir.postorder(root)}
+        names = {node.name for node in nodes if isinstance(node, ir.Var)}
+        per_head = "head" in names or any("head" in table.dims for table in mask.tables)
+        heads = tuple(range(1, MOST_HEADS + 1)) if "heads" in names else (MOST_HEADS,)
+        by_length = ir.Size("q") in nodes or any("q" in table.dims for table in mask.tables)
+        return Ranges(
+            heads if per_head or "heads" in names else (1,),
+            tuple(range(MOST_LAYERS)) if layer is None and "layer" in names else (layer or 0,),
+            tuple(range(DRAWS)) if mask.tables else (0,),
+            by_length and not (mask.queries.segments and mask.align is ir.Align.START),
+        )
+
+
+def calls(mask: ir.Mask, ranges: Ranges, least: int, most: int) -> Iterator[Call]:
+    """All calls with ``least`` to ``most`` keys (or queries, where there are more), shortest first.
+
+    Queries are as many as keys, and fewer where that matters; extents of axes of one name are equal.
+    Inputs are drawn at random, the same ones every time.
+    """
+    for q_len, k_len, extents in _lengths(mask, ranges, least, most):
+        for heads, layer, draw in itertools.product(ranges.heads, ranges.layers, ranges.draws):
+            yield _call(mask, q_len, k_len, extents, (heads, layer, draw))
+
+
+def call_at(mask: ir.Mask, length: int, extents: Mapping[str, int], heads: int) -> Call:
+    """The call with that many queries and keys, without inputs.
+
+    Raises:
+        AttnDslError: A401, A402: the mask has no such length, or its axes need extents.
+    """
+    sizes = ir.resolve_sizes(mask, length, length, extents)
+    return Call(length, length, 1, heads, 0, sizes)
+
+
+def dense(mask: ir.Mask, call: Call) -> BoolArray:
+    """The meaning of a mask at a call, bool [batch, heads, q_len, k_len]."""
+    return ir.meaning(
+        mask, call.q_len, call.k_len, call.sizes, call.tables, call.batch, call.heads, call.layer
+    )
+
+
+def _call(
+    mask: ir.Mask, q_len: int, k_len: int, extents: Mapping[str, int], rest: tuple[int, int, int]
+) -> Call:
+    heads, layer, draw = rest
+    sizes = ir.resolve_sizes(mask, q_len, k_len, extents)
+    batch = 2 if any("batch" in table.dims for table in mask.tables) else 1
+    random = np.random.default_rng([draw, q_len, k_len])
+    tables = {}
+    for table in mask.tables:
+        shape = [_dim(dim, sizes, k_len, batch, heads) for dim in table.dims]
+        tables[table.name] = _drawn(table, shape, k_len, random)
+    shapes = {
+        t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :] for t in mask.tables
+    }
+    sizes = ir.resolve_sizes(mask, q_len, k_len, extents, shapes)
+    return Call(q_len, k_len, batch, heads, layer, sizes, tables)
+
+
+def _dim(dim: str | int, sizes: Mapping[str, int], k_len: int, batch: int, heads: int) -> int:
+    if isinstance(dim, int):
+        return dim
+    known = {"batch": batch, "head": heads, "pos": k_len, **sizes}
+    axes = [size for name, size in sizes.items() if name.endswith(f".{dim}")]
+    return known.get(dim, axes[0] if axes else _SLOTS)
+
+
+def _drawn(table: ir.Table, shape: list[int], k_len: int, random: np.random.Generator) -> Any:
+    """Random entries: positions for lists, small numbers (document ids, say) that repeat otherwise."""
+    if table.kind is ir.Sort.BOOL:
+        return random.random(shape) < 0.5
+    if table.is_list:
+        return random.integers(-1, max(k_len, 1), shape)
+    return np.sort(random.integers(0, 4, shape), axis=-1)
+
+
+def _lengths(
+    mask: ir.Mask, ranges: Ranges, least: int, most: int
+) -> Iterator[tuple[int, int, dict[str, int]]]:
+    found = []
+    for extents in _extents(mask, most):
+        q_len = _total(mask.queries, extents)
+        k_len = _total(mask.keys, extents)
+        for k in (k_len,) if k_len is not None else range(1, most + 1):
+            for q in (q_len,) if q_len is not None and mask.is_rectangular else (k,):
+                found += [(q, k, extents)] if least <= max(q, k) <= most else []
+    for q, k, extents in sorted(found, key=lambda item: (max(item[:2]), item[:2])):
+        if ranges.fewer_queries:
+            yield from ((fewer, k, extents) for fewer in range(1, q))
+        yield q, k, extents
+
+
+def _extents(mask: ir.Mask, most: int) -> Iterator[dict[str, int]]:
+    """Sizes of the axes that declarations leave open, by short name."""
+    axes = {
+        axis.name: None
+        for space in (mask.queries, mask.keys)
+        for segment in space.segments
+        for axis in segment.axes
+        if axis.extent is None
+    }
+    chosen: list[dict[str, int]] = [{}]
+    for name in axes:
+        chosen = [
+            grown
+            for old in chosen
+            for size in range(1, most + 1)
+            if _fits(mask, grown := {**old, name: size}, most)
+        ]
+    yield from chosen
+
+
+def _fits(mask: ir.Mask, extents: Mapping[str, int], most: int) -> bool:
+    totals = (_total(space, extents, 1) or 0 for space in (mask.queries, mask.keys))
+    return max(totals) <= most
+
+
+def _total(space: ir.Space, extents: Mapping[str, int], default: int = 0) -> int | None:
+    """Tokens of the space; None for one that has any length."""
+    if not space.segments:
+        return None
+    sizes = (
+        [axis.extent or extents.get(axis.name, default) for axis in segment.axes]
+        for segment in space.segments
+    )
+    return int(sum(np.prod(each, dtype=np.int64) for each in sizes))

@@ -1,0 +1,112 @@
+"""Facts of a pattern: for all lengths, proved or refuted by an example; at one length, exactly."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from attndsl import analysis, ir
+from attndsl.analysis import Fact, Reach
+from attndsl.claims.examples import BoolArray, Ranges, calls, dense
+from attndsl.claims.graph import Components, TokenGraph
+from attndsl.claims.rows import (
+    Rows,
+    ShortArray,
+    diagonal_is_seen,
+    distances,
+    is_symmetric,
+    rows_without_keys,
+)
+from attndsl.schedule import Call, Plan, Schedule
+
+FactValue: TypeAlias = Fact | Reach | Rows | Components
+
+_TRIED = 64  # calls on which undecided facts are tried
+_LONGEST = 12
+
+
+def facts(mask: ir.Mask, normal: ir.Mask, layer: int = 0) -> dict[str, FactValue]:
+    """What holds for every length, see `analysis.facts`, and the ``reach``.
+
+    What could not be proved is tried on small calls, so that most of what is false says so.
+    """
+    found = analysis.facts(normal)
+    ranges = Ranges.of(mask, (mask.root,), layer)
+    for call in itertools.islice(calls(mask, ranges, 1, _LONGEST), _TRIED):
+        if Fact.UNDECIDED not in found.values():
+            break
+        truth = _holds(dense(mask, call), mask.shift(call.q_len, call.k_len))
+        for name, fact in found.items():
+            if fact is Fact.UNDECIDED and not truth.get(name, True):
+                found[name] = Fact.REFUTED
+    return {**found, "reach": analysis.reach(mask, normal)}
+
+
+def _holds(pairs: BoolArray, shift: int) -> dict[str, bool]:
+    """Which facts the dense mask of one call agrees with, bool [batch, heads, q_len, k_len]."""
+    q_len, k_len = pairs.shape[2:]
+    square = q_len == k_len
+    return {
+        "causal": not np.triu(pairs, 1 + shift).any(),
+        "symmetric": not square or np.array_equal(pairs, pairs.swapaxes(2, 3)),
+        "translation_invariant": np.array_equal(pairs[..., :-1, :-1], pairs[..., 1:, 1:]),
+        "sees_itself": not square or bool(pairs.diagonal(0, 2, 3).all()),
+        "every_row_non_empty": k_len < q_len or bool(pairs.any(axis=3).all()),
+        "same_for_all_heads": bool((pairs == pairs[:, :1]).all()),
+        "same_for_all_batches": bool((pairs == pairs[:1]).all()),
+    }
+
+
+def facts_at(mask: ir.Mask, call: Call, schedule: Schedule) -> dict[str, FactValue]:
+    """The truth at one call, from its schedule: no fact is undecided.
+
+    Beside `analysis.facts` (but for translation invariance): ``rows_without_keys``, the ``reach`` and,
+    for as many queries as keys of one space, the ``classes`` of tokens that nothing joins.
+
+    Args:
+        mask: The pattern.
+        call: Lengths, heads, inputs.
+        schedule: Its schedule, in natural order with square tiles.
+    """
+    rows = rows_without_keys(schedule)
+    ends = distances(schedule, mask.shift(call.q_len, call.k_len))
+    nowhere = analysis.Far.NOWHERE
+    reach = Reach(nowhere, nowhere) if ends is None else Reach(ends[1], -ends[0])
+    truths = {
+        "causal": ends is None or ends[0] >= 0,
+        "every_row_non_empty": len(rows) == 0,
+        "same_for_all_heads": _alike(schedule, schedule.plan_of[:, :1]),
+        "same_for_all_batches": _alike(schedule, schedule.plan_of[:1]),
+    }
+    found: dict[str, FactValue] = {"rows_without_keys": rows, "reach": reach}
+    if call.q_len == call.k_len and not mask.is_rectangular:
+        classes = TokenGraph(schedule).components()
+        found["classes"] = classes
+        truths["symmetric"] = is_symmetric(schedule)
+        truths["sees_itself"] = diagonal_is_seen(schedule)
+        truths["block_diagonal"] = len(classes) > 1
+    return {**_stated(truths), **found}
+
+
+def _stated(truths: Mapping[str, bool]) -> dict[str, Fact]:
+    return {name: Fact.PROVED if true else Fact.REFUTED for name, true in truths.items()}
+
+
+def _alike(schedule: Schedule, first: ShortArray) -> bool:
+    """Whether every (batch, head) has the pairs that the first one along a dim has."""
+    pairs = np.stack(np.broadcast_arrays(schedule.plan_of, first), axis=-1).reshape(-1, 2)
+    return all(
+        _same_pairs(schedule.plans[a], schedule.plans[b]) for a, b in np.unique(pairs, axis=0)
+    )
+
+
+def _same_pairs(one: Plan, other: Plan) -> bool:
+    """Equal masks have equal ids, so plans hold the same pairs just if their arrays are equal."""
+    return (
+        np.array_equal(one.full.pairs(), other.full.pairs())
+        and np.array_equal(one.partial.pairs(), other.partial.pairs())
+        and np.array_equal(one.mask_ids, other.mask_ids)
+    )

@@ -11,7 +11,7 @@ from attndsl.analysis import Fact, Far, Reach
 from attndsl.claims import Components, TokenGraph, rows_without_keys
 from attndsl.compiler import Program, read_mask
 from attndsl.schedule import plan
-from attndsl.testing.programs import programs
+from attndsl.testing import programs
 from tests.support import expressions as ex
 
 PATTERNS = [

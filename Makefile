@@ -6,20 +6,33 @@ WORKERS ?= 2
 PROFILE ?= ci
 BIN     := .venv/bin
 STAMP   := .venv/installed
+DEMO_STAMP := .venv/installed-for-demo
 
-.PHONY: test lint types contracts pytest slow format golden docs clean
+.PHONY: test demo lint types contracts pytest slow format golden docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
 
 # torch comes first: where it is installed, nothing after it pulls in a second build of it.
-$(STAMP): pyproject.toml constraints.txt
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "attndsl needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(1)]'
 	@touch $@
+endef
+
+$(STAMP): pyproject.toml constraints.txt
+	$(call install,dev)
+
+# The demo needs less than the tests do.
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	$(call install,plot)
+
+# Writes a pattern, verifies it, trains a small model with it; about four minutes on two cores.
+demo: $(DEMO_STAMP)
+	$(BIN)/attndsl demo --out demo-out
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

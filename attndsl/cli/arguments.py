@@ -31,6 +31,7 @@ class Command:
     examples: tuple[str, ...]
     configure: Callable[[argparse.ArgumentParser], None]
     run: Run
+    words: str = ""
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,11 +11,18 @@ from attndsl import __version__
 from attndsl.source import AttnDslError
 
 from . import arguments as args
-from . import explain, fmt, listing, show
+from . import bench, check, demonstrate, explain, fmt, listing, show
 from .terminal import Terminal
 
-COMMANDS = (show.COMMAND, explain.COMMAND, fmt.COMMAND, listing.COMMAND)
-FINE, FAILED, MISTAKEN = 0, 1, 2
+COMMANDS = (
+    show.COMMAND,
+    check.COMMAND,
+    explain.COMMAND,
+    fmt.COMMAND,
+    listing.COMMAND,
+    bench.COMMAND,
+    demonstrate.COMMAND,
+)
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
 
 
@@ -29,23 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv, terminal)
     except SystemExit as done:  # argparse, after --help and --version
-        return int(done.code or FINE)
+        return int(done.code or 0)
     except AttnDslError as error:
         terminal.complain(error)
-        return MISTAKEN
+        return 2
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `attndsl list | head`
         # Python flushes the stream once more when it ends: into nothing, then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
+        return 0
 
 
 def _run(argv: Sequence[str], terminal: Terminal) -> int:
     parser, parsers = _parsers()
     if not argv:
         parser.print_help()
-        return FINE
+        return 0
     first = argv[0]
     if not first.startswith("-") and first not in parsers:
         title = f"attndsl has no command `{first}`"
@@ -72,11 +79,12 @@ def _parsers() -> tuple[args.Parser, dict[str, args.Parser]]:
 
 
 def _add(subparsers: argparse._SubParsersAction[args.Parser], command: args.Command) -> args.Parser:
+    summary = f"{command.summary[:1].upper()}{command.summary[1:]}."
     examples = "\n".join(f"  {line}" for line in command.examples)
     made = subparsers.add_parser(
         command.name,
         help=command.summary,
-        description=f"{command.summary[:1].upper()}{command.summary[1:]}.",
+        description=f"{summary}\n\n{command.words}" if command.words else summary,
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -13,7 +13,7 @@ from attndsl import frontend, ir, views
 from attndsl.compiler import Program
 
 from . import arguments as args
-from .subjects import Setting, Subject, setting, subject
+from .subjects import Setting, Subject, literal, setting, subject
 from .terminal import FAINT, Terminal
 
 MOST_PAIRS = 1 << 26  # of a dense mask: 64 MB
@@ -75,16 +75,11 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
 def _parameters(about: Subject) -> Iterator[str]:
     for each in about.signature.parameters:
         value = about.values.get(each.name)
-        remark = f"; here {_literal(value)}" if value is not None else ""
+        remark = f"; here {literal(value)}" if value is not None else ""
         if each.name in about.chosen:
             remark += f", chosen for this picture: set it with -p {each.name}=..."
         default = "no default" if each.default is None else f"default {each.default}"
         yield f"  {each.name}: {each.kind}, {default}{remark}"
-
-
-def _literal(value: frontend.Given) -> str:
-    """A value as the language writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _inputs(mask: ir.Mask, call: Setting) -> Iterator[str]:

@@ -73,7 +73,7 @@ def subject(options: argparse.Namespace) -> Subject:
 
 def as_program(text: str) -> str:
     """A bare expression, `causal and q - k < 8`, becomes the body of a pattern."""
-    is_name = text.isidentifier() or text.endswith(".attn") or re.search(r"\.attn:\w+$", text)
+    is_name = re.fullmatch(r"\w+|.*\.attn(:\w+)?", text)
     return text if is_name or _DECLARES.search(text) else f"pattern given = {text}"
 
 
@@ -107,6 +107,17 @@ def _value_of(kind: str, number: int) -> frontend.Given:
             return [number]
         case _:
             return number
+
+
+def literal(value: frontend.Given) -> str:
+    """A value as the language writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def spelled(values: Mapping[str, frontend.Given]) -> str:
+    """`(w=4, n=2)`, or nothing."""
+    parts = [f"{name}={literal(value)}" for name, value in values.items()]
+    return f"({', '.join(parts)})" if parts else ""
 
 
 # ---------------------------------------------------------------------------- the call

@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -39,6 +39,15 @@ class Progress:
             seconds = f"{now - self.started:.0f} s"
             self.stream.write(f"{ERASE}{self.title}: {text}, {seconds}")
             self.stream.flush()
+
+    def aside(self, say: Callable[[str], None]) -> Callable[[str], None]:
+        """The same ``say``, which first clears the line it would run into."""
+
+        def said(text: str) -> None:
+            self.clear()
+            say(text)
+
+        return said
 
     def clear(self) -> None:
         """Leave no trace."""

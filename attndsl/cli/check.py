@@ -1,0 +1,128 @@
+"""`attndsl check`: are these files right, and does what is compiled from them compute what they mean?"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+import time
+from dataclasses import dataclass
+
+from attndsl import frontend
+from attndsl import syntax as syn
+from attndsl.compiler import describe, open_module
+from attndsl.frontend import Given
+from attndsl.source import AttnDslError
+
+from . import arguments as args
+from .subjects import Subject, as_program, spelled, with_values
+from .terminal import FAINT, GREEN, RED, Terminal
+
+FINE, WRONG, MISTAKEN = 0, 1, 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", nargs="+", metavar="FILE", help="file.attn, file.attn:name, or a pattern's name"
+    )
+    parser.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
+        help="a parameter's value, for every pattern that is checked",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=args.seconds, default=2.0, metavar="S",
+        help="how long to look for a wrong result, for each pattern; default 2",
+    )  # fmt: skip
+    parser.add_argument(
+        "--backend", action="append", metavar="NAME", help="only this one; may be given again"
+    )
+    parser.add_argument("--layer", type=args.whole(0, 1 << 20), default=0, metavar="N")
+    parser.add_argument("--seed", type=args.whole(0, 1 << 31), default=0, metavar="N")
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    values = args.parameters(options.param)
+    found: list[int] = []
+    for source in options.source:
+        try:
+            names = _patterns(source)
+        except AttnDslError as error:
+            terminal.complain(error)
+            found.append(MISTAKEN)
+            continue
+        if not names:
+            terminal.say(f"{source}: nothing to check, it declares no pattern")
+        found += [_judged(_Check(source, name, values), options, terminal) for name in names]
+    _sum_up(found, terminal)
+    return max(found, default=FINE)
+
+
+@dataclass(frozen=True)
+class _Check:
+    source: str
+    name: str | None
+    values: dict[str, Given]
+
+    def subject(self) -> Subject:
+        """The pattern with the values given, and with some for parameters left open."""
+        source = as_program(self.source)
+        return with_values(source, describe(source, self.name), self.values, self.name)
+
+
+def _patterns(source: str) -> list[str | None]:
+    """The patterns to check: the one that is named, or all that the file declares."""
+    module, entry, resolve = open_module(as_program(source))
+    if entry is not None:
+        return [None]
+    names = [each.name for each in module.declarations if isinstance(each, syn.Pattern)]
+    if not names:  # helpers are judged all the same, by naming a pattern that is always there
+        frontend.signature(module, "causal", resolve)
+    return [*names]
+
+
+def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> int:
+    import attndsl  # verification needs torch, which takes a second to load
+
+    began = time.monotonic()
+    try:
+        about = check.subject()
+        with terminal.progress(about.mask.name) as progress:
+            report = attndsl.verify(
+                attndsl.Pattern(about.mask, options.layer),
+                seconds=options.seconds,
+                seed=options.seed,
+                backends=options.backend,
+                progress=lambda cases, share: progress(f"{cases} calls, {share:.0%}"),
+            )
+    except AttnDslError as error:
+        terminal.complain(error)
+        return MISTAKEN
+    told = f"{about.mask.name}{spelled(about.values)}"
+    if report.ok:
+        work = f"{report.cases} calls of up to {report.longest} tokens"
+        spent = terminal.paint(FAINT, f"{time.monotonic() - began:.1f} s")
+        terminal.say(f"{terminal.paint(GREEN, 'ok   ')} {told:40} {work}  {spent}")
+        return FINE
+    terminal.say(f"{terminal.paint(RED, 'wrong')} {told}\n{textwrap.indent(str(report), '      ')}")
+    return WRONG
+
+
+def _sum_up(found: list[int], terminal: Terminal) -> None:
+    counts = {"ok": found.count(FINE), "wrong": found.count(WRONG), "bad": found.count(MISTAKEN)}
+    if len(found) > 1:
+        terminal.say(", ".join(f"{count} {word}" for word, count in counts.items() if count))
+
+
+COMMAND = args.Command(
+    "check",
+    "parse files, check every pattern in them, and verify what is compiled from it",
+    (
+        "attndsl check patterns/*.attn",
+        "attndsl check mine.attn:local -p w=64 --seconds 30",
+        "attndsl check longformer --backend blocked",
+    ),
+    configure,
+    run,
+    "Each pattern is run on generated calls: odd lengths, grids, heads, inputs and dtypes. Schedules,\n"
+    "claimed facts, outputs and gradients are compared with the dense meaning. Exit status: 0 all is\n"
+    "well, 1 something is wrong, 2 a file has errors.",
+)

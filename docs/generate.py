@@ -1,4 +1,4 @@
-"""Writes the pages that say what the code says: errors.md and patterns.md. `make docs` runs it.
+"""Writes the pages that say what the code says: errors, patterns, gallery. `make docs` runs it.
 
 A test compares the pages with what this would write, so that they cannot go stale.
 """
@@ -10,6 +10,7 @@ import io
 import re
 import shlex
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 import attndsl
-from attndsl import frontend, patterns
+from attndsl import frontend, library, patterns
 from attndsl.cli import main as command
 
 HERE = Path(__file__).parent
@@ -27,7 +28,11 @@ HERE = Path(__file__).parent
 
 def pages() -> dict[str, str]:
     """Every generated page, by file name."""
-    return {"errors.md": errors_page(), "patterns.md": patterns_page()}
+    return {
+        "errors.md": errors_page(),
+        "patterns.md": patterns_page(),
+        "gallery.md": gallery_page(),
+    }
 
 
 # ---------------------------------------------------------------------------- errors
@@ -227,6 +232,100 @@ def _picture(name: str, sample: Sample) -> str:
         extents=sample.extents,
         **sample.inputs,
     )
+
+
+# ---------------------------------------------------------------------------- gallery
+
+_GALLERY = """# Gallery
+
+Published systems, as entries of the library: `attndsl.library.load("{example}")` compiles one,
+`attndsl show {example}` draws it at sizes of your choice. The pictures show the example sizes by which the tests run
+each entry: the whole mask of a sequence, or, on a grid, the keys that the query in the middle sees.
+
+Each entry says exactly which keys a query sees, which reading it follows where sources disagree, and which part of
+the system it is; *missing* is what the language cannot say of it.
+
+| row | system | entries |
+|---|---|---|
+"""
+_TILE = 8  # of the counts beneath the pictures: the examples are small
+_WIDEST = 32  # tokens of a mask that is drawn whole
+
+
+def gallery_page() -> str:
+    """Every entry of the library: words, source, definition, picture, counts."""
+    rows = library.rows()
+    contents = [
+        f"| {row} | {library.describe(names[0]).title} | {', '.join(map(_link, names))} |"
+        for row, names in rows.items()
+    ]
+    head = _GALLERY.format(example="gna") + "\n".join(contents) + "\n"
+    shown = (_exhibits(row, names) for row, names in rows.items())
+    return "\n".join([head, *shown]).rstrip("\n") + "\n"
+
+
+def _link(name: str) -> str:
+    return f"[{name}](#{name})"
+
+
+def _exhibits(row: str, names: tuple[str, ...]) -> str:
+    title = library.describe(names[0]).title
+    return "\n".join([f"## {row} {title}\n", *("\n".join(_exhibit(name)) for name in names)])
+
+
+def _exhibit(name: str) -> Iterator[str]:
+    entry = library.describe(name)
+    trial = patterns.trial(entry)
+    pattern = library.load(name, layer=trial.layers[0], **trial.values)
+    inputs = _of_one_batch(pattern, trial)
+    yield f"### {name}\n"
+    yield f"{_filled(entry.summary)}\n"
+    fields = ("source", "reading", "edges", "part", "missing")
+    told = [(field, getattr(entry, field)) for field in fields]
+    yield from (_filled(f"- *{field.capitalize()}*: {text}") for field, text in told if text)
+    yield f"- *Written in*: [{entry.family}.attn](../attndsl/patterns/library/{entry.family}.attn)\n"
+    yield from ("```text", entry.text, "```\n")
+    yield from ("```text", _view(pattern, trial, inputs), "```\n")
+    yield f"{_counts(pattern, trial, inputs)}\n"
+
+
+def _filled(text: str) -> str:
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(text, 116, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _of_one_batch(pattern: attndsl.Pattern, trial: patterns.Trial) -> dict[str, Any]:
+    """The inputs of the first batch element."""
+    batched = {table.name for table in pattern.ir.tables if "batch" in table.dims}
+    return {
+        name: array[:1] if name in batched else array
+        for name, array in trial.inputs.items()
+        if name in {table.name for table in pattern.ir.tables}
+    }
+
+
+def _view(pattern: attndsl.Pattern, trial: patterns.Trial, inputs: dict[str, Any]) -> str:
+    is_grid = any(len(each.axes) > 1 for each in pattern.ir.keys.segments)
+    is_large = max(trial.q_len, trial.k_len) > _WIDEST
+    query = trial.q_len // 2 if is_grid or is_large else None
+    return pattern.draw(
+        trial.q_len, trial.k_len, trial.heads, query=query, extents=trial.extents, **inputs
+    )
+
+
+def _counts(pattern: attndsl.Pattern, trial: patterns.Trial, inputs: dict[str, Any]) -> str:
+    """Keys a query, density, live tiles."""
+    call = (trial.q_len, trial.k_len, trial.heads)
+    seen = pattern.mask(*call, extents=trial.extents, **inputs)[0].sum(-1)
+    schedule = pattern.schedule(*call, tile=(_TILE, _TILE), extents=trial.extents, **inputs)
+    least, most = int(seen.min()), int(seen.max())
+    keys = f"{least}" if least == most else f"{least} to {most}"
+    density = float(seen.double().mean()) / max(1, trial.k_len)
+    what = [f"{keys} keys a query", f"{density:.0%} of the pairs"]
+    what.append(f"{schedule.density:.0%} of the tiles of {_TILE} x {_TILE}")
+    at = [f"{trial.q_len} x {trial.k_len} tokens"]
+    at += [f"{trial.heads} heads, the first drawn"] * (trial.heads > 1)
+    return f"At {', '.join(at)}: {', '.join(what)}."
 
 
 def main() -> None:

@@ -89,8 +89,9 @@ class Pattern:
             scale: Factor on the scores; 1/sqrt(D) by default.
             backend: "auto", "blocked" or "reference".
             layout: The order in which tokens are taken into tiles, which changes the work and never the
-                result: "natural", "residues(8)", "boxes(y=8, x=16)", "axes(x, y)", "morton(y, x)",
-                "sorted(doc)", "banded(nbr)"; a pair where queries and keys differ.
+                result: "natural"; "auto", the cheapest that the pattern suggests, split in parts where
+                they want different orders; "residues(8)", "boxes(y=8, x=16)", "axes(x, y)",
+                "morton(y, x)", "sorted(doc)", "banded(nbr)"; a pair where queries and keys differ.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
             **inputs: The pattern's run-time inputs by name.
 
@@ -146,6 +147,27 @@ class Pattern:
         """
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
         return self._program.schedule(call, tile, _layout_text(layout))
+
+    def parts(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        tile: tuple[int, int] = (128, 128),
+        layout: Layouts = "auto",
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> tuple[scheduling.Schedule, ...]:
+        """The schedules that a call with this layout runs: one, or several of disjoint pairs.
+
+        Only "auto" makes several: where the alternatives of a union want different orders of tokens.
+        Their softmaxes are merged by log-sum-exp, exactly.
+        """
+        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        parts = self._program.parts(call, _layout_text(layout), tile)
+        return tuple(part.schedule(tile) for part in parts)
 
     def draw(
         self,

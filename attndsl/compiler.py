@@ -25,8 +25,10 @@ from attndsl.source import AttnDslError, Diagnostic, suggest
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
-_CACHED_SCHEDULES = 64
 _ROW = re.compile(r"[0-9]{3}")
+
+
+_CACHED_CALLS = 64
 
 
 def read_mask(
@@ -91,7 +93,7 @@ class Program:
     layer: int = 0
     key: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
-    _schedules: collections.OrderedDict[Any, scheduling.Schedule] = field(
+    _calls: collections.OrderedDict[Any, tuple[scheduling.Part, ...]] = field(
         init=False, repr=False, default_factory=collections.OrderedDict
     )
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
@@ -143,22 +145,43 @@ class Program:
     def schedule(
         self, call: scheduling.Call, tile: tuple[int, int], layout: str = "natural"
     ) -> scheduling.Schedule:
-        """The exact schedule, remembered for equal calls. Equal means equal contents of the inputs.
+        """The exact schedule of the whole pattern, one object for equal calls.
 
         Raises:
             AttnDslError: A403, A404 for lengths; A410, A411 for the layout.
         """
-        key = (tile, layout, _call_key(call, self.normal.root.rank))
+        (whole,) = self._arranged(call, layout, tile, split=False)
+        return whole.schedule(tile)
+
+    def parts(
+        self, call: scheduling.Call, layout: str = "natural", tile: tuple[int, int] = (128, 128)
+    ) -> tuple[scheduling.Part, ...]:
+        """Disjoint parts of the pattern, to be merged: one, but where "auto" splits it.
+
+        ``tile`` is what "auto" counts in; each part is scheduled in tiles of any size.
+        """
+        return self._arranged(call, layout, tile, split=True)
+
+    def _arranged(
+        self, call: scheduling.Call, layout: str, tile: tuple[int, int], *, split: bool
+    ) -> tuple[scheduling.Part, ...]:
+        """Remembered for equal calls. Equal means equal contents of the inputs."""
+        search = (tile, split) if layout == "auto" else None
+        key = (layout, search, _call_key(call, self.normal.root.rank))
         with self._lock:
-            found = self._schedules.get(key)
+            found = self._calls.get(key)
             if found is not None:
-                self._schedules.move_to_end(key)
+                self._calls.move_to_end(key)
                 return found
-        made = scheduling.plan(self.normal, call, tile, scheduling.read_layouts(layout))
+        if search is None:
+            layouts = scheduling.read_layouts(layout)
+            made: tuple[scheduling.Part, ...] = (scheduling.arranged(self.normal, call, layouts),)
+        else:
+            made = scheduling.optimise(self.normal, call, tile, split=split)
         with self._lock:
-            self._schedules[key] = made
-            while len(self._schedules) > _CACHED_SCHEDULES:
-                self._schedules.popitem(last=False)
+            made = self._calls.setdefault(key, made)
+            while len(self._calls) > _CACHED_CALLS:
+                self._calls.popitem(last=False)
         return made
 
     def dense(self, call: scheduling.Call) -> BoolArray:

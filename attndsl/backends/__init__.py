@@ -8,6 +8,7 @@ from __future__ import annotations
 from attndsl.backends.blocked import Blocked
 from attndsl.backends.choosing import choose, names
 from attndsl.backends.dense import Dense, attend
+from attndsl.backends.merging import backward_parts, forward_parts
 from attndsl.backends.protocol import Backend, Request, lse_dtype
 from attndsl.backends.work import Work
 
@@ -18,7 +19,9 @@ __all__ = [
     "Request",
     "Work",
     "attend",
+    "backward_parts",
     "choose",
+    "forward_parts",
     "lse_dtype",
     "names",
 ]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attndsl.backends.merging import merged
 from attndsl.backends.places import Index, IntArray
 from attndsl.backends.protocol import Request, lse_dtype
 from attndsl.backends.strips import Strip, strips
@@ -149,19 +150,9 @@ def _forward(unit: Unit, scale: float) -> None:
         if dead is not None:
             level = level.masked_fill(dead, -math.inf)
         if not part.fresh:
-            o, level = _merged(queries.read(out), queries.read(lse), o, level)
+            o, level = merged(queries.read(out), queries.read(lse), o, level)
         queries.write(out, o)
         queries.write(lse, level)
-
-
-def _merged(
-    old: Tensor, old_level: Tensor, new: Tensor, new_level: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Two softmaxes over disjoint keys as one: weights e^(level - total)."""
-    total = torch.logaddexp(old_level, new_level)
-    base = total.masked_fill(total == -math.inf, 0.0)
-    old_share, new_share = (old_level - base).exp_(), (new_level - base).exp_()
-    return old * old_share[..., None] + new * new_share[..., None], total
 
 
 def _backward(unit: Unit, scale: float) -> None:

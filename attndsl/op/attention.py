@@ -11,13 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl.backends import Backend, Request, Work, attend, choose, lse_dtype
+from attndsl.backends import (
+    Backend,
+    Request,
+    Work,
+    attend,
+    backward_parts,
+    choose,
+    forward_parts,
+    lse_dtype,
+)
 from attndsl.compiler import Program
 from attndsl.op.checks import check_tensors
 from attndsl.source import AttnDslError, Diagnostic
 
 # Programs by key: what crosses into the dispatcher is the key, a string.
 _PROGRAMS: dict[str, Program] = {}
+
+# What layout="auto" counts in: about the tiles that backends ask for.
+_SEARCHED_TILES = {"cpu": (64, 64)}
 
 
 def register(program: Program) -> Program:
@@ -47,7 +59,8 @@ def attention(
         v: Values [B, Hkv, K, Dv].
         scale: Of the scores; 1/sqrt(D) by default.
         backend: "auto", or the name of one.
-        layout: In which order tokens are taken into tiles; "natural", or a layout of ``schedule``.
+        layout: In which order tokens are taken into tiles; "natural", "auto" for the
+            cheapest that the pattern suggests, or a layout of ``schedule``.
         extents: Sizes of grid axes that lengths do not determine.
         inputs: Run-time tables by name.
 
@@ -97,14 +110,16 @@ def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
 
 def _work(
     q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], key: str, spec: str, backend: str
-) -> tuple[Backend[Work], Work]:
-    """The backend, and what tells it which pairs to compute."""
+) -> tuple[Backend[Work], list[Work]]:
+    """The backend, and what tells it which pairs to compute: disjoint parts."""
     program = _PROGRAMS[key]
     names, extents, layout = _read_spec(spec)
     inputs = dict(zip(names, tables, strict=True))
     call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
-    return choose(request, backend), Work(functools.partial(program.schedule, call, layout=layout))
+    tile = _SEARCHED_TILES.get(q.device.type, (128, 128))
+    parts = program.parts(call, layout, tile)
+    return choose(request, backend), [Work(part.schedule) for part in parts]
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -148,8 +163,8 @@ def _forward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    runner, work = _work(q, k, v, tables, program, spec, backend)
-    out, lse = runner.forward(work, q, k, v, scale=scale)
+    runner, parts = _work(q, k, v, tables, program, spec, backend)
+    out, lse = forward_parts(runner, parts, q, k, v, scale=scale)
     return out.contiguous(), lse.contiguous()
 
 
@@ -182,8 +197,8 @@ def _backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    runner, work = _work(q, k, v, tables, program, spec, backend)
-    grads = runner.backward(work, q, k, v, out, lse, dout, dlse, scale=scale)
+    runner, parts = _work(q, k, v, tables, program, spec, backend)
+    grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
     dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
     return dq, dk, dv
 

@@ -8,7 +8,7 @@ from typing import Final
 from attndsl import ir
 from attndsl.passes.binding import UNROLL_LIMIT, TooManyAlternatives, bind
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
-from attndsl.passes.separate import separate, separate_root
+from attndsl.passes.separate import separate, separate_root, split_sides
 
 PIPELINE: Final[tuple[Callable[[ir.Mask], ir.Mask], ...]] = (
     lower_coordinates,
@@ -33,4 +33,5 @@ __all__ = [
     "lower_root",
     "normalise",
     "separate_root",
+    "split_sides",
 ]

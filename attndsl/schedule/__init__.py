@@ -1,8 +1,9 @@
 """Which tiles to compute, in which order of tokens: exact schedules by refinement."""
 
-from attndsl.schedule.building import Call, plan, specialise
+from attndsl.schedule.building import Call, Part, arranged, plan, specialise
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compress
+from attndsl.schedule.search import Price, optimise
 
 __all__ = [
     "NATURAL",
@@ -10,10 +11,14 @@ __all__ = [
     "Layout",
     "MaskBank",
     "Order",
+    "Part",
     "Plan",
+    "Price",
     "Schedule",
     "Tiles",
+    "arranged",
     "compress",
+    "optimise",
     "plan",
     "read_layout",
     "read_layouts",

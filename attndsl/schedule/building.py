@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,31 +53,88 @@ class Call:
     tables: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one distinct (batch, head) class computes, and the orders of its tokens."""
+
+    root: ir.Node
+    q_order: Order | None = None
+    k_order: Order | None = None
+
+
+class Part:
+    """A pattern in one call, or one of the disjoint parts that it is split in. Tiles come last."""
+
+    def __init__(
+        self,
+        mask: ir.Mask,
+        call: Call,
+        pieces: Sequence[Piece],
+        plan_of: ShortArray,
+        tables: dict[str, Any],
+    ) -> None:
+        self.pieces = tuple(pieces)
+        self._mask, self._call = mask, call
+        self._plan_of, self._tables = plan_of, tables
+        self._schedules: dict[tuple[int, int], Schedule] = {}
+        self._lock = threading.Lock()
+
+    def schedule(self, tile: tuple[int, int]) -> Schedule:
+        """The exact schedule: no EMPTY tile is in it, no FULL tile has a mask. Equal tiles, one object.
+
+        Raises:
+            AttnDslError: A403, a number in the pattern passes 2**62 at these lengths.
+        """
+        with self._lock:
+            found = self._schedules.get(tile)
+            if found is None:
+                found = self._schedules[tile] = self._scheduled(tile)
+            return found
+
+    def _scheduled(self, tile: tuple[int, int]) -> Schedule:
+        bank, call = Bank(tile), self._call
+        plans = []
+        for piece in self.pieces:
+            frame = frame_of(piece.root, self._mask, call, tile, self._tables)
+            plans.append(plan_of_frame(frame.ordered(piece.q_order, piece.k_order), bank))
+        return Schedule(call.q_len, call.k_len, tile, tuple(plans), self._plan_of, bank.finish())
+
+
 def plan(
     mask: ir.Mask,
     call: Call,
     tile: tuple[int, int],
     layouts: tuple[Layout, Layout] = (NATURAL, NATURAL),
 ) -> Schedule:
-    """The exact schedule of a normal mask: no EMPTY tile is in it, no FULL tile has a mask.
-
-    ``layouts`` are those of the queries and of the keys; tiles are taken in that order.
+    """The exact schedule of a normal mask in these layouts of the queries and the keys.
 
     Raises:
         AttnDslError: a number in the pattern passes 2**62 at these lengths (A403), a quantifier is
             wider than it may be (A404), or a layout does not fit the pattern (A410, A411).
     """
+    return arranged(mask, call, layouts).schedule(tile)
+
+
+def arranged(
+    mask: ir.Mask, call: Call, layouts: tuple[Layout, Layout] = (NATURAL, NATURAL)
+) -> Part:
+    """A whole normal mask in these layouts of the queries and the keys.
+
+    Raises:
+        AttnDslError: A404, A410, A411, as ``plan``.
+    """
     keys = [keys_on(side, layout, mask) for side, layout in zip(ir.Side, layouts, strict=True)]
     classes, plan_of, tables = classes_of(mask, call, *keys)
-    bank = Bank(tile)
-    plans = []
+    pieces = []
     for root, *sorting in classes:
-        frame = frame_of(root, mask, call, tile, tables)
-        for side, layout, n_keys in zip(ir.Side, layouts, map(len, keys), strict=True):
-            frame = frame.sorted(side, sorting[:n_keys], layout.name)
-            sorting = sorting[n_keys:]
-        plans.append(plan_of_frame(frame, bank))
-    return Schedule(call.q_len, call.k_len, tile, tuple(plans), plan_of, bank.finish())
+        axes = axes_of_call(mask, call, (1, 1), tables)
+        counts = len(keys[0]), len(keys[0]) + len(keys[1])
+        orders = (
+            order_of(axes[0], sorting[: counts[0]], layouts[0].name),
+            order_of(axes[1], sorting[counts[0] : counts[1]], layouts[1].name),
+        )
+        pieces.append(Piece(root, *orders))
+    return Part(mask, call, pieces, plan_of, tables)
 
 
 def specialise(mask: ir.Mask, call: Call) -> tuple[tuple[ir.Node, ...], ShortArray, dict[str, Any]]:
@@ -174,32 +232,44 @@ class Frame:
     queries: TileAxis
     keys: TileAxis
 
-    def sorted(self, side: ir.Side, keys: Sequence[ir.Node], name: str) -> Frame:
-        """The same with that side sorted by these keys of its position."""
-        axis = self.queries if side is ir.Side.QUERY else self.keys
-        if not keys or axis.length == 0:
+    def ordered(self, q_order: Order | None, k_order: Order | None) -> Frame:
+        """The same in other orders."""
+        if q_order is None and k_order is None:
             return self
-        for node in itertools.chain(*map(ir.postorder, keys)):
-            if isinstance(node, ir.Load) and (listed := ranked_table(node.table)) is not None:
-                axis.tables.setdefault(node.table, band_ranks(axis.tables[listed]))
-        rows = stable_order([axis.values(key) for key in keys])
-        if np.array_equal(rows, np.arange(axis.length)):
-            return self
-        moved = axis.reordered(Order(rows, name))
-        return replace(self, queries=moved) if axis is self.queries else replace(self, keys=moved)
+        return Frame(self.root, self.queries.reordered(q_order), self.keys.reordered(k_order))
+
+
+def order_of(axis: TileAxis, keys: Sequence[ir.Node], name: str) -> Order | None:
+    """The side sorted by these keys of its position; None where that is the natural order."""
+    if not keys or axis.length == 0:
+        return None
+    for node in itertools.chain(*map(ir.postorder, keys)):
+        if isinstance(node, ir.Load) and (listed := ranked_table(node.table)) is not None:
+            axis.tables.setdefault(node.table, band_ranks(axis.tables[listed]))
+    rows = stable_order([axis.values(key) for key in keys])
+    return None if np.array_equal(rows, np.arange(axis.length)) else Order(rows, name)
+
+
+def axes_of_call(
+    mask: ir.Mask, call: Call, tile: tuple[int, int], tables: dict[str, Any]
+) -> tuple[TileAxis, TileAxis]:
+    """Both sides in natural order."""
+    shift = mask.shift(call.q_len, call.k_len)
+    return (
+        TileAxis(ir.Side.QUERY, call.q_len, shift, tile[0], tables),
+        TileAxis(ir.Side.KEY, call.k_len, 0, tile[1], tables),
+    )
 
 
 def frame_of(
     root: ir.Node, mask: ir.Mask, call: Call, tile: tuple[int, int], tables: dict[str, Any]
 ) -> Frame:
-    """Both sides in natural order.
+    """A root on both sides in natural order.
 
     Raises:
         AttnDslError: A403, a number in the pattern passes 2**62 at these lengths.
     """
-    shift = mask.shift(call.q_len, call.k_len)
-    queries = TileAxis(ir.Side.QUERY, call.q_len, shift, tile[0], tables)
-    keys = TileAxis(ir.Side.KEY, call.k_len, 0, tile[1], tables)
+    queries, keys = axes_of_call(mask, call, tile, tables)
     check_magnitude(root, queries, keys)
     return Frame(root, queries, keys)
 
@@ -238,7 +308,7 @@ class Bank:
     """Collects the distinct masks of all plans."""
 
     def __init__(self, tile: tuple[int, int]) -> None:
-        self._tile = tile
+        self.tile = tile
         self._ids: dict[bytes, int] = {}
 
     def add(self, masks: BoolArray, wanted: BoolArray) -> ShortArray:
@@ -250,6 +320,6 @@ class Bank:
         return ids
 
     def finish(self) -> MaskBank:
-        size = -(-self._tile[0] * self._tile[1] // 8)
+        size = -(-self.tile[0] * self.tile[1] // 8)
         joined = np.frombuffer(b"".join(self._ids), dtype=np.uint8)
-        return MaskBank(joined.reshape(-1, size), self._tile)
+        return MaskBank(joined.reshape(-1, size), self.tile)

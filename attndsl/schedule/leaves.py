@@ -50,6 +50,44 @@ def decide(
     return Leaves(which.reshape(-1), masks, is_empty, is_full)
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How many tiles turn out FULL and PARTIAL, and how many pairs the PARTIAL ones hold."""
+
+    full: float
+    partial: float
+    pairs: float
+    exact: bool = True
+
+
+def survey(
+    root: ir.Node,
+    queries: TileAxis,
+    keys: TileAxis,
+    rows: IntArray,
+    columns: IntArray,
+    limit: int,
+) -> Survey:
+    """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn."""
+    if len(rows) == 0:
+        return Survey(0.0, 0.0, 0.0)
+    signature = _signature(root, queries, keys, rows, columns)
+    _, first, counts = np.unique(signature, return_index=True, return_counts=True)
+    some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
+    leaves = decide(root, queries, keys, rows[first[some]], columns[first[some]])
+    weight = counts[some] * (counts.sum() / counts[some].sum())
+    which = leaves.which
+    full, empty = leaves.is_full[which], leaves.is_empty[which]
+    partial = weight * ~(full | empty)
+    pairs = leaves.masks.sum(axis=(1, 2))[which]
+    return Survey(
+        float((weight * full).sum()),
+        float(partial.sum()),
+        float((partial * pairs).sum()),
+        len(some) == len(first),
+    )
+
+
 def _evaluate(
     root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
 ) -> BoolArray:
@@ -74,7 +112,7 @@ def _signature(
     code = _append(code, rows == queries.n_tiles - 1)
     code = _append(code, columns == keys.n_tiles - 1)
     for node in _comparisons(root, queries, keys):
-        verdict = classify(node, queries, keys, 0, rows, columns)
+        verdict = classify(node, queries, keys, (0, 0), rows, columns)
         open_here = verdict.may_hold & verdict.may_fail
         code = _append(code, verdict.may_hold & ~open_here)
         code = _append(code, open_here)

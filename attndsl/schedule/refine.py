@@ -36,7 +36,7 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis) -> Found:
     rows, columns = _all_boxes(queries.count(level), keys.count(level))
     full: list[tuple[IntArray, IntArray]] = []
     while True:
-        verdict = classify(root, queries, keys, level, rows, columns)
+        verdict = classify(root, queries, keys, (level, level), rows, columns)
         sure = verdict.may_hold & ~verdict.may_fail
         full.append(_tiles_of(rows[sure], columns[sure], level, queries, keys))
         unsure = verdict.may_hold & verdict.may_fail
@@ -51,18 +51,42 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis) -> Found:
         rows, columns = _split(rows, columns, queries.count(level), keys.count(level))
 
 
+def refine_rows(root: ir.Node, queries: TileAxis, keys: TileAxis, chosen: IntArray) -> Found:
+    """As ``refine``, for those rows of tiles only."""
+    level = max(0, (keys.n_tiles - 1).bit_length() - 3)
+    rows, columns = _all_boxes(len(chosen), keys.count(level))
+    rows = chosen[rows]
+    full: list[tuple[IntArray, IntArray]] = []
+    while True:
+        verdict = classify(root, queries, keys, (0, level), rows, columns)
+        sure = verdict.may_hold & ~verdict.may_fail
+        inner = (columns[sure][:, None] << level) + np.arange(1 << level)
+        exists = inner < keys.n_tiles
+        full.append((np.broadcast_to(rows[sure][:, None], inner.shape)[exists], inner[exists]))
+        unsure = verdict.may_hold & verdict.may_fail
+        rows, columns = rows[unsure], columns[unsure]
+        if level == 0:
+            joined = np.concatenate([f[0] for f in full]), np.concatenate([f[1] for f in full])
+            return Found(joined, (rows, columns))
+        level -= 1
+        rows = np.repeat(rows, 2)
+        columns = (2 * columns[:, None] + np.arange(2)).reshape(-1)
+        exists = columns < keys.count(level)
+        rows, columns = rows[exists], columns[exists]
+
+
 def classify(
     root: ir.Node,
     queries: TileAxis,
     keys: TileAxis,
-    level: int,
+    levels: tuple[int, int],
     rows: IntArray,
     columns: IntArray,
 ) -> Truths:
-    """Which boxes of the level may hold a pair of the pattern, which may lack one."""
+    """Which boxes of those levels may hold a pair of the pattern, which may lack one."""
 
     def known(node: ir.Node) -> Range | Truths | None:
-        for axis, index in ((queries, rows), (keys, columns)):
+        for axis, level, index in ((queries, levels[0], rows), (keys, levels[1], columns)):
             if axis.owns(node):
                 found = axis.summary(node, level)
                 step = None if found.step is None else found.step[index]

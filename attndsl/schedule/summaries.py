@@ -43,10 +43,12 @@ class TileAxis:
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray, IntArray]] = {}
 
-    def reordered(self, order: Order) -> TileAxis:
-        """The same side in another order."""
+    def reordered(self, order: Order | None) -> TileAxis:
+        """The same side, in natural order so far, in another."""
+        if order is None:
+            return self
         made = TileAxis(self.side, self.length, self.start, self.tile, self.tables, order)
-        made._natural = self if self._natural is None else self._natural
+        made._natural = self
         return made
 
     def owns(self, node: ir.Node) -> bool:
@@ -77,7 +79,9 @@ class TileAxis:
         return found
 
     def _evaluated(self, node: ir.Node) -> IntArray:
-        if self.order is not None and self._natural is not None:  # tried in several orders
+        if (
+            self.order is not None and self._natural is not None
+        ):  # which may be tried in other orders
             return self._natural.values(node)[self.order.rows]
         position = self.positions(np.arange(self.length, dtype=np.int64))
         env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)

@@ -127,7 +127,7 @@ def test_a_module_takes_extents_once_or_with_each_call():
         torch.testing.assert_close(out, truth, rtol=1e-9, atol=1e-9)
 
 
-LAYOUTS = ["residues(7)", "boxes(5)", "residues(7) / natural", ("natural", "residues(3)")]
+LAYOUTS = ["auto", "residues(7)", "boxes(5)", "residues(7) / natural", ("natural", "residues(3)")]
 
 
 @settings(max_examples=25, deadline=None)

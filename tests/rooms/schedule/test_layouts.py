@@ -60,8 +60,8 @@ def test_a_layout_is_a_bijection_at_every_length(name):
 @pytest.mark.parametrize("name", GRID)
 def test_a_layout_of_a_grid_is_a_bijection_at_every_extent(name):
     p, layout = program("grid image(y, x)\npattern p over image = q.x <= k.x"), read_layout(name)
-    for y in range(1, 14):
-        for x in range(1, 14):
+    for y in range(1, 10):
+        for x in range(1, 10):
             call = p.call(y * x, y * x, 1, 1, {"y": y, "x": x}, {})
             for rows in orders(plan(p.normal, call, (16, 16), (layout, layout))):
                 assert np.array_equal(np.sort(rows), np.arange(y * x))

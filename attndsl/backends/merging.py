@@ -1,0 +1,68 @@
+"""Works of disjoint pairs as one: softmaxes are merged by log-sum-exp, gradients added.
+
+Backward hands each part the *global* output and log-sum-exp: what comes back is that part's share of
+every gradient. The order of parts is fixed: equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attndsl.backends.protocol import Backend, lse_dtype
+from attndsl.backends.work import Work
+
+
+def merged(old: Tensor, old_level: Tensor, new: Tensor, new_level: Tensor) -> tuple[Tensor, Tensor]:
+    """Two softmaxes over disjoint keys as one: weights e^(level - total)."""
+    total = torch.logaddexp(old_level, new_level)
+    base = total.masked_fill(total == -torch.inf, 0.0)
+    old_share, new_share = (old_level - base).exp_(), (new_level - base).exp_()
+    return old * old_share[..., None] + new * new_share[..., None], total
+
+
+@torch.no_grad()
+def forward_parts(
+    runner: Backend[Work],
+    parts: Sequence[Work],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """``runner.forward`` over the union of disjoint parts."""
+    out, lse = runner.forward(parts[0], q, k, v, scale=scale)
+    for part in parts[1:]:
+        more, more_lse = runner.forward(part, q, k, v, scale=scale)
+        out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
+    return out.to(q.dtype), lse
+
+
+@torch.no_grad()
+def backward_parts(
+    runner: Backend[Work],
+    parts: Sequence[Work],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    *,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``runner.backward`` over the union of disjoint parts."""
+    first, *rest = parts
+    grads = runner.backward(first, q, k, v, out, lse, dout, dlse, scale=scale)
+    if not rest:
+        return grads
+    sums = [grad.to(lse_dtype(grad.dtype)) for grad in grads]
+    for part in rest:
+        shares = runner.backward(part, q, k, v, out, lse, dout, dlse, scale=scale)
+        sums = [total + share for total, share in zip(sums, shares, strict=True)]
+    dq, dk, dv = (total.to(x.dtype) for total, x in zip(sums, (q, k, v), strict=True))
+    return dq, dk, dv

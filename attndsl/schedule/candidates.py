@@ -1,0 +1,173 @@
+"""Which orders of tokens a pattern itself suggests.
+
+    q % 8 == k % 8                      equal values on both sides: sort by them, and classes lie together
+    k % 128 == 127,  flag[k]            a condition on one side: what meets it first, side by side
+    abs(q.y - k.y) <= 3 and ...         distances on several axes: boxes of tokens
+    all of these at once                classes first, boxes of what is left within each class
+
+Nothing here judges: each suggestion is counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from attndsl import ir
+from attndsl.passes import lower_root, split_sides
+
+_MOST_GROUPS = 8  # alternatives of a union that are looked into
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The keys to sort either side by."""
+
+    name: str
+    of_queries: tuple[ir.Node, ...]
+    of_keys: tuple[ir.Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The coordinates of both sides, where they live on one grid, and its extents."""
+
+    names: tuple[str, ...]
+    of_queries: tuple[ir.Node, ...]
+    of_keys: tuple[ir.Node, ...]
+    extents: tuple[int, ...]
+
+
+def candidates(root: ir.Node, axes: Axes | None, tokens: int) -> list[Candidate]:
+    """Orders worth counting, for a root whose lengths are bound. ``tokens`` is the size of a tile."""
+    found: dict[tuple[tuple[ir.Node, ...], tuple[ir.Node, ...]], Candidate] = {}
+    for group in groups(root):
+        classes = _classes(group)
+        options = [classes] if classes.of_queries else []
+        options += [*_one_sided(group), *(_boxes(classes, axes, tokens) if axes else [])]
+        for item in options:
+            found.setdefault((item.of_queries, item.of_keys), item)
+    return list(found.values())
+
+
+def groups(root: ir.Node) -> list[tuple[ir.Node, ...]]:
+    """The conditions that hold together in each alternative of the pattern."""
+    conjuncts = root.items if isinstance(root, ir.And) else (root,)
+    plain = tuple(item for item in conjuncts if not isinstance(item, ir.Or))
+    unions = [item for item in conjuncts if isinstance(item, ir.Or)]
+    made = [plain] if plain else []
+    for union in unions:
+        for part in itertools.islice(union.items, _MOST_GROUPS):
+            inner = part.items if isinstance(part, ir.And) else (part,)
+            made.append((*plain, *inner))
+    return made
+
+
+def _classes(group: Iterable[ir.Node]) -> Candidate:
+    """f(q) == g(k): tokens with equal values form a class, and see their own class only."""
+    sides: dict[tuple[ir.Node, ir.Node], None] = {}
+    for node in group:
+        parts = split_sides(node.item) if isinstance(node, ir.Equals) else None
+        if parts is not None and all(part.rank & ir.Rank.PAIR for part in parts):
+            sides[_upright(*parts)] = None
+    name = ", ".join(ir.show(mine) for mine, _ in sides)
+    return Candidate(f"by {name}", *_columns(sides))
+
+
+def _upright(mine: ir.Node, theirs: ir.Node) -> tuple[ir.Node, ir.Node]:
+    """f == g or -f == -g, whichever reads better: classes in increasing order."""
+    terms, _ = ir.linear(mine)
+    if all(factor < 0 for factor in terms.values()):
+        return ir.scale(mine, -1), ir.scale(theirs, -1)
+    return mine, theirs
+
+
+def _columns(
+    sides: Iterable[tuple[ir.Node, ir.Node]],
+) -> tuple[tuple[ir.Node, ...], tuple[ir.Node, ...]]:
+    pairs = tuple(sides)
+    return tuple(mine for mine, _ in pairs), tuple(theirs for _, theirs in pairs)
+
+
+def _one_sided(group: Iterable[ir.Node]) -> Iterator[Candidate]:
+    """What meets the conditions of its side alone comes first."""
+    of = {
+        side: tuple(
+            ir.negate(node)
+            for node in group
+            if node.rank & ir.Rank.PAIR == side.rank and node.sort is ir.Sort.BOOL
+        )
+        for side in ir.Side
+    }
+    queries, keys = of[ir.Side.QUERY], of[ir.Side.KEY]
+    for mine, theirs in ((queries, ()), ((), keys), (queries, keys)):
+        if mine or theirs:
+            shown = ", ".join(ir.show(ir.negate(node)) for node in (*mine, *theirs))
+            yield Candidate(f"first {shown}", mine, theirs)
+
+
+def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
+    """Boxes of about ``tokens`` tokens of one class, of every shape in powers of two."""
+    steps = [_modulus(classes.of_queries, axis) for axis in axes.of_queries]
+    extents = [-(-extent // step) for extent, step in zip(axes.extents, steps, strict=True)]
+    for shape in shapes(tokens, extents):
+        sizes = [ir.Const(size * step) for size, step in zip(shape, steps, strict=True)]
+        keys = [
+            tuple(ir.floordiv(axis, size) for axis, size in zip(side, sizes, strict=True))
+            for side in (axes.of_queries, axes.of_keys)
+        ]
+        spelled = (f"{n}={size.value}" for n, size in zip(axes.names, sizes, strict=True))
+        name = f"boxes({', '.join(spelled)})"
+        joined = f"{classes.name}, {name}" if classes.of_queries else name
+        yield Candidate(joined, (*classes.of_queries, *keys[0]), (*classes.of_keys, *keys[1]))
+
+
+def _modulus(keys: Iterable[ir.Node], axis: ir.Node) -> int:
+    """The step between tokens of one class along the axis: m where a key is ``axis % m``."""
+    found = 1
+    for key in keys:
+        match key:
+            case ir.Mod(right=ir.Const(value=m)) if ir.mod(axis, ir.Const(m)) is key:
+                found = math.lcm(found, m)
+    return found
+
+
+def shapes(tokens: int, extents: Iterable[int]) -> Iterator[tuple[int, ...]]:
+    """Boxes in powers of two that hold ``tokens`` tokens, none much larger than the extents."""
+    first, *rest = extents
+    if not rest:
+        if tokens < 2 * first:
+            yield (tokens,)
+        return
+    size = 1
+    while size <= tokens and size < 2 * first:
+        yield from ((size, *others) for others in shapes(tokens // size, rest))
+        size *= 2
+
+
+def axes_of(mask: ir.Mask, sizes: dict[str, int]) -> Axes | None:
+    """The grid both sides live on: the largest segment with more than one axis to speak of."""
+    if mask.queries != mask.keys:
+        return None
+    best: tuple[int, ir.Segment] | None = None
+    for segment in mask.keys.segments:
+        extents = [sizes[f"{segment.name}.{axis.name}"] for axis in segment.axes]
+        if sum(extent > 1 for extent in extents) > 1 and (not best or math.prod(extents) > best[0]):
+            best = math.prod(extents), segment
+    if best is None:
+        return None
+    segment = best[1]
+    wide = [
+        (axis.name, sizes[f"{segment.name}.{axis.name}"])
+        for axis in segment.axes
+        if sizes[f"{segment.name}.{axis.name}"] > 1
+    ]
+    of_queries, of_keys = (
+        tuple(lower_root(ir.Coord(side, f"{segment.name}.{name}"), mask) for name, _ in wide)
+        for side in ir.Side
+    )
+    return Axes(
+        tuple(name for name, _ in wide), of_queries, of_keys, tuple(extent for _, extent in wide)
+    )

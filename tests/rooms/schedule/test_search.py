@@ -1,0 +1,147 @@
+"""The search for an order of tokens: what it must find, that it loses no pair, that it never loses."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attndsl import frontend
+from attndsl import syntax as syn
+from attndsl.compiler import Program
+from attndsl.passes import normalise
+from attndsl.schedule import Call, Price, optimise, plan
+from tests.rooms.schedule.test_layouts import check
+from tests.support import expressions as ex
+
+SQUARE = {"y": 128, "x": 128}
+VIDEO = {"t": 30, "y": 48, "x": 80}
+WINDOW_3D = """\
+grid video(t, y, x)
+pattern p over video =
+    clamped(q.t, k.t, len(t), 18) and clamped(q.y, k.y, len(y), 24) and clamped(q.x, k.x, len(x), 24)
+"""
+
+
+def program(text):
+    return Program(frontend.elaborate(syn.parse(text)))
+
+
+def searched(text, length, extents=None, split=True, **inputs):
+    p = program(text)
+    call = p.call(length, length, 1, 1, extents, inputs)
+    parts = optimise(p.normal, call, (128, 128), split=split)
+    found = [part.schedule((128, 128)).plans[0] for part in parts]
+    return plan(p.normal, call, (128, 128)).plans[0], found
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "extents", "before", "after"),
+    [
+        ("pattern p = dilated(64, 8)", 8192, None, 556, 184),
+        ("pattern p = dilated(64, 16)", 8192, None, 1016, 184),
+        ("pattern p over image = q.y % 16 == k.y % 16 and q.x % 16 == k.x % 16", 16384, SQUARE, 1024, 128),
+        ("pattern p over image = neighborhood2d(13)", 16384, SQUARE, 1664, 1012),
+        ("pattern p over image = neighborhood2d(7)", 16384, SQUARE, 896, 896),
+        ("pattern p = causal_window(512)", 8192, None, 310, 310),
+        (WINDOW_3D, 115200, VIDEO, 251_100, 251_100 / 1.9),
+    ],
+)  # fmt: skip
+def test_orders_that_must_be_found(text, length, extents, before, after):
+    natural, (found,) = searched(text, length, extents)
+    assert natural.live == before
+    assert found.live <= after
+    if before == after:
+        assert found.q_order is found.k_order is None
+
+
+@pytest.mark.parametrize(
+    "text", ["pattern p = causal and (q - k < 128 or k % 128 == 127)", "pattern p = strided(128)"]
+)
+def test_a_strided_pattern_is_split(text):
+    natural, parts = searched(text, 65_536)
+    assert natural.live == 131_328
+    assert len(parts) == 2
+    assert sum(part.live for part in parts) <= 4000
+
+
+def test_documents_in_disorder_become_blocks():
+    doc = np.random.default_rng(0).integers(0, 64, 8192)
+    natural, (found,) = searched("input doc: int[pos]\npattern p = doc[q] == doc[k]", 8192, doc=doc)
+    assert natural.live == 4096
+    assert found.live <= 3 * 64 + 64
+
+
+def test_heads_choose_apart():
+    p = program("pattern p = strided_by_head(16)")
+    call = p.call(2048, 2048, 1, 4, None, {})
+    (whole,) = optimise(p.normal, call, (64, 64))
+    schedule = whole.schedule((64, 64))
+    assert schedule.plan_of.tolist() == [[0, 1, 0, 1]]
+    assert schedule.plans[0].q_order is None
+    assert schedule.plans[1].live <= 2048 // 64 * 2
+    check(schedule, p.dense(call))
+
+
+# Nothing is too dear to move or to merge: the search changes and splits whatever it can.
+GREEDY = Price(partial=1.0, moved=0.0, merged=0.0)
+LENGTH = st.integers(1, 90)
+
+
+def check_parts(parts, dense, tile=(8, 8)):
+    parts = [part.schedule(tile) for part in parts]
+    covers = [
+        np.array([[part.cover(b, h) for h in range(dense.shape[1])] for b in range(dense.shape[0])])
+        for part in parts
+    ]
+    assert np.array_equal(sum(cover.astype(int) for cover in covers), dense.astype(int))
+    for part, cover in zip(parts, covers, strict=True):
+        check(part, cover)
+
+
+@settings(max_examples=80)
+@given(ex.relations(), LENGTH, LENGTH, st.booleans())
+def test_random_relations_lose_no_pair(expression, q_len, k_len, split):
+    mask = normalise(ex.mask(expression.root))
+    call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    parts = optimise(mask, call, (8, 8), GREEDY, split=split)
+    assert split or len(parts) == 1
+    check_parts(parts, ex.dense(mask, q_len, k_len, 2))
+
+
+UNIONS = [
+    "causal and (q - k < 5 or k % 8 == 7)",
+    "strided(8)",
+    "window(2) or q % 6 == k % 6 or k % 16 == 3",
+    "(q % 5 == k % 5 or q // 5 == k // 5) and q != k",
+    "if head == 0 then strided(6) else window(3)",
+]
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(UNIONS),
+    st.integers(1, 300),
+    st.sampled_from([GREEDY, Price()]),
+    st.sampled_from([(8, 8), (16, 32)]),
+)
+def test_unions_are_split_into_disjoint_parts(body, length, price, tile):
+    p = program(f"pattern p = {body}")
+    call = p.call(length, length, 1, 2, None, {})
+    dense = np.broadcast_to(p.dense(call), (1, 2, length, length))
+    check_parts(optimise(p.normal, call, (8, 8), price), dense, tile)
+
+
+@settings(max_examples=60)
+@given(ex.relations(), LENGTH, LENGTH)
+def test_the_result_is_never_worse_by_its_own_count(expression, q_len, k_len):
+    mask = normalise(ex.mask(expression.root))
+    call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    price = Price(moved=0.0, merged=0.0)
+    natural = plan(mask, call, (8, 8))
+    parts = [part.schedule((8, 8)) for part in optimise(mask, call, (8, 8), price)]
+
+    def cost(plans):
+        return sum(each.full.nnz + price.partial * each.partial.nnz for each in plans)
+
+    found = cost(each for part in parts for each in part.plans)
+    assert found <= cost(natural.plans) + 1e-9

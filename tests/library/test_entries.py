@@ -391,10 +391,10 @@ CLOSE = {torch.float64: 1e-12, torch.float32: 3e-5}
     ("backend", "layout", "dtype"),
     [
         ("blocked", "natural", torch.float64),
-        ("blocked", "auto", torch.float64),
+        ("blocked", "residues(3)", torch.float64),
         ("triton", "natural", torch.float32),
     ],
-    ids=["blocked", "laid-out", "triton"],
+    ids=["blocked", "blocked-by-residues", "triton"],
 )
 def test_an_entry_attends_to_what_its_oracle_says(
     joint: Join, backend: str, layout: str, dtype: torch.dtype

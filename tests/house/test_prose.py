@@ -8,6 +8,7 @@ the eye.
 
 import doctest
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_the_runner_shares_names_and_notices_a_wrong_block():
     with pytest.raises(ZeroDivisionError) as caught:
         run_page("# title\n\n```python\n1 / 0\n```\n", "bad.md")
     assert caught.traceback[-1].lineno == 3  # counted from 0: the fourth line of the page
+
+
+COMMANDS = re.findall(
+    r"^\$ attndsl (.+)$",
+    "\n".join(page.read_text(encoding="utf-8") for page in PAGES),
+    re.MULTILINE,
+)
+LONG = ("demo", "bench")  # of minutes, and tested on their own
+
+
+@pytest.mark.parametrize("words", [each for each in COMMANDS if not each.startswith(LONG)])
+def test_a_command_of_the_pages_runs(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from attndsl.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("local.attn").write_text("pattern local = 0 <= q - k < 4\n", encoding="utf-8")
+    assert main(shlex.split(words)) == 0, capsys.readouterr().err
 
 
 def test_links_between_our_pages_lead_somewhere():

@@ -72,19 +72,6 @@ def per_axis(case: Case, axes: str) -> Case:
     return replace(case, params=made)
 
 
-def as_lists(case: Case, *names: str) -> Case:
-    """Flags become lists of the places where they stand, padded with -1."""
-    made = dict(case.inputs)
-    for name in names:
-        flags = made[name]
-        slots = max(int(flags.sum(axis=-1).max()), 1)
-        made[name] = np.full((*flags.shape[:-1], slots), -1)
-        for place in np.ndindex(flags.shape[:-1]):
-            found = np.flatnonzero(flags[place])
-            made[name][place][: len(found)] = found
-    return replace(case, inputs=made)
-
-
 def folded(case: Case) -> Case:
     """The keys' grid has half the extents; windows are shifted by half on odd layers."""
     keys = {f"folded.{axis}": case.extents[axis] // 2 for axis in "yx"}
@@ -117,14 +104,6 @@ def ends(case: Case) -> Case:
     return params(case, sides=None, ends=np.cumsum(np.square(case.params["sides"])).tolist())
 
 
-def by_size(case: Case) -> Case:
-    return params(case, size=2 * case.params["radius"] + 1, radius=None)
-
-
-def strictly_below(case: Case) -> Case:
-    return params(case, window=case.params["window"] + 1)
-
-
 def percent(case: Case) -> Case:
     return params(case, decay=100 * case.params["decay"])
 
@@ -139,24 +118,15 @@ def without_kv_heads(case: Case) -> Case:
     return params(case, kv_heads=None)
 
 
-def without_cls(case: Case) -> Case:
-    assert not case.params["cls"], "the entry has no exception for a CLS token"
-    return params(case, cls=None)
-
-
 def groups(case: Case) -> Case:
     sizes = zip(("group_t", "group_y", "group_x"), case.params["group"], strict=True)
     return params(case, group=None, **dict(sizes))
 
 
-def full_layers(case: Case) -> Case:
-    return params(case, full_layers=None, dense=list(range(case.params["full_layers"])))
-
-
 JOINS = [
     join("001-stvit-association", "stvit", "y=pixels.y x=pixels.x cy=supers.y cx=supers.x"),
     join("001-stvit-update", "stvit_update", "y=pixels.y x=pixels.x cy=supers.y cx=supers.x"),
-    join("002-dlgsanet", "dlgsanet", turn=by_size),
+    join("002-dlgsanet", "dlgsanet"),
     join("003-ttvsr", "ttvsr"),
     join("004-catanet", "catanet"),
     join("005-redundancy", "redundancy", turn=kinds_are_given),
@@ -197,7 +167,7 @@ JOINS = [
     join("028-gps-local", "gps_local", "neighbours=neighbors"),
     join("029-lamamba", "lamamba_diff"),
     join("030-dcal", "dcal"),
-    join("031-ems", "ems", turn=lambda c: as_lists(c, "kept")),
+    join("031-ems", "ems"),
     join("032-gcvit", "gcvit"),
     join("033-freelong", "freelong"),
     join("034-maniqa", "maniqa"),
@@ -242,10 +212,11 @@ JOINS = [
     join("063-crossformer-lda", "crossformer", layer=1),
     join("063-crossformer-sda", "crossformer", layer=0),
     join("064-sparse_frontier-blocks", "frontier_blocks"),
-    join("064-sparse_frontier-pages", "frontier_pages", "chosen=kept"),
-    join("064-sparse_frontier-vertical_slash", "frontier_lines", turn=lambda c: as_lists(c, "vertical", "slash")),
+    join("064-sparse_frontier-pages", "frontier_pages", "chosen=pages"),
+    join("064-sparse_frontier-vertical_slash", "frontier_lines"),
     join("065-scale_kv", "scalekv", "kept=retained"),
-    join("066-radial-joint", "radial", "t=f words=n", turn=percent),
+    join("066-radial", "radial", turn=percent),
+    join("066-radial-joint", "radial", "words=m", turn=percent),
     join("067-vsa", "vsa"),
     join("068-lsm", "million_scale"),
     join("069-creative_upscale", "c_upscale", "region=region_of"),
@@ -259,7 +230,7 @@ JOINS = [
     join("075-mask_bench-causal_blockwise", "bench_causal_blockwise", "block=block_of"),
     join("075-mask_bench-causal_document", "documents_causal", "document=doc"),
     join("075-mask_bench-document", "documents", "document=doc"),
-    join("075-mask_bench-global_sliding", "bench_global_sliding", turn=strictly_below),
+    join("075-mask_bench-global_sliding", "bench_global_sliding"),
     join("075-mask_bench-prefix", "prefix", "prefix=n"),
     join("075-mask_bench-prefix_document", "bench_prefix_document", "prefix=prefix_of"),
     join("075-mask_bench-shared_question", "bench_shared_question"),
@@ -273,22 +244,24 @@ JOINS = [
     join("079-freecustom", "freecustom"),
     *(join("080-lrgt-grouped", "lrgt", layer=layer) for layer in (5, 7, 9, 11)),
     *(join("080-lrgt-view", "lrgt", layer=layer) for layer in (0, 4, 6, 8, 10)),
-    join("081-lra-fixed", "lra_fixed", turn=without_cls),
+    join("081-lra-fixed", "lra_fixed"),
     join("081-lra-local", "lra_local"),
     join("081-lra-longformer", "lra_longformer", "marked=is_global"),
     join("081-lra-reformer", "lra_reformer"),
     join("081-lra-strided", "lra_strided"),
     join("082-iared", "iared", "keep=keep_at"),
     join("083-axformer", "axformer", "chosen=chosen_keys"),
-    join("084-not_every_layer-blocks", "masformer", turn=full_layers),
-    join("084-not_every_layer-window", "masformer_window", turn=full_layers),
+    join("084-not_every_layer-blocks", "masformer"),
+    join("084-not_every_layer-window", "masformer_window"),
     join("085-fit2", "fitv2"),
     join("086-drsformer", "drsformer", "k=kept"),
     join("087-deftan-f", "deftan", layer=0),
     join("087-deftan-t", "deftan", layer=1),
     join("088-infllm2", "infllm2", "chosen=kv_blocks", turn=without_kv_heads),
     join("089-spark", "spark", "chosen=chosen_keys"),
-    join("090-hyperattention", "hyperattention", turn=lambda c: as_lists(c, "sampled")),
+    join("090-hyperattention", "hyperattention"),
+    join("090-hyperattention-causal", "hyperattention_causal", "q_rank=q_rank_at k_rank=k_rank_at"),
+    join("091-efficient_conformer-by_head", "efficient_conformer_by_head"),
     join("091-efficient_conformer-grouped", "efficient_conformer"),
     join("092-selective", "selective"),
     join("093-presto", "presto"),
@@ -317,10 +290,7 @@ JOINS = [
 
 UNSTATED = {
     "038-hilo-high": "the entry states all heads at once",
-    "066-radial": "the entry has text after the video: the joint oracle",
     "081-lra-bigbird": "below: the entry draws its blocks by a hash",
-    "091-efficient_conformer-by_head": "a second view of its row, for groups that divide the heads",
-    "090-hyperattention-causal": "the language has no recursion over halves",
 }
 
 

@@ -1,0 +1,137 @@
+"""Every entry of the library is stated in full, compiles, schedules exactly, runs and has gradients."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import attndsl
+from attndsl import AttnDslError, library, patterns
+from attndsl import syntax as syn
+from attndsl.compiler import Program, read_mask
+from attndsl.patterns import Entry, Trial
+
+FILES = sorted((Path(patterns.__file__).parent / "library").glob("*.attn"))
+NAMES = library.names()
+
+
+def programs(entry: Entry, trial: Trial) -> list[Program]:
+    mask = read_mask(entry.name, None, trial.values)
+    return [Program(mask, layer) for layer in trial.layers]
+
+
+def test_every_row_of_the_catalogue_is_stated():
+    rows = library.rows()
+    assert list(rows) == [f"{number:03}" for number in range(1, 111)]
+    assert [name for entries in rows.values() for name in entries] == list(NAMES)
+    titles = [library.describe(row).title for row in rows]
+    assert len(set(titles)) == 110
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_says_what_it_is(name: str):
+    entry = library.describe(name)
+    assert entry.summary.endswith(".")
+    for text in (entry.reading, entry.edges, entry.part, entry.missing):
+        assert not text or text.endswith("."), text
+    assert entry.edges
+    assert re.search(r"\b(19|20)\d\d\b", entry.source), "a source has a year"
+    assert re.search(r"\b\d{4}\.\d{4,5}\b", library.describe(entry.row).source), "and an id"
+    assert all(parameter.default or name in NEEDS for parameter in entry.signature.parameters)
+    assert len(entry.text.splitlines()) <= 36, "an entry is short enough to be read at a glance"
+
+
+NEEDS = {"blockrank", "bench_causal_blockwise", "drsformer"}
+"""Entries with a parameter that no paper can give a default for: it follows from the inputs."""
+
+
+def test_library_and_prelude_share_no_name():
+    assert not set(NAMES) & set(patterns.names())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_files_are_in_canonical_layout(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert syn.format(syn.parse(text, path.name)) == text
+    assert len(text.splitlines()) <= 600
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
+@pytest.mark.parametrize("grow", [0, 1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schedule_of_an_entry_is_its_meaning(name: str, grow: int):
+    entry = library.describe(name)
+    trial = patterns.trial(entry, grow, seed=grow)
+    for program in programs(entry, trial):
+        call = program.call(
+            trial.q_len, trial.k_len, trial.batch, trial.heads, trial.extents, trial.inputs
+        )
+        dense = program.dense(call)
+        assert dense.any(), "the example shows nothing"
+        schedule = program.schedule(call, (8, 16))
+        for b, h in np.ndindex(dense.shape[:2]):
+            assert np.array_equal(schedule.cover(b, h), dense[b, h])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_runs_forward_and_backward_as_the_dense_meaning_does(name: str):
+    (checked,) = library.check([name])
+    assert checked.ok, str(checked)
+    assert checked.calls >= 2
+
+
+def test_the_check_notices_a_wrong_backend(monkeypatch: pytest.MonkeyPatch):
+    run = library._run
+
+    def wrong(pattern, trial, given, backend):
+        results = run(pattern, trial, given, backend)
+        return [results[0] + (backend == "blocked") * 1e-6, *results[1:]]
+
+    monkeypatch.setattr(library, "_run", wrong)
+    (checked,) = library.check(["griffin"])
+    assert not checked.ok
+    assert "the output differs" in str(checked)
+
+
+def test_an_entry_is_found_by_name_and_by_row():
+    assert library.load("gna", sy=5, ty=1) == attndsl.compile("gna", sy=5, ty=1)
+    assert library.describe("049").name == "gna1d"
+    assert attndsl.compile("049", window=5, stride=1) == library.load("gna1d", window=5, stride=1)
+    assert library.load("swin", m=4) == attndsl.compile("swin", m=4)  # the prelude's
+    assert library.load("maniqa", layer=1) != library.load("maniqa")
+
+
+def test_an_unknown_entry_is_named_with_a_hint():
+    with pytest.raises(AttnDslError, match="did you mean `longlora`") as caught:
+        library.describe("longlorra")
+    assert caught.value.diagnostics[0].code == "A211"
+    with pytest.raises(AttnDslError, match="has no pattern `999`"):
+        library.describe("999")
+
+
+def test_a_clause_that_cannot_be_read_is_no_example():
+    from dataclasses import replace
+
+    entry = replace(library.describe("griffin"), example="n=8, window of 5")
+    with pytest.raises(AssertionError, match="cannot read 'window of 5'"):
+        patterns.trial(entry)
+
+
+def test_the_library_is_read_on_demand():
+    script = (
+        "import attndsl, sys\n"
+        "assert 'attndsl.patterns' not in sys.modules\n"
+        "from attndsl.patterns import entries, names, published\n"
+        "names(), published()\n"
+        "assert entries._module.cache_info().currsize == 0\n"
+        "attndsl.patterns.entry('griffin')\n"
+        "assert entries._module.cache_info().currsize == 1\n"
+        "print('ok')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "ok\n", done.stderr

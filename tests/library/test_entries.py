@@ -360,7 +360,7 @@ CLOSE = {torch.float64: 1e-12, torch.float32: 3e-5}
 @pytest.mark.parametrize(
     ("backend", "layout", "dtype"),
     [
-        ("blocked", "natural", torch.float64),
+        ("blocked", "auto", torch.float64),
         ("blocked", "residues(3)", torch.float64),
         ("triton", "natural", torch.float32),
     ],

@@ -6,7 +6,8 @@ import argparse
 import json
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from attndsl import patterns
 from attndsl.frontend import Signature
@@ -14,54 +15,90 @@ from attndsl.frontend import Signature
 from . import arguments as args
 from .terminal import BOLD, FAINT, Terminal
 
-NARROWEST = 40
+NARROWEST = 40  # columns of text
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A pattern and what is said of it; ``row`` of the catalogue where it is a published one."""
+
+    signature: Signature
+    summary: str
+    row: str = ""
+    title: str = ""
+
+    def mentions(self, words: list[str]) -> bool:
+        text = f"{self.row} {self.title} {self.signature} {self.signature.doc}".casefold()
+        return all(word in text for word in words)
+
+    def record(self) -> dict[str, object]:
+        declared = self.signature
+        parameters = [
+            {"name": p.name, "kind": p.kind, "default": p.default} for p in declared.parameters
+        ]
+        return {
+            "name": declared.name,
+            "row": self.row,
+            "title": self.title,
+            "signature": str(declared),
+            "summary": self.summary,
+            "parameters": parameters,
+            "inputs": [table.name for table in declared.inputs],
+            "source": str(declared.span),
+        }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "word", nargs="*", metavar="WORD", help="only entries that mention them all"
+        "word", nargs="*", metavar="WORD", help="only those that mention every word"
     )
-    parser.add_argument("--json", action="store_true", help="signatures and documentation as JSON")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--prelude", action="store_true", help="only the general ones")
+    which.add_argument("--library", action="store_true", help="only those of published systems")
+    parser.add_argument("--json", action="store_true", help="signatures and summaries as JSON")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     words = [word.casefold() for word in options.word]
-    found = [each for each in patterns.catalogue() if _mentions(each, words)]
+    prelude = [] if options.library else [each for each in _prelude() if each.mentions(words)]
+    library = [] if options.prelude else [each for each in _library() if each.mentions(words)]
+    found = [*prelude, *library]
     if options.json:
-        terminal.say(json.dumps([_record(each) for each in found], indent=2))
+        terminal.say(json.dumps([each.record() for each in found], indent=2))
     elif found:
-        terminal.say("\n".join(_lines(found, terminal)))
+        if prelude:
+            terminal.say("\n".join(_lines(prelude, terminal)))
+        if library:
+            terminal.head("published systems, by row of the catalogue")
+            terminal.say("\n".join(_lines(library, terminal)))
+        said = f"{len(found)} patterns; `attndsl show NAME` draws one"
+        terminal.say(f"\n{terminal.paint(FAINT, said)}")
     else:
         terminal.warn(f"no pattern mentions {' and '.join(options.word)}")
     return 0 if found else 1
 
 
-def _mentions(each: Signature, words: Iterable[str]) -> bool:
-    text = f"{each}\n{each.doc}".casefold()
-    return all(word in text for word in words)
+def _prelude() -> Iterator[_Item]:
+    for each in patterns.catalogue():
+        yield _Item(each, first_sentence(each.doc))
 
 
-def _record(each: Signature) -> dict[str, object]:
-    return {
-        "name": each.name,
-        "signature": str(each),
-        "doc": each.doc,
-        "inputs": [table.name for table in each.inputs],
-        "parameters": [
-            {"name": p.name, "kind": p.kind, "default": p.default} for p in each.parameters
-        ],
-        "source": str(each.span),
-    }
+def _library() -> Iterator[_Item]:
+    for name in patterns.published():
+        entry = patterns.entry(name)
+        yield _Item(entry.signature, first_sentence(entry.summary), entry.row, entry.title)
 
 
-def _lines(found: list[Signature], terminal: Terminal) -> Iterable[str]:
-    column = max(len(each.name) for each in found) + 2
-    room = max(NARROWEST, terminal.width - column)
+def _lines(found: list[_Item], terminal: Terminal) -> Iterator[str]:
+    column = max((len(each.signature.name) for each in found), default=0) + 2
     for each in found:
-        first, *rest = textwrap.wrap(first_sentence(each.doc), room) or ["-"]
-        yield f"{terminal.paint(BOLD, each.name)}{' ' * (column - len(each.name))}{first}"
-        yield from (" " * column + line for line in rest)
-    yield terminal.paint(FAINT, f"\n{len(found)} patterns; `attndsl show NAME` draws one")
+        name = each.signature.name
+        lead = f"{each.row}  " if each.row else ""
+        indent = " " * (len(lead) + column)
+        wrapped = textwrap.wrap(each.summary, max(NARROWEST, terminal.width - len(indent)))
+        first, *rest = wrapped or [""]
+        yield f"{lead}{terminal.paint(BOLD, name)}{' ' * (column - len(name))}{first}".rstrip()
+        yield from (indent + line for line in rest)
 
 
 def first_sentence(doc: str) -> str:
@@ -74,7 +111,12 @@ def first_sentence(doc: str) -> str:
 COMMAND = args.Command(
     "list",
     "the patterns that come with the package, a line each",
-    ("attndsl list", "attndsl list causal window", "attndsl list --json"),
+    (
+        "attndsl list",
+        "attndsl list causal window",
+        "attndsl list --library video",
+        "attndsl list --json",
+    ),
     configure,
     run,
 )

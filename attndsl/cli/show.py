@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from attndsl import frontend, ir, views
+from attndsl import frontend, ir, patterns, views
 from attndsl.compiler import Program
 
 from . import arguments as args
-from .subjects import Setting, Subject, literal, setting, subject
+from .subjects import Setting, Subject, entry_name, example_setting, literal, setting, subject
 from .terminal import FAINT, Terminal
 
 MOST_PAIRS = 1 << 26  # of a dense mask: 64 MB
@@ -37,8 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    about = subject(options)
-    call = setting(about.mask, options)
+    about = subject(options, by_example=True)
+    call = example_setting(about.example) if about.example else setting(about.mask, options)
     program = Program(about.mask, options.layer)
     tell(about, call, terminal)
     picture(program, about.mask, call, options, terminal)
@@ -52,7 +52,9 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
     """The documentation, the definition, and everything it takes."""
     declared, where = about.signature, about.signature.span
     terminal.say(f"{declared.name}  {terminal.paint(FAINT, str(where))}")
-    if declared.doc:
+    if (name := entry_name(about.source)) is not None:
+        _tell_entry(patterns.entry(name), terminal)
+    elif declared.doc:
         terminal.say()
         terminal.prose(declared.doc)
     terminal.head("definition")
@@ -72,12 +74,31 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
     terminal.prose(ir.show(about.mask.root))
 
 
+def _tell_entry(entry: patterns.Entry, terminal: Terminal) -> None:
+    """What the library says of a published pattern, field by field."""
+    terminal.say()
+    terminal.prose(entry.summary)
+    terminal.say()
+    fields = {
+        "paper": f"{entry.title} (row {entry.row} of the catalogue)",
+        "source": entry.source,
+        "reading": entry.reading,
+        "edges": entry.edges,
+        "part": entry.part,
+        "missing": entry.missing,
+    }
+    for name, text in fields.items():
+        if text:
+            terminal.item(name, text)
+
+
 def _parameters(about: Subject) -> Iterator[str]:
     for each in about.signature.parameters:
         value = about.values.get(each.name)
         remark = f"; here {literal(value)}" if value is not None else ""
         if each.name in about.chosen:
-            remark += f", chosen for this picture: set it with -p {each.name}=..."
+            why = "as in its example" if about.example else "chosen for this picture"
+            remark += f", {why}: set it with -p {each.name}=..."
         default = "no default" if each.default is None else f"default {each.default}"
         yield f"  {each.name}: {each.kind}, {default}{remark}"
 

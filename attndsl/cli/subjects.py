@@ -9,13 +9,13 @@ import argparse
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attndsl import frontend, ir
+from attndsl import frontend, ir, patterns
 from attndsl.compiler import Program, describe, read_mask
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
@@ -25,7 +25,7 @@ from . import arguments as args
 TRIED = (4, 3, 2, 1, 0)  # for parameters without a default, in turn
 # Where no length is given: the length of a sequence, or the sides of a grid with so many open axes.
 SMALL = {0: 32, 1: 32, 2: 12, 3: 6}
-LARGE = {0: 8192, 1: 8192, 2: 64, 3: 16}
+LARGE = {0: 4096, 1: 4096, 2: 64, 3: 16}
 LARGEST_PICTURE = 1024  # tokens a side that are chosen unasked
 CROWDED = 0.7  # a denser mask shows nothing of its pattern: try a larger one
 _DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
@@ -33,13 +33,17 @@ _DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
 
 @dataclass(frozen=True)
 class Subject:
-    """A pattern: what it declares, the values it has now, those of them that nobody gave."""
+    """A pattern: what it declares, the values it has now, those of them that nobody gave.
+
+    ``example``: sizes and inputs that come with an entry of the library, where nothing was asked for.
+    """
 
     source: str
     signature: frontend.Signature
     values: dict[str, frontend.Given]
     chosen: dict[str, frontend.Given]
     mask: ir.Mask
+    example: patterns.Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -49,26 +53,43 @@ class Setting:
     q_len: int
     k_len: int
     heads: int = 1
+    batch: int = 1
     extents: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
     made_up: dict[str, str] = field(default_factory=dict)
 
     def call(self, program: Program) -> Call:
         """What the program takes."""
-        return program.call(self.q_len, self.k_len, 1, self.heads, self.extents, self.inputs)
+        return program.call(
+            self.q_len, self.k_len, self.batch, self.heads, self.extents, self.inputs
+        )
 
 
 # ---------------------------------------------------------------------------- the pattern
 
 
-def subject(options: argparse.Namespace) -> Subject:
+def subject(options: argparse.Namespace, *, by_example: bool = False) -> Subject:
     """The pattern of a command line. Parameters that have no default and were not given are chosen.
+
+    ``by_example``: an entry of the library about which nothing else was said is set as its example is.
 
     Raises:
         AttnDslError: whatever is wrong with the words, the file, the program or the values.
     """
     source = as_program(options.pattern)
-    return with_values(source, describe(source), args.parameters(options.param))
+    given = args.parameters(options.param)
+    name = entry_name(source)
+    asked = options.q_len or options.k_len or options.heads or options.extents or options.input
+    if not by_example or name is None or given or asked:
+        return with_values(source, describe(source), given)
+    example = patterns.trial(patterns.entry(name), seed=options.seed)
+    about = with_values(source, describe(source), example.values)
+    return replace(about, chosen=example.values, example=example)
+
+
+def entry_name(source: str) -> str | None:
+    """The entry of the library that this names, if any; names of the prelude come first."""
+    return None if source in patterns.names() else patterns.find(source)
 
 
 def as_program(text: str) -> str:
@@ -123,6 +144,20 @@ def spelled(values: Mapping[str, frontend.Given]) -> str:
 # ---------------------------------------------------------------------------- the call
 
 
+def example_setting(example: patterns.Trial) -> Setting:
+    """The call of an entry's example."""
+    words = dict.fromkeys(example.inputs, "as in the example of its entry")
+    return Setting(
+        example.q_len,
+        example.k_len,
+        example.heads,
+        example.batch,
+        example.extents,
+        dict(example.inputs),
+        words,
+    )
+
+
 def setting(
     mask: ir.Mask, options: argparse.Namespace, sides: Mapping[int, int] = SMALL
 ) -> Setting:
@@ -166,7 +201,7 @@ class _Lengths:
         """With the lengths of the input files, where no option gives them."""
         found: dict[str, int] = {}
         for table in mask.tables:
-            shape = np.shape(loaded.get(table.name, ()))
+            shape = np.shape(loaded[table.name]) if table.name in loaded else ()
             named = zip(reversed(table.dims), reversed(shape), strict=False)
             found |= {"k" if dim == "pos" else str(dim): size for dim, size in named}
         k_len = found.get("k", self.q_len) if self.k_len is None else self.k_len
@@ -182,7 +217,7 @@ def _settings(
     if lengths.q_len is not None or lengths.k_len is not None:
         length = lengths.q_len or lengths.k_len or 1
         k_len = lengths.k_len or length
-        yield Setting(length, k_len, heads, given | _roots(mask, k_len, given))
+        yield Setting(length, k_len, heads, extents=given | _roots(mask, k_len, given))
         return
     open_axes = _open_axes(mask.keys, given) | _open_axes(mask.queries, given)
     side = sides[min(3, len(open_axes))]
@@ -190,7 +225,7 @@ def _settings(
         extents = given | dict.fromkeys(sorted(open_axes), side)
         k_len = _tokens(mask.keys, extents, side)
         q_len = _tokens(mask.queries, extents, side) if mask.is_rectangular else k_len
-        yield Setting(q_len, k_len, heads, extents)
+        yield Setting(q_len, k_len, heads, extents=extents)
         side *= 2
         is_fixed = bool(mask.keys.segments) and not open_axes
         if is_fixed or 2 * max(q_len, k_len) > LARGEST_PICTURE:
@@ -260,7 +295,7 @@ def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed:
         else:
             rng = np.random.default_rng(seed)
             inputs[table.name], words[table.name] = _invented(table, sizes, rng)
-    return Setting(trial.q_len, trial.k_len, trial.heads, trial.extents, inputs, words)
+    return replace(trial, inputs=inputs, made_up=words)
 
 
 def _spread(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:

@@ -93,6 +93,14 @@ class Terminal:
             made = paragraph if keep else textwrap.fill(paragraph, wide - len(indent))
             self.say(textwrap.indent(made, indent))
 
+    def item(self, name: str, text: str, column: int = 9) -> None:
+        """`name  text`, the text wrapped in a column of its own."""
+        lines = textwrap.wrap(visible(" ".join(text.split())), self.width - column - 2)
+        first, *rest = lines or [""]
+        self.say(f"  {self.paint(FAINT, f'{name:{column}}')}{first}")
+        for line in rest:
+            self.say(f"{'':{column + 2}}{line}")
+
     def code(self, text: str, indent: str = "  ") -> None:
         """Text of the language, as it stands."""
         self.say(textwrap.indent(visible(text), indent))

@@ -114,6 +114,19 @@ def test_every_pattern_of_the_prelude_can_be_shown_unasked(name: str, shell: She
     assert "sees" in out
 
 
+@pytest.mark.parametrize("name", patterns.published())
+def test_every_entry_of_the_library_can_be_shown_with_its_example(name: str, shell: Shell):
+    status, out, err = shell(f"show {name}")
+    assert (status, err) == (0, "")
+    assert f"(row {patterns.entry(name).row} of the catalogue)" in " ".join(out.split())
+    assert "query 0 sees" in out
+
+
+def test_a_row_of_the_library_is_its_first_entry(shell: Shell):
+    assert shell("show 049")[1] == shell("show gna1d")[1]
+    assert "no default" not in shell("show gna1d -p window=8 --q-len 40")[1]
+
+
 def test_a_file_of_ids_sets_the_length_and_serves_every_head(shell: Shell):
     np.save("ids.npy", np.array([0, 0, 1, 1, 1]))
     status, out, _ = shell("show documents --input doc=ids.npy --heads 3")
@@ -174,11 +187,19 @@ def test_list_has_every_pattern_with_a_line_of_its_documentation(shell: Shell):
     status, out, _ = shell("list")
     assert status == 0
     named = [line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")]
-    assert set(patterns.names()) <= set(named)
+    assert {*patterns.names(), *(f"{patterns.entry(n).row}" for n in patterns.published())} <= {
+        *named
+    }
+    assert all(name in out for name in patterns.published())
     assert max(map(len, out.splitlines())) <= 80
     record = json.loads(shell("list window dilated --json")[1])
     assert "dilated" in [each["name"] for each in record]
     assert shell("list nothing_mentions_this")[0] == 1
+    only = [json.loads(shell(f"list --{which} --json")[1]) for which in ("prelude", "library")]
+    assert [{each["name"] for each in found} for found in only] == [
+        {*patterns.names()},
+        {*patterns.published()},
+    ]
 
 
 CANONICAL = "pattern p(w: int = 4) = 0 <= q - k < w\n"

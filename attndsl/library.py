@@ -64,41 +64,66 @@ def load(name: str, *, layer: int = 0, **values: Given) -> Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What became of one entry.
+    """What became of one row of the catalogue; as text, a line, and one for each thing to know.
 
     Attributes:
-        entry: The entry.
+        row: Its number.
+        entries: Its entries, or those that were asked for.
         calls: How many calls were compared.
-        fault: What went wrong, "" if nothing did.
+        faults: What went wrong, and in which entry.
     """
 
-    entry: Entry
+    row: str
+    entries: tuple[Entry, ...]
     calls: int
-    fault: str
+    faults: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether the entry compiles, runs and agrees with its meaning."""
-        return not self.fault
+        """Whether all entries compile, run and agree with their meaning."""
+        return not self.faults
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the language cannot say of the row, with the entry."""
+        return tuple(f"{each.name}: {each.missing}" for each in self.entries if each.missing)
 
     def __str__(self) -> str:
-        verdict = "ok  " if self.ok else "FAIL"
-        line = f"{self.entry.row}  {verdict}  {self.entry.name:28} {self.calls} calls"
-        notes = [f"missing: {self.entry.missing}"] if self.entry.missing else []
-        notes += [self.fault] if self.fault else []
-        return "\n            ".join([line, *notes])
+        verdict = "wrong" if self.faults else "part " if self.missing else "ok   "
+        names = ", ".join(each.name for each in self.entries)
+        return "\n".join(
+            [
+                f"{self.row}  {verdict}  {names}  ({self.calls} calls)",
+                *(f"            missing in {text}" for text in self.missing),
+                *(f"            wrong in {text}" for text in self.faults),
+            ]
+        )
 
 
-def check(entries: Iterable[str] | None = None) -> Iterator[Checked]:
-    """Compile, schedule and run each entry on its example sizes; one result an entry.
+def check(wanted: Iterable[str] | None = None) -> Iterator[Checked]:
+    """Compile, schedule and run the entries on their example sizes; one result a row, as it comes.
 
-    The compiled backend is compared with the dense reference: output, log-sum-exp and gradients, at
-    two sizes and on every layer that the example names.
+    The blocked backend is compared with the dense reference: output, log-sum-exp and gradients, at
+    two sizes and on every layer that an example names.
+
+    Args:
+        wanted: Names of entries and numbers of rows; all by default.
+
+    Raises:
+        AttnDslError: A211, there is no such entry.
     """
-    for name in names() if entries is None else entries:
-        with _one_thread():
-            found = _checked(describe(name))
-        yield found
+    chosen = None if wanted is None else _chosen(wanted)
+    for row, entries in rows().items():
+        here = [name for name in entries if chosen is None or name in chosen]
+        if here:
+            with _one_thread():
+                found = _checked(row, tuple(map(describe, here)))
+            yield found
+
+
+def _chosen(wanted: Iterable[str]) -> set[str]:
+    by_row = rows()
+    return {name for each in wanted for name in by_row.get(each, (describe(each).name,))}
 
 
 @contextlib.contextmanager
@@ -112,19 +137,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _checked(entry: Entry) -> Checked:
-    calls = 0
-    try:
-        for grow in (0, 1):
-            trial = patterns.trial(entry, grow)
-            for layer in trial.layers:
-                fault = _disagreement(load(entry.name, layer=layer, **trial.values), trial)
-                calls += 1
-                if fault:
-                    return Checked(entry, calls, fault)
-    except AttnDslError as error:
-        return Checked(entry, calls, str(error))
-    return Checked(entry, calls, "")
+def _checked(row: str, entries: tuple[Entry, ...]) -> Checked:
+    calls, faults = 0, []
+    for entry in entries:
+        try:
+            for trial in (patterns.trial(entry, grow) for grow in (0, 1)):
+                for layer in trial.layers:
+                    fault = _disagreement(load(entry.name, layer=layer, **trial.values), trial)
+                    calls += 1
+                    faults += [f"{entry.name}: {fault}"] if fault else []
+        except AttnDslError as error:
+            faults.append(f"{entry.name}: {error}")
+    return Checked(row, entries, calls, tuple(faults))
 
 
 def _disagreement(pattern: Pattern, trial: Trial) -> str:

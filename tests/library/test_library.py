@@ -13,6 +13,7 @@ from attndsl import AttnDslError, library, patterns
 from attndsl import syntax as syn
 from attndsl.compiler import Program, read_mask
 from attndsl.patterns import Entry, Trial
+from attndsl.source import Diagnostic
 
 FILES = sorted((Path(patterns.__file__).parent / "library").glob("*.attn"))
 NAMES = library.names()
@@ -93,7 +94,26 @@ def test_the_check_notices_a_wrong_backend(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(library, "_run", wrong)
     (checked,) = library.check(["griffin"])
     assert not checked.ok
-    assert "the output differs" in str(checked)
+    assert "wrong in griffin: the output differs" in str(checked)
+
+
+def test_the_check_says_a_line_a_row_and_what_is_missing():
+    found = list(library.check(["049", "halonet", "griffin"]))
+    assert [each.row for each in found] == ["049", "054", "096"]
+    assert str(found[0]) == "049  ok     gna1d, gna, gna3d  (6 calls)"
+    assert str(found[1]).splitlines()[0] == "054  part   halonet  (2 calls)"
+    assert "missing in halonet: Zero padding" in str(found[1])
+    with pytest.raises(AttnDslError, match="no pattern `grifin`"):
+        list(library.check(["grifin"]))
+
+
+def test_an_entry_that_does_not_compile_is_a_fault_of_its_row(monkeypatch: pytest.MonkeyPatch):
+    def refused(name: str, **_: object):
+        raise AttnDslError(Diagnostic("A302", "division by a number that is not positive"))
+
+    monkeypatch.setattr(library, "load", refused)
+    (checked,) = library.check(["griffin"])
+    assert "wrong in griffin: error[A302]" in str(checked)
 
 
 def test_an_entry_is_found_by_name_and_by_row():

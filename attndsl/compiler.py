@@ -148,8 +148,9 @@ class Program:
         """The exact schedule of the whole pattern, one object for equal calls.
 
         Raises:
-            AttnDslError: A403, A404 for lengths; A410, A411 for the layout.
+            AttnDslError: A402 for the tile; A403, A404 for lengths; A410, A411 for the layout.
         """
+        _check_tile(tile)
         (whole,) = self._arranged(call, layout, tile, split=False)
         return whole.schedule(tile)
 
@@ -160,6 +161,7 @@ class Program:
 
         ``tile`` is what "auto" counts in; each part is scheduled in tiles of any size.
         """
+        _check_tile(tile)
         return self._arranged(call, layout, tile, split=True)
 
     def _arranged(
@@ -224,11 +226,20 @@ def _fault(title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError
 def _no_such_input(mask: ir.Mask, name: str) -> AttnDslError:
     names = [table.name for table in mask.tables]
     near = suggest(name, names)
+    parameters = "values of parameters are given to `attndsl.compile`"
     return _fault(
         f"{_title(mask)} has no input {name!r}",
         f"inputs: {', '.join(map(_declaration, mask.tables)) or 'none'}",
-        helps=(f"did you mean {near!r}?",) if near else (),
+        helps=(f"did you mean {near!r}?",) if near else (parameters,),
     )
+
+
+def _check_tile(tile: object) -> None:
+    match tile:
+        case (int(rows), int(columns)) if min(rows, columns) >= 1:
+            return
+    title = f"a tile is a pair of positive integers, (queries, keys), not {tile!r}"
+    raise AttnDslError(Diagnostic("A402", title))
 
 
 def _array(table: ir.Table, value: Any, batch: int, heads: int) -> Any:

@@ -104,6 +104,10 @@ def _spec(names: list[str], extents: Mapping[str, int], layout: str) -> str:
 def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
     names, extents, layout = spec.split(";", 2)
     pairs = [item.partition("=") for item in extents.split(",") if item]
+    for name, _, size in pairs:
+        if not size.isdecimal():
+            title = f"extent of {name!r} must be a positive integer, got {size}"
+            raise AttnDslError(Diagnostic("A401", title))
     sizes = {name: int(size) for name, _, size in pairs}
     return [name for name in names.split(",") if name], sizes, layout
 

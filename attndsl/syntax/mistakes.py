@@ -234,7 +234,10 @@ def _misspelt(mistake: Mistake) -> tuple[str, ...]:
     if hint:
         return (f"did you mean `{hint}`?",)
     if {"PATTERN"} == mistake.expected & {"PATTERN", "PLUS"}:
-        return ("a declaration opens with `pattern`, `def`, `grid`, `space`, `input` or `import`",)
+        return (
+            "a declaration opens with `pattern`, `def`, `grid`, `space`, `input` or `import`",
+            "an expression is the body of one: `pattern name = k <= q`",
+        )
     return ()
 
 

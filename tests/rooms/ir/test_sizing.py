@@ -56,6 +56,10 @@ def too_large():
     program.schedule(program.call(4096, 4096, 1, 1, None, {}), (64, 64))
 
 
+def no_tile():
+    attndsl.compile("causal").schedule(64, tile=(0, 8))
+
+
 def too_wide():
     program = Program(mask("pattern p = any j in 0..len(k): q == k + 2 * j"))
     program.schedule(program.call(5000, 5000, 1, 1, None, {}), (64, 64))
@@ -66,7 +70,7 @@ def not_saved():
 
 
 MISTAKES = [two_unknown, does_not_fill, misspelt_axis, more_queries_than_tokens]
-MISTAKES += [too_large, too_wide, not_saved]
+MISTAKES += [too_large, no_tile, too_wide, not_saved]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -217,6 +217,11 @@ def unknown_backend():
     attndsl.compile("causal")(ones, ones, ones, backend="blockd")
 
 
+def parameter_at_the_call():
+    ones = torch.ones(1, 1, 4, 8)
+    attndsl.compile("causal_window", w=3)(ones, ones, ones, w=3)
+
+
 def second_derivative():
     q, k, v = tensors(1, 1, 1, 4, 4, 8, 8)
     out = attndsl.compile("causal")(q, k, v)
@@ -224,9 +229,25 @@ def second_derivative():
     torch.autograd.grad(dq.sum(), q)
 
 
+def test_an_extent_of_a_call_is_an_integer():
+    ones = torch.ones(1, 1, 4, 8)
+    for size in (2.0, 0, -2, "2x", None):
+        with pytest.raises(attndsl.AttnDslError) as caught:
+            attndsl.compile("swin")(ones, ones, ones, extents={"y": size})
+        assert caught.value.code == "A401"
+
+
 @pytest.mark.parametrize(
     "mistake",
-    [wrong_shapes, wrong_dtypes, missing_input, second_derivative, no_backend, unknown_backend],
+    [
+        wrong_shapes,
+        wrong_dtypes,
+        missing_input,
+        parameter_at_the_call,
+        second_derivative,
+        no_backend,
+        unknown_backend,
+    ],
 )
 def test_mistakes_are_explained(mistake, golden):
     with pytest.raises(attndsl.AttnDslError) as caught:

@@ -108,6 +108,7 @@ CASES = [
     ("pattern p = k\n«patern» r = k", "A101", "did you mean `pattern`"),
     ("«function» f(x: int) = x", "A101", "did you mean `def`"),
     ("«x» = 3", "A101", "a declaration opens with"),
+    ("«k» <= q", "A101", "pattern name = k <= q"),
     ("pattern p align «middle» = k", "A101", None),
     ("pattern p «algn» start = k", "A101", "did you mean `align`"),
     ("input d: «float»[q]", "A108", None),

@@ -207,6 +207,14 @@ def add_call(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_layout(group: argparse._ArgumentGroup, default: str) -> None:
+    """In which order tokens are taken into tiles."""
+    group.add_argument(
+        "--layout", default=default, metavar="LAYOUT",
+        help=f"order of tokens: auto, natural, residues(8), boxes(y=8, x=16), ...; default {default}",
+    )  # fmt: skip
+
+
 def write(path: Path, data: bytes, terminal: Terminal) -> None:
     """A file that the user asked for."""
     try:

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the measurement")
     count = args.whole(1, 1 << 16)
     group.add_argument("--head-dim", type=count, default=64, metavar="D", help="default 64")
+    args.add_layout(group, "auto")
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="default float32")
     group.add_argument("--rounds", type=count, default=5, metavar="N", help="default 5")
     group.add_argument("--threads", type=count, metavar="N", help="of torch; default all cores")
@@ -144,7 +145,7 @@ def _implementations(
     from torch.nn import functional as F
 
     given: dict[str, Any] = {"extents": call.extents, **call.inputs}
-    yield "attndsl", lambda: lambda q, k, v: pattern(q, k, v, **given)
+    yield "attndsl", lambda: lambda q, k, v: pattern(q, k, v, layout=options.layout, **given)
     if call.q_len * call.k_len > MOST_PAIRS:
         return
     mask = pattern.mask(call.q_len, call.k_len, call.heads, **given)
@@ -200,6 +201,7 @@ def _figures(
         "heads": call.heads,
         "head_dim": options.head_dim,
         "dtype": options.dtype,
+        "layout": options.layout,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rounds": options.rounds,

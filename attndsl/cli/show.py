@@ -11,6 +11,7 @@ import numpy as np
 
 from attndsl import frontend, ir, patterns, views
 from attndsl.compiler import Program
+from attndsl.schedule import Plan
 
 from . import arguments as args
 from .subjects import Setting, Subject, entry_name, example_setting, literal, setting, subject
@@ -31,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tiles", type=args.whole(1), metavar="T",
         help="the tiles of T by T that a kernel computes, instead of pairs; for any length",
     )  # fmt: skip
+    args.add_layout(group, "natural")
     group.add_argument("--png", type=Path, metavar="FILE", help="write the picture as PNG")
     group.add_argument("--svg", type=Path, metavar="FILE", help="write it with rulers and a legend")
     group.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
@@ -155,8 +157,8 @@ def picture(
     which = f", head {options.head} of {call.heads}" if call.heads > 1 else ""
     if options.tiles:
         tile = (options.tiles, options.tiles)
-        schedule = program.schedule(call.call(program), tile)
-        terminal.head(f"tiles{which}")
+        schedule = program.schedule(call.call(program), tile, options.layout)
+        terminal.head(f"tiles{which}{_order(schedule.plan(head=options.head))}")
         terminal.code(views.draw_tiles(schedule, head=options.head, width=width, charset=charset))
         drawn = views.picture_tiles(schedule, head=options.head, title=mask.name)
     else:
@@ -172,6 +174,12 @@ def picture(
         terminal.say()
         terminal.say("\n".join(_rows(pairs, options.query)))
     _write(drawn, options, terminal)
+
+
+def _order(plan: Plan) -> str:
+    """How storage is ordered, where that is not by position."""
+    names = [order.name for order in (plan.q_order, plan.k_order) if order is not None]
+    return f"; order of tokens: {' and '.join(dict.fromkeys(names))}" if names else ""
 
 
 def _pairs(program: Program, call: Setting, head: int) -> Any:

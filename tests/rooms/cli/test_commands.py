@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given
 
 from attndsl import patterns
 from attndsl.cli import main
+from attndsl.cli.running import COMMANDS
 from attndsl.testing import Program, programs
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -45,6 +47,7 @@ SHOWN = {
     "spaces": "show captioned_box -p s=3 --extents n=6,y=5,x=6",
     "heads": "show strided_by_head -p s=4 --head 1",
     "tiles": "show longformer --q-len 20_000 --tiles 512 --ascii",
+    "layout": "show dilated -p left=2 -p d=8 --q-len 128 --tiles 8 --layout 'residues(8)'",
     "expression": "show 'causal and (q - k < 4 or k % 8 == 7)' --q-len 24 --k-len 32",
 }
 
@@ -178,6 +181,42 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "stderr", err)
         assert main(["shwo"]) == 2
         assert ("\x1b[" in err.getvalue()) is not plain
+
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SPOKEN = [
+    *(line for command in COMMANDS for line in command.examples),
+    *(
+        line
+        for page in PAGES
+        for line in re.findall(r"^\$ (attndsl .*)$", page.read_text(), re.MULTILINE)
+    ),
+]
+
+
+@pytest.mark.parametrize("line", sorted(set(SPOKEN)))
+def test_every_command_line_that_help_and_docs_show_is_understood(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    words = shlex.split(line.rpartition("| ")[2])
+    assert words.pop(0) == "attndsl"
+    ran: list[str] = []
+    quick = [replace(each, run=lambda *_: ran.append("ran") or 0) for each in COMMANDS]
+    monkeypatch.setattr("attndsl.cli.running.COMMANDS", quick)
+    status = main(words)
+    assert (status, capsys.readouterr().err) == (0, "")
+    assert ran or {"--help", "--version"} & {*words}
+
+
+def test_help_of_every_command_has_its_examples(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    overview = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command.summary.split()[0] in overview
+        assert main([command.name, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert all(example in said for example in command.examples)
 
 
 # ---------------------------------------------------------------------------- list, fmt, explain

@@ -350,6 +350,9 @@ def test_an_entry_means_what_its_oracle_says(joint: Join):
         found = pattern.mask(q_len, k_len, case.heads, batch=case.batch, **call).numpy()
         wrong = np.argwhere(found != expected)
         assert not len(wrong), (case, "first (batch, head, query, key):", wrong[0].tolist())
+        schedule = pattern.schedule(q_len, k_len, case.heads, batch=case.batch, tile=(4, 8), **call)
+        for b, h in np.ndindex(expected.shape[:2]):
+            assert np.array_equal(schedule.cover(b, h), expected[b, h]), (case, b, h)
 
 
 # A hundred products of size 1, a dozen roundings deep.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import claims, frontend, ir, op, views
+from attndsl import claims, frontend, ir, op, passes, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask
 
@@ -249,15 +249,44 @@ class Pattern:
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> str:
-        """The pattern as the compiler sees it: IR, facts, tiles and exact work at these lengths."""
-        schedule = self.schedule(q_len, k_len, heads, extents=extents, **inputs)
-        lines = [f"pattern  {self.name}", f"meaning  {ir.show(self.ir.root)}"]
-        lines += [f"normal   {ir.show(self._program.normal.root)}", "facts"]
-        lines += [f"  {name:24} {fact}" for name, fact in self.facts().items()]
-        lines += [f"schedule of {schedule.q_len} queries x {schedule.k_len} keys, tile 128 x 128"]
-        cost = views.cost(schedule, head_dim, heads=heads)
-        lines += [f"  {line}" for line in views.report(cost).splitlines()]
-        return "\n".join(lines)
+        """The pattern as the compiler sees it: passes, facts, tiles, orders of tokens, exact work, advice."""
+        return str(
+            self.explanation(q_len, k_len, heads, head_dim=head_dim, extents=extents, **inputs)
+        )
+
+    def explanation(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        head_dim: int = 64,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> views.Explanation:
+        """What ``explain`` prints, as a value: its ``record()`` is plain data, for tools."""
+        steps: list[tuple[str, ir.Node]] = []
+        passes.normalise(self.ir, lambda name, mask: steps.append((name, mask.root)))
+
+        def counted(layout: str, tile: int) -> views.Arrangement:
+            parts = self.parts(
+                q_len, k_len, heads, tile=(tile, tile), layout=layout, extents=extents, **inputs
+            )
+            return views.arrangement(layout, parts, head_dim, heads)
+
+        return views.Explanation(
+            self.name,
+            self.ir.root,
+            tuple(steps),
+            {name: str(fact) for name, fact in self.facts().items()},
+            q_len,
+            q_len if k_len is None else k_len,
+            heads,
+            head_dim,
+            counted("natural", 128),
+            counted("auto", 128),
+            counted("auto", 64),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pattern as JSON; ``Pattern.load`` reads it back."""

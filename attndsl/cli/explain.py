@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 
@@ -50,29 +49,14 @@ def _pattern(options: argparse.Namespace, terminal: Terminal) -> int:
     for name, words in call.made_up.items():
         terminal.warn(f"{name} was made up here: {words}; give yours with --input {name}=FILE.npy")
     lengths = (call.q_len, call.k_len, call.heads)
+    explanation = pattern.explanation(
+        *lengths, head_dim=options.head_dim, extents=call.extents, **call.inputs
+    )
     if options.json:
-        from attndsl import views
-
-        schedule = pattern.schedule(*lengths, extents=call.extents, **call.inputs)
-        cost = views.cost(schedule, options.head_dim, heads=call.heads)
-        record = {
-            "name": pattern.name,
-            "digest": pattern.digest,
-            "facts": {name: str(fact) for name, fact in pattern.facts().items()},
-            "q_len": call.q_len,
-            "k_len": call.k_len,
-            "heads": call.heads,
-            "head_dim": options.head_dim,
-            "extents": call.extents,
-            "cost": dataclasses.asdict(cost) | {"density": cost.density, "waste": cost.waste},
-        }
+        record = explanation.record() | {"digest": pattern.digest, "extents": call.extents}
         terminal.say(json.dumps(record, indent=2))
     else:
-        terminal.say(
-            pattern.explain(
-                *lengths, head_dim=options.head_dim, extents=call.extents, **call.inputs
-            )
-        )
+        terminal.say(str(explanation))
     return 0
 
 

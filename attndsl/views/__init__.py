@@ -10,16 +10,22 @@ from .drawing import (
     draw_tiles,
     draw_view,
 )
+from .explaining import DEVICES, Arrangement, Device, Explanation, arrangement
 from .images import encode_png, encode_svg
 from .pictures import Ink, Picture, Ruler, picture_mask, picture_tiles, picture_view
 
 __all__ = [
+    "DEVICES",
+    "Arrangement",
     "Charset",
     "Cost",
+    "Device",
+    "Explanation",
     "Ink",
     "Picture",
     "Ruler",
     "Traffic",
+    "arrangement",
     "charset_for",
     "cost",
     "draw_mask",

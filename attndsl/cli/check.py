@@ -22,8 +22,12 @@ FINE, WRONG, MISTAKEN = 0, 1, 2
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", nargs="+", metavar="FILE", help="file.attn, file.attn:name, or a pattern's name"
+        "source", nargs="*", metavar="FILE", help="file.attn, file.attn:name, or a pattern's name"
     )
+    parser.add_argument(
+        "--library", action="store_true",
+        help="the library of published systems instead, a line a row; FILE are then names or rows",
+    )  # fmt: skip
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
         help="a parameter's value, for every pattern that is checked",
@@ -40,6 +44,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.library:
+        return _library(options.source, terminal)
+    if not options.source:
+        helps = ("see `attndsl check --help`",)
+        raise args.mistake(
+            "A601", "attndsl check: name a file, a pattern, or --library", helps=helps
+        )
     values = args.parameters(options.param)
     found: list[int] = []
     for source in options.source:
@@ -54,6 +65,25 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         found += [_judged(_Check(source, name, values), options, terminal) for name in names]
     _sum_up(found, terminal)
     return max(found, default=FINE)
+
+
+def _library(wanted: list[str], terminal: Terminal) -> int:
+    """Every row: whether its entries run as they mean, and what is missing of it."""
+    from attndsl import library  # loads torch
+
+    rows = faulty = partial = 0
+    try:
+        for found in library.check(wanted or None):
+            colour = RED if not found.ok else FAINT if found.missing else GREEN
+            head, _, rest = str(found).partition(found.entries[0].name)
+            terminal.say(f"{terminal.paint(colour, head)}{found.entries[0].name}{rest}")
+            rows, faulty = rows + 1, faulty + (not found.ok)
+            partial += bool(found.ok and found.missing)
+    except AttnDslError as error:
+        terminal.complain(error)
+        return MISTAKEN
+    terminal.say(f"{rows - faulty - partial} rows ok, {partial} in part, {faulty} wrong")
+    return WRONG if faulty else FINE
 
 
 @dataclass(frozen=True)
@@ -119,6 +149,7 @@ COMMAND = args.Command(
         "attndsl check patterns/*.attn",
         "attndsl check mine.attn:local -p w=64 --seconds 30",
         "attndsl check longformer --backend blocked",
+        "attndsl check --library",
     ),
     configure,
     run,

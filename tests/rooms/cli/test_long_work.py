@@ -44,6 +44,23 @@ def test_check_verifies_every_pattern_of_a_file(capsys: pytest.CaptureFixture[st
     assert out.endswith("3 ok\n")
 
 
+def test_check_of_the_library_says_a_line_a_row(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert main(["check", "--library", "griffin", "049", "054"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "049  ok     gna1d, gna, gna3d  (6 calls)"
+    assert said[1].startswith("054  part   halonet, halonet_down")
+    assert said[-2:] == ["096  ok     griffin  (2 calls)", "2 rows ok, 1 in part, 0 wrong"]
+    monkeypatch.setattr(attndsl.library, "_disagreement", lambda *_: "the output differs")
+    assert main(["check", "--library", "griffin"]) == 1
+    assert "wrong in griffin: the output differs" in capsys.readouterr().out
+    assert main(["check", "--library", "grifin"]) == 2
+    assert "did you mean `griffin`" in capsys.readouterr().err
+    assert main(["check"]) == 2
+    assert "--library" in capsys.readouterr().err
+
+
 def test_check_goes_on_after_a_file_with_errors(capsys: pytest.CaptureFixture[str]):
     Path("bad.attn").write_text("pattern p = k <= qq\n", encoding="utf-8")
     Path("zero.attn").write_text("pattern p(b: int = 0) = block(b)\n", encoding="utf-8")

@@ -238,9 +238,17 @@ def _picture(name: str, sample: Sample) -> str:
 
 _GALLERY = """# Gallery
 
-Published systems, as entries of the library: `attndsl.library.load("{example}")` compiles one,
-`attndsl show {example}` draws it at sizes of your choice. The pictures show the example sizes by which the tests run
-each entry: the whole mask of a sequence, or, on a grid, the keys that the query in the middle sees.
+Published systems, as entries of the library, each written in the language:
+
+```python
+>>> import attndsl
+>>> tiled = attndsl.library.load("gna", sy=5, ty=2)
+>>> attndsl.library.describe("gna").title
+'Generalized Neighborhood Attention: Multi-dimensional Sparse Attention at the Speed of Light'
+```
+
+`attndsl show gna` draws one at sizes of your choice. The pictures below show the example sizes by which the tests
+run each entry: the whole mask of a sequence, or, on a grid, the keys that the query in the middle sees.
 
 Each entry says exactly which keys a query sees, which reading it follows where sources disagree, and which part of
 the system it is; *missing* is what the language cannot say of it.
@@ -259,7 +267,7 @@ def gallery_page() -> str:
         f"| {row} | {library.describe(names[0]).title} | {', '.join(map(_link, names))} |"
         for row, names in rows.items()
     ]
-    head = _GALLERY.format(example="gna") + "\n".join(contents) + "\n"
+    head = _GALLERY + "\n".join(contents) + "\n"
     shown = (_exhibits(row, names) for row, names in rows.items())
     return "\n".join([head, *shown]).rstrip("\n") + "\n"
 
@@ -317,12 +325,15 @@ def _counts(pattern: attndsl.Pattern, trial: patterns.Trial, inputs: dict[str, A
     """Keys a query, density, live tiles."""
     call = (trial.q_len, trial.k_len, trial.heads)
     seen = pattern.mask(*call, extents=trial.extents, **inputs)[0].sum(-1)
-    schedule = pattern.schedule(*call, tile=(_TILE, _TILE), extents=trial.extents, **inputs)
+    options = {"tile": (_TILE, _TILE), "extents": trial.extents, **inputs}
+    natural = pattern.schedule(*call, **options).density
+    sought = sum(part.density for part in pattern.parts(*call, **options))
     least, most = int(seen.min()), int(seen.max())
     keys = f"{least}" if least == most else f"{least} to {most}"
     density = float(seen.double().mean()) / max(1, trial.k_len)
     what = [f"{keys} keys a query", f"{density:.0%} of the pairs"]
-    what.append(f"{schedule.density:.0%} of the tiles of {_TILE} x {_TILE}")
+    what.append(f"{natural:.0%} of the tiles of {_TILE} x {_TILE}")
+    what += [f"{sought:.0%} in the best order found"] * (sought < natural)
     at = [f"{trial.q_len} x {trial.k_len} tokens"]
     at += [f"{trial.heads} heads, the first drawn"] * (trial.heads > 1)
     return f"At {', '.join(at)}: {', '.join(what)}."

@@ -403,7 +403,7 @@ def drsformer(n, k, order, head):
     [
         Case(
             {"n": 20},
-            {"dense_len": 8, "block": 3, "initial": 1, "local": 4, "kv_heads": 2},
+            {"dense_len": 19, "block": 3, "initial": 1, "local": 4, "kv_heads": 2},
             {"chosen": lists(63, 7, 2, 2, 2, 20)},
             heads=4,
             batch=2,

@@ -8,6 +8,10 @@ BIN     := .venv/bin
 STAMP   := .venv/installed
 DEMO_STAMP := .venv/installed-for-demo
 
+# Threads that wait for each other sleep. Spinning, as is usual, two workers of two threads each take
+# the cores from one another, and the same tests are many times slower.
+export OMP_WAIT_POLICY := passive
+
 .PHONY: test demo lint types contracts pytest slow format golden docs clean
 .DELETE_ON_ERROR:
 

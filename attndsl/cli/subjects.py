@@ -275,12 +275,21 @@ def _is_crowded(mask: ir.Mask, found: Setting, layer: int) -> bool:
 
 
 def _loaded(path: Path) -> Any:
+    """The array of a file: mapped, not read, so that a false header costs no memory; never unpickled."""
     try:
-        return np.load(path, allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        helps = ("write one with `numpy.save(path, array)`",)
-        raise args.mistake("A603", f"cannot read {path}: {reason}", helps=helps) from None
+        raise _unreadable(path, reason) from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise _unreadable(path, "it is an archive of several arrays")
+    return found
+
+
+def _unreadable(path: Path, reason: str) -> AttnDslError:
+    helps = ("write one with `numpy.save(path, array)`",)
+    return args.mistake("A603", f"cannot read {path}: {reason}", helps=helps)
 
 
 def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed: int) -> Setting:

@@ -6,13 +6,15 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from attndsl import patterns
 from attndsl.cli import main
@@ -136,6 +138,47 @@ def test_a_file_of_ids_sets_the_length_and_serves_every_head(shell: Shell):
     assert status == 0
     assert "made up" not in out
     assert "query 2 sees 3 keys: 2..4" in out
+
+
+def test_files_that_are_no_array_are_refused(shell: Shell):
+    Path("text.npy").write_text("0 0 1 1", encoding="utf-8")
+    np.save("objects.npy", np.array([{}, None], dtype=object), allow_pickle=True)
+    np.savez("several.npz", a=np.zeros(3), b=np.ones(3))
+    np.save("short.npy", np.zeros(4, dtype=int))
+    whole = Path("short.npy").read_bytes()
+    Path("short.npy").write_bytes(whole.replace(b"(4,), }          ", b"(4000000000,), }"))
+    Path("empty.npy").write_bytes(b"")
+    for name in ("text.npy", "objects.npy", "several.npz", "short.npy", "empty.npy", "."):
+        status, _, err = shell(f"show documents --input doc={name}")
+        assert (status, "error[A603]" in err) == (2, True), name
+    np.save("fractions.npy", np.zeros(4))
+    status, _, err = shell("show documents --input doc=fractions.npy")
+    assert (status, "error[A501]" in err) == (2, True)
+
+
+KNOWN = """\
+    show list fmt explain check causal window swin documents A302 - -- -p left=3 left= =3 --q-len --k-len
+    --heads --extents y=3,x=3 y=,x 7 1_0 0 -1 --query --head --tiles --layout auto --input doc=x.npy
+    --seed --ascii --json --check --png out.png --help
+"""
+WORDS = st.one_of(st.sampled_from(KNOWN.split()), st.text(max_size=6))
+COMMANDS_TO_TRY = st.sampled_from(["show", "list", "fmt", "explain A101", "check"])
+
+
+@given(COMMANDS_TO_TRY, st.lists(WORDS, max_size=6))
+def test_no_command_line_brings_the_program_down(
+    tmp_path_factory: pytest.TempPathFactory, command: str, words: list[str]
+):
+    with (
+        chdir(tmp_path_factory.getbasetemp()),
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        limit = ["--seconds", "0.01"] if command == "check" else []
+        with patch.object(sys, "stdin", io.StringIO("pattern p = q == k")):
+            status = main([*command.split(), *limit, *words])
+    assert status in (0, 1, 2)
+    assert status != 2 or "error[A" in err.getvalue()
 
 
 def test_what_one_query_sees_is_what_the_meaning_says(shell: Shell):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ class DeviceLists:
 
     tiles: tuple[Any, ...]  # their arguments from ``items`` to ``masks``
     splits: tuple[Any, ...]  # those of the merging kernels, ``splits`` to ``plan_head``
+    q_order: Tensor | None
+    k_order: Tensor | None
     width: int
     slots: int
     most_splits: int
@@ -62,7 +64,7 @@ def device_lists(
         if masks is None:
             masks = known[q.device] = torch.from_numpy(device_masks(schedule)).to(q.device)
         if transposed:
-            made = by_key(schedule, heads // kv_heads, kv_heads, longest)
+            made = by_key(schedule, heads // kv_heads, longest)
         else:
             made = by_query(schedule, longest)
         known[key] = _moved(made, masks, k, kv_heads if transposed else heads)
@@ -71,18 +73,16 @@ def device_lists(
 
 
 def _moved(work: WorkList, masks: Tensor, k: Tensor, owners: int) -> DeviceLists:
-    names = ("items", "first_items", "class_of", "full", "partial", "mask_ids")
-    sent = {name: torch.from_numpy(getattr(work, name)).to(k.device) for name in names}
+    arrays = ((field.name, getattr(work, field.name)) for field in fields(work))
+    sent = {name: torch.from_numpy(x).to(k.device) for name, x in arrays if x is not None}
     by_batch, by_head = (int(size > 1) for size in work.class_of.shape)
     classes = (sent["class_of"], by_batch * work.class_of.shape[1], by_head)
     tiles = (sent["items"], sent["first_items"], *classes, sent["full"], sent["partial"])
-    splits: tuple[Any, ...] = ()
-    if work.slots:
-        moved = [torch.from_numpy(x).to(k.device) for x in (work.splits, work.first_splits)]
-        splits = (*moved, *classes)
     return DeviceLists(
         (*tiles, sent["mask_ids"], masks),
-        splits,
+        (sent["splits"], sent["first_splits"], *classes),
+        sent.get("q_order"),
+        sent.get("k_order"),
         work.width,
         work.slots,
         work.most_splits,

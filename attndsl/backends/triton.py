@@ -19,6 +19,7 @@ from attndsl.backends.configs import Config, Pass, default_config
 from attndsl.backends.device_lists import DeviceLists, device_lists
 from attndsl.backends.protocol import Request
 from attndsl.backends.work import Work
+from attndsl.backends.worklists import orders_agree
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 WIDEST = 256
@@ -77,8 +78,8 @@ class Triton:
             if lists.slots:
                 kernels.merge_outputs[lists.split_grid(q)](
                     *(part_out, part_lse, out, lse, *out.stride(), *lists.splits),
-                    *(None, q.shape[2], q.shape[1], lists.slots),
-                    *(width, _padded(width), config.bq, None),
+                    *(lists.q_order, q.shape[2], q.shape[1], lists.slots),
+                    *(width, _padded(width), config.bq, lists.q_order is not None),
                 )
         return out, lse
 
@@ -109,8 +110,24 @@ class Triton:
             )
             given = (q, k, v, dout, level, delta)
             self._backward("backward_queries", work, given, (dq,), scale)
-            self._backward("backward_keys", work, given, (dk, dv), scale)
+            self._backward_keys(work, given, (dk, dv), scale)
         return dq, dk, dv
+
+    def _backward_keys(
+        self, work: Work, given: Sequence[Tensor], results: Sequence[Tensor], scale: float
+    ) -> None:
+        q, k, v, *rest = given
+        config, group = self._config("backward_keys", q, v), q.shape[1] // k.shape[1]
+        if orders_agree(work.schedule((config.bq, config.bk)), group):
+            self._backward("backward_keys", work, given, results, scale)
+            return
+        # heads that share keys but not the order of their tiles: each has sums of its own at first
+        k, v = (x.repeat_interleave(group, 1) for x in (k, v))
+        each = [torch.empty_like(x) for x in (k, v)]
+        self._backward("backward_keys", work, (q, k, v, *rest), each, scale)
+        for mine, total in zip(each, results, strict=True):
+            by_member = mine.reshape(*total.shape[:2], group, *total.shape[2:])
+            total.copy_(by_member.sum(2, dtype=torch.float32))
 
     def _backward(
         self,
@@ -129,10 +146,11 @@ class Triton:
         _walk(getattr(kernels, which), tensors, (q, k, v, dout), owner, config, lists, scale)
         if not lists.slots:
             return
+        order = lists.q_order if which == "backward_queries" else lists.k_order
         for part, x in zip(parts, results, strict=True):
             kernels.sum_chunks[lists.split_grid(x)](
-                *(part, x, *lists.splits, None, x.shape[2], x.shape[1], lists.slots),
-                *(x.shape[3], _padded(x.shape[3]), block, None),
+                *(part, x, *lists.splits, order, x.shape[2], x.shape[1], lists.slots),
+                *(x.shape[3], _padded(x.shape[3]), block, order is not None),
             )
 
     def _lists(self, which: Pass, work: Work, config: Config, q: Tensor, k: Tensor) -> DeviceLists:
@@ -155,11 +173,11 @@ def _walk(
         *tensors,
         *(step for x in strided for step in x.stride()),
         *lists.tiles,
-        *(None, 0, None, None, None),  # constants and tables of a predicate, places of a layout
+        *(None, 0, None, lists.q_order, lists.k_order),
         *(q.shape[2], k.shape[2], owner.shape[1], lists.at_once, lists.width, lists.slots, scale),
         *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], _padded(q.shape[3])),
         *(_padded(v.shape[3]), config.bq, config.bk, lists.slots > 0, _precision(q.dtype)),
-        *(None, None, None, None, None),  # no predicate, no layout
+        *(None, None, None, lists.q_order is not None, lists.k_order is not None),
         num_warps=config.warps,
         num_stages=config.stages,
     )

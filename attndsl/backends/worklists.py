@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl.schedule import Plan, Schedule, Tiles, compress
+from attndsl.schedule import Order, Plan, Schedule, Tiles, compress
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
@@ -29,6 +29,8 @@ class WorkList:
     mask_ids: ShortArray
     splits: ShortArray  # [m, 3]: tile, first and last slot
     first_splits: ShortArray  # [classes + 1]
+    q_order: ShortArray | None  # [classes, whole tiles]: the row of each query in storage order
+    k_order: ShortArray | None  # likewise of keys
 
     @property
     def width(self) -> int:
@@ -50,10 +52,12 @@ def by_query(schedule: Schedule, longest: int) -> WorkList:
     """Key tiles of each query tile, in items of at most ``longest`` tiles."""
     ragged = schedule.k_len % schedule.tile[1] != 0
     plans = [_bounded(plan, schedule.grid[1] - 1, _edges(schedule)[0]) for plan in schedule.plans]
-    return _work_list(plans if ragged else schedule.plans, schedule.plan_of, longest)
+    plans = plans if ragged else list(schedule.plans)
+    orders = _orders(schedule, [(i,) for i in range(len(plans))])
+    return _work_list(plans, schedule.plan_of, longest, orders)
 
 
-def by_key(schedule: Schedule, group: int, kv_heads: int, longest: int) -> WorkList:
+def by_key(schedule: Schedule, group: int, longest: int) -> WorkList:
     """Query tiles of each key tile, for all ``group`` query heads of a key head together.
 
     An entry is query tile * group + head within the group.
@@ -62,24 +66,31 @@ def by_key(schedule: Schedule, group: int, kv_heads: int, longest: int) -> WorkL
     ragged = schedule.q_len % schedule.tile[0] != 0
     plans = [plan.transpose for plan in schedule.plans]
     plans = [_bounded(plan, last, edge) for plan in plans] if ragged else plans
-    classes, class_of = head_classes(schedule, group, kv_heads)
-    return _work_list([_joined([plans[i] for i in one]) for one in classes], class_of, longest)
+    classes, class_of = head_classes(schedule, group)
+    joined = [_joined([plans[i] for i in one]) for one in classes]
+    return _work_list(joined, class_of, longest, _orders(schedule, classes))
 
 
-def head_classes(
-    schedule: Schedule, group: int, kv_heads: int
-) -> tuple[list[tuple[int, ...]], ShortArray]:
+def head_classes(schedule: Schedule, group: int) -> tuple[list[tuple[int, ...]], ShortArray]:
     """The distinct plans of the query heads of a key head, and which of them each key head has."""
     plan_of = schedule.plan_of
     if plan_of.shape[1] == 1:
         plan_of = np.repeat(plan_of, group, axis=1)
     members = plan_of.reshape(len(plan_of), -1, group)
-    assert members.shape[1] in (1, kv_heads), "the schedule was made for these heads"
     classes: dict[tuple[int, ...], int] = {}
     class_of = np.zeros(members.shape[:2], dtype=np.int32)
     for place in np.ndindex(*members.shape[:2]):
         class_of[place] = classes.setdefault(tuple(members[place].tolist()), len(classes))
     return list(classes), class_of
+
+
+def orders_agree(schedule: Schedule, group: int) -> bool:
+    """Whether the query heads of each key head take their tokens in one order, so that they can be joined."""
+    classes, _ = head_classes(schedule, group)
+    orders = [
+        {(schedule.plans[i].q_order, schedule.plans[i].k_order) for i in one} for one in classes
+    ]
+    return all(len(found) == 1 for found in orders)
 
 
 def device_masks(schedule: Schedule) -> ShortArray:
@@ -103,6 +114,26 @@ def device_masks(schedule: Schedule) -> ShortArray:
 def _words(pairs: np.ndarray[Any, np.dtype[np.bool_]]) -> ShortArray:
     octets = np.packbits(pairs, axis=-1, bitorder="little")
     return np.ascontiguousarray(octets).view("<i4").transpose(0, 2, 1).astype(np.int32)
+
+
+def _orders(
+    schedule: Schedule, classes: Sequence[tuple[int, ...]]
+) -> tuple[ShortArray | None, ShortArray | None]:
+    """The rows of each class in storage order, if any class has an order of its own."""
+
+    def of_side(orders: list[Order | None], length: int, tile: int) -> ShortArray | None:
+        if not any(orders):
+            return None
+        table = np.zeros((len(orders), -(-length // tile) * tile), dtype=np.int32)
+        for row, order in zip(table, orders, strict=True):
+            row[:length] = np.arange(length) if order is None else order.rows
+        return table
+
+    plans = [schedule.plans[one[0]] for one in classes]
+    return (
+        of_side([plan.q_order for plan in plans], schedule.q_len, schedule.tile[0]),
+        of_side([plan.k_order for plan in plans], schedule.k_len, schedule.tile[1]),
+    )
 
 
 def _edges(schedule: Schedule) -> tuple[int, int]:
@@ -142,7 +173,12 @@ def _compressed(rows: ShortArray, columns: ShortArray, n_rows: int) -> tuple[Til
     return compress(rows.astype(np.int64), columns.astype(np.int64), n_rows)
 
 
-def _work_list(plans: Sequence[Plan], class_of: ShortArray, longest: int) -> WorkList:
+def _work_list(
+    plans: Sequence[Plan],
+    class_of: ShortArray,
+    longest: int,
+    orders: tuple[ShortArray | None, ShortArray | None],
+) -> WorkList:
     items, splits = [], []
     full_start = partial_start = 0
     for plan in plans:
@@ -162,6 +198,7 @@ def _work_list(plans: Sequence[Plan], class_of: ShortArray, longest: int) -> Wor
         _padded([plan.mask_ids for plan in plans]),
         _stacked(splits, 3),
         _offsets(splits),
+        *orders,
     )
 
 

@@ -65,12 +65,12 @@ def backward_queries(
     Q, K, V, GradOut, Level, Delta, GradQ, PartQ,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, gb, gh, gs, gd,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
-    constants, n_constants, tables, q_places, k_places,
+    constants, n_constants, tables, q_order, k_order,
     q_len, k_len, heads, at_once, width, slots, scale,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
-    Q_PLACE: tl.constexpr, K_PLACE: tl.constexpr,
+    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
 ):  # fmt: skip
     """GradQ [B, H, Q, D], contiguous, or its shares where the work of a query tile is split."""
     batch, head, plan, item, exists = deal(
@@ -78,6 +78,10 @@ def backward_queries(
     )
     if not exists:
         return
+    if Q_ORDERED:
+        q_order += plan * (tl.cdiv(q_len, BQ) * BQ)
+    if K_ORDERED:
+        k_order += plan * (tl.cdiv(k_len, BK) * BK)
     tile = tl.load(items + item * ITEM)
     full_first, full_last = tl.load(items + item * ITEM + 1), tl.load(items + item * ITEM + 2)
     part_first, part_last = tl.load(items + item * ITEM + 3), tl.load(items + item * ITEM + 4)
@@ -86,11 +90,11 @@ def backward_queries(
     d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
     b, h, kv_head = batch.to(tl.int64), head.to(tl.int64), (head // GROUP).to(tl.int64)
     inside = tile * BQ + queries < q_len
-    vector = addresses((b * heads + h) * q_len, tile * BQ, queries, 1, q_places, Q_PLACE)
+    vector = addresses((b * heads + h) * q_len, tile * BQ, queries, 1, q_order, Q_ORDERED)
     level = tl.load(Level + vector, mask=inside, other=float("inf"))
     delta = tl.load(Delta + vector, mask=inside, other=0.0)
-    q_rows = addresses(Q + b * qb + h * qh, tile * BQ, queries, qs, q_places, Q_PLACE)
-    g_rows = addresses(GradOut + b * gb + h * gh, tile * BQ, queries, gs, q_places, Q_PLACE)
+    q_rows = addresses(Q + b * qb + h * qh, tile * BQ, queries, qs, q_order, Q_ORDERED)
+    g_rows = addresses(GradOut + b * gb + h * gh, tile * BQ, queries, gs, q_order, Q_ORDERED)
     q = fetch(q_rows[:, None] + d * qd, inside[:, None], d, D, BD, True)
     sees = level != float("inf")
     dout = fetch(g_rows[:, None] + dv * gd, sees[:, None], dv, DV, BDV, True)
@@ -106,8 +110,8 @@ def backward_queries(
     for entry in range(full_first, full_last):
         column = following
         following = tl.load(full + entry + 1)
-        k_rows = addresses(K, column * BK, keys, ks, k_places, K_PLACE)
-        v_rows = addresses(V, column * BK, keys, vs, k_places, K_PLACE)
+        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
+        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         dq = _query_share(
             dq, q, dout, level, delta, k_rows, v_rows, kd, vd, None, None, factor,
             D, DV, BD, BDV, False, PRECISION,
@@ -124,8 +128,8 @@ def backward_queries(
         else:
             k_terms = KEY_TERMS((column * BK + keys)[None, :], constants, tables)
             keep = KEEP(q_terms, k_terms) & k_inside[None, :]
-        k_rows = addresses(K, column * BK, keys, ks, k_places, K_PLACE)
-        v_rows = addresses(V, column * BK, keys, vs, k_places, K_PLACE)
+        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
+        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         dq = _query_share(
             dq, q, dout, level, delta, k_rows, v_rows, kd, vd, k_inside, keep, factor,
             D, DV, BD, BDV, True, PRECISION,
@@ -171,12 +175,12 @@ def backward_keys(
     Q, K, V, GradOut, Level, Delta, GradK, GradV, PartK, PartV,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, gb, gh, gs, gd,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
-    constants, n_constants, tables, q_places, k_places,
+    constants, n_constants, tables, q_order, k_order,
     q_len, k_len, kv_heads, at_once, width, slots, scale,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
-    Q_PLACE: tl.constexpr, K_PLACE: tl.constexpr,
+    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
 ):  # fmt: skip
     """GradK [B, Hkv, K, D] and GradV [B, Hkv, K, DV], contiguous, or their shares.
 
@@ -187,6 +191,10 @@ def backward_keys(
     )
     if not exists:
         return
+    if Q_ORDERED:
+        q_order += plan * (tl.cdiv(q_len, BQ) * BQ)
+    if K_ORDERED:
+        k_order += plan * (tl.cdiv(k_len, BK) * BK)
     tile = tl.load(items + item * ITEM)
     full_first, full_last = tl.load(items + item * ITEM + 1), tl.load(items + item * ITEM + 2)
     part_first, part_last = tl.load(items + item * ITEM + 3), tl.load(items + item * ITEM + 4)
@@ -195,8 +203,8 @@ def backward_keys(
     d, wide = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
     b, h = batch.to(tl.int64), kv_head.to(tl.int64)
     inside = tile * BK + keys < k_len
-    k_rows = addresses(K + b * kb + h * kh, tile * BK, keys, ks, k_places, K_PLACE)
-    v_rows = addresses(V + b * vb + h * vh, tile * BK, keys, vs, k_places, K_PLACE)
+    k_rows = addresses(K + b * kb + h * kh, tile * BK, keys, ks, k_order, K_ORDERED)
+    v_rows = addresses(V + b * vb + h * vh, tile * BK, keys, vs, k_order, K_ORDERED)
     k = fetch(k_rows[:, None] + d * kd, inside[:, None], d, D, BD, True)
     v = fetch(v_rows[:, None] + wide * vd, inside[:, None], wide, DV, BDV, True)
     factor = scale * 1.4426950408889634
@@ -213,9 +221,9 @@ def backward_keys(
     for entry in range(full_first, full_last):
         row, member = following // GROUP * BQ, (following % GROUP).to(tl.int64)
         following = tl.load(full + entry + 1)
-        vector = addresses(vectors + member * q_len, row, queries, 1, q_places, Q_PLACE)
-        q_rows = addresses(Q + member * qh, row, queries, qs, q_places, Q_PLACE)
-        g_rows = addresses(GradOut + member * gh, row, queries, gs, q_places, Q_PLACE)
+        vector = addresses(vectors + member * q_len, row, queries, 1, q_order, Q_ORDERED)
+        q_rows = addresses(Q + member * qh, row, queries, qs, q_order, Q_ORDERED)
+        g_rows = addresses(GradOut + member * gh, row, queries, gs, q_order, Q_ORDERED)
         dk, dv = _key_share(
             dk, dv, k, v, q_rows, g_rows, tl.load(Level + vector), tl.load(Delta + vector),
             qd, gd, None, None, factor, D, DV, BD, BDV, False, PRECISION,
@@ -232,9 +240,9 @@ def backward_keys(
         else:
             q_terms = QUERY_TERMS((row + queries)[None, :], constants, tables)
             keep = KEEP(q_terms, k_terms) & q_inside[None, :]
-        vector = addresses(vectors + member * q_len, row, queries, 1, q_places, Q_PLACE)
-        q_rows = addresses(Q + member * qh, row, queries, qs, q_places, Q_PLACE)
-        g_rows = addresses(GradOut + member * gh, row, queries, gs, q_places, Q_PLACE)
+        vector = addresses(vectors + member * q_len, row, queries, 1, q_order, Q_ORDERED)
+        q_rows = addresses(Q + member * qh, row, queries, qs, q_order, Q_ORDERED)
+        g_rows = addresses(GradOut + member * gh, row, queries, gs, q_order, Q_ORDERED)
         level = tl.load(Level + vector, mask=q_inside, other=float("inf"))
         delta = tl.load(Delta + vector, mask=q_inside, other=0.0)
         dk, dv = _key_share(
@@ -250,6 +258,6 @@ def backward_keys(
             tl.store(PartK + at[:, None] * D + d, dk, mask=d < D)
             tl.store(PartV + at[:, None] * DV + wide, dv, mask=wide < DV)
             return
-    at = addresses((b * kv_heads + h) * k_len, tile * BK, keys, 1, k_places, K_PLACE)
+    at = addresses((b * kv_heads + h) * k_len, tile * BK, keys, 1, k_order, K_ORDERED)
     tl.store(GradK + at[:, None] * D + d, dk, mask=inside[:, None] & (d < D))
     tl.store(GradV + at[:, None] * DV + wide, dv, mask=inside[:, None] & (wide < DV))

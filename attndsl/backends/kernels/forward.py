@@ -46,12 +46,12 @@ def forward(
     Q, K, V, Out, Lse, PartOut, PartLse,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, ob, oh, os, od,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
-    constants, n_constants, tables, q_places, k_places,
+    constants, n_constants, tables, q_order, k_order,
     q_len, k_len, heads, at_once, width, slots, scale,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
-    Q_PLACE: tl.constexpr, K_PLACE: tl.constexpr,
+    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Out [B, H, Q, DV] and Lse [B, H, Q], or their shares in PartOut and PartLse where work is split.
 
@@ -62,6 +62,10 @@ def forward(
     )
     if not exists:
         return
+    if Q_ORDERED:
+        q_order += plan * (tl.cdiv(q_len, BQ) * BQ)
+    if K_ORDERED:
+        k_order += plan * (tl.cdiv(k_len, BK) * BK)
     tile = tl.load(items + item * ITEM)
     full_first, full_last = tl.load(items + item * ITEM + 1), tl.load(items + item * ITEM + 2)
     part_first, part_last = tl.load(items + item * ITEM + 3), tl.load(items + item * ITEM + 4)
@@ -70,7 +74,7 @@ def forward(
     d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
     b, h, kv_head = batch.to(tl.int64), head.to(tl.int64), (head // GROUP).to(tl.int64)
     q_inside = tile * BQ + queries < q_len
-    q_rows = addresses(Q + b * qb + h * qh, tile * BQ, queries, qs, q_places, Q_PLACE)
+    q_rows = addresses(Q + b * qb + h * qh, tile * BQ, queries, qs, q_order, Q_ORDERED)
     q = fetch(q_rows[:, None] + d * qd, q_inside[:, None], d, D, BD, True)
     q = tl.where(scale < 0, -q, q)  # so that the factor on the scores is never negative
     factor = tl.abs(scale) * 1.4426950408889634
@@ -88,8 +92,8 @@ def forward(
     for entry in range(full_first, full_last):
         column = following
         following = tl.load(full + entry + 1)
-        k_rows = addresses(K, column * BK, keys, ks, k_places, K_PLACE)
-        v_rows = addresses(V, column * BK, keys, vs, k_places, K_PLACE)
+        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
+        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         acc, top, total = _absorb(
             acc, top, total, q, k_rows, v_rows, kd, vd, None, None, factor,
             D, DV, BD, BDV, False, PRECISION,
@@ -106,8 +110,8 @@ def forward(
         else:
             k_terms = KEY_TERMS((column * BK + keys)[None, :], constants, tables)
             keep = KEEP(q_terms, k_terms) & inside[None, :]
-        k_rows = addresses(K, column * BK, keys, ks, k_places, K_PLACE)
-        v_rows = addresses(V, column * BK, keys, vs, k_places, K_PLACE)
+        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
+        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         acc, top, total = _absorb(
             acc, top, total, q, k_rows, v_rows, kd, vd, inside, keep, factor,
             D, DV, BD, BDV, True, PRECISION,
@@ -124,7 +128,7 @@ def forward(
             tl.store(PartOut + at[:, None] * DV + dv, acc, mask=dv < DV)
             tl.store(PartLse + at, lse)
             return
-    o_rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_places, Q_PLACE)
+    o_rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_order, Q_ORDERED)
     tl.store(o_rows[:, None] + dv * od, acc, mask=q_inside[:, None] & (dv < DV))
-    tl.store(addresses(Lse + (b * heads + h) * q_len, tile * BQ, queries, 1, q_places, Q_PLACE),
+    tl.store(addresses(Lse + (b * heads + h) * q_len, tile * BQ, queries, 1, q_order, Q_ORDERED),
              lse, mask=q_inside)  # fmt: skip

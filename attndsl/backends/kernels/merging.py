@@ -10,7 +10,7 @@ SHARED = tl.constexpr(3)  # a split tile is three int32: tile, first slot, last 
 
 @triton.jit
 def _split_tile(splits, first_splits, plan_of, plan_batch, plan_head, heads):
-    """(batch, head, tile, first slot, last slot, whether there is one) of this program."""
+    """(batch, head, plan, tile, first slot, last slot, whether there is one) of this program."""
     both = tl.program_id(1)
     batch, head = both // heads, both % heads
     plan = tl.load(plan_of + batch * plan_batch + head * plan_head)
@@ -19,21 +19,23 @@ def _split_tile(splits, first_splits, plan_of, plan_batch, plan_head, heads):
     tile = tl.load(splits + at * SHARED, mask=exists, other=0)
     first = tl.load(splits + at * SHARED + 1, mask=exists, other=0)
     last = tl.load(splits + at * SHARED + 2, mask=exists, other=0)
-    return batch.to(tl.int64), head.to(tl.int64), tile, first, last, exists
+    return batch.to(tl.int64), head.to(tl.int64), plan, tile, first, last, exists
 
 
 @triton.jit(do_not_specialize=["q_len", "slots"])
 def merge_outputs(
     PartOut, PartLse, Out, Lse, ob, oh, os, od,
-    splits, first_splits, plan_of, plan_batch, plan_head, q_places, q_len, heads, slots,
-    DV: tl.constexpr, BDV: tl.constexpr, BQ: tl.constexpr, Q_PLACE: tl.constexpr,
+    splits, first_splits, plan_of, plan_batch, plan_head, q_order, q_len, heads, slots,
+    DV: tl.constexpr, BDV: tl.constexpr, BQ: tl.constexpr, Q_ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Softmaxes over disjoint keys as one: shares weighted by exp(lse - total)."""
-    b, h, tile, first, last, exists = _split_tile(
+    b, h, plan, tile, first, last, exists = _split_tile(
         splits, first_splits, plan_of, plan_batch, plan_head, heads
     )
     if not exists:
         return
+    if Q_ORDERED:
+        q_order += plan * (tl.cdiv(q_len, BQ) * BQ)
     queries, dv = tl.arange(0, BQ), tl.arange(0, BDV)[None, :]
     acc = tl.zeros([BQ, BDV], tl.float32)
     top = tl.full([BQ], float("-inf"), tl.float32)
@@ -53,30 +55,32 @@ def merge_outputs(
     acc = acc / total[:, None]
     lse = tl.where(seen, top + tl.log(total), float("-inf"))
     inside = tile * BQ + queries < q_len
-    rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_places, Q_PLACE)
+    rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_order, Q_ORDERED)
     tl.store(rows[:, None] + dv * od, acc, mask=inside[:, None] & (dv < DV))
-    at = addresses((b * heads + h) * q_len, tile * BQ, queries, 1, q_places, Q_PLACE)
+    at = addresses((b * heads + h) * q_len, tile * BQ, queries, 1, q_order, Q_ORDERED)
     tl.store(Lse + at, lse, mask=inside)
 
 
 @triton.jit(do_not_specialize=["length", "slots"])
 def sum_chunks(
     Part, Out,
-    splits, first_splits, plan_of, plan_batch, plan_head, places, length, heads, slots,
-    D: tl.constexpr, BD: tl.constexpr, BLOCK: tl.constexpr, PLACE: tl.constexpr,
+    splits, first_splits, plan_of, plan_batch, plan_head, order, length, heads, slots,
+    D: tl.constexpr, BD: tl.constexpr, BLOCK: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Out [B, heads, length, D], contiguous: the sum of the shares of each split tile."""
-    b, h, tile, first, last, exists = _split_tile(
+    b, h, plan, tile, first, last, exists = _split_tile(
         splits, first_splits, plan_of, plan_batch, plan_head, heads
     )
     if not exists:
         return
+    if ORDERED:
+        order += plan * (tl.cdiv(length, BLOCK) * BLOCK)
     offsets, d = tl.arange(0, BLOCK), tl.arange(0, BD)[None, :]
     acc = tl.zeros([BLOCK, BD], tl.float32)
     for slot in range(first, last):
         at = ((b * heads + h) * slots + slot) * BLOCK + offsets
         acc += tl.load(Part + at[:, None] * D + d, mask=d < D, other=0.0)
-    at = addresses((b * heads + h) * length, tile * BLOCK, offsets, 1, places, PLACE)
+    at = addresses((b * heads + h) * length, tile * BLOCK, offsets, 1, order, ORDERED)
     tl.store(
         Out + at[:, None] * D + d, acc, mask=(tile * BLOCK + offsets < length)[:, None] & (d < D)
     )

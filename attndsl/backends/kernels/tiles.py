@@ -29,15 +29,15 @@ def deal(first_items, plan_of, plan_batch, plan_head, at_once, width, heads):
 
 
 @triton.jit
-def addresses(base, first, offsets, stride, places, PLACE: tl.constexpr):
+def addresses(base, first, offsets, stride, order, ORDERED: tl.constexpr):
     """Addresses of the rows ``first + offsets`` of one head, 64 bits wide.
 
-    ``PLACE`` maps rows in the order of the schedule to rows in memory; None: they are the same.
+    ``order``, if ORDERED, holds the row in memory of each row as the schedule counts them.
     """
-    if PLACE is None:
-        return base + first.to(tl.int64) * stride + offsets * stride
+    if ORDERED:
+        return base + tl.load(order + first + offsets).to(tl.int64) * stride
     else:
-        return base + PLACE(first + offsets, places).to(tl.int64) * stride
+        return base + first.to(tl.int64) * stride + offsets * stride
 
 
 @triton.jit

@@ -31,10 +31,9 @@ def assert_agrees(results: list[torch.Tensor], case: Case) -> None:
 
 
 def plain_case(mask: np.ndarray, dtype: torch.dtype = torch.float64) -> Case:
+    """Two batch elements and two heads under a mask [Q, K] or [H, Q, K]."""
     q_len, k_len = mask.shape[-2:]
     make = torch.Generator().manual_seed(0)
     q, dout = torch.randn(2, 2, 2, q_len, 8, dtype=dtype, generator=make)
     k, v = torch.randn(2, 2, 2, k_len, 8, dtype=dtype, generator=make)
-    return Case(
-        np.atleast_3d(mask)[None, None].reshape(1, 1, q_len, k_len), (16, 16), q, k, v, dout, None
-    )
+    return Case(mask.reshape(1, -1, q_len, k_len), (16, 16), q, k, v, dout, None)

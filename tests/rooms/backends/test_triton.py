@@ -1,6 +1,7 @@
 """The very kernels, run by Triton's interpreter, agree with the oracle and give the same bits twice."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attndsl
-from attndsl.backends import Request, choose
+from attndsl.backends import Request, Work, choose
 from attndsl.backends.configs import Config
 from attndsl.backends.triton import INTERPRETED, Triton
+from attndsl.schedule import MaskBank
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import dense_work
@@ -33,6 +35,36 @@ def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
     case = data.draw(cases(DTYPES[dtype], longest=80))
     backend = triton(data.draw(st.sampled_from(TILES)), data.draw(st.sampled_from([1, 2, None])))
     assert_agrees(run(backend, dense_work(case.masks), case), case)
+
+
+@settings(max_examples=10)
+@given(case=cases(torch.float32, longest=70), ordered=st.sampled_from(["q", "k", "qk"]))
+def test_it_agrees_in_any_order_of_tokens(case: Case, ordered: str):
+    rng = np.random.default_rng(0)
+    q_len, k_len = case.masks.shape[2:]
+    orders = [rng.permutation(n) if s in ordered else None for s, n in (("q", q_len), ("k", k_len))]
+    work = dense_work(case.masks, None, *orders)
+    assert_agrees(run(triton((32, 32), 1), work, case), case)
+
+
+def test_heads_that_share_keys_may_order_their_tokens_differently():
+    case = plain_case(np.random.default_rng(0).random((2, 40, 50)) < 0.3, torch.float32)
+    case = replace(case, k=case.k[:, :1], v=case.v[:, :1])
+    mine, theirs = (
+        dense_work(
+            case.masks[:, [head]], (32, 32), None, np.random.default_rng(head).permutation(50)
+        )
+        for head in (0, 1)
+    )
+    one, other = (work.schedule((32, 32)) for work in (mine, theirs))
+    ids = other.plans[0].mask_ids + len(one.masks)
+    both = replace(
+        one,
+        plans=(one.plans[0], replace(other.plans[0], mask_ids=ids)),
+        plan_of=np.array([[0, 1]], np.int32),
+        masks=MaskBank(np.concatenate([one.masks.packed, other.masks.packed]), (32, 32)),
+    )
+    assert_agrees(run(triton((32, 32)), Work(lambda tile: both), case), case)
 
 
 @pytest.mark.parametrize("longest", [1, None])

@@ -1,13 +1,29 @@
-"""Tiles, warps and pipeline stages of each pass, for each device."""
+"""Tiles, warps and pipeline stages of each pass on each device, within its shared memory.
+
+The defaults are the largest tiles that compile without spills (``make crosscheck`` looks at the binaries).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+import functools
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 Pass: TypeAlias = Literal["forward", "backward_queries", "backward_keys"]
+Arch: TypeAlias = Literal["sm80", "sm86", "sm90", "sm100", "gfx942", "interpreter"]
+
+# Bytes of shared memory that one program may take.
+SHARED_MEMORY: Final[dict[Arch, int]] = {
+    "sm80": 163 << 10,
+    "sm86": 99 << 10,
+    "sm90": 227 << 10,
+    "sm100": 227 << 10,
+    "gfx942": 64 << 10,
+    "interpreter": 1 << 40,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +36,127 @@ class Config:
     stages: int
 
 
+# By bytes in a padded row: of 64, 128 and 256 numbers of 16 bits.
+_DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
+    ("sm80", "forward"): {
+        128: Config(128, 64, 8, 3),
+        256: Config(64, 64, 4, 2),
+        512: Config(64, 32, 8, 2),
+    },
+    ("sm80", "backward_queries"): {
+        128: Config(64, 32, 4, 3),
+        256: Config(64, 64, 4, 2),
+        512: Config(32, 32, 4, 1),
+    },
+    ("sm80", "backward_keys"): {
+        128: Config(64, 64, 4, 2),
+        256: Config(32, 64, 4, 2),
+        512: Config(32, 32, 4, 1),
+    },
+    ("sm90", "forward"): {
+        128: Config(128, 64, 8, 3),
+        256: Config(128, 64, 8, 3),
+        512: Config(64, 64, 8, 2),
+    },
+    ("sm90", "backward_queries"): {
+        128: Config(128, 64, 8, 3),
+        256: Config(128, 64, 8, 2),
+        512: Config(64, 32, 8, 2),
+    },
+    ("sm90", "backward_keys"): {
+        128: Config(64, 128, 8, 3),
+        256: Config(32, 128, 8, 3),
+        512: Config(32, 64, 8, 2),
+    },
+    ("sm100", "forward"): {
+        128: Config(128, 64, 4, 3),
+        256: Config(128, 64, 8, 3),
+        512: Config(64, 64, 8, 2),
+    },
+    ("sm100", "backward_queries"): {
+        128: Config(128, 64, 8, 2),
+        256: Config(64, 64, 8, 2),
+        512: Config(64, 32, 8, 2),
+    },
+    ("sm100", "backward_keys"): {
+        128: Config(32, 128, 8, 3),
+        256: Config(32, 128, 8, 3),
+        512: Config(32, 64, 8, 2),
+    },
+    ("gfx942", "forward"): {
+        128: Config(128, 64, 4, 1),
+        256: Config(128, 64, 4, 1),
+        512: Config(64, 32, 4, 1),
+    },
+    ("gfx942", "backward_queries"): {
+        128: Config(64, 64, 4, 1),
+        256: Config(64, 64, 4, 1),
+        512: Config(32, 32, 4, 1),
+    },
+    ("gfx942", "backward_keys"): {
+        128: Config(32, 64, 4, 1),
+        256: Config(32, 64, 4, 1),
+        512: Config(32, 32, 4, 1),
+    },
+}
+
+
 def default_config(which: Pass, q: Tensor, v: Tensor) -> Config:
-    """The config for these tensors where nothing was measured."""
-    return Config(64, 64, 4, 2)
+    """The config for these tensors on their device, where nothing better was measured."""
+    return fitting(which, architecture(q.device), q.element_size(), q.shape[3], v.shape[3])
+
+
+def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) -> Config:
+    """The default for numbers of ``size`` bytes, cut down until it fits the shared memory."""
+    if arch == "interpreter":
+        return Config(64, 64, 4, 1)
+    row = size * max(64, padded(width), padded(value_width))
+    config = _DEFAULTS["sm80" if arch == "sm86" else arch, which][min(512, row)]
+    while shared_memory(which, arch, config, size, width, value_width) > SHARED_MEMORY[arch]:
+        config = _smaller(config)
+    return config
+
+
+def shared_memory(
+    which: Pass, arch: Arch, config: Config, size: int, width: int, value_width: int
+) -> int:
+    """Bytes of shared memory that the compiled pass takes, at most.
+
+    The tile that stays, ``stages`` of the tiles that pass by, the weights and their gradient on their way
+    to a product, and what reductions need. Without pipelining operands follow each other in one place.
+    """
+    bd, bdv = padded(width), padded(value_width)
+    stays, passes = (config.bk, config.bq) if which == "backward_keys" else (config.bq, config.bk)
+    weights = 2 * config.bq * config.bk * size
+    if arch == "gfx942":
+        return max(stays, passes * config.stages) * max(bd, bdv) * size + weights // 2
+    kept = stays * (bd if which == "forward" else bd + bdv) * size
+    # transposed copies, which take the place of a stage where there is but one
+    stages = config.stages + 1 if arch == "sm100" else max(2, config.stages)
+    return kept + stages * passes * (bd + bdv) * size + weights + (4 << 10)
+
+
+def _smaller(config: Config) -> Config:
+    """One stage less; without a stage to spare, half of the longer side of the tile."""
+    if config.stages > 1:
+        return replace(config, stages=config.stages - 1)
+    if config.bq >= config.bk and config.bq > 16:
+        return replace(config, bq=config.bq // 2)
+    assert config.bk > 32, "the smallest tile fits every device"
+    return replace(config, bk=config.bk // 2)
+
+
+def padded(width: int) -> int:
+    """The power of two that a block is as wide as; tensor cores take no less than 16."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+@functools.cache
+def architecture(device: torch.device) -> Arch:
+    """The kind of device, as far as kernels differ by it."""
+    if device.type != "cuda":
+        return "interpreter"
+    if torch.version.hip is not None:
+        return "gfx942"
+    known: dict[tuple[int, int], Arch] = {(8, 0): "sm80", (9, 0): "sm90", (10, 0): "sm100"}
+    return known.get(torch.cuda.get_device_capability(device), "sm86")

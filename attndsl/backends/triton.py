@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from attndsl.backends import kernels
-from attndsl.backends.configs import Config, Pass, default_config
+from attndsl.backends.configs import Config, Pass, default_config, padded
 from attndsl.backends.device_lists import DeviceLists, device_lists
 from attndsl.backends.protocol import Request
 from attndsl.backends.work import Work
@@ -79,7 +79,7 @@ class Triton:
                 kernels.merge_outputs[lists.split_grid(q)](
                     *(part_out, part_lse, out, lse, *out.stride(), *lists.splits),
                     *(lists.q_order, q.shape[2], q.shape[1], lists.slots),
-                    *(width, _padded(width), config.bq, lists.q_order is not None),
+                    *(width, padded(width), config.bq, lists.q_order is not None),
                 )
         return out, lse
 
@@ -106,7 +106,7 @@ class Triton:
             kernels.prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
                 *(out, dout, lse.contiguous(), None if dlse is None else dlse.contiguous()),
                 *(level, delta, *out.stride(), *dout.stride(), q.shape[2], q.shape[1]),
-                *(v.shape[3], _padded(v.shape[3]), ROWS, dlse is not None),
+                *(v.shape[3], padded(v.shape[3]), ROWS, dlse is not None),
             )
             given = (q, k, v, dout, level, delta)
             self._backward("backward_queries", work, given, (dq,), scale)
@@ -150,7 +150,7 @@ class Triton:
         for part, x in zip(parts, results, strict=True):
             kernels.sum_chunks[lists.split_grid(x)](
                 *(part, x, *lists.splits, order, x.shape[2], x.shape[1], lists.slots),
-                *(x.shape[3], _padded(x.shape[3]), block, order is not None),
+                *(x.shape[3], padded(x.shape[3]), block, order is not None),
             )
 
     def _lists(self, which: Pass, work: Work, config: Config, q: Tensor, k: Tensor) -> DeviceLists:
@@ -175,17 +175,12 @@ def _walk(
         *lists.tiles,
         *(None, 0, None, lists.q_order, lists.k_order),
         *(q.shape[2], k.shape[2], owner.shape[1], lists.at_once, lists.width, lists.slots, scale),
-        *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], _padded(q.shape[3])),
-        *(_padded(v.shape[3]), config.bq, config.bk, lists.slots > 0, _precision(q.dtype)),
+        *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], padded(q.shape[3])),
+        *(padded(v.shape[3]), config.bq, config.bk, lists.slots > 0, _precision(q.dtype)),
         *(None, None, None, lists.q_order is not None, lists.k_order is not None),
         num_warps=config.warps,
         num_stages=config.stages,
     )
-
-
-def _padded(width: int) -> int:
-    """The power of two that a block is as wide as; tensor cores take no less than 16."""
-    return max(16, 1 << (width - 1).bit_length())
 
 
 def _precision(dtype: torch.dtype) -> str:

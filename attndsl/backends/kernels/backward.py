@@ -40,16 +40,16 @@ def prepare_backward(
 
 @triton.jit
 def _query_share(
-    dq, q, dout, level, delta, k_rows, v_rows, kd, vd, inside, keep, scale,
+    dq, q, dout, level, delta, K, V, first, ks, kd, vs, vd, order, inside, keep, scale,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
-    MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    BK: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq plus what one key tile contributes to it, but for the scale."""
-    d, dv = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[:, None]
+    d, dv, keys = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[:, None], tl.arange(0, BK)[None, :]
     if MASKED:
         inside = inside[None, :]
-    k = fetch(k_rows[None, :] + d * kd, inside, d, D, BD, MASKED)
-    v = fetch(v_rows[None, :] + dv * vd, inside, dv, DV, BDV, MASKED)
+    k = fetch(addresses(K, first, keys, ks, d, kd, order, ORDERED), inside, d, D, BD, MASKED)
+    v = fetch(addresses(V, first, keys, vs, dv, vd, order, ORDERED), inside, dv, DV, BDV, MASKED)
     scores = tl.dot(q, k, input_precision=PRECISION)
     distance = scores * scale - level[:, None]
     if MASKED:
@@ -90,14 +90,15 @@ def backward_queries(
     d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
     b, h, kv_head = batch.to(tl.int64), head.to(tl.int64), (head // GROUP).to(tl.int64)
     inside = tile * BQ + queries < q_len
-    vector = addresses((b * heads + h) * q_len, tile * BQ, queries, 1, q_order, Q_ORDERED)
-    level = tl.load(Level + vector, mask=inside, other=float("inf"))
-    delta = tl.load(Delta + vector, mask=inside, other=0.0)
-    q_rows = addresses(Q + b * qb + h * qh, tile * BQ, queries, qs, q_order, Q_ORDERED)
-    g_rows = addresses(GradOut + b * gb + h * gh, tile * BQ, queries, gs, q_order, Q_ORDERED)
-    q = fetch(q_rows[:, None] + d * qd, inside[:, None], d, D, BD, True)
-    sees = level != float("inf")
-    dout = fetch(g_rows[:, None] + dv * gd, sees[:, None], dv, DV, BDV, True)
+    heads_before = b * heads + h
+    at = addresses(heads_before * q_len, tile * BQ, queries, 1, 0, 0, q_order, Q_ORDERED)
+    level = tl.load(Level + at, mask=inside, other=float("inf"))
+    delta = tl.load(Delta + at, mask=inside, other=0.0)
+    rows = queries[:, None]
+    at = addresses(Q + b * qb + h * qh, tile * BQ, rows, qs, d, qd, q_order, Q_ORDERED)
+    q = fetch(at, inside[:, None], d, D, BD, True)
+    at = addresses(GradOut + b * gb + h * gh, tile * BQ, rows, gs, dv, gd, q_order, Q_ORDERED)
+    dout = fetch(at, (level != float("inf"))[:, None], dv, DV, BDV, True)
     factor = scale * 1.4426950408889634
     K += b * kb + kv_head * kh
     V += b * vb + kv_head * vh
@@ -110,11 +111,9 @@ def backward_queries(
     for entry in range(full_first, full_last):
         column = following
         following = tl.load(full + entry + 1)
-        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
-        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         dq = _query_share(
-            dq, q, dout, level, delta, k_rows, v_rows, kd, vd, None, None, factor,
-            D, DV, BD, BDV, False, PRECISION,
+            dq, q, dout, level, delta, K, V, column * BK, ks, kd, vs, vd, k_order, None, None, factor,
+            D, DV, BD, BDV, BK, K_ORDERED, False, PRECISION,
         )  # fmt: skip
 
     following = tl.load(partial + part_first)
@@ -128,43 +127,55 @@ def backward_queries(
         else:
             k_terms = KEY_TERMS((column * BK + keys)[None, :], constants, tables)
             keep = KEEP(q_terms, k_terms) & k_inside[None, :]
-        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
-        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         dq = _query_share(
-            dq, q, dout, level, delta, k_rows, v_rows, kd, vd, k_inside, keep, factor,
-            D, DV, BD, BDV, True, PRECISION,
+            dq, q, dout, level, delta, K, V, column * BK, ks, kd, vs, vd, k_order, k_inside, keep,
+            factor, D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION,
         )  # fmt: skip
 
     dq *= scale
     if SPLIT:
         slot = tl.load(items + item * ITEM + 5)
         if slot >= 0:
-            at = ((b * heads + h) * slots + slot) * BQ + queries
-            tl.store(PartQ + at[:, None] * D + d, dq, mask=d < D)
+            share = (heads_before * slots + slot) * BQ + rows
+            tl.store(PartQ + share * D + d, dq, mask=d < D)
             return
-    tl.store(GradQ + vector[:, None] * D + d, dq, mask=inside[:, None] & (d < D))
+    at = addresses(GradQ + heads_before * q_len * D, tile * BQ, rows, D, d, 1, q_order, Q_ORDERED)
+    tl.store(at, dq, mask=inside[:, None] & (d < D))
 
 
 @triton.jit
 def _key_share(
-    dk, dv, k, v, q_rows, g_rows, level, delta, qd, gd, inside, keep, scale,
+    dk, dv, k, v, Q, GradOut, Level, Delta, first, qs, qd, gs, gd, order, inside, keep, scale,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
-    MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    BQ: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk, but for the scale, and dv, plus what one query tile contributes to them. Scores lie transposed."""
-    tall, wide = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[None, :]
-    sees = None
+    """dk, but for the scale, and dv, plus what one query tile contributes to them. Scores lie transposed.
+
+    Level and Delta are read where they are used: a vector along the second axis takes many registers.
+    """
+    tall, wide, queries = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[None, :], tl.arange(0, BQ)
+    place = addresses(0, first, queries, 1, 0, 0, order, ORDERED)
+    tall_inside, sees = None, None
     if MASKED:  # a gradient that reaches a query without a key goes no further
-        inside, sees = inside[None, :], (level != float("inf"))[:, None]
-    q = fetch(q_rows[None, :] + tall * qd, inside, tall, D, BD, MASKED)
-    dout = fetch(g_rows[:, None] + wide * gd, sees, wide, DV, BDV, MASKED)
+        level = tl.load(Level + place, mask=inside, other=float("inf"))
+        tall_inside, sees = inside[None, :], (level != float("inf"))[:, None]
+    at = addresses(Q, first, queries[None, :], qs, tall, qd, order, ORDERED)
+    q = fetch(at, tall_inside, tall, D, BD, MASKED)
+    at = addresses(GradOut, first, queries[:, None], gs, wide, gd, order, ORDERED)
+    dout = fetch(at, sees, wide, DV, BDV, MASKED)
     scores = tl.dot(k, q, input_precision=PRECISION)
+    if not MASKED:
+        level = tl.load(Level + place)
     distance = scores * scale - level[None, :]
     if MASKED:
         distance = tl.where(keep, distance, float("-inf"))
     weights = tl.exp2(distance)
     dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
     dweights = tl.dot(v, tl.trans(dout), input_precision=PRECISION)
+    if MASKED:
+        delta = tl.load(Delta + place, mask=inside, other=0.0)
+    else:
+        delta = tl.load(Delta + place)
     dscores = weights * (dweights - delta[None, :])
     dk = tl.dot(dscores.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
     return dk, dv
@@ -203,10 +214,11 @@ def backward_keys(
     d, wide = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
     b, h = batch.to(tl.int64), kv_head.to(tl.int64)
     inside = tile * BK + keys < k_len
-    k_rows = addresses(K + b * kb + h * kh, tile * BK, keys, ks, k_order, K_ORDERED)
-    v_rows = addresses(V + b * vb + h * vh, tile * BK, keys, vs, k_order, K_ORDERED)
-    k = fetch(k_rows[:, None] + d * kd, inside[:, None], d, D, BD, True)
-    v = fetch(v_rows[:, None] + wide * vd, inside[:, None], wide, DV, BDV, True)
+    rows = keys[:, None]
+    at = addresses(K + b * kb + h * kh, tile * BK, rows, ks, d, kd, k_order, K_ORDERED)
+    k = fetch(at, inside[:, None], d, D, BD, True)
+    at = addresses(V + b * vb + h * vh, tile * BK, rows, vs, wide, vd, k_order, K_ORDERED)
+    v = fetch(at, inside[:, None], wide, DV, BDV, True)
     factor = scale * 1.4426950408889634
     Q += b * qb + h * GROUP * qh
     GradOut += b * gb + h * GROUP * gh
@@ -221,12 +233,12 @@ def backward_keys(
     for entry in range(full_first, full_last):
         row, member = following // GROUP * BQ, (following % GROUP).to(tl.int64)
         following = tl.load(full + entry + 1)
-        vector = addresses(vectors + member * q_len, row, queries, 1, q_order, Q_ORDERED)
-        q_rows = addresses(Q + member * qh, row, queries, qs, q_order, Q_ORDERED)
-        g_rows = addresses(GradOut + member * gh, row, queries, gs, q_order, Q_ORDERED)
+        vector = vectors + member * q_len
         dk, dv = _key_share(
-            dk, dv, k, v, q_rows, g_rows, tl.load(Level + vector), tl.load(Delta + vector),
-            qd, gd, None, None, factor, D, DV, BD, BDV, False, PRECISION,
+            dk, dv, k, v, Q + member * qh, GradOut + member * gh,
+            Level + vector, Delta + vector,
+            row, qs, qd, gs, gd, q_order, None, None, factor,
+            D, DV, BD, BDV, BQ, Q_ORDERED, False, PRECISION,
         )  # fmt: skip
 
     following = tl.load(partial + part_first)
@@ -240,24 +252,23 @@ def backward_keys(
         else:
             q_terms = QUERY_TERMS((row + queries)[None, :], constants, tables)
             keep = KEEP(q_terms, k_terms) & q_inside[None, :]
-        vector = addresses(vectors + member * q_len, row, queries, 1, q_order, Q_ORDERED)
-        q_rows = addresses(Q + member * qh, row, queries, qs, q_order, Q_ORDERED)
-        g_rows = addresses(GradOut + member * gh, row, queries, gs, q_order, Q_ORDERED)
-        level = tl.load(Level + vector, mask=q_inside, other=float("inf"))
-        delta = tl.load(Delta + vector, mask=q_inside, other=0.0)
+        vector = vectors + member * q_len
         dk, dv = _key_share(
-            dk, dv, k, v, q_rows, g_rows, level, delta,
-            qd, gd, q_inside, keep, factor, D, DV, BD, BDV, True, PRECISION,
+            dk, dv, k, v, Q + member * qh, GradOut + member * gh, Level + vector, Delta + vector,
+            row, qs, qd, gs, gd, q_order, q_inside, keep, factor,
+            D, DV, BD, BDV, BQ, Q_ORDERED, True, PRECISION,
         )  # fmt: skip
 
     dk *= scale
     if SPLIT:
         slot = tl.load(items + item * ITEM + 5)
         if slot >= 0:
-            at = ((b * kv_heads + h) * slots + slot) * BK + keys
-            tl.store(PartK + at[:, None] * D + d, dk, mask=d < D)
-            tl.store(PartV + at[:, None] * DV + wide, dv, mask=wide < DV)
+            share = ((b * kv_heads + h) * slots + slot) * BK + rows
+            tl.store(PartK + share * D + d, dk, mask=d < D)
+            tl.store(PartV + share * DV + wide, dv, mask=wide < DV)
             return
-    at = addresses((b * kv_heads + h) * k_len, tile * BK, keys, 1, k_order, K_ORDERED)
-    tl.store(GradK + at[:, None] * D + d, dk, mask=inside[:, None] & (d < D))
-    tl.store(GradV + at[:, None] * DV + wide, dv, mask=inside[:, None] & (wide < DV))
+    before = (b * kv_heads + h) * k_len
+    at = addresses(GradK + before * D, tile * BK, rows, D, d, 1, k_order, K_ORDERED)
+    tl.store(at, dk, mask=inside[:, None] & (d < D))
+    at = addresses(GradV + before * DV, tile * BK, rows, DV, wide, 1, k_order, K_ORDERED)
+    tl.store(at, dv, mask=inside[:, None] & (wide < DV))

@@ -12,16 +12,17 @@ from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, unpack
 
 @triton.jit
 def _absorb(
-    acc, top, total, q, k_rows, v_rows, kd, vd, inside, keep, scale,
+    acc, top, total, q, K, V, first, ks, kd, vs, vd, order, inside, keep, scale,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
-    MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    BK: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add the keys of one tile to a running softmax: weighted sum, maximum, sum of weights."""
-    wide, tall = tl.arange(0, BDV)[None, :], tl.arange(0, BD)[:, None]
+    wide, tall, keys = tl.arange(0, BDV)[None, :], tl.arange(0, BD)[:, None], tl.arange(0, BK)
     k_inside, v_inside = None, None
     if MASKED:
         k_inside, v_inside = inside[None, :], inside[:, None]
-    k = fetch(k_rows[None, :] + tall * kd, k_inside, tall, D, BD, MASKED)
+    at = addresses(K, first, keys[None, :], ks, tall, kd, order, ORDERED)
+    k = fetch(at, k_inside, tall, D, BD, MASKED)
     scores = tl.dot(q, k, input_precision=PRECISION)
     if MASKED:
         scores = tl.where(keep, scores * scale, float("-inf"))
@@ -36,7 +37,8 @@ def _absorb(
         weights = tl.exp2(scores * scale - level[:, None])
     decay = tl.exp2(top - level)
     total = total * decay + tl.sum(weights, 1)
-    v = fetch(v_rows[:, None] + wide * vd, v_inside, wide, DV, BDV, MASKED)
+    at = addresses(V, first, keys[:, None], vs, wide, vd, order, ORDERED)
+    v = fetch(at, v_inside, wide, DV, BDV, MASKED)
     acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
     return acc, new, total
 
@@ -74,8 +76,8 @@ def forward(
     d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
     b, h, kv_head = batch.to(tl.int64), head.to(tl.int64), (head // GROUP).to(tl.int64)
     q_inside = tile * BQ + queries < q_len
-    q_rows = addresses(Q + b * qb + h * qh, tile * BQ, queries, qs, q_order, Q_ORDERED)
-    q = fetch(q_rows[:, None] + d * qd, q_inside[:, None], d, D, BD, True)
+    at = addresses(Q + b * qb + h * qh, tile * BQ, queries[:, None], qs, d, qd, q_order, Q_ORDERED)
+    q = fetch(at, q_inside[:, None], d, D, BD, True)
     q = tl.where(scale < 0, -q, q)  # so that the factor on the scores is never negative
     factor = tl.abs(scale) * 1.4426950408889634
     K += b * kb + kv_head * kh
@@ -92,11 +94,9 @@ def forward(
     for entry in range(full_first, full_last):
         column = following
         following = tl.load(full + entry + 1)
-        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
-        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         acc, top, total = _absorb(
-            acc, top, total, q, k_rows, v_rows, kd, vd, None, None, factor,
-            D, DV, BD, BDV, False, PRECISION,
+            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, None, None, factor,
+            D, DV, BD, BDV, BK, K_ORDERED, False, PRECISION,
         )  # fmt: skip
 
     following = tl.load(partial + part_first)
@@ -110,11 +110,9 @@ def forward(
         else:
             k_terms = KEY_TERMS((column * BK + keys)[None, :], constants, tables)
             keep = KEEP(q_terms, k_terms) & inside[None, :]
-        k_rows = addresses(K, column * BK, keys, ks, k_order, K_ORDERED)
-        v_rows = addresses(V, column * BK, keys, vs, k_order, K_ORDERED)
         acc, top, total = _absorb(
-            acc, top, total, q, k_rows, v_rows, kd, vd, inside, keep, factor,
-            D, DV, BD, BDV, True, PRECISION,
+            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, inside, keep, factor,
+            D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION,
         )  # fmt: skip
 
     seen = total != 0.0  # also when it is not a number
@@ -124,11 +122,13 @@ def forward(
     if SPLIT:
         slot = tl.load(items + item * ITEM + 5)
         if slot >= 0:
-            at = ((b * heads + h) * slots + slot) * BQ + queries
-            tl.store(PartOut + at[:, None] * DV + dv, acc, mask=dv < DV)
-            tl.store(PartLse + at, lse)
+            share = ((b * heads + h) * slots + slot) * BQ + queries
+            tl.store(PartOut + share[:, None] * DV + dv, acc, mask=dv < DV)
+            tl.store(PartLse + share, lse)
             return
-    o_rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_order, Q_ORDERED)
-    tl.store(o_rows[:, None] + dv * od, acc, mask=q_inside[:, None] & (dv < DV))
-    tl.store(addresses(Lse + (b * heads + h) * q_len, tile * BQ, queries, 1, q_order, Q_ORDERED),
-             lse, mask=q_inside)  # fmt: skip
+    at = addresses(
+        Out + b * ob + h * oh, tile * BQ, queries[:, None], os, dv, od, q_order, Q_ORDERED
+    )
+    tl.store(at, acc, mask=q_inside[:, None] & (dv < DV))
+    at = addresses(Lse + (b * heads + h) * q_len, tile * BQ, queries, 1, 0, 0, q_order, Q_ORDERED)
+    tl.store(at, lse, mask=q_inside)

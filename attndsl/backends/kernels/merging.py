@@ -41,9 +41,9 @@ def merge_outputs(
     top = tl.full([BQ], float("-inf"), tl.float32)
     total = tl.zeros([BQ], tl.float32)
     for slot in range(first, last):
-        at = ((b * heads + h) * slots + slot) * BQ + queries
-        lse = tl.load(PartLse + at)
-        share = tl.load(PartOut + at[:, None] * DV + dv, mask=dv < DV, other=0.0)
+        place = ((b * heads + h) * slots + slot) * BQ + queries
+        lse = tl.load(PartLse + place)
+        share = tl.load(PartOut + place[:, None] * DV + dv, mask=dv < DV, other=0.0)
         new = tl.maximum(top, lse)
         level = tl.where(new == float("-inf"), 0.0, new)
         decay, weight = tl.exp(top - level), tl.exp(lse - level)
@@ -55,10 +55,12 @@ def merge_outputs(
     acc = acc / total[:, None]
     lse = tl.where(seen, top + tl.log(total), float("-inf"))
     inside = tile * BQ + queries < q_len
-    rows = addresses(Out + b * ob + h * oh, tile * BQ, queries, os, q_order, Q_ORDERED)
-    tl.store(rows[:, None] + dv * od, acc, mask=inside[:, None] & (dv < DV))
-    at = addresses((b * heads + h) * q_len, tile * BQ, queries, 1, q_order, Q_ORDERED)
-    tl.store(Lse + at, lse, mask=inside)
+    at = addresses(
+        Out + b * ob + h * oh, tile * BQ, queries[:, None], os, dv, od, q_order, Q_ORDERED
+    )
+    tl.store(at, acc, mask=inside[:, None] & (dv < DV))
+    at = addresses(Lse + (b * heads + h) * q_len, tile * BQ, queries, 1, 0, 0, q_order, Q_ORDERED)
+    tl.store(at, lse, mask=inside)
 
 
 @triton.jit(do_not_specialize=["length", "slots"])
@@ -75,12 +77,10 @@ def sum_chunks(
         return
     if ORDERED:
         order += plan * (tl.cdiv(length, BLOCK) * BLOCK)
-    offsets, d = tl.arange(0, BLOCK), tl.arange(0, BD)[None, :]
+    rows, d = tl.arange(0, BLOCK)[:, None], tl.arange(0, BD)[None, :]
     acc = tl.zeros([BLOCK, BD], tl.float32)
     for slot in range(first, last):
-        at = ((b * heads + h) * slots + slot) * BLOCK + offsets
-        acc += tl.load(Part + at[:, None] * D + d, mask=d < D, other=0.0)
-    at = addresses((b * heads + h) * length, tile * BLOCK, offsets, 1, order, ORDERED)
-    tl.store(
-        Out + at[:, None] * D + d, acc, mask=(tile * BLOCK + offsets < length)[:, None] & (d < D)
-    )
+        place = ((b * heads + h) * slots + slot) * BLOCK + rows
+        acc += tl.load(Part + place * D + d, mask=d < D, other=0.0)
+    at = addresses(Out + (b * heads + h) * length * D, tile * BLOCK, rows, D, d, 1, order, ORDERED)
+    tl.store(at, acc, mask=(tile * BLOCK + rows < length) & (d < D))

@@ -29,32 +29,32 @@ def deal(first_items, plan_of, plan_batch, plan_head, at_once, width, heads):
 
 
 @triton.jit
-def addresses(base, first, offsets, stride, order, ORDERED: tl.constexpr):
-    """Addresses of the rows ``first + offsets`` of one head, 64 bits wide.
+def addresses(base, first, row, step, column, across, order, ORDERED: tl.constexpr):
+    """Addresses of a tile: rows ``first + row``, ``step`` apart, and columns, ``across`` apart.
 
-    ``order``, if ORDERED, holds the row in memory of each row as the schedule counts them.
+    ``row`` and ``column`` lie along the two axes of the result. What moves from tile to tile is one
+    scalar of 64 bits; offsets within a tile have 32. ``order``, if ORDERED, holds the row in memory of
+    each row as the schedule counts them.
     """
     if ORDERED:
-        return base + tl.load(order + first + offsets).to(tl.int64) * stride
+        return base + tl.load(order + first + row).to(tl.int64) * step + column * across
     else:
-        return base + first.to(tl.int64) * stride + offsets * stride
+        return base + first.to(tl.int64) * step + (row * step + column * across)
 
 
 @triton.jit
-def fetch(
-    pointers, inside, column, WIDTH: tl.constexpr, PADDED: tl.constexpr, BOUNDED: tl.constexpr
-):
+def fetch(at, inside, column, WIDTH: tl.constexpr, PADDED: tl.constexpr, BOUNDED: tl.constexpr):
     """A tile, 0 outside the rows that are ``inside`` (if BOUNDED) and the WIDTH columns that exist."""
     if BOUNDED:
         if WIDTH == PADDED:
-            return tl.load(pointers, mask=inside, other=0.0)
+            return tl.load(at, mask=inside, other=0.0)
         else:
-            return tl.load(pointers, mask=inside & (column < WIDTH), other=0.0)
+            return tl.load(at, mask=inside & (column < WIDTH), other=0.0)
     else:
         if WIDTH == PADDED:
-            return tl.load(pointers)
+            return tl.load(at)
         else:
-            return tl.load(pointers, mask=column < WIDTH, other=0.0)
+            return tl.load(at, mask=column < WIDTH, other=0.0)
 
 
 @triton.jit

@@ -1,0 +1,181 @@
+"""Compile the kernels of a call for a GPU that is not there, and read what the binaries say.
+
+Run as a program, not under TRITON_INTERPRET: reads a list of calls as JSON, writes a report of each.
+
+    python -m tests.support.crosscompile '[{"target": "cuda:90", "head_dim": 128}]'
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import attndsl
+from attndsl.backends import Work, configs, kernels
+from attndsl.backends import triton as backend
+
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
+PASSES = ("forward", "backward_queries", "backward_keys")
+TARGETS = {
+    "cuda:80": GPUTarget("cuda", 80, 32),
+    "cuda:90": GPUTarget("cuda", 90, 32),
+    "cuda:100": GPUTarget("cuda", 100, 32),
+    "hip:gfx942": GPUTarget("hip", "gfx942", 64),
+}
+ARCHITECTURES = {"cuda:80": "sm80", "cuda:90": "sm90", "cuda:100": "sm100", "hip:gfx942": "gfx942"}
+
+
+class Recorder:
+    """Stands for a kernel and notes what it is launched with."""
+
+    def __init__(self, kernel: Any, launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *args, **options: self.launches.append((self.kernel, args, options))
+
+
+def launches(run: Callable[[], Any]) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+    """Every launch that ``run`` makes, none of which takes place."""
+    found: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    originals = {name: getattr(kernels, name) for name in kernels.__all__}
+    for name, kernel in originals.items():
+        setattr(kernels, name, Recorder(kernel, found))
+    try:
+        run()
+    finally:
+        for name, kernel in originals.items():
+            setattr(kernels, name, kernel)
+    return found
+
+
+def source(kernel: Any, args: tuple[Any, ...]) -> ASTSource:
+    """What the launcher would compile for these arguments: types, constants, known divisors."""
+    signature: dict[str, str] = {}
+    constants: dict[Any, Any] = {}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    for place, (parameter, value) in enumerate(zip(kernel.params, args, strict=True)):
+        plain = parameter.do_not_specialize
+        if (
+            parameter.is_constexpr
+            or value is None
+            or (isinstance(value, int) and value == 1 and not plain)
+        ):
+            signature[parameter.name] = "constexpr"
+            constants[(place,)] = value
+            continue
+        if isinstance(value, torch.Tensor):
+            signature[parameter.name] = TYPES[value.dtype]
+            divides = True
+        elif isinstance(value, float):
+            signature[parameter.name] = "fp32"
+            divides = False
+        else:
+            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            divides = value % 16 == 0
+        if divides and not plain:
+            attributes[(place,)] = [["tt.divisibility", 16]]
+    return ASTSource(kernel, signature, constants, attributes)
+
+
+def report(
+    kernel: Any, args: tuple[Any, ...], options: dict[str, Any], target: str
+) -> dict[str, Any]:
+    """Name, shared memory, registers, bytes of spills, and instructions worth knowing of."""
+    made = triton.compile(source(kernel, args), target=TARGETS[target], options=options)
+    found = {"kernel": kernel.__name__, "target": target, "shared": made.metadata.shared, **options}
+    if target.startswith("hip"):
+        text = made.asm["amdgcn"]
+        found["registers"] = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
+        found["spills"] = int(re.search(r"\.vgpr_spill_count:\s+(\d+)", text)[1])
+        found["matrix"] = len(re.findall(r"v_mfma", text))
+        return found
+    found |= _resources(made.asm["cubin"])
+    ptx = made.asm["ptx"]
+    found["matrix"] = len(re.findall(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync", ptx))
+    found["instructions"] = sorted(set(re.findall(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync", ptx)))
+    found["divisions"] = len(re.findall(r"\b(?:div|rem)\.[su]", ptx))
+    return found
+
+
+def _resources(cubin: bytes) -> dict[str, int]:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        asked = [str(tool), "--dump-resource-usage", file.name]
+        text = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    numbers = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text))
+    return {
+        "registers": int(numbers["REG"]),
+        "spills": int(numbers["STACK"]) + int(numbers["LOCAL"]),
+    }
+
+
+def compiled(
+    target: str,
+    pattern: str = "causal",
+    head_dim: int = 128,
+    dtype: str = "bfloat16",
+    length: int = 512,
+    group: int = 1,
+    passes: tuple[str, ...] = PASSES,
+    values: dict[str, Any] | None = None,
+    config: dict[str, int] | None = None,
+    longest: int | None = None,
+) -> list[dict[str, Any]]:
+    """Reports of the kernels that a forward and backward of this call launch on that target."""
+    p = attndsl.compile(pattern, **(values or {}))
+    q = torch.empty(1, 2 * group, length, head_dim, dtype=getattr(torch, dtype))
+    k = v = torch.empty(1, 2, length, head_dim, dtype=q.dtype)
+    call = p._program.call(length, length, 1, 2 * group, None, {})
+    work = Work(functools.partial(p._program.schedule, call))
+    arch = ARCHITECTURES[target]
+
+    def chosen(which: Any, q: torch.Tensor, v: torch.Tensor) -> configs.Config:
+        if config:
+            return configs.Config(**config)
+        return configs.fitting(which, arch, q.element_size(), q.shape[3], v.shape[3])
+
+    runner = backend.Triton(chosen, longest)
+
+    def both() -> None:
+        out, lse = runner.forward(work, q, k, v, scale=0.1)
+        runner.backward(work, q, k, v, out, lse, torch.empty_like(out), None, scale=0.1)
+
+    given = {"head_dim": head_dim, "dtype": dtype, "pattern": pattern}
+    sizes = q.element_size(), head_dim, head_dim
+    found = []
+    for kernel, args, options in launches(both):
+        if (name := kernel.__name__) not in passes:
+            continue
+        item = report(kernel, args, options, target) | given
+        if name in PASSES:
+            used = chosen(name, q, v)
+            item["modelled"] = configs.shared_memory(name, arch, used, *sizes)
+            item["limit"] = configs.SHARED_MEMORY[arch]
+        found.append(item)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps([item for call in json.loads(sys.argv[1]) for item in compiled(**call)]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from attndsl import ir
-from attndsl.analysis.proving import FAR, impossible, variable
+from attndsl.analysis.proving import FAR, impossible, simplified, variable
 
 
 class Fact(StrEnum):
@@ -63,18 +63,13 @@ def is_symmetric(root: ir.Node) -> bool:
 
     Where (q, k) in the pattern always entails (k, q), both are equal: exchange the names once more.
     """
-    other = swapped(root)
+    other = ir.swapped(root)
     return other is root or holds_always(ir.implies(root, other))
-
-
-def swapped(root: ir.Node) -> ir.Node:
-    """The relation of (k, q): every query position becomes the key's and the other way round."""
-    return ir.substitute(root, {_Q: _K, _K: _Q})
 
 
 def holds_always(root: ir.Node) -> bool:
     """Whether every pair of positions >= 0 is in the relation, proved in q and k or in q and k - q."""
-    never = ir.negate(root)
+    never = simplified(ir.negate(root), _SQUARE)
     by_distance = ir.substitute(never, {_K: ir.add(_Q, _D)})
     return impossible(never, _SQUARE) or impossible(
         ir.conj(by_distance, ir.ge(ir.add(_Q, _D), ir.ZERO)), {_Q: (0, FAR), _D: (-FAR, FAR)}
@@ -105,6 +100,19 @@ def sees_some_key(root: ir.Node) -> bool:
     attempts = (misses[:1], misses[1:2], misses[2:3], misses[:4], misses)
     row = ir.lt(_Q, _N)
     return any(impossible(ir.conj(row, *some), {_Q: (0, FAR), _N: (1, FAR)}) for some in attempts)
+
+
+def reaches_all(root: ir.Node, layers: int) -> bool:
+    """Within so many layers every token knows every other, or every earlier one of a causal pattern.
+
+    Proved for patterns that see everything, or in which one token (the first, say) sees and is seen by
+    all: two layers then do.
+    """
+    target = ir.ge(_Q, _K) if is_causal(root) else ir.TRUE
+    if layers >= 1 and holds_always(ir.implies(target, root)):
+        return True
+    first = ir.conj(ir.substitute(root, {_K: ir.ZERO}), ir.substitute(root, {_Q: ir.ZERO}))
+    return layers >= 2 and holds_always(ir.implies(target, first))
 
 
 def separators(root: ir.Node) -> frozenset[ir.Node]:

@@ -58,6 +58,28 @@ def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -
     return _refuted(root, [box], _cuts(nodes), rounds)
 
 
+def simplified(root: ir.Node, variables: Mapping[ir.Node, Ends]) -> ir.Node:
+    """``root`` with every part that intervals decide replaced by true or false."""
+
+    def known(node: ir.Node) -> Range | Truths | None:
+        if not _is_free(node):
+            return None
+        low, high = variables.get(node, _usual(node))
+        return Range(np.array([low], dtype=object), np.array([high], dtype=object))
+
+    interpreter = Interpreter(known, np.zeros(1, dtype=object))
+
+    def rule(node: ir.Node) -> ir.Node:
+        if node.sort is ir.Sort.INT:
+            return node
+        verdict = interpreter.truths(node)
+        if not verdict.may_hold[0]:
+            return ir.FALSE
+        return node if verdict.may_fail[0] else ir.TRUE
+
+    return ir.transform(root, rule)
+
+
 def _is_free(node: ir.Node) -> bool:
     match node:
         case ir.Index(level=level):

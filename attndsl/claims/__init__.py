@@ -2,8 +2,10 @@
 
 from attndsl.claims.facts import FactValue, facts, facts_at
 from attndsl.claims.graph import Components, TokenGraph
+from attndsl.claims.judging import Counterexample, Judgement, judge
 from attndsl.claims.rows import Rows, rows_without_keys
 
 __all__ = [
-    "Components", "FactValue", "Rows", "TokenGraph", "facts", "facts_at", "rows_without_keys",
+    "Components", "Counterexample", "FactValue", "Judgement", "Rows", "TokenGraph", "facts",
+    "facts_at", "judge", "rows_without_keys",
 ]  # fmt: skip

@@ -56,14 +56,16 @@ def calls(mask: ir.Mask, ranges: Ranges, least: int, most: int) -> Iterator[Call
             yield _call(mask, q_len, k_len, extents, (heads, layer, draw))
 
 
-def call_at(mask: ir.Mask, length: int, extents: Mapping[str, int], heads: int) -> Call:
-    """The call with that many queries and keys, without inputs.
+def call_at(mask: ir.Mask, length: int | None, extents: Mapping[str, int], heads: int) -> Call:
+    """The call with that many queries and keys, or as many as the extents give, without inputs.
 
     Raises:
         AttnDslError: A401, A402: the mask has no such length, or its axes need extents.
     """
-    sizes = ir.resolve_sizes(mask, length, length, extents)
-    return Call(length, length, 1, heads, 0, sizes)
+    q_len = _total(mask.queries, extents, 1) if length is None else length
+    k_len = _total(mask.keys, extents, 1) if length is None else length
+    sizes = ir.resolve_sizes(mask, q_len or 0, k_len or 0, extents)
+    return Call(q_len or 0, k_len or 0, 1, heads, 0, sizes)
 
 
 def dense(mask: ir.Mask, call: Call) -> BoolArray:

@@ -69,18 +69,9 @@ class Elaborator:
         self, definition: Definition, given: Mapping[str, Value], origin: Origin, span: Span
     ) -> Value:
         """The body of a definition with these values for parameters, defaults for the others."""
-        chain = self._chain(definition, origin.frame)
-        local: dict[str, Value] = {}
-        for parameter in definition.parameters:
-            frame = Frame(definition, dict(local), chain)
-            value = given.get(parameter.name)
-            if value is None and parameter.default is not None:
-                value = self.value(parameter.default, frame)
-            assert value is not None, "calls were checked"
-            local[parameter.name] = value
-        key = (definition, tuple(local.values()), chain)
+        frame = self.frame(definition, given, origin)
+        key = (definition, tuple(frame.local.values()), frame.chain)
         if key not in self._opened:
-            frame = Frame(definition, local, chain)
             self._check_align(definition, span)
             if self._obeys_constraints(definition, frame, origin):
                 self._opened[key] = self.value(definition.declaration.body, frame)
@@ -88,6 +79,18 @@ class Elaborator:
                 kind = definition.facts and definition.facts.kind
                 self._opened[key] = _SOME_INT if kind == "int" else _SOME_BOOL
         return self._opened[key]
+
+    def frame(self, definition: Definition, given: Mapping[str, Value], origin: Origin) -> Frame:
+        """Where the body of a definition stands: its parameters with their values."""
+        chain = self._chain(definition, origin.frame)
+        local: dict[str, Value] = {}
+        for parameter in definition.parameters:
+            value = given.get(parameter.name)
+            if value is None and parameter.default is not None:
+                value = self.value(parameter.default, Frame(definition, dict(local), chain))
+            assert value is not None, "calls were checked"
+            local[parameter.name] = value
+        return Frame(definition, local, chain)
 
     def _chain(self, definition: Definition, around: Frame | None) -> Chain:
         facts = definition.facts

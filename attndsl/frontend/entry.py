@@ -13,6 +13,7 @@ from attndsl import ir
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, Span
 
+from .assertions import check_assertions, claims_of
 from .complaints import did_you_mean, fault, listed, stop_if_any
 from .elaboration import Elaborator
 from .frames import Origin, Value
@@ -74,6 +75,8 @@ def checked(linker: Linker, module: syn.Module) -> Unit:
     unit = linker.load(module)
     faults = list(linker.faults)
     check(unit.definitions(), faults)
+    for definition in unit.definitions():
+        check_assertions(definition, faults)
     stop_if_any(faults)
     return unit
 
@@ -118,16 +121,18 @@ def mask_of(definition: Definition, values: Mapping[str, Value]) -> ir.Mask:
     span = definition.declaration.name_span
     try:
         root = elaborator.open(definition, values, Origin(), span)
+        stop_if_any(elaborator.faults)
+        assert isinstance(root, ir.Node), "kinds were checked"
+        claims = claims_of(definition, values, root, elaborator)
     except AttnDslError as error:
         elaborator.faults.extend(error.diagnostics)
         stop_if_any(elaborator.faults)
         raise
     stop_if_any(elaborator.faults)
-    assert isinstance(root, ir.Node), "kinds were checked"
     tables = tuple(elaborator.tables[name] for name in sorted(elaborator.tables))
     mask = ir.Mask(
         root, definition.pair.queries, definition.pair.keys, tables, definition.align,
-        definition.name, definition.declaration.doc,
+        definition.name, definition.declaration.doc, claims,
     )  # fmt: skip
     return mask.with_root(root)
 

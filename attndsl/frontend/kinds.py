@@ -17,7 +17,7 @@ from attndsl.source import Diagnostic, Span
 from .axes import Axes
 from .calls import matched
 from .complaints import did_you_mean, fault, listed, quoted
-from .order import callees_first
+from .order import callees_first, mentioned
 from .scope import (
     BUILTINS,
     FIXED,
@@ -42,6 +42,20 @@ def check(roots: Iterable[Definition], faults: list[Diagnostic]) -> None:
     for definition in order:
         definition.facts = facts = Facts()
         _Check(definition, facts, faults).run()
+
+
+def check_expressions(
+    definition: Definition,
+    wanted: Iterable[tuple[syn.Expression, syn.Kind]],
+    faults: list[Diagnostic],
+) -> None:
+    """Check expressions that stand beside the body of a checked definition, each against its kind."""
+    pairs = list(wanted)
+    check((used for used, _ in mentioned(definition, (each for each, _ in pairs))), faults)
+    checker = _Check(definition, Facts(), faults)
+    local = {each.name: each.kind for each in definition.parameters}
+    for expression, kind in pairs:
+        checker.expect(expression, kind, local)
 
 
 class _Check(Axes):

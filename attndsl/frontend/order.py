@@ -19,10 +19,14 @@ _Job: TypeAlias = syn.Expression | tuple[str, int]
 
 def uses(definition: Definition) -> Iterator[Use]:
     """The definitions that one mentions, with the places, in the order of the text."""
-    bound = Counter(each.name for each in definition.parameters)
     roots = [each.default for each in definition.parameters if each.default is not None]
-    roots += [*definition.constraints, definition.declaration.body]
-    pending: list[_Job] = [*reversed(roots)]
+    return mentioned(definition, [*roots, *definition.constraints, definition.declaration.body])
+
+
+def mentioned(definition: Definition, roots: Iterable[syn.Expression]) -> Iterator[Use]:
+    """The definitions that expressions mention which stand in this one."""
+    bound = Counter(each.name for each in definition.parameters)
+    pending: list[_Job] = [*reversed(list(roots))]
     while pending:
         job = pending.pop()
         if isinstance(job, tuple):

@@ -37,6 +37,16 @@ from attndsl.ir.building import (
     substitute,
     transform,
 )
+from attndsl.ir.claims import (
+    Always,
+    Claim,
+    Comparison,
+    Counted,
+    Density,
+    Property,
+    Reached,
+    swapped,
+)
 from attndsl.ir.mask import FLAT, Align, Axis, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
     Abs,
@@ -80,12 +90,17 @@ from attndsl.ir.storage import dump, load
 __all__ = [
     "Abs",
     "Align",
+    "Always",
     "And",
     "AnyNode",
     "AtMost",
     "Axis",
+    "Claim",
+    "Comparison",
     "Const",
     "Coord",
+    "Counted",
+    "Density",
     "Env",
     "Equals",
     "Exists",
@@ -107,7 +122,9 @@ __all__ = [
     "Or",
     "Pos",
     "Pow2",
+    "Property",
     "Rank",
+    "Reached",
     "Segment",
     "Select",
     "Side",
@@ -158,5 +175,6 @@ __all__ = [
     "static_range",
     "sub",
     "substitute",
+    "swapped",
     "transform",
 ]

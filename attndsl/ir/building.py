@@ -301,6 +301,8 @@ def gt(left: Node, right: Node) -> Node:
 
 def eq(left: Node, right: Node) -> Node:
     """left == right, on integers or truth values."""
+    if left is right:
+        return TRUE
     if left.sort is Sort.BOOL:
         return disj(conj(left, right), conj(negate(left), negate(right)))
     terms, constant = linear(sub(left, right))
@@ -409,7 +411,7 @@ def _absorbed(kind: type[And] | type[Or], parts: dict[Node, None]) -> dict[Node,
 
 def implies(premise: Node, conclusion: Node) -> Node:
     """Not premise, or conclusion."""
-    return disj(negate(premise), conclusion)
+    return TRUE if premise is conclusion else disj(negate(premise), conclusion)
 
 
 def exists(start: Node, stop: Node, body: Callable[[Node], Node]) -> Node:

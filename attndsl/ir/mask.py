@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from attndsl.ir.nodes import Load, Node, Rank, Size, Sort, postorder
+
+if TYPE_CHECKING:
+    from attndsl.ir.claims import Claim
 
 
 class Align(StrEnum):
@@ -80,7 +84,8 @@ class Mask:
 
     With ``align`` END the position of query ``i`` is ``i + len(k) - len(q)``; with START it is ``i``,
     which is the rule between different spaces.
-    ``name`` and ``doc`` are for people and take no part in equality or in the digest.
+    ``name`` and ``doc`` are for people, ``claims`` for those who judge them: they take no part in
+    equality or in the digest, and ``dump`` does not write claims.
     """
 
     root: Node
@@ -90,6 +95,7 @@ class Mask:
     align: Align = Align.END
     name: str = field(default="", compare=False)
     doc: str = field(default="", compare=False)
+    claims: tuple[Claim, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def digest(self) -> str:

@@ -4,7 +4,7 @@
 are the tree's nodes (`tree.py` shows them on one page). The only room that knows lark.
 """
 
-from .formatting import format_expression
+from .formatting import format_assertion, format_expression
 from .formatting import format_module as format  # noqa: A004  (a door is a verb: syn.format)
 from .parsing import parse, read
 from .tree import (
@@ -14,6 +14,7 @@ from .tree import (
     And,
     Any,
     Argument,
+    Assertion,
     Axis,
     Binding,
     Bool,
@@ -24,6 +25,7 @@ from .tree import (
     Def,
     Dim,
     Expression,
+    Fraction,
     Grid,
     If,
     Import,
@@ -34,6 +36,7 @@ from .tree import (
     Kind,
     Let,
     ListOf,
+    Measure,
     Member,
     Module,
     Name,
@@ -43,6 +46,7 @@ from .tree import (
     Over,
     Parameter,
     Pattern,
+    Phrase,
     Product,
     Range,
     Remarks,
@@ -50,6 +54,7 @@ from .tree import (
     Space,
     Sum,
     children,
+    parts,
 )
 
 __all__ = [
@@ -59,6 +64,7 @@ __all__ = [
     "And",
     "Any",
     "Argument",
+    "Assertion",
     "Axis",
     "Binding",
     "Bool",
@@ -69,6 +75,7 @@ __all__ = [
     "Def",
     "Dim",
     "Expression",
+    "Fraction",
     "Grid",
     "If",
     "Import",
@@ -79,6 +86,7 @@ __all__ = [
     "Kind",
     "Let",
     "ListOf",
+    "Measure",
     "Member",
     "Module",
     "Name",
@@ -88,6 +96,7 @@ __all__ = [
     "Over",
     "Parameter",
     "Pattern",
+    "Phrase",
     "Product",
     "Range",
     "Remarks",
@@ -96,7 +105,9 @@ __all__ = [
     "Sum",
     "children",
     "format",
+    "format_assertion",
     "format_expression",
     "parse",
+    "parts",
     "read",
 ]

@@ -15,6 +15,7 @@ Parts: typing.TypeAlias = list[typing.Any]  # tokens, and nodes that earlier cal
 
 LARGEST = 2**31 - 1
 DEEPEST = 200
+MOST_DIGITS = 9
 
 
 class Refusal(Exception):
@@ -115,6 +116,11 @@ class Builder(threading.local):
 
     def pattern(self, parts: Parts) -> tree.Pattern:
         opening, name, *rest, body = parts
+        assertions = []
+        while isinstance(body, tree.Assertion):
+            assertions.append(body)
+            *rest, body = rest
+        last = assertions[0] if assertions else body
         parameters = tuple(part for part in rest if isinstance(part, tree.Parameter))
         clauses = _sort_clauses(rest[len(parameters) :])
         align, where = clauses.get(_Align), clauses.get(_Where)
@@ -125,9 +131,10 @@ class Builder(threading.local):
             clauses.get(tree.Over),
             align.align if align else None,
             where.conditions if where else (),
+            assertions=tuple(reversed(assertions)),
             name_span=self._span(name),
             align_span=align.span if align else NOWHERE,
-            span=self._span(opening, body),
+            span=self._span(opening, last),
         )
 
     def over(self, parts: Parts) -> tree.Over:
@@ -147,6 +154,33 @@ class Builder(threading.local):
     def where(self, parts: Parts) -> _Where:
         opening, *conditions = parts
         return _Where(tuple(conditions), self._span(opening, conditions[-1]))
+
+    def assertion(self, parts: Parts) -> tree.Assertion:
+        opening, claim, *rest = parts
+        where = rest[0].conditions if rest else ()
+        return tree.Assertion(claim, where, self._span(opening, parts[-1]))
+
+    def phrase(self, parts: Parts) -> tree.Phrase:
+        compares = [place for place, part in enumerate(parts) if _is_token(part, "COMPARE")]
+        words = parts[: compares[0]] if compares else parts
+        spelled = tuple(self._number(w) if w.type == "INT" else str(w) for w in words)
+        span = self._span(parts[0], parts[-1])
+        if not compares:
+            return tree.Phrase(spelled, span=span)
+        operator: typing.Any = str(parts[-2])
+        return tree.Phrase(spelled, operator, parts[-1], span)
+
+    def measure(self, parts: Parts) -> tree.Measure:
+        subject, operator, bound = parts
+        kind: typing.Any = str(operator)
+        return tree.Measure(subject, kind, bound, self._span(subject, bound))
+
+    def fraction(self, parts: Parts) -> tree.Fraction:
+        whole, _, rest = parts[0].replace("_", "").partition(".")
+        span = self._span(parts[0])
+        if max(len(whole), len(rest)) > MOST_DIGITS:
+            raise Refusal(_too_long(span))
+        return tree.Fraction(f"{int(whole)}.{rest.rstrip('0') or '0'}", span)
 
     # -------------------------------------------------------------------- expressions
 
@@ -305,6 +339,16 @@ def _too_large(span: Span) -> Diagnostic:
         title="this number is too large",
         labels=(Label(span, "2147483647 (2**31 - 1) is the largest that can be written"),),
     )
+
+
+def _too_long(span: Span) -> Diagnostic:
+    title = "this fraction is too long"
+    label = f"at most {MOST_DIGITS} digits on either side of the point"
+    return Diagnostic("A105", title, (Label(span, label),))
+
+
+def _is_token(part: object, kind: str) -> bool:
+    return isinstance(part, Token) and part.type == kind
 
 
 def _no_kind(span: Span, word: str) -> Diagnostic:

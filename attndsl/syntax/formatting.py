@@ -50,6 +50,12 @@ def format_expression(expression: tree.Expression) -> str:
     return _flat(expression)
 
 
+def format_assertion(assertion: tree.Assertion) -> str:
+    """The claim and its conditions on one line, without the word `assert`."""
+    where = f" where {', '.join(map(_flat, assertion.where))}" if assertion.where else ""
+    return _claim(assertion.claim) + where
+
+
 # ------------------------------------------------------------------------ declarations
 
 
@@ -71,8 +77,11 @@ def _plain(node: tree.Declaration) -> list[str]:
             return [f"space {name} = {' ++ '.join(map(_segment, segments))}"]
         case tree.Input(name, kind, dims):
             return [f"input {name}: {kind}[{', '.join(str(dim.value) for dim in dims)}]"]
-        case tree.Def() | tree.Pattern():
+        case tree.Def():
             return _definition(node)
+        case tree.Pattern(assertions=assertions):
+            claims = [line for each in assertions for line in _indented(_assertion(each))]
+            return [*_definition(node), *claims]
 
 
 def _import_name(node: tree.ImportName) -> str:
@@ -132,6 +141,40 @@ def _tall_clauses(node: tree.Def | tree.Pattern, room: int) -> list[str]:
         return clauses
     laid = _each(node.where, _lines, room - len("where "))
     return [*clauses[:-1], f"where {laid[0]}", *_indented(laid[1:])]
+
+
+def _assertion(node: tree.Assertion) -> list[str]:
+    """One line, or the claim and then its conditions below."""
+    room = WIDTH - len(_STEP)
+    if len(line := f"assert {format_assertion(node)}") <= room:
+        return [line]
+    claim = _lead("assert ", _claim_lines(node.claim, room - len("assert ")))
+    if not node.where:
+        return claim
+    laid = _each(node.where, _lines, room - len(_STEP) - len("where "))
+    return [*claim, *_indented([f"where {laid[0]}", *_indented(laid[1:])])]
+
+
+def _claim_lines(claim: tree.Expression | tree.Phrase | tree.Measure, room: int) -> list[str]:
+    if isinstance(claim, tree.Phrase | tree.Measure):
+        return [_claim(claim)]
+    return _lines(claim, room)
+
+
+def _claim(claim: tree.Expression | tree.Phrase | tree.Measure) -> str:
+    match claim:
+        case tree.Phrase(words=words, operator=operator, bound=bound):
+            said = " ".join(map(str, words))
+            return said if operator is None else f"{said} {operator} {_bound_of(bound)}"
+        case tree.Measure(subject=subject, operator=operator, bound=bound):
+            return f"{_at(subject, _SUM)} {operator} {_bound_of(bound)}"
+        case expression:
+            return _flat(expression)
+
+
+def _bound_of(bound: tree.Expression | tree.Fraction | None) -> str:
+    assert bound is not None
+    return bound.digits if isinstance(bound, tree.Fraction) else _at(bound, _SUM)
 
 
 def _parameter(node: tree.Parameter) -> str:

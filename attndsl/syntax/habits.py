@@ -41,8 +41,7 @@ HABITS = (
     # ------------------------------------------------------------------------- numbers
     Habit(
         "scale both sides: `2 * x <= y` rather than `x <= 0.5 * y`",
-        at=r"[0-9]",
-        before=r"[0-9]\.",
+        at=r"[0-9][0-9_]*\.[0-9]+",
         joined=True,
         code="A105",
         title="numbers are whole here",
@@ -160,6 +159,10 @@ HABITS = (
         before=r"\bdef\s+\w+\s*",
     ),
     Habit("leave it out: the type of the result is inferred", at=r"->", before=r"\)\s*"),
+    Habit(
+        "an `assert` stands behind the body of the pattern it speaks of",
+        at=r"assert\b",
+    ),
     Habit("write `over queries -> keys`", at=r"->", expected="OVER"),
     Habit("the body follows `=`", at=r":", expected="EQUAL"),
     Habit(

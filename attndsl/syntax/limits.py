@@ -89,6 +89,7 @@ def _expressions(module: tree.Module) -> list[tree.Expression]:
                 found.append(body)
             case tree.Pattern(parameters=parameters, body=body, where=where):
                 found += (*where, body)
+                found += (part for each in declaration.assertions for part in tree.parts(each))
             case _:
                 continue
         found += (each.default for each in parameters if each.default is not None)

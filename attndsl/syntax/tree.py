@@ -376,8 +376,45 @@ class Over:
 
 
 @dataclass(frozen=True, slots=True)
+class Fraction:
+    """`0.1`: digits, a point, digits; no zeros at the ends that could be left out."""
+
+    digits: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """`keys per query == 49`: two or more words, later ones perhaps numbers, and perhaps a bound."""
+
+    words: tuple[str | int, ...]
+    operator: CompareOp | None = None
+    bound: Expression | Fraction | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """`density(4096) < 0.1`: a comparison with a fraction."""
+
+    subject: Expression
+    operator: CompareOp
+    bound: Fraction
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """`assert claim where condition`; the claim may be any expression."""
+
+    claim: Expression | Phrase | Measure
+    where: tuple[Expression, ...] = ()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
 class Pattern:
-    """`pattern swin(m: int = 7) over image align start where m >= 1 = body`.
+    """`pattern swin(m: int = 7) over image align start where m >= 1 = body assert symmetric`.
 
     `align` is None where none is written; `align_span` is then nowhere.
     """
@@ -390,6 +427,7 @@ class Pattern:
     where: tuple[Expression, ...] = ()
     doc: str = ""
     remarks: Remarks = Remarks()
+    assertions: tuple[Assertion, ...] = ()
     name_span: Span = _span()
     align_span: Span = _span()
     span: Span = _span()
@@ -432,3 +470,15 @@ def children(node: Expression) -> tuple[Expression, ...]:
             return (*(binding.value for binding in bindings), body)
         case Any(_, domain, body) | All(_, domain, body):
             return (domain, body)
+
+
+def parts(assertion: Assertion) -> tuple[Expression, ...]:
+    """The expressions of an assertion, in the order written."""
+    match assertion.claim:
+        case Phrase(bound=bound):
+            inside = () if bound is None or isinstance(bound, Fraction) else (bound,)
+        case Measure(subject=subject):
+            inside = (subject,)
+        case expression:
+            inside = (expression,)
+    return (*inside, *assertion.where)

@@ -21,6 +21,7 @@ def faults(text: str) -> tuple[Diagnostic, ...]:
 # Program, with the place that gets the caret between « and »; code; what the help says.
 CASES = [
     ("pattern p = k <= q «&&» q < 3", "A104", "write `and`"),
+    ("grid g(x)\n«assert» causal", "A101", "an `assert` stands behind the body"),
     ("pattern p = k <= q «&» q < 3", "A104", "write `and`"),
     ("pattern p = k <= q «||» q < 3", "A104", "write `or`"),
     ("pattern p = k <= q «|» q < 3", "A104", "write `or`"),

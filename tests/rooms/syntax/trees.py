@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from attndsl import syntax as syn
 
 RESERVED = set(
-    "import from as grid space input def pattern where over align start end if then else let any "  # noqa: SIM905
+    "import from as grid space input def pattern where assert over align start end if then else let any "  # noqa: SIM905
     "all in and or not true false".split()
 )
 NAMES = st.one_of(
@@ -94,6 +94,24 @@ PARAMETERS = st.builds(syn.Parameter, NAMES, KINDS, st.none() | EXPRESSIONS)
 PATHS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters='"\n\r\x00'), max_size=12
 )
+COMPARISONS = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
+FRACTIONS = st.builds(
+    syn.Fraction,
+    st.builds(
+        lambda whole, rest: f"{whole}.{rest.rstrip('0') or '0'}",
+        st.integers(0, 10**9 - 1),
+        st.from_regex(r"[0-9]{1,9}", fullmatch=True),
+    ),
+)
+TWO_WORDS = st.tuples(NAMES, NAMES)
+PHRASES = st.builds(
+    lambda words, more, bound: syn.Phrase((*words, *more), *bound),
+    TWO_WORDS,
+    some(NAMES | SIZES),
+    st.just((None, None)) | st.tuples(COMPARISONS, EXPRESSIONS | FRACTIONS),
+)
+MEASURES = st.builds(syn.Measure, EXPRESSIONS, COMPARISONS, FRACTIONS)
+ASSERTIONS = st.builds(syn.Assertion, EXPRESSIONS | PHRASES | MEASURES, some(EXPRESSIONS))
 DECLARATIONS = st.one_of(
     st.builds(
         syn.Import, PATHS, some(st.builds(syn.ImportName, NAMES, st.none() | NAMES)), **ABOUT
@@ -110,6 +128,7 @@ DECLARATIONS = st.one_of(
         st.none() | st.builds(syn.Over, NAMES, st.none() | NAMES),
         st.sampled_from([None, "start", "end"]),
         some(EXPRESSIONS),
+        assertions=st.just(()) | some(ASSERTIONS),
         **ABOUT,
     ),
 )

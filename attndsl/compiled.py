@@ -217,6 +217,14 @@ class Pattern:
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
         return claims.facts_at(self.ir, call, self._program.schedule(call, (128, 128)))
 
+    def claims(self) -> tuple[claims.Judgement, ...]:
+        """What became of the ``assert`` clauses beside the pattern, in order.
+
+        Each is proved for all lengths, refuted by an example, or checked on every call of up to some
+        tens of tokens. A pattern that was saved, or built in Python, has none.
+        """
+        return claims.judge(self.ir, self._program.layer)
+
     def receptive_field(
         self,
         length: int,

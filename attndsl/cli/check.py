@@ -116,8 +116,9 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
     try:
         about = check.subject()
         with terminal.progress(about.mask.name) as progress:
+            pattern = attndsl.Pattern(about.mask, options.layer)
             report = attndsl.verify(
-                attndsl.Pattern(about.mask, options.layer),
+                pattern,
                 seconds=options.seconds,
                 seed=options.seed,
                 backends=options.backend,
@@ -127,12 +128,15 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
         terminal.complain(error)
         return MISTAKEN
     told = f"{about.mask.name}{spelled(about.values)}"
-    if report.ok:
+    judgements = pattern.claims()
+    said = "".join(f"\n{textwrap.indent(str(each), ' ' * 6)}" for each in judgements)
+    if report.ok and all(each.ok for each in judgements):
         work = f"{report.cases} calls of up to {report.longest} tokens"
         spent = terminal.paint(FAINT, f"{time.monotonic() - began:.1f} s")
-        terminal.say(f"{terminal.paint(GREEN, 'ok   ')} {told:40} {work}  {spent}")
+        terminal.say(f"{terminal.paint(GREEN, 'ok   ')} {told:40} {work}  {spent}{said}")
         return FINE
-    terminal.say(f"{terminal.paint(RED, 'wrong')} {told}\n{textwrap.indent(str(report), '      ')}")
+    shown = textwrap.indent(str(report), " " * 6)
+    terminal.say(f"{terminal.paint(RED, 'wrong')} {told}\n{shown}{said}")
     return WRONG
 
 
@@ -154,6 +158,7 @@ COMMAND = args.Command(
     configure,
     run,
     "Each pattern is run on generated calls: odd lengths, grids, heads, inputs and dtypes. Schedules,\n"
-    "claimed facts, outputs and gradients are compared with the dense meaning. Exit status: 0 all is\n"
+    "claimed facts, outputs and gradients are compared with the dense meaning, and the pattern's `assert`s\n"
+    "are judged. Exit status: 0 all is\n"
     "well, 1 something is wrong, 2 a file has errors.",
 )

@@ -40,10 +40,9 @@ _COUNTS = {"keys per query": ir.Side.QUERY, "queries per key": ir.Side.KEY}
 _WORDS = ("causal", "symmetric", "covers")
 _SINGULAR = {"keys": "key", "layers": "layer"}
 _FORMS = (
-    "claims are `causal`, `symmetric`, `covers`, `covers(a)`, `disjoint(a, b)`, `density(4096) < 0.1`,",
-    "`every query sees itself`, `every query sees at least 1 key`, `keys per query == 49`,",
-    "`queries per key <= 9`, `reaches everything within 4 layers`, and any truth value, which is",
-    "claimed for every pair: `p(w, 0) == window(w)`",
+    "claims of all pairs: `causal`, `symmetric`, `covers(a)`, `disjoint(a, b)`, or a truth value",
+    "claims of counts: `every query sees at least 1 key`, `keys per query == 49`, `covers`",
+    "claims of the whole: `density(4096) < 0.1`, `reaches everything within 4 layers`",
 )
 
 
@@ -137,8 +136,8 @@ def _no_claim(definition: Definition, node: syn.Name | syn.Call) -> Diagnostic:
         helps = (f"compare it, `{definition.name} == {what}`, or write `covers({what})`",)
         return fault("A213", title, node.span, helps=helps)
     title = f"there is no claim `{node.name}`"
-    helps = (did_you_mean(node.name, (*_WORDS, "disjoint", "density")),)
-    return fault("A213", title, node.span, notes=(" ".join(_FORMS),), helps=helps)
+    near = did_you_mean(node.name, (*_WORDS, "disjoint", "density"))
+    return fault("A213", title, node.span, notes=() if near else _FORMS, helps=(near,))
 
 
 def _phrase(phrase: syn.Phrase) -> _Said | Diagnostic:
@@ -174,7 +173,7 @@ def _unknown_phrase(phrase: syn.Phrase, said: str) -> Diagnostic:
     forms = [form.replace(_NUMBER, "1").replace("1 keys", "1 key") for form in _PHRASES]
     near = difflib.get_close_matches(said, [*forms, *(f"{c} == 49" for c in _COUNTS)], 1, 0.5)
     helps = (f"did you mean `{near[0]}`?",) if near else ()
-    return fault("A213", "this is no claim", phrase.span, notes=(" ".join(_FORMS),), helps=helps)
+    return fault("A213", "this is no claim", phrase.span, notes=() if near else _FORMS, helps=helps)
 
 
 # ---------------------------------------------------------------------- elaborating

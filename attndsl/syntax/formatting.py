@@ -151,6 +151,9 @@ def _assertion(node: tree.Assertion) -> list[str]:
     claim = _lead("assert ", _claim_lines(node.claim, room - len("assert ")))
     if not node.where:
         return claim
+    where = f"where {', '.join(map(_flat, node.where))}"
+    if len(where) <= room - len(_STEP):
+        return [*claim, _STEP + where]
     laid = _each(node.where, _lines, room - len(_STEP) - len("where "))
     return [*claim, *_indented([f"where {laid[0]}", *_indented(laid[1:])])]
 

@@ -158,7 +158,6 @@ COMMAND = args.Command(
     configure,
     run,
     "Each pattern is run on generated calls: odd lengths, grids, heads, inputs and dtypes. Schedules,\n"
-    "claimed facts, outputs and gradients are compared with the dense meaning, and the pattern's `assert`s\n"
-    "are judged. Exit status: 0 all is\n"
-    "well, 1 something is wrong, 2 a file has errors.",
+    "claimed facts, outputs and gradients are compared with the dense meaning. What it asserts is\n"
+    "judged. Exit status: 0 all is well, 1 something is wrong, 2 a file has errors.",
 )

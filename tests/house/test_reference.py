@@ -57,7 +57,8 @@ def reader() -> lark.Lark:
     bare = bare.replace("{", "(").replace("}", ")*").replace("[", "(").replace("]", ")?")
     rules = re.sub('"', lambda _: next(strings), bare)
     terminals = (
-        'name_: NAME\nnumber_: INT\nstring_: STRING\nNAME: /[A-Za-z_][A-Za-z0-9_]*/\n'
+        'name_: NAME\nnumber_: INT\nfraction_: FRACTION\nFRACTION.1: /[0-9](_?[0-9])*\\.[0-9](_?[0-9])*/\n'
+        'string_: STRING\nNAME: /[A-Za-z_][A-Za-z0-9_]*/\n'
         'INT: /[0-9](_?[0-9])*/\nSTRING: /"[^"\\n]*"/\n%ignore /\\s+|#[^\\n]*/\n'
     )  # fmt: skip
     return lark.Lark(f"{rules}\n{terminals}", start="file_", parser="lalr", lexer="basic")

@@ -153,11 +153,11 @@ def test_inputs_are_drawn_and_shown():
         "    assert disjoint(p, doc[q] != doc[k])\n"
         "    assert causal == p\n"
         "    assert density(64) < 0.5\n"
-        "    assert keys per query <= len(q)\n"
+        "    assert keys per query <= len(k)\n"
     )
     verdicts = [judgement.fact for judgement in found.values()]
     assert verdicts == [Fact.PROVED, Fact.PROVED, Fact.REFUTED, *[Fact.UNDECIDED] * 2]
-    assert str(found["keys per query <= len(q)"]).endswith("tokens, random inputs)")
+    assert str(found["keys per query <= len(k)"]).endswith("tokens, random inputs)")
     assert "doc = [[" in str(found["causal == p"])
     assert found["density(64) < 0.5"].note == "it depends on the input doc"
 

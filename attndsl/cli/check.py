@@ -52,6 +52,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             "A601", "attndsl check: name a file, a pattern, or --library", helps=helps
         )
     values = args.parameters(options.param)
+    _warm_up(terminal)
     found: list[int] = []
     for source in options.source:
         try:
@@ -65,6 +66,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         found += [_judged(_Check(source, name, values), options, terminal) for name in names]
     _sum_up(found, terminal)
     return max(found, default=FINE)
+
+
+def _warm_up(terminal: Terminal) -> None:
+    """The first calls load half of torch: not at the expense of the first pattern's seconds."""
+    with terminal.progress("loading") as progress:
+        progress("torch")
+        import attndsl
+
+        attndsl.verify(attndsl.compile("diagonal"), seconds=1e-9)
 
 
 def _library(wanted: list[str], terminal: Terminal) -> int:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from attndsl.source import AttnDslError, printable, render_all
+from attndsl.source import AttnDslError, Diagnostic, printable, render_all
 from attndsl.views import Charset, charset_for
 
 BOLD, FAINT, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
@@ -151,4 +151,10 @@ def paragraphs(text: str) -> Iterator[str]:
 def _write(stream: TextIO, text: str) -> None:
     """What the stream cannot encode is written as an escape: a picture is no reason to fail."""
     encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:
+        raise  # the reader has seen enough; `main` knows
+    except OSError as error:
+        title = f"cannot write the output: {error.strerror}"
+        raise AttnDslError(Diagnostic("A603", title)) from None

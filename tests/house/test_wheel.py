@@ -56,3 +56,5 @@ def test_the_installed_wheel_works_in_an_empty_folder(wheel: Path, tmp_path: Pat
     assert run("-c", script, cwd=elsewhere, PYTHONPATH=str(site)) == str(site)
     said = run("-m", "attndsl", "--version", cwd=elsewhere, PYTHONPATH=str(site))
     assert said.startswith("attndsl ")
+    said = run("-m", "attndsl", "explain", "A302", cwd=elsewhere, PYTHONPATH=str(site))
+    assert said.startswith("A302: ")

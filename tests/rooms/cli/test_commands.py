@@ -210,6 +210,20 @@ def test_a_stream_that_knows_ascii_only_gets_ascii(monkeypatch: pytest.MonkeyPat
     assert b"#" in out.buffer.getvalue()  # type: ignore[attr-defined]
 
 
+def test_an_output_that_cannot_be_written_is_a_mistake_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Full(io.StringIO):
+        encoding = "utf-8"
+
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["list"]) == 2
+    assert "cannot write the output: No space left on device" in capsys.readouterr().err
+
+
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch):
     class Tty(io.StringIO):
         encoding = "utf-8"

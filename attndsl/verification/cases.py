@@ -38,6 +38,7 @@ class Case:
         extents: Of grid axes that are not fixed, by full name ("image.y").
         inputs: Arrays of the declared dims.
         tile: Which tiles to check the schedule at.
+        layout: The order in which tokens are taken into tiles.
         scale: Of the scores; None is 1 / sqrt(head_dim).
         is_contiguous: Whether tensors lie [B, H, S, D] in memory; else [B, S, H, D].
         seed: Of the numbers in the tensors.
@@ -54,6 +55,7 @@ class Case:
     extents: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     tile: tuple[int, int] = (16, 16)
+    layout: str = "natural"
     scale: float | None = None
     is_contiguous: bool = True
     seed: int = 0
@@ -100,6 +102,8 @@ class Case:
             f"k [{self.batch}, {self.kv_heads}, {self.k_len}, {self.head_dim}]",
             f"v [{self.batch}, {self.kv_heads}, {self.k_len}, {self.value_dim}]",
         ]
+        if self.layout != "natural":
+            parts.append(f"layout {self.layout}")
         if self.scale is not None:
             parts.append(f"scale {self.scale}")
         if not self.is_contiguous:

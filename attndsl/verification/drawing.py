@@ -71,6 +71,7 @@ def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300, **fixed: Any) -> Ca
         "value_dim": value_dim,
         "dtype": dice.pick(DTYPES),
         "tile": dice.pick(TILES),
+        "layout": dice.pick(("natural", dice.pick(layouts(mask)))),
         "scale": dice.pick((None, None, 0.3)),
         "is_contiguous": dice.pick((True, False)),
         "seed": dice.integer(0, 9999),
@@ -82,6 +83,21 @@ def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300, **fixed: Any) -> Ca
     sizes = ir.resolve_sizes(mask, drawn["q_len"], drawn["k_len"], drawn["extents"])
     inputs = draw_inputs(mask, sizes, drawn["batch"], drawn["heads"], dice)
     return Case(**{"inputs": inputs, **drawn})
+
+
+def layouts(mask: ir.Mask) -> list[str]:
+    """Orders of tokens that suit the mask's spaces and inputs."""
+    found = ["natural", "residues(2)", "residues(3)", "residues(8)"]
+    axes = [f"{each.name}.{axis.name}" for each in mask.keys.segments for axis in each.axes]
+    if len(axes) > 1 and not mask.is_rectangular:
+        found.append(f"boxes({', '.join(f'{axis}={2 + i}' for i, axis in enumerate(axes))})")
+        found += [f"{order}({', '.join(axes[::-1])})" for order in ("axes", "morton")]
+    for table in mask.tables:
+        if table.kind is ir.Sort.INT and table.indexed_dims == ("pos",):
+            found.append(f"sorted({table.name})")
+        if table.is_list and table.indexed_dims[:1] == ("q",) and len(table.indexed_dims) == 2:
+            found.append(f"banded({table.name}) / natural")
+    return found
 
 
 # ---------------------------------------------------------------------------- lengths

@@ -292,7 +292,7 @@ def kernel_of(p: Pattern, case: Case, backend: str, device: str = "cpu") -> Kern
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return p(
             q, k, v,
-            return_lse=True, scale=case.scale, backend=backend, extents=case.extents, **inputs,
+            return_lse=True, scale=case.scale, backend=backend, layout=case.layout, extents=case.extents, **inputs,
         )  # fmt: skip
 
     return kernel
@@ -306,6 +306,7 @@ def schedule_of(p: Pattern, case: Case) -> Schedule:
         case.heads,
         batch=case.batch,
         tile=case.tile,
+        layout=case.layout,
         extents=case.extents,
         **case.inputs,
     )

@@ -40,16 +40,15 @@ def _plan_faults(schedule: Schedule, meant: BoolArray, batch: int, head: int) ->
     for query, key in np.argwhere(covered != meant):
         pair = place | {"query": int(query), "key": int(key)}
         yield Fault("schedule", pair, _in(covered[query, key]), _in(meant[query, key]))
-    live, total = _per_tile(meant, schedule)
+    live, total = _per_tile(_stored(meant, plan), schedule)
     for kind, tiles in (("full", plan.full), ("partial", plan.partial)):
         for row, column in tiles:
             pairs, size = int(live[row, column]), int(total[row, column])
             if (pairs == size) == (kind == "full") and pairs:
                 continue
-            at = place | {"query": row * bq, "key": column * bk}
             yield Fault(
                 "schedule",
-                at,
+                place | {"row of tiles": row, "column of tiles": column},
                 f"a {kind} tile of {bq} x {bk}",
                 f"none: {pairs} of its {size} pairs are in the pattern",
             )
@@ -59,6 +58,13 @@ def _plan_faults(schedule: Schedule, meant: BoolArray, batch: int, head: int) ->
 
 def _in(value: bool) -> str:
     return "in the pattern" if value else "not in the pattern"
+
+
+def _stored(meant: BoolArray, plan: Plan) -> BoolArray:
+    """The pairs in the order in which tiles hold them."""
+    for axis, order in enumerate((plan.q_order, plan.k_order)):
+        meant = meant if order is None else meant.take(order.rows, axis)
+    return meant
 
 
 def _per_tile(meant: BoolArray, schedule: Schedule) -> tuple[Any, Any]:

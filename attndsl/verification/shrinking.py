@@ -49,6 +49,8 @@ def _smaller(mask: ir.Mask, case: Case) -> Iterator[Case]:
     yield from _plainer_inputs(case)
     if case.dtype != torch.float64:
         yield replace(case, dtype=torch.float64)
+    if case.layout != "natural":
+        yield replace(case, layout="natural")
     if case.scale is not None:
         yield replace(case, scale=None)
     if not case.is_contiguous:

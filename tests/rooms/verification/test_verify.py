@@ -96,8 +96,8 @@ def with_plans(change):
     """Schedules whose plans are changed behind the scheduler's back."""
     plan = scheduling.plan
 
-    def wrong(mask, call, tile):
-        made = plan(mask, call, tile)
+    def wrong(mask, call, tile, *rest):
+        made = plan(mask, call, tile, *rest)
         return replace(made, plans=tuple(change(each) for each in made.plans))
 
     return wrong
@@ -130,8 +130,8 @@ def test_a_tile_that_the_schedule_lacks_is_found():
 def test_a_full_tile_with_a_mask_is_found():
     plan = scheduling.plan
 
-    def wrong(mask, call, tile):  # the same pairs, but a FULL tile is called PARTIAL
-        made = plan(mask, call, tile)
+    def wrong(mask, call, tile, *rest):  # the same pairs, but a FULL tile is called PARTIAL
+        made = plan(mask, call, tile, *rest)
         if any(each.partial.nnz or not each.full.nnz for each in made.plans):
             return made
         bits = np.zeros(tile, bool)
@@ -150,8 +150,8 @@ def test_a_full_tile_with_a_mask_is_found():
 
 
 def test_an_empty_tile_that_is_visited_is_found():
-    def wrong(mask, call, tile):
-        made = plan(mask, call, tile)
+    def wrong(mask, call, tile, *rest):
+        made = plan(mask, call, tile, *rest)
         bank = scheduling.MaskBank(np.zeros((1, tile[0] * tile[1] // 8), np.uint8), tile)
         zero = np.zeros(1, np.int32)
         tiles = scheduling.Tiles(np.minimum(np.arange(made.grid[0] + 1), 1), zero)

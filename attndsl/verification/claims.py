@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from attndsl.analysis import Far, Reach
 from attndsl.verification.truths import Fault
 
 BoolArray: TypeAlias = Any  # np.ndarray of bool
@@ -36,6 +37,12 @@ def _translation_invariant(dense: BoolArray, position: int) -> BoolArray:
     return wrong
 
 
+def _every_row_non_empty(dense: BoolArray, position: int) -> BoolArray:
+    if position < 0 or dense.shape[3] == 0:
+        return np.zeros_like(dense)
+    return np.broadcast_to(~dense.any(axis=3, keepdims=True), dense.shape)
+
+
 def _same_for_all_heads(dense: BoolArray, position: int) -> BoolArray:
     return dense ^ dense[:, :1]
 
@@ -57,9 +64,22 @@ JUDGES: Mapping[str, Judge] = {
     "symmetric": _symmetric,
     "sees_itself": _sees_itself,
     "translation_invariant": _translation_invariant,
+    "every_row_non_empty": _every_row_non_empty,
     "same_for_all_heads": _same_for_all_heads,
     "same_for_all_batches": _same_for_all_batches,
 }
+
+
+def _beyond(reach: Reach, dense: BoolArray, position: int) -> BoolArray:
+    """Pairs that are farther apart than the reach says; it speaks of no more queries than keys."""
+    back = _query(dense, position) - _key(dense)
+    wrong = np.zeros_like(dense)
+    for distance, bound in ((back, reach.back), (-back, reach.ahead)):
+        if isinstance(bound, int):
+            wrong |= dense & (distance > bound)
+        elif bound is Far.NOWHERE:
+            wrong |= dense
+    return wrong & (position >= 0)
 
 
 def fact_fault(facts: Mapping[str, Any], dense: BoolArray, position: int) -> Fault | None:
@@ -71,11 +91,15 @@ def fact_fault(facts: Mapping[str, Any], dense: BoolArray, position: int) -> Fau
         position: That of query 0.
     """
     for name, fact in facts.items():
-        if name not in JUDGES or not str(fact).startswith("proved"):
+        if isinstance(fact, Reach):
+            wrong = _beyond(fact, dense, position)
+        elif name in JUDGES and str(fact) == "proved":
+            wrong = JUDGES[name](dense, position)
+        else:
             continue
-        for place in np.argwhere(JUDGES[name](dense, position)):
+        for place in np.argwhere(wrong):
             axes = ("batch", "head", "query", "key")
             pair = dict(zip(axes, map(int, place), strict=True))
             said = "in the pattern" if dense[tuple(place)] else "not in the pattern"
-            return Fault("facts", pair, said, f"what `{name}` says, which is claimed to be proved")
+            return Fault("facts", pair, said, f"what `{name}: {fact}` says")
     return None

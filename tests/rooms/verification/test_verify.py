@@ -10,6 +10,7 @@ import torch
 import attndsl
 from attndsl import patterns
 from attndsl import schedule as scheduling
+from attndsl.analysis import Far, Reach
 from attndsl.backends import Blocked
 from attndsl.source import AttnDslError
 from attndsl.verification import JUDGES, Random, Report, dense, draw_case
@@ -177,8 +178,31 @@ def test_a_fact_that_is_not_true_is_found():
 
     report = verified_with(attndsl.Pattern, "facts", claims, "pattern p = window(2)")
     assert report.failure.where == "facts"
-    assert "`causal`" in str(report)
+    assert "`causal: proved`" in str(report)
     assert report.failure.case.q_len == 2
+
+
+@pytest.mark.parametrize(
+    ("reach", "distance"), [(Reach(2, 1), 2), (Reach(1, 2), -2), (Reach(Far.NOWHERE, 3), None)]
+)
+def test_a_reach_that_is_too_short_is_found(reach: Reach, distance: int | None):
+    report = verified_with(
+        attndsl.Pattern, "facts", lambda self: {"reach": reach}, "pattern p = window(2)"
+    )
+    if distance is not None:
+        case, at = report.failure.case, report.failure.fault.place
+        assert abs(at["query"] + case.k_len - case.q_len - at["key"]) == 2
+    assert f"`reach: {reach}`" in str(report)
+
+
+def test_a_row_that_is_empty_after_all_is_found():
+    report = verified_with(
+        attndsl.Pattern,
+        "facts",
+        lambda self: {"every_row_non_empty": "proved"},
+        "pattern p = k < q",
+    )
+    assert report.failure.case.k_len == 1
 
 
 FORWARD, BACKWARD = Blocked.forward, Blocked.backward
@@ -254,4 +278,6 @@ def test_inputs_are_made_small_with_the_lengths():
 
 
 def test_every_fact_can_be_held_to_the_dense_mask():
-    assert set(attndsl.compile("causal").facts()) <= set(JUDGES)
+    judged = {*JUDGES, "reach"}
+    # Which classes are meant, `block_diagonal` does not say; the tests of `claims` look at those.
+    assert set(attndsl.compile("causal").facts()) == {*judged, "block_diagonal"}

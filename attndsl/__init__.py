@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         where,
     )
     from attndsl.source import AttnDslError
-    from attndsl.verification import verify
+    from attndsl.verification import equivalent, implies, verify
 
 __version__ = "0.1.0"
 
@@ -52,14 +52,16 @@ _HOMES = {
     "library": "attndsl.library",
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
+    "equivalent": "attndsl.verification:equivalent",
+    "implies": "attndsl.verification:implies",
     "verify": "attndsl.verification:verify",
     **{name: f"attndsl.frontend:{name}" for name in _PYTHON_FORM},
 }
 
 __all__ = [
-    "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile", "grid",
-    "head", "heads", "ilog2", "k", "layer", "length", "library", "maximum", "minimum", "nn",
-    "pattern", "patterns", "pow2", "q", "space", "table", "verify", "where",
+    "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
+    "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
+    "maximum", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "table", "verify", "where",
 ]  # fmt: skip
 
 

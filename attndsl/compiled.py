@@ -42,6 +42,11 @@ class Pattern:
         return self._program.mask
 
     @property
+    def layer(self) -> int:
+        """The value of ``layer`` that it was compiled for."""
+        return self._program.layer
+
+    @property
     def digest(self) -> str:
         """A hash of the meaning, stable across processes: equal for equal normal forms."""
         return self._program.normal.digest

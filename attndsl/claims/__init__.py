@@ -1,11 +1,12 @@
 """What is true of a pattern: for all lengths where that can be proved, exactly at one length otherwise."""
 
+from attndsl.claims.examples import Ranges, calls
 from attndsl.claims.facts import FactValue, facts, facts_at
 from attndsl.claims.graph import Components, TokenGraph
 from attndsl.claims.judging import Counterexample, Judgement, judge
 from attndsl.claims.rows import Rows, rows_without_keys
 
 __all__ = [
-    "Components", "Counterexample", "FactValue", "Judgement", "Rows", "TokenGraph", "facts",
-    "facts_at", "judge", "rows_without_keys",
+    "Components", "Counterexample", "FactValue", "Judgement", "Ranges", "Rows", "TokenGraph", "calls",
+    "facts", "facts_at", "judge", "rows_without_keys",
 ]  # fmt: skip

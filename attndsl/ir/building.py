@@ -498,13 +498,21 @@ def transform(root: Node, rule: Callable[[Node], Node]) -> Node:
     """Rewrite bottom-up: every node is rebuilt from its new children, then given to ``rule``."""
     done: dict[Node, Node] = {}
     for node in postorder(root):
-        parts = children(node)
-        fresh = tuple(done[part] for part in parts)
-        same = all(new is old for new, old in zip(fresh, parts, strict=True))
-        done[node] = rule(node if same else rebuild(node, fresh))
+        done[node] = rule(_with_parts(node, done))
     return done[root]
 
 
+def _with_parts(node: Node, done: dict[Node, Node]) -> Node:
+    parts = children(node)
+    fresh = tuple(done[part] for part in parts)
+    same = all(new is old for new, old in zip(fresh, parts, strict=True))
+    return node if same else rebuild(node, fresh)
+
+
 def substitute(root: Node, values: dict[Node, Node]) -> Node:
-    """Replace nodes by nodes."""
-    return transform(root, lambda node: values.get(node, node))
+    """Replace nodes by nodes, all at once: what a replacement brings in is left alone."""
+    done: dict[Node, Node] = {}
+    for node in postorder(root):
+        found = values.get(node)
+        done[node] = _with_parts(node, done) if found is None else found
+    return done[root]

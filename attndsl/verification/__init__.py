@@ -2,6 +2,7 @@
 
 from attndsl.verification.cases import Case, Tensors, dense
 from attndsl.verification.claims import JUDGES
+from attndsl.verification.comparing import CounterExample, Status, Verdict, equivalent, implies
 from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
 from attndsl.verification.judging import describe, judge
 from attndsl.verification.running import Failure, Report, verify
@@ -10,6 +11,7 @@ from attndsl.verification.truths import Fault, Kernel
 
 __all__ = [
     "Case",
+    "CounterExample",
     "Dice",
     "Failure",
     "Fault",
@@ -17,12 +19,16 @@ __all__ = [
     "Kernel",
     "Random",
     "Report",
+    "Status",
     "Tensors",
+    "Verdict",
     "allowance",
     "dense",
     "describe",
     "draw_case",
     "draw_inputs",
+    "equivalent",
+    "implies",
     "judge",
     "largest_summands",
     "verify",

@@ -106,3 +106,10 @@ def test_of_extrema_that_differ_by_a_constant_only_one_stays():
     assert ir.minimum(ir.add(q, one), ir.add(q, three)) is ir.add(q, one)
     assert ir.maximum(ir.add(q, one), q, ir.add(q, three)) is ir.add(q, three)
     assert ir.minimum(q, three, ir.minimum(q, one)) is ir.minimum(one, q)
+
+
+def test_nodes_are_replaced_all_at_once():
+    q, k, four = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY), ir.Const(4)
+    block = ir.floordiv(q, four)
+    assert ir.substitute(block, {q: ir.add(ir.scale(q, 4), ir.Const(3))}) is q
+    assert ir.substitute(ir.sub(block, k), {q: ir.scale(k, 4), k: q}) is ir.sub(k, q)

@@ -87,7 +87,7 @@ def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300, **fixed: Any) -> Ca
 
 def layouts(mask: ir.Mask) -> list[str]:
     """Orders of tokens that suit the mask's spaces and inputs."""
-    found = ["natural", "residues(2)", "residues(3)", "residues(8)"]
+    found = ["auto", "residues(2)", "residues(3)", "residues(8)"]
     axes = [f"{each.name}.{axis.name}" for each in mask.keys.segments for axis in each.axes]
     if len(axes) > 1 and not mask.is_rectangular:
         found.append(f"boxes({', '.join(f'{axis}={2 + i}' for i, axis in enumerate(axes))})")

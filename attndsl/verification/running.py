@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +16,12 @@ from torch import Tensor
 from attndsl import backends as all_backends
 from attndsl import ir
 from attndsl.compiled import Pattern
-from attndsl.schedule import Schedule
 from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case, dense
 from attndsl.verification.claims import fact_fault
 from attndsl.verification.drawing import Random, draw_case
 from attndsl.verification.judging import describe, judge
-from attndsl.verification.schedules import schedule_fault
+from attndsl.verification.schedules import parts_fault, schedule_fault
 from attndsl.verification.shrinking import shrink
 from attndsl.verification.truths import Fault, Kernel
 
@@ -267,7 +267,12 @@ class _Run:
         """Everything to hold against the dense meaning of the case, by name."""
         p, mask = self._pattern, dense(self._pattern, case)
         pairs = mask.numpy()
-        yield "schedule", lambda: schedule_fault(schedule_of(p, case), pairs)
+        options: dict[str, Any] = {"batch": case.batch, "tile": case.tile, "layout": case.layout}
+        options |= {"extents": case.extents, **case.inputs}
+        call = case.q_len, case.k_len, case.heads
+        yield "schedule", lambda: schedule_fault(p.schedule(*call, **options), pairs)
+        if case.layout == "auto":  # the only one that is split in parts
+            yield "parts", lambda: parts_fault(p.parts(*call, **options), pairs)
         yield "facts", lambda: fact_fault(self._facts, pairs, p.ir.shift(case.q_len, case.k_len))
         if case.pairs > _MOST_SCORES:
             return
@@ -296,17 +301,3 @@ def kernel_of(p: Pattern, case: Case, backend: str, device: str = "cpu") -> Kern
         )  # fmt: skip
 
     return kernel
-
-
-def schedule_of(p: Pattern, case: Case) -> Schedule:
-    """The schedule of the case at its tile."""
-    return p.schedule(
-        case.q_len,
-        case.k_len,
-        case.heads,
-        batch=case.batch,
-        tile=case.tile,
-        layout=case.layout,
-        extents=case.extents,
-        **case.inputs,
-    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +31,27 @@ def schedule_fault(schedule: Schedule, dense: BoolArray) -> Fault | None:
         fault = next(_plan_faults(schedule, meant, batch, head), None)
         if fault is not None:
             return fault
+    return None
+
+
+def parts_fault(parts: Sequence[Schedule], dense: BoolArray) -> Fault | None:
+    """What is wrong with schedules whose softmaxes are merged: each pair of the pattern is in just one.
+
+    Args:
+        parts: Of one call.
+        dense: The meaning of that call, bool [batch, heads, q_len, k_len].
+    """
+    for batch, head in np.ndindex(*dense.shape[:2]):
+        covers = [part.cover(batch, head) for part in parts]
+        count = np.asarray(np.sum(covers, axis=0, dtype=np.int64))
+        for query, key in np.argwhere(count != dense[batch, head]):
+            place = {"batch": batch, "head": head, "query": int(query), "key": int(key)}
+            want = _in(dense[batch, head, query, key])
+            return Fault("parts", place, f"in {count[query, key]} of {len(parts)} parts", want)
+    for part in parts:
+        own = [[part.cover(b, h) for h in range(dense.shape[1])] for b in range(dense.shape[0])]
+        if (fault := schedule_fault(part, np.array(own).reshape(dense.shape))) is not None:
+            return replace(fault, what="parts")
     return None
 
 

@@ -12,6 +12,7 @@ from attndsl import patterns
 from attndsl import schedule as scheduling
 from attndsl.analysis import Far, Reach
 from attndsl.backends import Blocked
+from attndsl.compiler import Program
 from attndsl.source import AttnDslError
 from attndsl.verification import JUDGES, Random, Report, dense, draw_case
 from tests.rooms.patterns.oracles import FLAT, GRIDS
@@ -85,6 +86,7 @@ def test_what_is_too_large_is_not_called_right():
 
 # ---------------------------------------------------------------------------- planted faults
 
+SCHEDULE = Program.schedule
 WINDOW = "pattern w = causal and q - k < 20"
 
 
@@ -95,10 +97,9 @@ def verified_with(target: object, name: str, wrong: object, text: str = WINDOW) 
 
 def with_plans(change):
     """Schedules whose plans are changed behind the scheduler's back."""
-    plan = scheduling.plan
 
-    def wrong(mask, call, tile, *rest):
-        made = plan(mask, call, tile, *rest)
+    def wrong(self, call, tile, *rest):
+        made = SCHEDULE(self, call, tile, *rest)
         return replace(made, plans=tuple(change(each) for each in made.plans))
 
     return wrong
@@ -120,7 +121,7 @@ def test_a_tile_that_the_schedule_lacks_is_found():
             mask_ids=plan.mask_ids[plan.partial.nnz > 0 :],
         )
 
-    report = verified_with(scheduling, "plan", with_plans(change))
+    report = verified_with(Program, "schedule", with_plans(change))
     assert not report.ok
     assert report.failure.where == "schedule"
     assert "batch 0, head 0, query " in str(report)
@@ -129,10 +130,8 @@ def test_a_tile_that_the_schedule_lacks_is_found():
 
 
 def test_a_full_tile_with_a_mask_is_found():
-    plan = scheduling.plan
-
-    def wrong(mask, call, tile, *rest):  # the same pairs, but a FULL tile is called PARTIAL
-        made = plan(mask, call, tile, *rest)
+    def wrong(self, call, tile, *rest):  # the same pairs, but a FULL tile is called PARTIAL
+        made = SCHEDULE(self, call, tile, *rest)
         if any(each.partial.nnz or not each.full.nnz for each in made.plans):
             return made
         bits = np.zeros(tile, bool)
@@ -145,22 +144,21 @@ def test_a_full_tile_with_a_mask_is_found():
         changed = replace(only, full=only.partial, partial=only.full, mask_ids=ids)
         return replace(made, plans=(changed,), masks=bank)
 
-    report = verified_with(scheduling, "plan", wrong, "pattern p = true")
+    report = verified_with(Program, "schedule", wrong, "pattern p = true")
     assert not report.ok
     assert "a partial tile of" in str(report)
 
 
 def test_an_empty_tile_that_is_visited_is_found():
-    def wrong(mask, call, tile, *rest):
-        made = plan(mask, call, tile, *rest)
+    def wrong(self, call, tile, *rest):
+        made = SCHEDULE(self, call, tile, *rest)
         bank = scheduling.MaskBank(np.zeros((1, tile[0] * tile[1] // 8), np.uint8), tile)
         zero = np.zeros(1, np.int32)
         tiles = scheduling.Tiles(np.minimum(np.arange(made.grid[0] + 1), 1), zero)
         changed = replace(made.plans[0], partial=tiles, mask_ids=zero)
         return replace(made, plans=(changed,), masks=bank)
 
-    plan = scheduling.plan
-    report = verified_with(scheduling, "plan", wrong, "pattern p = false")
+    report = verified_with(Program, "schedule", wrong, "pattern p = false")
     assert not report.ok
     assert "none: 0 of its" in str(report)
 
@@ -170,6 +168,16 @@ def test_a_transpose_that_differs_is_found():
     report = verified_with(scheduling.Plan, "transpose", wrong, "pattern p = true")
     assert not report.ok
     assert "other tiles in the transpose" in str(report)
+
+
+def test_a_pair_that_two_parts_have_is_found():
+    parts = attndsl.Pattern.parts
+    with mock.patch.object(
+        attndsl.Pattern, "parts", lambda self, *at, **given: parts(self, *at, **given) * 2
+    ):
+        report = attndsl.verify(attndsl.compile(WINDOW), seconds=5)
+    assert report.failure.where == "parts"
+    assert "in 2 of 2 parts" in str(report)
 
 
 def test_a_fact_that_is_not_true_is_found():

@@ -365,9 +365,10 @@ CLOSE = {torch.float64: 1e-12, torch.float32: 3e-5}
     [
         pytest.param("blocked", "auto", torch.float64, marks=pytest.mark.slow),
         ("blocked", "residues(3)", torch.float64),
-        ("triton", "natural", torch.float32),
+        pytest.param("triton", "natural", torch.float32, marks=pytest.mark.slow),
+        ("triton", "residues(3)", torch.float32),
     ],
-    ids=["blocked", "blocked-by-residues", "triton"],
+    ids=["blocked", "blocked-by-residues", "triton", "triton-by-residues"],
 )
 def test_an_entry_attends_to_what_its_oracle_says(
     joint: Join, backend: str, layout: str, dtype: torch.dtype

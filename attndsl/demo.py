@@ -29,6 +29,8 @@ PATTERN = """\
 ## bytes of the text, where attention rests when nothing near matters. Never the future.
 pattern reader(w: int = 256, sinks: int = 4) where w >= 1, sinks >= 0 =
     k <= q and (q - k < w or k < sinks)
+    assert causal
+    assert every query sees itself
 """
 
 CONTEXT = 4096  # bytes a model reads at once
@@ -310,6 +312,7 @@ def run(
 
     pattern = attndsl.compile(source)
     say(f"{pattern.explain(context, heads=HEADS, head_dim=WIDTH // HEADS)}\n")
+    say("asserted in the file:\n" + "\n".join(f"  {claim}" for claim in pattern.claims()) + "\n")
     say(f"the same with w=6, sinks=2:\n\n{attndsl.compile(source, w=6, sinks=2).draw(24)}\n")
 
     report = attndsl.verify(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 import time
 from dataclasses import dataclass
 
@@ -120,13 +119,16 @@ def _patterns(source: str) -> list[str | None]:
 
 
 def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> int:
-    import attndsl  # verification needs torch, which takes a second to load
+    """What is asserted beside the pattern, then what is compiled from it."""
+    import attndsl
 
     began = time.monotonic()
     try:
         about = check.subject()
+        pattern = attndsl.Pattern(about.mask, options.layer)
         with terminal.progress(about.mask.name) as progress:
-            pattern = attndsl.Pattern(about.mask, options.layer)
+            progress("assertions")
+            claims = pattern.claims()
             report = attndsl.verify(
                 pattern,
                 seconds=options.seconds,
@@ -138,16 +140,16 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
         terminal.complain(error)
         return MISTAKEN
     told = f"{about.mask.name}{spelled(about.values)}"
-    judgements = pattern.claims()
-    said = "".join(f"\n{textwrap.indent(str(each), ' ' * 6)}" for each in judgements)
-    if report.ok and all(each.ok for each in judgements):
-        work = f"{report.cases} calls of up to {report.longest} tokens"
-        spent = terminal.paint(FAINT, f"{time.monotonic() - began:.1f} s")
-        terminal.say(f"{terminal.paint(GREEN, 'ok   ')} {told:40} {work}  {spent}{said}")
-        return FINE
-    shown = textwrap.indent(str(report), " " * 6)
-    terminal.say(f"{terminal.paint(RED, 'wrong')} {told}\n{shown}{said}")
-    return WRONG
+    is_fine = report.ok and all(claim.ok for claim in claims)
+    verdict = terminal.paint(GREEN, "ok   ") if is_fine else terminal.paint(RED, "wrong")
+    work = f"{report.cases} calls of up to {report.longest} tokens" if report.ok else ""
+    spent = terminal.paint(FAINT, f"{time.monotonic() - began:.1f} s")
+    terminal.say(f"{verdict} {told:40} {work}  {spent}")
+    for claim in claims:
+        terminal.code(str(claim), "      ")
+    if not report.ok:
+        terminal.code(str(report), "      ")
+    return FINE if is_fine else WRONG
 
 
 def _sum_up(found: list[int], terminal: Terminal) -> None:

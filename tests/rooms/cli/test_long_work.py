@@ -61,6 +61,19 @@ def test_check_of_the_library_says_a_line_a_row(
     assert "--library" in capsys.readouterr().err
 
 
+def test_check_judges_what_is_asserted(capsys: pytest.CaptureFixture[str]):
+    text = "pattern p(w: int = 3) = causal and window(w)\n    assert causal\n    assert symmetric\n"
+    Path("claims.attn").write_text(text, encoding="utf-8")
+    assert main(["check", "claims.attn", "--seconds", "0.05"]) == 1
+    verdict, first, second, *rest = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("wrong p ")
+    assert first.strip() == "proved: causal"
+    assert second.strip() == "false: symmetric"
+    assert "query" in rest[0], "a counter-example"
+    Path("claims.attn").write_text(text.replace("    assert symmetric\n", ""), encoding="utf-8")
+    assert main(["check", "claims.attn", "--seconds", "0.05"]) == 0
+
+
 def test_check_goes_on_after_a_file_with_errors(capsys: pytest.CaptureFixture[str]):
     Path("bad.attn").write_text("pattern p = k <= qq\n", encoding="utf-8")
     Path("zero.attn").write_text("pattern p(b: int = 0) = block(b)\n", encoding="utf-8")

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 
 import attndsl
-from attndsl import frontend, library, patterns
+from attndsl import frontend, ir, library, patterns
 from attndsl.cli import main as command
+from attndsl.schedule import Schedule
 
 HERE = Path(__file__).parent
 
@@ -295,6 +296,7 @@ def _exhibit(name: str) -> Iterator[str]:
     yield from ("```text", entry.text, "```\n")
     yield from ("```text", _view(pattern, trial, inputs), "```\n")
     yield f"{_counts(pattern, trial, inputs)}\n"
+    yield from _tiles_at_large(entry)
 
 
 def _filled(text: str) -> str:
@@ -337,6 +339,55 @@ def _counts(pattern: attndsl.Pattern, trial: patterns.Trial, inputs: dict[str, A
     at = [f"{trial.q_len} x {trial.k_len} tokens"]
     at += [f"{trial.heads} heads, the first drawn"] * (trial.heads > 1)
     return f"At {', '.join(at)}: {', '.join(what)}."
+
+
+def _tiles_at_large(entry: patterns.Entry) -> Iterator[str]:
+    """Live tiles at a size of papers, in natural order and in the one that is found."""
+    trial = patterns.large_trial(entry)
+    if trial is None:
+        return
+    q_sizes, k_sizes = (
+        _spelled(entry.signature.queries, trial),
+        _spelled(entry.signature.keys, trial),
+    )
+    where = q_sizes or f"{trial.q_len:,}"
+    where += f" to {k_sizes}" if k_sizes != q_sizes else ""
+    for layer in trial.layers:
+        pattern = library.load(entry.name, layer=layer, **trial.values)
+        call = (trial.q_len, trial.k_len, trial.heads)
+        found = pattern.parts(*call, layout="natural", extents=trial.extents)
+        sorted_ = pattern.parts(*call, layout="auto", extents=trial.extents)
+        before, after = _live(found, trial.heads), _live(sorted_, trial.heads)
+        every = -(-trial.q_len // 128) * -(-trial.k_len // 128) * trial.heads
+        told = f"{before:,} of {every:,} tiles of 128 x 128 are live"
+        if after < before:
+            told += f"; {after:,} in the order {_orders(sorted_, trial.heads)}"
+        at = f"At {where} tokens and default parameters"
+        at += f", layer {layer}" * (len(trial.layers) > 1)
+        yield f"{_filled(f'{at}: {told}.')}\n"
+
+
+def _spelled(space: ir.Space, trial: patterns.Trial) -> str:
+    parts = (
+        " x ".join(str(trial.extents[f"{segment.name}.{axis.name}"]) for axis in segment.axes)
+        for segment in space.segments
+    )
+    return " + ".join(parts)
+
+
+def _live(parts: tuple[Schedule, ...], heads: int) -> int:
+    plans = [part.plan(0, head) for part in parts for head in range(heads)]
+    return sum(len(plan.full.indices) + len(plan.partial.indices) for plan in plans)
+
+
+def _orders(parts: tuple[Schedule, ...], heads: int) -> str:
+    """The orders of queries and keys that were found; tokens in natural order have none."""
+    plans = [part.plan(0, head) for part in parts for head in range(heads)]
+    orders = [order for plan in plans for order in (plan.q_order, plan.k_order) if order]
+    names = list(dict.fromkeys(order.name for order in orders))
+    if len(names) > 2 or max(map(len, names)) > 60:
+        return "that is found"
+    return " and ".join(f"`{name}`" for name in names)
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 Those of the prelude (prelude.attn) are Python functions here too, made from their definitions:
 `window(256) | (q < 4)`; `names`, `catalogue` and `describe` tell what there is. Published systems are
-in the library (library/*.attn): `published` names them, `entry` tells of one, `trial` gives sizes and
-inputs to try it on.
+in the library (library/*.attn): `published` names them, `entry` tells of one, `trial` and `large_trial`
+give sizes and inputs to try it on.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from attndsl.frontend import Definition, PatternFunction, Signature, described, 
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 from .entries import Entry, entry, find, module_of, published
-from .trials import Trial, trial
+from .trials import Trial, large_trial, trial
 
 __all__ = [
-    "Entry", "Trial", "catalogue", "describe", "entry", "find", "module_of", "names", "published",
-    "source", "trial",
+    "Entry", "Trial", "catalogue", "describe", "entry", "find", "large_trial", "module_of", "names",
+    "published", "source", "trial",
 ]  # fmt: skip
 
 

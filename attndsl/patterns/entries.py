@@ -16,7 +16,7 @@ from attndsl import syntax as syn
 from attndsl.frontend import Signature, signature
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
-FIELDS = ("Row", "Source", "Reading", "Edges", "Part", "Missing", "Example")
+FIELDS = ("Row", "Source", "Reading", "Edges", "Part", "Missing", "Example", "Large")
 _FIELD = re.compile(rf"^({'|'.join(FIELDS)}): +(.*)$")
 _HEADING = re.compile(r"^## Row: (\d{3})|^pattern (\w+)", re.MULTILINE)
 
@@ -38,6 +38,7 @@ class Entry:
         part: Where the system is more than an index set: which part this is.
         missing: What the language cannot say yet, so that the entry is not all of the index set.
         example: Sizes and inputs to try it on, see `trials`.
+        large: Sizes like those of the paper, where they do not follow from one length or extent.
         signature: Parameters, inputs, spaces, and the place of its text.
     """
 
@@ -52,6 +53,7 @@ class Entry:
     part: str
     missing: str
     example: str
+    large: str
     signature: Signature
 
     @property
@@ -131,7 +133,7 @@ def entry(name: str) -> Entry:
     first = find(row)
     assert first is not None, "this entry has the row"
     fields = {field.lower(): text for field, text in fields.items()}
-    optional = dict.fromkeys(("reading", "part", "missing"), "")
+    optional = dict.fromkeys(("reading", "part", "missing", "large"), "")
     return Entry(
         name=name, row=row, title=title or entry(first).title, family=family, summary=summary,
         signature=shown, **(optional | fields),

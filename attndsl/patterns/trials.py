@@ -7,7 +7,7 @@ Example: n=24, heads=2, w=5, layer=[0, 1], doc sorted 0..4, rank permuted, near 
 `name=` gives a parameter, the extent of an axis, `q`, `k` or `n` (both lengths of a flat pattern),
 `heads`, `batch`, the values of `layer`, or a free dim of an input. The other clauses say how an input
 is drawn: uniformly, uniformly and sorted, or as a permutation; a bound may be an axis. What is not
-mentioned: lists hold keys and empty slots, ints keys, bools are tossed.
+mentioned: lists hold keys and empty slots, ints keys, bools are tossed. `Large:` is read alike.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,7 +29,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 _CLAUSE = re.compile(
     r"([\w.]+)(?:=(-?\d+|\[[^\]]*\]|true|false)| (in|sorted) (-?\d+)\.\.([\w.]+)| (permuted))(?:, |$)"
 )
-_SETTINGS = {"q", "k", "n", "heads", "batch", "layer"}
+_LARGE = {0: 8192, 1: 8192, 2: 64, 3: 16, 4: 8}  # a length, or the side of a grid of so many axes
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,20 @@ def trial(entry: Entry, grow: int = 0, seed: int = 0) -> Trial:
         values, q_len, k_len, heads, batch,
         tuple(layers) if isinstance(layers, list) else (layers,), extents, inputs,
     )  # fmt: skip
+
+
+def large_trial(entry: Entry) -> Trial | None:
+    """A call of the size that papers have, with their parameters; None where inputs decide."""
+    shown = entry.signature
+    if shown.inputs or any(each.default is None for each in shown.parameters):
+        return None
+    if entry.large:
+        return trial(replace(entry, example=entry.large))
+    axes = [axis.name for segment in shown.queries.segments for axis in segment.axes]
+    small = trial(entry)
+    sizes = [f"{name}={_LARGE[len(axes)]}" for name in axes or ["n"]]
+    settings = [f"heads={small.heads}", f"layer={[*small.layers]}"]
+    return trial(replace(entry, example=", ".join([*sizes, *settings])))
 
 
 def _clauses(entry: Entry) -> tuple[dict[str, Any], dict[str, _Draw]]:

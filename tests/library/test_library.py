@@ -140,6 +140,16 @@ def test_a_clause_that_cannot_be_read_is_no_example():
         patterns.trial(entry)
 
 
+def test_large_trials_have_sizes_of_papers_and_their_parameters():
+    for name in NAMES:
+        trial = patterns.large_trial(library.describe(name))
+        inputs = library.describe(name).signature.inputs
+        assert trial is None or not (trial.values or inputs)
+        assert trial is not None or inputs
+        assert trial is None or max(trial.q_len, trial.k_len) >= 2048
+    assert patterns.large_trial(library.describe("maxvit")).layers == (0, 1)
+
+
 def test_the_library_is_read_on_demand():
     script = (
         "import attndsl, sys\n"

@@ -374,9 +374,37 @@ def test_an_entry_attends_to_what_its_oracle_says(
     joint: Join, backend: str, layout: str, dtype: torch.dtype
 ):
     """The whole way, schedule and kernels included, there and back."""
-    oracle = BY_ID[joint.oracle]
-    case = oracle.cases[1]
-    expected = oracle.expected(case)
+    attend(joint, BY_ID[joint.oracle].cases[1], backend, layout, dtype)
+
+
+LARGE = {
+    "018-dinat": Case({"y": 26, "x": 23}, {"window": 5, "dilation": 4}, layer=1),
+    "021-maxvit-grid": Case({"y": 28, "x": 21}, {"grid_size": 7}),
+    "025-video_infinity": Case({"n": 600}, {"pad": 9, "top": 12}),
+    "039-longlora": Case({"n": 650}, {"group": 96}, heads=2),
+    "053-cca": Case({"c": 40, "n": 645}, {"group": 16, "window": 70}),
+    "061-power_attention-blocks": Case({"n": 700}, {"block": 16, "window": 2, "sink": 1}),
+    "062-sinklora": Case({"n": 600}, {"group": 120, "sink": 3}, heads=2),
+    "066-radial-joint": Case(
+        {"t": 9, "s": 64, "words": 17}, {"block": 16, "decay": 1, "full_neighbour": False}
+    ),
+    "080-lrgt-grouped": Case({"v": 3, "y": 14, "x": 14}, {"side": 7}),
+    "102-npt-abd": Case({"n": 37, "d": 16}),
+    "107-a2mamba": Case({"y": 22, "x": 26}, {"window": 5}, heads=2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["natural", "auto"])
+@pytest.mark.parametrize("oracle", LARGE)
+def test_entries_of_many_tiles_attend_to_what_their_oracles_say(oracle: str, layout: str):
+    joint = next(joint for joint in JOINS if joint.oracle == oracle)
+    attend(joint, LARGE[oracle], "blocked", layout, torch.float64)
+
+
+def attend(joint: Join, case: Case, backend: str, layout: str, dtype: torch.dtype) -> None:
+    """Output, log-sum-exp and gradients against NumPy's under the oracle's mask."""
+    expected = BY_ID[joint.oracle].expected(case)
     b, h, q_len, k_len = expected.shape
     draw = np.random.default_rng(0)
     lengths = (q_len, k_len, k_len, q_len)

@@ -143,6 +143,11 @@ def _numbers(root: ir.Node, largest: int) -> list[int]:
     return sorted(value for value in found if 2 <= value <= largest)
 
 
+def farthest(mask: ir.Mask, most: int = 1200) -> int:
+    """The largest number in the pattern that a call can still reach beyond; 0 if there is none."""
+    return max(_numbers(mask.root, most), default=0)
+
+
 def _extents(space: ir.Space, dice: Dice, numbers: Sequence[int], largest: int) -> dict[str, int]:
     """An extent for every axis of the space that has none, by full name."""
     extents: dict[str, int] = {}

@@ -289,3 +289,19 @@ def test_every_fact_can_be_held_to_the_dense_mask():
     judged = {*JUDGES, "reach"}
     # Which classes are meant, `block_diagonal` does not say; the tests of `claims` look at those.
     assert set(attndsl.compile("causal").facts()) == {*judged, "block_diagonal"}
+
+
+def test_a_fault_past_the_edge_of_a_long_window_is_found():
+    honest = Blocked.forward
+
+    def faulty(self, pairs, *tensors, **options):  # type: ignore[no-untyped-def]
+        out, lse = honest(self, pairs, *tensors, **options)
+        return (out + 1 if out.shape[2] > 512 else out), lse
+
+    as_found = mock.patch("attndsl.verification.running.shrink", lambda _, case, __: case)
+    with mock.patch.object(Blocked, "forward", faulty), as_found:
+        near = attndsl.verify(attndsl.compile("causal_window", w=100), seconds=0.3)
+        far = attndsl.verify(attndsl.compile("causal_window", w=512), seconds=60)
+    assert near.ok
+    assert near.longest <= 300
+    assert not far.ok

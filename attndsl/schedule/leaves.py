@@ -91,17 +91,41 @@ def survey(
 def _evaluate(
     root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
 ) -> BoolArray:
-    def positions(axis: TileAxis, tiles: IntArray) -> IntArray:
-        return axis.positions(tiles[:, None] * axis.tile + np.arange(axis.tile, dtype=np.int64))
+    """The pairs of those tiles, each evaluated once where neighbours on both sides are alike."""
+    of_queries, of_keys = (_alike(root, axis, n) for axis, n in ((queries, rows), (keys, columns)))
+
+    def positions(axis: TileAxis, tiles: IntArray, alike: BoolArray) -> IntArray:
+        return axis.positions(tiles[:, None] * axis.tile + np.flatnonzero(~alike))
 
     env = ir.Env(
-        q=positions(queries, rows)[:, :, None],
-        k=positions(keys, columns)[:, None, :],
+        q=positions(queries, rows, of_queries)[:, :, None],
+        k=positions(keys, columns, of_keys)[:, None, :],
         sizes={},
         tables=queries.tables,
     )
-    shape = (len(rows), queries.tile, keys.tile)
-    return np.broadcast_to(ir.evaluate(root, env), shape)
+    shape = (len(rows), int((~of_queries).sum()), int((~of_keys).sum()))
+    found = np.broadcast_to(ir.evaluate(root, env), shape)
+    if of_queries.any():
+        found = found[:, np.cumsum(~of_queries) - 1]
+    return found[:, :, np.cumsum(~of_keys) - 1] if of_keys.any() else found
+
+
+def _alike(root: ir.Node, axis: TileAxis, tiles: IntArray) -> BoolArray:
+    """Whether an offset on these tiles differs from the one before it in no term of the side, [tile]."""
+    alike = np.ones(axis.tile, dtype=bool)
+    alike[0] = False
+    seen: set[ir.Node] = set()
+    stack, distinct = [root], np.unique(tiles)
+    while stack and alike.any():
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if axis.owns(node):
+            alike[1:] &= axis.repeats(node, distinct)
+        else:
+            stack.extend(ir.children(node))
+    return alike
 
 
 def _signature(

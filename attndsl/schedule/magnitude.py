@@ -25,9 +25,7 @@ def check_magnitude(root: ir.Node, queries: TileAxis, keys: TileAxis) -> None:
                 axis = queries if side is ir.Side.QUERY else keys
                 return _range(axis.start, axis.start + max(axis.length, 1) - 1)
             case ir.Load(table=table, kind=ir.Sort.INT):
-                values = queries.tables[table]
-                low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-                return _range(min(low, 0), max(high, 0))
+                return _range(*queries.table_bounds(table))
             case _:
                 return None
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths
+from attndsl.schedule.meetings import meeting
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis, as_truths
 
@@ -85,14 +86,24 @@ def classify(
 ) -> Truths:
     """Which boxes of those levels may hold a pair of the pattern, which may lack one."""
 
-    def known(node: ir.Node) -> Range | Truths | None:
+    def sides(node: ir.Node) -> Range | Truths | None:
         for axis, level, index in ((queries, levels[0], rows), (keys, levels[1], columns)):
             if axis.owns(node):
                 found = axis.summary(node, level)
                 step = None if found.step is None else found.step[index]
                 gathered = Range(found.low[index], found.high[index], step)
                 return as_truths(gathered) if node.sort is ir.Sort.BOOL else gathered
+        if isinstance(node, ir.Load) and node.kind is ir.Sort.INT:
+            low, high = queries.table_bounds(node.table)
+            return Range(rows * 0 + low, rows * 0 + high)
         return None
+
+    def known(node: ir.Node) -> Range | Truths | None:
+        met = meeting(node, queries, keys) if isinstance(node, ir.Equals) and node.is_pair else None
+        if met is None:
+            return sides(node)
+        ranged = Interpreter(sides, rows).truths(node)
+        return Truths(ranged.may_hold & met.may_hold(levels, rows, columns), ranged.may_fail)
 
     return Interpreter(known, rows).truths(root)
 

@@ -42,6 +42,8 @@ class TileAxis:
         self._levels: dict[ir.Node, list[Range]] = {}
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray, IntArray]] = {}
+        self._bounds: dict[str, tuple[int, int]] = {}
+        self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
 
     def reordered(self, order: Order | None) -> TileAxis:
         """The same side, in natural order so far, in another."""
@@ -77,6 +79,27 @@ class TileAxis:
         if found is None:
             found = self._values[node] = self._evaluated(node)
         return found
+
+    def table_bounds(self, name: str) -> tuple[int, int]:
+        """What a read of that table can give, the 0 of an index outside it included."""
+        found = self._bounds.get(name)
+        if found is None:
+            values = self.tables[name]
+            ends = (int(values.min()), int(values.max())) if values.size else (0, 0)
+            found = self._bounds[name] = min(ends[0], 0), max(ends[1], 0)
+        return found
+
+    def repeats(self, node: ir.Node, tiles: IntArray) -> BoolArray:
+        """Whether each offset holds the value of the one before it, on all those tiles, [tile - 1]."""
+        if self._slope(node):
+            return np.zeros(self.tile - 1, dtype=bool)
+        inner = np.arange(self.tile, dtype=np.int64)
+        places = np.minimum(tiles[:, None] * self.tile + inner, self.length - 1)
+        return np.asarray((np.diff(self.values(node)[places], axis=1) == 0).all(axis=0))
+
+    def tile_values(self, node: ir.Node, tile: int) -> IntArray:
+        """The values on one tile."""
+        return self.values(node)[tile * self.tile : (tile + 1) * self.tile]
 
     def _evaluated(self, node: ir.Node) -> IntArray:
         if (

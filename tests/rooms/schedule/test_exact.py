@@ -1,5 +1,7 @@
 """A schedule computes exactly the pattern: no empty tile visited, no full tile masked, no pair lost."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -121,3 +123,27 @@ def test_a_million_tokens_cost_what_is_live(length):
     assert schedule.plans[0].live == 5 * rows - 10 + (rows - 5)
     assert len(schedule.masks) == 4
     assert schedule.nbytes < 4e6
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 12), st.integers(0, 9), st.booleans())
+def test_equal_values_in_disorder(length, kinds, seed, block):
+    """Joined by value, not by range: clusters, hashed blocks."""
+    cluster = np.random.default_rng(seed).integers(0, length // kinds + 1, length)
+    text = "cluster[q] == cluster[k]" if not block else "k // 8 == (q // 8 * 37 + 11) % 23"
+    program = Program(
+        frontend.elaborate(syn.parse(f"input cluster: int[pos]\npattern p = {text} or q == k"))
+    )
+    inputs = {} if block else {"cluster": cluster}
+    call = program.call(length, length, 1, 1, None, inputs)
+    for tile in ((4, 8), (16, 16)):
+        check(program.schedule(call, tile), program.dense(call))
+
+
+def test_random_blocks_cost_what_is_live():
+    program = Program(frontend.elaborate(syn.parse("pattern p = random_blocks(64, 3)")))
+    call = program.call(1 << 15, 1 << 15, 1, 1, None, {})
+    start = time.process_time()
+    schedule = program.schedule(call, (128, 128))
+    assert time.process_time() - start < 5  # pair by pair it takes minutes
+    assert schedule.plans[0].live <= 256 * 2 * 3

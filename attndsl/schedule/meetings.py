@@ -1,0 +1,111 @@
+"""Where two sides can be equal, by joining values, when ranges cannot tell.
+
+    k // 64 == hash(q // 64) % 1024        cluster[q] == cluster[k], clusters in disorder
+
+The range of such a term on a tile says nothing, so that refinement would go down to every tile of the
+square. The values that a tile holds are few, though: sorted by value, both sides give the pairs of tiles
+that hold a common one directly, as a database joins two tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.passes import split_sides
+from attndsl.schedule.model import BoolArray, IntArray
+from attndsl.schedule.summaries import TileAxis
+
+_SAMPLE = 16  # tiles of either side looked at to see whether joining pays
+_LARGEST_JOIN = 1 << 22  # common values of pairs of tiles
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Meeting:
+    """The pairs of tiles on which an equation has a solution, exactly."""
+
+    rows: IntArray
+    columns: IntArray
+    _levels: dict[tuple[int, int], IntArray] = field(default_factory=dict)
+
+    def may_hold(self, levels: tuple[int, int], rows: IntArray, columns: IntArray) -> BoolArray:
+        """For boxes of those levels."""
+        known = self._levels.get(levels)
+        if known is None:
+            known = _codes(self.rows >> levels[0], self.columns >> levels[1])
+            known = self._levels[levels] = np.unique(known)
+        wanted = _codes(rows, columns)
+        place = np.searchsorted(known, wanted)
+        return known[np.minimum(place, len(known) - 1)] == wanted if len(known) else wanted < 0
+
+
+def _codes(rows: IntArray, columns: IntArray) -> IntArray:
+    return (rows << 32) | columns
+
+
+def meeting(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
+    """Of an equation between a per-query and a per-key term, where that decides more than ranges do."""
+    memo: dict[tuple[ir.Node, TileAxis], Meeting | None] = queries.meetings
+    if (node, keys) not in memo:
+        memo[node, keys] = _found(node, queries, keys)
+    return memo[node, keys]
+
+
+def _found(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
+    sides = split_sides(node.item) if isinstance(node, ir.Equals) else None
+    if sides is None or not isinstance(node, ir.Equals):
+        return None
+    mine, theirs = sides
+    if not (queries.owns(mine) and keys.owns(theirs)):
+        return None
+    theirs = ir.add(theirs, ir.Const(node.bound))
+    if not _pays(mine, theirs, queries, keys):
+        return None
+    return _joined(_distinct(mine, queries), _distinct(theirs, keys))
+
+
+def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> bool:
+    """Whether ranges overlap on many pairs of sampled tiles, and values meet on few of those."""
+    ranges = queries.summary(mine, 0), keys.summary(theirs, 0)
+    picks = [_picked(axis.n_tiles) for axis in (queries, keys)]
+    low = [item.low[pick] for item, pick in zip(ranges, picks, strict=True)]
+    high = [item.high[pick] for item, pick in zip(ranges, picks, strict=True)]
+    overlap = (low[0][:, None] <= high[1]) & (high[0][:, None] >= low[1])
+    if overlap.sum() * 16 < overlap.size:
+        return False
+    held = [
+        [set(axis.tile_values(node, int(tile)).tolist()) for tile in pick]
+        for node, axis, pick in zip((mine, theirs), (queries, keys), picks, strict=True)
+    ]
+    meet = sum(not one.isdisjoint(other) for one in held[0] for other in held[1])
+    return bool(meet * 4 <= overlap.sum())
+
+
+def _picked(count: int) -> IntArray:
+    return np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
+
+
+def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:
+    """(values, tiles): each value of each tile once, sorted by value."""
+    values = axis.values(node)
+    tiles = np.arange(axis.length, dtype=np.int64) // axis.tile
+    fresh = np.ones(axis.length, dtype=bool)
+    fresh[1:] = (np.diff(values) != 0) | (np.diff(tiles) != 0)
+    values, tiles = values[fresh], tiles[fresh]
+    order = np.lexsort((tiles, values))
+    values, tiles = values[order], tiles[order]
+    fresh = np.ones(len(values), dtype=bool)
+    fresh[1:] = (np.diff(values) != 0) | (np.diff(tiles) != 0)
+    return values[fresh], tiles[fresh]
+
+
+def _joined(mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]) -> Meeting | None:
+    (values, rows), (others, columns) = mine, theirs
+    first, last = (np.searchsorted(others, values, side) for side in ("left", "right"))
+    counts = last - first
+    if int(counts.sum()) > _LARGEST_JOIN:
+        return None
+    starts = np.repeat(first - np.cumsum(counts) + counts, counts)
+    return Meeting(np.repeat(rows, counts), columns[starts + np.arange(len(starts))])

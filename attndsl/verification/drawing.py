@@ -125,6 +125,8 @@ def _lengths(mask: ir.Mask, dice: Dice, largest: int) -> tuple[dict[str, int], i
 
 def _length(dice: Dice, numbers: Sequence[int], largest: int) -> int:
     usual = [length for length in LENGTHS if length <= largest]
+    if largest > LENGTHS[-1]:  # to go that far is what was asked for
+        usual = [LENGTHS[-1], largest - 1, largest]
     length = dice.pick((dice.pick(usual), dice.pick(usual), dice.integer(1, largest)))
     if numbers and dice.integer(0, 2) == 2:
         length = dice.pick(numbers) + dice.integer(-1, 2)

@@ -107,6 +107,15 @@ def test_the_check_says_a_line_a_row_and_what_is_missing():
         list(library.check(["grifin"]))
 
 
+def test_a_claim_that_is_false_is_a_fault_of_its_row(monkeypatch: pytest.MonkeyPatch):
+    broken = attndsl.compile(
+        "pattern longlora = (q - 3) % len(k) // 6 == (k - 3) % len(k) // 6\n    assert causal"
+    )
+    monkeypatch.setattr(library, "load", lambda *_, **__: broken)
+    (checked,) = library.check(["longlora"])
+    assert "wrong in longlora: false: causal" in str(checked)
+
+
 def test_an_entry_that_does_not_compile_is_a_fault_of_its_row(monkeypatch: pytest.MonkeyPatch):
     def refused(name: str, **_: object):
         raise AttnDslError(Diagnostic("A302", "division by a number that is not positive"))

@@ -4,6 +4,7 @@ import inspect
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from attndsl import frontend, ir
@@ -303,3 +304,27 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path):
         frontend.elaborate(
             syn.parse(main.read_text(), str(main)), resolve=frontend.files(tmp_path / "inside")
         )
+
+
+def test_len_of_a_dim_of_an_input_is_known_at_the_call():
+    text = (
+        "input members: list[clusters, slots]\ninput flag: bool[clusters]\n"
+        "pattern p = any c in 0..len(members.clusters): q in members[c] and k in members[c]\n"
+        "pattern r = k < len(flag.clusters)\n"
+    )
+    members = np.array([[0, 2], [1, -1], [2, 3]])
+    sizes = {"q": 4, "k": 4, "members:clusters": 3, "members:slots": 2}
+    mask = frontend.elaborate(syn.parse(text), "p")
+    found = ir.meaning(mask, 4, 4, sizes, {"members": members})[0, 0]
+    expected = [
+        [any({i, j} <= set(row) for row in members.tolist()) for j in range(4)] for i in range(4)
+    ]
+    assert found.tolist() == expected
+    only_length = frontend.elaborate(
+        syn.parse(text), "r"
+    )  # the input counts, though none of it is read
+    assert [table.name for table in only_length.tables] == ["flag"]
+    sizes = ir.resolve_sizes(only_length, 4, 4, None, {"flag": (3,)})
+    assert ir.meaning(only_length, 4, 4, sizes, {"flag": np.zeros(3, bool)})[0, 0, 0].tolist() == [
+        True, True, True, False,
+    ]  # fmt: skip

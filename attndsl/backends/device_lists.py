@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl.backends.worklists import WorkList, by_key, by_query, device_masks
-from attndsl.schedule import Schedule
+from attndsl.backends.generated import MASKS, Functions, load
+from attndsl.backends.work import Work
+from attndsl.backends.worklists import WorkList, by_key, by_query, device_masks, head_classes
+from attndsl.codegen import Predicate, TooDear, predicate
+from attndsl.schedule import Part, Schedule
 
 SHORTEST = 8  # tiles; cutting work finer costs more in merging than balance gains
 CACHE = (
@@ -24,7 +27,8 @@ PROCESSORS = 132  # where there is no device to ask
 class DeviceLists:
     """A work list as the kernels take it."""
 
-    tiles: tuple[Any, ...]  # their arguments from ``items`` to ``masks``
+    tiles: tuple[Any, ...]  # their arguments from ``items`` to ``tables``
+    functions: Functions
     splits: tuple[Any, ...]  # those of the merging kernels, ``splits`` to ``plan_head``
     q_order: Tensor | None
     k_order: Tensor | None
@@ -49,37 +53,87 @@ class DeviceLists:
 
 
 _KNOWN: weakref.WeakKeyDictionary[Schedule, dict[Any, Any]] = weakref.WeakKeyDictionary()
+_PREDICATES: weakref.WeakKeyDictionary[Part, Predicate | None] = weakref.WeakKeyDictionary()
 
 
 def device_lists(
-    schedule: Schedule, transposed: bool, q: Tensor, k: Tensor, longest: int | None
+    work: Work, tile: tuple[int, int], transposed: bool, q: Tensor, k: Tensor, longest: int | None
 ) -> DeviceLists:
     """The lists of one pass over these tensors. ``longest``: most tiles of an item, if not balanced."""
+    schedule = work.schedule(tile)
     batch, heads, kv_heads = *q.shape[:2], k.shape[1]
     longest = longest or _balanced(schedule, batch, heads, q.device)
     known = _KNOWN.setdefault(schedule, {})
     key = (transposed, batch, heads, kv_heads, longest, q.device, k.shape[2:], k.dtype)
     if key not in known:
-        masks = known.get(q.device)
-        if masks is None:
-            masks = known[q.device] = torch.from_numpy(device_masks(schedule)).to(q.device)
+        group = heads // kv_heads
         if transposed:
-            made = by_key(schedule, heads // kv_heads, longest)
+            made, classes = by_key(schedule, group, longest), head_classes(schedule, group)[0]
         else:
             made = by_query(schedule, longest)
-        known[key] = _moved(made, masks, k, kv_heads if transposed else heads)
+            classes = [(plan,) for plan in range(len(schedule.plans))]
+        judged = _judged(_predicate(work.part), classes, q.device)
+        masks = None if judged else _masks(schedule, known, q.device)
+        known[key] = _moved(made, masks, judged, k, kv_heads if transposed else heads)
     found: DeviceLists = known[key]
     return found
 
 
-def _moved(work: WorkList, masks: Tensor, k: Tensor, owners: int) -> DeviceLists:
+def _masks(schedule: Schedule, known: dict[Any, Any], device: torch.device) -> Tensor:
+    """The bank on the device, once for all passes that have these tiles."""
+    masks = known.get(device)
+    if masks is None:
+        masks = known[device] = torch.from_numpy(device_masks(schedule)).to(device)
+    found: Tensor = masks
+    return found
+
+
+def _predicate(part: Part | None) -> Predicate | None:
+    """The predicate of a part, unless masks are better."""
+    if part is None:
+        return None
+    if part not in _PREDICATES:
+        given = part.relation
+        try:
+            made = predicate(given.roots, given.tables, given.queries, given.keys)
+        except TooDear:
+            made = None
+        _PREDICATES[part] = made
+    return _PREDICATES[part]
+
+
+def _judged(
+    found: Predicate | None, classes: list[tuple[int, ...]], device: torch.device
+) -> tuple[Functions, tuple[Any, ...]] | None:
+    """Functions and the kernels' arguments ``constants`` to ``tables``; None if masks are needed.
+
+    They are when query heads that share a key head differ: its tiles are walked for all of them.
+    """
+    if found is None or any(
+        (found.constants[list(one)] != found.constants[one[0]]).any() for one in classes
+    ):
+        return None
+    constants = found.constants[[one[0] for one in classes]]
+    sent = (torch.from_numpy(constants).to(device), constants.shape[1])
+    return load(found.text), (*sent, torch.from_numpy(found.tables).to(device))
+
+
+def _moved(
+    work: WorkList,
+    masks: Tensor | None,
+    judged: tuple[Functions, tuple[Any, ...]] | None,
+    k: Tensor,
+    owners: int,
+) -> DeviceLists:
     arrays = ((field.name, getattr(work, field.name)) for field in fields(work))
     sent = {name: torch.from_numpy(x).to(k.device) for name, x in arrays if x is not None}
     by_batch, by_head = (int(size > 1) for size in work.class_of.shape)
     classes = (sent["class_of"], by_batch * work.class_of.shape[1], by_head)
     tiles = (sent["items"], sent["first_items"], *classes, sent["full"], sent["partial"])
+    functions, read = judged or (MASKS, (None, 0, None))
     return DeviceLists(
-        (*tiles, sent["mask_ids"], masks),
+        (*tiles, sent["mask_ids"], masks, *read),
+        functions,
         (sent["splits"], sent["first_splits"], *classes),
         sent.get("q_order"),
         sent.get("k_order"),

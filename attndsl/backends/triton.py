@@ -154,8 +154,8 @@ class Triton:
             )
 
     def _lists(self, which: Pass, work: Work, config: Config, q: Tensor, k: Tensor) -> DeviceLists:
-        schedule = work.schedule((config.bq, config.bk))
-        return device_lists(schedule, which == "backward_keys", q, k, self._longest)
+        tile = (config.bq, config.bk)
+        return device_lists(work, tile, which == "backward_keys", q, k, self._longest)
 
 
 def _walk(
@@ -173,11 +173,11 @@ def _walk(
         *tensors,
         *(step for x in strided for step in x.stride()),
         *lists.tiles,
-        *(None, 0, None, lists.q_order, lists.k_order),
+        *(lists.q_order, lists.k_order),
         *(q.shape[2], k.shape[2], owner.shape[1], lists.at_once, lists.width, lists.slots, scale),
         *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], padded(q.shape[3])),
         *(padded(v.shape[3]), config.bq, config.bk, lists.slots > 0, _precision(q.dtype)),
-        *(None, None, None, lists.q_order is not None, lists.k_order is not None),
+        *(*lists.functions.arguments, lists.q_order is not None, lists.k_order is not None),
         num_warps=config.warps,
         num_stages=config.stages,
     )

@@ -123,7 +123,7 @@ def _work(
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
     tile = _SEARCHED_TILES.get(q.device.type, (128, 128))
     parts = program.parts(call, layout, tile)
-    return choose(request, backend), [Work(part.schedule) for part in parts]
+    return choose(request, backend), [Work(part.schedule, part) for part in parts]
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:

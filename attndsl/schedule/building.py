@@ -62,6 +62,16 @@ class Piece:
     k_order: Order | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Relation:
+    """Bound roots, the tables they read, and the positions of queries and keys that they are about."""
+
+    roots: tuple[ir.Node, ...]
+    tables: Mapping[str, Any]
+    queries: range
+    keys: range
+
+
 class Part:
     """A pattern in one call, or one of the disjoint parts that it is split in. Tiles come last."""
 
@@ -90,6 +100,14 @@ class Part:
             if found is None:
                 found = self._schedules[tile] = self._scheduled(tile)
             return found
+
+    @property
+    def relation(self) -> Relation:
+        """What the schedules list, as expressions: a root for each plan."""
+        shift = self._mask.shift(self._call.q_len, self._call.k_len)
+        roots = tuple(piece.root for piece in self.pieces)
+        queries = range(shift, shift + self._call.q_len)
+        return Relation(roots, self._tables, queries, range(self._call.k_len))
 
     def _scheduled(self, tile: tuple[int, int]) -> Schedule:
         bank, call = Bank(tile), self._call

@@ -7,7 +7,6 @@ Run as a program, not under TRITON_INTERPRET: reads a list of calls as JSON, wri
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import subprocess
@@ -25,6 +24,7 @@ from triton.compiler import ASTSource
 import attndsl
 from attndsl.backends import Work, configs, kernels
 from attndsl.backends import triton as backend
+from attndsl.schedule import arranged
 
 TYPES = {
     torch.float32: "*fp32",
@@ -142,13 +142,16 @@ def compiled(
     values: dict[str, Any] | None = None,
     config: dict[str, int] | None = None,
     longest: int | None = None,
+    extents: dict[str, int] | None = None,
+    predicate: bool = True,
 ) -> list[dict[str, Any]]:
     """Reports of the kernels that a forward and backward of this call launch on that target."""
     p = attndsl.compile(pattern, **(values or {}))
     q = torch.empty(1, 2 * group, length, head_dim, dtype=getattr(torch, dtype))
     k = v = torch.empty(1, 2, length, head_dim, dtype=q.dtype)
-    call = p._program.call(length, length, 1, 2 * group, None, {})
-    work = Work(functools.partial(p._program.schedule, call))
+    call = p._program.call(length, length, 1, 2 * group, extents, {})
+    part = arranged(p._program.normal, call)
+    work = Work(part.schedule, part if predicate else None)
     arch = ARCHITECTURES[target]
 
     def chosen(which: Any, q: torch.Tensor, v: torch.Tensor) -> configs.Config:
@@ -162,7 +165,7 @@ def compiled(
         out, lse = runner.forward(work, q, k, v, scale=0.1)
         runner.backward(work, q, k, v, out, lse, torch.empty_like(out), None, scale=0.1)
 
-    given = {"head_dim": head_dim, "dtype": dtype, "pattern": pattern}
+    given = {"head_dim": head_dim, "dtype": dtype, "pattern": pattern, "predicate": predicate}
     sizes = q.element_size(), head_dim, head_dim
     found = []
     for kernel, args, options in launches(both):

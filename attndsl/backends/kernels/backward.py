@@ -11,7 +11,7 @@ over all query heads that share the key head. Both recompute P (Dao et al. 2022)
 import triton
 import triton.language as tl
 
-from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, unpack
+from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, positions, unpack
 
 
 @triton.jit(do_not_specialize=["q_len"])
@@ -69,7 +69,7 @@ def backward_queries(
     q_len, k_len, heads, at_once, width, slots, scale,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
-    QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
+    CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
     Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
 ):  # fmt: skip
     """GradQ [B, H, Q, D], contiguous, or its shares where the work of a query tile is split."""
@@ -103,8 +103,9 @@ def backward_queries(
     K += b * kb + kv_head * kh
     V += b * vb + kv_head * vh
     if KEEP is not None:
-        constants += plan * n_constants
-        q_terms = QUERY_TERMS((tile * BQ + queries)[:, None], constants, tables)
+        numbers = CONSTANTS(constants + plan * n_constants)
+        seen_from = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
+        q_terms = QUERY_TERMS(numbers, tables, seen_from)
 
     dq = tl.zeros([BQ, BD], tl.float32)
     following = tl.load(full + full_first)
@@ -125,8 +126,9 @@ def backward_queries(
             mask = tl.load(mask_ids + entry)
             keep = unpack(masks, mask, queries[:, None], keys[None, :], BQ, BK)
         else:
-            k_terms = KEY_TERMS((column * BK + keys)[None, :], constants, tables)
-            keep = KEEP(q_terms, k_terms) & k_inside[None, :]
+            looked_at = positions(column * BK, keys[None, :], k_order, K_ORDERED)
+            k_terms = KEY_TERMS(numbers, tables, looked_at)
+            keep = KEEP(numbers, q_terms, k_terms) & k_inside[None, :]
         dq = _query_share(
             dq, q, dout, level, delta, K, V, column * BK, ks, kd, vs, vd, k_order, k_inside, keep,
             factor, D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION,
@@ -190,7 +192,7 @@ def backward_keys(
     q_len, k_len, kv_heads, at_once, width, slots, scale,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
-    QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
+    CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
     Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
 ):  # fmt: skip
     """GradK [B, Hkv, K, D] and GradV [B, Hkv, K, DV], contiguous, or their shares.
@@ -224,8 +226,9 @@ def backward_keys(
     GradOut += b * gb + h * GROUP * gh
     vectors = (b * kv_heads + h) * GROUP * q_len
     if KEEP is not None:
-        constants += plan * n_constants
-        k_terms = KEY_TERMS((tile * BK + keys)[:, None], constants, tables)
+        numbers = CONSTANTS(constants + plan * n_constants)
+        looked_at = positions(tile * BK, keys[:, None], k_order, K_ORDERED)
+        k_terms = KEY_TERMS(numbers, tables, looked_at)
 
     dk = tl.zeros([BK, BD], tl.float32)
     dv = tl.zeros([BK, BDV], tl.float32)
@@ -250,8 +253,9 @@ def backward_keys(
             mask = tl.load(mask_ids + entry)
             keep = unpack(masks, mask, queries[None, :], keys[:, None], BQ, BK)
         else:
-            q_terms = QUERY_TERMS((row + queries)[None, :], constants, tables)
-            keep = KEEP(q_terms, k_terms) & q_inside[None, :]
+            seen_from = positions(row, queries[None, :], q_order, Q_ORDERED)
+            q_terms = QUERY_TERMS(numbers, tables, seen_from)
+            keep = KEEP(numbers, q_terms, k_terms) & q_inside[None, :]
         vector = vectors + member * q_len
         dk, dv = _key_share(
             dk, dv, k, v, Q + member * qh, GradOut + member * gh, Level + vector, Delta + vector,

@@ -7,7 +7,7 @@ the loops. Scores are kept in units of log 2, because the hardware's exponential
 import triton
 import triton.language as tl
 
-from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, unpack
+from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, positions, unpack
 
 
 @triton.jit
@@ -52,7 +52,7 @@ def forward(
     q_len, k_len, heads, at_once, width, slots, scale,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
-    QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
+    CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
     Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Out [B, H, Q, DV] and Lse [B, H, Q], or their shares in PartOut and PartLse where work is split.
@@ -83,8 +83,9 @@ def forward(
     K += b * kb + kv_head * kh
     V += b * vb + kv_head * vh
     if KEEP is not None:
-        constants += plan * n_constants
-        q_terms = QUERY_TERMS((tile * BQ + queries)[:, None], constants, tables)
+        numbers = CONSTANTS(constants + plan * n_constants)
+        seen_from = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
+        q_terms = QUERY_TERMS(numbers, tables, seen_from)
 
     acc = tl.zeros([BQ, BDV], tl.float32)
     top = tl.full([BQ], float("-inf"), tl.float32)
@@ -108,8 +109,9 @@ def forward(
             mask = tl.load(mask_ids + entry)
             keep = unpack(masks, mask, queries[:, None], keys[None, :], BQ, BK)
         else:
-            k_terms = KEY_TERMS((column * BK + keys)[None, :], constants, tables)
-            keep = KEEP(q_terms, k_terms) & inside[None, :]
+            looked_at = positions(column * BK, keys[None, :], k_order, K_ORDERED)
+            k_terms = KEY_TERMS(numbers, tables, looked_at)
+            keep = KEEP(numbers, q_terms, k_terms) & inside[None, :]
         acc, top, total = _absorb(
             acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, inside, keep, factor,
             D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION,

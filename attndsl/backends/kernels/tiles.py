@@ -43,6 +43,15 @@ def addresses(base, first, row, step, column, across, order, ORDERED: tl.constex
 
 
 @triton.jit
+def positions(first, row, order, ORDERED: tl.constexpr):
+    """Where those rows lie in memory, which is where the pattern knows them."""
+    if ORDERED:
+        return tl.load(order + first + row)
+    else:
+        return first + row
+
+
+@triton.jit
 def fetch(at, inside, column, WIDTH: tl.constexpr, PADDED: tl.constexpr, BOUNDED: tl.constexpr):
     """A tile, 0 outside the rows that are ``inside`` (if BOUNDED) and the WIDTH columns that exist."""
     if BOUNDED:

@@ -125,13 +125,27 @@ def test_empty_tensors_pass_through(shape: tuple[int, ...]):
     assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
 
 
-def test_a_pattern_runs_on_it_by_name():
-    p = attndsl.compile("pattern p = if head < heads // 2 then window(9) else k < q")
+@pytest.mark.parametrize(
+    ("program", "options"),
+    [
+        ("pattern p = if head < heads // 2 then window(9) else k < q", {}),  # masks
+        ("pattern p = causal and q - k < 7 + 11 * head", {}),  # numbers of each head
+        ("pattern p = window(12) or q < 3 or k < 3", {}),
+        ("pattern p = q // 24 == k // 24", {"layout": "residues(5)"}),
+        ("input doc: int[batch, pos]\npattern p = doc[q] == doc[k] and causal", {"doc": True}),
+    ],
+)
+@pytest.mark.parametrize(("q_len", "kv_heads"), [(70, 2), (90, 1)])
+def test_patterns_run_on_it_by_name(program: str, options: dict, q_len: int, kv_heads: int):
+    p = attndsl.compile(program)
     make = torch.Generator().manual_seed(2)
-    q, k, v = (torch.randn(1, 2, 50, 16, generator=make).requires_grad_() for _ in "qkv")
+    q = torch.randn(2, 2, q_len, 16, generator=make).requires_grad_()
+    k, v = (torch.randn(2, kv_heads, 80, 16, generator=make).requires_grad_() for _ in "kv")
+    if "doc" in options:
+        options = {"doc": torch.stack([torch.arange(80) // 30, torch.arange(80) // 17])}
     results = []
     for backend in ("triton", "reference"):
-        out, lse = p(q, k, v, backend=backend, return_lse=True)
+        out, lse = p(q, k, v, backend=backend, return_lse=True, **options)
         loss = out.square().sum() + lse[lse.isfinite()].sin().sum()
         results.append((out, lse, *torch.autograd.grad(loss, (q, k, v))))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,68 @@
+"""How large values can get, and which are never negative: what decides the width and form of arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.analysis import Interpreter, Range, Truths
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The positions that a root is evaluated at, and the tables it reads."""
+
+    queries: range
+    keys: range
+    tables: Mapping[str, Any]
+
+    def known(self, node: ir.Node) -> Range | Truths | None:
+        """The range of a position or table value."""
+        match node:
+            case ir.Pos(side=side):
+                positions = self.queries if side is ir.Side.QUERY else self.keys
+                return _range(positions.start, max(positions.start, positions.stop - 1))
+            case ir.Load(table=table, kind=ir.Sort.INT):
+                values = self.tables[table]
+                low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+                return _range(min(low, 0), max(high, 0))
+            case _:
+                return None
+
+
+class Magnitudes:
+    """Bounds of every sub-expression over a domain, in unbounded integers."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._interpreter = Interpreter(domain.known, np.zeros(1, dtype=object))
+
+    def is_negative(self, node: ir.Node) -> bool:
+        """Whether some value may be below zero."""
+        return bool(self._interpreter.range(node).low[0] < 0)
+
+    def largest(self, root: ir.Node) -> int:
+        """No absolute value that computing ``root`` passes through is larger; sums in any order."""
+        return max(
+            (self._through(cast(ir.AnyNode, node)) for node in ir.postorder(root)), default=0
+        )
+
+    def _through(self, node: ir.AnyNode) -> int:
+        match node:
+            case ir.Sum(terms=terms, constant=constant):
+                return sum(abs(c) * (1 + self._size(term)) for term, c in terms) + abs(constant)
+            case ir.AtMost(item=item, bound=bound) | ir.Equals(item=item, bound=bound):
+                return self._through(cast(ir.AnyNode, item)) + abs(bound)
+            case _:
+                return self._size(node) if node.sort is ir.Sort.INT else 0
+
+    def _size(self, node: ir.Node) -> int:
+        found = self._interpreter.range(node)
+        return max(abs(int(found.low[0])), abs(int(found.high[0])))
+
+
+def _range(low: int, high: int) -> Range:
+    return Range(np.array([low], dtype=object), np.array([high], dtype=object))

@@ -1,0 +1,81 @@
+"""A mask as four device functions, its numbers apart.
+
+    constants(c)           -> the numbers of one plan, read once
+    query_terms(c, t, q)   -> everything that depends on the query alone, once for each query tile
+    key_terms(c, t, k)     -> likewise of the key
+    keep(c, q, k)          -> what is left to do for each pair: comparisons, and, or
+
+Every number of the mask (lengths, window sizes, extents, the head's share) is read from ``constants``.
+So the text depends on the shape of the pattern alone: one compiled kernel serves every length, every
+window and every head. Sums and junctions are written in an order that does not depend on numbers either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.codegen.magnitudes import Domain
+from attndsl.codegen.writing import TooDear, write
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+# Operations a pair. Reading a bit of a mask takes about four and an eighth of a byte from memory.
+MOST_PAIR_OPERATIONS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predicate:
+    """The functions, and what they read."""
+
+    text: str
+    constants: Array  # int64 [plans, n]
+    tables: Array  # int32 or int64: all tables one after the other; constants hold their places
+    pair_operations: int
+
+
+def predicate(
+    roots: Sequence[ir.Node], tables: Mapping[str, Any], queries: range, keys: range
+) -> Predicate:
+    """Device functions that serve all ``roots``, one for each plan of a schedule.
+
+    Args:
+        roots: Bound and separated: no sizes, no head, no quantifier is left.
+        tables: The arrays they read.
+        queries: Positions of the queries; they start below 0 when there are more queries than keys.
+        keys: Positions of the keys.
+
+    Raises:
+        TooDear: masks are the better way: more work for each pair than reading a bit, a quantifier that
+            is left, or heads whose patterns have different shapes.
+    """
+    read = {n.table for root in roots for n in ir.postorder(root) if isinstance(n, ir.Load)}
+    places, buffer = _joined({name: tables[name] for name in read})
+    domain = Domain(queries, keys, tables)
+    written = [write(root, domain, places) for root in roots]
+    if len({one.text for one in written}) > 1:
+        raise TooDear("heads or batch elements have patterns of different shapes")
+    if not written:
+        raise TooDear("there is nothing to compute")
+    first = written[0]
+    if first.pair_operations > MOST_PAIR_OPERATIONS:
+        raise TooDear(f"{first.pair_operations} operations a pair")
+    constants = np.array([one.constants for one in written], dtype=np.int64)
+    return Predicate(first.text, constants, buffer, first.pair_operations)
+
+
+def _joined(tables: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], Array]:
+    """Where each table starts and its shape, and all of them in one array."""
+    places, parts, start = {}, [np.zeros(1, np.int64)], 1
+    for name in sorted(tables):
+        array = np.asarray(tables[name])
+        places[name] = (start, *array.shape)
+        parts.append(array.reshape(-1).astype(np.int64))
+        start += array.size
+    joined = np.concatenate(parts)
+    small = int(np.abs(joined).max()) < 1 << 31
+    return places, joined.astype(np.int32) if small else joined

@@ -1,0 +1,137 @@
+"""Generated functions say of every pair what the pattern means, and their text does not know its numbers."""
+
+import numpy as np
+import pytest
+import torch
+import triton
+import triton.language as tl
+from hypothesis import given, settings
+
+import attndsl
+from attndsl import codegen, schedule
+from attndsl.backends import generated
+from attndsl.testing import Program, programs
+from tests.rooms.schedule.test_exact import PROGRAMS
+
+
+@triton.jit
+def square(
+    Out, constants, tables, Q: tl.constexpr, K: tl.constexpr, CONSTANTS: tl.constexpr,
+    QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
+    """All pairs at once."""
+    numbers = CONSTANTS(constants)
+    q, k = tl.arange(0, Q)[:, None], tl.arange(0, K)[None, :]
+    kept = KEEP(numbers, QUERY_TERMS(numbers, tables, q), KEY_TERMS(numbers, tables, k))
+    tl.store(Out + q * K + k, kept & (k >= 0) & (q >= 0))
+
+
+def predicate_of(
+    p: attndsl.Pattern, q_len: int, k_len: int, heads: int = 1, **given
+) -> codegen.Predicate:
+    call = p._program.call(q_len, k_len, 1, heads, None, given)
+    part = schedule.arranged(p._program.normal, call)
+    of = part.relation
+    return codegen.predicate(of.roots, of.tables, of.queries, of.keys)
+
+
+def evaluated(made: codegen.Predicate, plan: int, q_len: int, k_len: int) -> np.ndarray:
+    sizes = [max(2, triton.next_power_of_2(n)) for n in (q_len, k_len)]
+    out = torch.zeros(*sizes, dtype=torch.bool)
+    read = torch.from_numpy(made.constants[plan].copy()), torch.from_numpy(made.tables)
+    square[(1,)](out, *read, *sizes, *generated.load(made.text).arguments)
+    return out[:q_len, :k_len].numpy()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(("q_len", "k_len"), [(60, 60), (50, 33), (20, 61)])
+def test_it_is_the_pattern(program: str, q_len: int, k_len: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(codegen.predicates, "MOST_PAIR_OPERATIONS", 10_000)
+    p = attndsl.compile(program)
+    heads = 2
+    call = p._program.call(q_len, k_len, 1, heads, None, {})
+    roots, plan_of, tables = schedule.specialise(p._program.normal, call)
+    shift = p.ir.shift(q_len, k_len)
+    truth = p.mask(q_len, k_len, heads)[0].numpy()
+    for head, plan in enumerate(plan_of[0]):
+        one = [roots[plan]]
+        made = codegen.predicate(one, tables, range(shift, shift + q_len), range(k_len))
+        assert np.array_equal(evaluated(made, 0, q_len, k_len), truth[head])
+
+
+@settings(max_examples=60)
+@given(programs())
+def test_it_is_what_generated_programs_mean(program: Program):
+    p = attndsl.compile(program.text, layer=program.layer)
+    read = {table.name: program.tables[table.name] for table in p.ir.tables}
+    lengths = program.q_len, program.k_len, program.batch, program.heads
+    call = schedule.Call(*lengths, program.layer, program.sizes, read)
+    roots, plan_of, tables = schedule.specialise(p._program.normal, call)
+    shift = p.ir.shift(program.q_len, program.k_len)
+    dense = p._program.dense(call)
+    positions = range(shift, shift + program.q_len), range(program.k_len)
+    for b, h in np.ndindex(plan_of.shape):
+        try:
+            made = codegen.predicate([roots[plan_of[b, h]]], tables, *positions)
+        except codegen.TooDear:
+            continue
+        assert np.array_equal(evaluated(made, 0, program.q_len, program.k_len), dense[b, h])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "others"),
+    [
+        ("causal_window", {"w": 5}, {"w": 4000}),
+        ("longformer", {"w": 16, "g": 1}, {"w": 2048, "g": 7}),
+        ("strided", {"s": 12}, {"s": 64}),
+    ],
+)
+def test_one_text_serves_all_lengths_and_parameters(name: str, values: dict, others: dict):
+    texts = {
+        predicate_of(attndsl.compile(name, **given), q_len, k_len).text
+        for given in (values, others)
+        for q_len, k_len in [(64, 64), (1000, 1000), (77, 1000), (5, 1 << 20)]
+    }
+    assert len(texts) == 1
+
+
+def test_one_text_serves_all_heads_whose_patterns_differ_in_numbers():
+    made = predicate_of(
+        attndsl.compile("pattern p = causal and q - k < 3 + 5 * head"), 100, 100, heads=4
+    )
+    assert len(made.constants) == 4
+    for head in range(4):
+        apart = np.arange(100)[:, None] - np.arange(100)
+        assert np.array_equal(
+            evaluated(made, head, 100, 100), (apart >= 0) & (apart < 3 + 5 * head)
+        )
+
+
+def test_heads_of_different_shapes_read_masks():
+    p = attndsl.compile("pattern p = if head == 0 then k <= q else q % 3 == k % 3")
+    with pytest.raises(codegen.TooDear, match="shapes"):
+        predicate_of(p, 50, 50, heads=2)
+
+
+def test_a_dear_predicate_reads_masks():
+    with pytest.raises(codegen.TooDear, match="operations a pair"):
+        predicate_of(attndsl.compile("pattern p = any j in 0..40: q - k == j * j"), 50, 50)
+
+
+def test_numbers_beyond_32_bits_are_computed_in_64():
+    p = attndsl.compile("pattern p = q * 2000000011 <= k * 2000000000 + 5")
+    made = predicate_of(p, 40, 40)
+    assert "int64" in made.text
+    assert np.array_equal(evaluated(made, 0, 40, 40), p.mask(40)[0, 0].numpy())
+    assert "int32" in predicate_of(attndsl.compile("causal"), 40, 40).text
+
+
+def test_what_is_never_negative_is_divided_plainly():
+    p = attndsl.compile("pattern p = q // 7 == k // 7")
+    assert "_floordiv(" not in predicate_of(p, 50, 50).text.partition("def constants")[2]
+    assert "_floordiv(" in predicate_of(p, 50, 40).text.partition("def constants")[2]
+
+
+def test_a_users_names_are_not_in_the_text():
+    p = attndsl.compile("input evil: int[pos]\npattern evil_too = evil[q] == evil[k]")
+    assert "evil" not in predicate_of(p, 9, 9, evil=np.arange(9)).text

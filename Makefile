@@ -12,7 +12,7 @@ DEMO_STAMP := .venv/installed-for-demo
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: test demo lint types contracts pytest slow format golden docs clean
+.PHONY: test demo lint types contracts pytest slow crosscheck gpu format golden docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -57,6 +57,14 @@ slow: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Compiles the kernels of every pattern for four GPUs, none of which need be here. About an hour.
+crosscheck: $(STAMP)
+	$(BIN)/python benchmarks/crosscheck.py
+
+# On a machine with a GPU: are the kernels right, and how fast are they? Ten minutes at most; goes on where it stopped.
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
 
 # Rewrites the expected texts under tests/golden from what the code says today. Read the diff.
 golden: $(STAMP)

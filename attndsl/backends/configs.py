@@ -103,16 +103,19 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 
 def default_config(which: Pass, q: Tensor, v: Tensor) -> Config:
     """The config for these tensors on their device, where nothing better was measured."""
-    return fitting(which, architecture(q.device), q.element_size(), q.shape[3], v.shape[3])
+    found = fitting(which, architecture(q.device), q.element_size(), q.shape[3], v.shape[3])
+    assert found is not None, "supports() declines what fits nowhere"
+    return found
 
 
-def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) -> Config:
-    """The default for numbers of ``size`` bytes, cut down until it fits the shared memory."""
+def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) -> Config | None:
+    """The default for numbers of ``size`` bytes, cut down until it fits the shared memory; None if none does."""
     if arch == "interpreter":
         return Config(64, 64, 4, 1)
     row = size * max(64, padded(width), padded(value_width))
-    config = _DEFAULTS["sm80" if arch == "sm86" else arch, which][min(512, row)]
-    while shared_memory(which, arch, config, size, width, value_width) > SHARED_MEMORY[arch]:
+    config: Config | None = _DEFAULTS["sm80" if arch == "sm86" else arch, which][min(512, row)]
+    limit = SHARED_MEMORY[arch]
+    while config and shared_memory(which, arch, config, size, width, value_width) > limit:
         config = _smaller(config)
     return config
 
@@ -131,19 +134,20 @@ def shared_memory(
     if arch == "gfx942":
         return max(stays, passes * config.stages) * max(bd, bdv) * size + weights // 2
     kept = stays * (bd if which == "forward" else bd + bdv) * size
-    # transposed copies, which take the place of a stage where there is but one
-    stages = config.stages + 1 if arch == "sm100" else max(2, config.stages)
-    return kept + stages * passes * (bd + bdv) * size + weights + (4 << 10)
+    copies = (
+        bd + bdv if arch == "sm100" else max(bd, bdv) if config.stages == 1 else 0
+    )  # transposed
+    passing = passes * (config.stages * (bd + bdv) + copies) * size
+    return kept + passing + weights + (4 << 10)
 
 
-def _smaller(config: Config) -> Config:
-    """One stage less; without a stage to spare, half of the longer side of the tile."""
+def _smaller(config: Config) -> Config | None:
+    """One stage less; without a stage to spare, half of the longer side of the tile, while there is one."""
     if config.stages > 1:
         return replace(config, stages=config.stages - 1)
     if config.bq >= config.bk and config.bq > 16:
         return replace(config, bq=config.bq // 2)
-    assert config.bk > 32, "the smallest tile fits every device"
-    return replace(config, bk=config.bk // 2)
+    return replace(config, bk=config.bk // 2) if config.bk > 32 else None
 
 
 def padded(width: int) -> int:

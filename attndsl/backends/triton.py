@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import triton
 from torch import Tensor
 
 from attndsl.backends import kernels
-from attndsl.backends.configs import Config, Pass, default_config, padded
+from attndsl.backends.configs import Config, Pass, architecture, default_config, fitting, padded
 from attndsl.backends.device_lists import DeviceLists, device_lists
 from attndsl.backends.protocol import Request
 from attndsl.backends.work import Work
@@ -57,6 +57,12 @@ class Triton:
         for label, width in (("head_dim", request.head_dim), ("value dim", request.value_dim)):
             if not 1 <= width <= WIDEST:
                 return f"its kernels take a {label} from 1 to {WIDEST}, not {width}"
+        size, widths = request.dtype.itemsize, (request.head_dim, request.value_dim)
+        arch = architecture(torch.device(request.device))
+        if not all(fitting(which, arch, size, *widths) for which in get_args(Pass)):
+            return (
+                f"{request.dtype} of width {max(widths)} does not fit the shared memory of {arch}"
+            )
         return None
 
     @torch.no_grad()

@@ -100,7 +100,9 @@ def source(kernel: Any, args: tuple[Any, ...]) -> ASTSource:
 def report(
     kernel: Any, args: tuple[Any, ...], options: dict[str, Any], target: str
 ) -> dict[str, Any]:
-    """Name, shared memory, registers, bytes of spills, and instructions worth knowing of."""
+    """Name, shared memory, registers, bytes of spills, matrix instructions, and integer divisions in each
+    basic block that multiplies matrices.
+    """
     made = triton.compile(source(kernel, args), target=TARGETS[target], options=options)
     found = {"kernel": kernel.__name__, "target": target, "shared": made.metadata.shared, **options}
     if target.startswith("hip"):
@@ -111,9 +113,15 @@ def report(
         return found
     found |= _resources(made.asm["cubin"])
     ptx = made.asm["ptx"]
-    found["matrix"] = len(re.findall(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync", ptx))
-    found["instructions"] = sorted(set(re.findall(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync", ptx)))
-    found["divisions"] = len(re.findall(r"\b(?:div|rem)\.[su]", ptx))
+    matrix = r"wgmma\.mma_async|tcgen05\.mma|mma\.sync"
+    found["matrix"] = len(re.findall(matrix, ptx))
+    found["instructions"] = sorted(set(re.findall(matrix, ptx)))
+    blocks = re.split(r"^\$L__BB\w+:", ptx, flags=re.MULTILINE)
+    found["divisions"] = [
+        len(re.findall(r"\b(?:div|rem)\.[su]\d", block))
+        for block in blocks
+        if re.search(matrix, block)
+    ]
     return found
 
 
@@ -144,12 +152,14 @@ def compiled(
     longest: int | None = None,
     extents: dict[str, int] | None = None,
     predicate: bool = True,
+    k_length: int | None = None,
+    inputs: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Reports of the kernels that a forward and backward of this call launch on that target."""
     p = attndsl.compile(pattern, **(values or {}))
     q = torch.empty(1, 2 * group, length, head_dim, dtype=getattr(torch, dtype))
-    k = v = torch.empty(1, 2, length, head_dim, dtype=q.dtype)
-    call = p._program.call(length, length, 1, 2 * group, extents, {})
+    k = v = torch.empty(1, 2, k_length or length, head_dim, dtype=q.dtype)
+    call = p._program.call(length, k.shape[2], 1, 2 * group, extents, inputs or {})
     part = arranged(p._program.normal, call)
     work = Work(part.schedule, part if predicate else None)
     arch = ARCHITECTURES[target]
@@ -157,7 +167,9 @@ def compiled(
     def chosen(which: Any, q: torch.Tensor, v: torch.Tensor) -> configs.Config:
         if config:
             return configs.Config(**config)
-        return configs.fitting(which, arch, q.element_size(), q.shape[3], v.shape[3])
+        found = configs.fitting(which, arch, q.element_size(), q.shape[3], v.shape[3])
+        assert found is not None, "the call fits"
+        return found
 
     runner = backend.Triton(chosen, longest)
 

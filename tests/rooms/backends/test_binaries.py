@@ -1,0 +1,80 @@
+"""What the compiler makes of the kernels for GPUs that are not here: a chosen part of `make crosscheck`."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attndsl.backends import configs
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="there is no compiler without triton"
+)
+
+CALLS = [
+    {"target": "cuda:90", "head_dim": 128, "length": 500},
+    {
+        "target": "cuda:90",
+        "head_dim": 64,
+        "length": 512,
+        "predicate": False,
+        "longest": 1,
+        "group": 3,
+    },
+    {"target": "cuda:100", "head_dim": 64, "passes": ["forward"]},
+    {"target": "cuda:80", "head_dim": 64, "passes": ["backward_keys"]},
+    {"target": "hip:gfx942", "head_dim": 128, "passes": ["forward"]},
+]
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[dict[str, Any]]:
+    """Compiled in a process of its own: here, kernels are interpreted."""
+    asked = [sys.executable, "-m", "tests.support.crosscompile", json.dumps(CALLS)]
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    root = Path(__file__).parents[3]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=root, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_nothing_spills(reports: list[dict[str, Any]]):
+    assert [item for item in reports if item["spills"]] == []
+
+
+def test_shared_memory_is_what_the_model_says_at_most(reports: list[dict[str, Any]]):
+    for item in reports:
+        assert item["shared"] <= item["modelled"] <= item["limit"], item
+
+
+def test_matrix_instructions_of_the_target_are_used(reports: list[dict[str, Any]]):
+    wanted = {"cuda:80": "mma.sync", "cuda:90": "wgmma.mma_async", "cuda:100": "tcgen05.mma"}
+    for item in reports:
+        assert item["matrix"] > 0
+        assert item["target"].startswith("hip") or wanted[item["target"]] in item["instructions"]
+
+
+def test_no_loop_divides(reports: list[dict[str, Any]]):
+    for item in reports:
+        assert not any(item.get("divisions", [])), item
+
+
+@pytest.mark.parametrize("arch", ["sm80", "sm86", "sm90", "sm100", "gfx942"])
+@pytest.mark.parametrize("which", ["forward", "backward_queries", "backward_keys"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_config_is_found_that_fits(arch: configs.Arch, which: configs.Pass, size: int):
+    for width in (16, 30, 64, 96, 128, 192, 256):
+        for value_width in (16, 128, 256):
+            config = configs.fitting(which, arch, size, width, value_width)
+            if config is None:
+                assert (arch, size, configs.padded(max(width, value_width))) == ("sm86", 4, 256)
+                continue
+            taken = configs.shared_memory(which, arch, config, size, width, value_width)
+            assert taken <= configs.SHARED_MEMORY[arch]
+            assert config.bq >= 16
+            assert config.bk % 32 == 0

@@ -5,25 +5,19 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from attndsl import patterns
 
 DOCS = Path(__file__).parents[2] / "docs"
 GENERATOR = runpy.run_path(str(DOCS / "generate.py"))
 
 
-@pytest.fixture(scope="module")
-def pages() -> dict[str, str]:
-    return GENERATOR["pages"]()
-
-
-def test_golden_pages_are_not_stale(pages: dict[str, str], golden: Callable[[Path, str], None]):
-    for name, text in pages.items():
+def test_golden_pages_are_not_stale(golden: Callable[[Path, str], None]):
+    for name, text in GENERATOR["pages"]().items():
         golden(DOCS / name, text)
 
 
-def test_the_page_of_patterns_has_them_all_and_no_sample_is_left_over(pages: dict[str, str]):
-    headings = re.findall(r"^### (\w+)$", pages["patterns.md"], re.MULTILINE)
+def test_the_page_of_patterns_has_them_all_and_no_sample_is_left_over():
+    text = (DOCS / "patterns.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (\w+)$", text, re.MULTILINE)
     assert tuple(headings) == patterns.names()
     assert set(GENERATOR["SAMPLES"]) <= set(headings)

@@ -151,24 +151,35 @@ class Program:
             AttnDslError: A402 for the tile; A403, A404 for lengths; A410, A411 for the layout.
         """
         _check_tile(tile)
-        (whole,) = self._arranged(call, layout, tile, split=False)
+        (whole,) = self._arranged(call, layout, tile, None, split=False)
         return whole.schedule(tile)
 
     def parts(
-        self, call: scheduling.Call, layout: str = "natural", tile: tuple[int, int] = (128, 128)
+        self,
+        call: scheduling.Call,
+        layout: str = "natural",
+        tile: tuple[int, int] = (128, 128),
+        price: scheduling.Price | None = None,
     ) -> tuple[scheduling.Part, ...]:
         """Disjoint parts of the pattern, to be merged: one, but where "auto" splits it.
 
-        ``tile`` is what "auto" counts in; each part is scheduled in tiles of any size.
+        ``tile`` is what "auto" counts in, ``price`` what it counts by; each part is scheduled in tiles
+        of any size.
         """
         _check_tile(tile)
-        return self._arranged(call, layout, tile, split=True)
+        return self._arranged(call, layout, tile, price, split=True)
 
     def _arranged(
-        self, call: scheduling.Call, layout: str, tile: tuple[int, int], *, split: bool
+        self,
+        call: scheduling.Call,
+        layout: str,
+        tile: tuple[int, int],
+        price: scheduling.Price | None,
+        *,
+        split: bool,
     ) -> tuple[scheduling.Part, ...]:
         """Remembered for equal calls. Equal means equal contents of the inputs."""
-        search = (tile, split) if layout == "auto" else None
+        search = (tile, price, split) if layout == "auto" else None
         key = (layout, search, _call_key(call, self.normal.root.rank))
         with self._lock:
             found = self._calls.get(key)
@@ -179,7 +190,7 @@ class Program:
             layouts = scheduling.read_layouts(layout)
             made: tuple[scheduling.Part, ...] = (scheduling.arranged(self.normal, call, layouts),)
         else:
-            made = scheduling.optimise(self.normal, call, tile, split=split)
+            made = scheduling.optimise(self.normal, call, tile, price, split)
         with self._lock:
             made = self._calls.setdefault(key, made)
             while len(self._calls) > _CACHED_CALLS:

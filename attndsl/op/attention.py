@@ -23,13 +23,14 @@ from attndsl.backends import (
 )
 from attndsl.compiler import Program
 from attndsl.op.checks import check_tensors
+from attndsl.schedule import Price
 from attndsl.source import AttnDslError, Diagnostic
 
 # Programs by key: what crosses into the dispatcher is the key, a string.
 _PROGRAMS: dict[str, Program] = {}
 
-# What layout="auto" counts in: about the tiles that backends ask for.
-_SEARCHED_TILES = {"cpu": (64, 64)}
+# What layout="auto" counts in and by: about the tiles that backends ask for, and what they cost there.
+_SEARCHED = {"cpu": ((64, 64), Price(gathers=True))}
 
 
 def register(program: Program) -> Program:
@@ -121,8 +122,8 @@ def _work(
     inputs = dict(zip(names, tables, strict=True))
     call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
-    tile = _SEARCHED_TILES.get(q.device.type, (128, 128))
-    parts = program.parts(call, layout, tile)
+    tile, price = _SEARCHED.get(q.device.type, ((128, 128), Price()))
+    parts = program.parts(call, layout, tile, price)
     return choose(request, backend), [Work(part.schedule, part) for part in parts]
 
 

@@ -52,11 +52,15 @@ def decide(
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """How many tiles turn out FULL and PARTIAL, and how many pairs the PARTIAL ones hold."""
+    """How many tiles turn out FULL and PARTIAL, and how many pairs the PARTIAL ones hold.
+
+    ``keys``: the PARTIAL tiles by the share of their keys that some query sees.
+    """
 
     full: float
     partial: float
     pairs: float
+    keys: float
     exact: bool = True
 
 
@@ -70,7 +74,7 @@ def survey(
 ) -> Survey:
     """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn."""
     if len(rows) == 0:
-        return Survey(0.0, 0.0, 0.0)
+        return Survey(0.0, 0.0, 0.0, 0.0)
     signature = _signature(root, queries, keys, rows, columns)
     _, first, counts = np.unique(signature, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
@@ -80,10 +84,12 @@ def survey(
     full, empty = leaves.is_full[which], leaves.is_empty[which]
     partial = weight * ~(full | empty)
     pairs = leaves.masks.sum(axis=(1, 2))[which]
+    seen = leaves.masks.any(axis=1).mean(axis=1)[which]
     return Survey(
         float((weight * full).sum()),
         float(partial.sum()),
         float((partial * pairs).sum()),
+        float((partial * seen).sum()),
         len(some) == len(first),
     )
 

@@ -42,6 +42,7 @@ class Price:
     partial: float = 1.25  # a PARTIAL tile: the mask on top
     moved: float = 0.25  # one tile's rows of one side, gathered and scattered
     merged: float = 0.5  # one tile's queries, merged from two softmaxes
+    gathers: bool = False  # a PARTIAL tile costs the share of its keys that some query sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,17 @@ class Estimate:
     full: float
     partial: float
     pairs: float
+    keys: float
     exact: bool = True
 
     @property
     def live(self) -> float:
         """Tiles that are visited."""
         return self.full + self.partial
+
+    def cost(self, price: Price) -> float:
+        """In FULL tiles."""
+        return self.full + price.partial * (self.keys if price.gathers else self.partial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +161,7 @@ def _alike(one: Frame, other: Frame) -> bool:
 
 def _choice(frame: Frame, rows: int, price: Price) -> Choice:
     found = estimate(frame, rows)
-    cost = found.full + price.partial * found.partial + _moving(frame, price)
-    return Choice(frame, found, cost)
+    return Choice(frame, found, found.cost(price) + _moving(frame, price))
 
 
 def _moving(frame: Frame, price: Price) -> float:
@@ -168,7 +173,7 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     """Count on at most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
     queries, keys = frame.queries, frame.keys
     if queries.n_tiles == 0 or keys.n_tiles == 0:
-        return Estimate(0.0, 0.0, 0.0)
+        return Estimate(0.0, 0.0, 0.0, 0.0)
     chosen = _drawn(queries.n_tiles, rows)
     found = refine_rows(frame.root, queries, keys, chosen)
     rest = survey(frame.root, queries, keys, *found.open, LEAVES * rows // ROWS)
@@ -179,6 +184,7 @@ def estimate(frame: Frame, rows: int) -> Estimate:
         scale * (sure + rest.full),
         scale * rest.partial,
         scale * ((sure + rest.full) * area + rest.pairs),
+        scale * rest.keys,
         len(chosen) == queries.n_tiles and rest.exact,
     )
 

@@ -71,6 +71,13 @@ def test_documents_in_disorder_become_blocks():
     assert found.live <= 3 * 64 + 64
 
 
+def test_where_keys_are_gathered_few_keys_of_each_tile_stay_where_they_are():
+    p = program("pattern p = causal and (q - k < 128 or k % 128 == 127)")
+    call = p.call(16_384, 16_384, 1, 1, None, {})
+    assert len(optimise(p.normal, call, (64, 64), Price(gathers=True))) == 1
+    assert len(optimise(p.normal, call, (64, 64), Price())) == 2
+
+
 def test_heads_choose_apart():
     p = program("pattern p = strided_by_head(16)")
     call = p.call(2048, 2048, 1, 4, None, {})

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import claims, frontend, ir, op, passes, views
+from attndsl import claims, codegen, frontend, ir, op, passes, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask
 
@@ -287,6 +287,8 @@ class Pattern:
             )
             return views.arrangement(layout, parts, head_dim, heads)
 
+        call = self._call(q_len, k_len, heads, 1, extents, inputs)
+        of = self._program.parts(call, "natural", (128, 128))[0].relation
         return views.Explanation(
             self.name,
             self.ir.root,
@@ -299,6 +301,7 @@ class Pattern:
             counted("natural", 128),
             counted("auto", 128),
             counted("auto", 64),
+            codegen.choice(of.roots, of.tables, of.queries, of.keys),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

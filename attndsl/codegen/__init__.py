@@ -1,6 +1,6 @@
 """Device functions from masks, as text: what kernels ask about the pairs of a PARTIAL tile."""
 
-from attndsl.codegen.predicates import Predicate, predicate
+from attndsl.codegen.predicates import Predicate, choice, predicate
 from attndsl.codegen.writing import TooDear
 
-__all__ = ["Predicate", "TooDear", "predicate"]
+__all__ = ["Predicate", "TooDear", "choice", "predicate"]

@@ -63,9 +63,19 @@ def predicate(
         raise TooDear("there is nothing to compute")
     first = written[0]
     if first.pair_operations > MOST_PAIR_OPERATIONS:
-        raise TooDear(f"{first.pair_operations} operations a pair")
+        raise TooDear(f"to evaluate the pattern takes {first.pair_operations} operations a pair")
     constants = np.array([one.constants for one in written], dtype=np.int64)
     return Predicate(first.text, constants, buffer, first.pair_operations)
+
+
+def choice(roots: Sequence[ir.Node], tables: Mapping[str, Any], queries: range, keys: range) -> str:
+    """How kernels decide the pairs of PARTIAL tiles, in words; arguments as for ``predicate``."""
+    try:
+        made = predicate(roots, tables, queries, keys)
+    except TooDear as reason:
+        return f"kernels read masks, a bit a pair: {reason}"
+    count = made.pair_operations
+    return f"kernels evaluate the pattern: {count} operation{'s' * (count != 1)} a pair"
 
 
 def _joined(tables: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], Array]:

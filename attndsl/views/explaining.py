@@ -116,6 +116,7 @@ class Explanation:
     natural: Arrangement
     auto: Arrangement
     finer: Arrangement  # "auto" in tiles of half the size
+    partial: str = ""  # how kernels decide the pairs of PARTIAL tiles
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -149,6 +150,7 @@ class Explanation:
             "heads": self.heads,
             "head_dim": self.head_dim,
             "cost": _plain(self.natural.costs[0]),
+            "partial": self.partial,
             "layouts": {
                 each.layout: {
                     "parts": [
@@ -175,6 +177,7 @@ class Explanation:
         lines += ["facts", *(f"  {name:24} {fact}" for name, fact in self.facts.items())]
         lines += [f"schedule of {self.q_len} queries x {self.k_len} keys, tile {bq} x {bk}"]
         lines += [f"  {line}" for line in report(whole).splitlines()]
+        lines += [f"  partial  {self.partial}"] if self.partial else []
         lines += ['layout="auto"', *(f"  {line}" for line in self._orders())]
         lines += ["at the least, by the roofline"]
         lines += [f"  {line}" for line in self._times()]

@@ -44,7 +44,7 @@ def evaluated(made: codegen.Predicate, plan: int, q_len: int, k_len: int) -> np.
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize(("q_len", "k_len"), [(60, 60), (50, 33), (20, 61)])
+@pytest.mark.parametrize(("q_len", "k_len"), [(60, 60), (50, 33)])
 def test_it_is_the_pattern(program: str, q_len: int, k_len: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(codegen.predicates, "MOST_PAIR_OPERATIONS", 10_000)
     p = attndsl.compile(program)
@@ -59,7 +59,7 @@ def test_it_is_the_pattern(program: str, q_len: int, k_len: int, monkeypatch: py
         assert np.array_equal(evaluated(made, 0, q_len, k_len), truth[head])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(programs())
 def test_it_is_what_generated_programs_mean(program: Program):
     p = attndsl.compile(program.text, layer=program.layer)
@@ -116,6 +116,14 @@ def test_heads_of_different_shapes_read_masks():
 def test_a_dear_predicate_reads_masks():
     with pytest.raises(codegen.TooDear, match="operations a pair"):
         predicate_of(attndsl.compile("pattern p = any j in 0..40: q - k == j * j"), 50, 50)
+
+
+def test_the_choice_is_explained():
+    assert "kernels evaluate the pattern: 1 operation a pair" in attndsl.compile("causal").explain(
+        500
+    )
+    dear = attndsl.compile("pattern p = any j in 0..40: q - k == j * j")
+    assert "kernels read masks, a bit a pair: to evaluate the pattern takes" in dear.explain(500)
 
 
 def test_numbers_beyond_32_bits_are_computed_in_64():

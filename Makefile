@@ -4,6 +4,7 @@
 PYTHON  ?= python3
 WORKERS ?= 2
 PROFILE ?= ci
+MINUTES ?= 10
 BIN     := .venv/bin
 STAMP   := .venv/installed
 DEMO_STAMP := .venv/installed-for-demo
@@ -12,7 +13,7 @@ DEMO_STAMP := .venv/installed-for-demo
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: test demo lint types contracts pytest slow crosscheck gpu format golden docs clean
+.PHONY: test demo lint types contracts pytest slow crosscheck gpu fuzz mutations format golden docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -53,6 +54,14 @@ pytest: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile=$(PROFILE)
+
+# Random programs for so many minutes; what fails is saved under tests/fuzz/findings.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
+
+# Does a test fail when the compiler is broken? An hour or so; writes docs/mutations.md.
+mutations: $(STAMP)
+	$(BIN)/python tests/mutations/run.py --workers $(WORKERS) --report docs/mutations.md
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -27,7 +27,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "high = _where(same, left.high % large, large - safe)", "a remainder forgets its residue"),
     ("analysis/ranges.py", "return Range(np.minimum(left.low, right.low), np.minimum(left.high, right.high))",
      "return Range(np.minimum(left.low, right.low), np.maximum(left.high, right.high))",
-     "a minimum is less exact (still sound)"),
+     "a minimum is less exact than it could be"),
     ("analysis/ranges.py", "return Range(np.maximum(left.low, right.low), np.maximum(left.high, right.high))",
      "return Range(np.maximum(left.low, right.low), np.minimum(left.high, right.high))",
      "a maximum takes the lesser upper end"),
@@ -80,7 +80,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "the last column of tiles is lost on splitting"),
     ("schedule/refine.py", "exists = (fine_rows < queries.n_tiles) & (fine_columns < keys.n_tiles)",
      "exists = fine_rows < queries.n_tiles", "a FULL box reaches beyond the last key tile"),
-    ("schedule/refine.py", "> _FIRST_BOXES:", "> _FIRST_BOXES * 0:", "refinement starts at one box (slower, still right)"),
     # ------------------------------------------------------------------ schedule: leaves
     ("schedule/leaves.py", "masks &= valid\n", "", "bits outside the lengths are not cleared"),
     ("schedule/leaves.py", "is_full = np.asarray((masks == valid).all(axis=(1, 2)))",
@@ -101,8 +100,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     # ------------------------------------------------------------------ schedule: summaries, building, model
     ("schedule/summaries.py", "low, high = ends if slope >= 0 else ends[::-1]", "low, high = ends",
      "a falling term has its ends swapped"),
-    ("schedule/summaries.py", "last = np.minimum(first + (width - 1), self.start + self.length - 1)",
-     "last = first + (width - 1)", "the last box reaches beyond the length (still sound)"),
     ("schedule/summaries.py", "return Range(np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges))",
      "return Range(np.minimum.reduceat(values, edges), np.minimum.reduceat(values, edges))",
      "a tile is summarised by its least value"),

@@ -36,7 +36,12 @@ from tests.mutations.faults import FAULTS  # noqa: E402
 
 # Where tests of a file's faults are, nearest first; then all others in turn.
 NEAR = {
-    "analysis": ("rooms/analysis", "laws", "rooms/schedule/test_exact.py"),
+    "analysis": (
+        "rooms/analysis/test_ranges.py",
+        "rooms/analysis",
+        "laws",
+        "rooms/schedule/test_exact.py",
+    ),
     "schedule": ("rooms/schedule/test_exact.py", "laws"),
     "passes": ("rooms/passes", "laws"),
     "ir": ("rooms/ir/test_building.py", "rooms/passes", "laws"),

@@ -119,7 +119,9 @@ def planted(fault: int) -> Path | None:
     if text.count(before) != 1:
         shutil.rmtree(tree)
         return None
-    path.write_text(text.replace(before, after), encoding="utf-8")
+    changed = text.replace(before, after)
+    compile(changed, file, "exec")  # a fault is a wrong program, not a broken one
+    path.write_text(changed, encoding="utf-8")
     return tree
 
 

@@ -38,7 +38,7 @@ def _translation_invariant(dense: BoolArray, position: int) -> BoolArray:
 
 
 def _every_row_non_empty(dense: BoolArray, position: int) -> BoolArray:
-    if position < 0 or dense.shape[3] == 0:
+    if _has_more_queries(dense) or dense.shape[3] == 0:
         return np.zeros_like(dense)
     return np.broadcast_to(~dense.any(axis=3, keepdims=True), dense.shape)
 
@@ -49,6 +49,11 @@ def _same_for_all_heads(dense: BoolArray, position: int) -> BoolArray:
 
 def _same_for_all_batches(dense: BoolArray, position: int) -> BoolArray:
     return dense ^ dense[:1]
+
+
+def _has_more_queries(dense: BoolArray) -> bool:
+    """Some facts speak of calls with no more queries than keys."""
+    return bool(dense.shape[2] > dense.shape[3])
 
 
 def _query(dense: BoolArray, position: int) -> Any:
@@ -79,7 +84,7 @@ def _beyond(reach: Reach, dense: BoolArray, position: int) -> BoolArray:
             wrong |= dense & (distance > bound)
         elif bound is Far.NOWHERE:
             wrong |= dense
-    return wrong & (position >= 0)
+    return np.zeros_like(wrong) if _has_more_queries(dense) else wrong
 
 
 def fact_fault(facts: Mapping[str, Any], dense: BoolArray, position: int) -> Fault | None:

@@ -70,6 +70,7 @@ class Triton:
         self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        q, k, v = map(reachable, (q, k, v))
         out = q.new_empty((*q.shape[:3], v.shape[3]))
         lse = q.new_empty(q.shape[:3], dtype=torch.float32)
         if lse.numel() == 0:
@@ -104,6 +105,7 @@ class Triton:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv), each in the dtype of its input."""
+        q, k, v, dout = map(reachable, (q, k, v, dout))
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         if lse.numel() == 0 or k.numel() == 0:
             return dq.zero_(), dk.zero_(), dv.zero_()
@@ -187,6 +189,12 @@ def _walk(
         num_warps=config.warps,
         num_stages=config.stages,
     )
+
+
+def reachable(x: Tensor) -> Tensor:
+    """``x``, copied if the offsets within one of its tiles need more than 32 bits: in no common layout."""
+    row, column = x.stride()[2:]
+    return x if 128 * row + WIDEST * column < 1 << 31 else x.contiguous()
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl.backends import Request, Work, choose
 from attndsl.backends.configs import Config
-from attndsl.backends.triton import INTERPRETED, Triton
+from attndsl.backends.triton import INTERPRETED, Triton, reachable
 from attndsl.schedule import MaskBank
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
@@ -149,6 +149,14 @@ def test_patterns_run_on_it_by_name(program: str, options: dict, q_len: int, kv_
         loss = out.square().sum() + lse[lse.isfinite()].sin().sum()
         results.append((out, lse, *torch.autograd.grad(loss, (q, k, v))))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_further_apart_than_32_bits_reach_are_copied():
+    usual = torch.empty_strided((1, 1, 4, 4), (0, 0, 1 << 20, 1), device="meta")
+    assert reachable(usual) is usual
+    for strides in ((0, 0, 1 << 25, 1), (0, 0, 1, 1 << 24)):
+        far = torch.empty_strided((1, 1, 4, 4), strides, device="meta")
+        assert reachable(far).stride() == (16, 16, 4, 1)
 
 
 def test_it_says_what_it_cannot_do():

@@ -43,7 +43,12 @@ NEAR = {
         "rooms/schedule/test_exact.py",
     ),
     "schedule": ("rooms/schedule/test_exact.py", "laws"),
-    "passes": ("rooms/passes", "laws"),
+    "passes": (
+        "rooms/passes/test_separate.py",
+        "rooms/passes",
+        "laws",
+        "rooms/schedule/test_exact.py",
+    ),
     "ir": ("rooms/ir/test_building.py", "rooms/passes", "laws"),
     "backends": ("rooms/backends/test_blocked.py", "laws"),
     "op": ("rooms/op", "laws"),

@@ -24,6 +24,7 @@ Attend: TypeAlias = "Callable[[Tensor, Tensor, Tensor], Tensor]"
 
 DTYPES = ("float32", "bfloat16", "float16")
 DIRECTIONS = ("forward", "backward")
+MOST_NUMBERS = 1 << 28  # of one tensor: a gigabyte in float32, of which a dozen are alive
 MOST_PAIRS = 1 << 28  # of a dense mask: beyond it there is nobody to race with
 MOST_SCORES = 1 << 27  # that eager FlexAttention writes out, all heads together
 
@@ -104,6 +105,11 @@ def _racers(
     torch.manual_seed(options.seed)
     dtype = getattr(torch, options.dtype)
     lengths = (call.q_len, call.k_len, call.k_len)
+    if call.heads * max(lengths) * options.head_dim > MOST_NUMBERS:
+        title = (
+            f"tensors of {call.heads} x {max(lengths):,} x {options.head_dim} are too large to race"
+        )
+        raise args.mistake("A602", title, helps=("choose fewer tokens or heads",))
     tensors = [torch.randn(1, call.heads, n, options.head_dim, dtype=dtype) for n in lengths]
     pattern = Pattern(about.mask, options.layer)
     for name, make in _implementations(pattern, call, options):

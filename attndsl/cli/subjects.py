@@ -27,6 +27,7 @@ TRIED = (4, 3, 2, 1, 0)  # for parameters without a default, in turn
 SMALL = {0: 32, 1: 32, 2: 12, 3: 6}
 LARGE = {0: 4096, 1: 4096, 2: 64, 3: 16}
 LARGEST_PICTURE = 1024  # tokens a side that are chosen unasked
+MOST_INVENTED = 1 << 24  # entries of an input that is made up
 CROWDED = 0.7  # a denser mask shows nothing of its pattern: try a larger one
 _DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
 
@@ -320,12 +321,15 @@ def _invented(
     table: ir.Table, sizes: Mapping[str, int], rng: np.random.Generator
 ) -> tuple[Any, str]:
     """Contents that make a picture, and what they are in words."""
-    slots = 4 if table.is_list else sizes["k"]
-    shape = [dim if isinstance(dim, int) else sizes.get(dim, slots) for dim in table.dims]
+    shape = [dim if isinstance(dim, int) else sizes.get(dim, sizes["k"]) for dim in table.dims]
+    if table.is_list and table.dims[-1] not in sizes and not isinstance(table.dims[-1], int):
+        shape[-1] = 4  # slots, under whatever name
+    if math.prod(shape) > MOST_INVENTED:
+        title = f"input `{table.name}` would have {math.prod(shape):,} entries: too many to make up"
+        helps = (f"give it with `--input {table.name}=FILE.npy`",)
+        raise args.mistake("A602", title, helps=helps)
     if table.is_list:
         places = table.indexed_dims[:1] in (("q",), ("pos",), ("k",))
-        shape[:-1] = [dim if isinstance(dim, int) else sizes.get(dim, sizes["k"])
-                      for dim in table.dims[:-1]]  # fmt: skip
         most = sizes["k"] if places else max(2, math.isqrt(sizes["k"]))
         return rng.integers(0, most, shape), f"{shape[-1]} random entries below {most} in each list"
     if table.kind is ir.Sort.BOOL:

@@ -39,6 +39,8 @@ from attndsl.schedule.refine import refine
 from attndsl.schedule.summaries import TileAxis
 from attndsl.source import AttnDslError, Diagnostic
 
+MOST_TOKENS = 1 << 28  # of one side: eight bytes each, for every value by position that is needed
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -128,7 +130,8 @@ def plan(
 
     Raises:
         AttnDslError: a number in the pattern passes 2**62 at these lengths (A403), a quantifier is
-            wider than it may be (A404), or a layout does not fit the pattern (A410, A411).
+            wider than it may be (A404), the schedule would not fit into memory (A407), or a layout
+            does not fit the pattern (A410, A411).
     """
     return arranged(mask, call, layouts).schedule(tile)
 
@@ -271,7 +274,15 @@ def order_of(axis: TileAxis, keys: Sequence[ir.Node], name: str) -> Order | None
 def axes_of_call(
     mask: ir.Mask, call: Call, tile: tuple[int, int], tables: dict[str, Any]
 ) -> tuple[TileAxis, TileAxis]:
-    """Both sides in natural order."""
+    """Both sides in natural order.
+
+    Raises:
+        AttnDslError: A407, they are too long: values by position are held in arrays.
+    """
+    if max(call.q_len, call.k_len) > MOST_TOKENS:
+        title = f"{max(call.q_len, call.k_len):,} tokens are too many to be scheduled"
+        notes = (f"at most {MOST_TOKENS:,}",)
+        raise AttnDslError(Diagnostic("A407", title, notes=notes))
     shift = mask.shift(call.q_len, call.k_len)
     return (
         TileAxis(ir.Side.QUERY, call.q_len, shift, tile[0], tables),

@@ -17,7 +17,10 @@ from attndsl.analysis import Interpreter, Range, Truths
 from attndsl.schedule.meetings import meeting
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis, as_truths
+from attndsl.source import AttnDslError, Diagnostic
 
+MOST_TILES = 1 << 26  # full ones: twice those of a causal mask of a million tokens in tiles of 128
+MOST_OPEN = 1 << 24  # undecided at once: each takes a dozen arrays
 _FIRST_BOXES = (
     64  # levels with fewer boxes than this are skipped: they cost a pass and decide little
 )
@@ -49,6 +52,7 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis) -> Found:
             )
             return Found(joined, (rows, columns))
         level -= 1
+        check_count(4 * len(rows), MOST_OPEN)
         rows, columns = _split(rows, columns, queries.count(level), keys.count(level))
 
 
@@ -108,6 +112,19 @@ def classify(
     return Interpreter(known, rows).truths(root)
 
 
+def check_count(tiles: int, most: int) -> None:
+    """A schedule, and the work on it, fits into memory.
+
+    Raises:
+        AttnDslError: A407, it does not.
+    """
+    if tiles > most:
+        title = "the schedule would not fit into memory"
+        notes = (f"at most {MOST_TILES:,} tiles may be full, and {MOST_OPEN:,} partial",)
+        helps = ("choose larger tiles, or shorter lengths",)
+        raise AttnDslError(Diagnostic("A407", title, notes=notes, helps=helps))
+
+
 def _first_level(n_queries: int, n_keys: int) -> int:
     level = 0
     while (-(-n_queries >> level)) * (-(-n_keys >> level)) > _FIRST_BOXES:
@@ -133,6 +150,9 @@ def _tiles_of(
     rows: IntArray, columns: IntArray, level: int, queries: TileAxis, keys: TileAxis
 ) -> tuple[IntArray, IntArray]:
     """All tiles of those boxes."""
+    check_count(len(rows) << 2 * level, MOST_TILES)
+    if len(rows) == 0:
+        return rows, columns
     inner_rows, inner_columns = _all_boxes(1 << level, 1 << level)
     fine_rows = ((rows[:, None] << level) + inner_rows).reshape(-1)
     fine_columns = ((columns[:, None] << level) + inner_columns).reshape(-1)

@@ -77,6 +77,8 @@ MISTAKEN = {
     "no_such_head": "show causal --head 2",
     "no_such_query": "show causal --q-len 8 --query 8",
     "too_many_pairs": "show causal --q-len 100000",
+    "too_much_to_make_up": "show documents --q-len 1000000000000 --tiles 128",
+    "too_large_to_race": "bench causal --q-len 1000000000",
     "no_such_input_file": "show documents --input doc=ids.npy",
     "nowhere_to_write": "show causal --png none/causal.png",
     "no_such_code": "explain A299",

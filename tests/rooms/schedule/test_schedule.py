@@ -1,14 +1,22 @@
 """Schedules of random relations: every pair and no other, no tile in vain."""
 
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attndsl import ir
+from attndsl.compiler import Program, read_mask
 from attndsl.passes import normalise
 from attndsl.schedule import Call, plan
+from attndsl.source import AttnDslError
 from tests.support import expressions as ex
 
+ERRORS = Path(__file__).parents[2] / "golden" / "errors" / "A4"
 LENGTH = st.integers(1, 70)
 TILE = st.sampled_from([(4, 4), (8, 16), (16, 8)])
 
@@ -51,3 +59,21 @@ def test_random_relations_within_a_window(near, far, width, q_len, k_len, tile):
     mask = ex.mask(root)
     call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
     check(plan(normalise(mask), call, tile), ex.dense(mask, q_len, k_len, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "length", "tile"),
+    [
+        ("too_many_tokens", "pattern p = q == k", 1 << 40, 128),
+        ("too_many_tiles", "pattern p = causal", 1 << 28, 128),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_at_once(
+    name: str, text: str, length: int, tile: int, golden: Callable[[Path, str], None]
+):
+    program = Program(read_mask(text))
+    start = time.process_time()
+    with pytest.raises(AttnDslError) as caught:
+        program.schedule(program.call(length, length, 1, 1, None, {}), (tile, tile))
+    assert time.process_time() - start < 10
+    golden(ERRORS / f"{name}.err", f"{caught.value}\n")

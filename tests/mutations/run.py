@@ -105,7 +105,7 @@ def paths(file: str) -> list[list[str]]:
 
 def copy() -> Path:
     tree = Path(tempfile.mkdtemp())
-    for name in ("attndsl", "tests", "pyproject.toml"):
+    for name in ("attndsl", "tests", "benchmarks", "docs", "examples", "pyproject.toml"):
         source = ROOT / name
         if source.is_dir():
             skip = shutil.ignore_patterns("__pycache__", ".hypothesis")

@@ -13,6 +13,7 @@ from torch import Tensor
 from attndsl import claims, codegen, frontend, ir, op, passes, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask
+from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 
@@ -248,6 +249,9 @@ class Pattern:
         Raises:
             AttnDslError: A4xx lengths and extents, A501 inputs.
         """
+        if not 0 <= token < length:
+            title = f"there is no token {token} among {length}"
+            raise AttnDslError(Diagnostic("A402", title))
         call = self._call(length, length, heads, 1, extents, inputs)
         graph = claims.TokenGraph(self._program.schedule(call, (128, 128)))
         return torch.from_numpy(graph.receptive_field(token, layers))

@@ -29,6 +29,9 @@ _ROW = re.compile(r"[0-9]{3}")
 
 
 _CACHED_CALLS = 64
+_MOST = 1 << 20  # heads, or batch elements
+_TALLEST = 4096  # a tile
+_LONGEST_NAME = 200
 
 
 def read_mask(
@@ -74,7 +77,7 @@ def open_module(
         read = syn.read(path)
         module = syn.parse(read.text, read.name)
         return module, name or entry, frontend.files(Path(path).parent)
-    if text.isidentifier() or _ROW.fullmatch(text):
+    if (len(text) <= _LONGEST_NAME and text.isidentifier()) or _ROW.fullmatch(text):
         found = None if text in patterns.names() else patterns.find(text)
         module = patterns.module_of(found) if found else syn.parse("", "<library>")
         return module, found or text, None
@@ -134,6 +137,7 @@ class Program:
         Raises:
             AttnDslError: A401, A402 for lengths and extents, A501 for inputs.
         """
+        _check_counts(batch, heads)
         tables = self.tables(inputs, batch, heads)
         shapes = {
             t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :]
@@ -245,16 +249,39 @@ def _no_such_input(mask: ir.Mask, name: str) -> AttnDslError:
     )
 
 
+def _check_counts(batch: int, heads: int) -> None:
+    for name, count in (("batch", batch), ("heads", heads)):
+        if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= _MOST:
+            title = f"{name} is an integer from 0 to {_MOST:,}, not {count!r:.40}"
+            raise AttnDslError(Diagnostic("A402", title))
+
+
 def _check_tile(tile: object) -> None:
     match tile:
-        case (int(rows), int(columns)) if min(rows, columns) >= 1:
+        case (int(rows), int(columns)) if (
+            min(rows, columns) >= 1 and max(rows, columns) <= _TALLEST
+        ):
             return
-    title = f"a tile is a pair of positive integers, (queries, keys), not {tile!r}"
+    title = f"a tile is a pair of integers from 1 to {_TALLEST}, (queries, keys), not {tile!r:.40}"
     raise AttnDslError(Diagnostic("A402", title))
 
 
+def _read(table: ir.Table, value: Any) -> Any:
+    """As a NumPy array, whatever it is."""
+    try:
+        if getattr(value, "is_meta", False):
+            raise TypeError("a meta tensor holds no data")
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.dtype.kind == "u" and array.size and int(array.max()) >= 1 << 63:
+            raise ValueError("it has numbers past 2**63")
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise _fault(f"input {table.name!r} cannot be read", reason) from error
+    return array
+
+
 def _array(table: ir.Table, value: Any, batch: int, heads: int) -> Any:
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    array = _read(table, value)
     wanted = "bool" if table.kind is ir.Sort.BOOL else "an integer type"
     is_bool = array.dtype.kind == "b"
     if is_bool != (table.kind is ir.Sort.BOOL) or array.dtype.kind not in "bui":

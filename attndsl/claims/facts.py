@@ -21,6 +21,7 @@ from attndsl.claims.rows import (
     rows_without_keys,
 )
 from attndsl.schedule import Call, Plan, Schedule
+from attndsl.source import AttnDslError
 
 FactValue: TypeAlias = Fact | Reach | Rows | Components
 
@@ -38,7 +39,11 @@ def facts(mask: ir.Mask, normal: ir.Mask, layer: int = 0) -> dict[str, FactValue
     for call in itertools.islice(calls(mask, ranges, 1, _LONGEST), _TRIED):
         if Fact.UNDECIDED not in found.values():
             break
-        truth = _holds(dense(mask, call), mask.shift(call.q_len, call.k_len))
+        try:
+            pairs = dense(mask, call)
+        except AttnDslError:  # a quantifier too wide to be tried
+            break
+        truth = _holds(pairs, mask.shift(call.q_len, call.k_len))
         for name, fact in found.items():
             if fact is Fact.UNDECIDED and not truth.get(name, True):
                 found[name] = Fact.REFUTED

@@ -171,7 +171,11 @@ def _tried(mask: ir.Mask, claim: ir.Claim, layer: int | None) -> Judgement:
         if length > 1 and (pairs > MOST_PAIRS or done > MOST_CALLS):
             break
         for call in batch:
-            speaks, example = _try(mask, claim, call)
+            try:
+                speaks, example = _try(mask, claim, call)
+            except AttnDslError as error:  # a quantifier too wide, say
+                note = error.diagnostics[0].title
+                return Judgement(claim, Fact.UNDECIDED, longest, 0, None, note)
             if example is not None:
                 return Judgement(claim, Fact.REFUTED, longest, tried, example)
             tried += speaks

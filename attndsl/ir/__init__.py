@@ -83,7 +83,7 @@ from attndsl.ir.nodes import (
     postorder,
 )
 from attndsl.ir.printing import show
-from attndsl.ir.semantics import Env, evaluate, meaning
+from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide
 from attndsl.ir.sizing import resolve_sizes
 from attndsl.ir.storage import dump, load
 
@@ -135,6 +135,7 @@ __all__ = [
     "TRUE",
     "Table",
     "Truth",
+    "WIDEST_RANGE",
     "Var",
     "ZERO",
     "absolute",
@@ -176,5 +177,6 @@ __all__ = [
     "sub",
     "substitute",
     "swapped",
+    "too_wide",
     "transform",
 ]

@@ -19,7 +19,10 @@ import numpy as np
 from attndsl.ir import nodes as n
 from attndsl.ir.mask import Mask, Space
 from attndsl.ir.nodes import AnyNode, Node, Rank, Side
+from attndsl.source import AttnDslError, Diagnostic
 
+WIDEST_RANGE = 4096  # of a quantifier, at the lengths of a call
+_MOST_PAIRS = 1 << 32  # of a dense mask: 4 GiB
 _PAIRS_AT_ONCE = 1 << 21  # bounds the memory of intermediate values
 
 Value: TypeAlias = Any  # int, bool, or an array of them in the namespace ``xp``
@@ -153,12 +156,31 @@ class _Evaluator:
     def _exists(self, node: n.Exists) -> Value:
         start, stop = self.memo[node.start], self.memo[node.stop]
         found: Value = False
-        for j in range(int(np.min(_numpy(start))), int(np.max(_numpy(stop)))):
+        first, last = int(np.min(_numpy(start))), int(np.max(_numpy(stop)))
+        if last - first > WIDEST_RANGE:
+            raise AttnDslError(too_wide(last - first))
+        for j in range(first, last):
             env = _with_index(self.env, node.level, j)
             kept = {m: v for m, v in self.memo.items() if node.level not in _free(m)}
             body = _Evaluator(env, kept).value(node.body)
             found = found | ((start <= j) & (stop > j) & body)
         return found
+
+
+def too_wide(width: int) -> Diagnostic:
+    """What to say of a quantifier wider than ``WIDEST_RANGE``."""
+    return Diagnostic(
+        "A404",
+        f"an `any` or `all` of the pattern runs over {width:,} values at these lengths",
+        notes=(f"at most {WIDEST_RANGE:,} are allowed",),
+        helps=("state it as a comparison, or give the range a bound that does not grow",),
+    )
+
+
+def _too_many(count: int) -> Diagnostic:
+    title = f"a dense mask of {count:,} pairs is too large"
+    notes = (f"at most {_MOST_PAIRS:,} are written out",)
+    return Diagnostic("A407", title, notes=notes, helps=("a schedule has no such limit",))
 
 
 def _with_index(env: Env, level: int, value: int) -> Env:
@@ -281,7 +303,13 @@ def meaning(
     heads: int = 1,
     layer: int = 0,
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """The dense mask, bool [batch, heads, q_len, k_len], by evaluating every pair."""
+    """The dense mask, bool [batch, heads, q_len, k_len], by evaluating every pair.
+
+    Raises:
+        AttnDslError: A404, a quantifier is too wide at these lengths; A407, the mask is too large.
+    """
+    if batch * heads * q_len * k_len > _MOST_PAIRS:
+        raise AttnDslError(_too_many(batch * heads * q_len * k_len))
     result = np.empty((batch, heads, q_len, k_len), dtype=bool)
     shift = mask.shift(q_len, k_len)
     rows = max(1, _PAIRS_AT_ONCE // max(1, batch * heads * k_len))

@@ -49,6 +49,9 @@ def _fail(code: str, title: str, *notes: str, helps: tuple[str, ...] = ()) -> At
 
 def _check_lengths(mask: Mask, q_len: int, k_len: int) -> None:
     name = mask.name or "the pattern"
+    for length in (q_len, k_len):
+        if isinstance(length, bool) or not hasattr(length, "__index__"):
+            raise _fail("A402", f"{name}: a length is an integer, not {length!r:.40}")
     if min(q_len, k_len) < 0 or max(q_len, k_len) > MAX_LENGTH:
         raise _fail(
             "A402",

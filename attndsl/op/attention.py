@@ -22,7 +22,7 @@ from attndsl.backends import (
     lse_dtype,
 )
 from attndsl.compiler import Program
-from attndsl.op.checks import check_tensors
+from attndsl.op.checks import check_plain, check_tensors
 from attndsl.schedule import Price
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -73,19 +73,37 @@ def attention(
     Raises:
         AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends. In a second backward: A504.
     """
+    check_plain(program.mask.name, q, k, v)
     q, k, v = _autocast(q, k, v)
     check_tensors(program.mask.name, q, k, v)
     given = dict(inputs or {})
-    factor = 1.0 / math.sqrt(max(1, q.shape[-1])) if scale is None else float(scale)
+    factor = 1.0 / math.sqrt(max(1, q.shape[-1])) if scale is None else _number(scale)
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
         mask = torch.from_numpy(program.dense(call)).to(q.device)
         return attend(mask, q, k, v, factor)
     names = sorted(given)
-    tables = [torch.as_tensor(given[name]) for name in names]
+    tables = [_as_table(name, given[name], q) for name in names]
     spec = _spec(names, extents or {}, layout)
     out, lse = _forward(q, k, v, tables, program.key, spec, factor, backend)
     return out, lse
+
+
+def _number(scale: object) -> float:
+    if isinstance(scale, int | float) or hasattr(scale, "__float__"):
+        return float(scale)
+    raise AttnDslError(Diagnostic("A502", f"scale is a number, not {scale!r:.40}"))
+
+
+def _as_table(name: str, value: object, q: Tensor) -> Tensor:
+    reason = "a meta tensor holds no data"
+    try:
+        made = torch.as_tensor(value)
+        if q.is_meta or not made.is_meta:
+            return made
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+    raise AttnDslError(Diagnostic("A501", f"input {name!r} cannot be read", notes=(reason,)))
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from attndsl.source import AttnDslError, Diagnostic
+
+
+def check_plain(name: str, *tensors: object) -> None:
+    """Each is a tensor, neither sparse nor nested.
+
+    Raises:
+        AttnDslError: A503.
+    """
+    where = (f"in the call of pattern {name!r}",) if name else ()
+    for label, x in zip("qkv", tensors, strict=True):
+        if not isinstance(x, Tensor):
+            title = f"{label} must be a tensor, not a {type(x).__name__}"
+            raise AttnDslError(Diagnostic("A503", title, notes=where))
+        if x.layout != torch.strided or x.is_nested:
+            raise AttnDslError(Diagnostic("A503", f"{label} must be a plain tensor", notes=where))
 
 
 def check_tensors(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:

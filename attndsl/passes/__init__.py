@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from attndsl import ir
-from attndsl.passes.binding import UNROLL_LIMIT, TooManyAlternatives, bind
+from attndsl.passes.binding import TooManyAlternatives, bind
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.separate import separate, separate_root, split_sides
 
@@ -27,7 +27,6 @@ def normalise(mask: ir.Mask, watch: Callable[[str, ir.Mask], None] | None = None
 
 __all__ = [
     "PIPELINE",
-    "UNROLL_LIMIT",
     "TooManyAlternatives",
     "bind",
     "lower_root",

@@ -14,11 +14,9 @@ from collections.abc import Callable, Mapping
 
 from attndsl import ir
 
-UNROLL_LIMIT = 4096
-
 
 class TooManyAlternatives(Exception):
-    """A quantifier whose range, at these lengths, is wider than ``UNROLL_LIMIT``."""
+    """A quantifier whose range, at these lengths, is wider than ``ir.WIDEST_RANGE``."""
 
     def __init__(self, width: int) -> None:
         super().__init__(f"any/all over {width} values")
@@ -62,7 +60,7 @@ def bind(
 
 
 def _unroll(node: ir.Exists, start: int, stop: int) -> ir.Node:
-    if stop - start > UNROLL_LIMIT:
+    if stop - start > ir.WIDEST_RANGE:
         raise TooManyAlternatives(stop - start)
     variable = ir.Index(node.level)
     bodies = (ir.substitute(node.body, {variable: ir.Const(j)}) for j in range(start, stop))

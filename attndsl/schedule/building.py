@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import UNROLL_LIMIT, TooManyAlternatives, bind, separate_root
+from attndsl.passes import TooManyAlternatives, bind, separate_root
 from attndsl.schedule.layouts import (
     NATURAL,
     Layout,
@@ -199,17 +199,8 @@ def classes_of(
             item = tuple(bound(node, b, h) for node in nodes)
             plan_of[b, h] = found.setdefault(item, len(found))
     except TooManyAlternatives as error:
-        raise AttnDslError(_too_wide(error.width)) from error
+        raise AttnDslError(ir.too_wide(error.width)) from error
     return tuple(found), plan_of, slices.tables
-
-
-def _too_wide(width: int) -> Diagnostic:
-    return Diagnostic(
-        "A404",
-        f"an `any` or `all` of the pattern runs over {width:,} values at these lengths",
-        notes=(f"at most {UNROLL_LIMIT:,} are allowed",),
-        helps=("state it as a comparison, or give the range a bound that does not grow",),
-    )
 
 
 class _Slices:

@@ -19,7 +19,6 @@ _LONG = 24  # shared parts shorter than this are repeated rather than named
 def show(root: Node) -> str:
     """``root`` in the language. Equal nodes give equal text."""
     uses = Counter(child for node in n.postorder(root) for child in n.children(node))
-    waiting = Counter(child for node in n.postorder(root) for child in _read_by(node))
     bound = _with_bound_variables(root)
     pieces: dict[Node, Piece] = {}
     lets: list[str] = []
@@ -30,18 +29,8 @@ def show(root: Node) -> str:
             lets.append(f"{name} = {text}")
             text, strength = name, _ATOM
         pieces[node] = (text, strength)
-        for child in _read_by(node):  # texts nobody needs any more: nesting would keep n**2
-            waiting[child] -= 1
-            if not waiting[child]:
-                del pieces[child]
     body = pieces[root][0]
     return f"let {', '.join(lets)}: {body}" if lets else body
-
-
-def _read_by(node: Node) -> set[Node]:
-    """Whose texts the node's own is made of: a comparison of a sum spells the sum's terms itself."""
-    parts = set(n.children(node))
-    return parts.union(*(n.children(part) for part in parts if isinstance(part, n.Sum)))
 
 
 def _with_bound_variables(root: Node) -> set[Node]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -111,6 +111,16 @@ class Program:
         Raises:
             AttnDslError: A501, an input is missing, unknown, or of the wrong shape or type.
         """
+        self.check_names(inputs)
+        declared = {table.name: table for table in self.mask.tables}
+        return {name: _array(table, inputs[name], batch, heads) for name, table in declared.items()}
+
+    def check_names(self, inputs: Collection[str]) -> None:
+        """Whether exactly the declared inputs are given.
+
+        Raises:
+            AttnDslError: A501, an input is missing or unknown.
+        """
         declared = {table.name: table for table in self.mask.tables}
         for name in inputs:
             if name not in declared:
@@ -121,7 +131,6 @@ class Program:
             raise _fault(
                 f"{_title(self.mask)} needs the input {missing[0]!r}", f"declared: {needs}"
             )
-        return {name: _array(table, inputs[name], batch, heads) for name, table in declared.items()}
 
     def call(
         self,

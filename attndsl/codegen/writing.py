@@ -63,7 +63,7 @@ def write(root: ir.Node, domain: Domain, places: Mapping[str, tuple[int, ...]]) 
     """The device functions of a bound root, and the numbers they read.
 
     Raises:
-        TooDear: a quantifier is left, or numbers that need more than 62 bits.
+        TooDear: a quantifier is left, a table is read for each pair, or numbers need more than 62 bits.
     """
     writer = _Writer(domain, places, Magnitudes(domain).largest(root) < (1 << 31) - 1)
     kept = writer.pair(root)
@@ -140,7 +140,9 @@ class _Writer:
     def _of_pair(self, node: ir.Node) -> str:
         if isinstance(node, ir.AtMost | ir.Equals):
             return self._comparison(node)
-        self.operations += {ir.FloorDiv: 20, ir.Mod: 20, ir.Load: 8, ir.ILog2: 20}.get(
+        if isinstance(node, ir.Load):
+            raise TooDear("a table is read for each pair")
+        self.operations += {ir.FloorDiv: 20, ir.Mod: 20, ir.ILog2: 20}.get(
             type(node), max(1, len(ir.children(node)) - 1)
         )
         return self._operation(node, self._pair_value)
@@ -148,7 +150,11 @@ class _Writer:
     def _comparison(self, node: ir.AtMost | ir.Equals) -> str:
         """``key <= bound - query``: one operation, when nothing else is mixed."""
         parts = split_sum(node.item) if isinstance(node.item, ir.Sum) else ((node.item, 1),)
-        sides = {self._side_of(part): part for part, _ in parts if not part.is_pair}
+        sides: dict[str, ir.Node] = {}
+        for part, factor in parts:
+            if not part.is_pair:  # what depends on neither side goes with the query
+                side = self._side_of(part)
+                sides[side] = ir.add(sides.get(side, ir.ZERO), ir.scale(part, factor))
         mixed = [(part, factor) for part, factor in parts if part.is_pair]
         symbol = "<=" if isinstance(node, ir.AtMost) else "=="
         self.operations += 1 + 2 * len(mixed)
@@ -275,8 +281,8 @@ class _Writer:
             index, extent = value(item), self._number(size)
             inside.append(f"({index} >= 0) & ({index} < {extent})")
             flat = index if not flat else f"({flat}) * {extent} + {index}"
-        mask = " & ".join(inside)
-        found = f"tl.load(t + {place} + {flat}, mask={mask}, other=0).to({self._int})"
+        where = f" + {flat}, mask={' & '.join(inside)}, other=0" if inside else ""
+        found = f"tl.load(t + {place}{where}).to({self._int})"
         return found if node.kind is ir.Sort.INT else f"{found} != 0"
 
     # ------------------------------------------------------------------------ small things

@@ -77,6 +77,7 @@ def attention(
     q, k, v = _autocast(q, k, v)
     check_tensors(program.mask.name, q, k, v)
     given = dict(inputs or {})
+    program.check_names(given)  # here, where its own name is known, not that of its equal
     factor = 1.0 / math.sqrt(max(1, q.shape[-1])) if scale is None else _number(scale)
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)

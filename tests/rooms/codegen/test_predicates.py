@@ -143,3 +143,18 @@ def test_what_is_never_negative_is_divided_plainly():
 def test_a_users_names_are_not_in_the_text():
     p = attndsl.compile("input evil: int[pos]\npattern evil_too = evil[q] == evil[k]")
     assert "evil" not in predicate_of(p, 9, 9, evil=np.arange(9)).text
+
+
+def test_a_table_without_positions_is_one_number():
+    p = attndsl.compile("input reach: int[head]\npattern p = 0 <= q - k and q - k <= reach")
+    reach = np.array([0, 3])
+    made = predicate_of(p, 9, 9, heads=2, reach=reach)
+    for head in range(2):
+        truth = p.mask(9, heads=2, reach=reach)[0, head].numpy()
+        assert np.array_equal(evaluated(made, head, 9, 9), truth)
+
+
+def test_a_table_that_is_read_for_each_pair_is_left_to_masks():
+    p = attndsl.compile("input near: bool[d]\npattern p = near[abs(q - k)]")
+    with pytest.raises(codegen.TooDear, match="read for each pair"):
+        predicate_of(p, 9, 9, near=np.array([True, False, True]))

@@ -41,21 +41,18 @@ class Interpreter:
         return cast(Range, self._value(root))
 
     def _value(self, root: ir.Node) -> Range | Truths:
-        stack = [root]
+        stack = [(root, False)]
         while stack:
-            node = stack[-1]
+            node, ready = stack.pop()
             if node in self._memo:
-                stack.pop()
                 continue
-            given = self._known(node)
-            if given is not None:
-                self._memo[node] = given
-                continue
-            missing = [part for part in parts_of(node) if part not in self._memo]
-            if missing:
-                stack.extend(missing)
-            else:
+            if ready:
                 self._memo[node] = self._step(cast(ir.AnyNode, node))
+            elif (given := self._known(node)) is not None:
+                self._memo[node] = given
+            else:
+                stack.append((node, True))
+                stack.extend((part, False) for part in parts_of(node) if part not in self._memo)
         return self._memo[root]
 
     def _step(self, node: ir.AnyNode) -> Range | Truths:  # noqa: C901 - one arm per node class

@@ -86,6 +86,8 @@ class Node(metaclass=_Interned):
     """Base of all nodes: identity is equality; ``digest`` is stable across processes."""
 
     rank: Rank = field(init=False, repr=False)
+    is_pair: bool = field(init=False, repr=False)
+    """Whether the value depends on the query and the key together."""
     digest: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class Node(metaclass=_Interned):
             if item.init:
                 rank |= _absorb(hasher, getattr(self, item.name))
         object.__setattr__(self, "rank", rank)
+        object.__setattr__(self, "is_pair", rank & Rank.PAIR == Rank.PAIR)
         object.__setattr__(self, "digest", hasher.digest())
 
     def _own_rank(self) -> Rank:
@@ -110,11 +113,6 @@ class Node(metaclass=_Interned):
             return self.kind
         truths = (Truth, Inside, AtMost, Equals, Not, And, Or, Exists)
         return Sort.BOOL if isinstance(self, truths) else Sort.INT
-
-    @property
-    def is_pair(self) -> bool:
-        """Whether the value depends on the query and the key together."""
-        return self.rank & Rank.PAIR == Rank.PAIR
 
 
 def _absorb(hasher: Any, value: object) -> Rank:

@@ -21,9 +21,7 @@ from attndsl.source import AttnDslError, Diagnostic
 
 MOST_TILES = 1 << 26  # full ones: twice those of a causal mask of a million tokens in tiles of 128
 MOST_OPEN = 1 << 24  # undecided at once: each takes a dozen arrays
-_FIRST_BOXES = (
-    64  # levels with fewer boxes than this are skipped: they cost a pass and decide little
-)
+_FIRST_BOXES = 4096  # levels with fewer boxes are skipped: a pass costs as much, and decides little
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -39,6 +39,7 @@ class TileAxis:
         self.tables = tables
         self.order = order
         self._natural: TileAxis | None = None  # the same side in natural order
+        self._owned: dict[ir.Node, bool] = {}
         self._levels: dict[ir.Node, list[Range]] = {}
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray, IntArray]] = {}
@@ -55,7 +56,10 @@ class TileAxis:
 
     def owns(self, node: ir.Node) -> bool:
         """Whether the node depends on this side's position and not on the other's."""
-        return node.rank & ir.Rank.PAIR == self.side.rank
+        known = self._owned.get(node)
+        if known is None:
+            known = self._owned[node] = node.rank & ir.Rank.PAIR == self.side.rank
+        return known
 
     def count(self, level: int) -> int:
         """Boxes of ``2**level`` tiles."""

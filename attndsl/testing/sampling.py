@@ -21,6 +21,7 @@ _INPUTS = """\
 input ids: int[batch, pos]
 input flag: bool[head, k]
 input own: int[q]
+input reach: int[head]
 input table: int[3, width]
 input nbr: list[batch, q, 2]
 input some: list[slots]
@@ -88,6 +89,7 @@ def _with_tensors(draw: Draw, text: str, where: str) -> Program:
         "ids": random.integers(-1, 4, (batch, k_len)),
         "flag": random.random((heads, k_len)) < 0.5,
         "own": random.integers(-2, 6, (q_len,)),
+        "reach": random.integers(-2, 9, (heads,)),
         "table": random.integers(-2, 6, (3, 4)),
         "nbr": random.integers(-2, k_len, (batch, q_len, 2)),
         "some": random.integers(-2, 6, (3,)),
@@ -194,7 +196,7 @@ class _Spelling:
 
     def load(self, depth: int, names: tuple[str, ...]) -> str:
         at = self.number(depth, names)
-        options = [f"own[{at}]", "own[q]", f"table[{at}, {self.atom(names)}]"]
+        options = [f"own[{at}]", "own[q]", f"table[{at}, {self.atom(names)}]", "reach"]
         if self.where != "pair":
             options += ["ids[q]", "ids[k]", f"ids[{at}]"]
         return str(self.draw(st.sampled_from(options)))

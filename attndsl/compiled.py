@@ -93,7 +93,7 @@ class Pattern:
             v: Values; Dv may differ from D.
             return_lse: Also return the log-sum-exp [B, H, Q], natural logarithm.
             scale: Factor on the scores; 1/sqrt(D) by default.
-            backend: "auto", "blocked" or "reference".
+            backend: "auto", "triton", "blocked" or "reference".
             layout: The order in which tokens are taken into tiles, which changes the work and never the
                 result: "natural"; "auto", the cheapest that the pattern suggests, split in parts where
                 they want different orders; "residues(8)", "boxes(y=8, x=16)", "axes(x, y)",

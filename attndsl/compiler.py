@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,13 +88,15 @@ def open_module(
 class Program:
     """A pattern ready to be scheduled at any lengths.
 
-    ``key`` names it across processes: equal keys, equal meaning. A field, not a property, because
-    torch.compile can read a string but not hash an expression.
+    ``key`` names it across processes: equal keys, equal meaning. ``ticket`` is what the operator is
+    given in its place: it tells apart patterns of one meaning and two names, which errors show. Fields,
+    not properties, because torch.compile can read a string but not hash an expression.
     """
 
     mask: ir.Mask
     layer: int = 0
     key: str = field(init=False)
+    ticket: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
     _calls: collections.OrderedDict[Any, tuple[scheduling.Part, ...]] = field(
         init=False, repr=False, default_factory=collections.OrderedDict
@@ -104,22 +106,13 @@ class Program:
     def __post_init__(self) -> None:
         object.__setattr__(self, "normal", passes.normalise(self.mask))
         object.__setattr__(self, "key", f"{self.mask.digest}/{self.layer}")
+        object.__setattr__(self, "ticket", f"{self.key}/{self.mask.name}")
 
     def tables(self, inputs: Mapping[str, Any], batch: int, heads: int) -> dict[str, Any]:
         """The run-time inputs as NumPy arrays, checked against their declarations.
 
         Raises:
             AttnDslError: A501, an input is missing, unknown, or of the wrong shape or type.
-        """
-        self.check_names(inputs)
-        declared = {table.name: table for table in self.mask.tables}
-        return {name: _array(table, inputs[name], batch, heads) for name, table in declared.items()}
-
-    def check_names(self, inputs: Collection[str]) -> None:
-        """Whether exactly the declared inputs are given.
-
-        Raises:
-            AttnDslError: A501, an input is missing or unknown.
         """
         declared = {table.name: table for table in self.mask.tables}
         for name in inputs:
@@ -131,6 +124,7 @@ class Program:
             raise _fault(
                 f"{_title(self.mask)} needs the input {missing[0]!r}", f"declared: {needs}"
             )
+        return {name: _array(table, inputs[name], batch, heads) for name, table in declared.items()}
 
     def call(
         self,

@@ -26,7 +26,7 @@ from attndsl.op.checks import check_plain, check_tensors
 from attndsl.schedule import Price
 from attndsl.source import AttnDslError, Diagnostic
 
-# Programs by key: what crosses into the dispatcher is the key, a string.
+# Programs by ticket: what crosses into the dispatcher is a string.
 _PROGRAMS: dict[str, Program] = {}
 
 # What layout="auto" counts in and by: about the tiles that backends ask for, and what they cost there.
@@ -35,8 +35,8 @@ _SEARCHED = {"cpu": ((64, 64), Price(gathers=True))}
 
 def register(program: Program) -> Program:
     """Make the program known to the operator, before any call: a traced call cannot do so itself."""
-    _PROGRAMS.setdefault(program.key, program)
-    return program  # itself, not its equal: a name is no part of the key, and errors show it
+    _PROGRAMS.setdefault(program.ticket, program)
+    return program  # itself, not its equal: comments and claims are no part of the ticket
 
 
 def attention(
@@ -77,7 +77,6 @@ def attention(
     q, k, v = _autocast(q, k, v)
     check_tensors(program.mask.name, q, k, v)
     given = dict(inputs or {})
-    program.check_names(given)  # here, where its own name is known, not that of its equal
     factor = 1.0 / math.sqrt(max(1, q.shape[-1])) if scale is None else _number(scale)
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
@@ -86,7 +85,7 @@ def attention(
     names = sorted(given)
     tables = [_as_table(name, given[name], q) for name in names]
     spec = _spec(names, extents or {}, layout)
-    out, lse = _forward(q, k, v, tables, program.key, spec, factor, backend)
+    out, lse = _forward(q, k, v, tables, program.ticket, spec, factor, backend)
     return out, lse
 
 
@@ -133,10 +132,10 @@ def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
 
 
 def _work(
-    q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], key: str, spec: str, backend: str
+    q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], ticket: str, spec: str, backend: str
 ) -> tuple[Backend[Work], list[Work]]:
     """The backend, and what tells it which pairs to compute: disjoint parts."""
-    program = _PROGRAMS[key]
+    program = _PROGRAMS[ticket]
     names, extents, layout = _read_spec(spec)
     inputs = dict(zip(names, tables, strict=True))
     call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)

@@ -71,7 +71,9 @@ def test_opcheck():
     p = attndsl.compile("causal_window", w=5)
     args = tensors(1, 2, 1, 12, 12, 4, 4, torch.float32)
     torch.library.opcheck(
-        operators()[0], (*args, [], p._program.key, ";;natural", 0.5, "auto"), raise_exception=True
+        operators()[0],
+        (*args, [], p._program.ticket, ";;natural", 0.5, "auto"),
+        raise_exception=True,
     )
 
 
@@ -269,3 +271,11 @@ def test_a_call_does_not_load_the_compiler_of_torch():
         [sys.executable, "-c", FIRST_CALL], check=False, capture_output=True, text=True
     )
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_an_error_names_the_pattern_that_was_called_not_its_equal(name):
+    ones = torch.ones(1, 1, 4, 8)
+    equals = {each: attndsl.compile(f"pattern {each} = k <= q") for each in ("first", "second")}
+    with pytest.raises(attndsl.AttnDslError, match=f"pattern '{name}' has no input 'w'"):
+        equals[name](ones, ones, ones, w=3)

@@ -19,6 +19,7 @@ from .elaboration import Elaborator
 from .frames import Origin, Value
 from .kinds import check
 from .scope import Definition, Linker, Resolve, Unit
+from .shelf import Shelf
 
 Given: TypeAlias = int | bool | Sequence[int]
 
@@ -66,8 +67,7 @@ def prelude() -> Unit:
     """The definitions visible in every file."""
     # A data file of the package; the room that gives it to people is a floor further up.
     path = resources("attndsl") / "patterns" / "prelude.attn"
-    module = syn.parse(path.read_text(encoding="utf-8"), "prelude.attn")
-    return checked(Linker(None, None), module)
+    return Shelf(syn.Outline(path.read_text(encoding="utf-8"), "prelude.attn"))
 
 
 def checked(linker: Linker, module: syn.Module) -> Unit:

@@ -117,14 +117,13 @@ class Unit:
     def find(self, name: str) -> Item | None:
         """What the name means here: its own declaration, an imported one, or the prelude's."""
         found = self.own.get(name) or self.imported.get(name)
-        if found is None and self.prelude is not None:
-            return self.prelude.own.get(name)
-        return found
+        return found or (self.prelude.find(name) if self.prelude else None)
 
     def names(self, *kinds: type[Item]) -> list[str]:
         """All visible names of those kinds."""
-        layers = [self.own, self.imported, self.prelude.own if self.prelude else {}]
-        return [n for layer in layers for n, item in layer.items() if isinstance(item, kinds)]
+        layers = self.own, self.imported
+        seen = [n for layer in layers for n, item in layer.items() if isinstance(item, kinds)]
+        return seen + (self.prelude.names(*kinds) if self.prelude else [])
 
     def definitions(self) -> Iterator[Definition]:
         """Its own definitions, in order."""
@@ -146,22 +145,22 @@ class Linker:
         """The module's names. Each file is loaded once."""
         unit = Unit(module, self.prelude)
         self.units[unit.name] = unit
-        declarations = module.declarations
-        for grid in (d for d in declarations if isinstance(d, syn.Grid)):
-            self._add(unit, grid, SpaceItem(self._grid(grid), grid))
-        for each in declarations:
-            if isinstance(each, syn.Import):
-                self._import(unit, each)
-        for each in declarations:
-            self._declare(unit, each)
+        # A segment speaks of a grid, and what is imported may bear the name of what is declared.
+        for kind in (syn.Grid, syn.Import, (syn.Space, syn.Input, syn.Def, syn.Pattern)):
+            for each in module.declarations:
+                if isinstance(each, kind):
+                    self.declare(unit, each)
         for definition in unit.definitions():
-            self._settle(definition)
+            self.settle(definition)
         return unit
 
     # ------------------------------------------------------------------ declarations
 
-    def _declare(self, unit: Unit, declaration: syn.Declaration) -> None:
+    def declare(self, unit: Unit, declaration: syn.Declaration) -> None:
+        """Give the name its meaning in the unit."""
         match declaration:
+            case syn.Grid():
+                self._add(unit, declaration, SpaceItem(self._grid(declaration), declaration))
             case syn.Space():
                 item = SpaceItem(self._space(unit, declaration), declaration)
                 self._add(unit, declaration, item)
@@ -172,8 +171,8 @@ class Linker:
             case syn.Pattern():
                 # Its spaces may be declared further down: they are found when all names are known.
                 self._add(unit, declaration, Definition(declaration, unit))
-            case syn.Import() | syn.Grid():
-                pass
+            case syn.Import():
+                self._import(unit, declaration)
 
     def _add(
         self, unit: Unit, declaration: syn.Grid | syn.Space | syn.Input | syn.Def | syn.Pattern,
@@ -270,7 +269,7 @@ class Linker:
         kind = ir.Sort.BOOL if declaration.kind == "bool" else ir.Sort.INT
         return ir.Table(declaration.name, kind, dims, declaration.kind == "list")
 
-    def _settle(self, definition: Definition) -> None:
+    def settle(self, definition: Definition) -> None:
         """Find the spaces of a pattern, now that all names are known."""
         pattern = definition.declaration
         if not isinstance(pattern, syn.Pattern) or pattern.over is None:

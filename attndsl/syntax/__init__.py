@@ -1,11 +1,13 @@
 """Floor 1: text to tree and back. Write `from attndsl import syntax as syn`.
 
-`parse` and `read` take a text or file in, `format` writes the one canonical layout, the classes
-are the tree's nodes (`tree.py` shows them on one page). The only room that knows lark.
+`parse` and `read` take a text or file in, `Outline` parses of a long text what is asked for, `format`
+writes the one canonical layout, the classes are the tree's nodes (`tree.py` shows them on one page).
+The only room that knows lark.
 """
 
 from .formatting import format_assertion, format_expression
 from .formatting import format_module as format  # noqa: A004  (a door is a verb: syn.format)
+from .outlining import Outline
 from .parsing import parse, read
 from .tree import (
     Access,
@@ -93,6 +95,7 @@ __all__ = [
     "Neg",
     "Not",
     "Or",
+    "Outline",
     "Over",
     "Parameter",
     "Pattern",

@@ -8,6 +8,7 @@ lines) moves above it, as does a `##` there, which then is an ordinary comment.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,18 +34,18 @@ class Comment:
         return self.start + len(self.text)
 
 
-def find_comments(text: str, start: int = 0) -> list[Comment]:
-    """All comments of a text, in order."""
+def find_comments(text: str, start: int = 0, stop: int = sys.maxsize) -> list[Comment]:
+    """All comments of the characters [start, stop) of a text, in order."""
     return [
         Comment(match.start(), match[0])
-        for match in _COMMENT.finditer(text, start)
+        for match in _COMMENT.finditer(text, start, stop)
         if match[0][0] == "#"
     ]
 
 
-def attach(module: tree.Module, source: Source) -> tree.Module:
-    """The module with documentation and remarks on its declarations."""
-    comments = find_comments(source.text)
+def attach(module: tree.Module, source: Source, start: int, stop: int) -> tree.Module:
+    """The module of that part of a source, with documentation and remarks on its declarations."""
+    comments = find_comments(source.text, start, stop)
     if not comments:
         return module
     declarations: list[tree.Declaration] = []
@@ -54,8 +55,7 @@ def attach(module: tree.Module, source: Source) -> tree.Module:
         while taken < len(comments) and _belongs(comments[taken], declaration, source):
             taken += 1
         declarations.append(_commented(declaration, comments[here:taken], source))
-    end = len(source.text)
-    lines = tuple(_lines(comments[taken:], source, end))
+    lines = tuple(_lines(comments[taken:], source, stop))
     return replace(module, declarations=tuple(declarations), remarks=_trimmed(lines))
 
 

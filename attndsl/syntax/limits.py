@@ -53,10 +53,10 @@ def not_text(source: Source, what: str, offset: int) -> Diagnostic:
     return Diagnostic("A102", f"{source.name} is not UTF-8 text", (label,))
 
 
-def check_brackets(source: Source) -> None:
-    """Refuse deep nesting before anything is built from it."""
+def check_brackets(source: Source, start: int, stop: int) -> None:
+    """Refuse deep nesting in the characters [start, stop) before anything is built from them."""
     depth = 0
-    for match in _BRACKET.finditer(source.text):
+    for match in _BRACKET.finditer(source.text, start, stop):
         match match[0][0]:
             case "(" | "[":
                 depth += 1

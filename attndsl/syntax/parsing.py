@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from .limits import (
 from .mistakes import END, Mistake, explain
 
 MOST_REPORTED = 10
+_BUSY = threading.Lock()  # the builder within the parser knows one source at a time
 _DECLARATION = re.compile(r"^(?:import|grid|space|input|def|pattern)\b", re.MULTILINE)
 
 
@@ -66,20 +68,26 @@ def parse(text: str, name: str = "<text>") -> tree.Module:
         AttnDslError: A1xx. Faults of different declarations are reported together, at most ten.
     """
     source = checked(text, name)
-    try:
-        check_brackets(source)
-        module = _run(source, 0)
-        check_depth(module)
-    except Refusal as refusal:
-        raise AttnDslError(_collect(source, refusal)) from None
-    return attach(module, source)
+    return parse_part(source, 0, len(source.text))
 
 
-def _run(source: Source, start: int) -> tree.Module:
+def parse_part(source: Source, start: int, stop: int) -> tree.Module:
+    """The declarations in the characters [start, stop) of a source, with their places in all of it."""
+    with _BUSY:
+        try:
+            check_brackets(source, start, stop)
+            module = _run(source, start, stop)
+            check_depth(module)
+        except Refusal as refusal:
+            raise AttnDslError(_collect(source, refusal)) from None
+    return attach(module, source, start, stop)
+
+
+def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
     """Parse from an offset on; a Refusal tells what stands in the way first."""
     BUILDER.source = source
     # Blanks in place of what is skipped keep every offset true.
-    text = " " * start + source.text[start:] if start else source.text
+    text = " " * start + source.text[start:stop]
     steps: Any = parser().parse_interactive(text)  # lark leaves parts of it without types
     stack = steps.parser_state.value_stack
     count, last, before = 0, None, None

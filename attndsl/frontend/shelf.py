@@ -1,0 +1,50 @@
+"""The prelude: read and checked piece by piece, each when a program first names it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from attndsl import syntax as syn
+from attndsl.source import Diagnostic, Span
+
+from .kinds import check
+from .scope import Definition, Item, Linker, Unit
+
+
+class Shelf(Unit):
+    """A sound file of which most programs use little. Threads may ask at the same time."""
+
+    def __init__(self, outline: syn.Outline) -> None:
+        """Nothing is read yet."""
+        source = outline.source
+        super().__init__(syn.Module(span=Span(source, 0, len(source.text))), None)
+        self._outline = outline
+        self._linker = Linker(None, None)
+        self._lock = threading.RLock()  # reading one declaration asks for those that it names
+
+    def find(self, name: str) -> Item | None:
+        """What the name means, read now if it was not before."""
+        if name not in self._outline:
+            return None
+        with self._lock:
+            if name not in self.own:
+                self._read(name)
+            return self.own[name]
+
+    def names(self, *kinds: type[Item]) -> list[str]:
+        """All names of those kinds, in the order of the text."""
+        return [n for n in self._outline.names if isinstance(self.find(n), kinds)]
+
+    def definitions(self) -> Iterator[Definition]:
+        """All its definitions, in the order of the text."""
+        found = map(self.find, self._outline.names)
+        return (item for item in found if isinstance(item, Definition))
+
+    def _read(self, name: str) -> None:
+        self._linker.declare(self, self._outline.declaration(name))
+        item, faults = self.own[name], list[Diagnostic]()
+        if isinstance(item, Definition):
+            self._linker.settle(item)
+            check([item], faults)
+        assert not faults + self._linker.faults, f"{self.name} is unsound at {name}"

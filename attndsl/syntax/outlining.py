@@ -1,0 +1,44 @@
+"""A text whose declarations are parsed one at a time: of a long file a program may need little."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+from attndsl.source import Source
+
+from . import tree
+from .parsing import parse_part
+
+Named: TypeAlias = tree.Grid | tree.Space | tree.Input | tree.Def | tree.Pattern
+
+# A declaration begins where its documentation does, and ends where the next one begins.
+_HEAD = re.compile(r"(?:^##(?!#)[^\n]*\n)*^(?:grid|space|input|def|pattern)[ ]+(\w+)", re.MULTILINE)
+
+
+class Outline:
+    """Where each name of a sound text is declared. The text imports nothing and has no name twice."""
+
+    def __init__(self, text: str, name: str) -> None:
+        """``name`` is what errors call it."""
+        self.source = Source(name, text)
+        heads = list(_HEAD.finditer(text))
+        stops = [*(head.start() for head in heads[1:]), len(text)]
+        self._places = {
+            head[1]: (head.start(), stop) for head, stop in zip(heads, stops, strict=True)
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it declares, in order."""
+        return tuple(self._places)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether it declares that name."""
+        return name in self._places
+
+    def declaration(self, name: str) -> Named:
+        """What it declares by that name: the same as `parse` makes of it, at the same place."""
+        (declaration,) = parse_part(self.source, *self._places[name]).declarations
+        assert not isinstance(declaration, tree.Import)
+        return declaration

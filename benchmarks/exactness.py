@@ -29,7 +29,7 @@ from attndsl.verification import Random, draw_inputs
 # Values of the parameters that have no default, by name.
 VALUES: dict[str, Any] = {
     "n": 4, "left": 90, "w": 200, "d": 8, "b": 32, "tokens": [0, 77, 500], "h": 11, "s": 40,
-    "size": 13, "count": 3, "sy": 7, "st": 5, "axis": 1,
+    "size": 13, "count": 3, "sy": 7, "st": 5, "axis": 1, "ends": [130, 512, 700],
 }  # fmt: skip
 LENGTHS = {
     1: [(777,), (1024,), (2500,)],

@@ -8,16 +8,19 @@ handful of distinct leaves at any length.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import split_sum
 from attndsl.schedule.model import BoolArray, IntArray
-from attndsl.schedule.refine import classify
+from attndsl.schedule.refine import classify, parted
 from attndsl.schedule.summaries import TileAxis, inside
 
+_LOGIC = (ir.And, ir.Or, ir.Not)
 _PAIRS_AT_ONCE = 1 << 21  # bounds the memory of evaluating leaves
 
 
@@ -110,27 +113,57 @@ def _evaluate(
         tables=queries.tables,
     )
     shape = (len(rows), int((~of_queries).sum()), int((~of_keys).sum()))
-    found = np.broadcast_to(ir.evaluate(root, env), shape)
+    found = np.broadcast_to(_holds(root, env, queries, keys), shape)
     if of_queries.any():
         found = found[:, np.cumsum(~of_queries) - 1]
     return found[:, :, np.cumsum(~of_keys) - 1] if of_keys.any() else found
 
 
+def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> BoolArray:
+    """``ir.evaluate``, with a + b <= c of a query's a and a key's b as a <= c - b: no sum of each pair."""
+    memo: dict[ir.Node, Any] = {}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        inner = ir.children(node) if node.is_pair and isinstance(node, _LOGIC) else ()
+        missing = [item for item in inner if item not in memo]
+        if missing:
+            stack += [node, *missing]
+            continue
+        match node:
+            case ir.And() if inner:
+                memo[node] = functools.reduce(np.logical_and, map(memo.__getitem__, inner))
+            case ir.Or() if inner:
+                memo[node] = functools.reduce(np.logical_or, map(memo.__getitem__, inner))
+            case ir.Not() if inner:
+                memo[node] = ~memo[node.item]
+            case ir.AtMost() | ir.Equals() if (parts := parted(node, queries, keys)) is not None:
+                mine, theirs = ir.evaluate(parts[0], env), parts[2] - ir.evaluate(parts[1], env)
+                memo[node] = mine <= theirs if isinstance(node, ir.AtMost) else mine == theirs
+            case _:
+                memo[node] = ir.evaluate(node, env)
+    return np.asarray(memo[root])
+
+
 def _alike(root: ir.Node, axis: TileAxis, tiles: IntArray) -> BoolArray:
     """Whether an offset on these tiles differs from the one before it in no term of the side, [tile]."""
-    alike = np.ones(axis.tile, dtype=bool)
-    alike[0] = False
+    found: dict[ir.Node, None] = {}
     seen: set[ir.Node] = set()
-    stack, distinct = [root], np.unique(tiles)
-    while stack and alike.any():
+    stack = [root]
+    while stack:
         node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
         if axis.owns(node):
-            alike[1:] &= axis.repeats(node, distinct)
-        else:
+            found[node] = None
+        elif node not in seen:
             stack.extend(ir.children(node))
+        seen.add(node)
+    alike = np.zeros(axis.tile, dtype=bool)
+    if any(axis.rises(node) for node in found):
+        return alike
+    alike[1:] = True
+    distinct = np.unique(tiles)
+    for node in found:
+        alike[1:] &= axis.repeats(node, distinct)
     return alike
 
 
@@ -139,15 +172,15 @@ def _signature(
 ) -> IntArray:
     """One number per tile; tiles with equal numbers hold equal bits."""
     code = np.zeros(len(rows), dtype=np.int64)
-    code = _append(code, rows == queries.n_tiles - 1)
-    code = _append(code, columns == keys.n_tiles - 1)
+    for axis, tiles in ((queries, rows), (keys, columns)):
+        if axis.length % axis.tile:
+            code = _append(code, tiles == axis.n_tiles - 1)
     for node in _comparisons(root, queries, keys):
         verdict = classify(node, queries, keys, (0, 0), rows, columns)
         open_here = verdict.may_hold & verdict.may_fail
-        code = _append(code, verdict.may_hold & ~open_here)
-        code = _append(code, open_here)
+        code = _append(code, verdict.may_hold.astype(np.int64) + open_here)
         for column in _units(node, queries, keys, rows, columns):
-            code = _append(code, np.where(open_here, column, 0))
+            code = _append(code, column * open_here)
     return code
 
 
@@ -169,7 +202,7 @@ def _comparisons(root: ir.Node, queries: TileAxis, keys: TileAxis) -> list[ir.No
     stack = [root]
     while stack:
         node = stack.pop()
-        if node.is_pair and isinstance(node, ir.And | ir.Or | ir.Not):
+        if node.is_pair and isinstance(node, _LOGIC):
             stack.extend(ir.children(node))
         else:
             found[node] = None
@@ -214,6 +247,7 @@ def _joint(
         if not axis.owns(node):
             continue  # a constant
         classes, offsets = axis.shapes(node)
-        shapes.append(classes[index])
+        if classes is not None:
+            shapes.append(classes[index])
         total = total + offsets[index]
     return [*shapes, total]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attndsl import ir
-from attndsl.analysis import Interpreter, Range, Truths
+from attndsl.analysis import Interpreter, Range, Truths, split_sum
 from attndsl.schedule.meetings import meeting
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis, as_truths
@@ -49,9 +49,9 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis) -> Found:
                 np.concatenate([f[1] for f in full]),
             )
             return Found(joined, (rows, columns))
-        level -= 1
-        check_count(4 * len(rows), MOST_OPEN)
-        rows, columns = _split(rows, columns, queries.count(level), keys.count(level))
+        level, step = _next_level(level, len(rows))
+        check_count(len(rows) << 2 * step, MOST_OPEN)
+        rows, columns = _split(rows, columns, step, queries.count(level), keys.count(level))
 
 
 def refine_rows(root: ir.Node, queries: TileAxis, keys: TileAxis, chosen: IntArray) -> Found:
@@ -101,6 +101,13 @@ def classify(
         return None
 
     def known(node: ir.Node) -> Range | Truths | None:
+        if isinstance(node, ir.AtMost) and (parts := parted(node, queries, keys)) is not None:
+            mine, theirs, bound = parts
+            left, right = queries.summary(mine, levels[0]), keys.summary(theirs, levels[1])
+            return Truths(
+                left.low[rows] <= (bound - right.low)[columns],
+                left.high[rows] > (bound - right.high)[columns],
+            )
         met = meeting(node, queries, keys) if isinstance(node, ir.Equals) and node.is_pair else None
         if met is None:
             return sides(node)
@@ -108,6 +115,18 @@ def classify(
         return Truths(ranged.may_hold & met.may_hold(levels, rows, columns), ranged.may_fail)
 
     return Interpreter(known, rows).truths(root)
+
+
+def parted(
+    node: ir.AtMost | ir.Equals, queries: TileAxis, keys: TileAxis
+) -> tuple[ir.Node, ir.Node, int] | None:
+    """(a, b, bound) where the comparison is one of a + b, a of the queries alone and b of the keys."""
+    if not isinstance(node.item, ir.Sum) or not node.is_pair:
+        return None
+    parts = split_sum(node.item)
+    if len(parts) != 2 or not (queries.owns(parts[0][0]) and keys.owns(parts[1][0])):
+        return None
+    return parts[0][0], parts[1][0], node.bound - node.item.constant
 
 
 def check_count(tiles: int, most: int) -> None:
@@ -130,16 +149,26 @@ def _first_level(n_queries: int, n_keys: int) -> int:
     return level
 
 
+def _next_level(level: int, boxes: int) -> tuple[int, int]:
+    """One level down, or more while the boxes stay few; and how many."""
+    step = 1
+    while step < level and boxes << 2 * (step + 1) <= _FIRST_BOXES:
+        step += 1
+    return level - step, step
+
+
 def _all_boxes(n_rows: int, n_columns: int) -> tuple[IntArray, IntArray]:
     rows, columns = np.indices((n_rows, n_columns), dtype=np.int64)
     return rows.reshape(-1), columns.reshape(-1)
 
 
 def _split(
-    rows: IntArray, columns: IntArray, n_rows: int, n_columns: int
+    rows: IntArray, columns: IntArray, step: int, n_rows: int, n_columns: int
 ) -> tuple[IntArray, IntArray]:
-    fine_rows = (2 * rows[:, None] + np.array([0, 0, 1, 1])).reshape(-1)
-    fine_columns = (2 * columns[:, None] + np.array([0, 1, 0, 1])).reshape(-1)
+    """The boxes of ``step`` levels below that lie in those boxes."""
+    inner_rows, inner_columns = _all_boxes(1 << step, 1 << step)
+    fine_rows = ((rows[:, None] << step) + inner_rows).reshape(-1)
+    fine_columns = ((columns[:, None] << step) + inner_columns).reshape(-1)
     exists = (fine_rows < n_rows) & (fine_columns < n_columns)
     return fine_rows[exists], fine_columns[exists]
 
@@ -149,10 +178,6 @@ def _tiles_of(
 ) -> tuple[IntArray, IntArray]:
     """All tiles of those boxes."""
     check_count(len(rows) << 2 * level, MOST_TILES)
-    if len(rows) == 0:
+    if level == 0 or len(rows) == 0:
         return rows, columns
-    inner_rows, inner_columns = _all_boxes(1 << level, 1 << level)
-    fine_rows = ((rows[:, None] << level) + inner_rows).reshape(-1)
-    fine_columns = ((columns[:, None] << level) + inner_columns).reshape(-1)
-    exists = (fine_rows < queries.n_tiles) & (fine_columns < keys.n_tiles)
-    return fine_rows[exists], fine_columns[exists]
+    return _split(rows, columns, level, queries.n_tiles, keys.n_tiles)

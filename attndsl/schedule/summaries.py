@@ -40,9 +40,9 @@ class TileAxis:
         self.order = order
         self._natural: TileAxis | None = None  # the same side in natural order
         self._owned: dict[ir.Node, bool] = {}
-        self._levels: dict[ir.Node, list[Range]] = {}
+        self._summaries: dict[tuple[ir.Node, int], Range] = {}
         self._values: dict[ir.Node, IntArray] = {}
-        self._shapes: dict[ir.Node, tuple[IntArray, IntArray]] = {}
+        self._shapes: dict[ir.Node, tuple[IntArray | None, IntArray]] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
         self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
 
@@ -67,15 +67,19 @@ class TileAxis:
 
     def summary(self, node: ir.Node, level: int) -> Range:
         """Least and greatest value in each box of the level, [count(level)]; truth values as 0 and 1."""
-        known = self._levels.get(node)
-        if known is None:
-            slope = self._slope(node)
-            if slope is not None:
-                return self._affine(node, slope, level)
-            known = self._levels[node] = [self._reduce(self.values(node))]
-        while len(known) <= level:
-            known.append(_halve(known[-1]))
-        return known[level]
+        found = self._summaries.get((node, level))
+        if found is None:
+            found = self._summaries[node, level] = self._summarised(node, level)
+        return found
+
+    def _summarised(self, node: ir.Node, level: int) -> Range:
+        slope = self._slope(node)
+        if slope is not None:
+            return self._affine(node, slope, level)
+        if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
+            item = self.summary(node.item, level)
+            return Range(item.high <= node.bound, item.low <= node.bound)
+        return _halve(self.summary(node, level - 1)) if level else self._reduce(self.values(node))
 
     def values(self, node: ir.Node) -> IntArray:
         """The value at each position, [length]; truth values as 0 and 1."""
@@ -93,10 +97,12 @@ class TileAxis:
             found = self._bounds[name] = min(ends[0], 0), max(ends[1], 0)
         return found
 
+    def rises(self, node: ir.Node) -> bool:
+        """Whether each position is known to hold another value than the one before it."""
+        return bool(self._slope(node))
+
     def repeats(self, node: ir.Node, tiles: IntArray) -> BoolArray:
         """Whether each offset holds the value of the one before it, on all those tiles, [tile - 1]."""
-        if self._slope(node):
-            return np.zeros(self.tile - 1, dtype=bool)
         inner = np.arange(self.tile, dtype=np.int64)
         places = np.minimum(tiles[:, None] * self.tile + inner, self.length - 1)
         return np.asarray((np.diff(self.values(node)[places], axis=1) == 0).all(axis=0))
@@ -121,20 +127,23 @@ class TileAxis:
             return places + self.start
         return self.order.rows[np.minimum(places, self.length - 1)] + self.start
 
-    def shapes(self, node: ir.Node) -> tuple[IntArray, IntArray]:
+    def shapes(self, node: ir.Node) -> tuple[IntArray | None, IntArray]:
         """For each tile: the class of its values up to an offset, and the offset. [n_tiles] each.
 
-        Two tiles of one class hold the same values after subtracting their offsets.
+        Two tiles of one class hold the same values after subtracting their offsets. No classes: all
+        tiles are of one.
         """
         found = self._shapes.get(node)
         if found is None:
             found = self._shapes[node] = self._classify(node)
         return found
 
-    def _classify(self, node: ir.Node) -> tuple[IntArray, IntArray]:
+    def _classify(self, node: ir.Node) -> tuple[IntArray | None, IntArray]:
         slope = self._slope(node)
         if slope is not None:
-            return np.zeros(self.n_tiles, dtype=np.int64), self._affine(node, slope, 0).low
+            return None, self._affine(node, slope, 0).low
+        if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
+            return None, self.summary(node.item, 0).low
         padded = _pad(self.values(node), self.n_tiles * self.tile).reshape(-1, self.tile)
         offset = padded[:, 0].copy()
         if node.sort is ir.Sort.BOOL:

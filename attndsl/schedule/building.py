@@ -26,7 +26,7 @@ from attndsl.schedule.layouts import (
 from attndsl.schedule.leaves import decide
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import (
-    BoolArray,
+    ByteArray,
     IntArray,
     MaskBank,
     Order,
@@ -304,7 +304,7 @@ def plan_of_frame(frame: Frame, bank: Bank) -> Plan:
     leaves = decide(root, queries, keys, rows, columns)
     full = leaves.is_full[leaves.which]
     partial = ~full & ~leaves.is_empty[leaves.which]
-    ids = bank.add(leaves.masks, ~leaves.is_full & ~leaves.is_empty)[leaves.which[partial]]
+    ids = bank.add(leaves.masks)[leaves.mask_of[leaves.which[partial]]]
     both = (
         np.concatenate([found.full[0], rows[full]]),
         np.concatenate([found.full[1], columns[full]]),
@@ -331,13 +331,10 @@ class Bank:
         self.tile = tile
         self._ids: dict[bytes, int] = {}
 
-    def add(self, masks: BoolArray, wanted: BoolArray) -> ShortArray:
-        """Ids of the wanted masks; -1 elsewhere."""
-        ids = np.full(len(masks), -1, dtype=np.int32)
-        packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
-        for index in np.flatnonzero(wanted):
-            ids[index] = self._ids.setdefault(packed[index].tobytes(), len(self._ids))
-        return ids
+    def add(self, masks: ByteArray) -> ShortArray:
+        """Their ids."""
+        ids = (self._ids.setdefault(mask.tobytes(), len(self._ids)) for mask in masks)
+        return np.fromiter(ids, dtype=np.int32, count=len(masks))
 
     def finish(self) -> MaskBank:
         size = -(-self.tile[0] * self.tile[1] // 8)

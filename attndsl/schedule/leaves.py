@@ -9,6 +9,8 @@ handful of distinct leaves at any length.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +18,9 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import split_sum
-from attndsl.schedule.model import BoolArray, IntArray
+from attndsl.schedule.model import BoolArray, ByteArray, IntArray
 from attndsl.schedule.refine import classify, parted
-from attndsl.schedule.summaries import TileAxis, inside
+from attndsl.schedule.summaries import TileAxis, row_classes
 
 _LOGIC = (ir.And, ir.Or, ir.Not)
 _PAIRS_AT_ONCE = 1 << 21  # bounds the memory of evaluating leaves
@@ -26,12 +28,13 @@ _PAIRS_AT_ONCE = 1 << 21  # bounds the memory of evaluating leaves
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaves:
-    """The verdict on each open tile: ``which`` distinct mask it holds, and those masks."""
+    """The verdict on each open tile, by what kind of tile it is; and the distinct masks."""
 
-    which: IntArray  # [n] index into masks
-    masks: BoolArray  # [distinct, bq, bk], False outside the lengths
-    is_empty: BoolArray  # [distinct]
-    is_full: BoolArray  # [distinct], within the lengths
+    which: IntArray  # [n] index into kinds
+    is_empty: BoolArray  # [kinds]
+    is_full: BoolArray  # [kinds], within the lengths
+    mask_of: IntArray  # [kinds] index into masks
+    masks: ByteArray  # [distinct, bq * bk / 8] of the PARTIAL ones, in bits, 0 outside the lengths
 
 
 def decide(
@@ -40,17 +43,19 @@ def decide(
     """Evaluate the distinct tiles among (rows, columns) pair by pair."""
     signature = _signature(root, queries, keys, rows, columns)
     _, first, which = np.unique(signature, return_index=True, return_inverse=True)
-    rows, columns = rows[first], columns[first]
-    valid = inside(queries, rows)[:, :, None] & inside(keys, columns)[:, None, :]
-    masks = np.empty_like(valid)
-    at_once = max(1, _PAIRS_AT_ONCE // (queries.tile * keys.tile))
-    for start in range(0, len(rows), at_once):
-        some = slice(start, start + at_once)
-        masks[some] = _evaluate(root, queries, keys, rows[some], columns[some])
-    masks &= valid
-    is_empty = np.asarray(~masks.any(axis=(1, 2)))
-    is_full = np.asarray((masks == valid).all(axis=(1, 2)))
-    return Leaves(which.reshape(-1), masks, is_empty, is_full)
+    cells = _Cells.of(root, queries, keys, rows[first], columns[first])
+    is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
+    packed = np.empty((len(first), cells.words), dtype=np.int64)
+    for some, held, valid in cells.evaluated(root):
+        is_empty[some] = ~held.any(axis=(1, 2))
+        is_full[some] = (held == valid).all(axis=(1, 2))
+        packed[some] = cells.pack(held)
+    mask_of = np.zeros(len(first), dtype=np.int64)
+    partial = np.flatnonzero(~is_empty & ~is_full)
+    distinct, mask_of[partial] = row_classes(packed[partial])
+    return Leaves(
+        which.reshape(-1), is_empty, is_full, mask_of, cells.masks(packed[partial[distinct]])
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,42 +86,104 @@ def survey(
     signature = _signature(root, queries, keys, rows, columns)
     _, first, counts = np.unique(signature, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
-    leaves = decide(root, queries, keys, rows[first[some]], columns[first[some]])
+    full, partial, pairs, seen = np.zeros((4, len(some)))
+    cells = _Cells.of(root, queries, keys, rows[first[some]], columns[first[some]])
+    for these, held, valid in cells.evaluated(root):
+        full[these] = (held == valid).all(axis=(1, 2))
+        partial[these] = held.any(axis=(1, 2)) & (full[these] == 0)
+        pairs[these] = np.einsum("nij,i,j->n", held, cells.of_queries.runs, cells.of_keys.runs)
+        seen[these] = held.any(axis=1) @ cells.of_keys.runs / keys.tile
     weight = counts[some] * (counts.sum() / counts[some].sum())
-    which = leaves.which
-    full, empty = leaves.is_full[which], leaves.is_empty[which]
-    partial = weight * ~(full | empty)
-    pairs = leaves.masks.sum(axis=(1, 2))[which]
-    seen = leaves.masks.any(axis=1).mean(axis=1)[which]
     return Survey(
-        float((weight * full).sum()),
-        float(partial.sum()),
-        float((partial * pairs).sum()),
-        float((partial * seen).sum()),
+        float(weight @ full),
+        float(weight @ partial),
+        float((weight * partial) @ pairs),
+        float((weight * partial) @ seen),
         len(some) == len(first),
     )
 
 
-def _evaluate(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
-) -> BoolArray:
-    """The pairs of those tiles, each evaluated once where neighbours on both sides are alike."""
-    of_queries, of_keys = (_alike(root, axis, n) for axis, n in ((queries, rows), (keys, columns)))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Offsets:
+    """One side of some tiles, in runs of offsets that are alike on all of them."""
 
-    def positions(axis: TileAxis, tiles: IntArray, alike: BoolArray) -> IntArray:
-        return axis.positions(tiles[:, None] * axis.tile + np.flatnonzero(~alike))
+    axis: TileAxis
+    tiles: IntArray  # [n]
+    starts: IntArray  # [runs]
 
-    env = ir.Env(
-        q=positions(queries, rows, of_queries)[:, :, None],
-        k=positions(keys, columns, of_keys)[:, None, :],
-        sizes={},
-        tables=queries.tables,
-    )
-    shape = (len(rows), int((~of_queries).sum()), int((~of_keys).sum()))
-    found = np.broadcast_to(_holds(root, env, queries, keys), shape)
-    if of_queries.any():
-        found = found[:, np.cumsum(~of_queries) - 1]
-    return found[:, :, np.cumsum(~of_keys) - 1] if of_keys.any() else found
+    @property
+    def runs(self) -> IntArray:
+        """How long each run is, [runs]."""
+        return np.diff(self.starts, append=self.axis.tile)
+
+    def places(self, some: slice) -> IntArray:
+        """Where the runs of those tiles begin in storage, [len(some), runs]."""
+        return self.tiles[some, None] * self.axis.tile + self.starts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """Tiles, a run of queries by a run of keys at a time: where neighbours are alike, one stands for all."""
+
+    of_queries: _Offsets
+    of_keys: _Offsets
+
+    @staticmethod
+    def of(
+        root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
+    ) -> _Cells:
+        """The cells of those tiles."""
+        sides = ((queries, rows), (keys, columns))
+        return _Cells(*(_Offsets(axis, n, _starts(root, axis, n)) for axis, n in sides))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Runs of queries and of keys in a tile."""
+        return len(self.of_queries.starts), len(self.of_keys.starts)
+
+    @property
+    def words(self) -> int:
+        """64 cells are packed in one."""
+        return -(-math.prod(self.shape) // 64)
+
+    def evaluated(self, root: ir.Node) -> Iterator[tuple[slice, BoolArray, BoolArray]]:
+        """Some tiles at a time: which, their cells, and which of those lie inside the lengths."""
+        queries, keys = self.of_queries.axis, self.of_keys.axis
+        at_once = max(1, _PAIRS_AT_ONCE // math.prod(self.shape))
+        for start in range(0, len(self.of_queries.tiles), at_once):
+            some = slice(start, start + at_once)
+            rows, columns = self.of_queries.places(some), self.of_keys.places(some)
+            env = ir.Env(
+                q=queries.positions(rows)[:, :, None],
+                k=keys.positions(columns)[:, None, :],
+                sizes={},
+                tables=queries.tables,
+            )
+            valid = (rows < queries.length)[:, :, None] & (columns < keys.length)[:, None, :]
+            yield some, _holds(root, env, queries, keys) & valid, valid
+
+    def pack(self, held: BoolArray) -> IntArray:
+        """As bits, [n, words]."""
+        packed = np.zeros((len(held), 8 * self.words), dtype=np.uint8)
+        bits = np.packbits(held.reshape(len(held), -1), axis=1)
+        packed[:, : bits.shape[1]] = bits
+        return packed.view(np.int64)
+
+    def masks(self, packed: IntArray) -> ByteArray:
+        """Of all pairs of the tiles, as bits, row-major: [n, bq * bk / 8]."""
+        tile = self.of_queries.axis.tile, self.of_keys.axis.tile
+        size = -(-math.prod(tile) // 8)
+        if self.shape == tile:
+            return packed.view(np.uint8)[:, :size]
+        found = np.empty((len(packed), size), dtype=np.uint8)
+        at_once = max(1, _PAIRS_AT_ONCE // math.prod(tile))
+        for start in range(0, len(packed), at_once):
+            some = slice(start, start + at_once)
+            bits = np.unpackbits(packed[some].view(np.uint8), axis=1, count=math.prod(self.shape))
+            cells = np.repeat(bits.reshape(-1, *self.shape), self.of_queries.runs, axis=1)
+            wide = np.repeat(cells, self.of_keys.runs, axis=2)
+            found[some] = np.packbits(wide.reshape(len(wide), -1), axis=1)
+        return found
 
 
 def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> BoolArray:
@@ -145,8 +212,8 @@ def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> Boo
     return np.asarray(memo[root])
 
 
-def _alike(root: ir.Node, axis: TileAxis, tiles: IntArray) -> BoolArray:
-    """Whether an offset on these tiles differs from the one before it in no term of the side, [tile]."""
+def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
+    """The offsets that differ, on some of these tiles, from the one before in some term of the side."""
     found: dict[ir.Node, None] = {}
     seen: set[ir.Node] = set()
     stack = [root]
@@ -157,14 +224,14 @@ def _alike(root: ir.Node, axis: TileAxis, tiles: IntArray) -> BoolArray:
         elif node not in seen:
             stack.extend(ir.children(node))
         seen.add(node)
-    alike = np.zeros(axis.tile, dtype=bool)
     if any(axis.rises(node) for node in found):
-        return alike
-    alike[1:] = True
+        return np.arange(axis.tile, dtype=np.int64)
+    differs = np.zeros(axis.tile, dtype=bool)
+    differs[[0, axis.length % axis.tile]] = True  # a last tile may be cut there
     distinct = np.unique(tiles)
     for node in found:
-        alike[1:] &= axis.repeats(node, distinct)
-    return alike
+        differs[1:] |= axis.changes(node, distinct)
+    return np.flatnonzero(differs)
 
 
 def _signature(

@@ -7,6 +7,7 @@ per pair of tiles, and so on: linear in the length, whatever the term and whatev
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -101,11 +102,11 @@ class TileAxis:
         """Whether each position is known to hold another value than the one before it."""
         return bool(self._slope(node))
 
-    def repeats(self, node: ir.Node, tiles: IntArray) -> BoolArray:
-        """Whether each offset holds the value of the one before it, on all those tiles, [tile - 1]."""
+    def changes(self, node: ir.Node, tiles: IntArray) -> BoolArray:
+        """Whether an offset holds another value than the one before it on any of those tiles, [tile - 1]."""
         inner = np.arange(self.tile, dtype=np.int64)
         places = np.minimum(tiles[:, None] * self.tile + inner, self.length - 1)
-        return np.asarray((np.diff(self.values(node)[places], axis=1) == 0).all(axis=0))
+        return np.asarray(np.diff(self.values(node)[places], axis=1).any(axis=0))
 
     def tile_values(self, node: ir.Node, tile: int) -> IntArray:
         """The values on one tile."""
@@ -148,7 +149,7 @@ class TileAxis:
         offset = padded[:, 0].copy()
         if node.sort is ir.Sort.BOOL:
             offset[:] = 0
-        return _row_classes(padded - offset[:, None]), offset
+        return row_classes(padded - offset[:, None])[1], offset
 
     def _slope(self, node: ir.Node) -> int | None:
         """The coefficient of the position, if the node is affine in it and the order natural."""
@@ -190,18 +191,19 @@ def _pad(values: IntArray, length: int) -> IntArray:
     )
 
 
-def _row_classes(rows: IntArray) -> IntArray:
-    """Equal rows get equal numbers. Hashed, then compared: a collision falls back to sorting rows."""
+def row_classes(rows: IntArray) -> tuple[IntArray, IntArray]:
+    """One of each distinct row, [distinct], and which of those every row equals, [n].
+
+    Hashed, then compared: a collision falls back to sorting rows.
+    """
     with np.errstate(over="ignore"):
-        weights = np.random.default_rng(0).integers(1, 1 << 62, rows.shape[1]) | 1
-        hashes = (rows * weights).sum(axis=1)
+        hashes = (rows * _weights(rows.shape[1])).sum(axis=1)
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     if not np.array_equal(rows[first][inverse], rows):
-        _, inverse = np.unique(rows, axis=0, return_inverse=True)
-    return np.asarray(inverse, dtype=np.int64).reshape(-1)
+        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first, inverse.reshape(-1)
 
 
-def inside(axis: TileAxis, tiles: IntArray) -> BoolArray:
-    """Which offsets of those tiles lie inside the length, bool [len(tiles), tile]."""
-    offsets = np.arange(axis.tile, dtype=np.int64)
-    return np.asarray(tiles[:, None] * axis.tile + offsets < axis.length)
+@functools.lru_cache(maxsize=64)
+def _weights(count: int) -> IntArray:
+    return np.random.default_rng(0).integers(1, 1 << 62, count) | 1

@@ -72,8 +72,17 @@ crosscheck: $(STAMP)
 	$(BIN)/python benchmarks/crosscheck.py
 
 # On a machine with a GPU: are the kernels right, and how fast are they? Ten minutes at most; goes on where it stopped.
-gpu: $(STAMP)
-	$(BIN)/python benchmarks/gpu.py
+# Where PYTHON has a torch built for GPUs that one is used, and what else is missing goes to .site, without its own needs.
+gpu:
+	@if $(PYTHON) -c 'import torch as t, triton; exit(not (t.version.cuda or t.version.hip))' 2>/dev/null; then \
+	  export PYTHONPATH="$(CURDIR)/.site:$$PYTHONPATH"; \
+	  missing="$$($(PYTHON) benchmarks/gpu.py --missing)"; \
+	  test -z "$$missing" || $(PYTHON) -m pip install --quiet --no-deps --constraint constraints.txt \
+	    --target .site $$missing; \
+	  $(PYTHON) benchmarks/gpu.py; \
+	else \
+	  $(MAKE) --no-print-directory $(STAMP) && $(BIN)/python benchmarks/gpu.py; \
+	fi
 
 # Rewrites the expected texts under tests/golden from what the code says today. Read the diff.
 golden: $(STAMP)
@@ -84,5 +93,5 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf .venv build dist demo-out site
+	rm -rf .venv .site build dist demo-out site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Writes the pages that say what the code says: errors, patterns, gallery. `make docs` runs it.
+"""Writes the pages that say what the code says: errors, patterns, gallery, performance. `make docs` runs it.
 
 A test compares the pages with what this would write, so that they cannot go stale.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import tempfile
 import textwrap
@@ -33,7 +34,15 @@ def pages() -> dict[str, str]:
         "errors.md": errors_page(),
         "patterns.md": patterns_page(),
         "gallery.md": gallery_page(),
+        "performance.md": performance_page(),
     }
+
+
+def performance_page() -> str:
+    """What `make gpu` found, on every GPU it was run on."""
+    report = runpy.run_path(str(HERE.parent / "benchmarks" / "report.py"))
+    page: str = report["page"](found for _, found in report["results_in"]())
+    return page
 
 
 # ---------------------------------------------------------------------------- errors

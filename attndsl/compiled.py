@@ -223,13 +223,29 @@ class Pattern:
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
         return claims.facts_at(self.ir, call, self._program.schedule(call, (128, 128)))
 
-    def claims(self) -> tuple[claims.Judgement, ...]:
+    def claims(
+        self,
+        q_len: int | None = None,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> tuple[claims.Judgement, ...]:
         """What became of the ``assert`` clauses beside the pattern, in order.
 
-        Each is proved for all lengths, refuted by an example, or checked on every call of up to some
-        tens of tokens. A pattern that was saved, or built in Python, has none.
+        Without a length each is proved for all lengths, refuted by an example, or checked on every call
+        of up to some tens of tokens. With one it is judged at that call, over all its pairs. A pattern
+        that was saved, or built in Python, has none.
+
+        Raises:
+            AttnDslError: A4xx lengths and extents, A501 inputs.
         """
-        return claims.judge(self.ir, self._program.layer)
+        if q_len is None:
+            return claims.judge(self.ir, self._program.layer)
+        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        return claims.judge_at(self.ir, call)
 
     def receptive_field(
         self,

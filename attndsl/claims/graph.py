@@ -6,7 +6,6 @@ knows what any head brought it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -101,44 +100,6 @@ class TokenGraph:
                 break
             known = more
         return known
-
-    def layers_to_reach(self, target: BoolArray, most: int) -> int | None:
-        """The fewest layers after which each token knows all of its row of ``target``; None past ``most``.
-
-        ``target`` is bool [length, length], and so is what this keeps in memory, three times over.
-        """
-        size = self.n_tiles * self.tile
-        known = np.eye(size, dtype=bool)
-        missing = np.zeros((size, size), dtype=bool)
-        missing[: self.length, : self.length] = target
-        for layers in range(most + 1):
-            if not (missing & ~known).any():
-                return layers
-            more = self._layer(known)
-            if np.array_equal(more, known):
-                return None
-            known = more
-        return None
-
-    def _layer(self, known: BoolArray) -> BoolArray:
-        """What each row knows one layer on: itself, and all that the keys it sees knew."""
-        size, tile = len(known), self.tile
-        by_tile = known.reshape(self.n_tiles, tile, size)
-        together = np.asarray(by_tile.any(axis=1))
-        result = by_tile.copy()
-        for plan in self.plans:
-            for row in np.flatnonzero(np.diff(plan.full.indptr)):
-                result[row] |= together[plan.full.row(int(row))].any(axis=0)
-            for row, column, mask_id in zip(
-                plan.partial.rows, plan.partial.indices, plan.mask_ids, strict=True
-            ):
-                mask = self._masks[int(mask_id)].astype(np.float32)
-                result[row] |= mask @ by_tile[column].astype(np.float32) > 0
-        return result.reshape(size, size)
-
-    @functools.cached_property
-    def _masks(self) -> BoolArray:
-        return self.schedule.masks.unpack()
 
     # ------------------------------------------------------------------ components
 

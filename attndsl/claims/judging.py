@@ -119,6 +119,27 @@ def judge_claim(mask: ir.Mask, claim: ir.Claim, layer: int | None = None) -> Jud
     return _tried(full, claim, layer)
 
 
+def judge_at(mask: ir.Mask, call: Call) -> tuple[Judgement, ...]:
+    """What becomes of each claim at one call: proved or refuted, undecided where it does not speak of it.
+
+    Claims speak of no more queries than keys, and a density of one length, see `judge`.
+    """
+    return tuple(_judged_at(mask, claim, call) for claim in mask.claims)
+
+
+def _judged_at(mask: ir.Mask, claim: ir.Claim, call: Call) -> Judgement:
+    unknown = [table.name for table in claim.tables if table.name not in call.tables]
+    if unknown:
+        return Judgement(claim, Fact.UNDECIDED, note=f"the call has no input {unknown[0]}")
+    speaks, example = False, None
+    if call.q_len <= call.k_len:
+        speaks, example = _try(replace(mask, tables=claim.tables), claim, call)
+    if not speaks:
+        return Judgement(claim, Fact.UNDECIDED, note="it does not speak of this call")
+    fact = Fact.PROVED if example is None else Fact.REFUTED
+    return Judgement(claim, fact, call.k_len, 1, example)
+
+
 # ---------------------------------------------------------------------- proofs
 
 

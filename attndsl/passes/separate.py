@@ -115,8 +115,8 @@ def _open_residue(
     if parts is None:
         return None
     mine, theirs = parts  # left = mine - theirs
-    if isinstance(node, ir.Equals) and abs(factor) == 1 and isinstance(rest, ir.Const):
-        residue = factor * (node.bound - rest.value)
+    if isinstance(node, ir.Equals) and factor == 1 and isinstance(rest, ir.Const):
+        residue = node.bound - rest.value
         if not 0 <= residue < m:
             return ir.FALSE
         return ir.eq(

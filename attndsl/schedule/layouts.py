@@ -212,14 +212,22 @@ def _read(layout: Layout, table: ir.Table | None, name: str, index: tuple[ir.Nod
 
 def stable_order(columns: Sequence[IntArray]) -> IntArray:
     """The permutation that sorts by the columns, first column first, stable."""
-    code = columns[0] - columns[0].min(initial=0)
-    for column in columns[1:]:
-        low = int(column.min(initial=0))
-        width = int(column.max(initial=0)) - low + 1
-        if int(code.max(initial=0)) + 1 > (1 << 62) // width:
-            code = np.unique(code, return_inverse=True)[1].reshape(-1)
-        code = code * width + (column - low)
+    code = _from_zero(columns[0])
+    for column in map(_from_zero, columns[1:]):
+        if (int(code.max(initial=0)) + 1) * (int(column.max(initial=0)) + 1) > 1 << 62:
+            code, column = _ranks(code), _ranks(column)
+        code = code * (int(column.max(initial=0)) + 1) + column
     return _radix_order(code)
+
+
+def _from_zero(column: IntArray) -> IntArray:
+    """Numbers >= 0 in the same order."""
+    low, high = int(column.min(initial=0)), int(column.max(initial=0))
+    return column - low if high - low < 1 << 62 else _ranks(column)
+
+
+def _ranks(column: IntArray) -> IntArray:
+    return np.unique(column, return_inverse=True)[1].reshape(-1)
 
 
 def _radix_order(code: IntArray) -> IntArray:

@@ -1,7 +1,7 @@
 """Floor 8: is it right? Patterns against their meaning, patterns against patterns, kernels of anyone."""
 
 from attndsl.verification.cases import Case, Tensors, dense
-from attndsl.verification.claims import JUDGES
+from attndsl.verification.claims import JUDGES, fact_fault, frame_fault, frames
 from attndsl.verification.comparing import CounterExample, Status, Verdict, equivalent, implies
 from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
 from attndsl.verification.judging import describe, judge
@@ -28,6 +28,9 @@ __all__ = [
     "draw_case",
     "draw_inputs",
     "equivalent",
+    "fact_fault",
+    "frame_fault",
+    "frames",
     "implies",
     "judge",
     "largest_summands",

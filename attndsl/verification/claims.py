@@ -1,13 +1,17 @@
-"""What facts say of a dense mask, so that a proved one can be held to it."""
+"""What facts and claims say of a dense mask, so that proved facts and all claims can be held to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl.analysis import Far, Reach
+from attndsl import ir
+from attndsl.analysis import Distance, Far, Reach, separators
+from attndsl.claims import Judgement
+from attndsl.compiled import Pattern
+from attndsl.passes import normalise
 from attndsl.verification.truths import Fault
 
 BoolArray: TypeAlias = Any  # np.ndarray of bool
@@ -87,6 +91,64 @@ def _beyond(reach: Reach, dense: BoolArray, position: int) -> BoolArray:
     return np.zeros_like(wrong) if _has_more_queries(dense) else wrong
 
 
+def frames(p: Pattern, facts: Mapping[str, Any]) -> dict[str, Pattern]:
+    """Patterns that contain ``p`` if what is proved of it is true, by what is proved.
+
+    ``block_diagonal``: a query sees keys of its class alone, for each function that is said to tell
+    classes. The reach along an axis: coordinates of a pair are no farther apart.
+    """
+    found = {}
+    if str(facts.get("block_diagonal")) == "proved":
+        same = ir.conj(*map(_same_at_both, separators(normalise(p.ir).root)))
+        found["block_diagonal: proved"] = same
+    reach = facts.get("reach")
+    if isinstance(reach, Reach) and reach.axes:
+        axes = [(each, axis.name) for each in p.ir.keys.segments for axis in each.axes]
+        for (segment, name), (_, back, ahead) in zip(axes, reach.axes, strict=True):
+            said = f"reach: {name}: {back} back, {ahead} ahead"
+            found[said] = ir.conj(*_near(segment.name, name, back, ahead))
+    return {said: Pattern(p.ir.with_root(root), p.layer) for said, root in found.items()}
+
+
+def _same_at_both(function: ir.Node) -> ir.Node:
+    here, there = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
+    return ir.eq(function, ir.substitute(function, {here: there}))
+
+
+def _near(segment: str, axis: str, back: Distance, ahead: Distance) -> Iterator[ir.Node]:
+    """What the bounds allow of pairs within the segment."""
+    mine, theirs = (ir.Coord(side, f"{segment}.{axis}") for side in ir.Side)
+    inside = ir.conj(*(ir.Inside(side, segment) for side in ir.Side))
+    for apart, bound in ((ir.sub(mine, theirs), back), (ir.sub(theirs, mine), ahead)):
+        if isinstance(bound, int):
+            yield ir.implies(inside, ir.le(apart, ir.Const(bound)))
+        elif bound is Far.NOWHERE:
+            yield ir.negate(inside)
+
+
+def claim_fault(judgements: Sequence[Judgement]) -> Fault | None:
+    """The first claim that fails at a call."""
+    for each in judgements:
+        if (example := each.example) is not None:
+            axes = ("batch", "head", "query", "key")
+            place = {axis: getattr(example, axis) for axis in axes}
+            place = {axis: index for axis, index in place.items() if index is not None}
+            return Fault("asserts", place, example.finding or "it does not hold", each.claim.text)
+    return None
+
+
+def frame_fault(frames: Mapping[str, BoolArray], dense: BoolArray) -> Fault | None:
+    """The first pair outside a frame, see ``frames``; all masks bool [batch, heads, q_len, k_len]."""
+    for said, frame in frames.items():
+        for place in np.argwhere(dense & ~frame):
+            return Fault("facts", _pair(place), "in the pattern", f"what `{said}` says")
+    return None
+
+
+def _pair(place: Any) -> dict[str, int]:
+    return dict(zip(("batch", "head", "query", "key"), map(int, place), strict=True))
+
+
 def fact_fault(facts: Mapping[str, Any], dense: BoolArray, position: int) -> Fault | None:
     """The first pair that contradicts a proved fact.
 
@@ -103,8 +165,6 @@ def fact_fault(facts: Mapping[str, Any], dense: BoolArray, position: int) -> Fau
         else:
             continue
         for place in np.argwhere(wrong):
-            axes = ("batch", "head", "query", "key")
-            pair = dict(zip(axes, map(int, place), strict=True))
             said = "in the pattern" if dense[tuple(place)] else "not in the pattern"
-            return Fault("facts", pair, said, f"what `{name}: {fact}` says")
+            return Fault("facts", _pair(place), said, f"what `{name}: {fact}` says")
     return None

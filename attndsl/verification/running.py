@@ -18,7 +18,7 @@ from attndsl import ir
 from attndsl.compiled import Pattern
 from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case, dense
-from attndsl.verification.claims import fact_fault
+from attndsl.verification.claims import claim_fault, fact_fault, frame_fault, frames
 from attndsl.verification.drawing import Random, draw_case, farthest
 from attndsl.verification.judging import describe, judge
 from attndsl.verification.schedules import parts_fault, schedule_fault
@@ -38,7 +38,7 @@ class Failure:
     """A case that is wrong, as small as it could be made.
 
     Attributes:
-        where: What was checked: "schedule", "facts", "backend blocked on cpu".
+        where: What was checked: "schedule", "facts", "asserts", "backend blocked on cpu".
         case: The call.
         fault: The first wrong entry.
         seed: Of the run, and ``index`` of the case within it, before it was made small.
@@ -115,9 +115,9 @@ def verify(
     Each call has its own lengths (1, shorter than a tile, one more than a tile, unequal ones), extents,
     heads and key heads, batch, run-time inputs, dtype and memory layout. Checked are: the schedule (it
     covers exactly the pattern, visits no empty tile, masks no full one, and its transpose is the same),
-    the facts that are claimed to be proved, and each backend that runs here: output, log-sum-exp and
-    gradients, also those that arrive through the log-sum-exp, against the oracle in float64. A result
-    may err as much as rounding explains, see ``allowance``.
+    the facts that are claimed to be proved, what the program asserts, and each backend that runs here:
+    output, log-sum-exp and gradients, also those that arrive through the log-sum-exp, against the oracle
+    in float64. A result may err as much as rounding explains, see ``allowance``.
 
     Args:
         p: The pattern.
@@ -184,6 +184,7 @@ class _Run:
         self._seed = seed
         self._targets = targets
         self._facts = p.facts()
+        self._frames = frames(p, self._facts)
         # A window of 512 shows no edge in 300 tokens: one case in eight reaches beyond it.
         self._largest = (*_LARGEST[:-1], max(_LARGEST[-1], farthest(p.ir) * 5 // 4))
         self._checked: Counter[str] = Counter()
@@ -275,9 +276,12 @@ class _Run:
         yield "schedule", lambda: schedule_fault(p.schedule(*call, **options), pairs)
         if case.layout == "auto":  # the only one that is split in parts
             yield "parts", lambda: parts_fault(p.parts(*call, **options), pairs)
-        yield "facts", lambda: fact_fault(self._facts, pairs, p.ir.shift(case.q_len, case.k_len))
+        yield "facts", lambda: self._fact_fault(case, pairs)
         if case.pairs > _MOST_SCORES:
             return
+        if p.ir.claims:
+            del options["tile"], options["layout"]
+            yield "asserts", lambda: claim_fault(p.claims(*call, **options))
         for name, device in self._targets:
             if _runs(name, device, case.dtype, case.head_dim, case.value_dim):
                 kernel = kernel_of(p, case, name, device)
@@ -286,6 +290,14 @@ class _Run:
                     f"backend {name} on {device}",
                     functools.partial(judge, kernel, there, case, device),
                 )
+
+    def _fact_fault(self, case: Case, pairs: Any) -> Fault | None:
+        shift = self._pattern.ir.shift(case.q_len, case.k_len)
+        around = {}
+        for said, frame in self._frames.items():
+            read = {table.name: case.inputs[table.name] for table in frame.ir.tables}
+            around[said] = dense(frame, replace(case, inputs=read)).numpy()
+        return fact_fault(self._facts, pairs, shift) or frame_fault(around, pairs)
 
 
 class _Skipped(Exception):

@@ -58,6 +58,17 @@ def test_it_agrees_when_runs_are_cut_and_calls_are_small(case: Case, segment: in
         assert_agrees(run(Blocked(), dense_work(case.masks, case.tile), case), case)
 
 
+def test_each_piece_of_a_strip_has_its_own_masks():
+    rng = np.random.default_rng(0)
+    places = rng.random((12, 12)).argsort(1) < 3
+    case = plain_case(np.kron(places, np.ones((16, 16), bool)) & (rng.random((192, 192)) < 0.8))
+    work = dense_work(case.masks, (16, 16))
+    (found,) = strips.strips(work.schedule((16, 16)))
+    assert any(strip.mask is not None and len(strip.mask) > 2 for strip in found)
+    with mock.patch.object(blocked, "BUDGET", 1), mock.patch.object(blocked, "TILE", 16):
+        assert_agrees(run(Blocked(), work, case), case)
+
+
 def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
     mask = np.tri(40, 50, dtype=bool)
     mask[[0, 7, 39]] = False

@@ -32,6 +32,8 @@ PROGRAMS = [
     "pattern p = abs(q // 8 - k // 8) <= 1 and not (q == k)",
     "pattern p = all j in 0..4: (q - k) % (j + 2) != 1",
     "pattern p align start = k <= q",
+    "pattern p = k % 3 == 0",  # alike in all rows of tiles, but that the last one is shorter
+    "pattern p = q % 3 == 0",
     "pattern p = false",
     "pattern p = true",
 ]
@@ -53,6 +55,14 @@ def check(schedule: Schedule, dense: np.ndarray) -> None:
         back = plan.transpose
         assert there == {(r, c, i) for (r, c), i in zip(back.partial, back.mask_ids, strict=True)}
         assert {(c, r) for r, c in plan.full} == set(back.full)
+        for tiles in (plan.full, plan.partial, back.full, back.partial):
+            assert list(tiles) == sorted(set(tiles)), "row by row, columns in order, each once"
+        masks = schedule.masks.unpack(plan.mask_ids)
+        inside = np.zeros(np.multiply(schedule.grid, schedule.tile), dtype=bool)
+        inside[: schedule.q_len, : schedule.k_len] = True
+        for (row, column), mask in zip(plan.partial, masks, strict=True):
+            box = inside[row * bq : (row + 1) * bq, column * bk : (column + 1) * bk]
+            assert not (mask & ~box).any(), "bits outside the lengths are 0"
 
 
 @settings(max_examples=150, deadline=None)

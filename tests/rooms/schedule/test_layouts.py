@@ -12,6 +12,7 @@ from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
 from attndsl.schedule import NATURAL, Call, plan, read_layout
+from attndsl.schedule.layouts import stable_order
 from attndsl.source import AttnDslError
 from tests.support import expressions as ex
 
@@ -79,6 +80,24 @@ def test_residues_and_boxes_are_laid_out_as_documented():
     call = flat.call(10, 10, 1, 1, None, {})
     found, _ = orders(plan(flat.normal, call, (4, 4), (residues, NATURAL)))
     assert found.tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 3, 7]
+
+
+def test_a_space_filling_order_goes_through_quarters():
+    p = program("grid image(y, x)\npattern p over image = q.x == k.x")
+    call = p.call(16, 16, 1, 1, {"y": 4, "x": 4}, {})
+    morton = read_layout("morton(y, x)")
+    found, _ = orders(plan(p.normal, call, (4, 4), (morton, NATURAL)))
+    assert found.tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
+
+
+@given(
+    st.integers(0, 99), st.integers(1, 3), st.sampled_from([3, 1 << 15, 1 << 17, 1 << 40, 1 << 62])
+)
+def test_sorting_by_large_keys_is_stable_and_the_first_key_comes_first(seed, count, most):
+    rng = np.random.default_rng(seed)
+    few = rng.integers(-most, most, 20)  # equal values, too
+    columns = [rng.choice(few, 200) for _ in range(count)]
+    assert np.array_equal(stable_order(columns), np.lexsort(columns[::-1]))
 
 
 LENGTH = st.integers(1, 70)

@@ -10,6 +10,8 @@ from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
 from attndsl.schedule import Call, Price, optimise, plan
+from attndsl.schedule.building import classes_of, frame_of
+from attndsl.schedule.search import estimate
 from tests.rooms.schedule.test_layouts import check
 from tests.support import expressions as ex
 
@@ -152,3 +154,15 @@ def test_the_result_is_never_worse_by_its_own_count(expression, q_len, k_len):
 
     found = cost(each for part in parts for each in part.plans)
     assert found <= cost(natural.plans) + 1e-9
+
+
+@settings(max_examples=60)
+@given(ex.relations(), LENGTH, LENGTH, st.sampled_from([(8, 8), (4, 16)]))
+def test_an_estimate_that_looks_at_all_rows_is_the_count(expression, q_len, k_len, tile):
+    mask = normalise(ex.mask(expression.root))
+    call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    classes, _, tables = classes_of(mask, call)
+    for (root,), counted in zip(classes, plan(mask, call, tile).plans, strict=True):
+        found = estimate(frame_of(root, mask, call, tile, tables), 1 << 40)
+        assert found.exact
+        assert (found.full, found.partial) == (counted.full.nnz, counted.partial.nnz)

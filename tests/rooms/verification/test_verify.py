@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl import patterns
+from attndsl import ir, patterns
 from attndsl import schedule as scheduling
 from attndsl.analysis import Far, Reach
 from attndsl.backends import Blocked
@@ -305,3 +305,46 @@ def test_a_fault_past_the_edge_of_a_long_window_is_found():
     assert near.ok
     assert near.longest <= 300
     assert not far.ok
+
+
+def test_what_a_program_asserts_is_held_to_every_call():
+    p = attndsl.compile("pattern p = window(90)\n    assert keys per query <= 180")
+    (judgement,) = p.claims()
+    assert judgement.ok, "no call that is tried is long enough"
+    report = attndsl.verify(p, seconds=20)
+    assert report.failure.where == "asserts"
+    assert "keys per query <= 180" in str(report)
+    assert report.failure.case.k_len == 181
+    (there,) = p.claims(181)
+    assert str(there).startswith("false: keys per query <= 180\n")
+    (there,) = p.claims(180)
+    assert str(there) == "proved: keys per query <= 180"
+    (there,) = p.claims(20, 10)
+    assert str(there) == "not decided: keys per query <= 180 (it does not speak of this call)"
+
+
+FAR = Far.UNBOUNDED
+
+
+def _along(*axes: tuple[str, object, object]) -> Reach:
+    return Reach(Far.UNDECIDED, Far.UNDECIDED, axes)
+
+
+@pytest.mark.parametrize(
+    ("text", "claimed"),
+    [
+        ("q // 4 == k // 4", {"block_diagonal": "proved"}),
+        ("abs(q.y - k.y) <= 2", {"reach": _along(("y", 2, 1), ("x", FAR, FAR))}),
+        ("q.y == k.y", {"reach": _along(("y", 0, 0), ("x", Far.NOWHERE, 3))}),
+    ],
+)
+def test_a_frame_that_is_too_narrow_is_found(text: str, claimed: dict[str, object]):
+    separated = frozenset((ir.floordiv(ir.Pos(ir.Side.QUERY), ir.Const(3)),))
+    with (
+        mock.patch.object(attndsl.Pattern, "facts", return_value=claimed),
+        mock.patch("attndsl.verification.claims.separators", return_value=separated),
+    ):
+        p = attndsl.compile(f"grid g(y, x)\npattern p over g = {text}")
+        report = attndsl.verify(p, seconds=5, backends=[])
+    assert report.failure.where == "facts"
+    assert "what `" in str(report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attndsl import claims, codegen, frontend, ir, op, passes, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import Program, Source, read_mask
+from attndsl.compiler import Program, Source, read_mask, read_switches
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -24,8 +24,8 @@ class Pattern:
     One Pattern serves every length, batch size, head count and grid extent.
     """
 
-    def __init__(self, mask: ir.Mask, layer: int = 0) -> None:
-        self._program = op.register(Program(mask, layer))
+    def __init__(self, mask: ir.Mask, layer: int = 0, without: Collection[str] = ()) -> None:
+        self._program = op.register(Program(mask, layer, read_switches(without)))
 
     @property
     def name(self) -> str:
@@ -48,6 +48,11 @@ class Pattern:
         return self._program.layer
 
     @property
+    def without(self) -> tuple[str, ...]:
+        """The simplifications that it was compiled without, by name."""
+        return self._program.without
+
+    @property
     def digest(self) -> str:
         """A hash of the meaning, stable across processes: equal for equal normal forms."""
         return self._program.normal.digest
@@ -62,7 +67,7 @@ class Pattern:
         return hash(self._program.key)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (ir.dump(self.ir), self._program.layer)
+        return _restore, (ir.dump(self.ir), self.layer, self.without)
 
     @overload
     def __call__(
@@ -298,8 +303,7 @@ class Pattern:
         **inputs: Any,
     ) -> views.Explanation:
         """What ``explain`` prints, as a value: its ``record()`` is plain data, for tools."""
-        steps: list[tuple[str, ir.Node]] = []
-        passes.normalise(self.ir, lambda name, mask: steps.append((name, mask.root)))
+        steps = passes.steps(self.ir, self.without)
 
         def counted(layout: str, tile: int) -> views.Arrangement:
             parts = self.parts(
@@ -312,7 +316,7 @@ class Pattern:
         return views.Explanation(
             self.name,
             self.ir.root,
-            tuple(steps),
+            tuple((name, mask.root) for name, mask in steps),
             {name: str(fact) for name, fact in self.facts().items()},
             q_len,
             q_len if k_len is None else k_len,
@@ -355,12 +359,17 @@ def _layout_text(layout: Layouts) -> str:
     return " / ".join(map(str, layout)) if isinstance(layout, tuple) else str(layout)
 
 
-def _restore(text: str, layer: int) -> Pattern:
-    return Pattern(ir.load(text), layer)
+def _restore(text: str, layer: int, without: tuple[str, ...]) -> Pattern:
+    return Pattern(ir.load(text), layer, without)
 
 
 def compile(  # noqa: A001 - the public name
-    source: Source, *, entry: str | None = None, layer: int = 0, **values: frontend.Given
+    source: Source,
+    *,
+    entry: str | None = None,
+    layer: int = 0,
+    without: Collection[str] = (),
+    **values: frontend.Given,
 ) -> Pattern:
     """Compile a pattern.
 
@@ -369,9 +378,11 @@ def compile(  # noqa: A001 - the public name
             prelude ("causal_window"), the Python form (``window(256) | (q < 4)``), or a mask of the IR.
         entry: Which pattern of the file; the last one by default.
         layer: The value of ``layer``.
+        without: Simplifications to leave out, by name: "separate", "drop_implied", "merge_heads". The
+            result of a call is the same; to find out which of them a difference in speed comes from.
         **values: For the pattern's parameters, by name.
 
     Raises:
         AttnDslError: everything that is wrong with the program, with places and hints.
     """
-    return Pattern(read_mask(source, entry, values), layer)
+    return Pattern(read_mask(source, entry, values), layer, without)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -84,6 +84,26 @@ def open_module(
     return syn.parse(text, "<text>"), entry, None
 
 
+SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads")
+
+
+def read_switches(names: Collection[str]) -> tuple[str, ...]:
+    """Names of simplifications to leave out, each once and in order.
+
+    Raises:
+        AttnDslError: A412, there is no such simplification, or it cannot be left out.
+    """
+    wanted = {names} if isinstance(names, str) else set(names)
+    for name in sorted(wanted - set(SIMPLIFICATIONS), key=str):
+        needed = name in passes.PIPELINE
+        title = f"the pass {name!r} is needed" if needed else f"there is no simplification {name!r}"
+        near = suggest(str(name), SIMPLIFICATIONS)
+        helps = (f"did you mean {near!r}?",) if near and not needed else ()
+        notes = (f"what can be left out: {', '.join(SIMPLIFICATIONS)}",)
+        raise AttnDslError(Diagnostic("A412", title, notes=notes, helps=helps))
+    return tuple(name for name in SIMPLIFICATIONS if name in wanted)
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A pattern ready to be scheduled at any lengths.
@@ -95,6 +115,7 @@ class Program:
 
     mask: ir.Mask
     layer: int = 0
+    without: tuple[str, ...] = ()
     key: str = field(init=False)
     ticket: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
@@ -104,8 +125,9 @@ class Program:
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "normal", passes.normalise(self.mask))
-        object.__setattr__(self, "key", f"{self.mask.digest}/{self.layer}")
+        object.__setattr__(self, "normal", passes.normalise(self.mask, self.without))
+        key = "/".join((self.mask.digest, str(self.layer), *self.without))
+        object.__setattr__(self, "key", key)
         object.__setattr__(self, "ticket", f"{self.key}/{self.mask.name}")
 
     def tables(self, inputs: Mapping[str, Any], batch: int, heads: int) -> dict[str, Any]:
@@ -147,7 +169,8 @@ class Program:
             for t in self.mask.tables
         }
         sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
-        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables)
+        merges = "merge_heads" not in self.without
+        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, merges)
 
     def schedule(
         self, call: scheduling.Call, tile: tuple[int, int], layout: str = "natural"

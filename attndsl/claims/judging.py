@@ -160,7 +160,8 @@ def _is_proved(mask: ir.Mask, claim: ir.Claim) -> bool:
 
 def _count_is_proved(mask: ir.Mask, what: ir.Counted) -> bool:
     root = mask.root if what.side is ir.Side.QUERY else ir.swapped(mask.root)
-    normal = normalise(mask.with_root(root))
+    # what is dropped is implied of queries and keys, not of each in the other's place
+    normal = normalise(mask.with_root(root), () if root is mask.root else ("drop_implied",))
     match what:
         case ir.Counted(operator=">=", bound=ir.Const(value=least)):
             wanted = least

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from attndsl import syntax as syn
+from attndsl.compiler import SIMPLIFICATIONS
 from attndsl.frontend import Given
 from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span, suggest
 
@@ -183,6 +184,15 @@ def add_pattern(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
         help="a parameter's value; may be given several times",
+    )  # fmt: skip
+    add_without(parser)
+
+
+def add_without(parser: argparse.ArgumentParser) -> None:
+    """Simplifications to leave out."""
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="PASS",
+        help=f"leave a simplification out: {', '.join(SIMPLIFICATIONS)}",
     )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def _racers(
         )
         raise args.mistake("A602", title, helps=("choose fewer tokens or heads",))
     tensors = [torch.randn(1, call.heads, n, options.head_dim, dtype=dtype) for n in lengths]
-    pattern = Pattern(about.mask, options.layer)
+    pattern = Pattern(about.mask, options.layer, options.without)
     for name, make in _implementations(pattern, call, options):
         progress(f"{name}, first call")
         began = time.perf_counter()

@@ -38,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", action="append", metavar="NAME", help="only this one; may be given again"
     )
+    args.add_without(parser)
     parser.add_argument("--layer", type=args.whole(0, 1 << 20), default=0, metavar="N")
     parser.add_argument("--seed", type=args.whole(0, 1 << 31), default=0, metavar="N")
 
@@ -125,7 +126,7 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
     began = time.monotonic()
     try:
         about = check.subject()
-        pattern = attndsl.Pattern(about.mask, options.layer)
+        pattern = attndsl.Pattern(about.mask, options.layer, options.without)
         with terminal.progress(about.mask.name) as progress:
             progress("assertions")
             claims = pattern.claims()

@@ -43,7 +43,7 @@ def _pattern(options: argparse.Namespace, terminal: Terminal) -> int:
 
     about = subject(options)
     call = setting(about.mask, options, LARGE)
-    pattern = Pattern(about.mask, options.layer)
+    pattern = Pattern(about.mask, options.layer, options.without)
     for name, value in about.chosen.items():
         terminal.warn(f"{name} = {value} was chosen here; set it with -p {name}=...")
     for name, words in call.made_up.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attndsl import frontend, ir, patterns, views
-from attndsl.compiler import Program
+from attndsl.compiler import Program, read_switches
 from attndsl.schedule import Plan
 
 from . import arguments as args
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     about = subject(options, by_example=True)
     call = example_setting(about.example) if about.example else setting(about.mask, options)
-    program = Program(about.mask, options.layer)
+    program = Program(about.mask, options.layer, read_switches(options.without))
     tell(about, call, terminal)
     picture(program, about.mask, call, options, terminal)
     return 0

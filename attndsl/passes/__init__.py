@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from attndsl import ir
 from attndsl.passes.binding import TooManyAlternatives, bind
+from attndsl.passes.drop_implied import drop_implied
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.separate import separate, separate_root, split_sides
 
-PIPELINE: Final[tuple[Callable[[ir.Mask], ir.Mask], ...]] = (
-    lower_coordinates,
-    separate,
-)
+PIPELINE: Final[Mapping[str, Callable[[ir.Mask], ir.Mask]]] = {
+    "lower_coordinates": lower_coordinates,
+    "separate": separate,
+    "drop_implied": drop_implied,
+}
+OPTIONAL: Final = ("separate", "drop_implied")  # nothing relies on their success
 
 
-def normalise(mask: ir.Mask, watch: Callable[[str, ir.Mask], None] | None = None) -> ir.Mask:
-    """The normal form: every pass of ``PIPELINE`` in order. ``watch(name, mask)`` sees each result."""
-    for step in PIPELINE:
-        mask = step(mask)
-        if watch is not None:
-            watch(step.__name__, mask)
+def steps(mask: ir.Mask, without: Collection[str] = ()) -> Iterator[tuple[str, ir.Mask]]:
+    """Each pass of ``PIPELINE`` in order, by name, and what it makes of the mask."""
+    for name, step in PIPELINE.items():
+        if name not in without:
+            mask = step(mask)
+            yield name, mask
+
+
+def normalise(mask: ir.Mask, without: Collection[str] = ()) -> ir.Mask:
+    """The normal form: what the last step gives. ``without`` names optional passes to leave out."""
+    for _, made in steps(mask, without):
+        mask = made
     return mask
 
 
 __all__ = [
+    "OPTIONAL",
     "PIPELINE",
     "TooManyAlternatives",
     "bind",
@@ -33,4 +43,5 @@ __all__ = [
     "normalise",
     "separate_root",
     "split_sides",
+    "steps",
 ]

@@ -47,12 +47,17 @@ def _product(factors: list[ir.Node]) -> ir.Node:
     return result
 
 
+def segment_size(segment: ir.Segment) -> ir.Node:
+    """How many tokens the segment has."""
+    return _product([_axis_size(segment, axis) for axis in segment.axes])
+
+
 def _start(space: ir.Space, name: str) -> ir.Node:
     sizes = []
     for segment in space.segments:
         if segment.name == name:
             break
-        sizes.append(_product([_axis_size(segment, axis) for axis in segment.axes]))
+        sizes.append(segment_size(segment))
     return ir.add(ir.ZERO, *sizes)
 
 
@@ -67,8 +72,7 @@ def _inside(space: ir.Space, side: ir.Side, name: str) -> ir.Node:
     if len(space.segments) == 1:
         return ir.TRUE
     position, start = ir.Pos(side), _start(space, name)
-    size = _product([_axis_size(segment, axis) for axis in segment.axes])
-    return ir.conj(ir.le(start, position), ir.lt(position, ir.add(start, size)))
+    return ir.conj(ir.le(start, position), ir.lt(position, ir.add(start, segment_size(segment))))
 
 
 def _coordinate(space: ir.Space, side: ir.Side, axis: str) -> ir.Node:

@@ -25,6 +25,7 @@ from attndsl.schedule.layouts import (
 )
 from attndsl.schedule.leaves import decide
 from attndsl.schedule.magnitude import check_magnitude
+from attndsl.schedule.merge_heads import merge_heads
 from attndsl.schedule.model import (
     ByteArray,
     IntArray,
@@ -53,6 +54,7 @@ class Call:
     layer: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
+    merge_heads: bool = True  # those that turn out to see the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,14 @@ class Part:
         with self._lock:
             found = self._schedules.get(tile)
             if found is None:
-                found = self._schedules[tile] = self._scheduled(tile)
+                found = self._schedules[tile] = self._merged(self._scheduled(tile))
             return found
 
     @property
     def relation(self) -> Relation:
         """What the schedules list, as expressions: a root for each plan."""
+        if len(self.pieces) > 1 and not self._schedules:
+            self.schedule((128, 128))  # which tells how many plans there are
         shift = self._mask.shift(self._call.q_len, self._call.k_len)
         roots = tuple(piece.root for piece in self.pieces)
         queries = range(shift, shift + self._call.q_len)
@@ -118,6 +122,15 @@ class Part:
             frame = frame_of(piece.root, self._mask, call, tile, self._tables)
             plans.append(plan_of_frame(frame.ordered(piece.q_order, piece.k_order), bank))
         return Schedule(call.q_len, call.k_len, tile, tuple(plans), self._plan_of, bank.finish())
+
+    def _merged(self, made: Schedule) -> Schedule:
+        """The schedule with one plan for all pieces that see the same; they are one from now on."""
+        if len(self.pieces) == 1 or not self._call.merge_heads:
+            return made
+        merged, kept = merge_heads(made)
+        self.pieces = tuple(self.pieces[number] for number in kept)
+        self._plan_of = merged.plan_of
+        return merged
 
 
 def plan(

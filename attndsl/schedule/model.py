@@ -186,7 +186,14 @@ class Schedule:
     @property
     def nbytes(self) -> int:
         """Bytes of indices and masks, one direction."""
-        return sum(plan.nbytes for plan in self.plans) + self.masks.nbytes + self.plan_of.nbytes
+        return self.index_nbytes + self.masks.nbytes
+
+    @property
+    def index_nbytes(self) -> int:
+        """Bytes of indices, one direction; tiles that plans share count once."""
+        shared = {id(tiles): tiles for plan in self.plans for tiles in (plan.full, plan.partial)}
+        apart = sum(plan.nbytes - plan.full.nbytes - plan.partial.nbytes for plan in self.plans)
+        return sum(tiles.nbytes for tiles in shared.values()) + apart + self.plan_of.nbytes
 
     @property
     def density(self) -> float:

@@ -133,7 +133,7 @@ def cost(
         dense_forward_flops=2 * (head_dim + v_dim) * square,
         forward=shape.forward(loaded),
         backward=shape.backward(loaded),
-        index_bytes=schedule.plan_of.nbytes + sum(plan.nbytes for plan in schedule.plans),
+        index_bytes=schedule.index_nbytes,
         transpose_bytes=sum(plan.transpose.nbytes for plan in schedule.plans),
         mask_bytes=schedule.masks.nbytes,
     )

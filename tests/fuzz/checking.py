@@ -5,7 +5,7 @@ import numpy as np
 import attndsl
 from attndsl import frontend, ir
 from attndsl import syntax as syn
-from attndsl.passes import PIPELINE
+from attndsl.passes import steps
 from attndsl.source import AttnDslError
 from attndsl.testing import Program
 
@@ -44,11 +44,8 @@ def check_program(program: Program, seed: int = 0) -> None:
     except AttnDslError:
         return
     expected = _meaning(mask, program)
-    for step in PIPELINE:
-        mask = step(mask)
-        assert np.array_equal(_meaning(mask, program), expected), (
-            f"{step.__name__} changes the meaning"
-        )
+    for name, made in steps(mask):
+        assert np.array_equal(_meaning(made, program), expected), f"{name} changes the meaning"
 
 
 def _meaning(mask: ir.Mask, program: Program) -> np.ndarray:

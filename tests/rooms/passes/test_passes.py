@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attndsl import ir
-from attndsl.passes import TooManyAlternatives, bind, normalise, separate_root
+from attndsl.passes import (
+    OPTIONAL,
+    PIPELINE,
+    TooManyAlternatives,
+    bind,
+    normalise,
+    separate_root,
+    steps,
+)
 from tests.support import expressions as ex
 
 
@@ -16,11 +24,8 @@ def test_every_pass_keeps_the_meaning(expression, q_len, k_len):
     made = ex.mask(expression.root)
     truth = ex.dense(made, q_len, k_len, heads=2)
 
-    def same(name, after):
+    for name, after in steps(made):
         assert np.array_equal(ex.dense(after, q_len, k_len, heads=2), truth), name
-
-    normal = normalise(made, same)
-    same("all", normal)
 
 
 @settings(max_examples=100)
@@ -59,3 +64,14 @@ def test_coordinates_become_arithmetic(axis, side):
     assert not any(isinstance(n, ir.Coord | ir.Inside) for n in ir.postorder(normal.root))
     before, after = (ir.meaning(m, 6, 14, sizes) for m in (mask, normal))
     assert np.array_equal(before, after)
+
+
+def test_passes_run_in_order_and_can_be_left_out():
+    near = ir.le(ir.absolute(ir.sub(ex.Q, ex.K)), ir.Const(4))
+    mask = ex.mask(ir.conj(near, ir.ge(ex.K, ir.ZERO)))
+    assert [name for name, _ in steps(mask)] == list(PIPELINE)
+    *_, (_, last) = steps(mask)
+    assert last.root is normalise(mask).root
+    for left_out in OPTIONAL:
+        assert left_out not in dict(steps(mask, [left_out]))
+        assert normalise(mask, [left_out]).root is not last.root

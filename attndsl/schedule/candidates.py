@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from attndsl import ir
@@ -91,8 +91,8 @@ def _columns(
     return tuple(mine for mine, _ in pairs), tuple(theirs for _, theirs in pairs)
 
 
-def _one_sided(group: Iterable[ir.Node]) -> Iterator[Candidate]:
-    """What meets the conditions of its side alone comes first."""
+def _one_sided(group: Sequence[ir.Node]) -> Iterator[Candidate]:
+    """What meets the conditions of its side alone comes first; class by class, where there are classes."""
     of = {
         side: tuple(
             ir.negate(node)
@@ -102,10 +102,14 @@ def _one_sided(group: Iterable[ir.Node]) -> Iterator[Candidate]:
         for side in ir.Side
     }
     queries, keys = of[ir.Side.QUERY], of[ir.Side.KEY]
+    classes = _classes(group)
     for mine, theirs in ((queries, ()), ((), keys), (queries, keys)):
         if mine or theirs:
-            shown = ", ".join(ir.show(ir.negate(node)) for node in (*mine, *theirs))
-            yield Candidate(f"first {shown}", mine, theirs)
+            name = f"first {', '.join(ir.show(ir.negate(node)) for node in (*mine, *theirs))}"
+            yield Candidate(name, mine, theirs)
+            if classes.of_queries and (mine, theirs) == (queries, keys):
+                sides = (*mine, *classes.of_queries), (*theirs, *classes.of_keys)
+                yield Candidate(f"{name}, {classes.name}", *sides)
 
 
 def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:

@@ -144,7 +144,7 @@ def test_unions_are_split_into_disjoint_parts(body, length, price, tile):
 @given(ex.relations(), LENGTH, LENGTH)
 def test_the_result_is_never_worse_by_its_own_count(expression, q_len, k_len):
     mask = normalise(ex.mask(expression.root))
-    call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
     price = Price(moved=0.0, merged=0.0)
     natural = plan(mask, call, (8, 8))
     parts = [part.schedule((8, 8)) for part in optimise(mask, call, (8, 8), price)]
@@ -160,7 +160,7 @@ def test_the_result_is_never_worse_by_its_own_count(expression, q_len, k_len):
 @given(ex.relations(), LENGTH, LENGTH, st.sampled_from([(4, 4), (16, 4)]))
 def test_an_estimate_that_looks_at_all_rows_is_the_count(expression, q_len, k_len, tile):
     mask = normalise(ex.mask(expression.root))
-    call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
     classes, _, tables = classes_of(mask, call)
     for (root,), counted in zip(classes, plan(mask, call, tile).plans, strict=True):
         found = estimate(frame_of(root, mask, call, tile, tables), 1 << 40)

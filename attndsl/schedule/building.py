@@ -268,11 +268,22 @@ def order_of(axis: TileAxis, keys: Sequence[ir.Node], name: str) -> Order | None
     """The side sorted by these keys of its position; None where that is the natural order."""
     if not keys or axis.length == 0:
         return None
+    wanted = tuple(keys)
+    if wanted not in axis.orders:
+        rows = _sorted(axis, wanted)
+        natural = bool((rows[1:] > rows[:-1]).all())
+        made = None if natural else Order(rows, name, wanted)
+        known = (order for order in axis.orders.values() if order is not None)
+        alike = (order for order in known if np.array_equal(order.rows, rows))
+        axis.orders[wanted] = None if made is None else next(alike, made)
+    return axis.orders[wanted]
+
+
+def _sorted(axis: TileAxis, keys: tuple[ir.Node, ...]) -> IntArray:
     for node in itertools.chain(*map(ir.postorder, keys)):
         if isinstance(node, ir.Load) and (listed := ranked_table(node.table)) is not None:
             axis.tables.setdefault(node.table, band_ranks(axis.tables[listed]))
-    rows = stable_order([axis.values(key) for key in keys])
-    return None if np.array_equal(rows, np.arange(axis.length)) else Order(rows, name)
+    return stable_order([axis.values(key) for key in keys])
 
 
 def axes_of_call(

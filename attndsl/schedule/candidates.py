@@ -28,6 +28,7 @@ class Candidate:
     name: str
     of_queries: tuple[ir.Node, ...]
     of_keys: tuple[ir.Node, ...]
+    shape: tuple[int, ...] = ()  # of a box, in steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +41,41 @@ class Axes:
     extents: tuple[int, ...]
 
 
-def candidates(root: ir.Node, axes: Axes | None, tokens: int) -> list[Candidate]:
-    """Orders worth counting, for a root whose lengths are bound. ``tokens`` is the size of a tile."""
-    found: dict[tuple[tuple[ir.Node, ...], tuple[ir.Node, ...]], Candidate] = {}
+def candidates(root: ir.Node, axes: Axes | None, tokens: int) -> list[tuple[Candidate, ...]]:
+    """Orders worth counting, for a root whose lengths are bound. ``tokens`` is the size of a tile.
+
+    Those that differ in the shape of a box only are in one tuple.
+    """
+    found: dict[tuple[tuple[ir.Node, ...], tuple[ir.Node, ...]], tuple[Candidate, ...]] = {}
     for group in groups(root):
         classes = _classes(group)
-        options = [classes] if classes.of_queries else []
-        options += [*_one_sided(group), *(_boxes(classes, axes, tokens) if axes else [])]
-        for item in options:
-            found.setdefault((item.of_queries, item.of_keys), item)
+        single = [classes] if classes.of_queries else []
+        options: list[tuple[Candidate, ...]] = [(item,) for item in (*single, *_one_sided(group))]
+        options += [tuple(_boxes(classes, axes, tokens))] if axes else []
+        for family in filter(None, options):
+            found.setdefault((family[0].of_queries, family[0].of_keys), family)
     return list(found.values())
+
+
+def starts(family: Sequence[Candidate]) -> list[Candidate]:
+    """The box nearest to a cube, and for each axis that among those which reach farthest along it."""
+
+    def round_(some: Iterable[Candidate]) -> Candidate:
+        return min(some, key=lambda item: sum(side.bit_length() ** 2 for side in item.shape))
+
+    found = [round_(family)]
+    for axis in range(len(family[0].shape)):
+        longest = max(item.shape[axis] for item in family)
+        found.append(round_(item for item in family if item.shape[axis] == longest))
+    return list(dict.fromkeys(found))
+
+
+def neighbours(family: Sequence[Candidate], item: Candidate) -> list[Candidate]:
+    """The boxes twice as long on one side and half as long on another."""
+    place = [side.bit_length() for side in item.shape]
+    steps = ([a.bit_length() - b for a, b in zip(o.shape, place, strict=True)] for o in family)
+    near = [sum(map(abs, step)) == 2 and sum(step) == 0 for step in steps]
+    return list(itertools.compress(family, near))
 
 
 def groups(root: ir.Node) -> list[tuple[ir.Node, ...]]:
@@ -115,7 +141,10 @@ def _one_sided(group: Sequence[ir.Node]) -> Iterator[Candidate]:
 def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
     """Boxes of about ``tokens`` tokens of one class, of every shape in powers of two."""
     steps = [_modulus(classes.of_queries, axis) for axis in axes.of_queries]
-    extents = [-(-extent // step) for extent, step in zip(axes.extents, steps, strict=True)]
+    extents = [
+        1 if axis in classes.of_queries else -(-extent // step)  # a class has one place on it
+        for axis, extent, step in zip(axes.of_queries, axes.extents, steps, strict=True)
+    ]
     for shape in shapes(tokens, extents):
         sizes = [ir.Const(size * step) for size, step in zip(shape, steps, strict=True)]
         keys = [
@@ -125,7 +154,9 @@ def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
         spelled = (f"{n}={size.value}" for n, size in zip(axes.names, sizes, strict=True))
         name = f"boxes({', '.join(spelled)})"
         joined = f"{classes.name}, {name}" if classes.of_queries else name
-        yield Candidate(joined, (*classes.of_queries, *keys[0]), (*classes.of_keys, *keys[1]))
+        yield Candidate(
+            joined, (*classes.of_queries, *keys[0]), (*classes.of_keys, *keys[1]), shape
+        )
 
 
 def _modulus(keys: Iterable[ir.Node], axis: ir.Node) -> int:

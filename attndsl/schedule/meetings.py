@@ -75,6 +75,9 @@ def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> 
     overlap = (low[0][:, None] <= high[1]) & (high[0][:, None] >= low[1])
     if overlap.sum() * 16 < overlap.size:
         return False
+    sides = zip((mine, theirs), (queries, keys), picks, strict=True)
+    if all(axis.is_dense(node, pick) for node, axis, pick in sides):
+        return False
     held = [
         [set(axis.tile_values(node, int(tile)).tolist()) for tile in pick]
         for node, axis, pick in zip((mine, theirs), (queries, keys), picks, strict=True)
@@ -89,6 +92,8 @@ def _picked(count: int) -> IntArray:
 
 def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:
     """(values, tiles): each value of each tile once, sorted by value."""
+    if (known := axis.meetings.get(node)) is not None:
+        return known[0], known[1]
     values = axis.values(node)
     tiles = np.arange(axis.length, dtype=np.int64) // axis.tile
     fresh = np.ones(axis.length, dtype=bool)
@@ -98,7 +103,8 @@ def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:
     values, tiles = values[order], tiles[order]
     fresh = np.ones(len(values), dtype=bool)
     fresh[1:] = (np.diff(values) != 0) | (np.diff(tiles) != 0)
-    return values[fresh], tiles[fresh]
+    found = axis.meetings[node] = values[fresh], tiles[fresh]
+    return found
 
 
 def _joined(mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]) -> Meeting | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from attndsl import ir
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
@@ -72,6 +74,7 @@ class Order:
 
     rows: IntArray  # [length]
     name: str = ""  # of the layout it comes from
+    keys: tuple[ir.Node, ...] = field(default=(), repr=False)  # what it sorts positions by
 
     @functools.cached_property
     def places(self) -> IntArray:

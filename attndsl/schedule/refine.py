@@ -32,50 +32,34 @@ class Found:
     open: tuple[IntArray, IntArray]
 
 
-def refine(root: ir.Node, queries: TileAxis, keys: TileAxis) -> Found:
-    """Classify all tiles of the square that may be live."""
-    level = _first_level(queries.n_tiles, keys.n_tiles)
-    rows, columns = _all_boxes(queries.count(level), keys.count(level))
+def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = False) -> Found:
+    """Classify all tiles of the square that may be live.
+
+    ``apart``: rows of tiles have nothing to do with each other, and are not joined in boxes.
+    """
+    level = 0
+    while queries.count(0 if apart else level) * keys.count(level) > _FIRST_BOXES:
+        level += 1
+    levels = (0 if apart else level, level)
+    rows, columns = _all_boxes(queries.count(levels[0]), keys.count(level))
     full: list[tuple[IntArray, IntArray]] = []
     while True:
-        verdict = classify(root, queries, keys, (level, level), rows, columns)
+        verdict = classify(root, queries, keys, levels, rows, columns)
         sure = verdict.may_hold & ~verdict.may_fail
-        full.append(_tiles_of(rows[sure], columns[sure], level, queries, keys))
+        check_count(int(sure.sum()) << sum(levels), MOST_TILES)
+        full.append(_split(rows[sure], columns[sure], levels, (0, 0), queries, keys))
         unsure = verdict.may_hold & verdict.may_fail
         rows, columns = rows[unsure], columns[unsure]
-        if level == 0:
+        if levels[1] == 0:
             joined = (
                 np.concatenate([f[0] for f in full]),
                 np.concatenate([f[1] for f in full]),
             )
             return Found(joined, (rows, columns))
-        level, step = _next_level(level, len(rows))
-        check_count(len(rows) << 2 * step, MOST_OPEN)
-        rows, columns = _split(rows, columns, step, queries.count(level), keys.count(level))
-
-
-def refine_rows(root: ir.Node, queries: TileAxis, keys: TileAxis, chosen: IntArray) -> Found:
-    """As ``refine``, for those rows of tiles only."""
-    level = max(0, (keys.n_tiles - 1).bit_length() - 3)
-    rows, columns = _all_boxes(len(chosen), keys.count(level))
-    rows = chosen[rows]
-    full: list[tuple[IntArray, IntArray]] = []
-    while True:
-        verdict = classify(root, queries, keys, (0, level), rows, columns)
-        sure = verdict.may_hold & ~verdict.may_fail
-        inner = (columns[sure][:, None] << level) + np.arange(1 << level)
-        exists = inner < keys.n_tiles
-        full.append((np.broadcast_to(rows[sure][:, None], inner.shape)[exists], inner[exists]))
-        unsure = verdict.may_hold & verdict.may_fail
-        rows, columns = rows[unsure], columns[unsure]
-        if level == 0:
-            joined = np.concatenate([f[0] for f in full]), np.concatenate([f[1] for f in full])
-            return Found(joined, (rows, columns))
-        level -= 1
-        rows = np.repeat(rows, 2)
-        columns = (2 * columns[:, None] + np.arange(2)).reshape(-1)
-        exists = columns < keys.count(level)
-        rows, columns = rows[exists], columns[exists]
+        finer = _next_levels(levels, len(rows))
+        check_count(len(rows) << sum(levels) - sum(finer), MOST_OPEN)
+        rows, columns = _split(rows, columns, levels, finer, queries, keys)
+        levels = finer
 
 
 def classify(
@@ -142,19 +126,12 @@ def check_count(tiles: int, most: int) -> None:
         raise AttnDslError(Diagnostic("A407", title, notes=notes, helps=helps))
 
 
-def _first_level(n_queries: int, n_keys: int) -> int:
-    level = 0
-    while (-(-n_queries >> level)) * (-(-n_keys >> level)) > _FIRST_BOXES:
-        level += 1
-    return level
-
-
-def _next_level(level: int, boxes: int) -> tuple[int, int]:
-    """One level down, or more while the boxes stay few; and how many."""
-    step = 1
-    while step < level and boxes << 2 * (step + 1) <= _FIRST_BOXES:
+def _next_levels(levels: tuple[int, int], boxes: int) -> tuple[int, int]:
+    """One level down, or more while the boxes stay few."""
+    shift, step = 2 if levels[0] else 1, 1
+    while step < levels[1] and boxes << shift * (step + 1) <= _FIRST_BOXES:
         step += 1
-    return level - step, step
+    return max(0, levels[0] - step), levels[1] - step
 
 
 def _all_boxes(n_rows: int, n_columns: int) -> tuple[IntArray, IntArray]:
@@ -163,21 +140,19 @@ def _all_boxes(n_rows: int, n_columns: int) -> tuple[IntArray, IntArray]:
 
 
 def _split(
-    rows: IntArray, columns: IntArray, step: int, n_rows: int, n_columns: int
+    rows: IntArray,
+    columns: IntArray,
+    levels: tuple[int, int],
+    finer: tuple[int, int],
+    queries: TileAxis,
+    keys: TileAxis,
 ) -> tuple[IntArray, IntArray]:
-    """The boxes of ``step`` levels below that lie in those boxes."""
-    inner_rows, inner_columns = _all_boxes(1 << step, 1 << step)
-    fine_rows = ((rows[:, None] << step) + inner_rows).reshape(-1)
-    fine_columns = ((columns[:, None] << step) + inner_columns).reshape(-1)
-    exists = (fine_rows < n_rows) & (fine_columns < n_columns)
-    return fine_rows[exists], fine_columns[exists]
-
-
-def _tiles_of(
-    rows: IntArray, columns: IntArray, level: int, queries: TileAxis, keys: TileAxis
-) -> tuple[IntArray, IntArray]:
-    """All tiles of those boxes."""
-    check_count(len(rows) << 2 * level, MOST_TILES)
-    if level == 0 or len(rows) == 0:
+    """The boxes of the finer levels that lie in those boxes."""
+    if levels == finer or len(rows) == 0:
         return rows, columns
-    return _split(rows, columns, level, queries.n_tiles, keys.n_tiles)
+    steps = levels[0] - finer[0], levels[1] - finer[1]
+    inner_rows, inner_columns = _all_boxes(1 << steps[0], 1 << steps[1])
+    fine_rows = ((rows[:, None] << steps[0]) + inner_rows).reshape(-1)
+    fine_columns = ((columns[:, None] << steps[1]) + inner_columns).reshape(-1)
+    exists = (fine_rows < queries.count(finer[0])) & (fine_columns < keys.count(finer[1]))
+    return fine_rows[exists], fine_columns[exists]

@@ -13,7 +13,8 @@ when that is cheaper in spite of merging two softmaxes:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +22,20 @@ import numpy as np
 from attndsl import ir
 from attndsl.passes import bind, separate_root
 from attndsl.schedule.building import Call, Frame, Part, Piece, classes_of, frame_of, order_of
-from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates
+from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, neighbours, starts
 from attndsl.schedule.leaves import survey
 from attndsl.schedule.model import IntArray
-from attndsl.schedule.refine import refine_rows
+from attndsl.schedule.refine import refine
 
 FIRST_ROWS, ROWS = 8, 64  # rows of tiles looked at: to sort out, to decide
 LEAVES = 48  # distinct tiles evaluated to decide, for at most ROWS rows
 FINALISTS = 2
+CLIMBS = 2  # shapes of boxes from which others are reached
 CLEAR = 0.8  # an estimate this much cheaper than the natural order's needs no second look
 MARGIN = 0.95  # what a count that is not feasible must promise before an order is changed for it
 COUNTED = 300_000  # live tiles up to which the natural order is counted in full, to compare
-ALTERNATIVES = 6  # of a union that are tried apart
+ALTERNATIVES = 6  # of unions that are thought of being tried apart,
+SPLITS = 2  # and that are
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,24 +119,18 @@ def _bound_axes(mask: ir.Mask, call: Call) -> Axes | None:
 # ---------------------------------------------------------------------------- one order
 
 
-def _best(frame: Frame, axes: Axes | None, price: Price) -> Choice:
-    """The cheapest order of a frame."""
+def _best(
+    frame: Frame, axes: Axes | None, price: Price, ranked: Sequence[Choice] | None = None
+) -> Choice:
+    """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
     natural = _choice(frame, ROWS, price)
-    floor = natural.estimate.pairs / (frame.queries.tile * frame.keys.tile)
-    tried = [frame]
-    for item in candidates(frame.root, axes, min(frame.queries.tile, frame.keys.tile)):
-        moved = _ordered(frame, item)
-        if moved is not None and not any(_alike(moved, other) for other in tried):
-            tried.append(moved)
-    if len(tried) == 1 or natural.cost <= 1.2 * floor:
+    if natural.cost <= 1.2 * _floor(natural):
         return natural
-    finalists = tried[1:]
-    if len(finalists) > FINALISTS and frame.queries.n_tiles > FIRST_ROWS:
-        rough = sorted(
-            (_choice(item, FIRST_ROWS, price) for item in finalists), key=lambda c: c.cost
-        )
-        finalists = [choice.frame for choice in rough[:FINALISTS]]
-    best = min((_choice(item, ROWS, price) for item in finalists), key=lambda c: c.cost)
+    finalists = _ranked(frame, axes, price) if ranked is None else ranked
+    if not finalists:
+        return natural
+    others = (_choice(item.frame, ROWS, price) for item in finalists[:FINALISTS])
+    best = min(others, key=lambda c: c.cost)
     if best.estimate.exact and natural.estimate.exact:
         return best if best.cost < natural.cost else natural
     if CLEAR * natural.cost < best.cost < natural.cost and natural.estimate.live <= COUNTED:
@@ -142,21 +139,49 @@ def _best(frame: Frame, axes: Axes | None, price: Price) -> Choice:
     return best if best.cost < MARGIN * natural.cost else natural
 
 
+def _floor(choice: Choice) -> float:
+    """The cost, were all pairs in FULL tiles."""
+    return choice.estimate.pairs / (choice.frame.queries.tile * choice.frame.keys.tile)
+
+
+def _ranked(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
+    """The frame in other orders, roughly counted, the cheapest first.
+
+    Of boxes, those that are tried start from a few shapes and move on while that is cheaper.
+    """
+    families = candidates(frame.root, axes, min(frame.queries.tile, frame.keys.tile))
+    rough: dict[Frame, Choice] = {}
+
+    def cost(item: Candidate) -> float:
+        moved = _ordered(frame, item)
+        if moved is None:
+            return math.inf
+        if moved not in rough:
+            rough[moved] = _choice(moved, FIRST_ROWS, price)
+        return rough[moved].cost
+
+    first = {item: family for family in families for item in starts(family)}
+    for best in sorted(first, key=cost)[:CLIMBS]:
+        family = first[best]
+        while near := [item for item in neighbours(family, best) if cost(item) < cost(best)]:
+            best = min(near, key=cost)
+    return sorted(rough.values(), key=lambda choice: choice.cost)
+
+
 def _ordered(frame: Frame, item: Candidate) -> Frame | None:
-    orders = (
-        order_of(frame.queries, item.of_queries, item.name),
-        order_of(frame.keys, item.of_keys, item.name),
-    )
-    return None if orders == (None, None) else frame.ordered(*orders)
+    queries, keys = frame.queries, frame.keys
+    q_order = order_of(queries, item.of_queries, item.name)
+    if _mirrored(item) and (queries.length, queries.start) == (keys.length, keys.start):
+        k_order = q_order
+    else:
+        k_order = order_of(keys, item.of_keys, item.name)
+    return None if q_order is k_order is None else frame.ordered(q_order, k_order)
 
 
-def _alike(one: Frame, other: Frame) -> bool:
-    sides = (one.queries.order, other.queries.order), (one.keys.order, other.keys.order)
-    return all(
-        (mine is None) == (theirs is None)
-        and (mine is None or theirs is None or np.array_equal(mine.rows, theirs.rows))
-        for mine, theirs in sides
-    )
+def _mirrored(item: Candidate) -> bool:
+    """Whether the keys of both sides are the same terms."""
+    swap: dict[ir.Node, ir.Node] = {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)}
+    return tuple(ir.substitute(key, swap) for key in item.of_queries) == item.of_keys
 
 
 def _choice(frame: Frame, rows: int, price: Price) -> Choice:
@@ -174,10 +199,12 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     queries, keys = frame.queries, frame.keys
     if queries.n_tiles == 0 or keys.n_tiles == 0:
         return Estimate(0.0, 0.0, 0.0, 0.0)
-    chosen = _drawn(queries.n_tiles, rows)
-    found = refine_rows(frame.root, queries, keys, chosen)
+    n_tiles, chosen = queries.n_tiles, _drawn(queries.n_tiles, rows)
+    if len(chosen) < n_tiles:
+        queries = queries.sampled(chosen)
+    found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
     rest = survey(frame.root, queries, keys, *found.open, LEAVES * rows // ROWS)
-    scale = queries.n_tiles / len(chosen)
+    scale = n_tiles / len(chosen)
     sure = len(found.full[0])
     area = queries.tile * keys.tile
     return Estimate(
@@ -185,7 +212,7 @@ def estimate(frame: Frame, rows: int) -> Estimate:
         scale * rest.partial,
         scale * ((sure + rest.full) * area + rest.pairs),
         scale * rest.keys,
-        len(chosen) == queries.n_tiles and rest.exact,
+        len(chosen) == n_tiles and rest.exact,
     )
 
 
@@ -202,17 +229,41 @@ def _drawn(count: int, wanted: int) -> IntArray:
 def _parts(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
     """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
     whole = _best(frame, axes, price)
-    best, cost = [whole], whole.cost
-    floor = whole.estimate.pairs / (frame.queries.tile * frame.keys.tile)
-    if cost <= 2 * floor:
-        return best
-    for roots in splits(frame.root):
-        parts = [_best(_narrowed(frame, root), axes, price) for root in roots]
-        total = sum(part.cost for part in parts)
-        total += price.merged * frame.queries.n_tiles * (len(parts) - 1)
-        if total < MARGIN * cost:
-            best, cost = parts, total
-    return best
+    merging = price.merged * frame.queries.n_tiles
+    if whole.cost <= 2 * _floor(whole):
+        return [whole]
+    promising: list[tuple[Frame, list[Choice]]] = []
+    limit = MARGIN * whole.cost - merging
+    for roots in _wasteful(frame, price):
+        sketches, total = [], 0.0
+        for root in roots if total < limit else ():
+            part = Frame(root, frame.queries, frame.keys)  # what is known of its terms is kept
+            least, ranked = _sketch(part, axes, price)
+            sketches.append((part, ranked))
+            total += least
+        if total < limit:
+            promising, limit = sketches, total
+    parts = [_best(part, axes, price, ranked) for part, ranked in promising]
+    total = sum(part.cost for part in parts) + merging
+    return parts if parts and total < MARGIN * whole.cost else [whole]
+
+
+def _wasteful(frame: Frame, price: Price) -> list[tuple[ir.Node, ...]]:
+    """The splits whose first part costs most beyond what its pairs need."""
+
+    def waste(roots: tuple[ir.Node, ...]) -> float:
+        part = _choice(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS, price)
+        return part.cost - _floor(part)
+
+    found = list(itertools.islice(splits(frame.root), ALTERNATIVES))
+    return sorted(found, key=waste, reverse=True)[:SPLITS] if len(found) > SPLITS else found
+
+
+def _sketch(frame: Frame, axes: Axes | None, price: Price) -> tuple[float, list[Choice]]:
+    """About what the frame costs in its cheapest order; and in others than the natural one."""
+    natural = _choice(frame, FIRST_ROWS, price)
+    ranked = [] if natural.cost <= 1.2 * _floor(natural) else _ranked(frame, axes, price)
+    return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
 def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
@@ -222,12 +273,7 @@ def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
         if not isinstance(union, ir.Or):
             continue
         common = [item for item in conjuncts if item is not union]
-        for first in itertools.islice(union.items, ALTERNATIVES):
+        for first in union.items:
             others = [item for item in union.items if item is not first]
             rest = ir.conj(*common, ir.disj(*others), ir.negate(first))
             yield ir.conj(*common, first), separate_root(rest)
-
-
-def _narrowed(frame: Frame, root: ir.Node) -> Frame:
-    """The same sides around a part of the pattern; what is known of their terms is kept."""
-    return Frame(root, frame.queries, frame.keys)

@@ -45,15 +45,31 @@ class TileAxis:
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray | None, IntArray]] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
+        self._reordered: dict[Order, TileAxis] = {}
         self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
+        self.orders: dict[Any, Order | None] = {}  # a memo of ``building``
 
     def reordered(self, order: Order | None) -> TileAxis:
         """The same side, in natural order so far, in another."""
         if order is None:
             return self
-        made = TileAxis(self.side, self.length, self.start, self.tile, self.tables, order)
-        made._natural = self
+        made = self._reordered.get(order)
+        if made is None:
+            made = TileAxis(self.side, self.length, self.start, self.tile, self.tables, order)
+            made._natural = self
+            self._reordered[order] = made
         return made
+
+    def sampled(self, tiles: IntArray) -> TileAxis:
+        """Those tiles of the side alone, in increasing order."""
+        places = (tiles[:, None] * self.tile + np.arange(self.tile)).reshape(-1)
+        places = places[places < self.length]
+        rows = places if self.order is None else self.order.rows[places]
+        return TileAxis(self.side, len(rows), self.start, self.tile, self.tables, Order(rows))
+
+    def first(self, length: int) -> TileAxis:
+        """The side's first positions alone, in natural order."""
+        return TileAxis(self.side, length, self.start, self.tile, self.tables)
 
     def owns(self, node: ir.Node) -> bool:
         """Whether the node depends on this side's position and not on the other's."""
@@ -107,6 +123,16 @@ class TileAxis:
         inner = np.arange(self.tile, dtype=np.int64)
         places = np.minimum(tiles[:, None] * self.tile + inner, self.length - 1)
         return np.asarray(np.diff(self.values(node)[places], axis=1).any(axis=0))
+
+    def is_dense(self, node: ir.Node, tiles: IntArray) -> bool:
+        """Whether the values may change often enough to fill the range that each of those tiles has."""
+        slope = self._slope(node)
+        if slope is not None:
+            return abs(slope) <= 1
+        places = tiles[:, None] * self.tile + np.arange(self.tile)
+        values = self.values(node)[np.minimum(places, self.length - 1)]
+        changes = np.count_nonzero(np.diff(values, axis=1), axis=1)
+        return bool((np.ptp(values, axis=1) <= changes).all())
 
     def tile_values(self, node: ir.Node, tile: int) -> IntArray:
         """The values on one tile."""

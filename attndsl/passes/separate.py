@@ -116,9 +116,7 @@ def _open_residue(
         return None
     mine, theirs = parts  # left = mine - theirs
     if isinstance(node, ir.Equals) and factor == 1 and isinstance(rest, ir.Const):
-        residue = node.bound - rest.value
-        if not 0 <= residue < m:
-            return ir.FALSE
+        residue = node.bound - rest.value  # 0 <= residue < m, or the equation were FALSE
         return ir.eq(
             ir.mod(mine, ir.Const(m)),
             ir.mod(ir.add(theirs, ir.Const(residue)), ir.Const(m)),

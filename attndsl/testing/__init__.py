@@ -1,6 +1,7 @@
-"""Floor 9: for tests, ours and yours: generated programs and calls, and a judge of kernels.
+"""Floor 9: for tests, ours and yours: generated programs and calls, a judge of kernels, a plugin for pytest.
 
-The only room that imports hypothesis, and only for what draws: ``assert_matches_dense`` works without.
+The only room that imports hypothesis, and only for what draws: the judges of kernels work without.
+Names load on first use: pytest reads the plugin in every run, also of those who never ask for it.
 """
 
 from __future__ import annotations
@@ -8,22 +9,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from attndsl.testing.kernels import assert_matches_dense
-from attndsl.verification import Case
-
 if TYPE_CHECKING:
     from attndsl.testing.calls import cases, inputs, tensors
+    from attndsl.testing.kernels import assert_matches_dense, sweep
     from attndsl.testing.sampling import Program, programs
+    from attndsl.verification import Case
 
 __all__ = [
-    "Case", "Program", "assert_matches_dense", "cases", "inputs", "programs", "tensors",
+    "Case", "Program", "assert_matches_dense", "cases", "inputs", "programs", "sweep", "tensors",
 ]  # fmt: skip
 
 _HOMES = {
+    "Case": "kernels",
     "Program": "sampling",
+    "assert_matches_dense": "kernels",
     "cases": "calls",
     "inputs": "calls",
     "programs": "sampling",
+    "sweep": "kernels",
     "tensors": "calls",
 }
 

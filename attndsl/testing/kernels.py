@@ -1,15 +1,31 @@
-"""``assert_matches_dense``: anyone's attention kernel against the meaning of a pattern."""
+"""Anyone's attention kernel against the meaning of a pattern: on one call, or on many that are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from attndsl import ir
 from attndsl.compiled import Pattern
-from attndsl.verification import Case, Kernel, dense, describe, judge
+from attndsl.verification import (
+    Case,
+    Fault,
+    Kernel,
+    Random,
+    dense,
+    describe,
+    draw_case,
+    judge,
+    shrink,
+)
+
+CallKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Case], "Tensor | tuple[Tensor, Tensor]"]
+
+_FIRST = (8, 20, 40)  # tokens of the first calls: small faults come first
 
 
 def assert_matches_dense(
@@ -78,8 +94,96 @@ def assert_matches_dense(
         scale=scale,
         seed=seed,
     )
-    mask = dense(p, case).to(device)
-    fault = judge(kernel, mask, case, device, backward, through_lse)
+    fault = judge(kernel, dense(p, case).to(device), case, device, backward, through_lse)
     if fault is not None:
-        text = describe(p.name, ir.show(p.ir.root), f"the kernel on {device}", case, fault)
-        raise AssertionError(text)
+        raise AssertionError(_text(p, device, case, fault))
+
+
+def sweep(
+    kernel: CallKernel,
+    p: Pattern,
+    *,
+    calls: int = 25,
+    largest: int = 150,
+    seed: int = 0,
+    device: str = "cpu",
+    backward: bool = True,
+    through_lse: bool = True,
+    **fixed: Any,
+) -> None:
+    """``assert_matches_dense`` on calls that are drawn: the lengths, heads and inputs one does not think of.
+
+    Lengths around tiles (1, 15, 16, 17, ...) and unequal ones, key heads that are shared, batches, odd
+    widths, dtypes, scales, tensors that are not contiguous, run-time inputs with empty rows. The first
+    calls are small. Equal seeds draw equal calls.
+
+    Args:
+        kernel: ``kernel(q, k, v, call)``: as for ``assert_matches_dense``, told the call, whose ``inputs``,
+            ``extents`` and ``factor`` (on the scores) it may need.
+        p: What it should compute.
+        calls: How many.
+        largest: About how many tokens a call has at most; fixed extents may be longer.
+        seed: Of the draws.
+        device: Where the tensors are; ``call.inputs_on(device)`` are the inputs there.
+        backward: Whether to differentiate.
+        through_lse: Whether gradients also arrive through the log-sum-exp, where one is returned.
+        **fixed: Fields of ``Case`` that every call shall have; of a list one is picked each time:
+            ``head_dim=64, value_dim=64, dtype=[torch.float16, torch.bfloat16]``.
+
+    Raises:
+        AssertionError: Something is wrong; the text is that of ``assert_matches_dense`` for the smallest
+            call that was found, and ends in that call as one would write it.
+    """
+    __tracebackhide__ = True
+
+    def fault_of(case: Case) -> Fault | None:
+        told = functools.partial(_told, kernel, case)
+        return judge(told, dense(p, case).to(device), case, device, backward, through_lse)
+
+    for index in range(calls):
+        case = _drawn(
+            p, Random(seed, index), min(largest, *_FIRST[index : index + 1], 1 << 30), fixed
+        )
+        try:
+            fault = fault_of(case)
+        except Exception as error:
+            error.add_note(f"attndsl: in the call {case!r}")
+            raise
+        if fault is not None:
+            small = shrink(p.ir, case, functools.partial(_still_fails, fault_of, fault, fixed))
+            text = _text(p, device, small, fault_of(small) or fault)
+            raise AssertionError(f"{text}\n  again   assert_matches_dense(kernel, p, {small!r})")
+
+
+def _told(kernel: CallKernel, case: Case, q: Tensor, k: Tensor, v: Tensor) -> Any:
+    return kernel(q, k, v, case)
+
+
+def _drawn(p: Pattern, dice: Random, largest: int, fixed: Mapping[str, Any]) -> Case:
+    chosen = {
+        name: dice.pick(value) if isinstance(value, list) else value
+        for name, value in fixed.items()
+    }
+    ours = {
+        "layout": "natural",
+        "tile": (16, 16),
+    }  # of schedules, which are no matter of the kernel's
+    return draw_case(p.ir, dice, largest, **{**ours, **chosen})
+
+
+def _still_fails(
+    fault_of: Callable[[Case], Fault | None], found: Fault, fixed: Mapping[str, Any], case: Case
+) -> bool:
+    """Whether a call that is allowed shows the same fault."""
+    for name, value in fixed.items():
+        if getattr(case, name) not in (value if isinstance(value, list) else [value]):
+            return False
+    try:
+        again = fault_of(case)
+    except Exception:  # noqa: BLE001 - a size that the kernel does not take
+        return False
+    return again is not None and again.what == found.what
+
+
+def _text(p: Pattern, device: str, case: Case, fault: Fault) -> str:
+    return describe(p.name, ir.show(p.ir.root), f"the kernel on {device}", case, fault)

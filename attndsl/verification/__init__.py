@@ -6,6 +6,7 @@ from attndsl.verification.comparing import CounterExample, Status, Verdict, equi
 from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
 from attndsl.verification.judging import describe, judge
 from attndsl.verification.running import Failure, Report, verify
+from attndsl.verification.shrinking import shrink
 from attndsl.verification.tolerances import allowance, largest_summands
 from attndsl.verification.truths import Fault, Kernel
 
@@ -34,5 +35,6 @@ __all__ = [
     "implies",
     "judge",
     "largest_summands",
+    "shrink",
     "verify",
 ]

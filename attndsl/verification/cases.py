@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class Tensors:
         return Tensors(q, k, v, dout, self.dlse.to(lse_dtype(dtype)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Case:
     """Lengths, heads, widths, dtype, extents and run-time inputs of one call.
 
@@ -94,6 +94,19 @@ class Case:
     def inputs_on(self, device: str) -> dict[str, Tensor]:
         """The run-time inputs as tensors."""
         return {name: torch.as_tensor(value).to(device) for name, value in self.inputs.items()}
+
+    def __repr__(self) -> str:
+        """As one would write it: what differs from the defaults."""
+        plain = Case(self.q_len, self.k_len)
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        shown = {
+            name: value
+            for name, value in given.items()
+            if name in ("q_len", "k_len") or value != getattr(plain, name)
+        }
+        if self.inputs:
+            shown["inputs"] = {name: np.asarray(x).tolist() for name, x in self.inputs.items()}
+        return f"Case({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __str__(self) -> str:
         kind = str(self.dtype).removeprefix("torch.")

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import claims, codegen, frontend, ir, op, passes, views
+from attndsl import backends, claims, codegen, frontend, ir, op, passes, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask, read_switches
 from attndsl.source import AttnDslError, Diagnostic
@@ -124,6 +124,35 @@ class Pattern:
             inputs=inputs,
         )
         return (out, lse) if return_lse else out
+
+    def tune(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        backend: str = "auto",
+        layout: Layouts = "natural",
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> tuple[backends.Tuned, ...]:
+        """Measure which tiles, warps and stages run a call with these arguments fastest; use them from now on.
+
+        For every later call of this pattern, in this process and others, with these dtypes, widths and
+        layout, heads that share keys alike, and lengths up to the same powers of two. What was found is kept
+        in the folder ``ATTNDSL_CACHE_DIR``, by default ``attndsl`` in the user's cache. Without tuning, calls
+        take defaults that are known to fit each GPU.
+
+        Takes up to some minutes, most of them in the compiler; the backward is tuned if a tensor requires a
+        gradient. Returns what was found, an item a pass; nothing where there is no choice, as on the CPU.
+
+        Raises:
+            AttnDslError: as a call.
+        """
+        text = _layout_text(layout)
+        return op.tune(
+            *(self._program, q, k, v), backend=backend, layout=text, extents=extents, inputs=inputs
+        )
 
     def mask(
         self,

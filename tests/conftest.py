@@ -16,6 +16,7 @@ if (
 ):  # workers share the cores: more threads than those only wait
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ["ATTNDSL_CACHE_DIR"] = ""  # what this user's machine remembers is no part of a test
 
 # Deadlines are off: a shared machine that pauses is no defect of ours.
 # `differing_executors`: the back ends share one test class, which each of them inherits.

@@ -10,6 +10,7 @@ from attndsl.backends.choosing import choose, names
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.merging import backward_parts, forward_parts
 from attndsl.backends.protocol import Backend, Request, lse_dtype
+from attndsl.backends.tuning import Tunable, Tuned
 from attndsl.backends.work import Work
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Blocked",
     "Dense",
     "Request",
+    "Tunable",
+    "Tuned",
     "Work",
     "attend",
     "backward_parts",

@@ -18,6 +18,16 @@ from attndsl.backends import kernels
 from attndsl.backends.configs import Config, Pass, architecture, default_config, fitting, padded
 from attndsl.backends.device_lists import DeviceLists, device_lists
 from attndsl.backends.protocol import Request
+from attndsl.backends.tuning import (
+    Clock,
+    Tuned,
+    cautious,
+    climb,
+    configured,
+    neighbours,
+    remember,
+    stopwatch,
+)
 from attndsl.backends.work import Work
 from attndsl.backends.worklists import orders_agree
 
@@ -38,12 +48,17 @@ class Triton:
 
     def __init__(
         self,
-        config: Callable[[Pass, Tensor, Tensor], Config] = default_config,
+        config: Callable[[Pass, Tensor, Tensor], Config] | None = None,
         longest: int | None = None,
+        clock: Clock = stopwatch,
     ) -> None:
-        """``longest``: most tiles of one program; None balances the device."""
+        """``config``: of a pass over q and v; None takes what was measured, else the default.
+
+        ``longest``: most tiles of one program; None balances the device. ``clock`` measures, to tune.
+        """
         self._config = config
         self._longest = longest
+        self._clock = clock
 
     def supports(self, request: Request) -> str | None:
         """GPU tensors of bfloat16, float16 or float32, head dims from 1 to 256."""
@@ -75,7 +90,7 @@ class Triton:
         lse = q.new_empty(q.shape[:3], dtype=torch.float32)
         if lse.numel() == 0:
             return out, lse
-        config = self._config("forward", q, v)
+        config = self._chosen("forward", work, q, k, v)
         lists = self._lists("forward", work, config, q, k)
         width = v.shape[3]
         part_out, part_lse = lists.shares(q, config.bq, width), lists.shares(q, config.bq)
@@ -109,23 +124,79 @@ class Triton:
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         if lse.numel() == 0 or k.numel() == 0:
             return dq.zero_(), dk.zero_(), dv.zero_()
-        level, delta = torch.empty_like(lse), torch.empty_like(lse)
         with _on_device(q):
-            kernels.prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
-                *(out, dout, lse.contiguous(), None if dlse is None else dlse.contiguous()),
-                *(level, delta, *out.stride(), *dout.stride(), q.shape[2], q.shape[1]),
-                *(v.shape[3], padded(v.shape[3]), ROWS, dlse is not None),
-            )
-            given = (q, k, v, dout, level, delta)
+            given = self._prepared(q, k, v, out, lse, dout, dlse)
             self._backward("backward_queries", work, given, (dq,), scale)
             self._backward_keys(work, given, (dk, dv), scale)
         return dq, dk, dv
+
+    @torch.no_grad()
+    def tune(
+        self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
+    ) -> tuple[Tuned, ...]:
+        """Time configs of each pass around the default, keep the fastest; of the backward if a gradient is wanted."""
+        wanted = any(x.requires_grad for x in (q, k, v))
+        q, k, v = (reachable(x.detach()) for x in (q, k, v))
+        out, lse = self.forward(work, q, k, v, scale=scale)
+        grads, empty = [x.new_empty(x.shape) for x in (q, k, v)], out.numel() * k.numel() == 0
+        with _on_device(q):
+            given = [] if empty else self._prepared(q, k, v, out, lse, out, None)
+            runs: dict[Pass, Callable[[Triton], Any]] = {
+                "forward": lambda it: it.forward(work, q, k, v, scale=scale),
+                "backward_queries": lambda it: it._backward(
+                    "backward_queries", work, given, grads[:1], scale
+                ),
+                "backward_keys": lambda it: it._backward_keys(work, given, grads[1:], scale),
+            }
+            passes = () if empty else get_args(Pass)[: None if wanted else 1]
+            return tuple(self._tuned(which, runs[which], work, q, k, v) for which in passes)
+
+    def _tuned(
+        self,
+        which: Pass,
+        run: Callable[[Triton], Any],
+        work: Work,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+    ) -> Tuned:
+        def cost(config: Config) -> float:
+            other = Triton(lambda *_: config, self._longest)
+            return cautious(self._clock, lambda: run(other))
+
+        start = default_config(which, q, v)
+        best, known = climb(start, neighbours(which, q, v), cost)
+        remember(which, work, q, k, v, best)
+        return Tuned(which, best, known[best], start, known[start], len(known))
+
+    def _chosen(self, which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> Config:
+        return self._config(which, q, v) if self._config else configured(which, work, q, k, v)
+
+    def _prepared(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+    ) -> Sequence[Tensor]:
+        """What both passes of the backward are given."""
+        level, delta = torch.empty_like(lse), torch.empty_like(lse)
+        kernels.prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
+            *(out, dout, lse.contiguous(), None if dlse is None else dlse.contiguous()),
+            *(level, delta, *out.stride(), *dout.stride(), q.shape[2], q.shape[1]),
+            *(v.shape[3], padded(v.shape[3]), ROWS, dlse is not None),
+        )
+        return q, k, v, dout, level, delta
 
     def _backward_keys(
         self, work: Work, given: Sequence[Tensor], results: Sequence[Tensor], scale: float
     ) -> None:
         q, k, v, *rest = given
-        config, group = self._config("backward_keys", q, v), q.shape[1] // k.shape[1]
+        config = self._chosen("backward_keys", work, q, k, v)
+        group = q.shape[1] // k.shape[1]
         if orders_agree(work.schedule((config.bq, config.bk)), group):
             self._backward("backward_keys", work, given, results, scale)
             return
@@ -146,7 +217,7 @@ class Triton:
         scale: float,
     ) -> None:
         q, k, v, dout, *_ = given
-        config = self._config(which, q, v)
+        config = self._chosen(which, work, q, k, v)
         lists = self._lists(which, work, config, q, k)
         block = config.bq if which == "backward_queries" else config.bk
         parts = [lists.shares(x, block, x.shape[3]) for x in results]

@@ -14,7 +14,9 @@ class Work:
 
     Equal calls give the same schedule object, so a backend may keep what it derives from one.
     ``part`` is the relation itself, where there is one: not every schedule comes from a pattern.
+    ``name`` tells it apart in every process, whatever the lengths; what has none is not remembered.
     """
 
     schedule: Callable[[tuple[int, int]], Schedule]
     part: Part | None = None
+    name: str = ""

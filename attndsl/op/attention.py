@@ -14,6 +14,8 @@ from torch import Tensor
 from attndsl.backends import (
     Backend,
     Request,
+    Tunable,
+    Tuned,
     Work,
     attend,
     backward_parts,
@@ -89,6 +91,40 @@ def attention(
     return out, lse
 
 
+def tune(
+    program: Program,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    backend: str = "auto",
+    layout: str = "natural",
+    extents: Mapping[str, int] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> tuple[Tuned, ...]:
+    """Measure how such calls run fastest, and remember it for them; of ``attention``, with its arguments.
+
+    Empty where the back end has nothing to choose. The backward is measured if a tensor requires a gradient.
+
+    Raises:
+        AttnDslError: as ``attention``.
+    """
+    check_plain(program.mask.name, q, k, v)
+    q, k, v = _autocast(q, k, v)
+    check_tensors(program.mask.name, q, k, v)
+    if backend == "reference":
+        return ()
+    given = dict(inputs or {})
+    names = sorted(given)
+    tables = [_as_table(name, given[name], q) for name in names]
+    spec = _spec(names, extents or {}, layout)
+    runner, works = _work(q, k, v, tables, program.ticket, spec, backend)
+    if not isinstance(runner, Tunable):
+        return ()
+    scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
+    return tuple(found for work in works for found in runner.tune(work, q, k, v, scale=scale))
+
+
 def _number(scale: object) -> float:
     if isinstance(scale, int | float) or hasattr(scale, "__float__"):
         return float(scale)
@@ -142,7 +178,11 @@ def _work(
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
     tile, price = _SEARCHED.get(q.device.type, ((128, 128), Price()))
     parts = program.parts(call, layout, tile, price)
-    return choose(request, backend), [Work(part.schedule, part) for part in parts]
+    works = [
+        Work(part.schedule, part, f"{program.key}/{layout}/{index}")
+        for index, part in enumerate(parts)
+    ]
+    return choose(request, backend), works
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:

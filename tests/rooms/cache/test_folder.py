@@ -1,0 +1,164 @@
+"""Entries are found again by other processes; nothing that a disk does reaches the caller."""
+
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attndsl.cache import keep, location, recall
+
+KEY = {"pattern": "abc", "width": 64}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATTNDSL_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def only(folder: Path) -> Path:
+    (path,) = folder.rglob("*.json")
+    return path
+
+
+def test_what_is_kept_is_found_again():
+    assert recall("configs", KEY) is None
+    assert keep("configs", KEY, {"bq": 64})
+    assert recall("configs", KEY) == {"bq": 64}
+    assert recall("configs", KEY | {"width": 128}) is None
+    assert recall("orders", KEY) is None
+    assert keep("configs", KEY, {"bq": 32})
+    assert recall("configs", KEY) == {"bq": 32}
+
+
+def test_the_order_of_a_key_does_not_matter():
+    keep("configs", KEY, 1)
+    assert recall("configs", dict(reversed(KEY.items()))) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace('"bq": 64', '"bq": 65'),
+        lambda text: "[" * 100_000,
+        lambda text: "[1]",
+        lambda text: "null",
+        lambda text: text.replace("abc", "abd"),
+    ],
+    ids=["empty", "cut", "changed", "deep", "list", "null", "of-another-key"],
+)
+def test_a_spoiled_entry_is_not_there_and_is_written_anew(folder: Path, spoil):
+    keep("configs", KEY, {"bq": 64})
+    path = only(folder)
+    path.write_text(spoil(path.read_text()))
+    assert recall("configs", KEY) is None
+    assert keep("configs", KEY, {"bq": 64})
+    assert recall("configs", KEY) == {"bq": 64}
+
+
+def test_bytes_that_are_no_text_are_not_there(folder: Path):
+    keep("configs", KEY, 1)
+    only(folder).write_bytes(b"\xff\xfe\x00")
+    assert recall("configs", KEY) is None
+
+
+def test_a_full_disk_leaves_the_old_entry_and_no_draft(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    keep("configs", KEY, 1)
+    original = os.fdopen
+
+    def full(*args: object, **options: object):
+        file = original(*args, **options)
+
+        def write(text: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        file.write = write
+        return file
+
+    monkeypatch.setattr(os, "fdopen", full)
+    assert not keep("configs", KEY, 2)
+    assert recall("configs", KEY) == 1
+    assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".json"]
+
+
+def refuse(*args: object, **options: object):
+    raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
+    assert not keep("configs", KEY, 1)
+    assert recall("configs", KEY) is None
+
+
+def test_a_file_where_the_folder_should_be(folder: Path):
+    folder.write_text("")
+    assert not keep("configs", KEY, 1)
+    assert recall("configs", KEY) is None
+
+
+def test_an_entry_that_may_not_be_read_is_not_there(monkeypatch: pytest.MonkeyPatch):
+    keep("configs", KEY, 1)
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    assert recall("configs", KEY) is None
+
+
+def test_an_empty_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATTNDSL_CACHE_DIR", "")
+    assert location() is None
+    assert not keep("configs", KEY, 1)
+    assert recall("configs", KEY) is None
+
+
+def test_without_the_variable_it_is_in_the_cache_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.delenv("ATTNDSL_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert location() == tmp_path / "attndsl"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path / "me")
+    assert location() == tmp_path / "me" / ".cache" / "attndsl"
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "home", homeless)
+    assert location() is None
+
+
+WRITER = """
+from attndsl.cache import keep, recall
+import sys
+seen = 0
+for turn in range(200):
+    assert keep("configs", {"a": 1}, ["x" * 5000, int(sys.argv[1]), turn])
+    found = recall("configs", {"a": 1})
+    assert found is not None and len(found[0]) == 5000
+    seen += found[1] != int(sys.argv[1])
+print(seen)
+"""
+
+
+def test_processes_that_write_at_once_never_see_half_an_entry(folder: Path):
+    pipe = subprocess.PIPE
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(i)], stdout=pipe, stderr=pipe, text=True
+        )
+        for i in range(3)
+    ]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert json.loads(only(folder).read_text())["key"] == {"a": 1}
+    assert len(list(folder.rglob("*"))) == 2, "the folder of the kind and the entry"

@@ -209,6 +209,59 @@ class Pattern:
         parts = self._program.parts(call, _layout_text(layout), tile)
         return tuple(part.schedule(tile) for part in parts)
 
+    def predict(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        head_dim: int = 64,
+        layout: Layouts = "auto",
+        machine: backends.Machine = backends.REFERENCE,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> backends.Times:
+        """The seconds that a float32 call takes on a CPU, forward and backward, without running it.
+
+        Every call of a kernel, every pair, every row that is gathered or merged is counted, and weighted
+        by what it takes on ``machine``: a reference core, or ``attndsl.backends.this_machine()``, which
+        is measured in half a second.
+        """
+        schedules = self.running(
+            q_len,
+            k_len,
+            heads,
+            batch=batch,
+            head_dim=head_dim,
+            layout=layout,
+            extents=extents,
+            **inputs,
+        )
+        return backends.predict(schedules, head_dim, machine, heads=heads, batch=batch)
+
+    def running(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        head_dim: int = 64,
+        layout: Layouts = "auto",
+        device: str = "cpu",
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> tuple[scheduling.Schedule, ...]:
+        """The schedules that a call runs on such a device, "cpu" or "cuda", in tiles of its own choice.
+
+        As ``parts``, but that "auto" goes by what work costs there.
+        """
+        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        tile, price = op.searched_by(device, call, head_dim)
+        parts = self._program.parts(call, _layout_text(layout), tile, price)
+        return tuple(part.schedule(tile) for part in parts)
+
     def draw(
         self,
         q_len: int,

@@ -5,26 +5,43 @@
 
 from __future__ import annotations
 
-from attndsl.backends.blocked import Blocked
+from attndsl.backends.blocked import Blocked, best_tile
 from attndsl.backends.choosing import choose, names
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.merging import backward_parts, forward_parts
 from attndsl.backends.protocol import Backend, Request, lse_dtype
+from attndsl.backends.timing import (
+    REFERENCE,
+    Machine,
+    Times,
+    predict,
+    predict_dense,
+    price_of,
+    this_machine,
+)
 from attndsl.backends.tuning import Tunable, Tuned
 from attndsl.backends.work import Work
 
 __all__ = [
+    "REFERENCE",
     "Backend",
     "Blocked",
     "Dense",
+    "Machine",
     "Request",
+    "Times",
     "Tunable",
     "Tuned",
     "Work",
     "attend",
     "backward_parts",
+    "best_tile",
     "choose",
     "forward_parts",
     "lse_dtype",
     "names",
+    "predict",
+    "predict_dense",
+    "price_of",
+    "this_machine",
 ]

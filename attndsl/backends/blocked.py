@@ -61,7 +61,7 @@ class Blocked:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
         schedule = self._schedule(work, q, k)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
-        plans = _strips(schedule)
+        plans = strips_of(schedule)
         merges = any(not strip.fresh for plan in plans for strip in plan)
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
         lse = q.new_empty(shape[:3], dtype=lse_dtype(dtype))
@@ -72,7 +72,7 @@ class Blocked:
         finite = _finite(k), _finite(v)
         given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
         for unit in _units(schedule, [given[0], out, lse], [given[1], given[2]], results=(2, 0)):
-            _forward(unit, scale)
+            forward_unit(unit, scale)
         if finite[0] is not k or finite[1] is not v:
             self._spread_nan(work, q, k, v, out, lse)
         return out.to(dtype), lse
@@ -110,7 +110,7 @@ class Blocked:
             [*columns, sums[1], sums[2]],
             results=(1, 2),
         ):
-            _backward(unit, scale)
+            backward_unit(unit, scale)
         return sums[0].to(q.dtype), sums[1].to(k.dtype), sums[2].to(v.dtype)
 
     def _spread_nan(
@@ -139,7 +139,7 @@ class Unit:
     of_keys: list[Tensor]
 
 
-def _forward(unit: Unit, scale: float) -> None:
+def forward_unit(unit: Unit, scale: float) -> None:
     (q, out, lse), (k, v) = unit.of_queries, unit.of_keys
     for part, bias, dead in _calls(unit, q, per_key=0):
         queries, keys = part.queries, part.keys
@@ -155,7 +155,7 @@ def _forward(unit: Unit, scale: float) -> None:
         queries.write(lse, level)
 
 
-def _backward(unit: Unit, scale: float) -> None:
+def backward_unit(unit: Unit, scale: float) -> None:
     (q, out, dout, lse, dq), (k, v, dk, dv) = unit.of_queries, unit.of_keys
     for part, bias, _ in _calls(unit, q, per_key=2):
         queries, keys = part.queries, part.keys
@@ -183,15 +183,21 @@ def _calls(
     ``per_key``: tensors as large as the keys that the kernel returns; gathered keys are two more.
     """
     for strip in unit.strips:
-        of_keys = per_key + 2 * isinstance(strip.keys, Index)
-        item = q.shape[-1] * (strip.queries.length + of_keys * strip.keys.length)
         shared = strip.mask is None or len(strip.mask) == 1
-        own_mask = 0 if shared else strip.queries.length * strip.keys.length
-        step = max(1, BUDGET // (q.shape[0] * item + own_mask))
+        step = at_once(strip, q.shape[0], q.shape[-1], per_key)
         bias = _bias(strip, q) if shared else (None, None)
         for first in range(0, strip.queries.items, step):
             part = strip.cut(first, min(first + step, strip.queries.items))
             yield part, *(bias if shared else _bias(part, q))
+
+
+def at_once(strip: Strip, heads: int, width: int, per_key: int) -> int:
+    """How many items of a strip one kernel call takes, so that its temporaries stay in the budget."""
+    of_keys = per_key + 2 * isinstance(strip.keys, Index)
+    item = width * (strip.queries.length + of_keys * strip.keys.length)
+    shared = strip.mask is None or len(strip.mask) == 1
+    own_mask = 0 if shared else strip.queries.length * strip.keys.length
+    return max(1, BUDGET // (heads * item + own_mask))
 
 
 def _bias(strip: Strip, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -208,7 +214,8 @@ def _bias(strip: Strip, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
 # ---------------------------------------------------------------------------- units
 
 
-def _strips(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
+def strips_of(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
+    """The strips of each plan, remembered with the schedule."""
     known = _KNOWN.get(schedule)
     if known is None:
         known = _KNOWN[schedule] = strips(schedule)
@@ -241,7 +248,7 @@ def _units(
         return
     for b in range(batch):
         row = schedule.plan_of[b if len(schedule.plan_of) > 1 else 0].tolist()
-        for plan, mine, theirs in _alike(row if len(row) > 1 else row * heads, group):
+        for plan, mine, theirs in alike(row if len(row) > 1 else row * heads, group):
             queries, keys = [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys]
             yield from _stored(schedule, plan, queries, keys, results)
 
@@ -254,7 +261,7 @@ def _stored(
     results: tuple[int, int],
 ) -> Iterator[Unit]:
     """One unit, its tensors in the storage order of its plan while it is worked on."""
-    strips, plan = _strips(schedule)[number], schedule.plans[number]
+    strips, plan = strips_of(schedule)[number], schedule.plans[number]
     sides = (queries, plan.q_order, results[0]), (keys, plan.k_order, results[1])
     taken = [
         tensors if order is None else _rows(tensors, order.rows) for tensors, order, _ in sides
@@ -278,7 +285,7 @@ def _folds(x: Tensor) -> bool:
     return x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)
 
 
-def _alike(plan_of: list[int], group: int) -> Iterator[tuple[int, slice, slice]]:
+def alike(plan_of: list[int], group: int) -> Iterator[tuple[int, slice, slice]]:
     """(plan, query heads, key heads): neighbours of one plan, or single heads that share a key head."""
     low = 0
     while low < len(plan_of):

@@ -1,5 +1,5 @@
 """Floor 7: attention over a compiled pattern as a PyTorch operator."""
 
-from attndsl.op.attention import attention, operators, register, tune
+from attndsl.op.attention import attention, operators, register, searched_by, tune
 
-__all__ = ["attention", "operators", "register", "tune"]
+__all__ = ["attention", "operators", "register", "searched_by", "tune"]

@@ -19,20 +19,19 @@ from attndsl.backends import (
     Work,
     attend,
     backward_parts,
+    best_tile,
     choose,
     forward_parts,
     lse_dtype,
+    price_of,
 )
 from attndsl.compiler import Program
 from attndsl.op.checks import check_plain, check_tensors
-from attndsl.schedule import Price
+from attndsl.schedule import Call, Price
 from attndsl.source import AttnDslError, Diagnostic
 
 # Programs by ticket: what crosses into the dispatcher is a string.
 _PROGRAMS: dict[str, Program] = {}
-
-# What layout="auto" counts in and by: about the tiles that backends ask for, and what they cost there.
-_SEARCHED = {"cpu": ((64, 64), Price(gathers=True))}
 
 
 def register(program: Program) -> Program:
@@ -176,13 +175,20 @@ def _work(
     inputs = dict(zip(names, tables, strict=True))
     call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
-    tile, price = _SEARCHED.get(q.device.type, ((128, 128), Price()))
+    tile, price = searched_by(q.device.type, call, q.shape[3])
     parts = program.parts(call, layout, tile, price)
     works = [
         Work(part.schedule, part, f"{program.key}/{layout}/{index}")
         for index, part in enumerate(parts)
     ]
     return choose(request, backend), works
+
+
+def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], Price]:
+    """What layout="auto" counts in and by there: tiles as the backend asks for, and what they cost."""
+    if device != "cpu":
+        return (128, 128), Price()
+    return best_tile(call.q_len, call.k_len), price_of(call.heads, head_dim)
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:

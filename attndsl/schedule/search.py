@@ -14,17 +14,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from attndsl import ir
 from attndsl.passes import bind, separate_root
-from attndsl.schedule.building import Call, Frame, Part, Piece, classes_of, frame_of, order_of
+from attndsl.schedule.building import (
+    Bank,
+    Call,
+    Frame,
+    Part,
+    Piece,
+    classes_of,
+    frame_of,
+    order_of,
+    plan_of_frame,
+)
 from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, neighbours, starts
 from attndsl.schedule.leaves import survey
-from attndsl.schedule.model import IntArray
+from attndsl.schedule.model import IntArray, Schedule
 from attndsl.schedule.refine import refine
 
 FIRST_ROWS, ROWS = 8, 64  # rows of tiles looked at: to sort out, to decide
@@ -36,6 +47,10 @@ MARGIN = 0.95  # what a count that is not feasible must promise before an order 
 COUNTED = 300_000  # live tiles up to which the natural order is counted in full, to compare
 ALTERNATIVES = 6  # of unions that are thought of being tried apart,
 SPLITS = 2  # and that are
+# A judge hears so many, that cost at most so many times the cheapest, and have at most so many live tiles.
+HEARD, CLOSE, JUDGED = 4, 2.0, 8_000
+
+Judge: TypeAlias = Callable[[Sequence[Schedule]], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,9 @@ class Price:
     moved: float = 0.25  # one tile's rows of one side, gathered and scattered
     merged: float = 0.5  # one tile's queries, merged from two softmaxes
     gathers: bool = False  # a PARTIAL tile costs the share of its keys that some query sees
+    judge: Judge | None = (
+        None  # what a call of disjoint parts takes, in any unit: he has the last word
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +147,10 @@ def _best(
     finalists = _ranked(frame, axes, price) if ranked is None else ranked
     if not finalists:
         return natural
-    others = (_choice(item.frame, ROWS, price) for item in finalists[:FINALISTS])
+    enough = FINALISTS if price.judge is None else 2 * HEARD
+    others = [_choice(item.frame, ROWS, price) for item in finalists[:enough]]
+    if price.judge is not None:
+        return _judged([[natural], *([other] for other in others)], price)[0]
     best = min(others, key=lambda c: c.cost)
     if best.estimate.exact and natural.estimate.exact:
         return best if best.cost < natural.cost else natural
@@ -137,6 +158,37 @@ def _best(
         best, natural = (_choice(each.frame, 1 << 40, price) for each in (best, natural))
         return best if best.cost < natural.cost else natural
     return best if best.cost < MARGIN * natural.cost else natural
+
+
+def _judged(options: Sequence[list[Choice]], price: Price) -> list[Choice]:
+    """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
+    least = min(map(_total, options))
+    close = [option for option in options if _total(option) <= CLOSE * least]
+    close = sorted(close, key=_total)[:HEARD]
+    few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
+    hear = price.judge if few and len(close) > 1 else None
+    costs = [_total(option) if hear is None else hear(_schedules(option)) for option in close]
+    costs = [
+        cost * (MARGIN if option is options[0] else 1.0)
+        for cost, option in zip(costs, close, strict=True)
+    ]
+    return close[costs.index(min(costs))]
+
+
+def _schedules(parts: Sequence[Choice]) -> list[Schedule]:
+    """Each part in full, as the schedule of one head."""
+    made = []
+    for part in parts:
+        queries, keys = part.frame.queries, part.frame.keys
+        tile, one = (queries.tile, keys.tile), np.zeros((1, 1), dtype=np.int32)
+        bank = Bank(tile)
+        plan = plan_of_frame(part.frame, bank)
+        made.append(Schedule(queries.length, keys.length, tile, (plan,), one, bank.finish()))
+    return made
+
+
+def _total(parts: Sequence[Choice]) -> float:
+    return sum(part.cost for part in parts)
 
 
 def _floor(choice: Choice) -> float:
@@ -244,8 +296,9 @@ def _parts(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
         if total < limit:
             promising, limit = sketches, total
     parts = [_best(part, axes, price, ranked) for part, ranked in promising]
-    total = sum(part.cost for part in parts) + merging
-    return parts if parts and total < MARGIN * whole.cost else [whole]
+    if not parts or _total(parts) + merging >= MARGIN * whole.cost:
+        return [whole]
+    return parts if price.judge is None else _judged([[whole], parts], price)
 
 
 def _wasteful(frame: Frame, price: Price) -> list[tuple[ir.Node, ...]]:

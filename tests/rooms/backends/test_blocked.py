@@ -153,7 +153,7 @@ def test_strips_of_a_schedule_are_made_once_and_freed_with_it():
     before = len(blocked._KNOWN)
     run(Blocked(), work, case)
     schedule = work.schedule(case.tile)
-    assert blocked._strips(schedule) is blocked._strips(schedule)
+    assert blocked.strips_of(schedule) is blocked.strips_of(schedule)
     assert len(blocked._KNOWN) == before + 1
     del schedule, work
     assert len(blocked._KNOWN) == before

@@ -1,0 +1,164 @@
+"""What a schedule makes the CPU backend do, counted strip by strip: the terms of its time.
+
+The kernels of torch take queries in blocks and keys in stretches; each block reads all keys of its strip.
+What they spend is close to linear in the counts below (``timing.py`` has the factors).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from attndsl.backends.blocked import alike, at_once, strips_of
+from attndsl.backends.places import Index, Places
+from attndsl.backends.strips import Strip
+from attndsl.schedule import Plan, Schedule
+
+FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+# Queries that torch's kernels take at once, by the queries of an item, and keys at once.
+BLOCKS: Final = ((768, 256), (192, 64), (0, 32))
+STRETCH: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Counts of one pass. Elements are numbers of a tensor; all heads and batch elements together."""
+
+    calls: float = 0  # of a kernel
+    additions: float = 0  # calls that add one list of rows to a gradient
+    blocks: float = 0  # blocks of queries times stretches of keys
+    loaded: float = 0  # elements of keys that blocks read
+    products: float = 0  # pairs times the head dim
+    weights: float = 0  # pairs
+    masked: float = 0  # pairs of strips that have a mask
+    biases: float = 0  # pairs of masks, made once for all heads
+    gathered: float = 0  # elements of rows that are read one by one
+    moved: float = 0  # elements that are read or written in order
+    merged: float = 0  # elements of queries merged from two softmaxes; of gradients added up
+
+    def __add__(self, other: Effort) -> Effort:
+        return Effort(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, times: int) -> Effort:
+        return Effort(*(times * count for count in astuple(self)))
+
+    def vector(self) -> FloatArray:
+        """The counts in order, float64 [11]."""
+        return np.array(astuple(self), dtype=np.float64)
+
+
+TERMS: Final = tuple(field.name for field in fields(Effort))
+
+
+def efforts(
+    schedule: Schedule, head_dim: int, *, heads: int = 1, batch: int = 1, v_dim: int | None = None
+) -> tuple[Effort, Effort]:
+    """(forward, backward) of a call with this schedule, in the order and the pieces of the backend.
+
+    Args:
+        schedule: in tiles of ``best_tile``, or the counts are those of another call.
+        head_dim: size of queries and keys.
+        heads: query heads; keys have as many.
+        batch: batch elements.
+        v_dim: size of values, where it differs.
+    """
+    width = max(1, head_dim, v_dim or head_dim)
+    tokens = batch * heads * width
+    streams = schedule.q_len + 2 * schedule.k_len
+    forward = Effort(moved=tokens * streams)  # is every key finite? and the output, once
+    backward = Effort(moved=2 * tokens * (schedule.q_len + streams))
+    for (plan, count), times in _units(schedule, batch, heads).items():
+        orders = _reordering(schedule.plans[plan], count * width)
+        forward += orders[0] * times
+        backward += orders[1] * times
+        for strip in strips_of(schedule)[plan]:
+            forward += forward_of(strip, count, width) * times
+            backward += backward_of(strip, count, width) * times
+    return forward, backward
+
+
+def dense_efforts(
+    q_len: int, k_len: int, head_dim: int, *, heads: int = 1, batch: int = 1
+) -> tuple[Effort, Effort]:
+    """(forward, backward) of attention over all pairs, unmasked, by the same kernels."""
+    keys = q_len, k_len, batch * heads, head_dim
+    forward = _kernel(1, *keys)
+    return forward, forward
+
+
+def forward_of(strip: Strip, heads: int, width: int) -> Effort:
+    """The forward pass of one strip for so many heads."""
+    made = _kernel_of(strip, heads, width, per_key=0)
+    rows = strip.queries.items * strip.queries.length * heads * width
+    if isinstance(strip.queries, Index):
+        made += Effort(gathered=(2 if strip.fresh else 3) * rows)
+    return made + (Effort(moved=rows) if strip.fresh else Effort(merged=rows))
+
+
+def backward_of(strip: Strip, heads: int, width: int) -> Effort:
+    """The backward pass of one strip for so many heads."""
+    made = _kernel_of(strip, heads, width, per_key=2)
+    rows = strip.queries.items * strip.queries.length * heads * width
+    keys = strip.keys.items * strip.keys.length * heads * width
+    if isinstance(strip.queries, Index):
+        made += Effort(gathered=3 * rows)
+    additions = _additions(strip.queries, made.calls) + 2 * _additions(strip.keys, made.calls)
+    return made + Effort(merged=rows + 2 * keys, additions=additions)
+
+
+def _additions(places: Places, calls: float) -> float:
+    """As many as ``Places.add`` makes, in so many calls."""
+    if isinstance(places, Index):
+        return len(places.index) if len(places.index) > 1 else calls
+    return calls * (-(-places.length // places.step) if places.step else 1)
+
+
+def _kernel_of(strip: Strip, heads: int, width: int, per_key: int) -> Effort:
+    items, queries, keys = strip.queries.items, strip.queries.length, strip.keys.length
+    calls = -(-items // at_once(strip, heads, width, per_key))
+    made = _kernel(items, queries, keys, heads, width) + Effort(calls=calls - 1)
+    if strip.mask is not None:
+        made += Effort(
+            masked=items * heads * queries * keys, biases=len(strip.mask) * queries * keys
+        )
+    if isinstance(strip.keys, Index):
+        made += Effort(gathered=2 * len(strip.keys.index) * keys * heads * width)
+    return made
+
+
+def _kernel(items: int, queries: int, keys: int, heads: int, width: int) -> Effort:
+    """One call, unmasked."""
+    block = next(size for least, size in BLOCKS if queries >= least)
+    blocks, pairs = items * heads * -(-queries // block), items * heads * queries * keys
+    return Effort(
+        calls=1,
+        blocks=blocks * -(-keys // STRETCH),
+        loaded=blocks * keys * width,
+        products=pairs * width,
+        weights=pairs,
+    )
+
+
+def _units(schedule: Schedule, batch: int, heads: int) -> Counter[tuple[int, int]]:
+    """How often so many heads of a plan are run together: (plan, heads) -> times."""
+    if schedule.plan_of.size == 1:
+        return Counter({(int(schedule.plan_of.flat[0]), batch * heads): 1})
+    return Counter(_rows_of(schedule, batch, heads))
+
+
+def _rows_of(schedule: Schedule, batch: int, heads: int) -> Iterator[tuple[int, int]]:
+    for row in np.broadcast_to(schedule.plan_of, (batch, heads)).tolist():
+        for plan, mine, _ in alike(row, 1):
+            yield plan, mine.stop - mine.start
+
+
+def _reordering(plan: Plan, elements: int) -> tuple[Effort, Effort]:
+    """Tensors taken in the orders of a plan and put back, by the elements of one token."""
+    queries = 0 if plan.q_order is None else len(plan.q_order.rows) * elements
+    keys = 0 if plan.k_order is None else len(plan.k_order.rows) * elements
+    return Effort(gathered=3 * queries + 2 * keys), Effort(gathered=5 * queries + 6 * keys)

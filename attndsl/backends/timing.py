@@ -1,0 +1,231 @@
+"""How long the CPU backend takes over a schedule, predicted from what its strips make it do.
+
+    seconds  =  sum over the counts of an Effort of  count x factor
+
+Factors are those of a reference core, always the same, or of this machine, after a measurement that takes
+less than a second: kernels, gathering and merging are run on strips of a few shapes, and the factors
+that explain their times best, yet stay near the reference where nothing speaks against it, are taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from attndsl.backends.blocked import Unit, backward_unit, forward_unit
+from attndsl.backends.effort import (
+    TERMS,
+    Effort,
+    FloatArray,
+    backward_of,
+    dense_efforts,
+    efforts,
+    forward_of,
+)
+from attndsl.backends.places import Index, Span
+from attndsl.backends.strips import Strip
+from attndsl.schedule import Price, Schedule
+
+TRUST = 0.03  # how far a factor is drawn to the reference, against one measurement
+ROUNDS = 4
+HEADS, WIDTH, TOKENS = 2, 64, 2048  # of the tensors that are measured with
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds."""
+
+    forward: float
+    backward: float
+
+    @property
+    def both(self) -> float:
+        """A forward and a backward pass."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Nanoseconds of one of each count of an Effort, on one thread, and how many threads there are."""
+
+    name: str
+    forward: Effort
+    backward: Effort
+    threads: int = 1
+
+    def seconds(self, forward: Effort, backward: Effort) -> Times:
+        """The time of a call of such efforts, in float32."""
+        return Times(
+            _seconds(forward, self.forward, self.threads),
+            _seconds(backward, self.backward, self.threads),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+# Fitted to the times of some forty patterns, each in a few orders of tokens, on one core of an EPYC (Zen 4).
+REFERENCE: Final = Machine(
+    "a reference core",
+    Effort(
+        calls=45_000,
+        additions=6_000,
+        blocks=800,
+        loaded=0.39,
+        products=0.042,
+        weights=0.58,
+        masked=0.06,
+        biases=3.1,
+        gathered=0.65,
+        moved=0.61,
+        merged=3.4,
+    ),
+    Effort(
+        calls=29_000,
+        additions=8_600,
+        blocks=410,
+        loaded=0.3,
+        products=0.11,
+        weights=1.41,
+        masked=0.07,
+        biases=2.4,
+        gathered=0.63,
+        moved=0.17,
+        merged=1.7,
+    ),
+)
+SERIAL: Final = np.array([name in ("calls", "additions", "biases") for name in TERMS])
+
+
+@functools.cache
+def price_of(heads: int, head_dim: int) -> Price:
+    """What the search for an order of tokens goes by: the prediction for the reference core.
+
+    Not for this machine: the order is part of what a call computes, and must not depend on a measurement.
+    """
+
+    def judge(parts: Sequence[Schedule]) -> float:
+        return predict(parts, head_dim, REFERENCE, heads=heads).both
+
+    return Price(gathers=True, judge=judge)
+
+
+def predict(
+    parts: Sequence[Schedule], head_dim: int, machine: Machine, *, heads: int = 1, batch: int = 1
+) -> Times:
+    """The time of a call that runs these disjoint parts, one after the other, and merges them.
+
+    Args:
+        parts: schedules in tiles of ``best_tile``: what the backend asks for.
+        head_dim: size of queries, keys and values.
+        machine: what each count takes.
+        heads: query heads; keys have as many.
+        batch: batch elements.
+    """
+    forward, backward = Effort(), Effort()
+    for part in parts:
+        more = efforts(part, head_dim, heads=heads, batch=batch)
+        forward, backward = forward + more[0], backward + more[1]
+    tokens = (len(parts) - 1) * batch * heads * head_dim
+    forward += Effort(merged=tokens * parts[0].q_len)
+    backward += Effort(merged=tokens * (parts[0].q_len + 2 * parts[0].k_len))
+    return machine.seconds(forward, backward)
+
+
+def predict_dense(
+    q_len: int, k_len: int, head_dim: int, machine: Machine, *, heads: int = 1, batch: int = 1
+) -> Times:
+    """The time of attention over all pairs, by the same kernels and without a mask."""
+    return machine.seconds(*dense_efforts(q_len, k_len, head_dim, heads=heads, batch=batch))
+
+
+def _seconds(effort: Effort, factors: Effort, threads: int) -> float:
+    """Kernels and copies are shared out among threads; calls, additions and masks are made by one."""
+    nanoseconds = effort.vector() * factors.vector()
+    return float((nanoseconds / np.where(SERIAL, 1, threads)).sum()) * 1e-9
+
+
+# ---------------------------------------------------------------------------- measuring
+
+
+@functools.cache
+def this_machine(threads: int | None = None) -> Machine:
+    """This machine with as many threads as torch has now, measured once a process: half a second."""
+    del threads  # what is remembered is remembered for a number of threads
+    tensors = [torch.ones(HEADS, TOKENS, WIDTH) for _ in range(8)]
+    level = torch.zeros(HEADS, TOKENS)
+    q, k, v, out, dout, dq, dk, dv = tensors
+    found: list[Effort] = []
+    for factors, count, run, of_queries, of_keys in (
+        (REFERENCE.forward, forward_of, forward_unit, [q, out, level], [k, v]),
+        (REFERENCE.backward, backward_of, backward_unit, [q, out, dout, level, dq], [k, v, dk, dv]),
+    ):
+        rows = [count(strip, HEADS, WIDTH) for strip in _samples()]
+        units = [Unit((strip,), list(of_queries), list(of_keys)) for strip in _samples()]
+        taken = _shortest([functools.partial(run, unit, WIDTH**-0.5) for unit in units])
+        found.append(fitted(rows, taken, factors))
+    forward, backward = found
+    return Machine(f"this CPU, {torch.get_num_threads()} threads", forward, backward)
+
+
+def _samples() -> Iterator[Strip]:
+    """Strips of a few shapes, which differ in what they spend their time on."""
+    shapes = ((1, 16, 16), (32, 8, 128), (16, 32, 128), (16, 64, 64), (4, 64, 1024), (2, 192, 512))
+    for items, queries, keys in (*shapes, (1, 768, 768)):
+        yield _sample(items, queries, keys)
+    yield replace(_sample(8, 64, 256), mask=_mask(1, 64, 256))
+    yield replace(_sample(8, 64, 256), mask=_mask(8, 64, 256))
+    yield replace(_sample(16, 64, 32), fresh=False)
+    for lists in (1, 16):
+        rows = (np.arange(lists * 64) * 7919 % TOKENS).reshape(lists, 64)
+        yield replace(_sample(16, 64, 64), keys=Index(rows, 16))
+        if lists > 1:
+            yield replace(_sample(16, 64, 64), queries=Index(rows, 16))
+
+
+def _sample(items: int, queries: int, keys: int) -> Strip:
+    windows = [Span(0, (TOKENS - n) // items, items, n) for n in (queries, keys)]
+    return Strip(windows[0], windows[1], mask=None, fresh=True)
+
+
+def _mask(lists: int, queries: int, keys: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Causal in each row of keys, so that no query is without one."""
+    kept = np.arange(keys) <= np.arange(queries)[:, None] + (keys - queries)
+    return np.packbits(np.broadcast_to(kept, (lists, queries, keys)), axis=-1)
+
+
+def _shortest(runs: Sequence[Callable[[], None]]) -> FloatArray:
+    """Seconds of the shortest of some rounds that take turns, [len(runs)]."""
+    alone = torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter  # the first is deaf to other programs
+    taken = np.full((ROUNDS + 1, len(runs)), np.inf)
+    for turn in range(ROUNDS + 1):
+        for number, run in enumerate(runs):
+            start = clock()
+            run()
+            taken[turn, number] = clock() - start
+    return np.asarray(taken[1:].min(axis=0))
+
+
+def fitted(rows: Sequence[Effort], seconds: FloatArray, reference: Effort) -> Effort:
+    """Factors, none negative, that explain the times of these efforts, drawn to the reference.
+
+    Least squares of relative errors; a machine that is slower at everything alike is no deviation.
+    """
+    scale = reference.vector() * 1e-9
+    shares = np.stack([row.vector() for row in rows]) * scale / seconds[:, None]
+    usual = 1 / float(np.median(shares.sum(1)))
+    matrix = shares.T @ shares + TRUST * np.eye(len(scale))
+    wanted = shares.sum(0) + TRUST * usual
+    found = np.full(len(scale), usual)
+    for _ in range(500):  # coordinate descent: the minimum is unique
+        for j in range(len(scale)):
+            found[j] = max(0.0, found[j] + (wanted[j] - matrix[j] @ found) / matrix[j, j])
+    return Effort(*(found * reference.vector()).tolist())

@@ -173,19 +173,18 @@ def test_threads_share_the_work_but_not_the_calls():
     assert four.seconds(effort, Effort()).forward == pytest.approx(calls + products / 4)
 
 
-def test_factors_are_found_again_from_the_times_they_give():
+def test_factors_explain_times_of_efforts_that_were_not_measured():
     rng = np.random.default_rng(0)
-    true = Effort(*(np.array(astuple(REFERENCE.forward)) * 3 * rng.uniform(0.7, 1.4, len(TERMS))))
-    rows = [
-        Effort(*counts)
-        for counts in rng.exponential(1e6 / np.array(astuple(REFERENCE.forward)), (40, len(TERMS)))
-    ]
-    times = np.array([row.vector() @ true.vector() for row in rows]) * 1e-9
-    found = timing.fitted(rows, times, REFERENCE.forward)
-    assert np.allclose(found.vector(), true.vector(), rtol=0.1)
-    assert (
-        min(astuple(timing.fitted(rows, times * rng.uniform(0.1, 9, 40), REFERENCE.forward))) >= 0
-    )
+    usual = np.array(astuple(REFERENCE.forward))
+    true = usual * 3 * rng.uniform(0.7, 1.4, len(TERMS))
+    counts = rng.exponential(1e6 / usual, (60, len(TERMS)))
+    times = counts @ true * 1e-9
+    rows = [Effort(*each) for each in counts[:40].tolist()]
+    found = timing.fitted(rows, times[:40], REFERENCE.forward).vector()
+    assert np.allclose(counts[40:] @ found * 1e-9, times[40:], rtol=0.1)
+    assert not np.allclose(counts[40:] @ usual * 3e-9, times[40:], rtol=0.1)
+    noisy = timing.fitted(rows, times[:40] * rng.uniform(0.1, 9, 40), REFERENCE.forward)
+    assert min(astuple(noisy)) >= 0
 
 
 def test_this_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch):

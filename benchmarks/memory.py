@@ -1,6 +1,6 @@
 """Peak memory of the CPU backend at a long length: forward and backward, fp32 by default.
 
-    python benchmarks/memory.py [--tokens 131072] [--dtype float32] [--limit 4.0] [--pattern window]
+    python benchmarks/memory.py [--tokens 131072] [--dtype float32] [--limit 4.0] [--pattern window] [--json F]
 
 Exits with 1 when the process has ever held more than the limit (GB). q, k, v, out, dout, dq, dk and
 dv alone are 8 x 268 MB at the default.
@@ -9,12 +9,15 @@ dv alone are 8 x 268 MB at the default.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 import torch
 from cpu import BACKEND, HEADS, PATTERNS, SCALE, WIDTH, pairs
+from machine import circumstances
 
 
 def peak() -> float:
@@ -30,6 +33,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--limit", type=float, default=4.0)
     parser.add_argument("--pattern", choices=sorted(PATTERNS), default="window")
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     dtype = getattr(torch, given.dtype)
     print(f"imports          {peak():5.2f} GB")
@@ -45,6 +49,12 @@ def main() -> None:
     gradients = BACKEND.backward(work, q, k, v, out, lse, dout, None, scale=SCALE)
     print(f"backward         {peak():5.2f} GB  {time.perf_counter() - start:6.2f} s")
     assert all(gradient.isfinite().all() for gradient in gradients)
+    if given.json:
+        what = {"pattern": given.pattern, "tokens": given.tokens, "dtype": given.dtype}
+        report = (
+            circumstances() | what | {"heads": HEADS, "width": WIDTH, "peak GB": round(peak(), 2)}
+        )
+        given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     sys.exit(peak() > given.limit)
 
 

@@ -1,4 +1,4 @@
-"""docs/performance.md from the results that `make gpu` keeps: tables, and what was asked for beside what was found."""
+"""docs/performance.md from the files of results: tables, and on GPUs what was asked for beside what was found."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from report_cpu import sections as without_gpu
+
 RESULTS = Path(__file__).parent / "results"
 BOTH = ("forward", "forward and backward")
 NEAR_THE_BOUND = ("window 512", "window 4096", "documents", "longformer")
 HEADER = """\
-# Performance on GPUs
+# Performance
 
-Written by `make gpu` from the files in `benchmarks/results`; [CONTRIBUTING.md](../CONTRIBUTING.md#to-measure-on-a-gpu)
+Written by `make docs` and `make gpu` from the files in `benchmarks/results`: what was measured, on what, by which
+script. Each table is one run; where contestants are compared they took turns in one process.
+
+## Without a GPU
+"""
+ON_GPUS = """\
+## On GPUs
+
+Written by `make gpu`; [CONTRIBUTING.md](../CONTRIBUTING.md#to-measure-on-a-gpu)
 says how to run it. bfloat16, batch 1, 16 heads; milliseconds on the device, medians of contestants that take turns
 in one process, the cache cold. *Bound*: the time of the fastest dense causal SDPA times the share of tiles that are
 live, the least that any kernel of that quality could take. `flex` is compiled flex_attention on the same pattern.
@@ -32,7 +42,8 @@ def results_in(folder: Path = RESULTS) -> Iterator[tuple[Path, dict[str, Any]]]:
 def page(results: Iterable[dict[str, Any]]) -> str:
     """The whole page."""
     sections = [_section(found) for found in sorted(results, key=lambda found: found["gpu"])]
-    return "\n".join([HEADER, *(sections or ["No GPU has been measured yet.\n"])])
+    none = ["No GPU has been measured yet.\n"]
+    return "\n".join([HEADER, *without_gpu(), ON_GPUS, *(sections or none)])
 
 
 def goals(results: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
@@ -83,7 +94,7 @@ def _section(results: dict[str, Any]) -> str:
     checks = {**results["checks"], **results["repeats"]}
     faults = [f"- {label}: {found['fault']}" for label, found in checks.items() if "fault" in found]
     lines = [
-        f"## {results['gpu']}",
+        f"### {results['gpu']}",
         "",
         f"torch {where['torch']}, triton {where['triton']}, {where['date'][:10]}.",
         f"{len(checks)} checks against float64 and of equal bits, {len(faults)} failed.",

@@ -1,0 +1,148 @@
+"""What the benchmarks found without a GPU, as the first half of docs/performance.md: each file a section."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Found: TypeAlias = dict[str, Any]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def sections(folder: Path = RESULTS) -> Iterator[str]:
+    """A section for each file that is there."""
+    for name, (title, tables) in SECTIONS.items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            said = f"{inspect.getdoc(tables)}\n\nBy `benchmarks/{name}.py`; {_where(found)}."
+            yield "\n".join([f"### {title}", "", said, "", *tables(found)])
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
+    """Lines of Markdown; numbers stand right."""
+    body = [[_written(cell) for cell in row] for row in rows]
+    head = list(head)
+    if not body:
+        return []
+    right = [
+        all(cell[:1].isdigit() or not cell for cell in column) for column in zip(*body, strict=True)
+    ]
+    rule = "".join("---:|" if is_right else "---|" for is_right in right)
+    lines = (f"| {' | '.join(cells)} |" for cells in [head, *body])
+    first, *rest = lines
+    return [first, f"|{rule}", *rest, ""]
+
+
+def _written(cell: object) -> str:
+    match cell:
+        case None:
+            return ""
+        case float():
+            return (
+                f"{cell:,.2f}" if cell < 10 else f"{cell:,.1f}" if cell < 1000 else f"{cell:,.0f}"
+            )
+        case int():
+            return f"{cell:,}"
+    return str(cell).replace("|", "\\|")
+
+
+def _where(found: Found) -> str:
+    threads = found["threads"]
+    with_threads = f"{threads} thread{'s' * (threads > 1)}"
+    return f"{found['processor']}, {with_threads}, torch {found['torch']}, {found['date'][:10]}"
+
+
+# ---------------------------------------------------------------------- a section each; its docstring is its text
+
+
+def _schedules(found: Found) -> list[str]:
+    """From the relation to the exact list of tiles: causal, a window of 512 keys and 4 global keys.
+
+    *Cold* is the first call at a length, *warm* one with the same pattern later, nothing kept but the
+    compiled pattern. `create_block_mask` makes the blocks of the same mask for flex_attention.
+    """
+    names = ("tokens", "live tiles", "index bytes", "cold ms", "warm ms")
+    lines = table(names, ([row[name] for name in names] for row in found["rows"]))
+    peers = found.get("flex_attention", [])
+    head = ("tokens", "`create_block_mask`", "ms", "ms / ours, warm")
+    rows = (
+        [each["tokens"], each["create_block_mask"], each["ms"], each["ratio to ours, warm"]]
+        for each in peers
+    )
+    return lines + table(head, rows)
+
+
+def _exactness(found: Found) -> list[str]:
+    """Every pattern of the prelude at several lengths: each tile and each pair against the dense mask."""
+    faults = ("empty visited", "full masked", "live missed", "pairs wrong")
+    rows = found["rows"]
+    sums = [sum(row[name] for row in rows) for name in ("schedules", "live", *faults)]
+    return table(("patterns", "schedules", "live tiles", *faults), [[len(rows), *sums]])
+
+
+def _cpu(found: Found) -> list[str]:
+    """8,192 tokens, 8 heads of 64, a causal window of 512; Longformer adds 8 global tokens.
+
+    Medians of contestants that take turns in one process. SDPA is given the dense mask; flex is compiled
+    flex_attention, which has no backward on CPUs.
+    """
+
+    def cells(row: Found) -> Iterator[Any]:
+        times, ratios = row["median ms"], row["ratios"]
+        yield from (row["dtype"], row["direction"])
+        yield from (times.get(name) for name in ("window", "longformer", "flex", "sdpa"))
+        yield from (ratios.get(f"{name} / window") for name in ("flex", "sdpa", "longformer"))
+
+    times = ("window ms", "Longformer ms", "flex ms", "SDPA ms")
+    ratios = ("flex / window", "SDPA / window", "Longformer / window")
+    return table(("dtype", "pass", *times, *ratios), map(cells, found["rows"]))
+
+
+def _cold(found: Found) -> list[str]:
+    """A new process, its imports done: the pattern compiled, scheduled and run; then the same call again."""
+    names = ("dtype", "compile ms", "first, with compile ms", "second ms")
+    return table(names, ([row[name] for name in names] for row in found["rows"]))
+
+
+def _memory(found: Found) -> list[str]:
+    """Forward and backward: the most that the whole process held, q, k, v, output and gradients included."""
+    names = ("pattern", "tokens", "heads", "width", "dtype", "peak GB")
+    return table(names, [[found[name] for name in names]])
+
+
+def _layouts(found: Found) -> list[str]:
+    """Live tiles of 128 × 128 in natural order and under layout="auto", and what they are worth.
+
+    Times: the CPU backend, 4 heads of 64, float32, processor time on one thread.
+    """
+    times = {(row["pattern"], row["tokens"]): row for row in found["times"]}
+
+    def cells(row: Found) -> Iterator[Any]:
+        yield from (row[name] for name in ("pattern", "tokens", "natural tiles", "auto tiles"))
+        timed = times.get((row["pattern"], row["tokens"]), {})
+        for way in ("forward", "backward"):
+            yield timed.get(f"{way}, natural / auto")
+        yield row["search, processor ms"]
+
+    speed = ("forward, natural / auto", "backward, natural / auto")
+    head = ("pattern", "tokens", "tiles, natural", "tiles, auto", *speed, "search ms")
+    lines = table(head, map(cells, found["tiles"]))
+    peers = found.get("times with flex, a run of its own", [])
+    which = ("forward, natural / auto", "backward, natural / auto", "forward, flex / auto")
+    rows = ([row["pattern"], row["tokens"], *(row[name] for name in which)] for row in peers)
+    return lines + table(("beside flex", "tokens", *which), rows)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
+    "schedules": ("Schedules", _schedules),
+    "exactness": ("Exactness", _exactness),
+    "cpu": ("Attention on a CPU", _cpu),
+    "cold": ("The first call", _cold),
+    "memory": ("Memory", _memory),
+    "layouts": ("Layouts", _layouts),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -58,7 +59,7 @@ class Pattern:
         return self._program.normal.digest
 
     def __repr__(self) -> str:
-        return f"<attndsl.Pattern {self.name or 'unnamed'}: {ir.show(self.ir.root)}>"
+        return f"<attndsl.Pattern {self.name or 'unnamed'}: {ir.show(self.ir.root, self.ir.zeros)}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and self._program.key == other._program.key
@@ -167,6 +168,25 @@ class Pattern:
         """The dense mask, bool [batch, heads, q_len, k_len]: the meaning. For small sizes."""
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
         return torch.from_numpy(self._program.dense(call))
+
+    def zero_keys(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        batch: int = 1,
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> Tensor:
+        """How many zero keys each query sees beside those of its mask, int64 [batch, heads, q_len].
+
+        Raises:
+            AttnDslError: A4xx lengths and extents, A408 a count is negative, A501 inputs.
+        """
+        counts = self._program.zero_keys(self._call(q_len, k_len, heads, batch, extents, inputs))
+        whole = torch.zeros(batch, heads, q_len, dtype=torch.int64)
+        return whole if counts is None else whole + torch.from_numpy(counts)
 
     def schedule(
         self,
@@ -408,11 +428,13 @@ class Pattern:
             counted("auto", 128),
             counted("auto", 64),
             codegen.choice(of.roots, of.tables, of.queries, of.keys),
+            self.ir.zeros,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pattern as JSON; ``Pattern.load`` reads it back."""
-        Path(path).write_text(ir.dump(self.ir), encoding="utf-8")
+        document = json.loads(ir.dump(self.ir)) | {"layer": self.layer}
+        Path(path).write_text(json.dumps(document), encoding="utf-8")
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Pattern:
@@ -421,7 +443,12 @@ class Pattern:
         Raises:
             AttnDslError: A405, the file is not a saved pattern.
         """
-        return Pattern(ir.load(Path(path).read_text(encoding="utf-8")))
+        text = Path(path).read_text(encoding="utf-8")
+        mask, layer = ir.load(text), json.loads(text).get("layer", 0)
+        if type(layer) is not int:
+            title, note = "not a saved pattern", f"layer {layer!r:.40}"
+            raise AttnDslError(Diagnostic("A405", title, notes=(note,)))
+        return Pattern(mask, layer)
 
     def _call(
         self,

@@ -24,6 +24,7 @@ from attndsl.source import AttnDslError, Diagnostic, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 _ROW = re.compile(r"[0-9]{3}")
 
@@ -119,6 +120,7 @@ class Program:
     key: str = field(init=False)
     ticket: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
+    _counts: dict[Any, IntArray] = field(init=False, repr=False, default_factory=dict)
     _calls: collections.OrderedDict[Any, tuple[scheduling.Part, ...]] = field(
         init=False, repr=False, default_factory=collections.OrderedDict
     )
@@ -239,6 +241,33 @@ class Program:
             call.heads,
             call.layer,
         )
+
+    def zero_keys(self, call: scheduling.Call) -> IntArray | None:
+        """How many zero keys each query sees, [batch or 1, heads or 1, q_len]; None where none has any.
+
+        Remembered for equal calls.
+
+        Raises:
+            AttnDslError: A403, A404 for lengths; A408, a count is negative.
+        """
+        if self.mask.zeros is ir.ZERO:
+            return None
+        key = _call_key(call, self.mask.zeros.rank)
+        if key not in self._counts:
+            scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
+            while len(self._counts) >= _CACHED_CALLS:
+                self._counts.popitem()
+            self._counts[key] = ir.zero_keys(
+                self.mask,
+                call.q_len,
+                call.k_len,
+                call.sizes,
+                call.tables,
+                call.batch,
+                call.heads,
+                call.layer,
+            )
+        return self._counts[key]
 
 
 def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:

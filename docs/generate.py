@@ -126,6 +126,7 @@ _CHOSEN = torch.tensor([[[[0, 0], [0, 1], [2, -1], [1, 3]]]])
 SAMPLES = {
     "prefix": Sample({"n": 5}),
     "window": Sample({"left": 3, "right": 1}),
+    "padded_window": Sample({"left": 3, "right": 1}),
     "causal_window": Sample({"w": 4}),
     "dilated": Sample({"left": 2, "d": 3}),
     "causal_dilated": Sample({"w": 3, "d": 4}),
@@ -158,6 +159,7 @@ SAMPLES = {
     "box1d": Sample({"size": 4}),
     "neighborhood1d": Sample({"size": 5}),
     "box2d": _image(14, sy=5, sx=7),
+    "padded_box2d": _image(14, sy=5, sx=7),
     "neighborhood2d": _image(14, sy=5, sx=7),
     "axial2d": _image(65, axis=0),
     "cross2d": _image(65),
@@ -165,6 +167,7 @@ SAMPLES = {
     "wrapped_swin": _image(11, m=4, s=2),
     "maxvit_grid": _image(65, g=4),
     "halo2d": _image(65, b=4, h=1),
+    "padded_halo2d": _image(1, b=4, h=1),
     "box3d": _volume(st=3, sy=3, sx=5),
     "neighborhood3d": _volume(st=3, sy=5, sx=5, pt=True),
     "axial3d": _volume(axis=0),
@@ -262,7 +265,7 @@ Published systems, as entries of the library, each written in the language:
 run each entry: the whole mask of a sequence, or, on a grid, the keys that the query in the middle sees.
 
 Each entry says exactly which keys a query sees, which reading it follows where sources disagree, and which part of
-the system it is; *missing* is what the language cannot say of it.
+the system it is. Keys that are padding count in the softmax as [zero keys](semantics.md#zero-keys).
 
 | row | system | entries |
 |---|---|---|
@@ -340,15 +343,21 @@ def _counts(pattern: attndsl.Pattern, trial: patterns.Trial, inputs: dict[str, A
     options = {"tile": (_TILE, _TILE), "extents": trial.extents, **inputs}
     natural = pattern.schedule(*call, **options).density
     sought = sum(part.density for part in pattern.parts(*call, **options))
-    least, most = int(seen.min()), int(seen.max())
-    keys = f"{least}" if least == most else f"{least} to {most}"
+    zeros = pattern.zero_keys(*call, extents=trial.extents, **inputs)[0]
     density = float(seen.double().mean()) / max(1, trial.k_len)
-    what = [f"{keys} keys a query", f"{density:.0%} of the pairs"]
+    what = [f"{_range(seen)} keys a query"]
+    what += [f"{_range(zeros)} zero keys"] * bool(zeros.any())
+    what.append(f"{density:.0%} of the pairs")
     what.append(f"{natural:.0%} of the tiles of {_TILE} x {_TILE}")
     what += [f"{sought:.0%} in the best order found"] * (sought < natural)
     at = [f"{trial.q_len} x {trial.k_len} tokens"]
     at += [f"{trial.heads} heads, the first drawn"] * (trial.heads > 1)
     return f"At {', '.join(at)}: {', '.join(what)}."
+
+
+def _range(counts: torch.Tensor) -> str:
+    least, most = int(counts.min()), int(counts.max())
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _tiles_at_large(entry: patterns.Entry) -> Iterator[str]:

@@ -51,19 +51,30 @@ class Dense:
 
 
 def attend(
-    mask: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+    mask: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    zeros: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """out = P v and lse, P = softmax over the live pairs; differentiable, also where a row is empty.
 
     A dead pair is replaced, not subtracted from: what is not seen cannot reach a row, be it NaN.
+    ``zeros``, int [B or 1, H or 1, Q], counts the zero keys of each row: one more column of the softmax,
+    log(count), since n scores of 0 weigh as much as one of log(n); its value is 0.
     """
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     scores = (q @ k.transpose(-1, -2) * scale).to(lse_dtype(q.dtype))
     scores = scores.masked_fill(~mask, -math.inf)
     empty = ~mask.any(-1).expand(scores.shape[:-1])
-    lse = torch.logsumexp(scores.masked_fill(empty[..., None], 0.0), -1)
-    lse = lse.masked_fill(empty, -math.inf) if scores.shape[-1] else _nothing(scores)
+    levels = scores
+    if zeros is not None:
+        column = zeros.to(scores.dtype).log().expand(empty.shape)
+        levels, empty = torch.cat((scores, column[..., None]), -1), empty & (zeros == 0)
+    lse = torch.logsumexp(levels.masked_fill(empty[..., None], 0.0), -1)
+    lse = lse.masked_fill(empty, -math.inf) if levels.shape[-1] else _nothing(scores)
     level = lse.masked_fill(empty, 0.0)  # exp(-inf - 0) is 0, where -inf - -inf is not a number
     weights = torch.exp(scores - level[..., None]).to(v.dtype)
     return _weigh(weights, mask, v), lse

@@ -23,6 +23,15 @@ def merged(old: Tensor, old_level: Tensor, new: Tensor, new_level: Tensor) -> tu
     return old * old_share[..., None] + new * new_share[..., None], total
 
 
+def with_zero_keys(out: Tensor, level: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax over ``count`` keys more, of score 0 and value 0: they weigh e^0 each.
+
+    Backward needs no such thing: handed this output and log-sum-exp, it gives the gradients of both.
+    """
+    nothing = torch.zeros_like(out, dtype=level.dtype)
+    return merged(nothing, count.to(level.dtype).log(), out.to(level.dtype), level)
+
+
 @torch.no_grad()
 def forward_parts(
     runner: Backend[Work],
@@ -32,12 +41,15 @@ def forward_parts(
     v: Tensor,
     *,
     scale: float,
+    zeros: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``runner.forward`` over the union of disjoint parts."""
+    """``runner.forward`` over the union of disjoint parts, and zero keys: int [B or 1, H or 1, Q]."""
     out, lse = runner.forward(parts[0], q, k, v, scale=scale)
     for part in parts[1:]:
         more, more_lse = runner.forward(part, q, k, v, scale=scale)
         out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
+    if zeros is not None:
+        out, lse = with_zero_keys(out, lse, zeros)
     return out.to(q.dtype), lse
 
 

@@ -74,6 +74,9 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
         terminal.say(f"  {_spelled(space, call)}")
     terminal.head("a query sees the keys for which")
     terminal.prose(ir.show(about.mask.root))
+    if about.mask.zeros is not ir.ZERO:
+        terminal.head("and so many zero keys")
+        terminal.prose(ir.show(about.mask.zeros))
 
 
 def _tell_entry(entry: patterns.Entry, terminal: Terminal) -> None:
@@ -172,7 +175,9 @@ def picture(
             terminal.code(views.draw_mask(pairs, width=width, charset=charset))
             drawn = views.picture_mask(pairs, title=mask.name)
         terminal.say()
-        terminal.say("\n".join(_rows(pairs, options.query)))
+        counts = program.zero_keys(call.call(program))
+        zeros = 0 if counts is None else counts[0, options.head % counts.shape[1]]
+        terminal.say("\n".join(_rows(pairs, zeros, options.query)))
     _write(drawn, options, terminal)
 
 
@@ -207,13 +212,19 @@ def _view(mask: ir.Mask, program: Program, call: Setting, pairs: Any, query: int
     return views.picture_view(pairs[query], shape, own, title=f"{mask.name}, query {query}")
 
 
-def _rows(pairs: Any, query: int | None) -> Iterator[str]:
+def _rows(pairs: Any, zeros: Any, query: int | None) -> Iterator[str]:
     """Exactly which keys the first, the middle and the last query see, or the one asked for."""
     count = len(pairs)
+    zeros = np.broadcast_to(zeros, count)
     for row in sorted({0, count // 2, count - 1}) if query is None else [query]:
         keys = np.flatnonzero(pairs[row])
-        noun = "key" if len(keys) == 1 else "keys"
-        yield f"  query {row} sees {len(keys)} {noun}" + (f": {runs(keys)}" if len(keys) else "")
+        sees = _some(len(keys), "key") + (f": {runs(keys)}" if len(keys) else "")
+        sees += f"; and {_some(zeros[row], 'zero key')}" if zeros[row] else ""
+        yield f"  query {row} sees {sees}"
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def runs(keys: Any) -> str:

@@ -2,7 +2,7 @@
 
 causal · symmetric · covers · disjoint(a, b) · covers(a) · density(4096) < 0.1
 every query sees itself · every query sees at least 1 key · every query sees at most n keys
-keys per query == 49 · queries per key <= n · reaches everything within 4 layers
+keys per query == 49 · slots per query == 49 · queries per key <= n · reaches everything within 4 layers
 any truth value: it holds for every pair
 """
 
@@ -36,7 +36,11 @@ _PHRASES: dict[str, tuple[Kind, ir.Side, ir.Comparison | None]] = {
     "every query sees at most # keys": ("count", ir.Side.QUERY, "<="),
     "reaches everything within # layers": ("reach", ir.Side.QUERY, "<="),
 }
-_COUNTS = {"keys per query": ir.Side.QUERY, "queries per key": ir.Side.KEY}
+_COUNTS = {
+    "keys per query": ir.Side.QUERY,
+    "slots per query": ir.Side.QUERY,  # keys and zero keys
+    "queries per key": ir.Side.KEY,
+}
 _WORDS = ("causal", "symmetric", "covers")
 _SINGULAR = {"keys": "key", "layers": "layer"}
 _FORMS = (
@@ -57,6 +61,7 @@ class _Said:
     operator: ir.Comparison = ">="
     bound: Fraction | None = None  # of a density
     names: tuple[str | None, ...] = ()  # of a density's arguments
+    counts_zeros: bool = False
 
 
 # ---------------------------------------------------------------------- checking
@@ -144,7 +149,8 @@ def _phrase(phrase: syn.Phrase) -> _Said | Diagnostic:
     said = " ".join(map(str, phrase.words))
     bound = phrase.bound
     if said in _COUNTS and phrase.operator and bound and not isinstance(bound, syn.Fraction):
-        return _Said("count", (bound,), "int", _COUNTS[said], phrase.operator)
+        slots = said == "slots per query"
+        return _Said("count", (bound,), "int", _COUNTS[said], phrase.operator, counts_zeros=slots)
     for form, (kind, side, operator) in _PHRASES.items():
         if phrase.operator is None and (numbers := _fits(phrase, form)) is not None:
             return _Said(kind, numbers, "int", side, operator or ">=")
@@ -180,14 +186,18 @@ def _unknown_phrase(phrase: syn.Phrase, said: str) -> Diagnostic:
 
 
 def claims_of(
-    definition: Definition, values: Mapping[str, Value], root: ir.Node, elaborator: Elaborator
+    definition: Definition,
+    values: Mapping[str, Value],
+    root: ir.Node,
+    zeros: ir.Node,
+    elaborator: Elaborator,
 ) -> tuple[ir.Claim, ...]:
-    """The checked claims of a definition whose relation with these values is ``root``."""
+    """The checked claims of a definition that with these values is ``root``, and has ``zeros``."""
     assert isinstance(definition.declaration, syn.Pattern)
     frame = elaborator.frame(definition, values, Origin())
     frame = replace(frame, chain=(definition.pair,))
     return tuple(
-        _Claiming(definition, root, elaborator, frame, each).claim()
+        _Claiming(definition, root, zeros, elaborator, frame, each).claim()
         for each in definition.declaration.assertions
     )
 
@@ -199,12 +209,14 @@ class _Claiming:
         self,
         definition: Definition,
         root: ir.Node,
+        zeros: ir.Node,
         elaborator: Elaborator,
         frame: Frame,
         assertion: syn.Assertion,
     ) -> None:
         self.definition = definition
         self.root = root
+        self.zeros = zeros
         self.elaborator = elaborator
         self.frame = frame
         self.assertion = assertion
@@ -213,6 +225,8 @@ class _Claiming:
         said = _understood(self.definition, self.assertion)
         assert isinstance(said, _Said), "claims were checked"
         parts = [self.elaborator.node(part, self.frame) for part in said.parts]
+        if said.counts_zeros:  # as many keys as there are slots without a zero key
+            parts = [ir.sub(part, self.zeros) for part in parts]
         what = self._property(said, parts)
         conditions = [self.elaborator.node(each, self.frame) for each in self.assertion.where]
         for node, expression in zip(conditions, self.assertion.where, strict=True):

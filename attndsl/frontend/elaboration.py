@@ -32,6 +32,7 @@ from .frames import (
     pick,
 )
 from .judgements import too_deep, too_large, too_wide, violated
+from .order import used_alone
 from .rows import SHIFT, in_row, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
@@ -79,6 +80,21 @@ class Elaborator:
                 kind = definition.facts and definition.facts.kind
                 self._opened[key] = _SOME_INT if kind == "int" else _SOME_BOOL
         return self._opened[key]
+
+    def zeros(self, definition: Definition, given: Mapping[str, Value], origin: Origin) -> ir.Node:
+        """How many zero keys a query sees; those of the pattern that the body is a plain use of."""
+        frame = self.frame(definition, given, origin)
+        if definition.zeros is not None:
+            count = self.node(definition.zeros, frame)
+            if count.rank & ir.Rank.KEY:
+                title = "a count of zero keys cannot depend on `k`"
+                self.faults.append(fault("A214", title, definition.zeros.span))
+            return count
+        used, body = used_alone(definition), definition.declaration.body
+        if used is None:
+            return ir.ZERO
+        call = body if isinstance(body, syn.Call) else syn.Call(used.name, (), body.span, body.span)
+        return self.zeros(used, self._given(used, call, frame), Origin(body.span, frame))
 
     def frame(self, definition: Definition, given: Mapping[str, Value], origin: Origin) -> Frame:
         """Where the body of a definition stands: its parameters with their values."""
@@ -289,10 +305,12 @@ class Elaborator:
             return self._builtin(node, frame)
         definition = frame.definition.unit.find(node.name)
         assert isinstance(definition, Definition), "names were checked"
-        given: dict[str, Value] = {}
-        for name, argument in matched(definition, node)[0].items():
-            given[name] = self.value(argument, frame)
+        given = self._given(definition, node, frame)
         return self.open(definition, given, Origin(node.span, frame), node.span)
+
+    def _given(self, definition: Definition, node: syn.Call, frame: Frame) -> dict[str, Value]:
+        arguments = matched(definition, node)[0]
+        return {name: self.value(argument, frame) for name, argument in arguments.items()}
 
     def _builtin(self, node: syn.Call, frame: Frame) -> ir.Node:
         if node.name == "len":

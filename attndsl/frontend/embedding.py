@@ -29,7 +29,7 @@ _WORDS = {ir.Sort.INT: "an int", ir.Sort.BOOL: "a bool"}
 class Expr:
     """An int or a truth value that depends on the pair, on heads, lengths or run-time tables."""
 
-    __slots__ = ("_about", "_node", "_overs", "_tables")
+    __slots__ = ("_about", "_node", "_overs", "_tables", "_zeros")
 
     def __init__(
         self,
@@ -37,12 +37,14 @@ class Expr:
         tables: tuple[ir.Table, ...] = (),
         overs: tuple[Pair, ...] = (),
         about: tuple[str, str] = ("", ""),
+        zeros: ir.Node = ir.ZERO,
     ) -> None:
         """``tables``: those it reads. ``overs``: the spaces its parts were written for."""
         self._node = node
         self._tables = tables
         self._overs = overs
         self._about = about  # name and documentation
+        self._zeros = zeros
 
     def __repr__(self) -> str:
         return f"Expr({ir.show(self._node)})"
@@ -145,6 +147,13 @@ class Expr:
 
     def __invert__(self) -> Expr:
         return _bools("~", ir.negate, self)
+
+    def zeros(self, count: Operand) -> Expr:
+        """The same pattern, where each query sees so many zero keys: of score 0 and value 0."""
+        relation = Expr(self._node, self._tables, self._overs)
+        made = _expect(ir.Sort.INT, "zeros", count)
+        both = merged(self._node, (relation, made))
+        return Expr(self._node, both._tables, both._overs, self._about, made._node)
 
 
 class Coordinate(Expr):
@@ -399,6 +408,10 @@ def merged(node: ir.Node, parts: Iterable[Expr]) -> Expr:
     tables: dict[str, ir.Table] = {}
     overs: dict[Pair, None] = {}
     for part in parts:
+        if part._zeros is not ir.ZERO:
+            title = "the zero keys of a pattern are lost in a larger expression"
+            helps = ("say how many the whole has, and drop those of the part: part.zeros(0)",)
+            raise AttnDslError(fault("A215", title, here(), helps=helps))
         overs |= dict.fromkeys(part._overs)
         for each in part._tables:
             if tables.setdefault(each.name, each) != each:
@@ -412,3 +425,8 @@ def merged(node: ir.Node, parts: Iterable[Expr]) -> Expr:
 def parts_of(expr: Expr) -> tuple[ir.Node, tuple[ir.Table, ...], tuple[Pair, ...], tuple[str, str]]:
     """Node, tables, spaces, and name with documentation."""
     return expr._node, expr._tables, expr._overs, expr._about
+
+
+def zeros_of(expr: Expr) -> ir.Node:
+    """How many zero keys a query sees."""
+    return expr._zeros

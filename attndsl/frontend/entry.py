@@ -123,7 +123,8 @@ def mask_of(definition: Definition, values: Mapping[str, Value]) -> ir.Mask:
         root = elaborator.open(definition, values, Origin(), span)
         stop_if_any(elaborator.faults)
         assert isinstance(root, ir.Node), "kinds were checked"
-        claims = claims_of(definition, values, root, elaborator)
+        zeros = elaborator.zeros(definition, values, Origin())
+        claims = claims_of(definition, values, root, zeros, elaborator)
     except AttnDslError as error:
         elaborator.faults.extend(error.diagnostics)
         stop_if_any(elaborator.faults)
@@ -132,7 +133,7 @@ def mask_of(definition: Definition, values: Mapping[str, Value]) -> ir.Mask:
     tables = tuple(elaborator.tables[name] for name in sorted(elaborator.tables))
     mask = ir.Mask(
         root, definition.pair.queries, definition.pair.keys, tables, definition.align,
-        definition.name, definition.declaration.doc, claims,
+        definition.name, definition.declaration.doc, claims, zeros,
     )  # fmt: skip
     return mask.with_root(root)
 

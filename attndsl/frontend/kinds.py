@@ -17,7 +17,7 @@ from attndsl.source import Diagnostic, Span
 from .axes import Axes
 from .calls import matched
 from .complaints import did_you_mean, fault, listed, quoted
-from .order import callees_first, mentioned
+from .order import callees_first, mentioned, used_alone
 from .scope import (
     BUILTINS,
     FIXED,
@@ -83,6 +83,24 @@ class _Check(Axes):
             self.expect(body, "bool", local)
         else:
             self.facts.kind = self.scalar(body, local)
+        self._check_zeros(local)
+
+    def _check_zeros(self, local: Locals) -> None:
+        """A count of zero keys is the pattern's own, or that of the one it is a plain use of."""
+        used, zeros = self.facts.padded, self.definition.zeros
+        if zeros is not None:
+            self.expect(zeros, "int", local)
+            self.facts.padded = None if zeros == syn.Int(0) else self.definition
+        elif used is not None and used_alone(self.definition) is None:
+            self.facts.padded = None
+            title = f"the zero keys of `{used.name}` are lost in `{self.definition.name}`"
+            also = ((used.declaration.name_span, "it counts zero keys"),)
+            notes = ("a pattern keeps those of another only where its body is a use of that one",)
+            advice = "say how many there are behind the body: `zeros 0` for none"
+            if not self.definition.is_pattern:
+                advice = "use a pattern without them, one with `zeros 0` behind its body"
+            span = self.definition.declaration.name_span
+            self.add("A215", title, span, also=also, notes=notes, helps=(advice,))
 
     # ------------------------------------------------------------------ expressions
 
@@ -450,6 +468,7 @@ class _Check(Axes):
         if facts is None:  # it is being defined by itself, which was reported
             return None
         self.facts.tables |= facts.tables
+        self.facts.padded = self.facts.padded or facts.padded
         self.check_needs(definition, facts, call)
         return facts.kind
 

@@ -20,7 +20,15 @@ _Job: TypeAlias = syn.Expression | tuple[str, int]
 def uses(definition: Definition) -> Iterator[Use]:
     """The definitions that one mentions, with the places, in the order of the text."""
     roots = [each.default for each in definition.parameters if each.default is not None]
-    return mentioned(definition, [*roots, *definition.constraints, definition.declaration.body])
+    body = [definition.declaration.body]
+    body += [] if definition.zeros is None else [definition.zeros]
+    return mentioned(definition, [*roots, *definition.constraints, *body])
+
+
+def used_alone(definition: Definition) -> Definition | None:
+    """The definition whose plain use is the whole body."""
+    bound = Counter(each.name for each in definition.parameters)
+    return _mentioned(definition, definition.declaration.body, bound)
 
 
 def mentioned(definition: Definition, roots: Iterable[syn.Expression]) -> Iterator[Use]:

@@ -48,6 +48,7 @@ class Facts:
     kind: syn.Kind | None = None
     needs: dict[tuple[ir.Side | None, Place | ir.Segment], Need] = field(default_factory=dict)
     tables: dict[str, ir.Table] = field(default_factory=dict)
+    padded: Definition | None = None  # itself or what it uses, where that counts zero keys
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +71,11 @@ class Definition:
     @property
     def constraints(self) -> tuple[syn.Expression, ...]:
         return self.declaration.where if isinstance(self.declaration, syn.Pattern) else ()
+
+    @property
+    def zeros(self) -> syn.Expression | None:
+        """How many zero keys a query sees, where the pattern says so itself."""
+        return self.declaration.zeros if isinstance(self.declaration, syn.Pattern) else None
 
     @property
     def is_pattern(self) -> bool:

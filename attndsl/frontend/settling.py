@@ -12,7 +12,7 @@ from attndsl.source import AttnDslError, Span
 from .callers import here
 from .complaints import did_you_mean, fault, listed, stop_if_any
 from .elaboration import Elaborator
-from .embedding import Expr, as_expr, merged, parts_of
+from .embedding import Expr, as_expr, merged, parts_of, zeros_of
 from .entry import convert, described
 from .frames import Origin, Value
 from .rows import SHIFT, shift_of
@@ -52,11 +52,14 @@ def to_mask(
         raise AttnDslError(fault("A202", title, span, helps=("compare it with something",)))
     pair = Pair(queries, keys or queries) if queries else _common(overs, span)
     place = _align(pair, align, span)
-    root = _Settling(pair, overs, shift_of(place), span).settled(node)
+    settling = _Settling(pair, overs, shift_of(place), span)
+    root, zeros = settling.settled(node), settling.settled(zeros_of(made))
+    if zeros.rank & ir.Rank.KEY:
+        raise AttnDslError(fault("A214", "a count of zero keys cannot depend on `k`", span))
     _check_tables(pair, tables, span)
     ordered = tuple(sorted(tables, key=lambda table: table.name))
     name, doc = name if name is not None else about[0], doc if doc is not None else about[1]
-    mask = ir.Mask(root, pair.queries, pair.keys, ordered, place, name, doc)
+    mask = ir.Mask(root, pair.queries, pair.keys, ordered, place, name, doc, zeros=zeros)
     return mask.with_root(root)
 
 
@@ -207,10 +210,12 @@ class PatternFunction:
             title = f"{self.__name__}: {error}"
             notes = (f"it is declared as {self!r}",)
             raise AttnDslError(fault("A205", title, here(), notes=notes)) from None
-        node, tables, overs, _ = parts_of(as_expr(self.make(*args, **kwargs)))
+        made = as_expr(self.make(*args, **kwargs))
+        node, tables, overs, _ = parts_of(made)
         if self.queries is not None:
             overs = (Pair(self.queries, self.keys or self.queries),)
-        return Expr(node, tables, overs, (self.__name__, inspect.getdoc(self) or ""))
+        about = self.__name__, inspect.getdoc(self) or ""
+        return Expr(node, tables, overs, about, zeros_of(made))
 
 
 def pattern(
@@ -273,6 +278,7 @@ def opened(definition: Definition, values: Mapping[str, object]) -> Expr:
     elaborator = Elaborator(definition.pair, definition.align, is_open=True)
     try:
         node = elaborator.open(definition, given, Origin(span), span)
+        zeros = elaborator.zeros(definition, given, Origin(span))
     except AttnDslError as error:
         stop_if_any([*elaborator.faults, *error.diagnostics])
         raise
@@ -280,7 +286,8 @@ def opened(definition: Definition, values: Mapping[str, object]) -> Expr:
     assert isinstance(node, ir.Node), "kinds were checked"
     tables = tuple(elaborator.tables.values())
     overs = (definition.pair,) if definition.pair.queries.segments else ()
-    return merged(node, (*parts, Expr(node, tables, overs)))
+    whole = merged(node, (*parts, Expr(node, tables, overs)))
+    return whole if zeros is ir.ZERO else whole.zeros(Expr(zeros, tables))
 
 
 def _given(

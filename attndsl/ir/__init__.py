@@ -83,7 +83,7 @@ from attndsl.ir.nodes import (
     postorder,
 )
 from attndsl.ir.printing import show
-from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide
+from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide, zero_keys
 from attndsl.ir.sizing import resolve_sizes
 from attndsl.ir.storage import dump, load
 
@@ -179,4 +179,5 @@ __all__ = [
     "swapped",
     "too_wide",
     "transform",
+    "zero_keys",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from attndsl.ir.nodes import Load, Node, Rank, Size, Sort, postorder
+from attndsl.ir.nodes import Const, Load, Node, Rank, Size, Sort, postorder
 
 if TYPE_CHECKING:
     from attndsl.ir.claims import Claim
@@ -49,6 +49,7 @@ class Space:
 
 
 FLAT = Space()
+NO_ZEROS = Const(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ class Mask:
 
     With ``align`` END the position of query ``i`` is ``i + len(k) - len(q)``; with START it is ``i``,
     which is the rule between different spaces.
+    ``zeros`` is how many zero keys each query sees beside its keys: an int >= 0 that does not depend on
+    the key. A zero key has score 0 and value 0: it counts in the softmax, and adds nothing to the output.
     ``name`` and ``doc`` are for people, ``claims`` for those who judge them: they take no part in
     equality or in the digest, and ``dump`` does not write claims.
     """
@@ -96,12 +99,13 @@ class Mask:
     name: str = field(default="", compare=False)
     doc: str = field(default="", compare=False)
     claims: tuple[Claim, ...] = field(default=(), compare=False, repr=False)
+    zeros: Node = NO_ZEROS
 
     @property
     def digest(self) -> str:
         """Stable across processes and machines: 32 hex digits of everything that has meaning."""
         parts = (self.queries, self.keys, self.tables, self.align.value)
-        hasher = hashlib.blake2b(self.root.digest, digest_size=16)
+        hasher = hashlib.blake2b(self.root.digest + self.zeros.digest, digest_size=16)
         hasher.update(repr(parts).encode())
         return hasher.hexdigest()
 
@@ -115,9 +119,9 @@ class Mask:
         return k_len - q_len if self.align is Align.END else 0
 
     def with_root(self, root: Node) -> Mask:
-        """The same mask around another relation; tables it does not speak of are dropped."""
+        """The same mask around another relation; tables that are not read are dropped."""
         read: set[str] = set()
-        for node in postorder(root):
+        for node in (*postorder(root), *postorder(self.zeros)):
             match node:
                 case Load(table=name):
                     read.add(name)

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TypeAlias, assert_never, cast
 
 from attndsl.ir import nodes as n
+from attndsl.ir.mask import NO_ZEROS
 from attndsl.ir.nodes import AnyNode, Node
 
 # Binding strengths, loosest first, as in the grammar.
@@ -16,8 +17,10 @@ Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
 _LONG = 24  # shared parts shorter than this are repeated rather than named
 
 
-def show(root: Node) -> str:
-    """``root`` in the language. Equal nodes give equal text."""
+def show(root: Node, zeros: Node = NO_ZEROS) -> str:
+    """``root`` in the language, and how many zero keys there are if any. Equal nodes give equal text."""
+    if zeros is not NO_ZEROS:
+        return f"{show(root)} zeros {show(zeros)}"
     uses = Counter(child for node in n.postorder(root) for child in n.children(node))
     bound = _with_bound_variables(root)
     pieces: dict[Node, Piece] = {}

@@ -305,6 +305,8 @@ def meaning(
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """The dense mask, bool [batch, heads, q_len, k_len], by evaluating every pair.
 
+    Zero keys are not in it: they are no pairs, see `zero_keys`.
+
     Raises:
         AttnDslError: A404, a quantifier is too wide at these lengths; A407, the mask is too large.
     """
@@ -329,3 +331,46 @@ def meaning(
         )
         result[:, :, start:stop] = evaluate(mask.root, env)
     return result
+
+
+def zero_keys(
+    mask: Mask,
+    q_len: int,
+    k_len: int,
+    sizes: Mapping[str, int],
+    tables: Mapping[str, Value] | None = None,
+    batch: int = 1,
+    heads: int = 1,
+    layer: int = 0,
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How many zero keys each query sees, [batch, heads, q_len], dims of 1 where all are alike.
+
+    Raises:
+        AttnDslError: A404, a quantifier is too wide at these lengths; A408, a count is negative.
+    """
+    env = Env(
+        q=np.arange(q_len, dtype=np.int64) + mask.shift(q_len, k_len),
+        k=0,  # the count does not depend on it
+        batch=np.arange(batch)[:, None, None],
+        head=np.arange(heads)[:, None],
+        heads=heads,
+        layer=layer,
+        sizes=sizes,
+        tables=tables or {},
+        queries=mask.queries,
+        keys=mask.keys,
+    )
+    count = np.asarray(evaluate(mask.zeros, env), dtype=np.int64)
+    count = count.reshape((1,) * (3 - count.ndim) + count.shape)
+    count = np.array(np.broadcast_to(count, (*count.shape[:2], q_len)))
+    wrong = np.argwhere(count < 0)
+    if len(wrong):
+        at = tuple(int(index) for index in wrong[0])
+        raise AttnDslError(_negative(mask.name, int(count[at]), at[2]))
+    return count
+
+
+def _negative(name: str, count: int, query: int) -> Diagnostic:
+    title = f"{name or 'the pattern'} counts fewer than 0 zero keys"
+    helps = ("count only what lies outside: `zeros max(0, ...)`",)
+    return Diagnostic("A408", title, notes=(f"{count} for query {query}",), helps=helps)

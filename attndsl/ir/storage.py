@@ -26,7 +26,7 @@ _CLASSES: dict[str, type[Node]] = {
 
 def dump(mask: Mask) -> str:
     """The mask as JSON text. ``load(dump(mask)) == mask``."""
-    order = list(n.postorder(mask.root))
+    order = list(dict.fromkeys((*n.postorder(mask.zeros), *n.postorder(mask.root))))
     place = {node: index for index, node in enumerate(order)}
     document = {
         "format": FORMAT,
@@ -36,6 +36,8 @@ def dump(mask: Mask) -> str:
         "spaces": [_space(mask.queries), _space(mask.keys)],
         "tables": [[t.name, t.kind.value, list(t.dims), t.is_list] for t in mask.tables],
         "nodes": [[type(node).__name__, *_fields(node, place)] for node in order],
+        "root": place[mask.root],
+        "zeros": place[mask.zeros],
     }
     return json.dumps(document)
 
@@ -58,11 +60,15 @@ def load(text: str) -> Mask:
             Table(name, Sort(kind), tuple(dims), is_list)
             for name, kind, dims, is_list in document["tables"]
         )
-        if made[-1].sort is not Sort.BOOL:
+        root, zeros = made[document["root"]], made[document["zeros"]]
+        if root.sort is not Sort.BOOL:
             raise ValueError("the root is not a truth value")
+        if zeros.sort is not Sort.INT or zeros.rank & Rank.KEY:
+            raise ValueError("the zero keys are not a count for each query")
         align = Align(document["align"])
         queries, keys = spaces
-        return Mask(made[-1], queries, keys, tables, align, document["name"], document["doc"])
+        name, doc = document["name"], document["doc"]
+        return Mask(root, queries, keys, tables, align, name, doc, zeros=zeros)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise AttnDslError(
             (Diagnostic(code="A405", title="not a saved pattern", notes=(str(error),)),)

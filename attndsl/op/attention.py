@@ -68,8 +68,8 @@ def attention(
 
     Returns:
         out [B, H, Q, Dv] in the dtype of v, and lse [B, H, Q], natural logarithm, float32 (float64 for
-        float64 inputs). A query that sees no key has out 0, lse -inf and no gradient. Both are
-        differentiable.
+        float64 inputs). A query that sees no key has out 0, lse -inf and no gradient; one that sees n zero
+        keys only has out 0 and lse log(n). Both are differentiable.
 
     Raises:
         AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends. In a second backward: A504.
@@ -82,7 +82,7 @@ def attention(
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
         mask = torch.from_numpy(program.dense(call)).to(q.device)
-        return attend(mask, q, k, v, factor)
+        return attend(mask, q, k, v, factor, _counts(program, call, q))
     names = sorted(given)
     tables = [_as_table(name, given[name], q) for name in names]
     spec = _spec(names, extents or {}, layout)
@@ -117,7 +117,7 @@ def tune(
     names = sorted(given)
     tables = [_as_table(name, given[name], q) for name in names]
     spec = _spec(names, extents or {}, layout)
-    runner, works = _work(q, k, v, tables, program.ticket, spec, backend)
+    runner, works, _ = _work(q, k, v, tables, program.ticket, spec, backend)
     if not isinstance(runner, Tunable):
         return ()
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
@@ -168,8 +168,8 @@ def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
 
 def _work(
     q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], ticket: str, spec: str, backend: str
-) -> tuple[Backend[Work], list[Work]]:
-    """The backend, and what tells it which pairs to compute: disjoint parts."""
+) -> tuple[Backend[Work], list[Work], Tensor | None]:
+    """The backend, what tells it which pairs to compute (disjoint parts), and counts of zero keys."""
     program = _PROGRAMS[ticket]
     names, extents, layout = _read_spec(spec)
     inputs = dict(zip(names, tables, strict=True))
@@ -181,7 +181,13 @@ def _work(
         Work(part.schedule, part, f"{program.key}/{layout}/{index}")
         for index, part in enumerate(parts)
     ]
-    return choose(request, backend), works
+    return choose(request, backend), works, _counts(program, call, q)
+
+
+def _counts(program: Program, call: Call, q: Tensor) -> Tensor | None:
+    """How many zero keys each query sees, where the pattern has any: int64 [B or 1, H or 1, Q]."""
+    counts = program.zero_keys(call)
+    return None if counts is None else torch.from_numpy(counts).to(q.device)
 
 
 def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], Price]:
@@ -232,8 +238,8 @@ def _forward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    runner, parts = _work(q, k, v, tables, program, spec, backend)
-    out, lse = forward_parts(runner, parts, q, k, v, scale=scale)
+    runner, parts, zeros = _work(q, k, v, tables, program, spec, backend)
+    out, lse = forward_parts(runner, parts, q, k, v, scale=scale, zeros=zeros)
     return out.contiguous(), lse.contiguous()
 
 
@@ -266,7 +272,7 @@ def _backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    runner, parts = _work(q, k, v, tables, program, spec, backend)
+    runner, parts, _ = _work(q, k, v, tables, program, spec, backend)
     grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
     dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
     return dq, dk, dv

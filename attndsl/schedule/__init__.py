@@ -1,6 +1,14 @@
 """Which tiles to compute, in which order of tokens: exact schedules by refinement."""
 
-from attndsl.schedule.building import Call, Part, Relation, arranged, plan, specialise
+from attndsl.schedule.building import (
+    Call,
+    Part,
+    Relation,
+    arranged,
+    check_numbers,
+    plan,
+    specialise,
+)
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compress
 from attndsl.schedule.search import Price, optimise
@@ -18,6 +26,7 @@ __all__ = [
     "Schedule",
     "Tiles",
     "arranged",
+    "check_numbers",
     "compress",
     "optimise",
     "plan",

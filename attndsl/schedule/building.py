@@ -318,6 +318,18 @@ def frame_of(
     return Frame(root, queries, keys)
 
 
+def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
+    """Refuse a call in which 64-bit arithmetic would not be exact for a value beside the relation.
+
+    Raises:
+        AttnDslError: A403, a number in the pattern passes 2**62; A404, a quantifier is too wide; A407, the
+            call is too long.
+    """
+    classes, _, tables = classes_of(mask.with_root(ir.TRUE), call, (node,))
+    for _, bound in classes:
+        frame_of(bound, mask, call, (128, 128), tables)
+
+
 def plan_of_frame(frame: Frame, bank: Bank) -> Plan:
     """All live tiles; the masks of the PARTIAL ones go to the bank."""
     root, queries, keys = frame.root, frame.queries, frame.keys

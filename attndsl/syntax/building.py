@@ -116,11 +116,13 @@ class Builder(threading.local):
 
     def pattern(self, parts: Parts) -> tree.Pattern:
         opening, name, *rest, body = parts
-        assertions = []
-        while isinstance(body, tree.Assertion):
-            assertions.append(body)
+        last = body
+        behind = []
+        while isinstance(body, tree.Assertion | _Zeros):
+            behind.append(body)
             *rest, body = rest
-        last = assertions[0] if assertions else body
+        assertions = tuple(each for each in reversed(behind) if isinstance(each, tree.Assertion))
+        counts = _sort_clauses([each for each in reversed(behind) if isinstance(each, _Zeros)])
         parameters = tuple(part for part in rest if isinstance(part, tree.Parameter))
         clauses = _sort_clauses(rest[len(parameters) :])
         align, where = clauses.get(_Align), clauses.get(_Where)
@@ -131,7 +133,8 @@ class Builder(threading.local):
             clauses.get(tree.Over),
             align.align if align else None,
             where.conditions if where else (),
-            assertions=tuple(reversed(assertions)),
+            assertions=assertions,
+            zeros=counts[_Zeros].body if counts else None,
             name_span=self._span(name),
             align_span=align.span if align else NOWHERE,
             span=self._span(opening, last),
@@ -154,6 +157,10 @@ class Builder(threading.local):
     def where(self, parts: Parts) -> _Where:
         opening, *conditions = parts
         return _Where(tuple(conditions), self._span(opening, conditions[-1]))
+
+    def zeros(self, parts: Parts) -> _Zeros:
+        opening, count = parts
+        return _Zeros(count, self._span(opening, count))
 
     def assertion(self, parts: Parts) -> tree.Assertion:
         opening, claim, *rest = parts
@@ -301,6 +308,11 @@ class _Align(typing.NamedTuple):
 
 class _Where(typing.NamedTuple):
     conditions: tuple[tree.Expression, ...]
+    span: Span
+
+
+class _Zeros(typing.NamedTuple):
+    body: tree.Expression
     span: Span
 
 

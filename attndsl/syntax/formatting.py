@@ -2,7 +2,7 @@
 
 Canonical means: one line where 100 columns hold it, else broken, loosest operator first, each
 operand on its own line behind its operator; no parentheses but those that are needed, and those
-around an `if`, `let`, `any` or `all` that is an operand; clauses in the order over, align, where; a
+around an `if`, `let`, `any` or `all` that is an operand; clauses in the order over, align, where, zeros; a
 blank line between declarations, except between one-liners of a kind without documentation.
 """
 
@@ -81,7 +81,7 @@ def _plain(node: tree.Declaration) -> list[str]:
             return _definition(node)
         case tree.Pattern(assertions=assertions):
             claims = [line for each in assertions for line in _indented(_assertion(each))]
-            return [*_definition(node), *claims]
+            return [*_definition(node), *_indented(_zeros(node)), *claims]
 
 
 def _import_name(node: tree.ImportName) -> str:
@@ -141,6 +141,13 @@ def _tall_clauses(node: tree.Def | tree.Pattern, room: int) -> list[str]:
         return clauses
     laid = _each(node.where, _lines, room - len("where "))
     return [*clauses[:-1], f"where {laid[0]}", *_indented(laid[1:])]
+
+
+def _zeros(node: tree.Pattern) -> list[str]:
+    if node.zeros is None:
+        return []
+    room = WIDTH - len(_STEP)
+    return _lead("zeros ", _lines(node.zeros, room - len("zeros ")))
 
 
 def _assertion(node: tree.Assertion) -> list[str]:

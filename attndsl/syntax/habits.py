@@ -163,6 +163,10 @@ HABITS = (
         "an `assert` stands behind the body of the pattern it speaks of",
         at=r"assert\b",
     ),
+    Habit(
+        "`zeros` stands behind the body of a pattern",
+        at=r"zeros\b",
+    ),
     Habit("write `over queries -> keys`", at=r"->", expected="OVER"),
     Habit("the body follows `=`", at=r":", expected="EQUAL"),
     Habit(

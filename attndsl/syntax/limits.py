@@ -89,6 +89,7 @@ def _expressions(module: tree.Module) -> list[tree.Expression]:
                 found.append(body)
             case tree.Pattern(parameters=parameters, body=body, where=where):
                 found += (*where, body)
+                found += (declaration.zeros,) if declaration.zeros is not None else ()
                 found += (part for each in declaration.assertions for part in tree.parts(each))
             case _:
                 continue

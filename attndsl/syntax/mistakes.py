@@ -20,11 +20,13 @@ END = "$END"
 
 _DECLARING = ("import", "grid", "space", "input", "def", "pattern")
 _WORDS = (
-    *_DECLARING, "from", "as", "where", "assert", "over", "align", "start", "end", "if", "then", "else",
+    *_DECLARING, "from", "as", "where", "zeros", "assert", "over", "align", "start", "end", "if", "then", "else",
     "let", "any", "all", "in", "and", "or", "not", "true", "false",
 )  # fmt: skip
 # Words that never stand in an expression: there they were surely meant as names.
-_NAMELIKE = frozenset((*_DECLARING, "assert", "from", "as", "over", "align", "start", "end"))
+_NAMELIKE = frozenset(
+    (*_DECLARING, "zeros", "assert", "from", "as", "over", "align", "start", "end")
+)
 _SIGNS = {
     "LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COMMA": ",", "COLON": ":", "EQUAL": "=",
     "ARROW": "->", "CONCAT": "++", "RANGE": "..", "DOT": ".", "PLUS": "+", "MINUS": "-",
@@ -202,7 +204,7 @@ def words(expected: Iterable[str]) -> str:
         left -= _GOES_ON
     declares = "PATTERN" in left
     if declares:
-        left -= {END, "ASSERT", *(word.upper() for word in _DECLARING)}
+        left -= {END, "ASSERT", "ZEROS", *(word.upper() for word in _DECLARING)}
     phrases += [phrase for terminal, phrase in _KINDS.items() if terminal in left]
     phrases += [f"`{sign}`" for terminal, sign in _SIGNS.items() if terminal in left]
     phrases += [f"`{word}`" for word in _WORDS if word.upper() in left]

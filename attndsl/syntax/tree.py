@@ -414,9 +414,9 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """`pattern swin(m: int = 7) over image align start where m >= 1 = body assert symmetric`.
+    """`pattern p(m: int = 7) over image align start where m >= 1 = body zeros 1 assert symmetric`.
 
-    `align` is None where none is written; `align_span` is then nowhere.
+    `zeros` and `align` are None where none are written; `align_span` is then nowhere.
     """
 
     name: str
@@ -428,6 +428,7 @@ class Pattern:
     doc: str = ""
     remarks: Remarks = Remarks()
     assertions: tuple[Assertion, ...] = ()
+    zeros: Expression | None = None
     name_span: Span = _span()
     align_span: Span = _span()
     span: Span = _span()

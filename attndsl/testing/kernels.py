@@ -21,6 +21,7 @@ from attndsl.verification import (
     draw_case,
     judge,
     shrink,
+    zero_keys,
 )
 
 CallKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Case], "Tensor | tuple[Tensor, Tensor]"]
@@ -94,7 +95,7 @@ def assert_matches_dense(
         scale=scale,
         seed=seed,
     )
-    fault = judge(kernel, dense(p, case).to(device), case, device, backward, through_lse)
+    fault = _judged(kernel, p, case, device, backward, through_lse)
     if fault is not None:
         raise AssertionError(_text(p, device, case, fault))
 
@@ -138,7 +139,7 @@ def sweep(
 
     def fault_of(case: Case) -> Fault | None:
         told = functools.partial(_told, kernel, case)
-        return judge(told, dense(p, case).to(device), case, device, backward, through_lse)
+        return _judged(told, p, case, device, backward, through_lse)
 
     for index in range(calls):
         case = _drawn(
@@ -153,6 +154,14 @@ def sweep(
             small = shrink(p.ir, case, functools.partial(_still_fails, fault_of, fault, fixed))
             text = _text(p, device, small, fault_of(small) or fault)
             raise AssertionError(f"{text}\n  again   assert_matches_dense(kernel, p, {small!r})")
+
+
+def _judged(
+    kernel: Kernel, p: Pattern, case: Case, device: str, backward: bool, through_lse: bool
+) -> Fault | None:
+    mask, counts = dense(p, case).to(device), zero_keys(p, case)
+    zeros = None if counts is None else counts.to(device)
+    return judge(kernel, mask, case, device, backward, through_lse, zeros)
 
 
 def _told(kernel: CallKernel, case: Case, q: Tensor, k: Tensor, v: Tensor) -> Any:
@@ -186,4 +195,4 @@ def _still_fails(
 
 
 def _text(p: Pattern, device: str, case: Case, fault: Fault) -> str:
-    return describe(p.name, ir.show(p.ir.root), f"the kernel on {device}", case, fault)
+    return describe(p.name, ir.show(p.ir.root, p.ir.zeros), f"the kernel on {device}", case, fault)

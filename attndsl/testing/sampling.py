@@ -77,7 +77,7 @@ def programs(draw: Draw, depth: int = 4) -> Program:
     align = "" if where == "pair" else draw(st.sampled_from(["", " align start", " align end"]))
     head = _INPUTS + _HELPERS + _SPACES["grid" if where == "joint" else where]
     head += _SPACES["joint"] if where == "joint" else ""
-    text = f"{head}pattern main{_OVER[where]}{align} =\n    {body}\n"
+    text = f"{head}pattern main{_OVER[where]}{align} =\n    {body}{spelled.zeros()}\n"
     return _with_tensors(draw, text, where)
 
 
@@ -217,6 +217,14 @@ class _Spelling:
         distance = self.pick("q - k", "abs(q - k)", "q // 2 - k // 2", "q - 2 * k")
         near = f"{self.draw(st.integers(-2, 1))} <= {distance} <= {self.draw(st.integers(0, 3))}"
         return str(self.pick(part, f"{near} or {part}", f"({near}) != {part}"))
+
+    def zeros(self) -> str:
+        """A clause that counts zero keys, or none: what stands in it speaks of no key."""
+        count = self.pick(
+            "", "", "2", "max(0, 3 - q)", "abs(own[q] + head) % 3", "if reach < 4 then batch else abs(q % 4)",
+            "min(len(k), twice(layer))", "if any j in 0..3: own[q - j] == 1 then 1 else 0",
+        )  # fmt: skip
+        return f"\n    zeros {count}" if count else ""
 
     def truth(self, depth: int, names: tuple[str, ...]) -> str:
         if depth <= 0:

@@ -1,6 +1,6 @@
 """Floor 8: is it right? Patterns against their meaning, patterns against patterns, kernels of anyone."""
 
-from attndsl.verification.cases import Case, Tensors, dense
+from attndsl.verification.cases import Case, Tensors, dense, zero_keys
 from attndsl.verification.claims import JUDGES, fact_fault, frame_fault, frames
 from attndsl.verification.comparing import CounterExample, Status, Verdict, equivalent, implies
 from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
@@ -37,4 +37,5 @@ __all__ = [
     "largest_summands",
     "shrink",
     "verify",
+    "zero_keys",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attndsl import ir
 from attndsl.backends import lse_dtype
 from attndsl.compiled import Pattern
 
@@ -23,11 +24,12 @@ class Tensors:
     v: Tensor  # [B, Hkv, K, Dv]
     dout: Tensor  # [B, H, Q, Dv]
     dlse: Tensor  # [B, H, Q]
+    zeros: Tensor | None = None  # zero keys of each query, int64 [B, H, Q]
 
     def to(self, dtype: torch.dtype) -> Tensors:
         """The same numbers in another dtype."""
         q, k, v, dout = (x.to(dtype) for x in (self.q, self.k, self.v, self.dout))
-        return Tensors(q, k, v, dout, self.dlse.to(lse_dtype(dtype)))
+        return Tensors(q, k, v, dout, self.dlse.to(lse_dtype(dtype)), self.zeros)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,6 +140,20 @@ class Case:
 def dense(pattern: Pattern, case: Case) -> Tensor:
     """The meaning of the pattern for the case: bool [batch, heads, q_len, k_len]."""
     return pattern.mask(
+        case.q_len,
+        case.k_len,
+        case.heads,
+        batch=case.batch,
+        extents=case.extents,
+        **case.inputs,
+    )
+
+
+def zero_keys(pattern: Pattern, case: Case) -> Tensor | None:
+    """How many zero keys each query of the case sees, int64 [batch, heads, q_len]; None for none ever."""
+    if pattern.ir.zeros is ir.ZERO:
+        return None
+    return pattern.zero_keys(
         case.q_len,
         case.k_len,
         case.heads,

@@ -12,7 +12,7 @@ import numpy as np
 
 from attndsl import claims, ir
 from attndsl.compiled import Pattern
-from attndsl.passes import normalise, separate_root
+from attndsl.passes import lower_root, normalise, separate_root
 from attndsl.source import AttnDslError, Diagnostic
 from attndsl.verification.cases import Case
 from attndsl.verification.drawing import Random, draw_case
@@ -36,20 +36,24 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class CounterExample:
-    """A call and a pair of it on which two patterns differ; ``is_in_first`` says which one has it."""
+    """A call and a pair of it on which two patterns differ; ``is_in_first`` says which one has it.
+
+    Where they differ in zero keys only, ``key`` is None, and the first has more of them if ``is_in_first``.
+    """
 
     case: Case
     batch: int
     head: int
     query: int
-    key: int
+    key: int | None
     is_in_first: bool
 
     def __str__(self) -> str:
         case = self.case
         call = f"{case.q_len} queries, {case.k_len} keys"
         call += f", {case.heads} heads" if case.heads > 1 else ""
-        place = f"batch {self.batch}, head {self.head}, query {self.query}, key {self.key}"
+        place = f"batch {self.batch}, head {self.head}, query {self.query}"
+        place += f", key {self.key}" if self.key is not None else ""
         return "; ".join([place, call, *case.details()])
 
 
@@ -103,7 +107,7 @@ def implies(p1: Pattern, p2: Pattern, *, seconds: float = 5.0) -> Verdict:
 
 
 def equivalent(p1: Pattern, p2: Pattern, *, seconds: float = 5.0) -> Verdict:
-    """Whether two patterns have the same pairs in every call.
+    """Whether two patterns have the same pairs in every call, and as many zero keys.
 
     Proved by equal normal forms or by implication both ways; see ``implies``.
     """
@@ -146,6 +150,8 @@ class _Comparison:
     def _refuted(self, found: CounterExample, checked: int) -> Verdict:
         owner = "the first" if found.is_in_first else "the second"
         why = f"{found} is in {owner} only"
+        if found.key is None:
+            why = f"{found}: {owner} has more zero keys"
         return Verdict(Status.REFUTED, self._claim, why, found, checked)
 
     # ------------------------------------------------------------------ proofs
@@ -155,6 +161,8 @@ class _Comparison:
         first, second = (normalise(mask).root for mask in self._bound())
         aligned = self._masks[0].align is self._masks[1].align or self._frame.is_rectangular
         if not aligned and not (isinstance(first, ir.Truth) or isinstance(second, ir.Truth)):
+            return ""
+        if self._both_ways and not self._count_alike(deadline):
             return ""
         if first is second:
             return "equal normal forms"
@@ -170,9 +178,18 @@ class _Comparison:
     def _bound(self) -> list[ir.Mask]:
         """The masks with their layers as constants."""
         return [
-            mask.with_root(ir.substitute(mask.root, {ir.Var("layer"): ir.Const(layer)}))
+            replace(
+                mask,
+                root=ir.substitute(mask.root, {ir.Var("layer"): ir.Const(layer)}),
+                zeros=ir.substitute(mask.zeros, {ir.Var("layer"): ir.Const(layer)}),
+            )
             for mask, layer in zip(self._masks, self._layers, strict=True)
         ]
+
+    def _count_alike(self, deadline: float) -> bool:
+        """Whether it is proved that both have as many zero keys."""
+        one, two = (lower_root(mask.zeros, mask) for mask in self._bound())
+        return one is two or holds_nowhere(ir.ne(one, two), deadline)
 
     def _differ_nowhere(self, first: ir.Node, second: ir.Node, deadline: float) -> bool:
         only_first = ir.conj(first, ir.negate(second))
@@ -210,20 +227,45 @@ class _Comparison:
             return None
         wrong = first ^ second if self._both_ways else first & ~second
         if not wrong.any():
-            return None
+            return self._other_counts(case) if self._both_ways else None
         batch, head, query, key = (int(index) for index in np.argwhere(wrong)[0])
         is_in_first = bool(first[batch, head, query, key])
         return CounterExample(case, batch, head, query, key, is_in_first)
 
+    def _other_counts(self, case: Case) -> CounterExample | None:
+        """The first query with other numbers of zero keys."""
+        try:
+            first, second = (
+                _zero_keys(self._frame, mask, layer, case)
+                for mask, layer in zip(self._masks, self._layers, strict=True)
+            )
+        except AttnDslError:  # a count is negative
+            return None
+        for batch, head, query in np.argwhere(first != second):
+            is_in_first = bool(first[batch, head, query] > second[batch, head, query])
+            return CounterExample(case, int(batch), int(head), int(query), None, is_in_first)
+        return None
+
 
 def _dense(frame: ir.Mask, mask: ir.Mask, layer: int, case: Case) -> BoolArray:
     """The meaning of the mask at a call of the frame, bool [batch, heads, q_len, k_len]."""
+    return ir.meaning(mask, *_call_of(frame, case), case.batch, case.heads, layer)
+
+
+def _zero_keys(frame: ir.Mask, mask: ir.Mask, layer: int, case: Case) -> Any:
+    """Its zero keys there, int [batch, heads, q_len]."""
+    counts = ir.zero_keys(mask, *_call_of(frame, case), case.batch, case.heads, layer)
+    return np.broadcast_to(counts, (case.batch, case.heads, case.q_len))
+
+
+def _call_of(frame: ir.Mask, case: Case) -> tuple[int, int, dict[str, int], dict[str, Any]]:
+    """Lengths, sizes and tables."""
     shapes = {
         t.name: case.inputs[t.name].shape[len(t.dims) - len(t.indexed_dims) :] for t in frame.tables
     }
     sizes = ir.resolve_sizes(frame, case.q_len, case.k_len, case.extents, shapes)
     tables = {t.name: case.inputs[t.name] for t in frame.tables}
-    return ir.meaning(mask, case.q_len, case.k_len, sizes, tables, case.batch, case.heads, layer)
+    return case.q_len, case.k_len, sizes, tables
 
 
 def _frame(p1: Pattern, p2: Pattern) -> ir.Mask:

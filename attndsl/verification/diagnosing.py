@@ -21,12 +21,14 @@ _MOST_PROBES = 64  # calls of the kernel to find out what it sees
 def seen_pairs(kernel: Kernel, tensors: Tensors) -> Tensor | None:
     """Which pairs the kernel computes, bool [B, H, Q, K]; None where it takes too many calls to tell.
 
-    With q = 0 all live keys weigh the same, 1 / n; values that are 1 at one key only show its weight.
+    With q = 0 all live keys weigh the same, 1 / n where n counts zero keys too; values that are 1 at one
+    key only show its weight.
     """
     q = torch.zeros_like(tensors.q)
     length, width = tensors.v.shape[2:]
     if length == 0 or width == 0 or -(-length // width) > _MOST_PROBES:
         return None
+    most = length + (0 if tensors.zeros is None else int(tensors.zeros.max()))
     columns = []
     for start in range(0, length, width):
         v = torch.zeros_like(tensors.v)
@@ -35,7 +37,7 @@ def seen_pairs(kernel: Kernel, tensors: Tensors) -> Tensor | None:
         with torch.no_grad():
             out = kernel(q, tensors.k, v)
         weights = out if isinstance(out, Tensor) else out[0]
-        columns.append(weights[..., : len(some)] > 0.25 / length)
+        columns.append(weights[..., : len(some)] > 0.25 / most)
     return torch.cat(columns, dim=-1)
 
 
@@ -131,6 +133,9 @@ def _alternatives(
             "this is the gradient as if none arrived through the log-sum-exp",
             result(silent, case.factor),
         )
+    if tensors.zeros is not None:
+        text = "this is attention without the zero keys of the pattern"
+        yield text, result(replace(exact, zeros=None), case.factor)
     for text, scale in (
         ("without a scale", 1.0),
         ("with the scale squared", case.factor**2),

@@ -23,6 +23,7 @@ def judge(
     device: str = "cpu",
     backward: bool = True,
     through_lse: bool = True,
+    zeros: Tensor | None = None,
 ) -> Fault | None:
     """Run the kernel on the tensors of the case; what is wrong with its results, if anything.
 
@@ -33,8 +34,9 @@ def judge(
         device: Where the tensors are made.
         backward: Whether to differentiate.
         through_lse: Whether gradients also arrive through the log-sum-exp, if one is returned.
+        zeros: The zero keys of each query, int64 [B, H, Q], on that device.
     """
-    tensors = case.tensors(device)
+    tensors = replace(case.tensors(device), zeros=zeros)
     results = run(kernel, tensors, backward, through_lse)
     if not through_lse or "lse" not in results:
         tensors = replace(tensors, dlse=torch.zeros_like(tensors.dlse))

@@ -17,7 +17,7 @@ from attndsl import backends as all_backends
 from attndsl import ir
 from attndsl.compiled import Pattern
 from attndsl.source import AttnDslError
-from attndsl.verification.cases import Case, dense
+from attndsl.verification.cases import Case, dense, zero_keys
 from attndsl.verification.claims import claim_fault, fact_fault, frame_fault, frames
 from attndsl.verification.drawing import Random, draw_case, farthest
 from attndsl.verification.judging import describe, judge
@@ -209,7 +209,7 @@ class _Run:
                 progress(cases, min(1.0, spent / seconds) if seconds else 1.0)
         return Report(
             name=self._pattern.name,
-            meaning=ir.show(self._pattern.ir.root),
+            meaning=ir.show(self._pattern.ir.root, self._pattern.ir.zeros),
             cases=cases,
             seconds=spent,
             longest=longest,
@@ -269,7 +269,7 @@ class _Run:
     def _checks(self, case: Case) -> Iterator[tuple[str, Callable[[], Fault | None]]]:
         """Everything to hold against the dense meaning of the case, by name."""
         p, mask = self._pattern, dense(self._pattern, case)
-        pairs = mask.numpy()
+        pairs, counts = mask.numpy(), zero_keys(p, case)
         options: dict[str, Any] = {"batch": case.batch, "tile": case.tile, "layout": case.layout}
         options |= {"extents": case.extents, **case.inputs}
         call = case.q_len, case.k_len, case.heads
@@ -286,9 +286,10 @@ class _Run:
             if _runs(name, device, case.dtype, case.head_dim, case.value_dim):
                 kernel = kernel_of(p, case, name, device)
                 there = mask.to(device)
+                zeros = None if counts is None else counts.to(device)
                 yield (
                     f"backend {name} on {device}",
-                    functools.partial(judge, kernel, there, case, device),
+                    functools.partial(judge, kernel, there, case, device, zeros=zeros),
                 )
 
     def _fact_fault(self, case: Case, pairs: Any) -> Fault | None:

@@ -82,7 +82,7 @@ def oracle(
     mask: Tensor, tensors: Tensors, scale: float, backward: bool = True
 ) -> dict[str, Tensor]:
     """out, lse and, if wanted, dq, dk, dv, in the dtype of the tensors."""
-    return run(lambda q, k, v: attend(mask, q, k, v, scale), tensors, backward)
+    return run(lambda q, k, v: attend(mask, q, k, v, scale, tensors.zeros), tensors, backward)
 
 
 def run(

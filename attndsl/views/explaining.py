@@ -117,6 +117,7 @@ class Explanation:
     auto: Arrangement
     finer: Arrangement  # "auto" in tiles of half the size
     partial: str = ""  # how kernels decide the pairs of PARTIAL tiles
+    zeros: ir.Node = ir.ZERO  # how many zero keys a query sees
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -143,6 +144,7 @@ class Explanation:
         return {
             "name": self.name,
             "meaning": ir.show(self.meaning),
+            "zeros": ir.show(self.zeros),
             "steps": {name: ir.show(root) for name, root in self.steps},
             "facts": dict(self.facts),
             "q_len": self.q_len,
@@ -173,7 +175,9 @@ class Explanation:
 
     def __str__(self) -> str:
         (bq, bk), whole = self.natural.costs[0].tile, self.natural.costs[0]
-        lines = [f"pattern  {self.name}", f"meaning  {ir.show(self.meaning)}", *self._passes()]
+        lines = [f"pattern  {self.name}", f"meaning  {ir.show(self.meaning)}"]
+        lines += [f"zeros    {ir.show(self.zeros)}"] if self.zeros is not ir.ZERO else []
+        lines += self._passes()
         lines += ["facts", *(f"  {name:24} {fact}" for name, fact in self.facts.items())]
         lines += [f"schedule of {self.q_len} queries x {self.k_len} keys, tile {bq} x {bk}"]
         lines += [f"  {line}" for line in report(whole).splitlines()]

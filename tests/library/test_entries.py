@@ -79,6 +79,11 @@ def folded(case: Case) -> Case:
     return params(replace(case, layer=layer, extents=case.extents | keys), shift=None)
 
 
+def phantom_group(case: Case) -> Case:
+    """As many phantom tokens as a group has."""
+    return replace(case, extents=case.extents | {"phantom.m": case.extents["m"]})
+
+
 def kinds_are_given(case: Case) -> Case:
     kinds = np.array([case.params["kinds"]])
     return params(replace(case, inputs={"kinds": kinds}), kinds=None)
@@ -157,7 +162,7 @@ JOINS = [
     join("025-video_infinity", "video_infinity"),
     join("026-fit-causal_global", "fit_global", past=True),
     join("026-fit-causal_local", "fit_local", "p=n", past=True),
-    join("026-fit-causal_write", "fit_write", "p=n", past=True),
+    join("026-fit-causal_write", "fit_write_past", "p=n m=latent.m", turn=phantom_group),
     join("026-fit-local", "fit_local", "p=n"),
     join("026-fit-read", "fit_read", "p=n"),
     join("026-fit-write", "fit_write", "p=n"),
@@ -350,6 +355,8 @@ def test_an_entry_means_what_its_oracle_says(joint: Join):
         found = pattern.mask(q_len, k_len, case.heads, batch=case.batch, **call).numpy()
         wrong = np.argwhere(found != expected)
         assert not len(wrong), (case, "first (batch, head, query, key):", wrong[0].tolist())
+        zeros = pattern.zero_keys(q_len, k_len, case.heads, batch=case.batch, **call).numpy()
+        assert np.array_equal(zeros, oracle.zero_keys(case)), case
         schedule = pattern.schedule(q_len, k_len, case.heads, batch=case.batch, tile=(4, 8), **call)
         for b, h in np.ndindex(expected.shape[:2]):
             assert np.array_equal(schedule.cover(b, h), expected[b, h]), (case, b, h)
@@ -413,15 +420,18 @@ def attend(joint: Join, case: Case, backend: str, layout: str, dtype: torch.dtyp
     leaves = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in (q, k, v)]
     out, lse = pattern(*leaves, return_lse=True, backend=backend, layout=layout, **call)
     gradients = torch.autograd.grad(out, leaves, torch.tensor(d_out, dtype=dtype))
-    wanted = attention(q, k, v, d_out, expected)
+    wanted = attention(q, k, v, d_out, expected, BY_ID[joint.oracle].zero_keys(case))
     for found, right in zip((out, lse, *gradients), wanted, strict=True):
         np.testing.assert_allclose(found.detach().numpy(), right, atol=CLOSE[dtype])
 
 
-def attention(q, k, v, d_out, mask: np.ndarray) -> tuple[np.ndarray, ...]:
-    """out, lse, dq, dk, dv under a mask, as the textbook has them; scale 1 / sqrt(16)."""
+def attention(q, k, v, d_out, mask: np.ndarray, zeros: np.ndarray) -> tuple[np.ndarray, ...]:
+    """out, lse, dq, dk, dv under a mask, as the textbook has them; scale 1 / sqrt(16).
+
+    Zero keys stand in the denominator alone, with a weight of exp(0) each.
+    """
     weights = np.where(mask, np.exp(q @ k.swapaxes(2, 3) / 4), 0)
-    total = weights.sum(axis=3, keepdims=True)
+    total = weights.sum(axis=3, keepdims=True) + zeros[..., None]
     p = weights / np.where(total > 0, total, 1)  # a query without a key: out 0, lse -inf
     d_p = d_out @ v.swapaxes(2, 3)
     d_s = p * (d_p - (p * d_p).sum(axis=3, keepdims=True)) / 4

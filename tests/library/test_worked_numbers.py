@@ -8,11 +8,12 @@ import pytest
 
 from tests.library.oracles import ORACLES, Case
 
+ORACLE = {(oracle.row, oracle.part): oracle for oracle in ORACLES}
+
 
 def mask(row: int, part: str, case: Case, head: int = 0) -> np.ndarray:
     """The pairs of one head, bool [Q, K]."""
-    (found,) = (oracle for oracle in ORACLES if (oracle.row, oracle.part) == (row, part))
-    return found.one(case, 0, head)
+    return ORACLE[row, part].one(case, 0, head)
 
 
 def keys(row: int, part: str, extents: dict[str, int], head: int = 0, **more) -> np.ndarray:
@@ -58,16 +59,39 @@ def test_rectangles_of_rgt_and_craft_hold_their_area():
         assert set(keys(13, "", at, head, height=4, width=16, heads=2, layer=layer)) == {64}
 
 
-def test_evenhancer_sees_five_frames_of_49():
+def test_evenhancer_sees_49_keys_of_a_frame_or_as_many_zeros():
     near = {f"near_{axis}": np.array([[at]]) for axis, at in (("t", 3), ("y", 4), ("x", 4))}
-    case = {"n": 1, "t": 7, "y": 9, "x": 9}
-    assert keys(14, "", case, radius_t=2, radius=3, inputs=near)[0] == 5 * 49
+    case = {"n": 1, "t": 5, "y": 9, "x": 9}
+    seen = [keys(14, "", case, offset=o, radius=3, inputs=near)[0] for o in range(-2, 3)]
+    assert seen == [49, 49, 49, 49, 0]
+    past = Case(case, {"offset": 2, "radius": 3}, near)
+    assert ORACLE[14, ""].zero_keys(past) == 49
 
 
 def test_hats_overlapping_windows_keep_484_real_keys_on_average_at_64_by_64():
     a_side = keys(8, "ocab", {"y": 1, "x": 64}, window=16, overlap=4)
     assert a_side.max() == 24  # hence 24 x 24 = 576 inside
     assert a_side.mean() ** 2 == 484
+    zeros = ORACLE[8, "ocab"].zero_keys(Case({"y": 64, "x": 64}, {"window": 16, "overlap": 4}))
+    assert zeros.mean() == 576 - 484  # 16 % of the slots
+
+
+@pytest.mark.parametrize(
+    ("row", "part", "slots"),
+    [
+        (1, "association", lambda p: 9),
+        (8, "ocab", lambda p: (p["window"] + 2 * p["overlap"]) ** 2),
+        (14, "", lambda p: (2 * p["radius"] + 1) ** 2),
+        (54, "halo", lambda p: (p["block"] + 2 * p["halo"]) ** 2),
+        (54, "downsampled", lambda p: (p["block"] + 2 * p["halo"]) ** 2),
+        (56, "", lambda p: p["height"] * p["width"]),
+    ],
+    ids=lambda value: value if isinstance(value, int | str) else "",
+)
+def test_every_slot_of_a_padded_row_is_a_key_or_a_zero(row, part, slots):
+    for case in ORACLE[row, part].cases:
+        keys_seen = ORACLE[row, part].expected(case).sum(axis=3)
+        assert (keys_seen + ORACLE[row, part].zero_keys(case) == slots(case.params)).all()
 
 
 @pytest.mark.parametrize(("y", "x"), [(7, 9), (11, 7), (14, 8)])

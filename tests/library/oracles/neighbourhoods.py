@@ -1,6 +1,6 @@
 """Keys around a query: clipped, clamped, dilated, strided or grown from a block."""
 
-from tests.library.oracles.registry import Case, axes, grid, oracle, pairs, rng
+from tests.library.oracles.registry import Case, axes, grid, oracle, outside, pairs, rng
 
 
 def near(y, x, radius):
@@ -50,32 +50,48 @@ def nearest(seed, batch, n, **sizes):
     return {f"near_{axis}": draw.integers(0, size + 1, (batch, n)) for axis, size in sizes.items()}
 
 
+def outside_the_video(n, t, y, x, offset, radius, near_t, near_y, near_x):
+    steps = range(-radius, radius + 1)
+    return [
+        outside(
+            [
+                (near_t[i] + offset, near_y[i] + down, near_x[i] + right)
+                for down in steps
+                for right in steps
+            ],
+            t, y, x,
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
 @oracle(
     14,
     "evenhancer",
     [
         Case(
             {"n": 12, "t": 4, "y": 5, "x": 6},
-            {"radius_t": 1, "radius": 1},
+            {"offset": -1, "radius": 1},
             nearest(1, 2, 12, t=4, y=5, x=6),
             batch=2,
         ),
         Case(
             {"n": 9, "t": 3, "y": 7, "x": 4},
-            {"radius_t": 2, "radius": 3},
+            {"offset": 2, "radius": 3},
             nearest(2, 1, 9, t=3, y=7, x=4),
         ),
         Case(
             {"n": 1, "t": 1, "y": 6, "x": 5},
-            {"radius_t": 0, "radius": 2},
+            {"offset": 0, "radius": 2},
             nearest(3, 1, 1, t=1, y=6, x=5),
         ),
     ],
+    zeros=outside_the_video,
 )
-def evenhancer(n, t, y, x, radius_t, radius, near_t, near_y, near_x):
+def evenhancer(n, t, y, x, offset, radius, near_t, near_y, near_x):
     def rule(i, j):
-        near_in_time = abs(j[0] - near_t[i]) <= radius_t
-        return near_in_time and abs(j[1] - near_y[i]) <= radius and abs(j[2] - near_x[i]) <= radius
+        in_frame = j[0] == near_t[i] + offset
+        return in_frame and abs(j[1] - near_y[i]) <= radius and abs(j[2] - near_x[i]) <= radius
 
     return pairs(range(n), grid(t, y, x), rule)
 
@@ -240,6 +256,19 @@ def a2mamba(y, x, window, head, heads):
     return neighbourhood((y, x), (window, window), steps)
 
 
+def taps(i, height, width, dilation):
+    """Where the kernel reads around a pixel, inside the image and outside."""
+    return [
+        (i[0] + dilation * (u - (height - 1) // 2), i[1] + dilation * (t - (width - 1) // 2))
+        for u in range(height)
+        for t in range(width)
+    ]
+
+
+def taps_outside(y, x, height, width, dilation):
+    return [outside(taps(i, height, width, dilation), y, x) for i in grid(y, x)]
+
+
 @oracle(
     56,
     "tic",
@@ -248,16 +277,26 @@ def a2mamba(y, x, window, head, heads):
         Case({"y": 9, "x": 7}, {"height": 3, "width": 3, "dilation": 2}),
         Case({"y": 1, "x": 9}, {"height": 5, "width": 3, "dilation": 3}),
     ],
+    zeros=taps_outside,
 )
 def tic(y, x, height, width, dilation):
     tokens = grid(y, x)
+    return pairs(tokens, tokens, lambda i, j: j in taps(i, height, width, dilation))
 
-    def rule(i, j):
-        rows = [i[0] + dilation * (u - (height - 1) // 2) for u in range(height)]
-        columns = [i[1] + dilation * (t - (width - 1) // 2) for t in range(width)]
-        return j[0] in rows and j[1] in columns
 
-    return pairs(tokens, tokens, rule)
+def outside_the_halo(i, block, halo, *sizes):
+    """Of the grown block around a query, what lies outside the image."""
+    rows, columns = (range(a // block * block - halo, a // block * block + block + halo) for a in i)
+    return outside([(a, b) for a in rows for b in columns], *sizes)
+
+
+def halo_outside(y, x, block, halo):
+    return [outside_the_halo(i, block, halo, y, x) for i in grid(y, x)]
+
+
+def downsampled_halo_outside(qy, qx, y, x, block, halo, stride):
+    queries = [(a * stride, b * stride) for a, b in grid(qy, qx)]
+    return [outside_the_halo(i, block, halo, y, x) for i in queries]
 
 
 @oracle(
@@ -269,6 +308,7 @@ def tic(y, x, height, width, dilation):
         Case({"y": 1, "x": 10}, {"block": 2, "halo": 3}, heads=2),
     ],
     part="halo",
+    zeros=halo_outside,
 )
 def halonet(y, x, block, halo):
     tokens = grid(y, x)
@@ -289,10 +329,15 @@ def in_halo(i, j, block, halo):
         Case({"qy": 1, "qx": 5, "y": 1, "x": 9}, {"block": 3, "halo": 0, "stride": 2}),
     ],
     part="downsampled",
+    zeros=downsampled_halo_outside,
 )
 def halonet_downsampled(qy, qx, y, x, block, halo, stride):
     queries = [(a * stride, b * stride) for a, b in grid(qy, qx)]
     return pairs(queries, grid(y, x), lambda i, j: in_halo(i, j, block, halo))
+
+
+def overlap_outside(y, x, window, overlap):
+    return [outside_the_halo(i, window, overlap, y, x) for i in grid(y, x)]
 
 
 @oracle(
@@ -304,6 +349,7 @@ def halonet_downsampled(qy, qx, y, x, block, halo, stride):
         Case({"y": 1, "x": 6}, {"window": 2, "overlap": 1}),
     ],
     part="ocab",
+    zeros=overlap_outside,
 )
 def hat_ocab(y, x, window, overlap):
     tokens = grid(y, x)

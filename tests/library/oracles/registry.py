@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Q = TypeVar("Q")
 K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Oracle:
     cases: Sequence[Case]
     causal: bool  # a promise, and tested: no key comes after its query
     dense: bool  # the row's index set is all pairs
+    zeros: Callable[..., Sequence[int]] | None = (
+        None  # zero keys of each query: takes what the rule takes
+    )
 
     @property
     def id(self) -> str:
@@ -53,14 +57,23 @@ class Oracle:
             [np.stack([self.one(case, b, h) for h in range(case.heads)]) for b in range(case.batch)]
         )
 
-    def one(self, case: Case, b: int, head: int) -> Mask:
+    def zero_keys(self, case: Case) -> NDArray[np.int64]:
+        """How many keys of score 0 and value 0 each query has beside its pairs, int64 [batch, heads, Q]."""
+        if self.zeros is None:
+            return np.zeros(self.expected(case).shape[:3], dtype=np.int64)
+        heads = range(case.heads)
+        made = [[self.one(case, b, h, self.zeros) for h in heads] for b in range(case.batch)]
+        return np.array(made, dtype=np.int64)
+
+    def one(self, case: Case, b: int, head: int, rule: Callable[..., T] | None = None) -> T:
+        rule = rule or self.rule
         ours = {name: table[b] for name, table in case.inputs.items()}
         given = {"head": head, "heads": case.heads, "layer": case.layer}
-        asked = inspect.signature(self.rule).parameters
+        asked = inspect.signature(rule).parameters
         known = case.extents | case.params | ours
         unknown = set(known) - set(asked)
         assert not unknown, f"{self.id} does not take {sorted(unknown)}"
-        return self.rule(**known, **{name: given[name] for name in asked if name in given})
+        return rule(**known, **{name: given[name] for name in asked if name in given})
 
 
 ORACLES: list[Oracle] = []
@@ -74,11 +87,12 @@ def oracle(
     part: str = "",
     causal: bool = False,
     dense: bool = False,
+    zeros: Callable[..., Sequence[int]] | None = None,
 ) -> Callable[[Callable[..., Mask]], Callable[..., Mask]]:
     """Register a function as the oracle of a row (or of one part of it)."""
 
     def register(rule: Callable[..., Mask]) -> Callable[..., Mask]:
-        ORACLES.append(Oracle(row, name, part, rule, cases, causal, dense))
+        ORACLES.append(Oracle(row, name, part, rule, cases, causal, dense, zeros))
         return rule
 
     return register
@@ -93,6 +107,11 @@ def pairs(queries: Iterable[Q], keys: Sequence[K], rule: Callable[[Q, K], bool])
 def grid(*sizes: int) -> list[tuple[int, ...]]:
     """The coordinates of a grid, last axis fastest: the order of its tokens."""
     return list(product(*map(range, sizes)))
+
+
+def outside(taps: Iterable[Sequence[int]], *sizes: int) -> int:
+    """How many places lie outside a grid: where an implementation that pads it finds zeros."""
+    return sum(not all(0 <= at < size for at, size in axes(tap, sizes)) for tap in taps)
 
 
 def axes(i: Sequence[int], j: Sequence[int], *others: Sequence[object]) -> Iterator[tuple]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.library.oracles.given import flags, flat, ids, lists
-from tests.library.oracles.registry import Case, grid, oracle, pairs, rng, up
+from tests.library.oracles.registry import Case, oracle, pairs, rng, up
 from tests.library.oracles.two_spaces import named
 
 
@@ -231,27 +231,6 @@ def sparse_frontier_pages(n, m, page, chosen, head):
 )
 def scale_kv(n, m, kept):
     return pairs(range(n), range(m), lambda i, j: j >= m - n or kept[j])
-
-
-@oracle(
-    67,
-    "vsa",
-    [
-        Case(
-            {"y": 4, "x": 6},
-            {"window": 2},
-            {"samples": lists(31, 24, 8, 2, 2, 6)},
-            heads=2,
-            batch=2,
-        ),
-        Case({"y": 5, "x": 4}, {"window": 3}, {"samples": lists(32, 20, 12, 1, 1, 4)}),
-        Case({"y": 1, "x": 7}, {"window": 3}, {"samples": lists(33, 7, 4, 1, 1, 3)}),
-    ],
-)
-def vsa(y, x, window, samples, head):
-    across = up(x, window)
-    queries = [i[0] // window * across + i[1] // window for i in grid(y, x)]
-    return pairs(queries, range(y * x), lambda own, j: j in samples[head, own])
 
 
 BINS = [

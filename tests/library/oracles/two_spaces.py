@@ -1,6 +1,6 @@
 """Queries in one space, keys in another: super tokens, latents, pooled grids, cells, meta tokens, summaries."""
 
-from tests.library.oracles.registry import Case, axes, grid, oracle, pairs
+from tests.library.oracles.registry import Case, axes, grid, oracle, outside, pairs, up
 
 
 def named(name, tokens):
@@ -20,7 +20,15 @@ def around_the_cell(pixel, cell, sizes):
     return all(abs(a // size - c) <= 1 for a, c, size in axes(pixel, cell, sizes))
 
 
-@oracle(1, "stvit", SUPER, part="association")
+def cells_outside(y, x, cy, cx, cell_y, cell_x):
+    around = grid(3, 3)
+    return [
+        outside([(a // cell_y + u - 1, b // cell_x + v - 1) for u, v in around], cy, cx)
+        for a, b in grid(y, x)
+    ]
+
+
+@oracle(1, "stvit", SUPER, part="association", zeros=cells_outside)
 def stvit_association(y, x, cy, cx, cell_y, cell_x):
     return pairs(grid(y, x), grid(cy, cx), lambda i, c: around_the_cell(i, c, (cell_y, cell_x)))
 
@@ -85,7 +93,28 @@ def fit_causal_local(g, p):
 
 @oracle(26, "fit", BOTH, part="causal_write")
 def fit_causal_write(g, p, m):
-    return pairs(grid(g, p), grid(g, m), lambda i, j: j[0] == i[0] - 1)
+    keys = named("phantom", range(m)) + named("latent", grid(g, m))
+
+    def rule(i, key):
+        where, j = key
+        return where == "phantom" if i[0] == 0 else where == "latent" and j[0] == i[0] - 1
+
+    return pairs(grid(g, p), keys, rule)
+
+
+@oracle(
+    67,
+    "vsa",
+    [
+        Case({"y": 4, "x": 6, "b": 6, "s": 4}, {"window": 2}, heads=2),
+        Case({"y": 5, "x": 4, "b": 4, "s": 9}, {"window": 3}, batch=2),
+        Case({"y": 1, "x": 7, "b": 3, "s": 1}, {"window": 3}),
+    ],
+)
+def vsa(y, x, b, s, window):
+    across = up(x, window)
+    queries = [i[0] // window * across + i[1] // window for i in grid(y, x)]
+    return pairs(queries, grid(b, s), lambda own, j: j[0] == own)
 
 
 POOLED = {"y": 4, "x": 6, "py": 2, "px": 3}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,17 @@ def test_check_of_the_library_says_a_line_a_row(
     assert main(["check", "--library", "griffin", "049", "054"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "049  ok     gna1d, gna, gna3d  (6 calls)"
-    assert said[1].startswith("054  part   halonet, halonet_down")
-    assert said[-2:] == ["096  ok     griffin  (2 calls)", "2 rows ok, 1 in part, 0 wrong"]
+    assert said[1].startswith("054  ok     halonet, halonet_down")
+    assert said[-2:] == ["096  ok     griffin  (2 calls)", "3 rows ok, 0 in part, 0 wrong"]
+    lacking = replace(attndsl.library.describe("griffin"), missing="Gates.")
+    with monkeypatch.context() as patched:
+        patched.setattr(attndsl.library, "describe", lambda _: lacking)
+        assert main(["check", "--library", "griffin"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [said[1].strip(), said[2]] == [
+        "missing in griffin: Gates.",
+        "0 rows ok, 1 in part, 0 wrong",
+    ]
     monkeypatch.setattr(attndsl.library, "_disagreement", lambda *_: "the output differs")
     assert main(["check", "--library", "griffin"]) == 1
     assert "wrong in griffin: the output differs" in capsys.readouterr().out

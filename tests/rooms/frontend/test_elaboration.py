@@ -328,3 +328,39 @@ def test_len_of_a_dim_of_an_input_is_known_at_the_call():
     assert ir.meaning(only_length, 4, 4, sizes, {"flag": np.zeros(3, bool)})[0, 0, 0].tolist() == [
         True, True, True, False,
     ]  # fmt: skip
+
+
+def zeros(text: str, **values: object) -> ir.Node:
+    return frontend.elaborate(syn.parse(text, "test.attn"), values=values).zeros
+
+
+def test_a_count_of_zero_keys_is_that_of_the_pattern_or_of_the_one_it_is_a_plain_use_of():
+    padded = "pattern padded(w: int = 3) = window(w) zeros 2 * w - min(q, w)\n"
+    assert zeros("pattern p = causal") is ir.ZERO
+    assert zeros(f"{padded}") is ir.sub(ir.Const(6), ir.minimum(Q, ir.Const(3)))
+    assert zeros(f"{padded}pattern p = padded") is zeros(padded)
+    assert zeros(f"{padded}pattern p(v: int = 5) = padded(w=v)", v=2) is zeros(padded, w=2)
+    assert zeros(f"{padded}def other(w: int) = padded(w)\npattern p = other(4)") is zeros(
+        padded, w=4
+    )
+    assert zeros(f"{padded}pattern p = padded zeros 0") is ir.ZERO
+    assert zeros(f"{padded}pattern p = padded(2) and causal zeros 7") is ir.Const(7)
+    own = "input n: int[batch, q]\npattern p = causal zeros n[q]"
+    assert [table.name for table in frontend.elaborate(syn.parse(own)).tables] == ["n"]
+
+
+def test_a_count_of_zero_keys_means_the_axes_of_the_space_around():
+    text = """
+        grid image(y, x)
+        pattern padded over image = q.y == k.y zeros q.y + len(x)
+        space joint = text(7) ++ image(x, y)
+        pattern p over joint = padded
+    """
+    assert zeros(text) is ir.add(ir.Coord(ir.Side.QUERY, "image.y"), ir.Size("image.x"))
+
+
+def test_slots_are_keys_and_zero_keys():
+    text = "pattern p = window(2) zeros min(q, 3) assert slots per query == 5"
+    (claim,) = frontend.elaborate(syn.parse(text)).claims
+    assert claim.what.bound is ir.sub(ir.Const(5), ir.minimum(Q, ir.Const(3)))
+    assert claim.text == "slots per query == 5"

@@ -110,6 +110,22 @@ def test_a_decorated_function_is_a_pattern_with_name_parameters_and_documentatio
     assert repr(patterns.window) == "window(left: int, right: int = left)"
 
 
+def test_zero_keys_are_counted_beside_a_pattern_in_python_too():
+    written = fe.elaborate(syn.parse(f"{INPUTS}pattern p = k <= q zeros t[q] + 2"))
+    assert to_mask((k <= q).zeros(t[q] + 2)) == written
+    assert to_mask(patterns.padded_box2d(3)) == fe.elaborate(
+        syn.parse(""), "padded_box2d", {"sy": 3}
+    )
+    assert to_mask(patterns.padded_window(2).zeros(0) & (k <= q)).zeros is ir.ZERO
+
+    @fe.pattern
+    def quiet(n: int = 1):
+        return (k <= q).zeros(n)
+
+    assert to_mask(quiet).zeros is ir.ONE
+    assert (to_mask(quiet(3)).zeros, to_mask(quiet(3)).name) == (ir.Const(3), "quiet")
+
+
 @pytest.mark.parametrize(
     "misuse",
     [
@@ -139,6 +155,8 @@ FAULTS = {
     ],
     "A211": [lambda: patterns.window("wide"), lambda: patterns.window(q < k)],
     "A212": [lambda: to_mask(q < k, align="middle")],
+    "A214": [lambda: to_mask((q < k).zeros(k))],
+    "A215": [lambda: (q < k).zeros(1) | (q < 3), lambda: ~patterns.padded_window(2)],
     "A301": [lambda: patterns.window(-1)],
     "A302": [lambda: q // 0, lambda: q % -3],
     "A303": [lambda: fe.any_(0, 5000, lambda j: j == q)],

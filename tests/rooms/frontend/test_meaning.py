@@ -13,7 +13,8 @@ from .interpreter import Space, World, run
 CAUSAL = syn.parse("pattern causal = k <= q").declarations[0]
 
 
-def interpreted(program: Program, module: syn.Module) -> np.ndarray:
+def interpreted(program: Program, module: syn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs, bool [batch, heads, q_len, k_len], and zero keys, int [batch, heads, q_len]."""
     declared = {each.name: each for each in module.declarations}
     main = declared["main"]
     both = ("", "") if main.over is None else (main.over.queries, main.over.keys)
@@ -24,6 +25,7 @@ def interpreted(program: Program, module: syn.Module) -> np.ndarray:
     is_end = main.align != "start" and both[1] in (None, "")
     shift = program.k_len - program.q_len if is_end else 0
     found = np.empty((program.batch, program.heads, program.q_len, program.k_len), bool)
+    zeros = np.zeros(found.shape[:3], int)
     for b, h, i, j in np.ndindex(found.shape):
         values = {"q": i + shift, "k": j, "head": h, "batch": b, "heads": program.heads}
         values |= {"layer": program.layer, "len(q)": program.q_len, "len(k)": program.k_len}
@@ -31,7 +33,8 @@ def interpreted(program: Program, module: syn.Module) -> np.ndarray:
         definitions = {"causal": CAUSAL, **declared}
         world = World(definitions, inputs, spaces, values, program.tables, shift, {})
         found[b, h, i, j] = run(main.body, world)
-    return found
+        zeros[b, h, i] = 0 if main.zeros is None else run(main.zeros, world)
+    return found, zeros
 
 
 def space_of(name: str, declared: dict, sizes: dict[str, int]) -> Space:
@@ -65,9 +68,10 @@ def elaborated(module: syn.Module) -> ir.Mask:
 def test_a_program_means_what_its_text_says(program: Program):
     module = syn.parse(program.text)
     mask = elaborated(module)
-    found = ir.meaning(
+    call = (
         mask, program.q_len, program.k_len, program.sizes, program.tables,
         program.batch, program.heads, program.layer,
     )  # fmt: skip
-    expected = interpreted(program, module)
-    assert (found == expected).all(), ir.show(mask.root)
+    pairs, zeros = interpreted(program, module)
+    assert (ir.meaning(*call) == pairs).all(), ir.show(mask.root)
+    assert (ir.zero_keys(*call) == zeros).all(), ir.show(mask.zeros)

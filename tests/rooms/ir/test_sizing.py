@@ -28,6 +28,8 @@ def test_saved_patterns_come_back():
         IMAGE,
         "pattern p = any j in 0..9: q - k == pow2(j)",
         "pattern p = window(3) or k < 4",
+        "input t: int[batch, q]\npattern p = k < 4 zeros if q < 4 then t[q] else len(k)",
+        "pattern p = q < 3 zeros if q < 3 then 1 else 0",  # the root is a part of the count
     ):
         made = mask(text)
         assert ir.load(ir.dump(made)) == made
@@ -65,12 +67,20 @@ def too_wide():
     program.schedule(program.call(5000, 5000, 1, 1, None, {}), (64, 64))
 
 
+def fewer_than_no_zeros():
+    attndsl.compile("pattern p = causal zeros 3 - q").zero_keys(6)
+
+
+def too_many_zeros():
+    attndsl.compile("pattern p = causal zeros q * pow2(60)").zero_keys(6)
+
+
 def not_saved():
     ir.load('{"format": 1, "nodes": [["Import", "os"]]}')
 
 
 MISTAKES = [two_unknown, does_not_fill, misspelt_axis, more_queries_than_tokens]
-MISTAKES += [too_large, no_tile, too_wide, not_saved]
+MISTAKES += [too_large, no_tile, too_wide, fewer_than_no_zeros, too_many_zeros, not_saved]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

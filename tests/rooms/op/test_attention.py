@@ -21,6 +21,8 @@ PROGRAMS = [
     "pattern p = if head < heads // 2 then window(3) else k < q",  # row 0 of half the heads is empty
     "pattern p align start = k <= q",
     "pattern p = false",
+    "pattern p = window(3) zeros max(0, 3 - q) + head",
+    "pattern p = k < q - 1 zeros q % 3",  # rows of keys, of zero keys, of both, of neither
 ]
 
 
@@ -60,6 +62,39 @@ def test_agrees_with_the_reference(program, batch, heads, q_len, k_len, dims, th
         torch.testing.assert_close(mine, truth, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("backend", ["blocked", "reference", "triton"])
+def test_zero_keys_are_keys_and_values_of_zeros(backend):
+    """The same pattern with the zeros as tokens, in front of the others."""
+    most = 4
+    counted = attndsl.compile(
+        "input n: int[batch, q]\npattern p = window(2) and q != 5 zeros if head == 0 then n[q] else 2"
+    )
+    written = attndsl.compile(
+        f"""
+        input n: int[batch, q]
+        pattern p = if k < {most} then k < (if head == 0 then n[q] else 2)
+                    else abs(q - k) <= 2 and q != 5 + {most}
+        """
+    )
+    dtype = torch.float32 if backend == "triton" else torch.float64
+    q, k, v = tensors(2, 2, 1, 11, 11, 8, 4, dtype)
+    n = torch.randint(0, most + 1, (2, 11), generator=torch.Generator().manual_seed(1))
+    padding = [torch.zeros(2, 1, most, x.shape[3], dtype=dtype) for x in (k, v)]
+
+    def results(p, k, v, backend):
+        out, lse = p(q, k, v, return_lse=True, backend=backend, n=n)
+        loss = (out * out.detach().cos()).sum() + lse.masked_fill(lse == -torch.inf, 0).sin().sum()
+        return out, lse, *torch.autograd.grad(loss, leaves)
+
+    leaves = (q, k, v)
+    mine = results(counted, k, v, backend)
+    padded = (torch.cat(pair, dim=2) for pair in zip(padding, (k, v), strict=True))
+    truth = results(written, *padded, "reference")
+    assert (mine[1][:, 0, 5] == n[:, 5].to(dtype).log()).all()
+    for found, expected in zip(mine, truth, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_gradcheck_in_double_precision(program):
     p = attndsl.compile(program)
@@ -67,8 +102,9 @@ def test_gradcheck_in_double_precision(program):
     assert torch.autograd.gradcheck(p, args)
 
 
-def test_opcheck():
-    p = attndsl.compile("causal_window", w=5)
+@pytest.mark.parametrize("zeros", ["", " zeros max(0, 4 - q)"])
+def test_opcheck(zeros):
+    p = attndsl.compile("pattern p = causal_window(5)" + zeros)
     args = tensors(1, 2, 1, 12, 12, 4, 4, torch.float32)
     torch.library.opcheck(
         operators()[0],
@@ -77,9 +113,10 @@ def test_opcheck():
     )
 
 
-def test_compiles_without_graph_breaks_and_with_gradients():
+@pytest.mark.parametrize("zeros", ["", " zeros max(0, 4 - q)"])
+def test_compiles_without_graph_breaks_and_with_gradients(zeros):
     torch._dynamo.reset()
-    p = attndsl.compile("causal_window", w=20)
+    p = attndsl.compile("pattern p = causal_window(20)" + zeros)
     args = tensors(2, 4, 2, 70, 70, 8, 8, torch.float32)
     whole = torch.compile(lambda *x: p(*x).square().sum(), fullgraph=True, backend="aot_eager")
     mine = torch.autograd.grad(whole(*args), args)
@@ -182,6 +219,15 @@ def test_patterns_survive_pickling_and_saving(tmp_path):
     assert pickle.loads(pickle.dumps(p)) == p
     p.save(tmp_path / "p.json")
     assert attndsl.Pattern.load(tmp_path / "p.json").digest == p.digest
+    layered = attndsl.compile(
+        "pattern p = if layer == 0 then causal else window(2) zeros layer", layer=1
+    )
+    layered.save(tmp_path / "p.json")
+    assert attndsl.Pattern.load(tmp_path / "p.json") == layered
+    text = (tmp_path / "p.json").read_text().replace('"layer": 1', '"layer": "1"')
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(attndsl.AttnDslError, match="A405"):
+        attndsl.Pattern.load(tmp_path / "p.json")
 
 
 def test_nothing_leaks_from_keys_that_are_not_seen():

@@ -98,6 +98,7 @@ FLAT = [
     Flat("window", {"left": 2}, lambda i, j, n, h: j in range(i - 2, i + 3)),
     Flat("window", {"left": 3, "right": 1}, lambda i, j, n, h: j in range(i - 3, i + 2)),
     Flat("window", {"left": 0, "right": 0}, lambda i, j, n, h: i == j),
+    Flat("padded_window", {"left": 2, "right": 1}, lambda i, j, n, h: -2 <= j - i <= 1),
     Flat("causal_window", {"w": 1}, lambda i, j, n, h: i == j),
     Flat("causal_window", {"w": 4}, lambda i, j, n, h: j in (i, i - 1, i - 2, i - 3)),
     Flat("dilated", {"left": 2, "d": 3}, lambda i, j, n, h: j - i in (-6, -3, 0, 3, 6)),
@@ -223,6 +224,12 @@ GRIDS = [
         lambda i, j, n: j[0] - i[0] in (-1, 0) and j[1] - i[1] in (-4, -2, 0, 2, 4),
         IMAGES,
     ),
+    OnGrid(
+        "padded_box2d",
+        {"sy": 4, "sx": 3, "dy": 1, "dx": 2},
+        lambda i, j, n: j[0] - i[0] in (-2, -1, 0, 1) and j[1] - i[1] in (-2, 0, 2),
+        IMAGES,
+    ),
     OnGrid("neighborhood2d", {"sy": 3}, natten2([(3,), (3,)]), IMAGES),
     OnGrid(
         "neighborhood2d",
@@ -286,6 +293,14 @@ GRIDS = [
         {"b": 3, "h": 1},
         lambda i, j, n: all(
             b in range(a // 3 * 3 - 1, a // 3 * 3 + 4) for a, b in zip(i, j, strict=False)
+        ),
+        IMAGES,
+    ),
+    OnGrid(
+        "padded_halo2d",
+        {"b": 2, "h": 3},
+        lambda i, j, n: all(
+            b in range(a // 2 * 2 - 3, a // 2 * 2 + 5) for a, b in zip(i, j, strict=False)
         ),
         IMAGES,
     ),

@@ -71,6 +71,43 @@ def test_clamped_neighbourhoods_have_the_same_number_of_keys_for_every_query():
 
 
 @pytest.mark.parametrize(
+    ("text", "slots"),
+    [
+        ("padded_window(3, 2)", 6),
+        ("padded_window(0, 9)", 10),
+        ("padded_box2d(4, 3, dx=2)", 12),
+        ("padded_box2d(1, 7, dy=5)", 7),
+        ("padded_halo2d(3, 2)", 49),
+    ],
+)
+def test_padded_patterns_have_as_many_slots_everywhere(text: str, slots: int):
+    over = "" if "window" in text else " over image"
+    mask = frontend.elaborate(syn.parse(f"pattern p{over} = {text}"))
+    for y, x in [(1, 1), (5, 7), (8, 3), (1, 12)]:
+        n = y * x
+        sizes = {"q": n, "k": n, "image.y": y, "image.x": x}
+        keys = ir.meaning(mask, n, n, sizes).sum(axis=3)
+        assert (keys + ir.zero_keys(mask, n, n, sizes) == slots).all()
+
+
+def test_a_caption_beside_a_padded_image_sees_no_zeros():
+    text = "space captioned = caption(n) ++ image\npattern p over captioned = padded_box2d(3)"
+    mask = frontend.elaborate(syn.parse(text))
+    sizes = {"q": 8, "k": 8, "caption.n": 2, "image.y": 2, "image.x": 3}
+    assert ir.zero_keys(mask, 8, 8, sizes)[0, 0].tolist() == [0, 0, 5, 3, 5, 5, 3, 5]
+
+
+def test_places_on_an_axis_are_counted_as_a_loop_counts_them():
+    for first, count, length, step in itertools.product(
+        range(-7, 8), range(5), range(5), range(1, 4)
+    ):
+        text = f"pattern p = causal zeros inside({first}, {count}, {length}, {step})"
+        places = [first + step * place for place in range(count)]
+        expected = sum(0 <= place < length for place in places)
+        assert frontend.elaborate(syn.parse(text)).zeros is ir.Const(expected), text
+
+
+@pytest.mark.parametrize(
     "text", ["wrapped_window(3)", "wrapped_block(5, 2)", "wrapped_window(0, 4)"]
 )
 def test_what_wraps_never_leaks_the_future_under_causal(text: str):

@@ -22,6 +22,8 @@ def faults(text: str) -> tuple[Diagnostic, ...]:
 CASES = [
     ("pattern p = k <= q «&&» q < 3", "A104", "write `and`"),
     ("grid g(x)\n«assert» causal", "A101", "an `assert` stands behind the body"),
+    ("pattern p «zeros» 2 = k <= q", "A101", "`zeros` stands behind the body"),
+    ("pattern p = k <= q zeros 1 assert causal «zeros 2»", "A109", None),
     ("pattern p = k <= q «&» q < 3", "A104", "write `and`"),
     ("pattern p = k <= q «||» q < 3", "A104", "write `or`"),
     ("pattern p = k <= q «|» q < 3", "A104", "write `or`"),

@@ -229,3 +229,17 @@ def test_tensors_come_with_their_call(drawn):
     assert torch.equal(x.q, again.q)
     assert torch.equal(x.dlse, again.dlse)
     assert x.q.is_contiguous() == case.is_contiguous or 1 in x.q.shape
+
+
+def test_a_kernel_without_the_zero_keys_of_the_pattern_is_named():
+    p = attndsl.compile("pattern quiet = causal zeros 1")
+
+    def quiet(q, k, v):
+        zeros = (torch.zeros_like(x[:, :, :1]) for x in (k, v))
+        k, v = (torch.cat(pair, 2) for pair in zip(zeros, (k, v), strict=True))
+        length = q.shape[2]
+        return attend(q, k, v, torch.ones(length, length + 1, dtype=torch.bool).tril(1))
+
+    assert_matches_dense(quiet, p, q_len=40)
+    with pytest.raises(AssertionError, match="without the zero keys"):
+        assert_matches_dense(lambda q, k, v: attend(q, k, v, window(q, k, 40)), p, q_len=40)

@@ -129,6 +129,22 @@ def test_layers_are_what_each_was_compiled_for():
     assert equivalent(second, compiled("window(2)"))
 
 
+def test_zero_keys_tell_patterns_apart():
+    padded = attndsl.compile("padded_window", left=2)
+    shown = "pattern p = window(2) zeros max(0, 2 - q) + max(0, q + 3 - len(k))"
+    assert equivalent(padded, attndsl.compile("pattern p = padded_window(2)"))
+    assert equivalent(padded, attndsl.compile(shown), seconds=1).status is Status.UNDECIDED
+    assert implies(padded, compiled("window(2)"))
+    verdict = equivalent(padded, compiled("window(2)"))
+    assert verdict.status is Status.REFUTED
+    assert verdict.counter_example.key is None
+    assert "1 queries, 1 keys: the first has more zero keys" in str(verdict)
+    layered = "pattern p = causal zeros layer % 2"
+    first, second, third = (attndsl.compile(layered, layer=layer) for layer in range(3))
+    assert equivalent(first, third)
+    assert not equivalent(first, second)
+
+
 CALLS = [(n, n) for n in (1, 2, 5, 11)] + [(3, 9)]
 
 

@@ -348,3 +348,16 @@ def test_a_frame_that_is_too_narrow_is_found(text: str, claimed: dict[str, objec
         report = attndsl.verify(p, seconds=5, backends=[])
     assert report.failure.where == "facts"
     assert "what `" in str(report)
+
+
+def test_zero_keys_that_a_backend_forgets_are_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Program, "zero_keys", lambda self, call: None)
+    p = attndsl.compile("padded_window", left=2)
+    monkeypatch.setattr(
+        "attndsl.verification.running.zero_keys",
+        lambda p, case: torch.full((case.batch, case.heads, case.q_len), 2),
+    )
+    report = attndsl.verify(p, seconds=0, backends=["blocked"])
+    assert not report
+    assert "zeros" in str(report)
+    assert "this is attention without the zero keys of the pattern" in str(report)

@@ -305,6 +305,55 @@ class Pattern:
         own = None if self.ir.is_rectangular else index + self.ir.shift(call.q_len, call.k_len)
         return views.draw_query(rows[query], self.ir.keys, call.sizes, own)
 
+    def picture(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int = 1,
+        *,
+        head: int = 0,
+        query: int | None = None,
+        tile: int | None = None,
+        layout: Layouts = "natural",
+        extents: Mapping[str, int] | None = None,
+        **inputs: Any,
+    ) -> views.Sheet:
+        """A picture to keep: ``.svg()``, ``.png()``, ``print`` it, or leave it to a notebook.
+
+        Pair by pair; of one ``query`` alone on its own grid; or, with ``tile`` or a ``layout``, the
+        tiles that are computed, natural order beside the layout, each part where it makes several.
+
+        Args:
+            q_len: How many queries.
+            k_len: How many keys, where it differs.
+            heads: How many heads.
+            head: Which of them.
+            query: What this one sees; counted from 0, or from the end.
+            tile: Queries and keys of a tile; by default what makes some 32 tiles of a side.
+            layout: The order of tokens, as in a call.
+            extents: Sizes of grid axes.
+            **inputs: Run-time inputs of a batch of one.
+
+        Raises:
+            AttnDslError: A4xx lengths, extents and layouts, A501 inputs.
+        """
+        call = self._call(q_len, k_len, heads, 1, extents, inputs)
+        order = _layout_text(layout)
+        if tile is not None or order != "natural":
+            side = tile or views.fitting_tile(max(call.q_len, call.k_len))
+            whole = self._program.schedule(call, (side, side))
+            parts = self._program.parts(call, order, (side, side))
+            made = [part.schedule((side, side)) for part in parts]
+            return views.sheet_of_tiles(whole, made, head, title=self.name)
+        rows = self._program.dense(call)[0, head]
+        if query is None:
+            return views.Sheet((views.picture_mask(rows, title=self.name),))
+        index = range(call.q_len)[query]
+        own = None if self.ir.is_rectangular else index + self.ir.shift(call.q_len, call.k_len)
+        title = f"{self.name}, query {index}"
+        seen = views.picture_query(rows[index], self.ir.keys, call.sizes, own, title=title)
+        return views.Sheet(seen)
+
     def facts(
         self,
         q_len: int | None = None,

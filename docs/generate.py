@@ -38,6 +38,7 @@ def pages() -> dict[str, str]:
         "patterns.md": patterns_page(),
         "gallery.md": gallery_page(),
         "performance.md": performance_page(),
+        "strided.svg": attndsl.compile("strided", s=32).picture(1024, tile=64, layout="auto").svg(),
     }
 
 

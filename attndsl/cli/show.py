@@ -11,7 +11,6 @@ import numpy as np
 
 from attndsl import frontend, ir, patterns, views
 from attndsl.compiler import Program, read_switches
-from attndsl.schedule import Plan
 
 from . import arguments as args
 from .subjects import Setting, Subject, entry_name, example_setting, literal, setting, subject
@@ -30,7 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--query", type=number, metavar="Q", help="what this one query sees")
     group.add_argument(
         "--tiles", type=args.whole(1), metavar="T",
-        help="the tiles of T by T that a kernel computes, instead of pairs; for any length",
+        help="the tiles of T by T that a kernel computes, instead of pairs; for any length. With"
+        " another layout, before and after",
     )  # fmt: skip
     args.add_layout(group, "natural")
     group.add_argument("--png", type=Path, metavar="FILE", help="write the picture as PNG")
@@ -158,33 +158,38 @@ def picture(
     charset = views.Charset.ASCII if options.ascii else terminal.charset
     width = max(16, terminal.width - 10)
     which = f", head {options.head} of {call.heads}" if call.heads > 1 else ""
-    if options.tiles:
-        tile = (options.tiles, options.tiles)
-        schedule = program.schedule(call.call(program), tile, options.layout)
-        terminal.head(f"tiles{which}{_order(schedule.plan(head=options.head))}")
-        terminal.code(views.draw_tiles(schedule, head=options.head, width=width, charset=charset))
-        drawn = views.picture_tiles(schedule, head=options.head, title=mask.name)
+    if options.tiles or options.layout != "natural":
+        sheet = _tiles(program, mask, call, options, most=512)
+        terminal.head(f"tiles{which}")
+        small = _tiles(program, mask, call, options, most=width // 2)
+        terminal.picture(small.text(terminal.width - 2, charset), small.inks)
     else:
         pairs = _pairs(program, call, options.head)
         if options.query is not None:
-            drawn = _view(mask, program, call, pairs, options.query)
+            sheet = _view(mask, program, call, pairs, options.query)
             terminal.head(f"query {options.query} of {call.q_len}{which}")
-            terminal.code(views.draw_picture(drawn, charset=charset))
+            terminal.picture(sheet.text(terminal.width - 2, charset), sheet.inks)
         else:
+            sheet = views.Sheet((views.picture_mask(pairs, title=mask.name),))
             terminal.head(f"mask{which}")
-            terminal.code(views.draw_mask(pairs, width=width, charset=charset))
-            drawn = views.picture_mask(pairs, title=mask.name)
+            terminal.picture(views.draw_mask(pairs, width=width, charset=charset), sheet.inks)
         terminal.say()
         counts = program.zero_keys(call.call(program))
         zeros = 0 if counts is None else counts[0, options.head % counts.shape[1]]
         terminal.say("\n".join(_rows(pairs, zeros, options.query)))
-    _write(drawn, options, terminal)
+    _write(sheet, options, terminal)
 
 
-def _order(plan: Plan) -> str:
-    """How storage is ordered, where that is not by position."""
-    names = [order.name for order in (plan.q_order, plan.k_order) if order is not None]
-    return f"; order of tokens: {' and '.join(dict.fromkeys(names))}" if names else ""
+def _tiles(
+    program: Program, mask: ir.Mask, call: Setting, options: argparse.Namespace, most: int
+) -> views.Sheet:
+    """The tiles in natural order, and beside them those of another order."""
+    asked = call.call(program)
+    side = options.tiles or views.fitting_tile(max(call.q_len, call.k_len))
+    natural = program.schedule(asked, (side, side))
+    parts = program.parts(asked, options.layout, (side, side))
+    made = [part.schedule((side, side)) for part in parts]
+    return views.sheet_of_tiles(natural, made, options.head, most=most, title=mask.name)
 
 
 def _pairs(program: Program, call: Setting, head: int) -> Any:
@@ -195,21 +200,15 @@ def _pairs(program: Program, call: Setting, head: int) -> Any:
     return program.dense(call.call(program))[0, head]
 
 
-def _view(mask: ir.Mask, program: Program, call: Setting, pairs: Any, query: int) -> views.Picture:
-    """The keys of one query, on their grid where they have one of up to three axes."""
+def _view(mask: ir.Mask, program: Program, call: Setting, pairs: Any, query: int) -> views.Sheet:
+    """The keys of one query, each segment on its grid."""
     if query >= call.q_len:
         title = f"there is no query {query}: the call has {call.q_len}, counted from 0"
         raise args.mistake("A602", title)
-    sizes = call.call(program).sizes
-    shape: tuple[int, ...] = (call.k_len,)
-    if len(mask.keys.segments) == 1 and len(mask.keys.segments[0].axes) <= 3:
-        (segment,) = mask.keys.segments
-        shape = tuple(sizes[f"{segment.name}.{axis.name}"] for axis in segment.axes)
     position = query + mask.shift(call.q_len, call.k_len)
-    own = None
-    if not mask.is_rectangular and 0 <= position < call.k_len:
-        own = tuple(int(each) for each in np.unravel_index(position, shape))
-    return views.picture_view(pairs[query], shape, own, title=f"{mask.name}, query {query}")
+    own = position if not mask.is_rectangular and 0 <= position < call.k_len else None
+    sizes, title = call.call(program).sizes, f"{mask.name}, query {query}"
+    return views.Sheet(views.picture_query(pairs[query], mask.keys, sizes, own, title=title))
 
 
 def _rows(pairs: Any, zeros: Any, query: int | None) -> Iterator[str]:
@@ -235,11 +234,11 @@ def runs(keys: Any) -> str:
     return ", ".join(spelled[:MOST_RUNS]) + (f", ... and {rest} runs more" if rest > 0 else "")
 
 
-def _write(drawn: views.Picture, options: argparse.Namespace, terminal: Terminal) -> None:
+def _write(sheet: views.Sheet, options: argparse.Namespace, terminal: Terminal) -> None:
     if options.png:
-        args.write(options.png, views.encode_png(drawn), terminal)
+        args.write(options.png, sheet.png(), terminal)
     if options.svg:
-        args.write(options.svg, views.encode_svg(drawn).encode(), terminal)
+        args.write(options.svg, sheet.svg().encode(), terminal)
 
 
 COMMAND = args.Command(
@@ -250,6 +249,7 @@ COMMAND = args.Command(
         "attndsl show swin --extents y=14,x=14 --query 90",
         "attndsl show 'causal and (q - k < 8 or k % 8 == 7)' --q-len 48",
         "attndsl show mine.attn:local --q-len 100_000 --tiles 1024 --svg local.svg",
+        "attndsl show strided -p s=32 --q-len 1024 --layout auto --svg strided.svg",
         "attndsl show documents --input doc=ids.npy --png documents.png",
     ),
     configure,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
 from attndsl.source import AttnDslError, Diagnostic, printable, render_all
-from attndsl.views import Charset, charset_for
+from attndsl.views import Charset, Ink, charset_for
 
 BOLD, FAINT, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 WIDEST = 100  # prose wider than this is hard to read
@@ -105,6 +106,19 @@ class Terminal:
         """Text of the language, as it stands."""
         self.say(textwrap.indent(visible(text), indent))
 
+    def picture(self, text: str, inks: Iterable[Ink]) -> None:
+        """A drawing, its cells in the colours of their inks."""
+        glyphs = {
+            ink.glyph.strip(): ink.colour for ink in inks if ink.glyph.strip() not in ("", "·")
+        }
+        colours = {glyph: _ansi(colour) for glyph, colour in glyphs.items()}
+        drawn = textwrap.indent(text, "  ")
+        if colours:
+            runs = re.compile("|".join(f"{re.escape(glyph[0])}+" for glyph in colours))
+            found = {glyph[0]: colour for glyph, colour in colours.items()}
+            drawn = runs.sub(lambda run: self.paint(found[run[0][0]], run[0]), drawn)
+        self.say(drawn)
+
     def paint(self, colour: str, text: str) -> str:
         """The text in a colour, where the output shows colours."""
         return f"{colour}{text}{PLAIN}" if shows_colour(self.out) else text
@@ -126,6 +140,12 @@ class Terminal:
 def shows_colour(stream: TextIO) -> bool:
     """A terminal that was not asked to be plain (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _ansi(colour: str) -> str:
+    """The nearest of the 216 colours that terminals have in a cube."""
+    red, green, blue = (round(value / 51) for value in bytes.fromhex(colour[1:]))
+    return f"\x1b[38;5;{16 + 36 * red + 6 * green + blue}m"
 
 
 def visible(text: str) -> str:

@@ -6,13 +6,15 @@ from .drawing import (
     charset_for,
     draw_mask,
     draw_picture,
+    draw_pictures,
     draw_query,
     draw_tiles,
     draw_view,
 )
 from .explaining import DEVICES, Arrangement, Device, Explanation, arrangement
 from .images import encode_png, encode_svg
-from .pictures import Ink, Picture, Ruler, picture_mask, picture_tiles, picture_view
+from .pictures import Ink, Picture, Ruler, picture_mask, picture_query, picture_tiles, picture_view
+from .sheets import Sheet, fitting_tile, sheet_of_tiles
 
 __all__ = [
     "DEVICES",
@@ -24,19 +26,24 @@ __all__ = [
     "Ink",
     "Picture",
     "Ruler",
+    "Sheet",
     "Traffic",
     "arrangement",
     "charset_for",
     "cost",
     "draw_mask",
     "draw_picture",
+    "draw_pictures",
     "draw_query",
     "draw_tiles",
     "draw_view",
     "encode_png",
     "encode_svg",
+    "fitting_tile",
     "picture_mask",
+    "picture_query",
     "picture_tiles",
     "picture_view",
     "report",
+    "sheet_of_tiles",
 ]

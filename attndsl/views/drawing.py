@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from itertools import pairwise
-from math import ceil, prod
+from itertools import pairwise, zip_longest
+from math import ceil
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .pictures import (
     mask_note,
     one_mask,
     picture_mask,
+    picture_query,
     picture_tiles,
     picture_view,
     shades,
@@ -135,29 +136,27 @@ def draw_query(
         width: characters of a picture, without its labels.
         charset: ``"unicode"`` or ``"ascii"``.
     """
-    start = 0
-    drawn: list[str] = []
-    for name, shape in _shapes(space, sizes, len(seen)):
-        stop = start + prod(shape)
-        own = None
-        if position is not None and start <= position < stop:
-            own = tuple(int(i) for i in np.unravel_index(position - start, shape))
-        picture = draw_view(seen[start:stop], shape, own, width=width, charset=charset)
-        drawn.append(picture if len(space.segments) < 2 else f"{name}\n{picture}")
-        start = stop
-    return "\n".join(drawn)
+    pictures = picture_query(seen, space, sizes, position, width=width // 2)
+    drawn = ((each.title, draw_picture(each, charset=charset)) for each in pictures)
+    return "\n".join(f"{name}\n{text}" if name else text for name, text in drawn)
 
 
-def _shapes(
-    space: ir.Space, sizes: Mapping[str, int], length: int
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Each segment and the shape to draw it in."""
-    found = [
-        (each.name, tuple(sizes[f"{each.name}.{axis.name}"] for axis in each.axes))
-        for each in space.segments
-    ]
-    flat = [(name, shape if len(shape) <= 3 else (prod(shape),)) for name, shape in found]
-    return flat or [("", (length,))]
+def draw_pictures(
+    pictures: Sequence[Picture],
+    *,
+    width: int = 100,
+    charset: Charset | str = Charset.UNICODE,
+) -> str:
+    """Pictures side by side where they fit into ``width`` characters, under titles if they are several."""
+    blocks = [draw_picture(each, charset=charset).splitlines() for each in pictures]
+    if len(blocks) > 1:
+        blocks = [[each.title, *block] for each, block in zip(pictures, blocks, strict=True)]
+    widths = [max(map(len, block)) for block in blocks]
+    if len(blocks) > 1 and sum(widths) + 3 * (len(blocks) - 1) > width:
+        return "\n\n".join("\n".join(block) for block in blocks)
+    rows = zip_longest(*blocks, fillvalue="")
+    padded = ("   ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in padded)
 
 
 def draw_picture(picture: Picture, *, charset: Charset | str = Charset.UNICODE) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 from xml.sax.saxutils import escape
 
 import numpy as np
 
-from .pictures import PAPER, CellArray, Picture, Ruler
+from .pictures import BLUE, GROUND, PAPER, CellArray, Ink, Picture, Ruler
 
 Rectangle: TypeAlias = tuple[int, int, int, int]  # x, y, width, height, in cells
 Bits: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -18,27 +18,48 @@ Bits: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 SIDE = 512  # pixels that the longer side aims for
 LINED = 10  # from this many pixels a cell on, hairlines set the cells apart
 INK_OF_WORDS, INK_OF_FRAME = "#333a44", "#9aa3ad"
+GLYPH = 6.6  # pixels of a mean glyph of a 12 px sans serif
 FONT = "font-family='system-ui, sans-serif' font-size='12'"
 
+# On a dark page: what is light becomes dark, and the words light. Attributes are the colours of the day.
+NIGHT = {PAPER: "#14171b", GROUND: "#2a3038", INK_OF_WORDS: "#d8dde3", BLUE: "#3d9ad1"}
+_AT_NIGHT = "@media(prefers-color-scheme:dark){{{}}}".format(
+    "".join(
+        f"[fill='{day}']{{fill:{night}}}[stroke='{day}']{{stroke:{night}}}"
+        for day, night in NIGHT.items()
+    )
+)
 
-def encode_png(picture: Picture, *, scale: int | None = None, margin: int = 8) -> bytes:
-    """The cells as a crisp indexed PNG.
+
+def encode_png(*pictures: Picture, scale: int | None = None, margin: int = 8) -> bytes:
+    """The cells as a crisp indexed PNG; several pictures stand side by side.
 
     Args:
-        picture: what to show; titles and legends are words, and words are for the SVG.
+        *pictures: what to show; titles and legends are words, and words are for the SVG.
         scale: pixels a cell, whole; by default whatever makes the longer side about 512.
         margin: white pixels around, so that the picture stands on a dark page too.
     """
-    scale = scale or _scale(picture)
-    paper, frame = len(picture.inks), len(picture.inks) + 1
-    pixels = picture.cells.repeat(scale, axis=0).repeat(scale, axis=1)
+    colours = list(dict.fromkeys(ink.colour for picture in pictures for ink in picture.inks))
+    colours += [PAPER, INK_OF_FRAME]
+    panels = [_pixels(picture, colours, scale or _scale(picture), margin) for picture in pictures]
+    height, paper = max(len(panel) for panel in panels), len(colours) - 2
+    level = [
+        np.pad(panel, ((0, height - len(panel)), (0, 0)), constant_values=paper) for panel in panels
+    ]
+    joined = np.concatenate([level[0], *(panel[:, margin:] for panel in level[1:])], axis=1)
+    return _png(joined, b"".join(bytes.fromhex(colour[1:]) for colour in colours))
+
+
+def _pixels(picture: Picture, colours: list[str], scale: int, margin: int) -> CellArray:
+    """Pixels of one picture in its frame, as indices of the colours."""
+    paper, frame = len(colours) - 2, len(colours) - 1
+    index = np.array([colours.index(ink.colour) for ink in picture.inks], dtype=np.uint8)
+    pixels = index[picture.cells].repeat(scale, axis=0).repeat(scale, axis=1)
     if scale >= LINED:
         pixels[scale - 1 :: scale, :] = paper
         pixels[:, scale - 1 :: scale] = paper
         pixels = pixels[:-1, :-1]
-    pixels = np.pad(np.pad(pixels, 1, constant_values=frame), margin, constant_values=paper)
-    colours = [*(ink.colour for ink in picture.inks), PAPER, INK_OF_FRAME]
-    return _png(pixels, b"".join(bytes.fromhex(colour[1:]) for colour in colours))
+    return np.pad(np.pad(pixels, 1, constant_values=frame), margin, constant_values=paper)
 
 
 def _png(pixels: CellArray, palette: bytes) -> bytes:
@@ -61,31 +82,54 @@ def _png(pixels: CellArray, palette: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks)
 
 
-def encode_svg(picture: Picture, *, scale: int | None = None) -> str:
-    """The picture with its title, rulers, note and legend, as a self-contained SVG text."""
-    scale = scale or _scale(picture)
-    height, width = (side * scale for side in picture.cells.shape)
-    left, top = 52 if picture.rows is not None else 12, 44 if picture.title else 26
-    legend, tall = _legend(picture, max(width, 300), top + height + 38)
-    wide, high = left + max(width, 300) + 16, top + height + 38 + tall
-    size = f"viewBox='0 0 {wide} {high}' width='{wide}' height='{high}'"
-    words = escape(" — ".join(filter(None, (picture.title, picture.note))))
+def encode_svg(*pictures: Picture, scale: int | None = None) -> str:
+    """A self-contained SVG text: pictures side by side, each with title, rulers and note, and one legend.
+
+    It needs no plotting library, adapts to dark pages, and opens with its words for those who listen.
+    """
+    top = 44 if any(picture.title for picture in pictures) else 26
+    panels, x, bottom = list[str](), 0, 0
+    for picture in pictures:
+        zoom = scale or _scale(picture)
+        left = x + (52 if picture.rows is not None else 12)
+        panels += _panel(picture, zoom, left, top)
+        x = left + _width(picture, zoom, alone=len(pictures) == 1) + 16
+        bottom = max(bottom, top + len(picture.cells) * zoom)
+    left = 52 if pictures[0].rows is not None else 12
+    inks = {ink.label: ink for picture in pictures for ink in picture.legend}
+    legend, tall = _legend(tuple(inks.values()), x - left - 16, bottom + 38)
+    size = f"viewBox='0 0 {x} {bottom + 38 + tall}' width='{x}' height='{bottom + 38 + tall}'"
+    words = "; ".join(" — ".join(filter(None, (each.title, each.note))) for each in pictures)
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' {size} {FONT} fill='{INK_OF_WORDS}' role='img'>",
-        f"<title>{words}</title>",
+        f"<title>{escape(words)}</title>",
+        f"<style>{_AT_NIGHT}</style>",
         f"<rect width='100%' height='100%' fill='{PAPER}'/>",
-        f"<text x='{left}' y='18' font-weight='600'>{escape(picture.title)}</text>",
-        f"<g transform='translate({left} {top})'>",
-        *_cells(picture, scale),
-        *_rulers(picture, scale),
-        "</g>",
-        f"<text x='{left}' y='{top + height + 20}'>{escape(picture.note)}</text>",
+        *panels,
         f"<g transform='translate({left} 0)'>",
         *legend,
         "</g>",
         "</svg>",
     ]
     return "\n".join(part for part in parts if "></text>" not in part) + "\n"
+
+
+def _panel(picture: Picture, scale: int, left: int, top: int) -> Iterator[str]:
+    """One picture between its title and its note."""
+    under = top + len(picture.cells) * scale + 20
+    yield f"<text x='{left}' y='18' font-weight='600'>{escape(picture.title)}</text>"
+    yield f"<g transform='translate({left} {top})'>"
+    yield from _cells(picture, scale)
+    yield from _rulers(picture, scale)
+    yield "</g>"
+    yield f"<text x='{left}' y='{under}'>{escape(picture.note)}</text>"
+
+
+def _width(picture: Picture, scale: int, *, alone: bool) -> int:
+    """Room for the cells, and for the words of those that have neighbours."""
+    cells = int(picture.cells.shape[1]) * scale
+    longest = max(len(picture.title) * GLYPH, len(picture.note) * GLYPH)
+    return max(cells, 300) if alone else max(cells, round(longest))
 
 
 def _scale(picture: Picture) -> int:
@@ -151,11 +195,11 @@ def _name(ruler: Ruler, x: int, y: int) -> str:
     return f"<text x='{x}' y='{y}' text-anchor='end' font-style='italic'>{ruler.label}</text>"
 
 
-def _legend(picture: Picture, width: int, top: int) -> tuple[list[str], int]:
+def _legend(inks: Iterable[Ink], width: int, top: int) -> tuple[list[str], int]:
     """The legend's elements, wrapped to the width, and its height."""
     x, y, parts = 0, 0, list[str]()
-    for ink in picture.legend:
-        advance = 30 + round(6.6 * len(ink.label))  # a mean glyph of a 12 px sans serif
+    for ink in inks:
+        advance = 30 + round(GLYPH * len(ink.label))
         if x and x + advance > width:
             x, y = 0, y + 20
         parts.append(

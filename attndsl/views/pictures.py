@@ -7,12 +7,14 @@ it is full, so that a single stray pair among millions still shows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from attndsl import ir
 from attndsl.schedule import Schedule
 
 CellArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -180,6 +182,51 @@ def picture_view(
         case _:
             note += f"; {shape[0]} slices of {shape[1]} × {shape[2]}, in reading order"
             return Picture(_slices(cells, across), VIEW_INKS, None, None, note, title)
+
+
+def picture_query(
+    seen: BoolArray,
+    space: ir.Space,
+    sizes: Mapping[str, int],
+    position: int | None = None,
+    *,
+    width: int = 32,
+    title: str = "",
+) -> tuple[Picture, ...]:
+    """What one query sees, a picture for each segment of the keys' space, on its own grid.
+
+    Args:
+        seen: bool [k], one row of the mask.
+        space: where the keys live. Flat positions, and segments of more than three axes, are one line.
+        sizes: extents by "segment.axis".
+        position: the query's own, where it lives in the same space.
+        width: cells in a row of slices.
+        title: a caption; segments add their names where there are several.
+    """
+    start, made = 0, list[Picture]()
+    several = len(space.segments) > 1
+    for name, shape in _shapes(space, sizes, len(seen)):
+        stop = start + prod(shape)
+        own = None
+        if position is not None and start <= position < stop:
+            own = tuple(int(i) for i in np.unravel_index(position - start, shape))
+        caption = ": ".join(filter(None, (title, name if several else "")))
+        across = max(1, width // (shape[-1] + 1))
+        made.append(picture_view(seen[start:stop], shape, own, across=across, title=caption))
+        start = stop
+    return tuple(made)
+
+
+def _shapes(
+    space: ir.Space, sizes: Mapping[str, int], length: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Each segment and the shape to draw it in."""
+    found = [
+        (each.name, tuple(sizes[f"{each.name}.{axis.name}"] for axis in each.axes))
+        for each in space.segments
+    ]
+    flat = [(name, shape if len(shape) <= 3 else (prod(shape),)) for name, shape in found]
+    return flat or [("", (length,))]
 
 
 def one_mask(mask: BoolArray) -> BoolArray:

@@ -190,7 +190,7 @@ def test_what_one_query_sees_is_what_the_meaning_says(shell: Shell):
 
 
 def test_pictures_are_written_as_files(shell: Shell):
-    status, out, _ = shell("show longformer -p w=3 --q-len 40 --png m.png --svg m.svg")
+    status, out, _ = shell("show strided -p s=16 --q-len 256 --layout auto --png m.png --svg m.svg")
     assert status == 0
     assert out.endswith("wrote m.png\nwrote m.svg\n")
     assert Path("m.png").read_bytes().startswith(b"\x89PNG")
@@ -226,13 +226,26 @@ def test_an_output_that_cannot_be_written_is_a_mistake_with_its_reason(
     assert "cannot write the output: No space left on device" in capsys.readouterr().err
 
 
+class Tty(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_tiles_have_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stdout", Tty())
+    assert main(shlex.split("show causal --q-len 64 --tiles 16")) == 0
+    drawn = sys.stdout.getvalue()
+    assert re.search("\x1b\\[38;5;\\d+m██████\x1b", drawn), "three FULL tiles in one colour"
+    colours = [set(re.findall(f"(\x1b\\[38;5;\\d+m){cell}", drawn)) for cell in "█▒"]
+    assert len(colours[0]) == len(colours[1]) == 1
+    assert colours[0] != colours[1]
+
+
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch):
-    class Tty(io.StringIO):
-        encoding = "utf-8"
-
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setenv("TERM", "xterm")
     for plain in (False, True):
         monkeypatch.setenv("NO_COLOR", "1" if plain else "")

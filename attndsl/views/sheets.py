@@ -1,0 +1,86 @@
+"""Pictures that belong together, as a terminal, a notebook, a page and a slide want them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attndsl.schedule import Plan, Schedule
+
+from .drawing import Charset, draw_pictures
+from .images import encode_png, encode_svg
+from .pictures import Ink, Picture, picture_tiles
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Pictures side by side. ``str`` draws them in characters; a notebook shows the SVG."""
+
+    pictures: tuple[Picture, ...]
+
+    @property
+    def inks(self) -> tuple[Ink, ...]:
+        """Those of all the pictures."""
+        return tuple(dict.fromkeys(ink for each in self.pictures for ink in each.inks))
+
+    def svg(self) -> str:
+        """A self-contained SVG, with rulers and a legend, legible on light and dark pages."""
+        return encode_svg(*self.pictures)
+
+    def png(self) -> bytes:
+        """The cells as a PNG, without words."""
+        return encode_png(*self.pictures)
+
+    def text(self, width: int = 100, charset: Charset | str = Charset.UNICODE) -> str:
+        """In characters, side by side where they fit into the width."""
+        return draw_pictures(self.pictures, width=width, charset=charset)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+
+def sheet_of_tiles(
+    natural: Schedule, parts: Sequence[Schedule], head: int = 0, *, most: int = 512, title: str = ""
+) -> Sheet:
+    """The tiles of a head before and after its tokens are reordered.
+
+    Args:
+        natural: The schedule in natural order.
+        parts: Those that a call with the layout runs; several where a union is split.
+        head: Which head.
+        most: Cells along the longer side of a picture.
+        title: Of the natural order's picture.
+    """
+    before = picture_tiles(natural, 0, head, most=most, title=_joined(title, "natural order"))
+    after = [
+        picture_tiles(
+            part, 0, head, most=most, title=_caption(part.plan(0, head), number, len(parts))
+        )
+        for number, part in enumerate(parts, 1)
+    ]
+    if all(_is_natural(part.plan(0, head)) for part in parts) and len(parts) == 1:
+        return Sheet((before,))
+    return Sheet((before, *after))
+
+
+def fitting_tile(length: int) -> int:
+    """A side of tiles, a power of two up to 128, that leaves some 32 of them to look at."""
+    return min(128, 1 << max(2, (length // 32).bit_length()))
+
+
+def _joined(title: str, words: str) -> str:
+    return ", ".join(filter(None, (title, words)))
+
+
+def _is_natural(plan: Plan) -> bool:
+    return plan.q_order is None and plan.k_order is None
+
+
+def _caption(plan: Plan, number: int, count: int) -> str:
+    """Which part it is, and how its tokens are ordered."""
+    names = ["natural" if order is None else order.name for order in (plan.q_order, plan.k_order)]
+    order = names[0] if names[0] == names[1] else f"queries {names[0]}; keys {names[1]}"
+    return f"part {number}: {order}" if count > 1 else order

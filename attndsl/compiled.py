@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import backends, claims, codegen, frontend, ir, op, passes, views
+from attndsl import backends, claims, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask, read_switches
 from attndsl.source import AttnDslError, Diagnostic
@@ -25,8 +25,15 @@ class Pattern:
     One Pattern serves every length, batch size, head count and grid extent.
     """
 
-    def __init__(self, mask: ir.Mask, layer: int = 0, without: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        mask: ir.Mask,
+        layer: int = 0,
+        without: Collection[str] = (),
+        origin: explaining.Origin | None = None,
+    ) -> None:
         self._program = op.register(Program(mask, layer, read_switches(without)))
+        self._origin = origin  # for advice alone: two patterns that differ in it are equal
 
     @property
     def name(self) -> str:
@@ -435,12 +442,24 @@ class Pattern:
         heads: int = 1,
         *,
         head_dim: int = 64,
+        machine: backends.Machine = backends.REFERENCE,
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> str:
-        """The pattern as the compiler sees it: passes, facts, tiles, orders of tokens, exact work, advice."""
+        """The pattern as the compiler sees it: passes, facts, tiles, orders of tokens, exact work, advice.
+
+        Times on a CPU are predicted for ``machine``, as ``predict`` does.
+        """
         return str(
-            self.explanation(q_len, k_len, heads, head_dim=head_dim, extents=extents, **inputs)
+            self.explanation(
+                q_len,
+                k_len,
+                heads,
+                head_dim=head_dim,
+                machine=machine,
+                extents=extents,
+                **inputs,
+            )
         )
 
     def explanation(
@@ -450,34 +469,14 @@ class Pattern:
         heads: int = 1,
         *,
         head_dim: int = 64,
+        machine: backends.Machine = backends.REFERENCE,
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> views.Explanation:
         """What ``explain`` prints, as a value: its ``record()`` is plain data, for tools."""
-        steps = passes.steps(self.ir, self.without)
-
-        def counted(layout: str, tile: int) -> views.Arrangement:
-            parts = self.parts(
-                q_len, k_len, heads, tile=(tile, tile), layout=layout, extents=extents, **inputs
-            )
-            return views.arrangement(layout, parts, head_dim, heads)
-
         call = self._call(q_len, k_len, heads, 1, extents, inputs)
-        of = self._program.parts(call, "natural", (128, 128))[0].relation
-        return views.Explanation(
-            self.name,
-            self.ir.root,
-            tuple((name, mask.root) for name, mask in steps),
-            {name: str(fact) for name, fact in self.facts().items()},
-            q_len,
-            q_len if k_len is None else k_len,
-            heads,
-            head_dim,
-            counted("natural", 128),
-            counted("auto", 128),
-            counted("auto", 64),
-            codegen.choice(of.roots, of.tables, of.queries, of.keys),
-            self.ir.zeros,
+        return explaining.explanation(
+            self._program, call, head_dim, machine, self._origin, inputs, extents
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -543,4 +542,5 @@ def compile(  # noqa: A001 - the public name
     Raises:
         AttnDslError: everything that is wrong with the program, with places and hints.
     """
-    return Pattern(read_mask(source, entry, values), layer, without)
+    origin = explaining.Origin(source, entry, values)
+    return Pattern(read_mask(source, entry, values), layer, without, origin)

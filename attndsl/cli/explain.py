@@ -20,6 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head-dim", type=args.whole(1, 1 << 16), metavar="D", default=64, help="default 64"
     )
+    parser.add_argument(
+        "--this-cpu",
+        action="store_true",
+        help="predict times for this machine, measured in half a second, not for a reference core",
+    )
     parser.add_argument("--json", action="store_true", help="the same for tools")
 
 
@@ -39,18 +44,25 @@ def _code(code: str, terminal: Terminal) -> int:
 
 
 def _pattern(options: argparse.Namespace, terminal: Terminal) -> int:
-    from attndsl.compiled import Pattern  # loads torch: half the commands do without
+    from attndsl.backends import REFERENCE, this_machine  # torch: half the commands do without
+    from attndsl.compiled import Pattern
+    from attndsl.explaining import Origin
 
     about = subject(options)
     call = setting(about.mask, options, LARGE)
-    pattern = Pattern(about.mask, options.layer, options.without)
+    origin = Origin(about.source, None, about.values)
+    pattern = Pattern(about.mask, options.layer, options.without, origin)
     for name, value in about.chosen.items():
         terminal.warn(f"{name} = {value} was chosen here; set it with -p {name}=...")
     for name, words in call.made_up.items():
         terminal.warn(f"{name} was made up here: {words}; give yours with --input {name}=FILE.npy")
     lengths = (call.q_len, call.k_len, call.heads)
     explanation = pattern.explanation(
-        *lengths, head_dim=options.head_dim, extents=call.extents, **call.inputs
+        *lengths,
+        head_dim=options.head_dim,
+        machine=this_machine() if options.this_cpu else REFERENCE,
+        extents=call.extents,
+        **call.inputs,
     )
     if options.json:
         record = explanation.record() | {"digest": pattern.digest, "extents": call.extents}

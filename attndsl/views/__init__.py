@@ -1,6 +1,7 @@
 """Something to look at: pictures as text, PNG and SVG, and what a schedule costs."""
 
-from .costs import Cost, Traffic, cost, report
+from .advising import Fit, Suggestion, near, suggest
+from .costs import Cost, Traffic, cost, report, total
 from .drawing import (
     Charset,
     charset_for,
@@ -11,7 +12,7 @@ from .drawing import (
     draw_tiles,
     draw_view,
 )
-from .explaining import DEVICES, Arrangement, Device, Explanation, arrangement
+from .explaining import DEVICES, Arrangement, Clock, Device, Explanation, arrangement
 from .images import encode_png, encode_svg
 from .pictures import Ink, Picture, Ruler, picture_mask, picture_query, picture_tiles, picture_view
 from .sheets import Sheet, fitting_tile, sheet_of_tiles
@@ -20,13 +21,16 @@ __all__ = [
     "DEVICES",
     "Arrangement",
     "Charset",
+    "Clock",
     "Cost",
     "Device",
     "Explanation",
+    "Fit",
     "Ink",
     "Picture",
     "Ruler",
     "Sheet",
+    "Suggestion",
     "Traffic",
     "arrangement",
     "charset_for",
@@ -40,10 +44,13 @@ __all__ = [
     "encode_png",
     "encode_svg",
     "fitting_tile",
+    "near",
     "picture_mask",
     "picture_query",
     "picture_tiles",
     "picture_view",
     "report",
     "sheet_of_tiles",
+    "suggest",
+    "total",
 ]

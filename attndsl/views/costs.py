@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +41,7 @@ class Cost:
     forward_flops: int
     backward_flops: int
     dense_forward_flops: int
+    dense_backward_flops: int
     forward: Traffic
     backward: Traffic
     index_bytes: int
@@ -131,12 +132,32 @@ def cost(
         forward_flops=2 * (head_dim + v_dim) * computed,
         backward_flops=2 * (4 * head_dim + 3 * v_dim) * computed,
         dense_forward_flops=2 * (head_dim + v_dim) * square,
+        dense_backward_flops=2 * (4 * head_dim + 3 * v_dim) * square,
         forward=shape.forward(loaded),
         backward=shape.backward(loaded),
         index_bytes=schedule.index_nbytes,
         transpose_bytes=sum(plan.transpose.nbytes for plan in schedule.plans),
         mask_bytes=schedule.masks.nbytes,
     )
+
+
+def total(costs: Sequence[Cost]) -> Cost:
+    """What disjoint parts of one call cost together; the square is that of the call.
+
+    Queries, outputs and statistics are moved once for each part. Merging is not counted.
+    """
+    first, *rest = costs
+
+    def traffic(name: str) -> Traffic:
+        moved = [getattr(each, name) for each in costs]
+        return Traffic(sum(t.compulsory for t in moved), sum(t.streamed for t in moved))
+
+    added = ("full", "partial", "pairs", "forward_flops", "backward_flops", "index_bytes",
+             "transpose_bytes", "mask_bytes")  # fmt: skip
+    sums: dict[str, Any] = {name: sum(getattr(each, name) for each in costs) for name in added}
+    if not rest:
+        return first
+    return replace(first, **sums, forward=traffic("forward"), backward=traffic("backward"))
 
 
 def report(cost: Cost) -> str:

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from attndsl import ir
 from attndsl.schedule import Order, Plan, Schedule
-from attndsl.views.costs import Cost, cost, report
+from attndsl.views.advising import Suggestion
+from attndsl.views.costs import Cost, cost, report, total
 
+NATURAL: Final = "natural"
 WORTH_SAYING = 0.9  # advice is given when it leaves at most this share of the work
 
 
@@ -46,57 +48,70 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """What one layout comes to: the classes of each part, and the cost of each part."""
+    """What one layout comes to, part by part: the classes, the cost, how kernels decide PARTIAL tiles."""
 
     layout: str
     parts: tuple[tuple[Tokens, ...], ...]
     costs: tuple[Cost, ...]
+    partial: tuple[str, ...] = ()
 
     @property
-    def live(self) -> int:
-        """Tiles computed, all batch elements and heads together."""
-        return sum(each.live for each in self.costs)
+    def cost(self) -> Cost:
+        """Of all parts together."""
+        return total(self.costs)
 
     @property
-    def forward_flops(self) -> int:
-        """Arithmetic of the forward pass."""
-        return sum(each.forward_flops for each in self.costs)
-
-    @property
-    def backward_flops(self) -> int:
-        """Arithmetic of the backward pass."""
-        return sum(each.backward_flops for each in self.costs)
-
-    @property
-    def speedup(self) -> float:
-        """Arithmetic of dense attention over ours."""
-        done = self.forward_flops
-        return self.costs[0].dense_forward_flops / done if done else float("inf")
+    def is_natural(self) -> bool:
+        """One part, tokens as they come."""
+        return {(item.queries, item.keys) for part in self.parts for item in part} <= {
+            (NATURAL, NATURAL)
+        } and len(self.parts) == 1
 
     def seconds(self, device: Device) -> tuple[float, float]:
         """The roofline of forward and backward."""
-        forward = sum(each.forward.compulsory for each in self.costs)
-        backward = sum(each.backward.compulsory for each in self.costs)
+        whole = self.cost
         return (
-            device.least_time(self.forward_flops, forward),
-            device.least_time(self.backward_flops, backward),
+            device.least_time(whole.forward_flops, whole.forward.compulsory),
+            device.least_time(whole.backward_flops, whole.backward.compulsory),
+        )
+
+    def dense_seconds(self, device: Device) -> tuple[float, float]:
+        """That of attention over all pairs."""
+        one = self.costs[0]
+        return (
+            device.least_time(one.dense_forward_flops, one.forward.compulsory),
+            device.least_time(one.dense_backward_flops, one.backward.compulsory),
         )
 
 
 def arrangement(
-    layout: str, parts: Sequence[Schedule], head_dim: int, heads: int, batch: int = 1
+    layout: str,
+    parts: Sequence[Schedule],
+    head_dim: int,
+    heads: int,
+    batch: int = 1,
+    partial: Sequence[str] = (),
 ) -> Arrangement:
     """Count what the schedules of a call cost."""
     return Arrangement(
         layout,
         tuple(tuple(_tokens(plan) for plan in part.plans) for part in parts),
         tuple(cost(part, head_dim, heads=heads, batch=batch) for part in parts),
+        tuple(partial),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Seconds of forward and backward, predicted on a processor, by layout; "dense" is among them."""
+
+    machine: str
+    seconds: Mapping[str, tuple[float, float]]
 
 
 def _tokens(plan: Plan) -> Tokens:
     def name(order: Order | None) -> str:
-        return "natural" if order is None else order.name
+        return NATURAL if order is None else order.name
 
     return Tokens(name(plan.q_order), name(plan.k_order), plan.full.nnz, plan.partial.nnz)
 
@@ -115,8 +130,9 @@ class Explanation:
     head_dim: int
     natural: Arrangement
     auto: Arrangement
-    finer: Arrangement  # "auto" in tiles of half the size
-    partial: str = ""  # how kernels decide the pairs of PARTIAL tiles
+    tiles: tuple[Arrangement, ...] = ()  # "auto" in tiles of other sizes
+    clock: Clock | None = None
+    nearby: tuple[Suggestion, ...] = ()
     zeros: ir.Node = ir.ZERO  # how many zero keys a query sees
 
     @property
@@ -125,22 +141,27 @@ class Explanation:
         return tuple(self._advice())
 
     def _advice(self) -> Iterator[str]:
-        if self.auto.live <= WORTH_SAYING * self.natural.live:
+        now, natural = self.auto.cost, self.natural.cost
+        if now.live == 0:
+            return
+        if now.live <= WORTH_SAYING * natural.live:
+            yield f'layout="auto" computes {now.live:,} tiles instead of {natural.live:,}'
+        finer = min((each.cost for each in self.tiles), key=_computed, default=now)
+        if _computed(finer) <= WORTH_SAYING * _computed(now):
+            less = 1 - _computed(finer) / _computed(now)
+            more = finer.forward.streamed / now.forward.streamed
+            bq, bk = finer.tile
             yield (
-                f'layout="auto" computes {self.auto.live:,} tiles instead of {self.natural.live:,}'
+                f"tiles of {bq} x {bk} compute {less:.0%} fewer pairs, "
+                f"and load {more:.2g} times the bytes"
             )
-        if self.finer.forward_flops <= WORTH_SAYING * self.auto.forward_flops:
-            less = 1 - self.finer.forward_flops / self.auto.forward_flops
-            bq, bk = self.finer.costs[0].tile
-            yield f"tiles of {bq} x {bk} compute {less:.0%} fewer pairs"
-        pairs = sum(each.pairs for each in self.auto.costs)
-        bq, bk = self.auto.costs[0].tile
-        if 0 < pairs <= WORTH_SAYING * self.auto.live * bq * bk:
-            more = self.auto.live * bq * bk / pairs
+        if 0 < now.pairs <= WORTH_SAYING * _computed(now):
+            more = _computed(now) / now.pairs
             yield f"rounded out to whole tiles, it could see {more:.1f} times as many pairs at this cost"
+        yield from map(str, self.nearby)
 
     def record(self) -> dict[str, Any]:
-        """As plain data: what JSON can hold."""
+        """As plain data: what JSON can hold. ``docs/explain.schema.json`` describes it."""
         return {
             "name": self.name,
             "meaning": ir.show(self.meaning),
@@ -151,40 +172,31 @@ class Explanation:
             "k_len": self.k_len,
             "heads": self.heads,
             "head_dim": self.head_dim,
-            "cost": _plain(self.natural.costs[0]),
-            "partial": self.partial,
-            "layouts": {
-                each.layout: {
-                    "parts": [
-                        {"classes": [asdict(item) for item in classes], "cost": _plain(price)}
-                        for classes, price in zip(each.parts, each.costs, strict=True)
-                    ],
-                    "live": each.live,
-                    "speedup": each.speedup,
-                    "roofline_seconds": {
-                        device.name: dict(
-                            zip(("forward", "backward"), each.seconds(device), strict=True)
-                        )
-                        for device in DEVICES
-                    },
-                }
-                for each in (self.natural, self.auto)
+            "cost": _plain(self.natural.cost),
+            "layouts": {each.layout: _layout(each) for each in (self.natural, self.auto)},
+            "tiles": [_plain(each.cost) for each in self.tiles],
+            "cpu": None
+            if self.clock is None
+            else {
+                "machine": self.clock.machine,
+                "seconds": {name: _both(pair) for name, pair in self.clock.seconds.items()},
             },
+            "nearby": [asdict(each) for each in self.nearby],
             "advice": list(self.advice),
         }
 
     def __str__(self) -> str:
-        (bq, bk), whole = self.natural.costs[0].tile, self.natural.costs[0]
+        bq, bk = self.natural.cost.tile
         lines = [f"pattern  {self.name}", f"meaning  {ir.show(self.meaning)}"]
         lines += [f"zeros    {ir.show(self.zeros)}"] if self.zeros is not ir.ZERO else []
         lines += self._passes()
         lines += ["facts", *(f"  {name:24} {fact}" for name, fact in self.facts.items())]
         lines += [f"schedule of {self.q_len} queries x {self.k_len} keys, tile {bq} x {bk}"]
-        lines += [f"  {line}" for line in report(whole).splitlines()]
-        lines += [f"  partial  {self.partial}"] if self.partial else []
+        lines += [f"  {line}" for line in _work(self.natural)]
         lines += ['layout="auto"', *(f"  {line}" for line in self._orders())]
         lines += ["at the least, by the roofline"]
         lines += [f"  {line}" for line in self._times()]
+        lines += self._clocked()
         lines += [f"advice   {text}" for text in self.advice]
         return "\n".join(lines)
 
@@ -197,7 +209,7 @@ class Explanation:
             before = root
 
     def _orders(self) -> Iterator[str]:
-        if self.auto.live == self.natural.live and len(self.auto.parts) == 1:
+        if self.auto.is_natural:
             yield "the natural order is the cheapest of those that the pattern suggests"
             return
         for number, (classes, price) in enumerate(
@@ -209,16 +221,72 @@ class Explanation:
                 same = item.queries == item.keys
                 order = item.queries if same else f"queries {item.queries}; keys {item.keys}"
                 yield f"  {item.full + item.partial:,} in the order {order}"
+        yield from _work(self.auto)
 
     def _times(self) -> Iterator[str]:
         for device in DEVICES:
-            forward, backward = (_duration(each) for each in self.auto.seconds(device))
-            yield f"{device.name:8} {forward} forward, {backward} backward"
-        yield f"dense arithmetic is {self.auto.speedup:.1f} times as much"
+            ours, dense = self.auto.seconds(device), self.auto.dense_seconds(device)
+            yield f"{device.name:8} {_spelled(ours)}, {_gain(dense, ours)}"
+        yield f"dense arithmetic is {self.auto.cost.speedup:.1f} times as much"
+
+    def _clocked(self) -> Iterator[str]:
+        if self.clock is None:
+            return
+        yield f"predicted for {self.clock.machine}, float32"
+        dense = self.clock.seconds["dense"]
+        for name, pair in self.clock.seconds.items():
+            gain = "" if name == "dense" else f", {_gain(dense, pair)}"
+            yield f"  {name:8} {_spelled(pair)}{gain}"
+
+
+def _work(of: Arrangement) -> Iterator[str]:
+    """What is computed, and how PARTIAL tiles are decided, said once where parts agree."""
+    yield from report(of.cost).splitlines()
+    if len(set(of.partial)) <= 1:
+        yield from (f"partial  {words}" for words in of.partial[:1])
+    else:
+        for number, words in enumerate(of.partial):
+            yield f"partial  part {number + 1}: {words}"
+
+
+def _computed(of: Cost) -> int:
+    return of.live * of.tile[0] * of.tile[1]
+
+
+def _layout(of: Arrangement) -> dict[str, Any]:
+    partial = of.partial or ("",) * len(of.parts)
+    return {
+        "parts": [
+            {"classes": [asdict(item) for item in classes], "cost": _plain(price), "partial": words}
+            for classes, price, words in zip(of.parts, of.costs, partial, strict=True)
+        ],
+        "cost": _plain(of.cost),
+        "live": of.cost.live,
+        "roofline_seconds": {device.name: _both(of.seconds(device)) for device in DEVICES},
+        "dense_roofline_seconds": {
+            device.name: _both(of.dense_seconds(device)) for device in DEVICES
+        },
+    }
+
+
+def _both(pair: tuple[float, float]) -> dict[str, float]:
+    return dict(zip(("forward", "backward"), pair, strict=True))
+
+
+def _spelled(pair: tuple[float, float]) -> str:
+    forward, backward = map(_duration, pair)
+    return f"{forward} forward, {backward} backward"
+
+
+def _gain(dense: tuple[float, float], ours: tuple[float, float]) -> str:
+    """How much sooner both passes are done than dense ones."""
+    times = sum(dense) / sum(ours) if sum(ours) else float("inf")
+    return f"{times:.3g} times as fast as dense"
 
 
 def _plain(price: Cost) -> dict[str, Any]:
-    return asdict(price) | {"density": price.density, "waste": price.waste}
+    shares = {"density": price.density, "waste": price.waste}
+    return asdict(price) | {"live": price.live} | shares
 
 
 def _duration(seconds: float) -> str:

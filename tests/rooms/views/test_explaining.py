@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import attndsl
 from attndsl import frontend, ir
 from attndsl import syntax as syn
 from attndsl.compiler import Program
@@ -21,14 +22,14 @@ def explained(text: str, length: int, heads: int = 1) -> Explanation:
 
     return Explanation(
         "p", p.mask.root, (("normalise", p.normal.root),), {"causal": "proved"}, length, length,
-        heads, 64, counted("natural", 128), counted("auto", 128), counted("auto", 64),
+        heads, 64, counted("natural", 128), counted("auto", 128), (counted("auto", 64),),
     )  # fmt: skip
 
 
 def test_a_split_pattern_is_told_part_by_part():
     found = explained("pattern p = strided(128)", 8192, heads=8)
-    assert found.natural.live == 8 * 2080
-    assert found.auto.live == 8 * (127 + 64)
+    assert found.natural.cost.live == 8 * 2080
+    assert found.auto.cost.live == 8 * (127 + 64)
     text = str(found)
     assert "after normalise" in text
     assert ir.show(found.meaning) in text
@@ -63,4 +64,56 @@ def test_the_roofline_is_the_slower_of_arithmetic_and_memory():
     assert forward == pytest.approx(max(price.forward_flops / 100, price.forward.compulsory / 10))
     assert backward == pytest.approx(
         max(price.backward_flops / 100, price.backward.compulsory / 10)
+    )
+
+
+def test_parts_are_counted_together():
+    found = explained("pattern p = strided(128)", 4096, heads=2)
+    parts, whole = found.auto.costs, found.auto.cost
+    assert len(parts) == 2
+    for name in ("full", "partial", "pairs", "forward_flops", "backward_flops", "index_bytes"):
+        assert getattr(whole, name) == sum(getattr(part, name) for part in parts)
+    assert whole.forward.streamed == sum(part.forward.streamed for part in parts)
+    assert (
+        whole.pairs
+        == found.natural.cost.pairs
+        == 2 * sum(min(q + 1, 128) + max(0, q // 128) for q in range(4096))
+    )
+    assert whole.pairs_of_square == 2 * 4096**2
+    text = str(found)
+    assert f"{whole.live:,} of {whole.tiles:,} live" in text
+    assert f"{found.natural.cost.live:,} of {whole.tiles:,} live" in text
+
+
+def test_every_part_says_how_its_masks_are_decided():
+    found = attndsl.compile("strided", s=16).explanation(2048, heads=2)
+    assert len(found.auto.partial) == len(found.auto.parts) == 2
+    assert all("operation" in words for words in found.auto.partial)
+    parts = found.record()["layouts"]["auto"]["parts"]
+    assert [part["partial"] for part in parts] == list(found.auto.partial)
+
+
+def test_times_on_a_processor_and_over_dense():
+    pattern = attndsl.compile("dilated", left=64, d=8)
+    found = pattern.explanation(8192, heads=4)
+    assert found.clock is not None
+    times = found.clock.seconds
+    told = pattern.predict(8192, heads=4)
+    assert times["auto"] == (told.forward, told.backward)
+    assert sum(times["auto"]) < sum(times["natural"]) < sum(times["dense"])
+    gain = sum(times["dense"]) / sum(times["auto"])
+    assert f"{gain:.3g} times as fast as dense" in str(found)
+    for device in DEVICES:
+        ours, dense = found.auto.seconds(device), found.auto.dense_seconds(device)
+        assert ours[0] < dense[0]
+        assert ours[1] < dense[1]
+
+
+def test_the_tile_that_computes_least_is_advised_with_its_price():
+    found = attndsl.compile("window", left=16).explanation(4096)
+    (said,) = (text for text in found.advice if text.startswith("tiles of"))
+    best = min(found.tiles, key=lambda each: each.cost.forward_flops).cost
+    assert said.startswith(f"tiles of {best.tile[0]} x {best.tile[1]} compute")
+    assert not any(
+        text.startswith("tiles of") for text in attndsl.compile("full").explanation(4096).advice
     )

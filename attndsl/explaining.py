@@ -1,0 +1,134 @@
+"""Everything that ``explain`` says of a pattern in one call: counted, predicted, and tried nearby."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from attndsl import backends, claims, codegen, frontend, op, passes, views
+from attndsl import schedule as scheduling
+from attndsl.compiler import Program, Source, describe, read_mask
+from attndsl.source import AttnDslError
+
+TILE: Final = (128, 128)
+OTHER_TILES: Final = ((64, 64), (64, 128), (128, 64))
+MOST_SMALL = (
+    1 << 20
+)  # live tiles up to which others are counted: a quarter of the size, four times as many
+MOST_TIMED = 20_000  # tiles up to which a layout is timed: strips are made of them one by one
+MOST_VARIED = 1 << 15  # and parameters are varied
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a pattern came from, which says what it would be with other values."""
+
+    source: Source
+    entry: str | None
+    values: Mapping[str, frontend.Given]
+
+    def whole_numbers(self) -> dict[str, int]:
+        """The parameters that hold an integer, given or by a default that is one."""
+        found = dict(self.values)
+        if isinstance(self.source, str):
+            for each in describe(self.source, self.entry).parameters:
+                if each.default is not None and each.default.isdecimal():
+                    found.setdefault(each.name, int(each.default))
+        return {name: n for name, n in found.items() if type(n) is int}
+
+    def varied(self, name: str, value: int, layer: int) -> Program | None:
+        """The pattern with another value of one parameter; None where a constraint forbids it."""
+        try:
+            mask = read_mask(self.source, self.entry, {**self.values, name: value})
+        except AttnDslError:
+            return None
+        return Program(mask, layer)
+
+
+def explanation(
+    program: Program,
+    call: scheduling.Call,
+    head_dim: int,
+    machine: backends.Machine,
+    origin: Origin | None,
+    inputs: Mapping[str, object],
+    extents: Mapping[str, int] | None,
+) -> views.Explanation:
+    """What is known of the pattern, what the call costs in either order, and what would be cheaper."""
+    natural = _arranged(program, call, "natural", head_dim, TILE)
+    auto = _arranged(program, call, "auto", head_dim, TILE)
+    live = auto.cost.live // max(1, call.heads)
+    small = OTHER_TILES if live <= MOST_SMALL else ()
+
+    def fit(name: str, value: int) -> views.Fit | None:
+        other = origin.varied(name, value, program.layer) if origin else None
+        if other is None:
+            return None
+        try:
+            again = other.call(call.q_len, call.k_len, 1, call.heads, extents, inputs)
+        except AttnDslError:
+            return None
+        layout = "natural" if auto.is_natural else "auto"
+        return _fit(_arranged(other, again, layout, head_dim, TILE))
+
+    vary = origin is not None and live <= MOST_VARIED
+    numbers = origin.whole_numbers() if origin and vary else {}
+    return views.Explanation(
+        program.mask.name,
+        program.mask.root,
+        tuple((name, mask.root) for name, mask in passes.steps(program.mask, program.without)),
+        {
+            name: str(fact)
+            for name, fact in claims.facts(program.mask, program.normal, program.layer).items()
+        },
+        call.q_len,
+        call.k_len,
+        call.heads,
+        head_dim,
+        natural,
+        auto,
+        tuple(_arranged(program, call, "auto", head_dim, tile) for tile in small),
+        _clock(program, call, head_dim, machine, natural.cost.live // max(1, call.heads)),
+        views.suggest(numbers, _fit(auto), fit, TILE[1]) if numbers else (),
+        program.mask.zeros,
+    )
+
+
+def _arranged(
+    program: Program, call: scheduling.Call, layout: str, head_dim: int, tile: tuple[int, int]
+) -> views.Arrangement:
+    """What a layout comes to; the order of tokens is that for tiles of 128, whatever the tile."""
+    parts = program.parts(call, layout, TILE)
+    schedules = [part.schedule(tile) for part in parts]
+    words = [_decided(part) for part in parts]
+    return views.arrangement(layout, schedules, head_dim, call.heads, partial=words)
+
+
+def _decided(part: scheduling.Part) -> str:
+    of = part.relation
+    return codegen.choice(of.roots, of.tables, of.queries, of.keys)
+
+
+def _fit(of: views.Arrangement) -> views.Fit:
+    whole = of.cost
+    computed = whole.live * whole.tile[0] * whole.tile[1]
+    return views.Fit(whole.full, whole.partial, computed, whole.pairs)
+
+
+def _clock(
+    program: Program, call: scheduling.Call, head_dim: int, machine: backends.Machine, live: int
+) -> views.Clock:
+    """The times of dense attention, of "auto", and of the natural order, if its tiles are not too many."""
+    tile, price = op.searched_by("cpu", call, head_dim)
+
+    def seconds(layout: str) -> tuple[float, float]:
+        parts: Sequence[scheduling.Part] = program.parts(call, layout, tile, price)
+        schedules = [part.schedule(tile) for part in parts]
+        found = backends.predict(schedules, head_dim, machine, heads=call.heads)
+        return found.forward, found.backward
+
+    dense = backends.predict_dense(call.q_len, call.k_len, head_dim, machine, heads=call.heads)
+    layouts = ("natural", "auto") if live <= MOST_TIMED else ("auto",)
+    times = {layout: seconds(layout) for layout in layouts}
+    return views.Clock(machine.name, times | {"dense": (dense.forward, dense.backward)})

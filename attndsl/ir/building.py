@@ -155,8 +155,8 @@ def mod(left: Node, right: Node) -> Node:
     if isinstance(inner, Const):
         return Const(inner.value % m)
     low, high = static_range(inner)
-    if low is not None and high is not None and low // m == high // m:
-        return add(inner, Const(-(low // m) * m))
+    if low is not None and high is not None and low >= 0 and high < m:
+        return inner
     return Mod(inner, right)
 
 

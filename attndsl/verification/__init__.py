@@ -7,7 +7,7 @@ from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
 from attndsl.verification.judging import describe, judge
 from attndsl.verification.running import Failure, Report, verify
 from attndsl.verification.shrinking import shrink
-from attndsl.verification.tolerances import allowance, largest_summands
+from attndsl.verification.tolerances import allowances
 from attndsl.verification.truths import Fault, Kernel
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Status",
     "Tensors",
     "Verdict",
-    "allowance",
+    "allowances",
     "dense",
     "describe",
     "draw_case",
@@ -34,7 +34,6 @@ __all__ = [
     "frames",
     "implies",
     "judge",
-    "largest_summands",
     "shrink",
     "verify",
     "zero_keys",

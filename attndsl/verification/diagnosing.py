@@ -107,7 +107,7 @@ def about_numbers(
 
 
 def _about_empty_rows(
-    got: Tensor, want: Tensor, mask: Tensor, what: str, allowed: float
+    got: Tensor, want: Tensor, mask: Tensor, what: str, allowed: Tensor
 ) -> Iterator[str]:
     if what not in ("out", "lse", "dq"):
         return
@@ -153,7 +153,7 @@ def _alternatives(
         )
 
 
-def _about_factor(got: Tensor, want: Tensor, allowed: float, case: Case) -> Iterator[str]:
+def _about_factor(got: Tensor, want: Tensor, allowed: Tensor, case: Case) -> Iterator[str]:
     """Whether the result is a multiple of what it should be."""
     finite = torch.isfinite(want) & torch.isfinite(got)
     size = float((want[finite] ** 2).sum())

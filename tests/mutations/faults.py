@@ -177,7 +177,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "min(x + 1, x + 3) is x + 3"),
     ("ir/building.py", "return add(outside, floordiv(inner.left, Const(inner.right.value * m)))",
      "return add(outside, floordiv(inner.left, Const(inner.right.value + m)))", "(x // a) // b divides by a + b"),
-    ("ir/building.py", "return add(inner, Const(-(low // m) * m))", "return inner", "a known remainder keeps its multiples"),
+    ("ir/building.py", "low >= 0 and high < m", "low >= 0 and high <= m", "m is its own remainder"),
     ("ir/building.py", "return disj(conj(cond, yes), conj(negate(cond), no))", "return disj(conj(cond, yes), no)",
      "else holds whatever the condition"),
     ("ir/building.py", "        return conj(made, lt(start, stop))\n", "        return made\n", "an empty any holds"),

@@ -29,10 +29,18 @@ def schedule_of(mask: np.ndarray, tile: tuple[int, int]):
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 300), TILES, TILES)
 def test_every_live_pair_is_in_one_strip(seed: int, q_len: int, k_len: int, bq: int, bk: int):
-    mask = random_mask(np.random.default_rng(seed), q_len, k_len)
+    check_strips(random_mask(np.random.default_rng(seed), q_len, k_len), (bq, bk))
+
+
+def test_a_strip_is_fresh_where_no_other_has_touched_any_of_its_queries():
+    q, k = position(768)  # all rows gather three keys; the last ones have a run besides
+    check_strips((k % 128 == 5) & (k < 384) | (q >= 256) & (k >= 448), (64, 64))
+
+
+def check_strips(mask: np.ndarray, tile: tuple[int, int]) -> None:
     counts = np.zeros(mask.shape, dtype=int)
-    seen = np.zeros(q_len, dtype=bool)
-    for strip in strips(schedule_of(mask, (bq, bk)))[0]:
+    seen = np.zeros(len(mask), dtype=bool)
+    for strip in strips(schedule_of(mask, tile))[0]:
         np.add.at(counts, tuple(pairs(strip).T), 1)
         rows = strip.queries.rows()
         assert len(set(rows.tolist())) == len(rows), "a query twice in one strip"

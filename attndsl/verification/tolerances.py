@@ -72,6 +72,7 @@ class _Steps:
         self._k, self._v = (x.repeat_interleave(self._group, 1) for x in wide)
         self._q, self._dout = tensors.q.double(), tensors.dout.double()
         self._dlse = tensors.dlse.double()
+        self._sees_nothing = (exact["lse"] == -torch.inf)[..., None]
         self._live = mask.expand(*tensors.q.shape[:3], tensors.k.shape[2])
         self._weigh(scale)
 
@@ -87,7 +88,7 @@ class _Steps:
         rest = sums * (self._of_row + _EXPONENTIAL + lse.abs()) + unit
         relative = 2 * score_error + rest
         self._weight_error = (self._weights * relative + self._floor).masked_fill(~live, 0.0)
-        self.lse_error = (score_error + rest).masked_fill(~live.any(-1, keepdim=True), 0.0)[..., 0]
+        self.lse_error = (score_error + rest).masked_fill(self._sees_nothing, 0.0)[..., 0]
         sizes = self._weights @ self._v.abs()
         self.out_error = (
             self._weight_error @ self._v.abs()

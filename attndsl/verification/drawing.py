@@ -25,6 +25,9 @@ DTYPES = (torch.float32, torch.float32, torch.float64, torch.float64, torch.bflo
 HEADS = ((1, 1), (1, 1), (2, 2), (2, 1), (3, 3), (4, 2), (6, 2))  # of queries, of keys
 WIDTHS = ((8, 8), (16, 16), (5, 11), (32, 16), (1, 3))  # of queries and keys, of values
 
+SQUARE = 1200  # tokens of square calls at most
+FARTHEST = 1 << 17  # keys of a call at most
+MOST_SCORES = 1 << 21  # pairs of a dense mask that attention is computed with
 _MOST_EXTENT = {1: 300, 2: 17, 3: 6, 4: 4}  # of one axis, by how many there are: length stays small
 
 
@@ -145,9 +148,25 @@ def _numbers(root: ir.Node, largest: int) -> list[int]:
     return sorted(value for value in found if 2 <= value <= largest)
 
 
-def farthest(mask: ir.Mask, most: int = 1200) -> int:
-    """The largest number in the pattern that a call can still reach beyond; 0 if there is none."""
+def farthest(mask: ir.Mask, most: int = SQUARE) -> int:
+    """The largest number in the pattern that a square call can still reach beyond; 0 if there is none."""
     return max(_numbers(mask.root, most), default=0)
+
+
+def far_numbers(mask: ir.Mask) -> list[int]:
+    """Numbers beyond those, around which a few queries can be laid; none where tokens have coordinates."""
+    has_axes = mask.queries.segments or mask.keys.segments
+    return [] if has_axes else [n for n in _numbers(mask.root, FARTHEST) if n > SQUARE]
+
+
+def draw_far_case(mask: ir.Mask, dice: Dice, numbers: Sequence[int]) -> Case:
+    """A few queries around the position, and at the distance, that a large number of the pattern speaks of.
+
+    Their mask is wide and low: dense, it is no larger than that of a few hundred tokens squared.
+    """
+    k_len = dice.pick(numbers) + dice.integer(-1, 40)
+    q_len = dice.integer(1, min(64, 1 + MOST_SCORES // k_len // 2))
+    return draw_case(mask, dice, k_len, q_len=q_len, k_len=k_len, batch=1, heads=1, kv_heads=1)
 
 
 def _extents(space: ir.Space, dice: Dice, numbers: Sequence[int], largest: int) -> dict[str, int]:

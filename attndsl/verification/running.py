@@ -19,7 +19,14 @@ from attndsl.compiled import Pattern
 from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case, dense, zero_keys
 from attndsl.verification.claims import claim_fault, fact_fault, frame_fault, frames
-from attndsl.verification.drawing import Random, draw_case, farthest
+from attndsl.verification.drawing import (
+    MOST_SCORES,
+    Random,
+    draw_case,
+    draw_far_case,
+    far_numbers,
+    farthest,
+)
 from attndsl.verification.judging import describe, judge
 from attndsl.verification.schedules import parts_fault, schedule_fault
 from attndsl.verification.shrinking import shrink
@@ -28,9 +35,9 @@ from attndsl.verification.truths import Fault, Kernel
 Target = tuple[str, str]  # backend, device
 
 _MOST_PAIRS = 1 << 25  # of a dense mask that is looked at
-_MOST_SCORES = 1 << 21  # of a dense mask that attention is computed with
 _FEWEST = 4  # cases, however short the time
 _LARGEST = (8, 20, 40, 20, 140, 70, 300, 140)  # tokens of case 0, 1, ...: small faults come first
+_FAR = 5  # the one of these at which large numbers have their turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +194,7 @@ class _Run:
         self._frames = frames(p, self._facts)
         # A window of 512 shows no edge in 300 tokens: one case in eight reaches beyond it.
         self._largest = (*_LARGEST[:-1], max(_LARGEST[-1], farthest(p.ir) * 5 // 4))
+        self._far = far_numbers(p.ir)
         self._checked: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
 
@@ -219,7 +227,10 @@ class _Run:
         )
 
     def _draw(self, index: int) -> Case:
-        largest = self._largest[index % len(self._largest)]
+        turn = index % len(self._largest)
+        if turn == _FAR and self._far:
+            return draw_far_case(self._pattern.ir, Random(self._seed, index), self._far)
+        largest = self._largest[turn]
         return draw_case(self._pattern.ir, Random(self._seed, index), largest)
 
     def _failure(self, case: Case, index: int) -> Failure | None:
@@ -277,7 +288,7 @@ class _Run:
         if case.layout == "auto":  # the only one that is split in parts
             yield "parts", lambda: parts_fault(p.parts(*call, **options), pairs)
         yield "facts", lambda: self._fact_fault(case, pairs)
-        if case.pairs > _MOST_SCORES:
+        if case.pairs > MOST_SCORES:
             return
         if p.ir.claims:
             del options["tile"], options["layout"]

@@ -291,6 +291,25 @@ def test_every_fact_can_be_held_to_the_dense_mask():
     assert set(attndsl.compile("causal").facts()) == {*judged, "block_diagonal"}
 
 
+@pytest.mark.parametrize("edge", [4096, 50_000])
+def test_a_fault_at_the_edge_of_a_window_too_long_for_a_square_is_found(edge):
+    """The window of the back end is one key too narrow: only pairs at just that distance show it."""
+    narrow = attndsl.compile("causal_window", w=edge - 1)
+    honest = Blocked.forward
+
+    def faulty(self, work, q, k, v, *, scale):
+        if k.shape[2] < edge:
+            return honest(self, work, q, k, v, scale=scale)
+        return narrow(q, k, v, scale=scale, return_lse=True, backend="reference")
+
+    p = attndsl.compile("causal_window", w=edge)
+    with mock.patch.object(Blocked, "forward", faulty):
+        report = attndsl.verify(p, seconds=90)
+    assert report.failure.where == "backend blocked on cpu"
+    assert report.failure.case.k_len >= edge
+    assert report.failure.case.q_len <= 64
+
+
 def test_a_fault_past_the_edge_of_a_long_window_is_found():
     honest = Blocked.forward
 

@@ -124,6 +124,7 @@ class Program:
     _calls: collections.OrderedDict[Any, tuple[scheduling.Part, ...]] = field(
         init=False, repr=False, default_factory=collections.OrderedDict
     )
+    _decisions: scheduling.Decisions = field(init=False, repr=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -222,11 +223,13 @@ class Program:
             layouts = scheduling.read_layouts(layout)
             made: tuple[scheduling.Part, ...] = (scheduling.arranged(self.normal, call, layouts),)
         else:
-            made = scheduling.optimise(self.normal, call, tile, price, split)
+            made = scheduling.optimise(self.normal, call, tile, price, split, self._decisions)
         with self._lock:
             made = self._calls.setdefault(key, made)
             while len(self._calls) > _CACHED_CALLS:
                 self._calls.popitem(last=False)
+            for oldest in list(self._decisions)[:-_CACHED_CALLS]:
+                self._decisions.pop(oldest, None)
         return made
 
     def dense(self, call: scheduling.Call) -> BoolArray:
@@ -272,12 +275,16 @@ class Program:
 
 def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:
     contents = [
-        (name, array.shape, hashlib.blake2b(array.tobytes(), digest_size=16).digest())
-        for name, array in sorted(call.tables.items())
+        (name, array.shape, _contents(array)) for name, array in sorted(call.tables.items())
     ]
     batch = call.batch if rank & ir.Rank.BATCH else 1
     sizes = tuple(sorted(call.sizes.items()))
     return (call.q_len, call.k_len, batch, call.heads, sizes, tuple(contents))
+
+
+def _contents(array: Any) -> bytes:
+    """A digest, not the version counter of a tensor: a write through a NumPy view does not move that."""
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
 
 
 def _title(mask: ir.Mask) -> str:

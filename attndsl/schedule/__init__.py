@@ -9,13 +9,16 @@ from attndsl.schedule.building import (
     plan,
     specialise,
 )
+from attndsl.schedule.choosing import Decision, Decisions, optimise
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compress
-from attndsl.schedule.search import Price, optimise
+from attndsl.schedule.search import Price
 
 __all__ = [
     "NATURAL",
     "Call",
+    "Decision",
+    "Decisions",
     "Layout",
     "MaskBank",
     "Order",

@@ -14,30 +14,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import bind, separate_root
-from attndsl.schedule.building import (
-    Bank,
-    Call,
-    Frame,
-    Part,
-    Piece,
-    classes_of,
-    frame_of,
-    order_of,
-    plan_of_frame,
-)
-from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, neighbours, starts
+from attndsl.passes import separate_root
+from attndsl.schedule.building import Bank, Frame, order_of, plan_of_frame
+from attndsl.schedule.candidates import Axes, Candidate, candidates, neighbours, starts
 from attndsl.schedule.leaves import survey
 from attndsl.schedule.model import IntArray, Schedule
 from attndsl.schedule.refine import refine
 
+STRETCH = 1 << 17  # tokens that are searched at most
 FIRST_ROWS, ROWS = 8, 64  # rows of tiles looked at: to sort out, to decide
 LEAVES = 48  # distinct tiles evaluated to decide, for at most ROWS rows
 FINALISTS = 2
@@ -95,43 +86,46 @@ class Choice:
     cost: float
 
 
-def optimise(
-    mask: ir.Mask, call: Call, tile: tuple[int, int], price: Price | None = None, split: bool = True
-) -> tuple[Part, ...]:
-    """Disjoint parts that make up a normal mask, each in the order that is cheapest in such tiles.
+def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> list[Choice]:
+    """Disjoint parts of a pattern, each in its cheapest order; one, in no other, if that is no gain.
 
-    Usually one. Their outputs are merged by log-sum-exp. With ``split`` off there is exactly one.
-
-    Raises:
-        AttnDslError: A403, A404, as ``plan``.
+    Of long sequences a first stretch is searched; what is found there is counted on the whole.
     """
-    price = price or Price()
-    classes, plan_of, tables = classes_of(mask, call)
-    axes = _bound_axes(mask, call)
-    frames = [frame_of(root, mask, call, tile, tables) for (root,) in classes]
-    chosen = [
-        _parts(frame, axes, price) if split else [_best(frame, axes, price)] for frame in frames
+    queries, keys = frame.queries, frame.keys
+    long = queries.length == keys.length > STRETCH
+    look = Frame(frame.root, queries.first(STRETCH), keys.first(STRETCH)) if long else frame
+    found = _parts(look, axes, price) if split else [_best(look, axes, price)]
+    if look is frame:
+        return found
+    parts = [
+        reordered(Frame(part.frame.root, queries, keys), sorting(part.frame)) for part in found
     ]
-    nothing = Piece(ir.FALSE)
-    columns = itertools.zip_longest(
-        *([_piece(part) for part in own] for own in chosen), fillvalue=nothing
-    )
-    return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
+    counted, natural = count(parts, price), count([frame], price)
+    return counted if cost_of(counted, price) < MARGIN * cost_of(natural, price) else natural
 
 
-def _piece(choice: Choice) -> Piece:
-    frame = choice.frame
-    return Piece(frame.root, frame.queries.order, frame.keys.order)
+def count(parts: Iterable[Frame], price: Price) -> list[Choice]:
+    """What each costs, by a sample of its rows."""
+    return [_choice(part, ROWS, price) for part in parts]
 
 
-def _bound_axes(mask: ir.Mask, call: Call) -> Axes | None:
-    axes = axes_of(mask, dict(call.sizes))
-    if axes is None:
-        return None
-    sides = [
-        tuple(bind(axis, call.sizes) for axis in side) for side in (axes.of_queries, axes.of_keys)
-    ]
-    return Axes(axes.names, sides[0], sides[1], axes.extents)
+def cost_of(parts: Sequence[Choice], price: Price) -> float:
+    """Of disjoint parts, with what it takes to merge their softmaxes."""
+    merging = price.merged * parts[0].frame.queries.n_tiles * (len(parts) - 1)
+    return sum(part.cost for part in parts) + merging
+
+
+def sorting(frame: Frame) -> Candidate:
+    """What its sides are sorted by."""
+    orders = frame.queries.order, frame.keys.order
+    name = next((order.name for order in orders if order), "natural")
+    of_queries, of_keys = (order.keys if order else () for order in orders)
+    return Candidate(name, of_queries, of_keys)
+
+
+def reordered(frame: Frame, by: Candidate) -> Frame:
+    """A frame in natural order, sorted so."""
+    return _ordered(frame, by) or frame
 
 
 # ---------------------------------------------------------------------------- one order
@@ -162,12 +156,12 @@ def _best(
 
 def _judged(options: Sequence[list[Choice]], price: Price) -> list[Choice]:
     """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
-    least = min(map(_total, options))
-    close = [option for option in options if _total(option) <= CLOSE * least]
-    close = sorted(close, key=_total)[:HEARD]
+    ranked = sorted(options, key=lambda option: cost_of(option, price))
+    least = cost_of(ranked[0], price)
+    close = [option for option in ranked if cost_of(option, price) <= CLOSE * least][:HEARD]
     few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
     hear = price.judge if few and len(close) > 1 else None
-    costs = [_total(option) if hear is None else hear(_schedules(option)) for option in close]
+    costs = [cost_of(option, price) if hear is None else hear(_schedules(option)) for option in close]
     costs = [
         cost * (MARGIN if option is options[0] else 1.0)
         for cost, option in zip(costs, close, strict=True)
@@ -185,10 +179,6 @@ def _schedules(parts: Sequence[Choice]) -> list[Schedule]:
         plan = plan_of_frame(part.frame, bank)
         made.append(Schedule(queries.length, keys.length, tile, (plan,), one, bank.finish()))
     return made
-
-
-def _total(parts: Sequence[Choice]) -> float:
-    return sum(part.cost for part in parts)
 
 
 def _floor(choice: Choice) -> float:
@@ -223,17 +213,18 @@ def _ranked(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
 def _ordered(frame: Frame, item: Candidate) -> Frame | None:
     queries, keys = frame.queries, frame.keys
     q_order = order_of(queries, item.of_queries, item.name)
-    if _mirrored(item) and (queries.length, queries.start) == (keys.length, keys.start):
+    mirrored = item.of_keys in (item.of_queries, _mirror(item.of_queries))
+    if mirrored and (queries.length, queries.start) == (keys.length, keys.start):
         k_order = q_order
     else:
         k_order = order_of(keys, item.of_keys, item.name)
     return None if q_order is k_order is None else frame.ordered(q_order, k_order)
 
 
-def _mirrored(item: Candidate) -> bool:
-    """Whether the keys of both sides are the same terms."""
+def _mirror(keys: tuple[ir.Node, ...]) -> tuple[ir.Node, ...]:
+    """The same terms of the other side."""
     swap: dict[ir.Node, ir.Node] = {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)}
-    return tuple(ir.substitute(key, swap) for key in item.of_queries) == item.of_keys
+    return tuple(ir.substitute(key, swap) for key in keys)
 
 
 def _choice(frame: Frame, rows: int, price: Price) -> Choice:
@@ -296,7 +287,7 @@ def _parts(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
         if total < limit:
             promising, limit = sketches, total
     parts = [_best(part, axes, price, ranked) for part, ranked in promising]
-    if not parts or _total(parts) + merging >= MARGIN * whole.cost:
+    if not parts or cost_of(parts, price) >= MARGIN * whole.cost:
         return [whole]
     return parts if price.judge is None else _judged([[whole], parts], price)
 

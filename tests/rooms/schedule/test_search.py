@@ -9,7 +9,7 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import Call, Price, optimise, plan
+from attndsl.schedule import Call, Price, choosing, optimise, plan, search
 from attndsl.schedule.building import classes_of, frame_of
 from attndsl.schedule.search import estimate
 from tests.rooms.schedule.test_layouts import check
@@ -166,3 +166,61 @@ def test_an_estimate_that_looks_at_all_rows_is_the_count(expression, q_len, k_le
         found = estimate(frame_of(root, mask, call, tile, tables), 1 << 40)
         assert found.exact
         assert (found.full, found.partial) == (counted.full.nnz, counted.partial.nnz)
+
+
+class Searches:
+    """Counts the searches that are made."""
+
+    def __init__(self, monkeypatch):
+        self.made = 0
+        monkeypatch.setattr(choosing, "search", self)
+
+    def __call__(self, *given):
+        self.made += 1
+        return search.search(*given)
+
+
+PACKED = "input doc: int[batch, pos]\npattern p = causal and doc[q] == doc[k]"
+
+
+def packed(text):
+    p = program(text)
+    return p, lambda ids: p.call(ids.shape[1], ids.shape[1], len(ids), 1, None, {"doc": ids})
+
+
+def test_other_documents_are_sorted_without_a_search(monkeypatch):
+    searches, draw = Searches(monkeypatch), np.random.default_rng(0)
+    p, call = packed(PACKED)
+    for _ in range(3):
+        found = call(draw.integers(0, 9, (2, 500)))
+        (part,) = p.parts(found, "auto", (16, 16))
+        check(part.schedule((16, 16)), p.dense(found))
+        assert [plan.q_order.name for plan in part.schedule((16, 16)).plans] == ["by doc[q]"] * 2
+    assert searches.made == 1
+
+
+def test_a_choice_that_has_become_dear_is_made_anew(monkeypatch):
+    searches, draw = Searches(monkeypatch), np.random.default_rng(0)
+    p, call = packed(PACKED)
+    in_order = call(np.sort(draw.integers(0, 32, (1, 500))))
+    disorder = call(draw.integers(0, 32, (1, 500)))
+    (part,) = p.parts(in_order, "auto", (16, 16))
+    assert part.schedule((16, 16)).plans[0].q_order is None
+    (part,) = p.parts(disorder, "auto", (16, 16))
+    assert searches.made == 2
+    assert part.schedule((16, 16)).plans[0].q_order.name == "by doc[q]"
+    check(part.schedule((16, 16)), p.dense(disorder))
+
+
+@pytest.mark.parametrize(
+    "body", ["abs(q - k) <= 128 and (q - k) % 8 == 0", "strided(32)", "q - k < 40 and k <= q"]
+)
+def test_of_long_sequences_a_stretch_is_searched(monkeypatch, body):
+    monkeypatch.setattr(search, "STRETCH", 512)
+    p = program(f"pattern p = {body}")
+    call = p.call(2048, 2048, 1, 1, None, {})
+    parts = optimise(p.normal, call, (32, 32))
+    check_parts(parts, p.dense(call), (32, 32))
+    live = sum(part.schedule((32, 32)).plans[0].live for part in parts)
+    natural = plan(p.normal, call, (32, 32)).plans[0].live
+    assert live == natural if body.startswith("q") else live < 0.5 * natural

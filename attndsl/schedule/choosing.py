@@ -1,0 +1,117 @@
+"""From a pattern and a call to disjoint parts in chosen orders; what was chosen is remembered.
+
+A choice is made of expressions: roots, and what their sides are sorted by. It holds for every table that
+may be bound, so another call of the same sizes, with other documents say, sorts by the new ones and does
+not search. It is never wrong, only maybe slow: where it turns out clearly dearer than it was when it was
+made, the search is done again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from attndsl import ir
+from attndsl.passes import bind
+from attndsl.schedule.building import Call, Frame, Part, Piece, classes_of, frame_of
+from attndsl.schedule.candidates import Axes, Candidate, axes_of
+from attndsl.schedule.search import Price, cost_of, count, reordered, search, sorting
+
+DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The parts, what each is sorted by, and what they cost when that was decided."""
+
+    parts: tuple[tuple[ir.Node, Candidate], ...]
+    cost: float
+
+
+Decisions: TypeAlias = MutableMapping[Any, Decision]
+
+
+def optimise(
+    mask: ir.Mask,
+    call: Call,
+    tile: tuple[int, int],
+    price: Price | None = None,
+    split: bool = True,
+    decisions: Decisions | None = None,
+) -> tuple[Part, ...]:
+    """Disjoint parts that make up a normal mask, each in the order that is cheapest in such tiles.
+
+    Usually one. Their outputs are merged by log-sum-exp. With ``split`` off there is exactly one.
+    ``decisions`` are looked up and added to.
+
+    Raises:
+        AttnDslError: A403, A404, as ``plan``.
+    """
+    price, decisions = price or Price(), {} if decisions is None else decisions
+    classes, plan_of, tables = classes_of(mask, call)
+    axes = _bound_axes(mask, call)
+    chosen: list[list[Piece]] = []
+    for (root,) in classes:
+        view = _View(root, tables)
+        frame = frame_of(view.root, mask, call, tile, view.tables)
+        key = (view.root, call.q_len, call.k_len, tile, price, split)
+        found = _recalled(frame, decisions.get(key), price)
+        if found is None:
+            made = search(frame, axes, price, split)
+            found = [choice.frame for choice in made]
+            parts = tuple((part.root, sorting(part)) for part in found)
+            decisions[key] = Decision(parts, cost_of(made, price))
+        chosen.append([view.piece(part) for part in found])
+    columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
+    return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
+
+
+def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame] | None:
+    """The parts as they were decided, sorted by the tables of this call; None where they are dear."""
+    if known is None:
+        return None
+    parts = [reordered(Frame(root, frame.queries, frame.keys), by) for root, by in known.parts]
+    if frame.queries.tables and cost_of(count(parts, price), price) > DEARER * known.cost:
+        return None
+    return parts
+
+
+class _View:
+    """A root of one (batch, head) class as the pattern has it: tables under their declared names.
+
+    So that what is decided for one class can be recognised in another.
+    """
+
+    def __init__(self, root: ir.Node, tables: Mapping[str, Any]) -> None:
+        loads = {node.table for node in ir.postorder(root) if isinstance(node, ir.Load)}
+        self._slices = {name.partition("[")[0]: name for name in loads}
+        self.root = _renamed(root, {name: short for short, name in self._slices.items()})
+        self.tables = {short: tables[name] for short, name in self._slices.items()}
+
+    def piece(self, part: Frame) -> Piece:
+        """What to compute, its tables under the names of this class again."""
+        return Piece(_renamed(part.root, self._slices), part.queries.order, part.keys.order)
+
+
+def _renamed(root: ir.Node, names: Mapping[str, str]) -> ir.Node:
+    if all(new == old for old, new in names.items()):
+        return root
+
+    def rule(node: ir.Node) -> ir.Node:
+        if not isinstance(node, ir.Load):
+            return node
+        return ir.Load(names[node.table], node.kind, node.index, node.ambient)
+
+    return ir.transform(root, rule)
+
+
+def _bound_axes(mask: ir.Mask, call: Call) -> Axes | None:
+    axes = axes_of(mask, dict(call.sizes))
+    if axes is None:
+        return None
+    sides = [
+        tuple(bind(axis, call.sizes) for axis in side) for side in (axes.of_queries, axes.of_keys)
+    ]
+    return Axes(axes.names, sides[0], sides[1], axes.extents)

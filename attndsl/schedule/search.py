@@ -161,7 +161,9 @@ def _judged(options: Sequence[list[Choice]], price: Price) -> list[Choice]:
     close = [option for option in ranked if cost_of(option, price) <= CLOSE * least][:HEARD]
     few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
     hear = price.judge if few and len(close) > 1 else None
-    costs = [cost_of(option, price) if hear is None else hear(_schedules(option)) for option in close]
+    costs = [
+        cost_of(option, price) if hear is None else hear(_schedules(option)) for option in close
+    ]
     costs = [
         cost * (MARGIN if option is options[0] else 1.0)
         for cost, option in zip(costs, close, strict=True)

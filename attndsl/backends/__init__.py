@@ -9,7 +9,7 @@ from attndsl.backends.blocked import Blocked, best_tile
 from attndsl.backends.choosing import choose, names
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.merging import backward_parts, forward_parts
-from attndsl.backends.protocol import Backend, Request, lse_dtype
+from attndsl.backends.protocol import EIGHT_BITS, Backend, Request, lse_dtype, out_dtype
 from attndsl.backends.timing import (
     REFERENCE,
     Machine,
@@ -23,6 +23,7 @@ from attndsl.backends.tuning import Tunable, Tuned
 from attndsl.backends.work import Work
 
 __all__ = [
+    "EIGHT_BITS",
     "REFERENCE",
     "Backend",
     "Blocked",
@@ -40,6 +41,7 @@ __all__ = [
     "forward_parts",
     "lse_dtype",
     "names",
+    "out_dtype",
     "predict",
     "predict_dense",
     "price_of",

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from attndsl.backends.merging import merged
 from attndsl.backends.places import Index, IntArray
-from attndsl.backends.protocol import Request, lse_dtype
+from attndsl.backends.protocol import EIGHT_BITS, Request, lse_dtype, out_dtype
 from attndsl.backends.strips import Strip, strips
 from attndsl.backends.work import Work
 from attndsl.schedule import Schedule
@@ -46,10 +46,14 @@ class Blocked:
     name = "blocked"
 
     def supports(self, request: Request) -> str | None:
-        """CPU tensors of float64, float32, bfloat16 or float16."""
+        """CPU tensors of float64, float32, bfloat16 or float16; forward, 8-bit ones in float32."""
         if request.device != "cpu":
             return f"it runs on the CPU, and the tensors are on {request.device}"
-        return None if request.dtype in DTYPES else f"it has no kernel for {request.dtype}"
+        return (
+            None
+            if request.dtype in (*DTYPES, *EIGHT_BITS)
+            else f"it has no kernel for {request.dtype}"
+        )
 
     def _schedule(self, work: Work, q: Tensor, k: Tensor) -> Schedule:
         return work.schedule(best_tile(q.shape[2], k.shape[2]))
@@ -59,6 +63,9 @@ class Blocked:
         self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        if q.dtype in EIGHT_BITS:
+            out, lse = self.forward(work, q.float(), k.float(), v.float(), scale=scale)
+            return out.to(out_dtype(q.dtype)), lse
         schedule = self._schedule(work, q, k)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
         plans = strips_of(schedule)

@@ -45,12 +45,12 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     },
     ("sm80", "backward_queries"): {
         128: Config(64, 32, 4, 3),
-        256: Config(64, 64, 4, 2),
+        256: Config(64, 32, 4, 2),
         512: Config(32, 32, 4, 1),
     },
     ("sm80", "backward_keys"): {
-        128: Config(64, 64, 4, 2),
-        256: Config(32, 64, 4, 2),
+        128: Config(32, 64, 4, 2),
+        256: Config(32, 64, 8, 2),
         512: Config(32, 32, 4, 1),
     },
     ("sm90", "forward"): {
@@ -69,18 +69,18 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
         512: Config(32, 64, 8, 2),
     },
     ("sm100", "forward"): {
-        128: Config(128, 64, 4, 3),
+        128: Config(128, 64, 8, 3),
         256: Config(128, 64, 8, 3),
         512: Config(64, 64, 8, 2),
     },
     ("sm100", "backward_queries"): {
         128: Config(128, 64, 8, 2),
-        256: Config(64, 64, 8, 2),
+        256: Config(128, 64, 8, 2),
         512: Config(64, 32, 8, 2),
     },
     ("sm100", "backward_keys"): {
         128: Config(32, 128, 8, 3),
-        256: Config(32, 128, 8, 3),
+        256: Config(32, 128, 8, 2),
         512: Config(32, 64, 8, 2),
     },
     ("gfx942", "forward"): {
@@ -90,7 +90,7 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     },
     ("gfx942", "backward_queries"): {
         128: Config(64, 64, 4, 1),
-        256: Config(64, 64, 4, 1),
+        256: Config(64, 32, 4, 1),
         512: Config(32, 32, 4, 1),
     },
     ("gfx942", "backward_keys"): {
@@ -112,7 +112,7 @@ def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) ->
     """The default for numbers of ``size`` bytes, cut down until it fits the shared memory; None if none does."""
     if arch == "interpreter":
         return Config(64, 64, 4, 1)
-    row = size * max(64, padded(width), padded(value_width))
+    row = max(2, size) * max(64, padded(width), padded(value_width))
     config: Config | None = _DEFAULTS["sm80" if arch == "sm86" else arch, which][min(512, row)]
     limit = SHARED_MEMORY[arch]
     while config and shared_memory(which, arch, config, size, width, value_width) > limit:
@@ -128,9 +128,9 @@ def shared_memory(
     The tile that stays, ``stages`` of the tiles that pass by, the weights and their gradient on their way
     to a product, and what reductions need. Without pipelining operands follow each other in one place.
     """
-    bd, bdv = padded(width), padded(value_width)
+    bd, bdv, wide = padded(width), padded(value_width), max(2, size)
     stays, passes = (config.bk, config.bq) if which == "backward_keys" else (config.bq, config.bk)
-    weights = 2 * config.bq * config.bk * size
+    weights = 2 * config.bq * config.bk * wide
     if arch == "gfx942":
         return max(stays, passes * config.stages) * max(bd, bdv) * size + weights // 2
     kept = stays * (bd if which == "forward" else bd + bdv) * size
@@ -138,6 +138,7 @@ def shared_memory(
         bd + bdv if arch == "sm100" else max(bd, bdv) if config.stages == 1 else 0
     )  # transposed
     passing = passes * (config.stages * (bd + bdv) + copies) * size
+    passing += passes * bdv * 2 * (size == 1)  # values, widened
     return kept + passing + weights + (4 << 10)
 
 

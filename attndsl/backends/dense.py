@@ -9,11 +9,11 @@ import math
 
 import torch
 
-from attndsl.backends.protocol import Request, lse_dtype
+from attndsl.backends.protocol import EIGHT_BITS, Request, lse_dtype, out_dtype
 
 
 class Dense:
-    """Attention under a dense bool mask [B or 1, H or 1, Q, K]; computes in the dtype of its inputs."""
+    """Attention under a dense bool mask [B or 1, H or 1, Q, K], in the dtype of its inputs; of 8 bits, in float32."""
 
     name = "reference"
 
@@ -64,6 +64,9 @@ def attend(
     ``zeros``, int [B or 1, H or 1, Q], counts the zero keys of each row: one more column of the softmax,
     log(count), since n scores of 0 weigh as much as one of log(n); its value is 0.
     """
+    if q.dtype in EIGHT_BITS:
+        out, lse = attend(mask, q.float(), k.float(), v.float(), scale, zeros)
+        return out.to(out_dtype(q.dtype)), lse
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     scores = (q @ k.transpose(-1, -2) * scale).to(lse_dtype(q.dtype))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attndsl.backends.protocol import Backend, lse_dtype
+from attndsl.backends.protocol import Backend, lse_dtype, out_dtype
 from attndsl.backends.work import Work
 
 
@@ -50,7 +50,7 @@ def forward_parts(
         out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
     if zeros is not None:
         out, lse = with_zero_keys(out, lse, zeros)
-    return out.to(q.dtype), lse
+    return out.to(out_dtype(q.dtype)), lse
 
 
 @torch.no_grad()

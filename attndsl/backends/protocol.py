@@ -24,7 +24,7 @@ class Backend(Protocol[W]):
     """Attention over the pairs that ``work`` names: a ``Work``, or a dense mask for the oracle.
 
     Shapes: q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] with Hkv dividing H; any strides.
-    out [B, H, Q, Dv] in the input dtype. lse [B, H, Q]: natural logarithm, float64 for float64
+    out [B, H, Q, Dv] in the input dtype, bfloat16 for 8 bits. lse [B, H, Q]: natural logarithm, float64 for float64
     inputs, else float32. A query without a key has out 0, lse -inf and no gradient.
     """
 
@@ -54,6 +54,15 @@ class Backend(Protocol[W]):
         scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(dq, dk, dv), from what ``forward`` returned and the gradients that reached it."""
+
+
+# Inputs of these are for the forward alone: products are exact, and the output is bfloat16.
+EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def out_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the output for inputs of that dtype."""
+    return torch.bfloat16 if dtype in EIGHT_BITS else dtype
 
 
 def lse_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -17,7 +17,7 @@ from torch import Tensor
 from attndsl.backends import kernels
 from attndsl.backends.configs import Config, Pass, architecture, default_config, fitting, padded
 from attndsl.backends.device_lists import DeviceLists, device_lists
-from attndsl.backends.protocol import Request
+from attndsl.backends.protocol import EIGHT_BITS, Request, out_dtype
 from attndsl.backends.tuning import (
     Clock,
     Tuned,
@@ -31,7 +31,7 @@ from attndsl.backends.tuning import (
 from attndsl.backends.work import Work
 from attndsl.backends.worklists import orders_agree
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, *EIGHT_BITS)
 WIDEST = 256
 INTERPRETED = not isinstance(kernels.forward, triton.JITFunction)
 ROWS = 64  # of a program that prepares the backward pass
@@ -61,9 +61,13 @@ class Triton:
         self._clock = clock
 
     def supports(self, request: Request) -> str | None:
-        """GPU tensors of bfloat16, float16 or float32, head dims from 1 to 256."""
+        """GPU tensors of bfloat16, float16 or float32, head dims from 1 to 256; the forward of 8 bits.
+
+        Scores of 8-bit tensors are 8-bit products, values are widened to float16 and weighed so.
+        """
         if request.dtype not in DTYPES:
-            return f"it has kernels for bfloat16, float16 and float32, not for {request.dtype}"
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            return f"it has kernels for {known}, not for {request.dtype}"
         if request.device != "cuda" and not (INTERPRETED and request.device == "cpu"):
             hint = ", or on the CPU under TRITON_INTERPRET=1" if request.device == "cpu" else ""
             return f"it runs on GPUs{hint}, and the tensors are on {request.device}"
@@ -72,9 +76,12 @@ class Triton:
         for label, width in (("head_dim", request.head_dim), ("value dim", request.value_dim)):
             if not 1 <= width <= WIDEST:
                 return f"its kernels take a {label} from 1 to {WIDEST}, not {width}"
+        device, is_small = torch.device(request.device), request.dtype in EIGHT_BITS
+        if is_small and not _multiplies_eight_bits(device):
+            return f"{request.dtype} takes an NVIDIA GPU of compute capability 8.9 or newer"
         size, widths = request.dtype.itemsize, (request.head_dim, request.value_dim)
-        arch = architecture(torch.device(request.device))
-        if not all(fitting(which, arch, size, *widths) for which in get_args(Pass)):
+        arch, passes = architecture(device), ("forward",) if is_small else get_args(Pass)
+        if not all(fitting(which, arch, size, *widths) for which in passes):
             return (
                 f"{request.dtype} of width {max(widths)} does not fit the shared memory of {arch}"
             )
@@ -86,7 +93,7 @@ class Triton:
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
         q, k, v = map(reachable, (q, k, v))
-        out = q.new_empty((*q.shape[:3], v.shape[3]))
+        out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=out_dtype(q.dtype))
         lse = q.new_empty(q.shape[:3], dtype=torch.float32)
         if lse.numel() == 0:
             return out, lse
@@ -266,6 +273,13 @@ def reachable(x: Tensor) -> Tensor:
     """``x``, copied if the offsets within one of its tiles need more than 32 bits: in no common layout."""
     row, column = x.stride()[2:]
     return x if 128 * row + WIDEST * column < 1 << 31 else x.contiguous()
+
+
+def _multiplies_eight_bits(device: torch.device) -> bool:
+    """AMD's 8-bit numbers before gfx950 are others."""
+    if device.type != "cuda":
+        return True  # interpreted
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -24,8 +24,9 @@ from attndsl.codegen.writing import TooDear, write
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Operations a pair. Reading a bit of a mask takes about four and an eighth of a byte from memory.
-MOST_PAIR_OPERATIONS: Final = 16
+# Operations a pair. Reading a bit of a mask takes about four, an eighth of a byte from memory, and fewer
+# registers than the terms of a dear predicate: those are what spills first.
+MOST_PAIR_OPERATIONS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)

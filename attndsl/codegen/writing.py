@@ -65,6 +65,8 @@ def write(root: ir.Node, domain: Domain, places: Mapping[str, tuple[int, ...]]) 
     Raises:
         TooDear: a quantifier is left, a table is read for each pair, or numbers need more than 62 bits.
     """
+    if any(isinstance(node, ir.Exists) for node in ir.postorder(root)):
+        raise TooDear("a quantifier whose range depends on the data")
     writer = _Writer(domain, places, Magnitudes(domain).largest(root) < (1 << 31) - 1)
     kept = writer.pair(root)
     return Written(writer.text(kept), tuple(writer.numbers), writer.operations)
@@ -232,11 +234,9 @@ class _Writer:
                 return self._junction(" | ", items, value)
             case ir.Load():
                 return self._load(cast(ir.Load, node), value)
-            case ir.Exists():
-                raise TooDear("a quantifier whose range depends on the data")
             case (
                 ir.Const() | ir.Truth() | ir.Pos() | ir.Coord() | ir.Inside() | ir.Size()
-                | ir.Var() | ir.Index()
+                | ir.Var() | ir.Index() | ir.Exists()
             ):  # fmt: skip
                 raise AssertionError(f"not an operation of a bound root: {node}")
             case other:

@@ -23,6 +23,7 @@ from attndsl.backends import (
     choose,
     forward_parts,
     lse_dtype,
+    out_dtype,
     price_of,
 )
 from attndsl.compiler import Program
@@ -69,7 +70,8 @@ def attention(
     Returns:
         out [B, H, Q, Dv] in the dtype of v, and lse [B, H, Q], natural logarithm, float32 (float64 for
         float64 inputs). A query that sees no key has out 0, lse -inf and no gradient; one that sees n zero
-        keys only has out 0 and lse log(n). Both are differentiable.
+        keys only has out 0 and lse log(n). Both are differentiable. Inputs of 8 bits
+        (float8_e4m3fn, float8_e5m2) give out in bfloat16, and no gradient.
 
     Raises:
         AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends. In a second backward: A504.
@@ -254,7 +256,8 @@ def _forward_fake(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     shape = (*q.shape[:3], v.shape[3])
-    return q.new_empty(shape), q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
+    out = q.new_empty(shape, dtype=out_dtype(q.dtype))
+    return out, q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
 
 
 @_operator("attention_backward")

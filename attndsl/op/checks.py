@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attndsl.backends import EIGHT_BITS
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -34,6 +35,9 @@ def check_tensors(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
         raise _fault("A502", problem, name, q, k, v)
     if len({x.dtype for x in (q, k, v)}) > 1 or not q.dtype.is_floating_point:
         raise _fault("A503", "q, k and v must have one floating dtype", name, q, k, v)
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    if wanted and q.dtype in EIGHT_BITS:
+        raise _fault("A503", "attention over 8-bit tensors has no gradient", name, q, k, v)
     if len({x.device for x in (q, k, v)}) > 1:
         raise _fault("A503", "q, k and v must be on one device", name, q, k, v)
 

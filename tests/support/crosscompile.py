@@ -7,12 +7,14 @@ Run as a program, not under TRITON_INTERPRET: reads a list of calls as JSON, wri
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.uint8: "*u8",
+    torch.float8_e4m3fn: "*fp8e4nv",
+    torch.float8_e5m2: "*fp8e5",
 }
 PASSES = ("forward", "backward_queries", "backward_keys")
 TARGETS = {
@@ -97,32 +101,56 @@ def source(kernel: Any, args: tuple[Any, ...]) -> ASTSource:
     return ASTSource(kernel, signature, constants, attributes)
 
 
-def report(
-    kernel: Any, args: tuple[Any, ...], options: dict[str, Any], target: str
-) -> dict[str, Any]:
-    """Name, shared memory, registers, bytes of spills, matrix instructions, and integer divisions in each
-    basic block that multiplies matrices.
-    """
-    made = triton.compile(source(kernel, args), target=TARGETS[target], options=options)
-    found = {"kernel": kernel.__name__, "target": target, "shared": made.metadata.shared, **options}
-    if target.startswith("hip"):
-        text = made.asm["amdgcn"]
-        found["registers"] = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
-        found["spills"] = int(re.search(r"\.vgpr_spill_count:\s+(\d+)", text)[1])
-        found["matrix"] = len(re.findall(r"v_mfma", text))
+@dataclass(frozen=True)
+class Job:
+    """One kernel to compile: what it is launched with, and what its report says besides."""
+
+    kernel: Any
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    target: str
+    given: dict[str, Any]
+
+    def key(self) -> str:
+        """A digest of all that the binary depends on, but for the version of the compiler."""
+        asked = source(self.kernel, self.args)
+        constants = [(at, getattr(x, "cache_key", x)) for at, x in asked.constants.items()]
+        parts = (self.kernel.cache_key, constants, asked.signature, asked.attrs, self.options)
+        return hashlib.sha256(repr((*parts, self.target)).encode()).hexdigest()[:16]
+
+    @property
+    def weight(self) -> int:
+        """The length of the functions that the kernel is given: the dearer a predicate, the longer."""
+        return sum(len(getattr(x, "src", "")) for x in self.args)
+
+    def report(self) -> dict[str, Any]:
+        """Name, shared memory, registers, bytes of spills, matrix instructions, and integer divisions in
+        each basic block that multiplies matrices.
+        """
+        asked = source(self.kernel, self.args)
+        made = triton.compile(asked, target=TARGETS[self.target], options=self.options)
+        name = self.kernel.__name__
+        found = {"kernel": name, "target": self.target, "shared": made.metadata.shared}
+        found |= self.options | self.given
+        if self.target.startswith("hip"):
+            text = made.asm["amdgcn"]
+            found["registers"] = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
+            found["spills"] = int(re.search(r"\.vgpr_spill_count:\s+(\d+)", text)[1])
+            found["matrix"] = len(re.findall(r"v_mfma", text))
+            found["instructions"] = ["v_mfma"] if found["matrix"] else []
+            return found
+        found |= _resources(made.asm["cubin"])
+        ptx = made.asm["ptx"]
+        matrix = r"wgmma\.mma_async|tcgen05\.mma|mma\.sync"
+        found["matrix"] = len(re.findall(matrix, ptx))
+        found["instructions"] = sorted(set(re.findall(matrix, ptx)))
+        blocks = re.split(r"^\$L__BB\w+:", ptx, flags=re.MULTILINE)
+        found["divisions"] = [
+            len(re.findall(r"\b(?:div|rem)\.[su]\d", block))
+            for block in blocks
+            if re.search(matrix, block)
+        ]
         return found
-    found |= _resources(made.asm["cubin"])
-    ptx = made.asm["ptx"]
-    matrix = r"wgmma\.mma_async|tcgen05\.mma|mma\.sync"
-    found["matrix"] = len(re.findall(matrix, ptx))
-    found["instructions"] = sorted(set(re.findall(matrix, ptx)))
-    blocks = re.split(r"^\$L__BB\w+:", ptx, flags=re.MULTILINE)
-    found["divisions"] = [
-        len(re.findall(r"\b(?:div|rem)\.[su]\d", block))
-        for block in blocks
-        if re.search(matrix, block)
-    ]
-    return found
 
 
 def _resources(cubin: bytes) -> dict[str, int]:
@@ -139,7 +167,7 @@ def _resources(cubin: bytes) -> dict[str, int]:
     }
 
 
-def compiled(
+def jobs(
     target: str,
     pattern: str = "causal",
     head_dim: int = 128,
@@ -154,8 +182,8 @@ def compiled(
     predicate: bool = True,
     k_length: int | None = None,
     inputs: dict[str, Any] | None = None,
-) -> list[dict[str, Any]]:
-    """Reports of the kernels that a forward and backward of this call launch on that target."""
+) -> list[Job]:
+    """The kernels that a forward and backward of this call launch on that target."""
     p = attndsl.compile(pattern, **(values or {}))
     q = torch.empty(1, 2 * group, length, head_dim, dtype=getattr(torch, dtype))
     k = v = torch.empty(1, 2, k_length or length, head_dim, dtype=q.dtype)
@@ -175,21 +203,26 @@ def compiled(
 
     def both() -> None:
         out, lse = runner.forward(work, q, k, v, scale=0.1)
-        runner.backward(work, q, k, v, out, lse, torch.empty_like(out), None, scale=0.1)
+        if set(passes) != {"forward"}:
+            runner.backward(work, q, k, v, out, lse, torch.empty_like(out), None, scale=0.1)
 
-    given = {"head_dim": head_dim, "dtype": dtype, "pattern": pattern, "predicate": predicate}
     sizes = q.element_size(), head_dim, head_dim
     found = []
     for kernel, args, options in launches(both):
         if (name := kernel.__name__) not in passes:
             continue
-        item = report(kernel, args, options, target) | given
+        given = {"head_dim": head_dim, "dtype": dtype, "pattern": pattern, "predicate": predicate}
         if name in PASSES:
             used = chosen(name, q, v)
-            item["modelled"] = configs.shared_memory(name, arch, used, *sizes)
-            item["limit"] = configs.SHARED_MEMORY[arch]
-        found.append(item)
+            given["modelled"] = configs.shared_memory(name, arch, used, *sizes)
+            given["limit"] = configs.SHARED_MEMORY[arch]
+        found.append(Job(kernel, args, options, target, given))
     return found
+
+
+def compiled(target: str, **call: Any) -> list[dict[str, Any]]:
+    """Reports of the kernels of a call; arguments as of ``jobs``."""
+    return [job.report() for job in jobs(target, **call)]
 
 
 if __name__ == "__main__":

@@ -102,10 +102,6 @@ def backward_queries(
     factor = scale * 1.4426950408889634
     K += b * kb + kv_head * kh
     V += b * vb + kv_head * vh
-    if KEEP is not None:
-        numbers = CONSTANTS(constants + plan * n_constants)
-        seen_from = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
-        q_terms = QUERY_TERMS(numbers, tables, seen_from)
 
     dq = tl.zeros([BQ, BD], tl.float32)
     following = tl.load(full + full_first)
@@ -117,6 +113,10 @@ def backward_queries(
             D, DV, BD, BDV, BK, K_ORDERED, False, PRECISION,
         )  # fmt: skip
 
+    if KEEP is not None:
+        numbers = CONSTANTS(constants + plan * n_constants)
+        seen_from = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
+        q_terms = QUERY_TERMS(numbers, tables, seen_from)
     following = tl.load(partial + part_first)
     for entry in range(part_first, part_last):
         column = following
@@ -225,10 +225,6 @@ def backward_keys(
     Q += b * qb + h * GROUP * qh
     GradOut += b * gb + h * GROUP * gh
     vectors = (b * kv_heads + h) * GROUP * q_len
-    if KEEP is not None:
-        numbers = CONSTANTS(constants + plan * n_constants)
-        looked_at = positions(tile * BK, keys[:, None], k_order, K_ORDERED)
-        k_terms = KEY_TERMS(numbers, tables, looked_at)
 
     dk = tl.zeros([BK, BD], tl.float32)
     dv = tl.zeros([BK, BDV], tl.float32)
@@ -244,6 +240,10 @@ def backward_keys(
             D, DV, BD, BDV, BQ, Q_ORDERED, False, PRECISION,
         )  # fmt: skip
 
+    if KEEP is not None:
+        numbers = CONSTANTS(constants + plan * n_constants)
+        looked_at = positions(tile * BK, keys[:, None], k_order, K_ORDERED)
+        k_terms = KEY_TERMS(numbers, tables, looked_at)
     following = tl.load(partial + part_first)
     for entry in range(part_first, part_last):
         row, member = following // GROUP * BQ, (following % GROUP).to(tl.int64)

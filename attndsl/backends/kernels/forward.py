@@ -12,11 +12,15 @@ from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, positio
 
 @triton.jit
 def _absorb(
-    acc, top, total, q, K, V, first, ks, kd, vs, vd, order, inside, keep, scale,
+    acc, top, total, q, K, V, first, ks, kd, vs, vd, order, inside, keep, terms, scale,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BK: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    KEEP: tl.constexpr,
 ):  # fmt: skip
-    """Add the keys of one tile to a running softmax: weighted sum, maximum, sum of weights."""
+    """Add the keys of one tile to a running softmax: weighted sum, maximum, sum of weights.
+
+    KEEP judges pairs after the product: so many truths take registers that the product needs.
+    """
     wide, tall, keys = tl.arange(0, BDV)[None, :], tl.arange(0, BD)[:, None], tl.arange(0, BK)
     k_inside, v_inside = None, None
     if MASKED:
@@ -25,6 +29,8 @@ def _absorb(
     k = fetch(at, k_inside, tall, D, BD, MASKED)
     scores = tl.dot(q, k, input_precision=PRECISION)
     if MASKED:
+        if KEEP is not None:
+            keep = KEEP(terms[0], terms[1], terms[2]) & k_inside
         scores = tl.where(keep, scores * scale, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
         level = tl.where(
@@ -39,6 +45,8 @@ def _absorb(
     total = total * decay + tl.sum(weights, 1)
     at = addresses(V, first, keys[:, None], vs, wide, vd, order, ORDERED)
     v = fetch(at, v_inside, wide, DV, BDV, MASKED)
+    if v.dtype.is_fp8():
+        v = v.to(tl.float16)  # exact; weights deserve more than three bits
     acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
     return acc, new, total
 
@@ -78,14 +86,14 @@ def forward(
     q_inside = tile * BQ + queries < q_len
     at = addresses(Q + b * qb + h * qh, tile * BQ, queries[:, None], qs, d, qd, q_order, Q_ORDERED)
     q = fetch(at, q_inside[:, None], d, D, BD, True)
-    q = tl.where(scale < 0, -q, q)  # so that the factor on the scores is never negative
+    if q.dtype.is_fp8():  # has no arithmetic
+        flipped = (-q.to(tl.float16)).to(q.dtype)
+    else:
+        flipped = -q
+    q = tl.where(scale < 0, flipped, q)  # so that the factor on the scores is never negative
     factor = tl.abs(scale) * 1.4426950408889634
     K += b * kb + kv_head * kh
     V += b * vb + kv_head * vh
-    if KEEP is not None:
-        numbers = CONSTANTS(constants + plan * n_constants)
-        seen_from = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
-        q_terms = QUERY_TERMS(numbers, tables, seen_from)
 
     acc = tl.zeros([BQ, BDV], tl.float32)
     top = tl.full([BQ], float("-inf"), tl.float32)
@@ -96,10 +104,14 @@ def forward(
         column = following
         following = tl.load(full + entry + 1)
         acc, top, total = _absorb(
-            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, None, None, factor,
-            D, DV, BD, BDV, BK, K_ORDERED, False, PRECISION,
+            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, None, None, None,
+            factor, D, DV, BD, BDV, BK, K_ORDERED, False, PRECISION, None,
         )  # fmt: skip
 
+    if KEEP is not None:
+        numbers = CONSTANTS(constants + plan * n_constants)
+        seen_from = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
+        q_terms = QUERY_TERMS(numbers, tables, seen_from)
     following = tl.load(partial + part_first)
     for entry in range(part_first, part_last):
         column = following
@@ -107,14 +119,13 @@ def forward(
         inside = column * BK + keys < k_len
         if KEEP is None:
             mask = tl.load(mask_ids + entry)
-            keep = unpack(masks, mask, queries[:, None], keys[None, :], BQ, BK)
+            keep, terms = unpack(masks, mask, queries[:, None], keys[None, :], BQ, BK), None
         else:
             looked_at = positions(column * BK, keys[None, :], k_order, K_ORDERED)
-            k_terms = KEY_TERMS(numbers, tables, looked_at)
-            keep = KEEP(numbers, q_terms, k_terms) & inside[None, :]
+            keep, terms = None, (numbers, q_terms, KEY_TERMS(numbers, tables, looked_at))
         acc, top, total = _absorb(
-            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, inside, keep, factor,
-            D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION,
+            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, inside, keep, terms,
+            factor, D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION, KEEP,
         )  # fmt: skip
 
     seen = total != 0.0  # also when it is not a number

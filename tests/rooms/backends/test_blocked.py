@@ -136,7 +136,7 @@ def test_garbage_in_keys_that_no_query_sees_leaves_gradients_clean():
 def test_it_says_what_it_cannot_do():
     assert Blocked().supports(Request("cpu", torch.float32, 64, 64)) is None
     assert "cuda" in Blocked().supports(Request("cuda", torch.float32, 64, 64))
-    assert "float8" in Blocked().supports(Request("cpu", torch.float8_e5m2, 64, 64))
+    assert "float8" in Blocked().supports(Request("cpu", torch.float8_e5m2fnuz, 64, 64))
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 8192])

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attndsl
-from attndsl.backends import Request, Work, choose
+from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, Work, choose
 from attndsl.backends.configs import Config
 from attndsl.backends.triton import INTERPRETED, Triton, reachable
 from attndsl.schedule import MaskBank
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import dense_work
+from tests.support.tolerances import assert_close, largest_summands
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="these run in Triton's interpreter")
 
@@ -35,6 +36,24 @@ def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
     case = data.draw(cases(DTYPES[dtype], longest=80))
     backend = triton(data.draw(st.sampled_from(TILES)), data.draw(st.sampled_from([1, 2, None])))
     assert_agrees(run(backend, dense_work(case.masks), case), case)
+
+
+@pytest.mark.parametrize("backend", [triton((32, 32), 2), Blocked()], ids=["triton", "blocked"])
+@pytest.mark.parametrize("dtype", EIGHT_BITS)
+@settings(max_examples=6)
+@given(case=cases(torch.float32, longest=70), scale=st.sampled_from([0.2, -0.2]))
+def test_the_forward_takes_eight_bits(backend, dtype: torch.dtype, case: Case, scale: float):
+    given = [x.to(dtype) for x in (case.q, case.k, case.v)]
+    exact = Dense().forward(case.mask, *(x.double() for x in given), scale=scale)
+    reference = Dense().forward(case.mask, *given, scale=scale)
+    results = backend.forward(dense_work(case.masks), *given, scale=scale)
+    wide = [x.float() for x in given]
+    summands = largest_summands(*wide, case.dout, None, abs(scale))
+    finest = {"out": torch.bfloat16, "lse": torch.float32}  # products of 8 bits are exact
+    for name, mine, truth, theirs in zip(finest, results, exact, reference, strict=True):
+        assert mine.dtype == theirs.dtype == finest[name]
+        allowed = {"summand": summands[name], "terms": case.masks.shape[3], "dtype": finest[name]}
+        assert_close(mine, truth, theirs, **allowed, what=name)
 
 
 @settings(max_examples=10)
@@ -166,6 +185,7 @@ def test_it_says_what_it_cannot_do():
     assert not reason()  # interpreted
     assert "meta" in reason("meta")
     assert "float64" in reason(dtype=torch.float64)
+    assert "float8_e5m2, not for" in reason(dtype=torch.float8_e4m3fnuz)
     assert "interpreter" in reason(dtype=torch.bfloat16)
     assert "1 to 256, not 257" in reason(width=257)
 

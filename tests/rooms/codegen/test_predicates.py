@@ -158,3 +158,9 @@ def test_a_table_that_is_read_for_each_pair_is_left_to_masks():
     p = attndsl.compile("input near: bool[d]\npattern p = near[abs(q - k)]")
     with pytest.raises(codegen.TooDear, match="read for each pair"):
         predicate_of(p, 9, 9, near=np.array([True, False, True]))
+
+
+@pytest.mark.parametrize("body", ["5 - v + 6 * q == 9 - 3 * v", "v * v == k"])
+def test_a_quantifier_whose_range_is_not_fixed_is_left_to_masks(body: str):
+    with pytest.raises(codegen.TooDear, match="quantifier"):
+        predicate_of(attndsl.compile(f"pattern p = any v in q - 1..q + 2: {body}"), 9, 9)

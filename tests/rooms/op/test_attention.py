@@ -256,7 +256,7 @@ def missing_input():
 
 
 def no_backend():
-    ones = torch.ones(1, 1, 4, 8, dtype=torch.float8_e4m3fn)
+    ones = torch.ones(1, 1, 4, 8, dtype=torch.float8_e4m3fnuz)
     attndsl.compile("causal")(ones, ones, ones, backend="blocked")
 
 
@@ -268,6 +268,21 @@ def unknown_backend():
 def parameter_at_the_call():
     ones = torch.ones(1, 1, 4, 8)
     attndsl.compile("causal_window", w=3)(ones, ones, ones, w=3)
+
+
+@pytest.mark.parametrize("backend", ["blocked", "reference"])
+def test_eight_bits_are_widened_and_have_no_gradient(backend: str):
+    p = attndsl.compile("causal")
+    q, k, v = (x.detach().to(torch.float8_e5m2) for x in tensors(1, 2, 2, 9, 9, 8, 8))
+    out, lse = p(q, k, v, backend=backend, return_lse=True)
+    exact, exact_lse = p(q.double(), k.double(), v.double(), backend="reference", return_lse=True)
+    assert (out.dtype, lse.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(out.double(), exact, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-6, atol=1e-6)
+    with pytest.raises(attndsl.AttnDslError, match=r"A503.*no gradient"):
+        p(q, k.requires_grad_(), v, backend=backend)
+    with torch.no_grad():
+        assert torch.equal(p(q, k, v, backend=backend), out)
 
 
 def second_derivative():

@@ -259,7 +259,7 @@ class Program:
         if key not in self._counts:
             scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
             while len(self._counts) >= _CACHED_CALLS:
-                self._counts.popitem()
+                self._counts.pop(next(iter(self._counts)))
             self._counts[key] = ir.zero_keys(
                 self.mask,
                 call.q_len,

@@ -28,8 +28,9 @@ def with_zero_keys(out: Tensor, level: Tensor, count: Tensor) -> tuple[Tensor, T
 
     Backward needs no such thing: handed this output and log-sum-exp, it gives the gradients of both.
     """
-    nothing = torch.zeros_like(out, dtype=level.dtype)
-    return merged(nothing, count.to(level.dtype).log(), out.to(level.dtype), level)
+    total = torch.logaddexp(level, count.to(level.dtype).log())
+    base = total.masked_fill(total == -torch.inf, 0.0)
+    return out * (level - base).exp_()[..., None], total
 
 
 @torch.no_grad()

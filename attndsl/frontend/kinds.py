@@ -452,6 +452,11 @@ class _Check(Axes):
             for space in self.pair.of(None):
                 for segment in space.segments:
                     self.need(Need(None, segment, node.span))
+        elif (table := self._table(node, {})) is not None and not self.pair.places(None, name):
+            lengths = [f"`len({name}.{dim})`" for dim in table.indexed_dims if isinstance(dim, str)]
+            title = f"input `{name}` has a length along each of its dims"
+            helps = [f"write {' or '.join(lengths)}"] if lengths else []
+            self.add("A206", title, node.span, helps=helps)
         else:
             self.place(None, name, None, node.span)
 

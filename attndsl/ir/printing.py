@@ -65,7 +65,7 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
         case n.Inside(side=side, segment=segment):
             return f"{side.value} in {segment}", _COMPARE
         case n.Size(name=name):
-            return f"len({name})", _ATOM
+            return f"len({name.replace(':', '.')})", _ATOM
         case n.Var(name=name):
             return name, _ATOM
         case n.Index(level=level):

@@ -359,6 +359,17 @@ def test_explain_gives_facts_and_work(shell: Shell):
     assert record["cost"]["pairs"] == pairs
 
 
+def test_show_and_explain_count_zero_keys(shell: Shell):
+    status, out, _ = shell("show padded_window -p left=2 --q-len 6")
+    assert status == 0
+    assert "and so many zero keys" in out
+    assert "query 0 sees 3 keys: 0..2; and 2 zero keys" in out
+    assert "query 3 sees 5 keys: 1..5\n" in out
+    status, out, _ = shell("explain padded_window -p left=2 --q-len 64 --json")
+    assert status == 0
+    assert json.loads(out)["zeros"].endswith("+ 5")
+
+
 def test_explain_says_what_it_chose(shell: Shell):
     status, _, err = shell("explain chosen_blocks --q-len 64")
     assert status == 0

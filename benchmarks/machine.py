@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+os.environ.setdefault("ATTNDSL_CACHE_DIR", "")  # what is measured is computed, not remembered
 
 
 def circumstances() -> dict[str, Any]:

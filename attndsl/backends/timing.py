@@ -114,7 +114,7 @@ def price_of(heads: int, head_dim: int) -> Price:
     def judge(parts: Sequence[Schedule]) -> float:
         return predict(parts, head_dim, REFERENCE, heads=heads).both
 
-    return Price(gathers=True, judge=judge)
+    return Price(gathers=True, judge=judge, name=f"reference core, {heads} heads of {head_dim}")
 
 
 def predict(

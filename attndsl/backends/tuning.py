@@ -90,7 +90,7 @@ def remember(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor, config: C
 def _place(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> tuple[object, ...]:
     """What `_key` tells apart, soon made: every call does."""
     widths, group = (q.shape[3], v.shape[3]), q.shape[1] // k.shape[1]
-    lengths = q.shape[2].bit_length(), k.shape[2].bit_length()
+    lengths = (q.shape[2] - 1).bit_length(), (k.shape[2] - 1).bit_length()
     return which, work.name, q.device, q.dtype, widths, group, lengths
 
 
@@ -176,8 +176,8 @@ def _key(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> dict[str, 
         "head_dim": q.shape[3],
         "value_dim": v.shape[3],
         "group": q.shape[1] // k.shape[1],
-        "queries": q.shape[2].bit_length(),
-        "keys": k.shape[2].bit_length(),
+        "queries": (q.shape[2] - 1).bit_length(),
+        "keys": (k.shape[2] - 1).bit_length(),
         "attndsl": _version("attndsl"),
         "triton": _version("triton"),
     }

@@ -1,5 +1,5 @@
 """Floor 0: what is worth remembering between processes, in a folder of the user's. Standard library only."""
 
-from .folder import keep, location, recall
+from .folder import keep, keep_bytes, location, recall, recall_bytes
 
-__all__ = ["keep", "location", "recall"]
+__all__ = ["keep", "keep_bytes", "location", "recall", "recall_bytes"]

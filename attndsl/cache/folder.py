@@ -18,7 +18,9 @@ from typing import Any, Final, TypeAlias
 Key: TypeAlias = Mapping[str, str | int]
 
 VARIABLE: Final = "ATTNDSL_CACHE_DIR"
-_LONGEST = 1 << 20  # bytes; nothing that is kept comes near
+LARGEST: Final = 16 << 20  # bytes of an entry
+MOST: Final = 2_048  # entries of a kind; beyond, the oldest give way
+_CHECK = 16  # bytes
 
 
 def location() -> Path | None:
@@ -38,32 +40,41 @@ def location() -> Path | None:
 
 def recall(kind: str, key: Key) -> Any:
     """The JSON value that was kept, or None: never kept, not readable, or spoiled."""
-    path = _path(kind, key)
-    if path is None:
-        return None
-    try:
-        with path.open(encoding="utf-8") as file:
-            entry = json.loads(file.read(_LONGEST))
-        value = entry["value"]
-        sound = entry["key"] == dict(key) and entry["check"] == _check(key, value)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return value if sound else None
+    found = recall_bytes(kind, key)
+    return None if found is None else json.loads(found.decode())
 
 
 def keep(kind: str, key: Key, value: object) -> bool:
     """Remember a JSON value; False if it cannot be kept: no folder, no permission, no room."""
+    return keep_bytes(kind, key, json.dumps(value).encode())
+
+
+def recall_bytes(kind: str, key: Key) -> bytearray | None:
+    """As ``recall``, whatever was kept."""
     path = _path(kind, key)
     if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            check, found = file.read(_CHECK), bytearray(file.read(LARGEST + 1))
+    except OSError:
+        return None
+    return found if check == _check(key, found) else None
+
+
+def keep_bytes(kind: str, key: Key, value: bytes) -> bool:
+    """As ``keep``, whatever it is; False for what is larger than ``LARGEST``, too."""
+    path = _path(kind, key)
+    if path is None or len(value) > LARGEST:
         return False
-    text = json.dumps({"key": dict(key), "value": value, "check": _check(key, value)})
     draft = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         number, draft = tempfile.mkstemp(dir=path.parent, suffix=".draft")
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(number, "wb") as file:
+            file.write(_check(key, value) + value)
         Path(draft).replace(path)
+        _make_room(path.parent)
     except OSError:
         if draft is not None:
             with contextlib.suppress(OSError):
@@ -72,15 +83,30 @@ def keep(kind: str, key: Key, value: object) -> bool:
     return True
 
 
+def _make_room(folder: Path) -> None:
+    """Without a quarter of the entries, the oldest, where there are too many."""
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    if len(found) <= MOST:
+        return
+    ages = []
+    for entry in found:
+        with contextlib.suppress(OSError):  # another process was faster
+            ages.append((entry.stat().st_mtime_ns, entry.path))
+    for _, path in sorted(ages)[: MOST // 4]:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
 def _path(kind: str, key: Key) -> Path | None:
     folder = location()
-    return None if folder is None else folder / kind / f"{_digest(dict(key))}.json"
+    return None if folder is None else folder / kind / hashlib.blake2b(_text(key)).hexdigest()[:32]
 
 
-def _check(key: Key, value: object) -> str:
-    return _digest([dict(key), value])
+def _check(key: Key, value: bytes | bytearray) -> bytes:
+    """Of the key, too: an entry is of use under its own name only."""
+    return hashlib.blake2b(_text(key) + b"\0" + value, digest_size=_CHECK).digest()
 
 
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+def _text(key: Key) -> bytes:
+    return json.dumps(dict(key), sort_keys=True).encode()

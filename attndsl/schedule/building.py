@@ -14,6 +14,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import TooManyAlternatives, bind, separate_root
+from attndsl.schedule.keeping import schedule_of
 from attndsl.schedule.layouts import (
     NATURAL,
     Layout,
@@ -31,6 +32,7 @@ from attndsl.schedule.model import (
     IntArray,
     MaskBank,
     Order,
+    Piece,
     Plan,
     Schedule,
     ShortArray,
@@ -55,15 +57,6 @@ class Call:
     sizes: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
     merge_heads: bool = True  # those that turn out to see the same
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one distinct (batch, head) class computes, and the orders of its tokens."""
-
-    root: ir.Node
-    q_order: Order | None = None
-    k_order: Order | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +109,15 @@ class Part:
         return Relation(roots, self._tables, queries, range(self._call.k_len))
 
     def _scheduled(self, tile: tuple[int, int]) -> Schedule:
+        """One plan a piece; from another process, where that saves time."""
+        call, mask = self._call, self._mask
+        if self._tables:
+            return self._computed(tile)
+        lengths = call.q_len, call.k_len
+        shift, compute = mask.shift(*lengths), functools.partial(self._computed, tile)
+        return schedule_of(self.pieces, lengths, shift, tile, self._plan_of, compute)
+
+    def _computed(self, tile: tuple[int, int]) -> Schedule:
         bank, call = Bank(tile), self._call
         plans = []
         for piece in self.pieces:

@@ -3,21 +3,32 @@
 A choice is made of expressions: roots, and what their sides are sorted by. It holds for every table that
 may be bound, so another call of the same sizes, with other documents say, sorts by the new ones and does
 not search. It is never wrong, only maybe slow: where it turns out clearly dearer than it was when it was
-made, the search is done again.
+made, the search is done again. What took long is kept for other processes, too.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from attndsl import ir
 from attndsl.passes import bind
-from attndsl.schedule.building import Call, Frame, Part, Piece, classes_of, frame_of
-from attndsl.schedule.candidates import Axes, Candidate, axes_of
-from attndsl.schedule.search import Price, cost_of, count, reordered, search, sorting
+from attndsl.schedule.building import Call, Frame, Part, classes_of, frame_of
+from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates
+from attndsl.schedule.keeping import keep_search, recall_search
+from attndsl.schedule.model import Piece
+from attndsl.schedule.search import (
+    Price,
+    cost_of,
+    count,
+    reordered,
+    search,
+    sorting,
+    splits,
+)
 
 DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
 
@@ -57,12 +68,16 @@ def optimise(
         view = _View(root, tables)
         frame = frame_of(view.root, mask, call, tile, view.tables)
         key = (view.root, call.q_len, call.k_len, tile, price, split)
-        found = _recalled(frame, decisions.get(key), price)
-        if found is None:
+        decided = decisions.get(key) or _kept(frame, axes, price, split)
+        found = _recalled(frame, decided, price)
+        if decided is None or found is None:
+            started = time.perf_counter()
             made = search(frame, axes, price, split)
             found = [choice.frame for choice in made]
             parts = tuple((part.root, sorting(part)) for part in found)
-            decisions[key] = Decision(parts, cost_of(made, price))
+            decided = Decision(parts, cost_of(made, price))
+            _keep(frame, axes, price, split, decided, time.perf_counter() - started)
+        decisions[key] = decided
         chosen.append([view.piece(part) for part in found])
     columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
     return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
@@ -76,6 +91,59 @@ def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame]
     if frame.queries.tables and cost_of(count(parts, price), price) > DEARER * known.cost:
         return None
     return parts
+
+
+def _keep(
+    frame: Frame, axes: Axes | None, price: Price, split: bool, decided: Decision, seconds: float
+) -> None:
+    """For other processes, as hashes of expressions."""
+    asked = _asked(frame, axes, price, split)
+    parts = [
+        [root.digest.hex(), by.name, _names(by.of_queries), _names(by.of_keys)]
+        for root, by in decided.parts
+    ]
+    if asked is not None:
+        keep_search(asked, seconds, [parts, decided.cost])
+
+
+def _kept(frame: Frame, axes: Axes | None, price: Price, split: bool) -> Decision | None:
+    """What another process decided, its expressions found among those that would be thought of here."""
+    asked = _asked(frame, axes, price, split)
+    found = None if asked is None else recall_search(asked)
+    if found is None:
+        return None
+    halves = itertools.chain.from_iterable(splits(frame.root))
+    roots = {root.digest.hex(): root for root in itertools.chain((frame.root,), halves)}
+    parts, cost = found
+    made: list[tuple[ir.Node, Candidate]] = []
+    for root, name, *sides in parts:
+        if root not in roots:
+            return None
+        known: dict[tuple[str, ...], tuple[ir.Node, ...]] = {(): ()}
+        tokens = min(frame.queries.tile, frame.keys.tile)
+        for item in itertools.chain.from_iterable(candidates(roots[root], axes, tokens)):
+            known |= {tuple(_names(keys)): keys for keys in (item.of_queries, item.of_keys)}
+        keys = [known.get(tuple(side)) for side in sides]
+        if keys[0] is None or keys[1] is None:
+            return None
+        made.append((roots[root], Candidate(name, keys[0], keys[1])))
+    return Decision(tuple(made), cost)
+
+
+def _asked(frame: Frame, axes: Axes | None, price: Price, split: bool) -> object:
+    """All that a search depends on but tables, the same in every process; None if it cannot be named."""
+    if price.judge is not None and not price.name:
+        return None
+    sides = [(side.length, side.start, side.tile) for side in (frame.queries, frame.keys)]
+    grid = None
+    if axes is not None:
+        of_sides = _names(axes.of_queries), _names(axes.of_keys)
+        grid = (axes.names, tuple(axes.extents), of_sides)
+    return frame.root.digest.hex(), sides, grid, replace(price, judge=None), split
+
+
+def _names(nodes: Iterable[ir.Node]) -> list[str]:
+    return [node.digest.hex() for node in nodes]
 
 
 class _View:

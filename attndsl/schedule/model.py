@@ -84,6 +84,15 @@ class Order:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one distinct (batch, head) class computes, and the orders of its tokens."""
+
+    root: ir.Node
+    q_order: Order | None = None
+    k_order: Order | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The live tiles of one distinct (batch, head) class.

@@ -55,6 +55,7 @@ class Price:
     judge: Judge | None = (
         None  # what a call of disjoint parts takes, in any unit: he has the last word
     )
+    name: str = ""  # of the judge, in every process; without one, his searches are not kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Entries are found again by other processes; nothing that a disk does reaches the caller."""
 
 import errno
-import json
 import os
 import pathlib
 import subprocess
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from attndsl.cache import keep, location, recall
+from attndsl.cache import folder as folder_file
+from attndsl.cache import keep, keep_bytes, location, recall, recall_bytes
 
 KEY = {"pattern": "abc", "width": 64}
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def only(folder: Path) -> Path:
-    (path,) = folder.rglob("*.json")
+    (path,) = (path for path in folder.rglob("*") if path.is_file())
     return path
 
 
@@ -44,29 +44,56 @@ def test_the_order_of_a_key_does_not_matter():
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda text: "",
-        lambda text: text[: len(text) // 2],
-        lambda text: text.replace('"bq": 64', '"bq": 65'),
-        lambda text: "[" * 100_000,
-        lambda text: "[1]",
-        lambda text: "null",
-        lambda text: text.replace("abc", "abd"),
+        lambda entry: b"",
+        lambda entry: entry[: len(entry) // 2],
+        lambda entry: entry + b"\0",
+        lambda entry: entry.replace(b'"bq": 64', b'"bq": 65'),
+        lambda entry: bytes(len(entry)),
     ],
-    ids=["empty", "cut", "changed", "deep", "list", "null", "of-another-key"],
+    ids=["empty", "cut", "longer", "changed", "zeros"],
 )
 def test_a_spoiled_entry_is_not_there_and_is_written_anew(folder: Path, spoil):
     keep("configs", KEY, {"bq": 64})
     path = only(folder)
-    path.write_text(spoil(path.read_text()))
+    path.write_bytes(spoil(path.read_bytes()))
     assert recall("configs", KEY) is None
     assert keep("configs", KEY, {"bq": 64})
     assert recall("configs", KEY) == {"bq": 64}
 
 
-def test_bytes_that_are_no_text_are_not_there(folder: Path):
+def test_an_entry_under_the_name_of_another_is_not_there(folder: Path):
     keep("configs", KEY, 1)
-    only(folder).write_bytes(b"\xff\xfe\x00")
-    assert recall("configs", KEY) is None
+    first = only(folder)
+    keep("configs", KEY | {"width": 128}, 2)
+    (other,) = {path for path in folder.rglob("*") if path.is_file()} - {first}
+    other.write_bytes(first.read_bytes())
+    assert recall("configs", KEY | {"width": 128}) is None
+
+
+def test_bytes_are_kept_as_they_are():
+    for value in (b"", b"\0\xff" * 1_000):
+        assert keep_bytes("any", KEY, value)
+        assert recall_bytes("any", KEY) == value
+
+
+def test_what_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(folder_file, "LARGEST", 10)
+    assert keep_bytes("any", KEY, bytes(10))
+    assert not keep_bytes("any", KEY, bytes(11))
+    assert recall_bytes("any", KEY) == bytes(10)
+
+
+def test_the_oldest_give_way(monkeypatch: pytest.MonkeyPatch, folder: Path):
+    monkeypatch.setattr(folder_file, "MOST", 8)
+    for number in range(9):
+        keep("configs", {"number": number}, number)
+        for path in folder.rglob("*"):  # clocks are coarse: a second between one and the next
+            os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 10**9))
+    assert [recall("configs", {"number": number}) for number in range(9)] == [
+        None,
+        None,
+        *range(2, 9),
+    ]
 
 
 def test_a_full_disk_leaves_the_old_entry_and_no_draft(
@@ -78,7 +105,7 @@ def test_a_full_disk_leaves_the_old_entry_and_no_draft(
     def full(*args: object, **options: object):
         file = original(*args, **options)
 
-        def write(text: str) -> int:
+        def write(value: bytes) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         file.write = write
@@ -87,7 +114,7 @@ def test_a_full_disk_leaves_the_old_entry_and_no_draft(
     monkeypatch.setattr(os, "fdopen", full)
     assert not keep("configs", KEY, 2)
     assert recall("configs", KEY) == 1
-    assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".json"]
+    assert only(folder).suffix == ""
 
 
 def refuse(*args: object, **options: object):
@@ -160,5 +187,4 @@ def test_processes_that_write_at_once_never_see_half_an_entry(folder: Path):
     for process in running:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    assert json.loads(only(folder).read_text())["key"] == {"a": 1}
-    assert len(list(folder.rglob("*"))) == 2, "the folder of the kind and the entry"
+    assert only(folder).suffix == "", "and no draft is left"

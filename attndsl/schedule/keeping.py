@@ -1,0 +1,142 @@
+"""Schedules and searches that took long are kept between processes, where ``cache`` keeps things.
+
+A schedule is found by the bound relation itself, whatever pattern it came from; none is kept of calls with
+run-time inputs, which seldom come back. A choice of orders holds for any inputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from attndsl import cache
+from attndsl.schedule.model import MaskBank, Order, Piece, Plan, Schedule, ShortArray, Tiles
+
+SLOW: Final = 0.02  # seconds; what takes less is computed again
+_ALIGNED = 16  # bytes
+
+
+def schedule_of(
+    pieces: Sequence[Piece],
+    lengths: tuple[int, int],
+    shift: int,
+    tile: tuple[int, int],
+    plan_of: ShortArray,
+    compute: Callable[[], Schedule],
+) -> Schedule:
+    """What ``compute`` gives: a plan for each of the relations. Kept, or found, if that saves time."""
+    if cache.location() is None:
+        return compute()
+    key = {
+        "relations": _digest(piece.root.digest for piece in pieces),
+        "orders": _digest(_order_digest(o) for p in pieces for o in (p.q_order, p.k_order)),
+        "lengths": json.dumps([*lengths, shift]),
+        "tile": json.dumps(tile),
+        "code": code(),
+    }
+    found = cache.recall_bytes("schedules", key)
+    if found is not None:
+        return _unpacked(found, pieces, lengths, tile, plan_of)
+    started = time.perf_counter()
+    made = compute()
+    if time.perf_counter() - started > SLOW:
+        cache.keep_bytes("schedules", key, _packed(made))
+    return made
+
+
+def _arrays(schedule: Schedule) -> list[np.ndarray[Any, Any]]:
+    made: list[np.ndarray[Any, Any]] = [schedule.masks.packed]
+    for plan in schedule.plans:
+        made += [plan.full.indptr, plan.full.indices, plan.partial.indptr, plan.partial.indices]
+        made.append(plan.mask_ids)
+    return made
+
+
+def _packed(schedule: Schedule) -> bytes:
+    """A line of JSON, the arrays one after another."""
+    arrays = _arrays(schedule)
+    about = [[array.dtype.str, list(array.shape)] for array in arrays]
+    columns = [plan.n_columns for plan in schedule.plans]
+    head = json.dumps([columns, about]).encode() + b"\n"
+    parts = [head + b" " * (-len(head) % _ALIGNED)]
+    for array in arrays:
+        parts.append(array.tobytes())
+        parts.append(bytes(-array.nbytes % _ALIGNED))
+    return b"".join(parts)
+
+
+def _unpacked(
+    data: bytearray,
+    pieces: Sequence[Piece],
+    lengths: tuple[int, int],
+    tile: tuple[int, int],
+    plan_of: ShortArray,
+) -> Schedule:
+    head = data.index(b"\n") + 1
+    columns, about = json.loads(data[:head])
+    at = head + -head % _ALIGNED
+    arrays = []
+    for dtype, shape in about:
+        count = int(np.prod(shape))
+        made = np.frombuffer(data, dtype, count, at).reshape(shape)
+        arrays.append(made)
+        at += made.nbytes + -made.nbytes % _ALIGNED
+    bank, *rest = arrays
+    plans = []
+    for number, (piece, n_columns) in enumerate(zip(pieces, columns, strict=True)):
+        indptr, indices, more_indptr, more, ids = rest[5 * number : 5 * number + 5]
+        full, partial = Tiles(indptr, indices), Tiles(more_indptr, more)
+        plans.append(Plan(full, partial, ids, n_columns, piece.q_order, piece.k_order))
+    return Schedule(*lengths, tile, tuple(plans), plan_of, MaskBank(bank, tile))
+
+
+# ---------------------------------------------------------------------------- searches
+
+
+def recall_search(asked: object) -> Any:
+    """What was kept of a search that was asked the same."""
+    return cache.recall("searches", _search_key(asked)) if cache.location() else None
+
+
+def keep_search(asked: object, seconds: float, found: object) -> None:
+    """Remember what a search found, if it took long."""
+    if seconds > SLOW and cache.location():
+        cache.keep("searches", _search_key(asked), found)
+
+
+def _search_key(asked: object) -> dict[str, str]:
+    return {"asked": repr(asked), "code": code()}
+
+
+@functools.cache
+def code() -> str:
+    """A hash of the age and size of the sources: others may schedule otherwise.
+
+    Of all of them in a checkout, where any may be edited; what was installed came at once.
+    """
+    package = Path(__file__).parents[1]
+    files = [package / "__init__.py", Path(__file__)]
+    if (package.parent / "pyproject.toml").exists():
+        files = sorted(package.glob("*/*.py"))
+    found = [(path, path.stat()) for path in files]
+    return _digest(f"{path} {x.st_mtime_ns} {x.st_size}".encode() for path, x in found)
+
+
+def _order_digest(order: Order | None) -> bytes:
+    if order is None:
+        return b""
+    return hashlib.blake2b(order.rows.tobytes(), digest_size=16).digest()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        made.update(len(part).to_bytes(4, "big") + part)
+    return made.hexdigest()

@@ -1,0 +1,145 @@
+"""What is found again is what was computed, to the last tile; it is found only where it is the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import attndsl
+from attndsl.schedule import Schedule, building, choosing, keeping
+from attndsl.schedule.search import Price
+
+CALLS = [
+    ("causal", 300, {}),
+    ("pattern p = -40 <= q - k < 70 or k < 4", 333, {}),
+    ("pattern p = (q - k) % 8 == 0 and abs(q - k) < 200 or k < 4", 512, {}),
+    ("pattern p = if head < 2 then q - k < 30 and k <= q else (q - k) % 4 == 0", 256, {"heads": 4}),
+    ("bigbird", 640, {"heads": 3}),
+    ("pattern p = q < 0", 100, {}),
+    ("neighborhood2d(7)", 256, {"extents": {"y": 16, "x": 16}}),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATTNDSL_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(keeping, "SLOW", 0.0)
+    return tmp_path
+
+
+def compiled(text: str) -> attndsl.Pattern:
+    if text == "neighborhood2d(7)":
+        return attndsl.compile("neighborhood2d", sy=7)
+    return attndsl.compile(text)
+
+
+def parts(text: str, n: int, options: dict, layout: str) -> list[Schedule]:
+    """As a new process would make them: a pattern just compiled has nothing in memory."""
+    return list(compiled(text).parts(n, tile=(32, 32), layout=layout, **options))
+
+
+def same(one: Schedule, other: Schedule) -> bool:
+    arrays, others = ([*keeping._arrays(x), x.plan_of] for x in (one, other))
+    for plan, theirs in zip(one.plans, other.plans, strict=True):
+        for a, b in ((plan.q_order, theirs.q_order), (plan.k_order, theirs.k_order)):
+            assert (a is None) == (b is None)
+            arrays += [] if a is None else [a.rows]
+            others += [] if b is None else [b.rows]
+    sizes = [(x.q_len, x.k_len, x.tile, [p.n_columns for p in x.plans]) for x in (one, other)]
+    return sizes[0] == sizes[1] and all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(arrays, others, strict=True)
+    )
+
+
+def refuse(*args: object, **options: object):
+    raise AssertionError("this was to be found")
+
+
+@pytest.mark.parametrize("layout", ["natural", "auto"])
+@pytest.mark.parametrize(("text", "n", "options"), CALLS, ids=[text for text, *_ in CALLS])
+def test_what_is_found_is_what_was_computed(text, n, options, layout, monkeypatch):
+    first = parts(text, n, options, layout)
+    monkeypatch.setattr(building.Part, "_computed", refuse)
+    monkeypatch.setattr(choosing, "search", refuse)
+    again = parts(text, n, options, layout)
+    assert len(first) == len(again)
+    assert all(same(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_attention_over_what_was_found(monkeypatch):
+    make = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 200, 16, generator=make).requires_grad_() for _ in range(3))
+    text = "pattern p = q - k < 30 and k <= q or k < 4"
+    first = compiled(text)(q, k, v)
+    monkeypatch.setattr(building.Part, "_computed", refuse)
+    p = compiled(text)
+    p._program._calls.clear()
+    again = p(q, k, v)
+    assert torch.equal(first, again)
+    torch.autograd.grad(again.sum(), (q, k, v))
+
+
+def kinds(folder: Path) -> dict[str, int]:
+    return {path.name: len(list(path.iterdir())) for path in folder.iterdir()}
+
+
+def test_equal_relations_are_one_entry(folder: Path):
+    parts("pattern a = 0 <= q - k < 50", 300, {}, "natural")
+    parts("pattern b(w: int = 50) = q - k < w and k <= q", 300, {}, "natural")
+    assert kinds(folder) == {"schedules": 1}
+    parts("pattern a = 0 <= q - k < 50", 301, {}, "natural")
+    assert kinds(folder) == {"schedules": 2}
+
+
+def test_what_is_soon_computed_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(keeping, "SLOW", 1e9)
+    parts(*CALLS[2], "auto")
+    assert kinds(folder) == {}
+
+
+def test_of_inputs_the_choice_is_kept_and_not_the_schedule(folder: Path, monkeypatch):
+    text = "input doc: int[pos]\npattern p = doc[q] == doc[k]"
+    docs = [torch.arange(200) * 7 % 10, torch.arange(200) * 3 % 10]
+    (first,) = attndsl.compile(text).parts(200, tile=(32, 32), layout="auto", doc=docs[0])
+    assert first.plans[0].q_order is not None
+    assert kinds(folder) == {"searches": 1}
+    monkeypatch.setattr(choosing, "search", refuse)
+    (again,) = attndsl.compile(text).parts(200, tile=(32, 32), layout="auto", doc=docs[1])
+    assert np.array_equal(again.cover(), (docs[1][:, None] == docs[1]).numpy())
+    assert again.plans[0].live == first.plans[0].live
+
+
+def test_what_a_judge_without_a_name_chose_is_not_kept(folder: Path):
+    p = compiled(CALLS[2][0])
+    call = p._program.call(512, 512, 1, 1, None, {})
+    for name, kept in (("", {}), ("by its tiles", {"searches": 1})):
+        price = Price(judge=lambda parts: sum(part.density for part in parts), name=name)
+        compiled(CALLS[2][0])._program.parts(call, "auto", (32, 32), price)
+        assert kinds(folder) == kept
+
+
+def test_other_sources_find_nothing(monkeypatch: pytest.MonkeyPatch):
+    parts(*CALLS[1], "natural")
+    monkeypatch.setattr(keeping, "code", lambda: "another")
+    monkeypatch.setattr(building.Part, "_computed", refuse)
+    with pytest.raises(AssertionError, match="to be found"):
+        parts(*CALLS[1], "natural")
+
+
+def test_a_spoiled_entry_is_computed_anew(folder: Path):
+    first = parts(*CALLS[1], "auto")
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    again = parts(*CALLS[1], "auto")
+    assert all(same(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_a_choice_that_is_no_more_is_searched_anew(monkeypatch: pytest.MonkeyPatch):
+    first = parts(*CALLS[2], "auto")
+    assert len(first) == 2, "the union is split"
+    monkeypatch.setattr(choosing, "candidates", lambda *_: [])
+    again = parts(*CALLS[2], "auto")
+    assert all(same(*pair) for pair in zip(first, again, strict=True))

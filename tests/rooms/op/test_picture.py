@@ -5,9 +5,10 @@ from xml.etree import ElementTree as ET
 import torch
 
 import attndsl
+from attndsl import views
 
 
-def titles(sheet: attndsl.views.Sheet) -> list[str]:
+def titles(sheet: views.Sheet) -> list[str]:
     ET.fromstring(sheet.svg())
     assert sheet.png().startswith(b"\x89PNG")
     return [picture.title for picture in sheet.pictures]

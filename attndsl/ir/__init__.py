@@ -84,7 +84,7 @@ from attndsl.ir.nodes import (
 )
 from attndsl.ir.printing import show
 from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide, zero_keys
-from attndsl.ir.sizing import resolve_sizes
+from attndsl.ir.sizing import named_extents, resolve_sizes
 from attndsl.ir.storage import dump, load
 
 __all__ = [
@@ -170,6 +170,7 @@ __all__ = [
     "pow2",
     "rebuild",
     "scale",
+    "named_extents",
     "resolve_sizes",
     "select",
     "show",

@@ -28,7 +28,7 @@ def resolve_sizes(
         AttnDslError: A401 extents missing, unknown, or not multiplying to the length; A402 lengths that
             make no sense; A501 a table whose shape does not fit.
     """
-    given = dict(extents or {})
+    given = named_extents(extents)
     _check_lengths(mask, q_len, k_len)
     _check_names(mask, given)
     sizes = {"q": q_len, "k": k_len}
@@ -41,6 +41,18 @@ def resolve_sizes(
         if shape is not None:
             sizes |= _table_sizes(mask, table, shape, sizes)
     return sizes
+
+
+def named_extents(extents: Mapping[str, int] | None) -> dict[str, int]:
+    """The extents as a dict.
+
+    Raises:
+        AttnDslError: A401, they are no mapping.
+    """
+    if extents is None or isinstance(extents, Mapping):
+        return dict(extents or {})
+    title = f"extents are given by the names of axes, not as {extents!r:.40}"
+    raise _fail("A401", title, helps=('for example extents={"y": 56, "x": 56}',))
 
 
 def _fail(code: str, title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attndsl import ir
 from attndsl.backends import (
     Backend,
     Request,
@@ -87,7 +88,7 @@ def attention(
         return attend(mask, q, k, v, factor, _counts(program, call, q))
     names = sorted(given)
     tables = [_as_table(name, given[name], q) for name in names]
-    spec = _spec(names, extents or {}, layout)
+    spec = _spec(names, extents, layout)
     out, lse = _forward(q, k, v, tables, program.ticket, spec, factor, backend)
     return out, lse
 
@@ -118,7 +119,7 @@ def tune(
     given = dict(inputs or {})
     names = sorted(given)
     tables = [_as_table(name, given[name], q) for name in names]
-    spec = _spec(names, extents or {}, layout)
+    spec = _spec(names, extents, layout)
     runner, works, _ = _work(q, k, v, tables, program.ticket, spec, backend)
     if not isinstance(runner, Tunable):
         return ()
@@ -151,9 +152,9 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-def _spec(names: list[str], extents: Mapping[str, int], layout: str) -> str:
+def _spec(names: list[str], extents: Mapping[str, int] | None, layout: str) -> str:
     """Input names, extents and layout as one plain string, which torch.compile can make and guard on."""
-    sizes = ",".join(f"{name}={size}" for name, size in extents.items())
+    sizes = ",".join(f"{name}={size}" for name, size in ir.named_extents(extents).items())
     return f"{','.join(names)};{sizes};{layout}"
 
 

@@ -300,6 +300,19 @@ def test_an_extent_of_a_call_is_an_integer():
         assert caught.value.code == "A401"
 
 
+def test_extents_have_names():
+    ones, swin = torch.ones(1, 1, 4, 8), attndsl.compile("swin")
+    for extents in ((2, 2), [], "y=2", 4):
+        for call in (
+            lambda given: swin(ones, ones, ones, extents=given),
+            lambda given: swin(ones, ones, ones, extents=given, backend="reference"),
+            lambda given: swin.mask(4, extents=given),
+        ):
+            with pytest.raises(attndsl.AttnDslError, match="by the names of axes") as caught:
+                call(extents)
+            assert caught.value.code == "A401"
+
+
 @pytest.mark.parametrize(
     "mistake",
     [

@@ -49,9 +49,10 @@ def named_extents(extents: Mapping[str, int] | None) -> dict[str, int]:
     Raises:
         AttnDslError: A401, they are no mapping.
     """
-    if extents is None or isinstance(extents, Mapping):
-        return dict(extents or {})
-    title = f"extents are given by the names of axes, not as {extents!r:.40}"
+    given: object = extents
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    title = f"extents are given by the names of axes, not as {given!r:.40}"
     raise _fail("A401", title, helps=('for example extents={"y": 56, "x": 56}',))
 
 

@@ -220,7 +220,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)", "the running output is not rescaled"),
     ("backends/kernels/forward.py", "total = total * decay + tl.sum(weights, 1)", "total = total + tl.sum(weights, 1)",
      "the running sum is not rescaled"),
-    ("backends/kernels/forward.py", "q = tl.where(scale < 0, -q, q)", "q = tl.where(scale < 0, q, q)", "a negative scale counts as positive"),
+    ("backends/kernels/forward.py", "q = tl.where(scale < 0, flipped, q)", "q = tl.where(scale < 0, q, q)", "a negative scale counts as positive"),
     ("backends/kernels/forward.py", "lse = tl.where(seen, (top + tl.log2(total)) * 0.6931471805599453,", "lse = tl.where(seen, top + tl.log2(total),",
      "the log-sum-exp has base 2"),
     ("backends/kernels/forward.py", "for entry in range(part_first, part_last):", "for entry in range(part_first, part_last - 1):",
@@ -278,6 +278,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("verification/claims.py", "wrong |= dense & (distance > bound)", "wrong |= dense & (distance > bound + 1)", "a reach may be one too short"),
     ("compiler.py", "batch = call.batch if rank & ir.Rank.BATCH else 1\n    sizes", "batch = 1\n    sizes",
      "schedules are shared between batch sizes"),
-    ("compiler.py", "(name, array.shape, hashlib", "(name, hashlib",
+    ("compiler.py", "(name, array.shape, _contents(array))", "(name, _contents(array))",
      "schedules are shared between inputs of one content and another shape"),
 )  # fmt: skip

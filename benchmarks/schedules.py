@@ -3,8 +3,9 @@
     python benchmarks/schedules.py [--json schedules.json] [--quick]
 
 The pattern is a causal window of 512 keys plus 4 global keys, tile 128 x 128, in milliseconds:
-the first schedule of a process ("cold") and the median of the next ones ("warm", nothing remembered).
-create_block_mask runs once eagerly, and compiled three times, of which the last counts.
+the first schedule of a process, the pattern compiled for it ("cold"), and the median of the next ones
+("warm": of the compiled pattern, no schedule remembered). create_block_mask runs once eagerly, and compiled
+three times, of which the last counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from machine import circumstances
 
+from attndsl import ir
 from attndsl.frontend import k, q, to_mask
 from attndsl.passes import normalise
 from attndsl.schedule import Call, Schedule, plan
@@ -36,12 +38,17 @@ def milliseconds(run: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def ours(length: int) -> Schedule:
-    """The exact schedule, from the mask of the IR on: nothing is remembered between calls."""
-    return plan(normalise(to_mask(PATTERN)), Call(length, length), TILE)
+def compiled() -> ir.Mask:
+    """The pattern in normal form."""
+    return normalise(to_mask(PATTERN))
 
 
-def theirs(length: int, compiled: bool) -> float:
+def ours(mask: ir.Mask, length: int) -> Schedule:
+    """The exact schedule: nothing is remembered between calls."""
+    return plan(mask, Call(length, length), TILE)
+
+
+def theirs(length: int, traced: bool) -> float:
     """create_block_mask of the same pattern."""
     import torch
     from torch.nn.attention.flex_attention import create_block_mask
@@ -49,7 +56,7 @@ def theirs(length: int, compiled: bool) -> float:
     def rule(b: Any, h: Any, i: Any, j: Any) -> Any:
         return (j <= i) & ((i - j < WINDOW) | (j < GLOBALS))
 
-    make = torch.compile(create_block_mask) if compiled else create_block_mask
+    make = torch.compile(create_block_mask) if traced else create_block_mask
 
     def run() -> float:
         gc.collect()
@@ -57,14 +64,15 @@ def theirs(length: int, compiled: bool) -> float:
             lambda: make(rule, None, None, length, length, device="cpu", BLOCK_SIZE=TILE)
         )
 
-    return [run() for _ in range(3)][-1] if compiled else run()
+    return [run() for _ in range(3)][-1] if traced else run()
 
 
 def measure(length: int, rounds: int = 15) -> dict[str, Any]:
     """One row of our own."""
-    cold = milliseconds(lambda: ours(length))
-    warm = statistics.median(milliseconds(lambda: ours(length)) for _ in range(rounds))
-    made = ours(length)
+    cold = milliseconds(lambda: ours(compiled(), length))
+    mask = compiled()
+    warm = statistics.median(milliseconds(lambda: ours(mask, length)) for _ in range(rounds))
+    made = ours(mask, length)
     return {
         "tokens": length,
         "cold ms": round(cold, 2),
@@ -74,13 +82,13 @@ def measure(length: int, rounds: int = 15) -> dict[str, Any]:
     }
 
 
-def compare(rows: list[dict[str, Any]], length: int, compiled: bool) -> dict[str, Any]:
+def compare(rows: list[dict[str, Any]], length: int, traced: bool) -> dict[str, Any]:
     """create_block_mask at a length, and how many times longer it takes."""
-    taken = theirs(length, compiled)
+    taken = theirs(length, traced)
     warm = next(row["warm ms"] for row in rows if row["tokens"] == length)
     return {
         "tokens": length,
-        "create_block_mask": "compiled" if compiled else "eager",
+        "create_block_mask": "compiled" if traced else "eager",
         "ms": round(taken, 1),
         "ratio to ours, warm": round(taken / warm),
     }
@@ -95,7 +103,7 @@ def main() -> None:
     rows = [measure(length) for length in LENGTHS]
     others: list[dict[str, Any]] = []
     if not given.quick:
-        others = [compare(rows, 32_768, compiled=False), compare(rows, 65_536, compiled=True)]
+        others = [compare(rows, 32_768, traced=False), compare(rows, 65_536, traced=True)]
     for row in rows + others:
         print(", ".join(f"{name} {value}" for name, value in row.items()))
     if given.json:

@@ -138,6 +138,26 @@ def _layouts(found: Found) -> list[str]:
     return lines + table(("beside flex", "tokens", *which), rows)
 
 
+def _prediction(found: Found) -> list[str]:
+    """Predicted against measured time of the CPU backend: patterns, each in several orders of tokens.
+
+    The rank correlation is Spearman's. Factors: measured on this machine, or those of the reference core.
+    """
+    head = (
+        "factors, pass",
+        "rank correlation, all runs",
+        "in natural order",
+        "median error",
+        "largest",
+    )
+    rows = ([name, *map(str, figures.values())] for name, figures in found["ranking"].items())
+    far = found["not so"]
+    near = f"{found['patterns'] - len(far)} of {found['patterns']}"
+    lines = [f'`layout="auto"` is within a tenth of the best order tried for {near} patterns.', ""]
+    names = ("pattern", "best", "auto / best")
+    return table(head, rows) + lines + table(names, ([row[name] for name in names] for row in far))
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "schedules": ("Schedules", _schedules),
     "exactness": ("Exactness", _exactness),
@@ -145,4 +165,5 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "cold": ("The first call", _cold),
     "memory": ("Memory", _memory),
     "layouts": ("Layouts", _layouts),
+    "prediction": ("Predicted times", _prediction),
 }

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 NEAR = 8  # a value is near another that it differs from by an eighth at most, or by 1
 CLEARLY = 0.9  # of the computed pairs for each pair of the pattern
-TRIALS = 20  # values tried, of all parameters together
+TRIALS = 12  # values tried, of all parameters together
 SUGGESTIONS = 3
 
 

@@ -242,7 +242,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()
-    machine = this_machine(1)
+    machine = this_machine()
     taken = time.process_time() - start
     print(f"{'':75} forward: ms, predicted; backward")
     rows = []

@@ -155,10 +155,13 @@ def _seconds(effort: Effort, factors: Effort, threads: int) -> float:
 # ---------------------------------------------------------------------------- measuring
 
 
-@functools.cache
-def this_machine(threads: int | None = None) -> Machine:
+def this_machine() -> Machine:
     """This machine with as many threads as torch has now, measured once a process: half a second."""
-    del threads  # what is remembered is remembered for a number of threads
+    return _measured(torch.get_num_threads())
+
+
+@functools.cache
+def _measured(threads: int) -> Machine:
     tensors = [torch.ones(HEADS, TOKENS, WIDTH) for _ in range(8)]
     level = torch.zeros(HEADS, TOKENS)
     q, k, v, out, dout, dq, dk, dv = tensors
@@ -172,7 +175,7 @@ def this_machine(threads: int | None = None) -> Machine:
         taken = _shortest([functools.partial(run, unit, WIDTH**-0.5) for unit in units])
         found.append(fitted(rows, taken, factors))
     forward, backward = found
-    return Machine(f"this CPU, {torch.get_num_threads()} threads", forward, backward)
+    return Machine(f"this CPU, {threads} thread{'s' * (threads > 1)}", forward, backward)
 
 
 def _samples() -> Iterator[Strip]:
@@ -203,8 +206,8 @@ def _mask(lists: int, queries: int, keys: int) -> np.ndarray[Any, np.dtype[np.ui
 
 def _shortest(runs: Sequence[Callable[[], None]]) -> FloatArray:
     """Seconds of the shortest of some rounds that take turns, [len(runs)]."""
-    alone = torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter  # the first is deaf to other programs
+    # On one thread by a clock that is deaf to other programs.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     taken = np.full((ROUNDS + 1, len(runs)), np.inf)
     for turn in range(ROUNDS + 1):
         for number, run in enumerate(runs):

@@ -157,12 +157,14 @@ def _key_share(
     """
     tall, wide, queries = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[None, :], tl.arange(0, BQ)
     place = addresses(0, first, queries, 1, 0, 0, order, ORDERED)
-    tall_inside, sees = None, None
-    if MASKED:  # a gradient that reaches a query without a key goes no further
+    tall_sees, sees = None, None
+    if (
+        MASKED
+    ):  # whatever a query without a key holds, and the gradient that reaches it, go no further
         level = tl.load(Level + place, mask=inside, other=float("inf"))
-        tall_inside, sees = inside[None, :], (level != float("inf"))[:, None]
+        tall_sees, sees = (level != float("inf"))[None, :], (level != float("inf"))[:, None]
     at = addresses(Q, first, queries[None, :], qs, tall, qd, order, ORDERED)
-    q = fetch(at, tall_inside, tall, D, BD, MASKED)
+    q = fetch(at, tall_sees, tall, D, BD, MASKED)
     at = addresses(GradOut, first, queries[:, None], gs, wide, gd, order, ORDERED)
     dout = fetch(at, sees, wide, DV, BDV, MASKED)
     scores = tl.dot(k, q, input_precision=PRECISION)

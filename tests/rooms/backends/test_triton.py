@@ -120,13 +120,27 @@ def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
     mask = np.tri(40, 50, dtype=bool)
     mask[[0, 7, 39]] = False
     case = plain_case(mask, torch.float32)
-    case.dout[:, :, 7] = math.nan
+    case.dout[:, :, 7] = case.q[:, :, 7] = math.nan
     out, lse, dq, dk, dv = run(triton((32, 32)), dense_work(case.masks), case)
     empty = torch.tensor([0, 7, 39])
     assert (out[:, :, empty] == 0).all()
     assert (lse[:, :, empty] == -math.inf).all()
     assert (dq[:, :, empty] == 0).all()
     assert all(torch.isfinite(x).all() for x in (dq, dk, dv))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_what_is_not_finite_reaches_queries_that_see_it_or_share_a_tile_with_its_value():
+    mask = np.tri(96, dtype=bool)
+    case = plain_case(mask, torch.float32)
+    plain = triton((32, 32)).forward(dense_work(case.masks), case.q, case.k, case.v, scale=1.0)
+    case.k[0, :, 40] = math.nan  # reaches queries 40 ...
+    case.v[1, :, 40] = math.inf  # and 32 ..., the first of the tile
+    out, lse = triton((32, 32)).forward(dense_work(case.masks), case.q, case.k, case.v, scale=1.0)
+    for batch, first in ((0, 40), (1, 32)):
+        assert torch.equal(out[batch, :, :first], plain[0][batch, :, :first])
+        assert not out[batch, :, first:].isfinite().any()
+    assert torch.equal(lse[1], plain[1][1])
 
 
 @pytest.mark.parametrize(

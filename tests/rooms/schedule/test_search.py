@@ -224,3 +224,16 @@ def test_of_long_sequences_a_stretch_is_searched(monkeypatch, body):
     live = sum(part.schedule((32, 32)).plans[0].live for part in parts)
     natural = plan(p.normal, call, (32, 32)).plans[0].live
     assert live == natural if body.startswith("q") else live < 0.5 * natural
+
+
+def test_a_split_is_remembered_part_by_part(monkeypatch):
+    searches, draw = Searches(monkeypatch), np.random.default_rng(0)
+    p, call = packed(
+        "input doc: int[batch, pos]\npattern p = causal and (q - k < 16 or doc[q] == doc[k])"
+    )
+    for batch in (1, 2):
+        found = call(draw.integers(0, 40, (batch, 640)))
+        parts = p.parts(found, "auto", (16, 16))
+        assert len(parts) == 2
+        check_parts(parts, p.dense(found), (16, 16))
+    assert searches.made == 1

@@ -1,6 +1,6 @@
 """Predicted against measured time of the CPU backend, and what layout="auto" makes of it: a table, and JSON.
 
-    python benchmarks/prediction.py [--rounds 2] [--json benchmarks/results/prediction.json]
+    python benchmarks/prediction.py [--rounds 3] [--json benchmarks/results/prediction.json]
 
 Each pattern runs in natural order, with "auto", and in the orders named beside it; 4 heads of 64, float32,
 forward and backward. Times are processor seconds on one thread, the shortest of some rounds that take
@@ -155,8 +155,8 @@ def measured(rows: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
             same[0]["time"] if same else {"forward": float("inf"), "backward": float("inf")}
         )
         distinct += [] if same else [row]
-    for _ in range(rounds):
-        for row in distinct:
+    for turn in range(rounds):
+        for row in distinct if turn % 2 else distinct[::-1]:
             for way, known in row["time"].items():
                 row[way]()  # the first finds the memory as another run has left it
                 row["time"][way] = min(known, milliseconds(row[way]))
@@ -236,7 +236,7 @@ def show(row: dict[str, Any]) -> str:
 def main() -> None:
     """Predict, measure, compare, print, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="patterns whose text has this in it")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

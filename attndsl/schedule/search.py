@@ -52,9 +52,7 @@ class Price:
     moved: float = 0.25  # one tile's rows of one side, gathered and scattered
     merged: float = 0.5  # one tile's queries, merged from two softmaxes
     gathers: bool = False  # a PARTIAL tile costs the share of its keys that some query sees
-    judge: Judge | None = (
-        None  # what a call of disjoint parts takes, in any unit: he has the last word
-    )
+    judge: Judge | None = None  # what disjoint parts take, in any unit: he has the last word
     name: str = ""  # of the judge, in every process; without one, his searches are not kept
 
 

@@ -137,12 +137,7 @@ class Steps:
         q, k, v, dout = self._tensors(step, 2 * step.group, 2)
         out = _ours(contest, q, k, v, "natural")
         results = [out, *torch.autograd.grad(out, (q, k, v), dout)]
-        mask = contest.ours().mask(
-            step.tokens,
-            heads=2 * step.group,
-            extents=contest.extents(step.tokens),
-            **contest.inputs(step.tokens),
-        )
+        mask = _mask(step.contest, step.tokens, 2 * step.group)
         scale, mask = step.width**-0.5, mask.to(self.scale.device)
         exact, reference = [], []
         for kind, kept in ((torch.float64, exact), (q.dtype, reference)):
@@ -286,6 +281,12 @@ def _pattern(name: str) -> attndsl.Pattern:
 @functools.cache
 def _inputs(name: str, tokens: int) -> dict[str, torch.Tensor]:
     return CONTESTS[name].inputs(tokens)
+
+
+@functools.cache
+def _mask(name: str, tokens: int, heads: int) -> torch.Tensor:
+    extents, inputs = CONTESTS[name].extents(tokens), _inputs(name, tokens)
+    return _pattern(name).mask(tokens, heads=heads, extents=extents, **inputs)
 
 
 def _dense(backend: SDPBackend, q: Any, k: Any, v: Any) -> Run:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import backends, claims, explaining, frontend, ir, op, views
+from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, read_mask, read_switches
 from attndsl.source import AttnDslError, Diagnostic
@@ -434,6 +434,18 @@ class Pattern:
         call = self._call(length, length, heads, 1, extents, inputs)
         graph = claims.TokenGraph(self._program.schedule(call, (128, 128)))
         return torch.from_numpy(graph.receptive_field(token, layers))
+
+    def emit(self, *, definition: str = "") -> str:
+        """A stand-alone Python file that computes attention within the pattern: torch and triton, nothing else.
+
+        It holds the pattern as a Triton function, the kernels cut to it, forward and backward, and
+        ``attention(q, k, v, *, scale=None, return_lse=False, ...)`` with the inputs and open extents of the
+        pattern as keywords. Equal patterns give equal bytes.
+
+        Args:
+            definition: How the pattern was written, to be quoted above the relation itself.
+        """
+        return emission.emit(self.ir, self.layer, definition=definition)
 
     def explain(
         self,

@@ -11,13 +11,14 @@ from attndsl import __version__
 from attndsl.source import AttnDslError
 
 from . import arguments as args
-from . import bench, check, demonstrate, explain, fmt, listing, show
+from . import bench, check, demonstrate, emit, explain, fmt, listing, show
 from .terminal import Terminal
 
 COMMANDS = (
     show.COMMAND,
     check.COMMAND,
     explain.COMMAND,
+    emit.COMMAND,
     fmt.COMMAND,
     listing.COMMAND,
     bench.COMMAND,

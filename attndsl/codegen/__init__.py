@@ -1,6 +1,7 @@
 """Device functions from masks, as text: what kernels ask about the pairs of a PARTIAL tile."""
 
+from attndsl.codegen.magnitudes import Leaves, Magnitudes
 from attndsl.codegen.predicates import Predicate, choice, predicate
-from attndsl.codegen.writing import TooDear
+from attndsl.codegen.writing import HELPERS, TooDear
 
-__all__ = ["Predicate", "TooDear", "choice", "predicate"]
+__all__ = ["HELPERS", "Leaves", "Magnitudes", "Predicate", "TooDear", "choice", "predicate"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -34,15 +34,31 @@ class Domain:
                 return None
 
 
+class Leaves(Protocol):
+    """Whatever bounds the leaves of an expression; a ``Domain`` does for one call."""
+
+    def known(self, node: ir.Node) -> Range | Truths | None:
+        """The range of a leaf, None for what is no leaf."""
+
+
 class Magnitudes:
     """Bounds of every sub-expression over a domain, in unbounded integers."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Leaves) -> None:
         self._interpreter = Interpreter(domain.known, np.zeros(1, dtype=object))
 
     def is_negative(self, node: ir.Node) -> bool:
         """Whether some value may be below zero."""
         return bool(self._interpreter.range(node).low[0] < 0)
+
+    def is_positive(self, node: ir.Node) -> bool:
+        """Whether all values are above zero."""
+        return bool(self._interpreter.range(node).low[0] > 0)
+
+    def hull(self, *nodes: ir.Node) -> tuple[int, int]:
+        """The least and the greatest value of any of them."""
+        found = [self._interpreter.range(node) for node in nodes]
+        return min(int(x.low[0]) for x in found), max(int(x.high[0]) for x in found)
 
     def largest(self, root: ir.Node) -> int:
         """No absolute value that computing ``root`` passes through is larger; sums in any order."""

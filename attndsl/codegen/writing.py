@@ -11,7 +11,7 @@ from attndsl import ir
 from attndsl.analysis import split_sum
 from attndsl.codegen.magnitudes import Domain, Magnitudes
 
-_HELPERS: Final = """\
+HELPERS: Final = """\
 @triton.jit
 def _floordiv(a, b):
     return a // b - ((a % b) < 0)  # Triton's quotient is truncated
@@ -106,7 +106,7 @@ class _Writer:
     def text(self, kept: str) -> str:
         """The four functions."""
         loads = ", ".join(f"tl.load(c + {i}).to({self._int})" for i in range(len(self.numbers)))
-        return _HELPERS + "\n\n\n".join(
+        return HELPERS + "\n\n\n".join(
             [
                 _function("constants(c)", [], f"({loads},)"),
                 _function("query_terms(c, t, q)", self._query.lines, _tuple(self._query)),

@@ -37,6 +37,7 @@ TYPES = {
     torch.uint8: "*u8",
     torch.float8_e4m3fn: "*fp8e4nv",
     torch.float8_e5m2: "*fp8e5",
+    torch.int8: "*i8",
 }
 PASSES = ("forward", "backward_queries", "backward_keys")
 TARGETS = {

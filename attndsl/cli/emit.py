@@ -1,0 +1,47 @@
+"""`attndsl emit`: a pattern as one stand-alone file of Triton."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from attndsl import emission
+from attndsl.compiler import describe, read_mask
+
+from . import arguments as args
+from .subjects import as_program, spelled
+from .terminal import Terminal
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    args.add_pattern(parser)
+    parser.add_argument(
+        "--layer", type=args.whole(0, 1 << 20), metavar="N", default=0, help="default 0"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: print it")
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    source = as_program(options.pattern)
+    given = args.parameters(options.param)
+    mask, written = read_mask(source, None, given), describe(source).span.text
+    values = f"\n\n{mask.name}{spelled(given)}" if given else ""
+    text = emission.emit(mask, options.layer, definition=written + values)
+    if options.output is None:
+        terminal.say(text.rstrip("\n"))
+    else:
+        args.write(options.output, text.encode(), terminal)
+    return 0
+
+
+COMMAND = args.Command(
+    "emit",
+    "a pattern as one stand-alone file: kernels and autograd, torch and triton alone",
+    (
+        "attndsl emit longformer -p w=512 -o longformer_attention.py",
+        "attndsl emit mine.attn:local -o local.py",
+        "attndsl emit documents_causal",
+    ),
+    configure,
+    run,
+)

@@ -1,0 +1,200 @@
+"""The function that users of an emitted file call: its keywords are the pattern's inputs and open extents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attndsl import ir
+from attndsl.emission.names import Names, calling, printable
+from attndsl.emission.relation import Relation
+
+_GIVEN = (
+    "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "table", "resolved",
+    "recalled", "Schedule", "Attention", "attention", "torch", "math", "make", "self", "batch", "heads",
+    "q_len", "k_len", "device", "sizes", "tables", "schedule_of", "arguments",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """The keywords of a call, by what they stand for."""
+
+    inputs: dict[str, str]  # input -> keyword
+    axes: dict[str, str]  # open axis, "segment.axis" -> its extent, as the keywords give it
+    extents: dict[str, str]  # keyword -> what it is the extent of
+    sizes: dict[str, str]  # length, as nodes name it -> local name
+
+
+def attention_function(mask: ir.Mask, relation: Relation) -> tuple[str, str]:
+    """The text of ``attention`` and of what it calls; and how a call of it looks."""
+    names = Names(*_GIVEN, *relation.sizes, *relation.tables)
+    inputs = {table.name: names.of(("input", table.name), table.name) for table in mask.tables}
+    axes, extents = _extents(mask, names)
+    parameters = {size: name for name, size in relation.sizes.items()}
+    sizes = {full: parameters.get(full) or names.of(("size", full), f"len_{_short(mask, full)}")
+             for full in _axes(mask)}  # fmt: skip
+    keywords = Keywords(inputs, axes, extents, sizes | parameters)
+    text = "\n\n\n".join([_schedule_of(mask, relation, keywords), _attention(mask, keywords)])
+    shown = [f"{name}={name}" for name in inputs.values()]
+    shown += [f"{name}=..." for name in list(extents)[1:]]
+    return text + "\n", ", ".join(["q", "k", "v", *shown])
+
+
+def _spaces(mask: ir.Mask) -> list[tuple[ir.Space, str]]:
+    """The spaces to resolve, with the length of each, in the order of the package: the last one decides."""
+    found = [(mask.keys, "k_len")]
+    if mask.is_rectangular or mask.align is ir.Align.START:
+        found.append((mask.queries, "q_len"))
+    return [(space, length) for space, length in found if space.segments]
+
+
+def _axes(mask: ir.Mask) -> list[str]:
+    found = [
+        f"{s.name}.{a.name}" for space, _ in _spaces(mask) for s in space.segments for a in s.axes
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _open_axes(mask: ir.Mask) -> list[str]:
+    found = [
+        f"{segment.name}.{axis.name}"
+        for space, _ in _spaces(mask)
+        for segment in space.segments
+        for axis in segment.axes
+        if axis.extent is None
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _extents(mask: ir.Mask, names: Names) -> tuple[dict[str, str], dict[str, str]]:
+    """A keyword for each open axis; one more for axes of one name in several segments."""
+    axes, extents = dict[str, str](), dict[str, str]()
+    for full in _open_axes(mask):
+        own = names.of(("axis", full), _short(mask, full))
+        axes[full], extents[own] = own, full
+        common = full.partition(".")[2]
+        if _short(mask, full) != common:
+            shared = names.of(("axes", common), common)
+            axes[full], extents[shared] = f"{own} or {shared}", f"{common} in all segments"
+    return axes, extents
+
+
+def _short(mask: ir.Mask, full: str) -> str:
+    """The name of an axis; with that of its segment where another segment has it too."""
+    segment, _, short = full.partition(".")
+    owners = {other.partition(".")[0] for other in _axes(mask) if other.endswith(f".{short}")}
+    return short if owners == {segment} else f"{segment}_{short}"
+
+
+def _schedule_of(mask: ir.Mask, relation: Relation, keywords: Keywords) -> str:
+    parameters = ["q_len", "k_len", "batch", "heads", "device"]
+    parameters += [*keywords.inputs.values(), *keywords.extents]
+    lines = []
+    if mask.keys.segments and mask.align is ir.Align.END and not mask.is_rectangular:
+        lines += ["if q_len > k_len:", '    raise ValueError("there are more queries than tokens")']
+    for space, length in _spaces(mask):
+        lines += _resolving(space, length, keywords)
+    for table in mask.tables:
+        lines += _reading(mask, table, keywords)
+    given = [keywords.inputs[name] for name in relation.tables.values()]
+    together = [*given, *relation.sizes]
+    arguments = f"({together[0]},)" if len(together) == 1 else f"({', '.join(together)})"
+    if len(arguments) > 60:
+        lines += ["arguments = (", *(f"    {each}," for each in together), ")"]
+        arguments = "arguments"
+    lines += calling("return Schedule", ["q_len", "k_len", "batch", "heads", "device", arguments])
+    head = calling("def schedule_of", parameters, ":", 100)
+    decorator = [] if keywords.inputs else ["@functools.lru_cache(maxsize=64)"]
+    doc = '    """The schedule of a call; its inputs are checked."""'
+    return "\n".join([*decorator, *head, doc, *(f"    {line}" for line in lines)])
+
+
+def _resolving(space: ir.Space, length: str, keywords: Keywords) -> list[str]:
+    targets, segments = [], []
+    for segment in space.segments:
+        row = []
+        for axis in segment.axes:
+            full = f"{segment.name}.{axis.name}"
+            row.append(str(axis.extent) if axis.extent is not None else keywords.axes[full])
+            targets.append(keywords.sizes[full])
+        segments.append(f"[{', '.join(row)}]")
+    name = printable(space.name).replace("\\", "").replace('"', "")
+    left = ", ".join(targets) if len(targets) > 1 else f"({targets[0]},)"
+    return calling(f"{left} = resolved", [f'"{name}"', length, f"[{', '.join(segments)}]"])
+
+
+def _reading(mask: ir.Mask, table: ir.Table, keywords: Keywords) -> list[str]:
+    name = keywords.inputs[table.name]
+    shape, free = [], []
+    for place, dim in enumerate(table.dims):
+        extent = _extent(mask, table, dim, keywords)
+        if extent is None:
+            size = keywords.sizes.get(f"{table.name}:{dim}")
+            free += [f"{size} = {name}.shape[{place}]"] if size else []
+        shape.append(extent or "None")
+    kind = str(table.kind is ir.Sort.BOOL)
+    spelled = f"({', '.join(shape)},)" if len(shape) == 1 else f"({', '.join(shape)})"
+    return [*calling(f"{name} = table", [f'"{name}"', name, spelled, kind, "device"]), *free]
+
+
+def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) -> str | None:
+    """What an entry of the shape has to be, None if anything will do."""
+    if isinstance(dim, int):
+        return str(dim)
+    known = {"batch": "batch", "head": "heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
+    if dim in known:
+        return known[dim]
+    owners = [full for full in _axes(mask) if dim in (full, full.partition(".")[2])]
+    return keywords.sizes[owners[0]] if owners else None
+
+
+def _attention(mask: ir.Mask, keywords: Keywords) -> str:
+    inputs, axes = list(keywords.inputs.values()), list(keywords.extents)
+    options = ["q", "k", "v", "*", *inputs, *(f"{name}=None" for name in axes)]
+    head = calling("def attention", [*options, "scale=None", "return_lse=False"], ":", 100)
+    sizes = ["q.shape[2]", "k.shape[2]", "*q.shape[:2]", "q.device"]
+    lines = ['"""softmax(scale q kᵀ, over the pairs of the pattern) v.', "", "Args:"]
+    lines += [f"    {name}: {text}" for name, text in _told(mask, keywords)]
+    lines += [
+        "",
+        "Returns:",
+        "    out [B, H, Q, Dv] and, if asked for, its log-sum-exp [B, H, Q], float32. Both are differentiable.",
+        "    A query without a key has out 0, log-sum-exp -inf and no gradient.",
+        '"""',
+        "check(q, k, v)",
+    ]
+    if inputs:
+        key = ", ".join([*sizes, *axes])
+        together = f"({', '.join(inputs)},)" if len(inputs) == 1 else f"({', '.join(inputs)})"
+        lines += [f"sizes = ({key})", f"tables = {together}"]
+        made = f"lambda: schedule_of(*sizes[:5], *tables{', *sizes[5:]' if axes else ''})"
+        lines += calling("schedule = recalled", ["sizes", "tables", made])
+    else:
+        lines += calling("schedule = schedule_of", [*sizes, *axes])
+    lines += [
+        "scale = q.shape[3] ** -0.5 if scale is None else float(scale)",
+        "out, lse = Attention.apply(q, k, v, schedule, scale)",
+        "return (out, lse) if return_lse else out",
+    ]
+    return "\n".join([*head, *(f"    {line}".rstrip() for line in lines)])
+
+
+def _told(mask: ir.Mask, keywords: Keywords) -> list[tuple[str, str]]:
+    """What the documentation says of each argument."""
+    told = [
+        ("q", "Queries [B, H, Q, D], bfloat16, float16 or float32, of any strides."),
+        ("k", "Keys [B, Hkv, K, D]; Hkv divides H."),
+        ("v", "Values [B, Hkv, K, Dv]."),
+    ]
+    for table in mask.tables:
+        kind = "truth values" if table.kind is ir.Sort.BOOL else "integers"
+        dims = printable(", ".join(map(str, table.dims))).replace("\\", "").replace('"', "")
+        more = "; negative entries are empty" if table.is_list else ""
+        told.append((keywords.inputs[table.name], f"Input [{dims}], {kind}{more}."))
+    for full, name in keywords.axes.items():
+        told.append(
+            (name, f"Extent of the axis {printable(full)}; one of a space may be left out.")
+        )
+    told.append(("scale", "Of the scores; 1 / sqrt(D) by default."))
+    told.append(("return_lse", "Whether to return the log-sum-exp too."))
+    return told

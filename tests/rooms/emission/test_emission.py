@@ -1,0 +1,307 @@
+"""Emitted files compute what their patterns mean, where there is no attndsl; and they are fit to be read."""
+
+import ast
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import attndsl
+from attndsl import emission, ir, library, patterns
+from attndsl.cli.subjects import with_values
+from attndsl.compiler import describe
+from attndsl.testing import assert_matches_dense
+from tests.rooms.backends.agreement import SCALE, assert_agrees
+from tests.rooms.backends.cases import Case
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A pattern and a call of its emitted file."""
+
+    source: str
+    q_len: int
+    k_len: int
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    extents: dict[str, int] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    heads: tuple[int, int] = (1, 1)
+    batch: int = 1
+    widths: tuple[int, int] = (16, 16)
+    dtype: torch.dtype = torch.float32
+    through_lse: bool = True
+    longest: int = 0
+
+
+DILATED = "pattern p = (q - k) % pow2(head) == 0 and 0 <= q - k < 20 * pow2(head)"
+BLIND = "pattern p = k < q - 3 and q > 9 and (k + q) % 3 != 0"
+NEIGHBOURS = "grid image(y, x)\npattern p over image = neighborhood2d(3, 5)"
+DOCUMENTS = np.array([[0] * 30 + [1] * 40 + [5] * 20, [3] * 7 + [2] * 83])
+LISTED = np.array([[[3, -1], [0, 60]] * 35])
+
+CALLS = {
+    "window": Call("window", 70, 90, {"left": 9, "right": 3}, widths=(24, 17), heads=(2, 1)),
+    "more_queries": Call("window", 90, 70, {"left": 9, "right": 3}, through_lse=False),
+    "half": Call("causal_window", 70, 70, {"w": 30}, dtype=torch.float16),
+    "longformer": Call("longformer", 150, 150, {"w": 5, "g": 2}, longest=1),
+    "documents": Call("documents_causal", 90, 90, inputs={"doc": DOCUMENTS}, batch=2, longest=1),
+    "neighbours": Call(NEIGHBOURS, 99, 99, extents={"x": 11}),
+    "dilated": Call(DILATED, 100, 100, heads=(4, 2), longest=1, through_lse=False),
+    "blind": Call(BLIND, 66, 66),
+    "wrapped": Call("wrapped_window", 70, 70, {"left": 4}),
+    "listed": Call("listed", 70, 70, inputs={"neighbors": LISTED}),
+    "spaces": Call("captioned_box", 77, 77, {"s": 3}, extents={"n": 7, "y": 7}),
+}  # fmt: skip
+
+
+def pattern_of(call: Call) -> attndsl.Pattern:
+    return attndsl.compile(call.source, **call.values)
+
+
+def tensors_of(call: Call) -> Case:
+    """q lies transposed in memory."""
+    make = torch.Generator().manual_seed(3)
+    (heads, kv_heads), (d, dv) = call.heads, call.widths
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=make).to(call.dtype)
+
+    q = normal(call.batch, call.q_len, heads, d).transpose(1, 2)
+    k = normal(call.batch, kv_heads, call.k_len, d)
+    v = normal(call.batch, kv_heads, call.k_len, dv)
+    dout = normal(call.batch, heads, call.q_len, dv)
+    dlse = torch.randn(dout.shape[:3], generator=make) if call.through_lse else None
+    options = {"batch": call.batch, "extents": call.extents or None, **call.inputs}
+    masks = pattern_of(call).mask(call.q_len, call.k_len, heads, **options).numpy()
+    if dlse is not None:  # a log-sum-exp of -inf has no gradient to speak of
+        dlse = torch.where(torch.from_numpy(masks.any(3)), dlse, 0.0)
+    return Case(masks, (64, 64), q, k, v, dout, dlse)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
+    """What the emitted files computed, in one process that has no attndsl."""
+    folder = tmp_path_factory.mktemp("outside")
+    calls = []
+    for name, call in CALLS.items():
+        (folder / f"{name}.py").write_text(pattern_of(call).emit(), encoding="utf-8")
+        case = tensors_of(call)
+        inputs = {key: torch.from_numpy(value) for key, value in call.inputs.items()}
+        calls.append({
+            "file": f"{name}.py", "tensors": (case.q, case.k, case.v), "dout": case.dout,
+            "dlse": case.dlse, "options": {**inputs, **call.extents, "scale": SCALE},
+            "longest": call.longest,
+        })  # fmt: skip
+    torch.save(calls, folder / "calls.pt")
+    asked = [sys.executable, "-I", str(HERE / "outside.py"), str(folder)]
+    env = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(asked, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(CALLS, torch.load(folder / "results.pt"), strict=True))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_it_computes_what_the_pattern_means(name: str, results: dict[str, list[torch.Tensor]]):
+    assert_agrees(results[name], tensors_of(CALLS[name]))
+
+
+def test_kernels_compile_for_a_gpu_without_spills_or_divisions(tmp_path: Path):
+    path = tmp_path / "documents.py"
+    path.write_text(attndsl.compile("documents_causal").emit(), encoding="utf-8")
+    asked = [sys.executable, "-m", "tests.rooms.emission.compiling", str(path)]
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    env["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    reports = json.loads(done.stdout)
+    assert {"classify", "forward", "merge_outputs", "backward_keys", "sum_chunks"} <= {
+        item["kernel"] for item in reports
+    }
+    walking = [item for item in reports if item["kernel"] in ("forward", "backward_keys")]
+    assert all(item["matrix"] for item in walking)
+    assert not any(item["spills"] or any(item.get("divisions", [])) for item in reports)
+
+
+# ---------------------------------------------------------------------------- the text
+
+
+def without_kernels(text: str) -> str:
+    """The parts that depend on the pattern alone: the rest is the package's, and has its own tests."""
+    return re.sub(r"\n# -+ kernels\n.*?\n(?=@functools.lru_cache\(m|def schedule_of)", "\n...\n\n\n",
+                  text, flags=re.DOTALL)  # fmt: skip
+
+
+GOLDEN = {
+    "window": (attndsl.compile, ("window",), {"left": 4}),
+    "documents_causal": (attndsl.compile, ("documents_causal",), {}),
+    "neighborhood2d": (attndsl.compile, ("neighborhood2d",), {"sy": 7}),
+    "listed": (attndsl.compile, ("listed",), {}),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_text(name: str, golden: Callable[[Path, str], None]):
+    make, given, values = GOLDEN[name]
+    golden(HERE / "golden" / f"{name}.txt", without_kernels(make(*given, **values).emit()))
+
+
+NAMES = [*patterns.names(), *library.names()]
+
+
+def emitted(name: str) -> str:
+    about = with_values(name, describe(name), {})
+    return emission.emit(about.mask, definition=about.signature.span.text)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of all patterns, spread over prelude and library."""
+    folder = tmp_path_factory.mktemp("everything")
+    for name in NAMES[::23]:
+        (folder / f"{name}.py").write_text(emitted(name), encoding="utf-8")
+    return folder
+
+
+def test_emitted_text_is_as_the_formatter_would_write_it(everything: Path):
+    options = ["--config", str(ROOT / "pyproject.toml"), str(everything)]
+    for command in (["format", "--check"], ["check", "--select", "F", "--ignore", "F841"]):
+        asked = [sys.executable, "-m", "ruff", *command, *options]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pattern_emits(name: str):
+    compile(emitted(name), name, "exec")
+
+
+def test_files_import_torch_and_triton_alone(everything: Path):
+    for path in everything.iterdir():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        found = {(node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
+                 for node in nodes}  # fmt: skip
+        outside = {name.partition(".")[0] for name in found} - sys.stdlib_module_names
+        assert outside == {"torch", "triton"}
+
+
+def test_the_same_pattern_gives_the_same_bytes_in_any_process():
+    script = "import attndsl; print(attndsl.compile('wrapped_swin').emit(), end='')"
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, check=True, cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert texts == {attndsl.compile("wrapped_swin").emit().encode()}
+
+
+HOSTILE = [
+    '"""\nimport os\nos.system("true")\n"""',
+    "a\nimport os",
+    "a\rimport os",
+    "a\x0cimport os\x0b\x1c\x85\u2028import os",
+    "\\\nimport os",
+    "\u202eimport os\x00",
+    "{os} %s \\N{BULLET}",
+]
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_words_of_the_user_never_become_code(words: str):
+    plain = attndsl.compile("window", left=4).ir
+    said = dataclasses.replace(plain, name=words, doc=words)
+    text = emission.emit(said, definition=words)
+    assert ast.dump(ast.parse(text)) == ast.dump(ast.parse(emission.emit(plain)))
+    assert all(c == "\n" or c.isprintable() for c in text)
+
+
+@pytest.mark.parametrize(
+    "name", ["lambda", "tl", "q_len", "scale", "doc_table", "x = 1; import os"]
+)
+def test_names_of_inputs_stay_names(name: str):
+    table = ir.Table(name, ir.Sort.INT, ("batch", "pos"))
+    sides = [
+        ir.Load(name, ir.Sort.INT, (ir.Pos(side),), table.ambient)
+        for side in (ir.Side.QUERY, ir.Side.KEY)
+    ]
+    text = emission.emit(ir.Mask(ir.eq(*sides), tables=(table,)))
+    (function,) = (
+        node for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef) and node.name == "attention"
+    )  # fmt: skip
+    (keyword, *_) = (each.arg for each in function.args.kwonlyargs)
+    assert re.fullmatch(r"\w+", keyword)
+
+
+def test_what_a_call_gives_wrongly_is_refused(tmp_path: Path):
+    from tests.rooms.emission.outside import loaded
+
+    path = tmp_path / "refusing.py"
+    path.write_text(attndsl.compile("documents").emit(), encoding="utf-8")
+    module, x = loaded(path), torch.zeros(1, 1, 4, 16)
+    doc = torch.zeros(1, 4, dtype=torch.int64)
+    for given, message in [
+        (((x, x, x), doc[:, :3]), "has the shape"),
+        (((x, x, x), doc.float()), "not integers"),
+        (((x, x[:, :, :2], x), doc), "are"),
+        (((x.double(),) * 3, doc), "bfloat16"),
+        (((torch.zeros(1, 1, 4, 300),) * 3, doc), "between 1 and 256"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            module.attention(*given[0], doc=given[1])
+
+
+def test_without_keys_there_is_nothing(tmp_path: Path):
+    from tests.rooms.emission.outside import loaded
+
+    path = tmp_path / "nothing.py"
+    path.write_text(attndsl.compile("causal").emit(), encoding="utf-8")
+    q, k = torch.ones(1, 1, 5, 16, requires_grad=True), torch.ones(1, 1, 0, 16, requires_grad=True)
+    out, lse = loaded(path).attention(q, k, k, return_lse=True)
+    assert not out.any()
+    assert (lse == -torch.inf).all()
+    assert not any(grad.any() for grad in torch.autograd.grad(out.sum(), (q, k)))
+
+
+def test_zero_keys_are_weighed(tmp_path: Path):
+    from tests.rooms.emission.outside import loaded
+
+    p = attndsl.compile("padded_window", left=9)
+    path = tmp_path / "zeros.py"
+    path.write_text(p.emit(), encoding="utf-8")
+    module = loaded(path)
+    assert_matches_dense(
+        lambda q, k, v: module.attention(q, k, v, return_lse=True), p, q_len=40, batch=1, heads=1
+    )
+
+
+def test_schedules_are_kept_for_tensors_that_do_not_change(tmp_path: Path):
+    from tests.rooms.emission.outside import loaded
+
+    path = tmp_path / "keeping.py"
+    path.write_text(attndsl.compile("documents").emit(), encoding="utf-8")
+    module, made = loaded(path), []
+    x, doc = torch.randn(1, 1, 40, 16), torch.zeros(1, 40, dtype=torch.int64)
+    inner = module.schedule_of
+    module.schedule_of = lambda *given: made.append(1) or inner(*given)
+    first = module.attention(x, x, x, doc=doc)
+    assert torch.equal(module.attention(x, x, x, doc=doc), first)
+    assert len(made) == 1
+    doc[:, 20:] = 1
+    assert not torch.equal(module.attention(x, x, x, doc=doc), first)
+    assert len(made) == 2

@@ -104,6 +104,10 @@ EQUAL = {
     "no residue": ("q % 4 == 1 and q % 8 == 2 and q % 4 == 3", "false"),
     "a failed alternative": ("k < 4 or k >= 4 and causal", "k < 4 or causal"),
     "a choice": ("k < 8 and (if k < 9 then k % 5 else k) < 3", "k < 8 and k % 5 < 3"),
+    "the other branch": (
+        "(if k < 8 then k % 5 else if k < 8 then 1 else k % 3) < 2",
+        "(if k < 8 then k % 5 else k % 3) < 2",
+    ),
     "an end of queries": ("q >= 0 and causal", "causal"),
     "a choice in an index": ("k < 8 and t[if k < 9 then k else q] == 1", "k < 8 and t[k] == 1"),
     "causal twice": ("causal_window(4) and block_causal(4)", "causal_window(4)"),
@@ -123,6 +127,9 @@ def test_what_is_said_twice_is_one_relation(name: str):
 
 KEPT = {
     "other residues": "q % 12 == k % 12 and q % 8 == k % 8",
+    "residues at a distance": "q == k + 3 and q % 4 == k % 4",
+    "blocks of what is near": "causal and q - k <= 4 and q // 8 <= k // 8",
+    "blocks of what is next": "0 <= k - q <= 4 and k // 8 <= q // 8",
     "other blocks": "q // 8 == k // 8 and q // 12 == k // 12",
     "a window less than a block": "q // 8 == k // 8 and window(6)",
     "what a sum does not give": "k <= q and q < 9 and k < 8",

@@ -18,7 +18,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import split_sum
-from attndsl.schedule.model import BoolArray, ByteArray, IntArray
+from attndsl.schedule.model import BoolArray, ByteArray, IntArray, once_each
 from attndsl.schedule.refine import classify, parted
 from attndsl.schedule.summaries import TileAxis, row_classes
 
@@ -228,7 +228,7 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
         return np.arange(axis.tile, dtype=np.int64)
     differs = np.zeros(axis.tile, dtype=bool)
     differs[[0, axis.length % axis.tile]] = True  # a last tile may be cut there
-    distinct = np.unique(tiles)
+    distinct = once_each(tiles)
     for node in found:
         differs[1:] |= axis.changes(node, distinct)
     return np.flatnonzero(differs)

@@ -15,7 +15,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import split_sides
-from attndsl.schedule.model import BoolArray, IntArray
+from attndsl.schedule.model import BoolArray, IntArray, once_each
 from attndsl.schedule.summaries import TileAxis
 
 _SAMPLE = 16  # tiles of either side looked at to see whether joining pays
@@ -35,7 +35,7 @@ class Meeting:
         known = self._levels.get(levels)
         if known is None:
             known = _codes(self.rows >> levels[0], self.columns >> levels[1])
-            known = self._levels[levels] = np.unique(known)
+            known = self._levels[levels] = once_each(known)
         wanted = _codes(rows, columns)
         place = np.searchsorted(known, wanted)
         return known[np.minimum(place, len(known) - 1)] == wanted if len(known) else wanted < 0
@@ -87,7 +87,7 @@ def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> 
 
 
 def _picked(count: int) -> IntArray:
-    return np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
+    return once_each(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
 
 
 def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:

@@ -67,9 +67,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Compiles the kernels of every pattern for four GPUs, none of which need be here. About an hour.
+# Compiles the kernels of every pattern for four GPUs, none of which need be here. About an hour; goes on where it stopped.
 crosscheck: $(STAMP)
-	$(BIN)/python benchmarks/crosscheck.py
+	$(BIN)/python benchmarks/crosscheck.py --json benchmarks/results/crosscheck.json
 
 # On a machine with a GPU: are the kernels right, and how fast are they? Ten minutes at most; goes on where it stopped.
 # Where PYTHON has a torch built for GPUs that one is used, and what else is missing goes to .site, without its own needs.

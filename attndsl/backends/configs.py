@@ -44,12 +44,12 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
         512: Config(64, 32, 8, 2),
     },
     ("sm80", "backward_queries"): {
-        128: Config(64, 32, 4, 3),
+        128: Config(64, 32, 8, 3),
         256: Config(64, 32, 4, 2),
         512: Config(32, 32, 4, 1),
     },
     ("sm80", "backward_keys"): {
-        128: Config(32, 64, 4, 2),
+        128: Config(32, 64, 8, 2),
         256: Config(32, 64, 8, 2),
         512: Config(32, 32, 4, 1),
     },
@@ -75,7 +75,7 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     },
     ("sm100", "backward_queries"): {
         128: Config(128, 64, 8, 2),
-        256: Config(128, 64, 8, 2),
+        256: Config(128, 32, 8, 2),
         512: Config(64, 32, 8, 2),
     },
     ("sm100", "backward_keys"): {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 if (
     "PYTEST_XDIST_WORKER" in os.environ
@@ -23,6 +23,9 @@ os.environ["ATTNDSL_CACHE_DIR"] = ""  # what this user's machine remembers is no
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.differing_executors]}
 settings.register_profile("dev", max_examples=25, **_COMMON)
 settings.register_profile("ci", max_examples=50, derandomize=True, **_COMMON)
+# A planted fault is to be found, not understood: nothing is made small.
+_FOUND = (Phase.explicit, Phase.generate)
+settings.register_profile("mutations", max_examples=50, derandomize=True, phases=_FOUND, **_COMMON)
 settings.register_profile("nightly", max_examples=5_000, **_COMMON)
 settings.load_profile("dev")
 

@@ -246,7 +246,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("backends/strips.py", "live = pairs.any(0) & (keys < schedule.k_len)", "live = pairs.any(0)", "gathered keys reach beyond the length"),
     ("backends/merging.py", "sums = [total + share for total, share in", "sums = [share for total, share in",
      "of the gradients of several parts the last is kept"),
-    ("backends/merging.py", "base = total.masked_fill(total == -torch.inf, 0.0)", "base = total", "rows that no part sees are not a number"),
+    ("backends/merging.py", "    base = total.masked_fill(total == -torch.inf, 0.0)\n    old_share", "    base = total\n    old_share",
+     "rows that no part sees are not a number"),
     # ------------------------------------------------------------------ the Triton kernels, interpreted
     ("backends/kernels/forward.py", "acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)",
      "acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)", "the running output is not rescaled"),

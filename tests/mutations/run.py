@@ -66,7 +66,7 @@ REST = (
 )  # fmt: skip
 OPTIONS = (
     "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not gpu",
-    "--hypothesis-profile=ci", "-W", "ignore::pytest.PytestAssertRewriteWarning",
+    "--hypothesis-profile=mutations", "-W", "ignore::pytest.PytestAssertRewriteWarning",
 )  # fmt: skip
 SECONDS = 3600  # for the tests of one fault
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import attndsl
 from attndsl import claims, frontend, ir
 from attndsl import syntax as syn
 from attndsl.analysis import Fact, Far, Reach
@@ -228,3 +229,9 @@ def test_rows_as_text():
     rows = rows_without_keys(plan(it.normal, it.call(61, 61, 1, 1, None, {}), (16, 16)))
     assert str(rows) == "14 of 61: 0, 20, 40, 50..61"
     assert rows.ranges == ((0, 1), (20, 21), (40, 41), (50, 61))
+
+
+@pytest.mark.parametrize(("text", "fact"), [("k <= q", Fact.PROVED), ("k <= q + 1", Fact.REFUTED)])
+def test_one_key_ahead_is_not_causal_at_any_length(text, fact):
+    for length in (2, 16, 17):
+        assert attndsl.compile(f"pattern p = {text}").facts(length)["causal"] is fact

@@ -62,6 +62,7 @@ FALSE = [
     ("k <= q + 1", "causal", "len(q) = len(k) = 2, query 0, key 1"),
     ("k <= q", "symmetric", "len(q) = len(k) = 2, query 1, key 0"),
     ("k < q", "every query sees itself", "len(q) = len(k) = 1, query 0, key 0"),
+    ("k < q", "keys per query > 0", "len(q) = len(k) = 1, query 0; 0 keys, which is not > 0"),
     (
         "k < q",
         "every query sees at least 1 key",

@@ -49,3 +49,11 @@ def test_what_sees_nothing_is_exactly_zero():
     known = truth(dense(p, case), case.tensors(), case.factor)
     assert (known.allowed["out"][:, :, 0] == 0).all()
     assert (known.allowed["dk"][:, :, -1] <= 1e-30).all(), "no query sees the last key"
+
+
+def test_what_is_not_finite_must_be_the_same():
+    inf, nan = float("inf"), float("nan")
+    got = torch.tensor([0.0, -inf, inf, nan, 1.0, 1.5, nan])
+    want = torch.tensor([-inf, -inf, -inf, nan, nan, 1.0, 1.0], dtype=torch.float64)
+    wrong = wrong_entries(got, want, torch.ones(7, dtype=torch.float64))
+    assert wrong.tolist() == [True, False, True, False, True, False, True]

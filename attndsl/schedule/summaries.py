@@ -232,4 +232,11 @@ def row_classes(rows: IntArray) -> tuple[IntArray, IntArray]:
 
 @functools.lru_cache(maxsize=64)
 def _weights(count: int) -> IntArray:
-    return np.random.default_rng(0).integers(1, 1 << 62, count) | 1
+    """Odd numbers without a pattern, by the mixer of SplitMix64 (Steele, Lea and Flood 2014).
+
+    numpy.random would do, but that loading it takes longer than the first schedule of a process.
+    """
+    made = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        made = (made ^ (made >> np.uint64(shift))) * np.uint64(factor)
+    return made.view(np.int64) | 1

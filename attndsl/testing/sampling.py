@@ -168,7 +168,9 @@ class _Spelling:
 
     def divided(self, depth: int, names: tuple[str, ...]) -> str:
         known = str(self.draw(st.integers(1, 7)))
-        divisor = self.pick(known, known, known, "k", "head", "(q - 1)", *names)
+        # a name alone may stand for a number that is not positive, which no divisor may be known to be
+        named = (f"max({name}, k)" for name in names)
+        divisor = self.pick(known, known, known, "k", "head", "(q - 1)", *named)
         dividend = self.pick(self.number(depth, names), self.linear(names))
         return f"({dividend}) {self.pick('//', '%')} {divisor}"
 

@@ -1,5 +1,7 @@
 """Generated functions say of every pair what the pattern means, and their text does not know its numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,14 @@ def test_it_is_the_pattern(program: str, q_len: int, k_len: int, monkeypatch: py
         one = [roots[plan]]
         made = codegen.predicate(one, tables, range(shift, shift + q_len), range(k_len))
         assert np.array_equal(evaluated(made, 0, q_len, k_len), truth[head])
+
+
+def test_what_lies_behind_a_table_is_not_read():
+    p = attndsl.compile("input t: int[q]\npattern p = k <= q and t[q + 1] == 7")
+    t = torch.tensor([7, 7, 3, 7])
+    made = predicate_of(p, 4, 4, t=t)
+    behind = replace(made, tables=np.append(made.tables, made.tables.dtype.type(7)))
+    assert np.array_equal(evaluated(behind, 0, 4, 4), p.mask(4, t=t)[0, 0].numpy())
 
 
 @settings(max_examples=40)

@@ -274,9 +274,8 @@ class Program:
 
 
 def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:
-    contents = [
-        (name, array.shape, _contents(array)) for name, array in sorted(call.tables.items())
-    ]
+    # their shapes are lengths, counts and sizes, all of which are in the key
+    contents = [(name, _contents(array)) for name, array in sorted(call.tables.items())]
     batch = call.batch if rank & ir.Rank.BATCH else 1
     sizes = tuple(sorted(call.sizes.items()))
     return (call.q_len, call.k_len, batch, call.heads, sizes, tuple(contents))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import statistics
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -89,7 +90,8 @@ def _cpu(found: Found) -> list[str]:
     """8,192 tokens, 8 heads of 64, a causal window of 512; Longformer adds 8 global tokens.
 
     Medians of contestants that take turns in one process. SDPA is given the dense mask; flex is compiled
-    flex_attention, which has no backward on CPUs.
+    flex_attention, which has no backward on CPUs. In float32 torch's own flash kernels, called on strips of
+    64 queries, take all but some 5 ms of the window's time: they set the limit, and it is short of 1.5 x flex.
     """
 
     def cells(row: Found) -> Iterator[Any]:
@@ -138,6 +140,25 @@ def _layouts(found: Found) -> list[str]:
     return lines + table(("beside flex", "tokens", *which), rows)
 
 
+def _searches(found: Found) -> list[str]:
+    """Compiling, with the search for an order of tokens and the schedule: every pattern of the prelude.
+
+    Text to tiles of 128 × 128 under layout="auto", processor time, nothing kept from before; the dearest five.
+    """
+    lines = []
+    for tokens in sorted({row["keys"] for row in found["rows"]}):
+        rows = [row for row in found["rows"] if row["keys"] == tokens]
+        if len(rows) > 5:
+            dear = sorted(rows, key=lambda row: -row["all ms"])[:5]
+            middle = statistics.median(row["all ms"] for row in rows)
+            lines += [
+                f"{tokens:,} tokens, {len(rows)} patterns, {middle:.0f} ms in the middle:",
+                "",
+            ]
+            lines += table(("pattern", "ms"), ([row["pattern"], row["all ms"]] for row in dear))
+    return lines
+
+
 def _prediction(found: Found) -> list[str]:
     """Predicted against measured time of the CPU backend: patterns, each in several orders of tokens.
 
@@ -165,5 +186,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "cold": ("The first call", _cold),
     "memory": ("Memory", _memory),
     "layouts": ("Layouts", _layouts),
+    "searches": ("Searches", _searches),
     "prediction": ("Predicted times", _prediction),
 }

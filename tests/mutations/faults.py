@@ -311,6 +311,4 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("verification/claims.py", "wrong |= dense & (distance > bound)", "wrong |= dense & (distance > bound + 1)", "a reach may be one too short"),
     ("compiler.py", "batch = call.batch if rank & ir.Rank.BATCH else 1\n    sizes", "batch = 1\n    sizes",
      "schedules are shared between batch sizes"),
-    ("compiler.py", "(name, array.shape, _contents(array))", "(name, _contents(array))",
-     "schedules are shared between inputs of one content and another shape"),
 )  # fmt: skip

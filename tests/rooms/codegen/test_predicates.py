@@ -69,6 +69,12 @@ def test_what_lies_behind_a_table_is_not_read():
     assert np.array_equal(evaluated(behind, 0, 4, 4), p.mask(4, t=t)[0, 0].numpy())
 
 
+def test_what_is_divided_by_no_positive_number_is_0():
+    p = attndsl.compile("pattern p = k <= q // (q - 5) + q % (3 - q)")
+    made = predicate_of(p, 16, 16)
+    assert np.array_equal(evaluated(made, 0, 16, 16), p.mask(16)[0, 0].numpy())
+
+
 @settings(max_examples=40)
 @given(programs())
 def test_it_is_what_generated_programs_mean(program: Program):

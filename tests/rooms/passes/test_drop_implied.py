@@ -74,6 +74,10 @@ def drop(root: ir.Node, align: ir.Align = ir.Align.END) -> ir.Node:
 @settings(max_examples=400)
 @given(relations(), st.sampled_from(ir.Align))
 @example(ir.conj(ir.le(Q, number(3)), ir.le(K, Q), ir.le(K, number(4))), ir.Align.START)
+@example(ir.conj(ir.eq(ir.floordiv(K, number(4)), number(1)), ir.le(K, number(5))), ir.Align.START)
+@example(
+    ir.conj(ir.eq(Q, K), ir.le(Q, K), ir.le(K, Q)), ir.Align.START
+)  # each is implied by the rest
 def test_the_relation_is_the_same(root: ir.Node, align: ir.Align):
     before = ex.mask(root, align)
     after = PIPELINE["drop_implied"](before)

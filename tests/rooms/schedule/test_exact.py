@@ -164,3 +164,12 @@ def test_random_blocks_cost_what_is_live():
     schedule = program.schedule(call, (128, 128))
     assert time.process_time() - start < 5  # pair by pair it takes minutes
     assert schedule.plans[0].live <= 256 * 2 * 3
+
+
+def test_a_batch_of_another_size_has_its_own_schedule():
+    program = Program(frontend.elaborate(syn.parse("pattern p = k <= q - 5 * batch")))
+    for batch in (1, 3, 2):
+        call = program.call(40, 40, batch, 1, None, {})
+        made = program.schedule(call, (16, 16))
+        assert made.plan_of.shape[0] == batch
+        check(made, program.dense(call))

@@ -54,11 +54,11 @@ NEAR = {
     ),
     "backends/places.py": ("rooms/backends/test_strips.py", "rooms/backends/test_blocked.py"),
     "backends/kernels": ("rooms/backends/test_triton.py",),
-    "backends/worklists.py": ("rooms/backends/test_triton.py",),
+    "backends/worklists.py": ("rooms/backends/test_worklists.py", "rooms/backends/test_triton.py"),
     "backends/triton.py": ("rooms/backends/test_triton.py",),
     "claims": ("rooms/claims",),
     "op": ("rooms/op", "laws"),
-    "compiler.py": ("rooms/op", "laws"),
+    "compiler.py": ("rooms/schedule/test_exact.py", "rooms/op", "laws"),
 }
 REST = (
     "fuzz", "rooms/ir", "rooms/passes", "rooms/analysis", "rooms/op", "rooms/verification", "rooms/patterns",

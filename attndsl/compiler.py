@@ -79,7 +79,7 @@ def open_module(
         module = syn.parse(read.text, read.name)
         return module, name or entry, frontend.files(Path(path).parent)
     if (len(text) <= _LONGEST_NAME and text.isidentifier()) or _ROW.fullmatch(text):
-        found = None if text in patterns.names() else patterns.find(text)
+        found = None if patterns.is_name(text) else patterns.find(text)
         module = patterns.module_of(found) if found else syn.parse("", "<library>")
         return module, found or text, None
     return syn.parse(text, "<text>"), entry, None
@@ -256,21 +256,25 @@ class Program:
         if self.mask.zeros is ir.ZERO:
             return None
         key = _call_key(call, self.mask.zeros.rank)
-        if key not in self._counts:
-            scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
+        with self._lock:
+            found = self._counts.get(key)
+        if found is not None:
+            return found
+        scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
+        made = ir.zero_keys(
+            self.mask,
+            call.q_len,
+            call.k_len,
+            call.sizes,
+            call.tables,
+            call.batch,
+            call.heads,
+            call.layer,
+        )
+        with self._lock:
             while len(self._counts) >= _CACHED_CALLS:
                 self._counts.pop(next(iter(self._counts)))
-            self._counts[key] = ir.zero_keys(
-                self.mask,
-                call.q_len,
-                call.k_len,
-                call.sizes,
-                call.tables,
-                call.batch,
-                call.heads,
-                call.layer,
-            )
-        return self._counts[key]
+            return self._counts.setdefault(key, made)
 
 
 def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:

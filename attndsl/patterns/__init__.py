@@ -18,8 +18,8 @@ from .entries import Entry, entry, find, module_of, published
 from .trials import Trial, large_trial, trial
 
 __all__ = [
-    "Entry", "Trial", "catalogue", "describe", "entry", "find", "large_trial", "module_of", "names",
-    "published", "source", "trial",
+    "Entry", "Trial", "catalogue", "describe", "entry", "find", "is_name", "large_trial", "module_of",
+    "names", "published", "source", "trial",
 ]  # fmt: skip
 
 
@@ -31,6 +31,12 @@ def _definitions() -> dict[str, Definition]:
 def names() -> tuple[str, ...]:
     """The patterns of the prelude, in the order of its text."""
     return tuple(name for name, each in _definitions().items() if each.is_pattern)
+
+
+def is_name(text: str) -> bool:
+    """Whether the prelude has a pattern of that name; of its text no more is read than that takes."""
+    found = prelude().find(text)
+    return isinstance(found, Definition) and found.is_pattern
 
 
 def catalogue() -> tuple[Signature, ...]:

@@ -1,11 +1,12 @@
 """The parser that lark makes of grammar.lark: built once a process, kept between processes.
 
-Making the tables takes some 50 ms, loading them 5 ms. They are kept in the user's cache folder
-(`$XDG_CACHE_HOME/attndsl` or `~/.cache/attndsl`); where that cannot be written, they are made anew.
+Making the tables takes some 50 ms, loading them 5 ms. They are kept where ``cache`` keeps things; where
+nothing can be kept, they are made anew. The file is lark's own, which is why ``cache`` does not write it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import lark
+
+from attndsl.cache import location
 
 from .building import Builder
 
@@ -26,10 +29,11 @@ BUILDER = Builder()
 def parser() -> lark.Lark:
     """The parser. Its lexer is lark's basic one: a reserved word is reserved everywhere."""
     grammar = (Path(__file__).parent / "grammar.lark").read_text(encoding="utf-8")
-    try:
-        return _kept(grammar)
-    except (OSError, RuntimeError):  # no home, a home that is read-only or full
-        return _made(grammar, cache=False)
+    folder = location()
+    if folder is not None:
+        with contextlib.suppress(OSError):  # it is read-only, or full
+            return _kept(grammar, folder / _file_name(grammar))
+    return _made(grammar, cache=False)
 
 
 def _made(grammar: str, cache: bool | str) -> lark.Lark:
@@ -37,9 +41,8 @@ def _made(grammar: str, cache: bool | str) -> lark.Lark:
     return lark.Lark(grammar, transformer=BUILDER, cache=cache, **options)
 
 
-def _kept(grammar: str) -> lark.Lark:
+def _kept(grammar: str, path: Path) -> lark.Lark:
     """The parser from its cache file, which is only ever replaced whole."""
-    path = _folder() / _file_name(grammar)
     if path.exists():
         return _made(grammar, cache=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,12 +55,6 @@ def _kept(grammar: str) -> lark.Lark:
     finally:
         Path(partial).unlink(missing_ok=True)
     return made
-
-
-def _folder() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
-    return base / "attndsl"
 
 
 def _file_name(grammar: str) -> str:

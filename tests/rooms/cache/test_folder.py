@@ -152,7 +152,7 @@ def test_without_the_variable_it_is_in_the_cache_of_the_user(
     monkeypatch.delenv("ATTNDSL_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert location() == tmp_path / "attndsl"
-    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path / "me")
     assert location() == tmp_path / "me" / ".cache" / "attndsl"
 

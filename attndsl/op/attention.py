@@ -86,9 +86,7 @@ def attention(
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
         mask = torch.from_numpy(program.dense(call)).to(q.device)
         return attend(mask, q, k, v, factor, _counts(program, call, q))
-    names = sorted(given)
-    tables = [_as_table(name, given[name], q) for name in names]
-    spec = _spec(names, extents, layout)
+    tables, spec = _packed(q, given, extents, layout)
     out, lse = _forward(q, k, v, tables, program.ticket, spec, factor, backend)
     return out, lse
 
@@ -116,10 +114,7 @@ def tune(
     check_tensors(program.mask.name, q, k, v)
     if backend == "reference":
         return ()
-    given = dict(inputs or {})
-    names = sorted(given)
-    tables = [_as_table(name, given[name], q) for name in names]
-    spec = _spec(names, extents, layout)
+    tables, spec = _packed(q, dict(inputs or {}), extents, layout)
     runner, works, _ = _work(q, k, v, tables, program.ticket, spec, backend)
     if not isinstance(runner, Tunable):
         return ()
@@ -131,6 +126,14 @@ def _number(scale: object) -> float:
     if isinstance(scale, int | float) or hasattr(scale, "__float__"):
         return float(scale)
     raise AttnDslError(Diagnostic("A502", f"scale is a number, not {scale!r:.40}"))
+
+
+def _packed(
+    q: Tensor, inputs: Mapping[str, Any], extents: Mapping[str, int] | None, layout: str
+) -> tuple[list[Tensor], str]:
+    """What crosses into the operator of all that is given by name: tensors, and a string about them."""
+    names = sorted(inputs)
+    return [_as_table(name, inputs[name], q) for name in names], _spec(names, extents, layout)
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:

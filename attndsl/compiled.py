@@ -94,7 +94,7 @@ class Pattern:
         return_lse: bool = False,
         scale: float | None = None,
         backend: str = "auto",
-        layout: Layouts = "natural",
+        layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -111,6 +111,8 @@ class Pattern:
                 result: "natural"; "auto", the cheapest that the pattern suggests, split in parts where
                 they want different orders; "residues(8)", "boxes(y=8, x=16)", "axes(x, y)",
                 "morton(y, x)", "sorted(doc)", "banded(nbr)"; a pair where queries and keys differ.
+                By default "auto" on CPUs, for 512 tokens or more and patterns without run-time inputs,
+                and "natural" otherwise.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
             **inputs: The pattern's run-time inputs by name.
 
@@ -127,7 +129,7 @@ class Pattern:
             v,
             scale=scale,
             backend=backend,
-            layout=_layout_text(layout),
+            layout=None if layout is None else _layout_text(layout),
             extents=extents,
             inputs=inputs,
         )
@@ -140,7 +142,7 @@ class Pattern:
         v: Tensor,
         *,
         backend: str = "auto",
-        layout: Layouts = "natural",
+        layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> tuple[backends.Tuned, ...]:
@@ -157,7 +159,7 @@ class Pattern:
         Raises:
             AttnDslError: as a call.
         """
-        text = _layout_text(layout)
+        text = None if layout is None else _layout_text(layout)
         return op.tune(
             *(self._program, q, k, v), backend=backend, layout=text, extents=extents, inputs=inputs
         )
@@ -244,7 +246,7 @@ class Pattern:
         *,
         batch: int = 1,
         head_dim: int = 64,
-        layout: Layouts = "auto",
+        layout: Layouts | None = None,
         machine: backends.Machine = backends.REFERENCE,
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
@@ -275,18 +277,19 @@ class Pattern:
         *,
         batch: int = 1,
         head_dim: int = 64,
-        layout: Layouts = "auto",
+        layout: Layouts | None = None,
         device: str = "cpu",
         extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> tuple[scheduling.Schedule, ...]:
         """The schedules that a call runs on such a device, "cpu" or "cuda", in tiles of its own choice.
 
-        As ``parts``, but that "auto" goes by what work costs there.
+        As ``parts``, but that "auto" goes by what work costs there. Without a layout that of such a call.
         """
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
         tile, price = op.searched_by(device, call, head_dim)
-        parts = self._program.parts(call, _layout_text(layout), tile, price)
+        order = op.default_layout(device, call) if layout is None else _layout_text(layout)
+        parts = self._program.parts(call, order, tile, price)
         return tuple(part.schedule(tile) for part in parts)
 
     def draw(

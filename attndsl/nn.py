@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attndsl.compiled import Pattern
+from attndsl.compiled import Layouts, Pattern
 
 
 class PatternAttention(nn.Module):
@@ -18,6 +18,7 @@ class PatternAttention(nn.Module):
         pattern: The compiled pattern.
         scale: Factor on the scores; 1/sqrt(head_dim) by default.
         backend: As for calling the pattern.
+        layout: As for calling the pattern.
         extents: Sizes of grid axes that lengths do not determine, the same in every call.
     """
 
@@ -27,12 +28,14 @@ class PatternAttention(nn.Module):
         *,
         scale: float | None = None,
         backend: str = "auto",
+        layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.pattern = pattern
         self.scale = scale
         self.backend = backend
+        self.layout = layout
         self.extents = dict(extents or {})
 
     def forward(
@@ -50,7 +53,12 @@ class PatternAttention(nn.Module):
         """
         sizes = {**self.extents, **(extents or {})}
         out: Tensor = self.pattern(
-            q, k, v, scale=self.scale, backend=self.backend, extents=sizes, **inputs
+            *(q, k, v),
+            scale=self.scale,
+            backend=self.backend,
+            layout=self.layout,
+            extents=sizes,
+            **inputs,
         )
         return out
 

@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ from attndsl.op.checks import check_plain, check_tensors
 from attndsl.schedule import Call, Price
 from attndsl.source import AttnDslError, Diagnostic
 
+SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
+
 # Programs by ticket: what crosses into the dispatcher is a string.
 _PROGRAMS: dict[str, Program] = {}
 
@@ -50,7 +52,7 @@ def attention(
     *,
     scale: float | None = None,
     backend: str = "auto",
-    layout: str = "natural",
+    layout: str | None = None,
     extents: Mapping[str, int] | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -64,7 +66,8 @@ def attention(
         scale: Of the scores; 1/sqrt(D) by default.
         backend: "auto", or the name of one.
         layout: In which order tokens are taken into tiles; "natural", "auto" for the
-            cheapest that the pattern suggests, or a layout of ``schedule``.
+            cheapest that the pattern suggests, or a layout of ``schedule``. By default that of
+            ``default_layout``.
         extents: Sizes of grid axes that lengths do not determine.
         inputs: Run-time tables by name.
 
@@ -98,7 +101,7 @@ def tune(
     v: Tensor,
     *,
     backend: str = "auto",
-    layout: str = "natural",
+    layout: str | None = None,
     extents: Mapping[str, int] | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> tuple[Tuned, ...]:
@@ -129,11 +132,11 @@ def _number(scale: object) -> float:
 
 
 def _packed(
-    q: Tensor, inputs: Mapping[str, Any], extents: Mapping[str, int] | None, layout: str
+    q: Tensor, inputs: Mapping[str, Any], extents: Mapping[str, int] | None, layout: str | None
 ) -> tuple[list[Tensor], str]:
     """What crosses into the operator of all that is given by name: tensors, and a string about them."""
     names = sorted(inputs)
-    return [_as_table(name, inputs[name], q) for name in names], _spec(names, extents, layout)
+    return [_as_table(name, inputs[name], q) for name in names], _spec(names, extents, layout or "")
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:
@@ -156,7 +159,7 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _spec(names: list[str], extents: Mapping[str, int] | None, layout: str) -> str:
-    """Input names, extents and layout as one plain string, which torch.compile can make and guard on."""
+    """Input names, extents and layout ("": the default) as one string, which torch.compile can make and guard on."""
     sizes = ",".join(f"{name}={size}" for name, size in ir.named_extents(extents).items())
     return f"{','.join(names)};{sizes};{layout}"
 
@@ -182,6 +185,7 @@ def _work(
     call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
     request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
     tile, price = searched_by(q.device.type, call, q.shape[3])
+    layout = layout or default_layout(q.device.type, call)
     parts = program.parts(call, layout, tile, price)
     works = [
         Work(part.schedule, part, f"{program.key}/{layout}/{index}")
@@ -201,6 +205,16 @@ def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int]
     if device != "cpu":
         return (128, 128), Price()
     return best_tile(call.q_len, call.k_len), price_of(call.heads, head_dim)
+
+
+def default_layout(device: str, call: Call) -> str:
+    """The layout of calls that name none: "auto" where it is known to pay, else "natural".
+
+    On CPUs it was measured to. Not where run-time inputs would decide the order, so that equal calls give equal
+    bits whatever was called before; nor of few tokens, where a search costs more than it saves.
+    """
+    pays = device == "cpu" and not call.tables and min(call.q_len, call.k_len) >= SEARCHED
+    return "auto" if pays else "natural"
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:

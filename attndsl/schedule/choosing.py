@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -31,6 +32,7 @@ from attndsl.schedule.search import (
 )
 
 DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
+ALIKE = 4  # heads of one form that stay in natural order, until others are not searched any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def optimise(
     classes, plan_of, tables = classes_of(mask, call)
     axes = _bound_axes(mask, call)
     chosen: list[list[Piece]] = []
+    natural: Counter[tuple[str, ...]] = Counter()
     for (root,) in classes:
         view = _View(root, tables)
         frame = frame_of(view.root, mask, call, tile, view.tables)
@@ -71,16 +74,25 @@ def optimise(
         decided = decisions.get(key) or _kept(frame, axes, price, split)
         found = _recalled(frame, decided, price)
         if decided is None or found is None:
-            started = time.perf_counter()
-            made = search(frame, axes, price, split)
+            form, started = _form(frame.root), time.perf_counter()
+            settled = natural[form] >= ALIKE
+            made = count([frame], price) if settled else search(frame, axes, price, split)
             found = [choice.frame for choice in made]
+            natural[form] += found == [frame]
             parts = tuple((part.root, sorting(part)) for part in found)
             decided = Decision(parts, cost_of(made, price))
-            _keep(frame, axes, price, split, decided, time.perf_counter() - started)
+            if not settled:
+                _keep(frame, axes, price, split, decided, time.perf_counter() - started)
         decisions[key] = decided
         chosen.append([view.piece(part) for part in found])
     columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
     return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
+
+
+def _form(root: ir.Node) -> tuple[str, ...]:
+    """The same for roots that differ in numbers alone, such as the seeds or widths of heads."""
+    kinds = (type(node).__name__ for node in ir.postorder(root) if not isinstance(node, ir.Const))
+    return tuple(sorted(kinds))
 
 
 def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame] | None:

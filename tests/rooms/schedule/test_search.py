@@ -199,6 +199,23 @@ def test_other_documents_are_sorted_without_a_search(monkeypatch):
     assert searches.made == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "made"),
+    [
+        pytest.param("(q // 8 * 7 + k // 8 * (head + 3)) % 13 < 2", choosing.ALIKE, id="natural"),
+        pytest.param("(q - k) % (head + 6) == 0", 8, id="sorted"),
+    ],
+)
+def test_heads_that_differ_in_numbers_are_searched_until_natural_order_stands(
+    monkeypatch, body, made
+):
+    searches = Searches(monkeypatch)
+    p = program(f"pattern p = {body}")
+    call = p.call(640, 640, 1, 8, None, {})
+    check_parts(p.parts(call, "auto", (16, 16)), p.dense(call), (16, 16))
+    assert searches.made == made
+
+
 def test_a_choice_that_has_become_dear_is_made_anew(monkeypatch):
     searches, draw = Searches(monkeypatch), np.random.default_rng(0)
     p, call = packed(PACKED)

@@ -103,7 +103,11 @@ def _classes(group: Iterable[ir.Node]) -> Candidate:
 
 
 def _upright(mine: ir.Node, theirs: ir.Node) -> tuple[ir.Node, ir.Node]:
-    """f == g or -f == -g, whichever reads better: classes in increasing order."""
+    """f == g or -f == -g, whichever reads better: classes in increasing order. Likewise below ``%``."""
+    match mine, theirs:
+        case ir.Mod(left=f, right=m), ir.Mod(left=g, right=n) if m is n:
+            upright = _upright(f, g)
+            return ir.mod(upright[0], m), ir.mod(upright[1], m)
     terms, _ = ir.linear(mine)
     if all(factor < 0 for factor in terms.values()):
         return ir.scale(mine, -1), ir.scale(theirs, -1)

@@ -81,7 +81,19 @@ def holds_always(root: ir.Node) -> bool:
 
 def is_translation_invariant(root: ir.Node) -> bool:
     """Whether a pair is in depends on k - q alone: moving both by any amount changes no expression."""
+    root = ir.transform(root, _joined)
     return ir.substitute(root, {_Q: ir.add(_Q, _M), _K: ir.add(_K, _M)}) is root
+
+
+def _joined(node: ir.Node) -> ir.Node:
+    """f % m == g % m as (f - g) % m == 0, which sees the difference of both."""
+    match node:
+        case ir.Equals(
+            item=ir.Sum(terms=((ir.Mod(left=f, right=m), a), (ir.Mod(left=g, right=n), b))), bound=0
+        ) if m is n and a == -b:
+            return ir.eq(ir.mod(ir.sub(f, g), m), ir.ZERO)
+        case _:
+            return node
 
 
 def sees_itself(root: ir.Node) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -25,18 +25,21 @@ from attndsl.source import AttnDslError
 
 FactValue: TypeAlias = Fact | Reach | Rows | Components
 
-_TRIED = 64  # calls on which undecided facts are tried
+_TRIED = 64  # short calls on which undecided facts are tried
 _LONGEST = 12
+_FARTHEST = 1_500  # the largest number of a pattern that one more call goes beyond
 
 
 def facts(mask: ir.Mask, normal: ir.Mask, layer: int = 0) -> dict[str, FactValue]:
     """What holds for every length, see `analysis.facts`, and the ``reach``.
 
-    What could not be proved is tried on small calls, so that most of what is false says so.
+    What could not be proved is tried on small calls, and on one that is long enough for the numbers in the
+    pattern to matter, so that most of what is false says so.
     """
     found = analysis.facts(normal)
     ranges = Ranges.of(mask, (mask.root,), layer)
-    for call in itertools.islice(calls(mask, ranges, 1, _LONGEST), _TRIED):
+    short = itertools.islice(calls(mask, ranges, 1, _LONGEST), _TRIED)
+    for call in itertools.chain(short, _long(mask, ranges)):
         if Fact.UNDECIDED not in found.values():
             break
         try:
@@ -48,6 +51,13 @@ def facts(mask: ir.Mask, normal: ir.Mask, layer: int = 0) -> dict[str, FactValue
             if fact is Fact.UNDECIDED and not truth.get(name, True):
                 found[name] = Fact.REFUTED
     return {**found, "reach": analysis.reach(mask, normal)}
+
+
+def _long(mask: ir.Mask, ranges: Ranges) -> Iterator[Call]:
+    """A call that goes beyond every number of the pattern, where tokens are not on grids."""
+    far = max((n for n in ir.numbers(mask.root) if n <= _FARTHEST), default=0)
+    if far >= _LONGEST and not mask.queries.segments and not mask.keys.segments:
+        yield from itertools.islice(calls(mask, ranges, far + _LONGEST, far + _LONGEST), 1)
 
 
 def _holds(pairs: BoolArray, shift: int) -> dict[str, bool]:

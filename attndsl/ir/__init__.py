@@ -80,6 +80,7 @@ from attndsl.ir.nodes import (
     Truth,
     Var,
     children,
+    numbers,
     postorder,
 )
 from attndsl.ir.printing import show
@@ -166,6 +167,7 @@ __all__ = [
     "mul",
     "ne",
     "negate",
+    "numbers",
     "postorder",
     "pow2",
     "rebuild",

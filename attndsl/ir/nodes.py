@@ -384,3 +384,15 @@ def postorder(root: Node) -> Iterator[Node]:
             seen.add(node)
             stack.append((node, True))
             stack.extend((child, False) for child in reversed(children(node)) if child not in seen)
+
+
+def numbers(root: Node) -> set[int]:
+    """The numbers in an expression, without their signs: its edges lie around them."""
+    found = set()
+    for node in postorder(root):
+        match node:
+            case AtMost(bound=value) | Equals(bound=value) | Const(value=value):
+                found.add(abs(value))
+            case _:
+                pass
+    return found

@@ -137,15 +137,8 @@ def _length(dice: Dice, numbers: Sequence[int], largest: int) -> int:
 
 
 def _numbers(root: ir.Node, largest: int) -> list[int]:
-    """The numbers in the pattern: its edges lie around them."""
-    found = set()
-    for node in ir.postorder(root):
-        match node:
-            case ir.AtMost(bound=value) | ir.Equals(bound=value) | ir.Const(value=value):
-                found.add(abs(value))
-            case _:
-                pass
-    return sorted(value for value in found if 2 <= value <= largest)
+    """Those in the pattern that a call of so many tokens reaches."""
+    return sorted(value for value in ir.numbers(root) if 2 <= value <= largest)
 
 
 def farthest(mask: ir.Mask, most: int = SQUARE) -> int:

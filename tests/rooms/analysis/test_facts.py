@@ -80,6 +80,11 @@ def test_proved_facts_are_true(text):
         ("window(4) or q < 2 or k < 2", {"symmetric", "sees_itself"}),
         ("q // 8 == k // 8", {"symmetric", "sees_itself"}),
         ("k < q", {"causal", "translation_invariant"}),
+        ("(k - q) % 8 == 0", {"symmetric", "sees_itself", "translation_invariant"}),
+        ("q % 8 == k % 8", {"symmetric", "sees_itself", "translation_invariant"}),
+        ("q % 8 == (k + 1) % 8", {"translation_invariant"}),
+        ("q % 8 == (2 * k) % 8", set()),
+        ("q % 8 == k % 4", set()),
     ],
 )
 def test_what_should_be_provable_is_proved(text, expected):

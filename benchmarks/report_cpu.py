@@ -15,13 +15,15 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def sections(folder: Path = RESULTS) -> Iterator[str]:
-    """A section for each file that is there."""
+    """A section for each script that left results: name.json, and name-machine.json of machines before."""
     for name, (title, tables) in SECTIONS.items():
-        path = folder / f"{name}.json"
-        if path.exists():
+        paths = [folder / f"{name}.json", *sorted(folder.glob(f"{name}-*.json"))]
+        lines = [f"### {title}", "", str(inspect.getdoc(tables)), ""]
+        for path in filter(Path.exists, paths):
             found = json.loads(path.read_text(encoding="utf-8"))
-            said = f"{inspect.getdoc(tables)}\n\nBy `benchmarks/{name}.py`; {_where(found)}."
-            yield "\n".join([f"### {title}", "", said, "", *tables(found)])
+            lines += [f"By `benchmarks/{name}.py`; {_where(found)}.", "", *tables(found)]
+        if paths[0].exists():
+            yield "\n".join(lines)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
@@ -55,7 +57,8 @@ def _written(cell: object) -> str:
 def _where(found: Found) -> str:
     threads = found["threads"]
     with_threads = f"{threads} thread{'s' * (threads > 1)}"
-    return f"{found['processor']}, {with_threads}, torch {found['torch']}, {found['date'][:10]}"
+    processor = f"{found['processor']} with {found['instructions']}"
+    return f"{processor}, {with_threads}, torch {found['torch']}, {found['date'][:10]}"
 
 
 # ---------------------------------------------------------------------- a section each; its docstring is its text
@@ -91,7 +94,8 @@ def _cpu(found: Found) -> list[str]:
 
     Medians of contestants that take turns in one process. SDPA is given the dense mask; flex is compiled
     flex_attention, which has no backward on CPUs. In float32 torch's own flash kernels, called on strips of
-    64 queries, take all but some 5 ms of the window's time: they set the limit, and it is short of 1.5 x flex.
+    64 queries, take all but some 5 ms of the window's time: they set the limit, which by the processor's
+    instructions lies above or below 1.5 x flex.
     """
 
     def cells(row: Found) -> Iterator[Any]:
@@ -134,7 +138,7 @@ def _layouts(found: Found) -> list[str]:
     speed = ("forward, natural / auto", "backward, natural / auto")
     head = ("pattern", "tokens", "tiles, natural", "tiles, auto", *speed, "search ms")
     lines = table(head, map(cells, found["tiles"]))
-    peers = found.get("times with flex, a run of its own", [])
+    peers = [row for row in found["times"] if "forward, flex / auto" in row]
     which = ("forward, natural / auto", "backward, natural / auto", "forward, flex / auto")
     rows = ([row["pattern"], row["tokens"], *(row[name] for name in which)] for row in peers)
     return lines + table(("beside flex", "tokens", *which), rows)

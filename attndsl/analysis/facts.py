@@ -132,16 +132,19 @@ def reaches_all(root: ir.Node, layers: int) -> bool:
 
 def separators(root: ir.Node) -> frozenset[ir.Node]:
     """Functions f of the query's position with: (q, k) in the pattern entails f(q) == f(k)."""
-    match root:
-        case ir.Equals():
-            return _separator(root)
-        case ir.And(items=items):
-            return frozenset().union(*map(separators, items))
-        case ir.Or(items=items):
-            first, *others = map(separators, items)
-            return first.intersection(*others)
-        case _:
-            return frozenset()
+    found: dict[ir.Node, frozenset[ir.Node]] = {}
+    for node in ir.postorder(root):
+        match node:
+            case ir.Equals():
+                found[node] = _separator(node)
+            case ir.And(items=items):
+                found[node] = frozenset().union(*(found[item] for item in items))
+            case ir.Or(items=items):
+                first, *others = (found[item] for item in items)
+                found[node] = first.intersection(*others)
+            case _:
+                found[node] = frozenset()
+    return found[root]
 
 
 def _separator(node: ir.Equals) -> frozenset[ir.Node]:

@@ -330,11 +330,15 @@ def ne(left: Node, right: Node) -> Node:
 
 
 def negate(item: Node) -> Node:
-    """Logical not, pushed to the leaves."""
-    known = _negations.get(item)
-    if known is None:
-        known = _negations[item] = _negated(item)
-    return known
+    """Logical not, pushed to the leaves. Iterative: depth is no limit."""
+    waiting = [item]
+    while item not in _negations:
+        node = waiting[-1]
+        parts = node.items if isinstance(node, And | Or) else ()
+        waiting += [part for part in parts if part not in _negations]
+        if waiting[-1] is node:
+            _negations[waiting.pop()] = _negated(node)
+    return _negations[item]
 
 
 # Remembered, because an expression that shares parts would otherwise be walked once per path to them.

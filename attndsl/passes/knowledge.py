@@ -22,6 +22,7 @@ Key: TypeAlias = frozenset[tuple[ir.Node, int]]  # the same up to its sign: x - 
 _ANYTHING: Final[Bounds] = (-math.inf, math.inf)
 _MOST_PARTNERS = 16  # facts that are added to another, for each term they share
 _DEEPEST = 6  # levels of an expression that bounds are looked for in
+_NESTED = 24  # conditions within each other that are looked into
 _LARGE = 1 << 62  # larger bounds are not told apart
 
 
@@ -128,20 +129,20 @@ class Known:
 
     # ------------------------------------------------------------------ asking
 
-    def decide(self, node: ir.Node) -> bool | None:
+    def decide(self, node: ir.Node, depth: int = _NESTED) -> bool | None:
         """Whether a condition always holds, or never does, given what is known."""
-        if not self.effort.spend():
+        if depth <= 0 or not self.effort.spend():
             return None
         match node:
             case ir.Truth(value=value):
                 return value
             case ir.Not(item=item):
-                found = self.decide(item)
+                found = self.decide(item, depth - 1)
                 return None if found is None else not found
             case ir.And(items=items):
-                return self._junction(items, False)
+                return self._junction(items, False, depth - 1)
             case ir.Or(items=items):
-                return self._junction(items, True)
+                return self._junction(items, True, depth - 1)
             case ir.AtMost(item=item, bound=bound):
                 low, high = self.between(item)
                 return True if high <= bound else False if low > bound else None
@@ -150,8 +151,8 @@ class Known:
             case _:
                 return self._verdict(node)
 
-    def _junction(self, items: Iterable[ir.Node], absorbing: bool) -> bool | None:
-        found = {self.decide(item) for item in items}
+    def _junction(self, items: Iterable[ir.Node], absorbing: bool, depth: int) -> bool | None:
+        found = {self.decide(item, depth) for item in items}
         if absorbing in found:
             return absorbing
         return None if None in found else not absorbing

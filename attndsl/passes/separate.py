@@ -17,9 +17,8 @@ from __future__ import annotations
 
 from attndsl import ir
 
-_NODE_LIMIT = (
-    20_000  # splitting extrema multiplies comparisons: past this size the original is kept
-)
+_MOST = 2_000  # comparisons opened; extrema multiply them: past so many the original is kept
+_DEEPEST = 48  # comparisons opened within what others became
 
 
 def separate(mask: ir.Mask) -> ir.Mask:
@@ -29,22 +28,41 @@ def separate(mask: ir.Mask) -> ir.Mask:
 
 def separate_root(root: ir.Node) -> ir.Node:
     """``separate`` on a bare expression."""
-    result = ir.transform(root, _rule)
-    small = sum(1 for _ in zip(ir.postorder(result), range(_NODE_LIMIT), strict=False))
-    return result if small < _NODE_LIMIT else root
+    opener = _Opener()
+    result = opener.read(root)
+    return result if len(opener.opened) < _MOST else root
 
 
-def _rule(node: ir.Node) -> ir.Node:
-    if not node.is_pair or not isinstance(node, ir.AtMost | ir.Equals):
-        return node
+class _Opener:
+    """Opens comparisons, and those that come of it, each once."""
+
+    def __init__(self) -> None:
+        self.opened: dict[ir.Node, ir.Node] = {}
+
+    def read(self, root: ir.Node, depth: int = 0) -> ir.Node:
+        """``root`` with its comparisons opened, as deep and as many as are allowed."""
+        return ir.transform(root, lambda node: self._rule(node, depth))
+
+    def _rule(self, node: ir.Node, depth: int) -> ir.Node:
+        if not node.is_pair or not isinstance(node, ir.AtMost | ir.Equals):
+            return node
+        if node not in self.opened:
+            if depth > _DEEPEST or len(self.opened) >= _MOST:
+                return node
+            opened = _once(node)
+            self.opened[node] = node if opened is None else self.read(opened, depth + 1)
+        return self.opened[node]
+
+
+def _once(node: ir.AtMost | ir.Equals) -> ir.Node | None:
+    """The comparison without the first of its terms that a law opens."""
     for term, factor in ir.linear(node.item)[0].items():
-        if not term.is_pair:
-            continue
-        rest = ir.sub(node.item, ir.scale(term, factor))
-        opened = _open(node, term, factor, rest)
-        if opened is not None:
-            return ir.transform(opened, _rule)
-    return node
+        if term.is_pair:
+            rest = ir.sub(node.item, ir.scale(term, factor))
+            opened = _open(node, term, factor, rest)
+            if opened is not None:
+                return opened
+    return None
 
 
 def _compare(node: ir.AtMost | ir.Equals, item: ir.Node) -> ir.Node:

@@ -99,6 +99,36 @@ def test_python_forms_of_any_depth_compile_or_are_refused():
     assert peak() - before < MOST_MEGABYTES
 
 
+def test_extrema_within_each_other_are_not_multiplied_out():
+    distance = q - k
+    for number in range(40):
+        distance = frontend.maximum(abs(distance - number), q) - k
+    start = time.process_time()
+    pattern = attndsl.compile(distance < 5)
+    assert time.process_time() - start < 10
+    assert pattern.mask(9)[0, 0, 8].tolist() == [farthest(8, key) < 5 for key in range(9)]
+
+
+def farthest(query, key):
+    """The same in plain numbers."""
+    distance = query - key
+    for number in range(40):
+        distance = max(abs(distance - number), query) - key
+    return distance
+
+
+def test_conditions_within_each_other_need_no_stack():
+    relation = q - k < 3
+    for number in range(1_000):
+        relation = (relation | (k == q - 2 * number)) & (k <= q + number)
+    pattern = attndsl.compile(relation)
+    distance = torch.arange(40)[:, None] - torch.arange(40)
+    seen = (distance >= 0) & ((distance < 3) | (distance % 2 == 0))
+    assert torch.equal(pattern.mask(40)[0, 0], seen)
+    assert np.array_equal(pattern.schedule(40, tile=(8, 8)).cover(), seen.numpy())
+    assert pattern.facts()["symmetric"] == "false"
+
+
 SWIN = {"y": 10**12, "x": 10**12}
 CALLS = {
     "length": ("A402", lambda: attndsl.compile("causal").schedule(10**30)),

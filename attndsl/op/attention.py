@@ -6,6 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,18 +28,31 @@ from attndsl.backends import (
     out_dtype,
     price_of,
 )
-from attndsl.compiler import Program
+from attndsl.compiler import NOTHING, Given, Program, read_inputs
 from attndsl.op.checks import check_plain, check_tensors
 from attndsl.schedule import Call, Price
 from attndsl.source import AttnDslError, Diagnostic
 
-# Programs by ticket: what crosses into the dispatcher is a string.
-_PROGRAMS: dict[str, Program] = {}
+_REMEMBERED = 64  # calls of a program
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How calls are run that differ in numbers alone."""
+
+    backend: Backend[Work]
+    works: tuple[Work, ...]  # which pairs to compute: disjoint parts
+    zeros: Tensor | None  # how many zero keys each query sees
+
+
+# By ticket, what plans the calls of a program: what crosses into the dispatcher is a string.
+_PLANNERS: dict[str, Callable[..., Plan]] = {}
 
 
 def register(program: Program) -> Program:
     """Make the program known to the operator, before any call: a traced call cannot do so itself."""
-    _PROGRAMS.setdefault(program.ticket, program)
+    remembering = functools.lru_cache(_REMEMBERED)
+    _PLANNERS.setdefault(program.ticket, remembering(functools.partial(_plan, program)))
     return program  # itself, not its equal: comments and claims are no part of the ticket
 
 
@@ -85,7 +99,7 @@ def attention(
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
         mask = torch.from_numpy(program.dense(call)).to(q.device)
-        return attend(mask, q, k, v, factor, _counts(program, call, q))
+        return attend(mask, q, k, v, factor, _counts(program, call, q.device))
     tables, spec = _packed(q, given, extents, layout)
     out, lse = _forward(q, k, v, tables, program.ticket, spec, factor, backend)
     return out, lse
@@ -115,11 +129,12 @@ def tune(
     if backend == "reference":
         return ()
     tables, spec = _packed(q, dict(inputs or {}), extents, layout)
-    runner, works, _ = _work(q, k, v, tables, program.ticket, spec, backend)
+    plan = _planned(q, k, v, tables, program.ticket, spec, backend)
+    runner = plan.backend
     if not isinstance(runner, Tunable):
         return ()
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
-    return tuple(found for work in works for found in runner.tune(work, q, k, v, scale=scale))
+    return tuple(found for work in plan.works for found in runner.tune(work, q, k, v, scale=scale))
 
 
 def _number(scale: object) -> float:
@@ -161,39 +176,57 @@ def _spec(names: list[str], extents: Mapping[str, int] | None, layout: str) -> s
     return f"{','.join(names)};{sizes};{layout}"
 
 
-def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
-    names, extents, layout = spec.split(";", 2)
+def _names(spec: str) -> list[str]:
+    return [name for name in spec.partition(";")[0].split(",") if name]
+
+
+def _read_spec(spec: str) -> tuple[dict[str, int], str]:
+    _, extents, layout = spec.split(";", 2)
     pairs = [item.partition("=") for item in extents.split(",") if item]
     for name, _, size in pairs:
         if not size.isdecimal():
             title = f"extent of {name!r} must be a positive integer, got {size}"
             raise AttnDslError(Diagnostic("A401", title))
-    sizes = {name: int(size) for name, _, size in pairs}
-    return [name for name in names.split(",") if name], sizes, layout
+    return {name: int(size) for name, _, size in pairs}, layout
 
 
-def _work(
+def _planned(
     q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], ticket: str, spec: str, backend: str
-) -> tuple[Backend[Work], list[Work], Tensor | None]:
-    """The backend, what tells it which pairs to compute (disjoint parts), and counts of zero keys."""
-    program = _PROGRAMS[ticket]
-    names, extents, layout = _read_spec(spec)
-    inputs = dict(zip(names, tables, strict=True))
-    call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
-    request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
-    tile, price = searched_by(q.device.type, call, q.shape[3])
+) -> Plan:
+    """Remembered for equal calls. Equal means equal contents of the inputs."""
+    given = read_inputs(dict(zip(_names(spec), tables, strict=True))) if tables else NOTHING
+    lengths = q.shape, k.shape[2], v.shape[3]
+    return _PLANNERS[ticket](*lengths, q.dtype, q.device, spec, backend, given)
+
+
+def _plan(
+    program: Program,
+    shape: torch.Size,
+    k_len: int,
+    value_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    spec: str,
+    backend: str,
+    given: Given,
+) -> Plan:
+    batch, heads, q_len, head_dim = shape
+    extents, layout = _read_spec(spec)
+    call = program.call(q_len, k_len, batch, heads, extents, given.arrays)
+    tile, price = searched_by(device.type, call, head_dim)
     parts = program.parts(call, layout, tile, price)
-    works = [
+    works = (
         Work(part.schedule, part, f"{program.key}/{layout}/{index}")
         for index, part in enumerate(parts)
-    ]
-    return choose(request, backend), works, _counts(program, call, q)
+    )
+    runner = choose(Request(device.type, dtype, head_dim, value_dim), backend)
+    return Plan(runner, tuple(works), _counts(program, call, device))
 
 
-def _counts(program: Program, call: Call, q: Tensor) -> Tensor | None:
+def _counts(program: Program, call: Call, device: torch.device) -> Tensor | None:
     """How many zero keys each query sees, where the pattern has any: int64 [B or 1, H or 1, Q]."""
     counts = program.zero_keys(call)
-    return None if counts is None else torch.from_numpy(counts).to(q.device)
+    return None if counts is None else torch.from_numpy(counts).to(device)
 
 
 def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], Price]:
@@ -244,8 +277,8 @@ def _forward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    runner, parts, zeros = _work(q, k, v, tables, program, spec, backend)
-    out, lse = forward_parts(runner, parts, q, k, v, scale=scale, zeros=zeros)
+    plan = _planned(q, k, v, tables, program, spec, backend)
+    out, lse = forward_parts(plan.backend, plan.works, q, k, v, scale=scale, zeros=plan.zeros)
     return out.contiguous(), lse.contiguous()
 
 
@@ -279,7 +312,8 @@ def _backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    runner, parts, _ = _work(q, k, v, tables, program, spec, backend)
+    plan = _planned(q, k, v, tables, program, spec, backend)
+    runner, parts = plan.backend, plan.works
     grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
     dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
     return dq, dk, dv

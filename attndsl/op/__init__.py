@@ -1,5 +1,6 @@
 """Floor 7: attention over a compiled pattern as a PyTorch operator."""
 
-from attndsl.op.attention import attention, operators, register, searched_by, tune
+from attndsl.op.attention import attention, operators, tune
+from attndsl.op.planning import register, searched_by
 
 __all__ = ["attention", "operators", "register", "searched_by", "tune"]

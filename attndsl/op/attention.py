@@ -4,56 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attndsl import ir
 from attndsl.backends import (
-    Backend,
-    Request,
     Tunable,
     Tuned,
-    Work,
     attend,
     backward_parts,
-    best_tile,
-    choose,
     forward_parts,
     lse_dtype,
     out_dtype,
-    price_of,
 )
-from attndsl.compiler import NOTHING, Given, Program, read_inputs
+from attndsl.compiler import Program
 from attndsl.op.checks import check_plain, check_tensors
-from attndsl.schedule import Call, Price
+from attndsl.op.dispatching import is_followed, operator, untraced
+from attndsl.op.planning import counts_of, planned, spec_of
 from attndsl.source import AttnDslError, Diagnostic
-
-_REMEMBERED = 64  # calls of a program
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How calls are run that differ in numbers alone."""
-
-    backend: Backend[Work]
-    works: tuple[Work, ...]  # which pairs to compute: disjoint parts
-    zeros: Tensor | None  # how many zero keys each query sees
-
-
-# By ticket, what plans the calls of a program: what crosses into the dispatcher is a string.
-_PLANNERS: dict[str, Callable[..., Plan]] = {}
-
-
-def register(program: Program) -> Program:
-    """Make the program known to the operator, before any call: a traced call cannot do so itself."""
-    remembering = functools.lru_cache(_REMEMBERED)
-    _PLANNERS.setdefault(program.ticket, remembering(functools.partial(_plan, program)))
-    return program  # itself, not its equal: comments and claims are no part of the ticket
 
 
 def attention(
@@ -99,9 +69,15 @@ def attention(
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
         mask = torch.from_numpy(program.dense(call)).to(q.device)
-        return attend(mask, q, k, v, factor, _counts(program, call, q.device))
+        return attend(mask, q, k, v, factor, counts_of(program, call, q.device))
     tables, spec = _packed(q, given, extents, layout)
-    out, lse = _forward(q, k, v, tables, program.ticket, spec, factor, backend)
+    args = q, k, v, tables, program.ticket, spec, factor, backend
+    if is_followed(q, k, v, *tables):
+        out, lse = _forward(*args)
+    elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        out, lse = Attention.apply(*args)  # type: ignore[no-untyped-call]
+    else:
+        out, lse = _forward_now(*args)
     return out, lse
 
 
@@ -129,7 +105,7 @@ def tune(
     if backend == "reference":
         return ()
     tables, spec = _packed(q, dict(inputs or {}), extents, layout)
-    plan = _planned(q, k, v, tables, program.ticket, spec, backend)
+    plan = planned(q, k, v, tables, program.ticket, spec, backend)
     runner = plan.backend
     if not isinstance(runner, Tunable):
         return ()
@@ -148,7 +124,7 @@ def _packed(
 ) -> tuple[list[Tensor], str]:
     """What crosses into the operator of all that is given by name: tensors, and a string about them."""
     names = sorted(inputs)
-    return [_as_table(name, inputs[name], q) for name in names], _spec(names, extents, layout)
+    return [_as_table(name, inputs[name], q) for name in names], spec_of(names, extents, layout)
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:
@@ -170,104 +146,8 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-def _spec(names: list[str], extents: Mapping[str, int] | None, layout: str) -> str:
-    """Input names, extents and layout as one plain string, which torch.compile can make and guard on."""
-    sizes = ",".join(f"{name}={size}" for name, size in ir.named_extents(extents).items())
-    return f"{','.join(names)};{sizes};{layout}"
-
-
-def _names(spec: str) -> list[str]:
-    return [name for name in spec.partition(";")[0].split(",") if name]
-
-
-def _read_spec(spec: str) -> tuple[dict[str, int], str]:
-    _, extents, layout = spec.split(";", 2)
-    pairs = [item.partition("=") for item in extents.split(",") if item]
-    for name, _, size in pairs:
-        if not size.isdecimal():
-            title = f"extent of {name!r} must be a positive integer, got {size}"
-            raise AttnDslError(Diagnostic("A401", title))
-    return {name: int(size) for name, _, size in pairs}, layout
-
-
-def _planned(
-    q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], ticket: str, spec: str, backend: str
-) -> Plan:
-    """Remembered for equal calls. Equal means equal contents of the inputs."""
-    given = read_inputs(dict(zip(_names(spec), tables, strict=True))) if tables else NOTHING
-    lengths = q.shape, k.shape[2], v.shape[3]
-    return _PLANNERS[ticket](*lengths, q.dtype, q.device, spec, backend, given)
-
-
-def _plan(
-    program: Program,
-    shape: torch.Size,
-    k_len: int,
-    value_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    spec: str,
-    backend: str,
-    given: Given,
-) -> Plan:
-    batch, heads, q_len, head_dim = shape
-    extents, layout = _read_spec(spec)
-    call = program.call(q_len, k_len, batch, heads, extents, given.arrays)
-    tile, price = searched_by(device.type, call, head_dim)
-    parts = program.parts(call, layout, tile, price)
-    works = (
-        Work(part.schedule, part, f"{program.key}/{layout}/{index}")
-        for index, part in enumerate(parts)
-    )
-    runner = choose(Request(device.type, dtype, head_dim, value_dim), backend)
-    return Plan(runner, tuple(works), _counts(program, call, device))
-
-
-def _counts(program: Program, call: Call, device: torch.device) -> Tensor | None:
-    """How many zero keys each query sees, where the pattern has any: int64 [B or 1, H or 1, Q]."""
-    counts = program.zero_keys(call)
-    return None if counts is None else torch.from_numpy(counts).to(device)
-
-
-def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], Price]:
-    """What layout="auto" counts in and by there: tiles as the backend asks for, and what they cost."""
-    if device != "cpu":
-        return (128, 128), Price()
-    return best_tile(call.q_len, call.k_len), price_of(call.heads, head_dim)
-
-
-def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function an operator, ``torch.ops.attndsl.<name>``.
-
-    ``torch.library.custom_op`` would do, but that its first call imports all of torch._dynamo: two seconds.
-    """
-
-    def register_it(function: Callable[..., Any]) -> Any:
-        schema = torch.library.infer_schema(function, mutates_args=())
-        full_name = f"attndsl::{name}"
-        torch.library.define(full_name, schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.impl(full_name, "default", _untraced(function))
-        return getattr(torch.ops.attndsl, name).default
-
-    return register_it
-
-
-def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with dynamo, where somebody has loaded it, told to look away."""
-
-    @functools.cache
-    def quiet(dynamo: Any) -> Callable[..., Any]:
-        return dynamo.disable(function)  # type: ignore[no-any-return]
-
-    def run(*args: Any) -> Any:
-        dynamo = sys.modules.get("torch._dynamo")
-        return function(*args) if dynamo is None else quiet(dynamo)(*args)
-
-    return run
-
-
-@_operator("attention")
-def _forward(
+@untraced
+def _forward_now(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -277,7 +157,7 @@ def _forward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    plan = _planned(q, k, v, tables, program, spec, backend)
+    plan = planned(q, k, v, tables, program, spec, backend)
     out, lse = forward_parts(plan.backend, plan.works, q, k, v, scale=scale, zeros=plan.zeros)
     return out.contiguous(), lse.contiguous()
 
@@ -297,8 +177,8 @@ def _forward_fake(
     return out, q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
 
 
-@_operator("attention_backward")
-def _backward(
+@untraced
+def _backward_now(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -312,7 +192,7 @@ def _backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    plan = _planned(q, k, v, tables, program, spec, backend)
+    plan = planned(q, k, v, tables, program, spec, backend)
     runner, parts = plan.backend, plan.works
     grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
     dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
@@ -336,6 +216,10 @@ def _backward_fake(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
+_forward = operator("attention", _forward_now)
+_backward = operator("attention_backward", _backward_now)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, tables, *rest = inputs
     ctx.set_materialize_grads(False)
@@ -349,13 +233,31 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
     if dout is None and dlse is None:
         return (None, None, None, nothing, None, None, None, None)
     dout = torch.zeros_like(out) if dout is None else dout
-    grads = _backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
+    # one that is itself differentiated goes where that is refused
+    follow = torch.is_grad_enabled() or is_followed(q, k, v, dout, *tables)
+    backward = _backward if follow else _backward_now
+    grads = backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
     return (*grads, nothing, None, None, None, None)
 
 
 torch.library.register_fake(_forward, _forward_fake)
 torch.library.register_fake(_backward, _backward_fake)
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup)
+
+
+class Attention(torch.autograd.Function):
+    """The operator and its derivative, where nothing follows operators."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        output: tuple[Tensor, Tensor] = _forward_now(*args)
+        _setup(ctx, args, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        dq, dk, dv, *_ = _differentiate(ctx, *gradients)
+        return dq, dk, dv, *(None,) * 5
 
 
 def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -41,7 +43,7 @@ class Launch:
         """Run it on the current stream."""
         numbers = tuple(map(float, numbers))  # of an integer its value would be compiled in
         pointers = [None if x is None else x.data_ptr() for x in tensors]
-        aligned = not any(pointer and pointer % _ALIGNMENT for pointer in pointers)
+        aligned = not functools.reduce(operator.or_, filter(None, pointers), 0) % _ALIGNMENT
         if aligned and self._compiled is not None:
             self._compiled[self._grid](*pointers, *self._pointers, *numbers, *self._constants)
             return

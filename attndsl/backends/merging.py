@@ -45,8 +45,11 @@ def forward_parts(
     zeros: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``runner.forward`` over the union of disjoint parts, and zero keys: int [B or 1, H or 1, Q]."""
-    out, lse = runner.forward(parts[0], q, k, v, scale=scale)
-    for part in parts[1:]:
+    first, *rest = parts
+    out, lse = runner.forward(first, q, k, v, scale=scale)
+    if not rest and zeros is None:
+        return out, lse
+    for part in rest:
         more, more_lse = runner.forward(part, q, k, v, scale=scale)
         out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
     if zeros is not None:

@@ -90,7 +90,6 @@ class Triton:
             )
         return None
 
-    @torch.no_grad()
     def forward(
         self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
     ) -> tuple[Tensor, Tensor]:
@@ -110,7 +109,6 @@ class Triton:
                 merge((*parts, *results))
         return out, lse
 
-    @torch.no_grad()
     def backward(
         self,
         work: Work,
@@ -308,7 +306,7 @@ def _merge(which: Pass, config: Config, lists: DeviceLists, x: Tensor) -> Launch
 
 def _layout_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
     """All that a launch depends on of tensors, but for where they start."""
-    return tensors[0].device, *((x.dtype, x.shape, x.stride()) for x in tensors)
+    return tensors[0].device, *[(x.dtype, x.shape, x.stride()) for x in tensors]
 
 
 def reachable(x: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from attndsl.backends import (
     out_dtype,
 )
 from attndsl.compiler import Program
-from attndsl.op.checks import check_plain, check_tensors
+from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import is_followed, operator, untraced
-from attndsl.op.planning import counts_of, planned, spec_of
+from attndsl.op.planning import Plan, counts_of, planned, spec_of
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -74,10 +74,8 @@ def attention(
     args = q, k, v, tables, program.ticket, spec, factor, backend
     if is_followed(q, k, v, *tables):
         out, lse = _forward(*args)
-    elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        out, lse = Attention.apply(*args)  # type: ignore[no-untyped-call]
     else:
-        out, lse = _forward_now(*args)
+        out, lse = _directly(*args)
     return out, lse
 
 
@@ -147,6 +145,26 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 @untraced
+def _directly(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    program: str,
+    spec: str,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """As the operator, past the dispatcher."""
+    plan = planned(q, k, v, tables, program, spec, backend)
+    if not wants_gradient(q, k, v):
+        return _outputs(plan, q, k, v, scale)
+    inputs = q, k, v, tables, program, spec, scale, backend
+    out, lse = Attention.apply(plan, *inputs)  # type: ignore[no-untyped-call]
+    return out, lse
+
+
+@untraced
 def _forward_now(
     q: Tensor,
     k: Tensor,
@@ -157,7 +175,10 @@ def _forward_now(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    plan = planned(q, k, v, tables, program, spec, backend)
+    return _outputs(planned(q, k, v, tables, program, spec, backend), q, k, v, scale)
+
+
+def _outputs(plan: Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     out, lse = forward_parts(plan.backend, plan.works, q, k, v, scale=scale, zeros=plan.zeros)
     return out.contiguous(), lse.contiguous()
 
@@ -193,6 +214,21 @@ def _backward_now(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     plan = planned(q, k, v, tables, program, spec, backend)
+    return _gradients(plan, q, k, v, out, lse, dout, dlse, scale)
+
+
+@untraced
+def _gradients(
+    plan: Plan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     runner, parts = plan.backend, plan.works
     grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
     dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
@@ -224,7 +260,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
     q, k, v, tables, *rest = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, *output, *tables)
-    ctx.rest = rest
+    ctx.rest, ctx.plan = rest, None
 
 
 def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
@@ -234,9 +270,11 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
         return (None, None, None, nothing, None, None, None, None)
     dout = torch.zeros_like(out) if dout is None else dout
     # one that is itself differentiated goes where that is refused
-    follow = torch.is_grad_enabled() or is_followed(q, k, v, dout, *tables)
-    backward = _backward if follow else _backward_now
-    grads = backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
+    if ctx.plan is None or torch.is_grad_enabled() or is_followed(q, k, v, dout, *tables):
+        grads = _backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
+    else:
+        _, _, scale, _ = ctx.rest
+        grads = _gradients(ctx.plan, q, k, v, out, lse, dout, dlse, scale)
     return (*grads, nothing, None, None, None, None)
 
 
@@ -249,15 +287,17 @@ class Attention(torch.autograd.Function):
     """The operator and its derivative, where nothing follows operators."""
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        output: tuple[Tensor, Tensor] = _forward_now(*args)
-        _setup(ctx, args, output)
+    def forward(ctx: Any, plan: Plan, *inputs: Any) -> tuple[Tensor, Tensor]:
+        q, k, v, _tables, _program, _spec, scale, _backend = inputs
+        output = _outputs(plan, q, k, v, scale)
+        _setup(ctx, inputs, output)
+        ctx.plan = plan
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         dq, dk, dv, *_ = _differentiate(ctx, *gradients)
-        return dq, dk, dv, *(None,) * 5
+        return None, dq, dk, dv, *(None,) * 5
 
 
 def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:

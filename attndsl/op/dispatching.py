@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PLAIN: Final = frozenset({Tensor, torch.nn.Parameter})
 
@@ -25,17 +28,18 @@ def operator(name: str, function: Callable[..., Any]) -> Any:
     return getattr(torch.ops.attndsl, name).default
 
 
-def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+def untraced(function: Callable[P, T]) -> Callable[P, T]:
     """The function, with dynamo, where somebody has loaded it, told to look away."""
 
     @functools.cache
-    def quiet(dynamo: Any) -> Callable[..., Any]:
+    def quiet(dynamo: Any) -> Callable[P, T]:
         return dynamo.disable(function)  # type: ignore[no-any-return]
 
     @functools.wraps(function)
-    def run(*args: Any) -> Any:
+    def run(*args: P.args, **options: P.kwargs) -> T:
         dynamo = sys.modules.get("torch._dynamo")
-        return function(*args) if dynamo is None else quiet(dynamo)(*args)
+        chosen = function if dynamo is None else quiet(dynamo)
+        return chosen(*args, **options)
 
     return run
 

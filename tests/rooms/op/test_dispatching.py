@@ -117,3 +117,16 @@ def test_an_input_that_is_written_to_is_another_input():
     assert not torch.equal(parted, whole)
     torch.testing.assert_close(parted, p(q, k, v, doc=doc, backend="reference"))
     assert torch.equal(p(q, k, v, doc=doc.int()), parted)
+
+
+def test_the_backward_is_that_of_what_the_forward_computed():
+    """Whatever was written to an input in between."""
+    p, gradients = attndsl.compile("documents"), []
+    for late in (0, 1):
+        q, k, v = tensors()
+        doc = (torch.arange(40) // 20).repeat(2, 1)
+        out = p(q, k, v, doc=doc)
+        doc.numpy()[:] *= 1 - late
+        gradients.append(torch.autograd.grad(out.sin().sum(), (q, k, v)))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)

@@ -231,7 +231,7 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     runner, parts = plan.backend, plan.works
     grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
-    dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
+    dq, dk, dv = (grad.contiguous() for grad in grads)
     return dq, dk, dv
 
 

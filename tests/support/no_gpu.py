@@ -38,7 +38,7 @@ class Launcher:
 class Driver:
     """As much of a driver as a launch needs."""
 
-    launcher_cls = Launcher
+    launcher_cls: type = Launcher
 
     def __init__(self) -> None:
         self.utils = self

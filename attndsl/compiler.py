@@ -383,7 +383,7 @@ def _array(table: ir.Table, value: Any, batch: int, heads: int) -> Any:
     ):
         if actual != size:
             raise _fault(f"input {table.name!r} has {actual} entries along {dim}, expected {size}")
-    return array.astype(bool if is_bool else np.int64, copy=False)
+    return array.astype(bool if is_bool else np.int64)  # a copy: the caller's may be written to
 
 
 def _ambient(table: ir.Table, batch: int, heads: int) -> list[int]:

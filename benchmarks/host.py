@@ -19,13 +19,13 @@ from typing import Any
 os.environ.pop("TRITON_INTERPRET", None)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch  # noqa: E402
-import triton  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
+import torch
+import triton
+from torch.nn import functional as F
 
-import attndsl  # noqa: E402
-from attndsl.backends import triton as backend  # noqa: E402
-from tests.support.no_gpu import Driver  # noqa: E402
+import attndsl
+from attndsl.backends import triton as backend
+from tests.support.no_gpu import Driver
 
 CALLS, ROUNDS = 200, 15
 PATTERNS: dict[str, dict[str, torch.Tensor]] = {

@@ -2,12 +2,14 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attndsl
+from attndsl.compiler import Program
 from attndsl.op.dispatching import is_followed
 
 
@@ -130,3 +132,20 @@ def test_the_backward_is_that_of_what_the_forward_computed():
         gradients.append(torch.autograd.grad(out.sin().sum(), (q, k, v)))
     for a, b in zip(*gradients, strict=True):
         assert torch.equal(a, b)
+
+
+def test_tiles_that_are_asked_for_later_are_those_of_the_input_as_it_was():
+    doc, p = np.zeros((1, 64), dtype=np.int64), attndsl.compile("documents")
+    (part,) = p._program.parts(p._program.call(64, 64, 1, 1, None, {"doc": doc}))
+    doc[:, 32:] = 1
+    assert part.schedule((16, 16)).cover().all()
+
+
+def test_a_call_like_one_before_it_is_planned_no_more(monkeypatch):
+    calls, call = [], Program.call
+    monkeypatch.setattr(Program, "call", lambda *args: calls.append(args) or call(*args))
+    p = attndsl.compile("pattern p = k <= q and q - k < 11")
+    for count, length in ((1, 40), (1, 40), (2, 41), (2, 40)):
+        q, k, v = tensors(length)
+        p(q, k, v).sum().backward()
+        assert len(calls) == count

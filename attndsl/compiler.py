@@ -285,6 +285,28 @@ def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:
     return (call.q_len, call.k_len, batch, call.heads, sizes, tuple(contents))
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Run-time inputs as they were given, unchecked: equal where names, types, shapes and contents are."""
+
+    digests: tuple[tuple[str, str, tuple[int, ...], bytes], ...] = ()
+    arrays: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+NOTHING = Given()
+
+
+def read_inputs(inputs: Mapping[str, Any]) -> Given:
+    """The inputs as NumPy arrays.
+
+    Raises:
+        AttnDslError: A501, one cannot be read.
+    """
+    arrays = {name: _read(name, value) for name, value in inputs.items()}
+    digests = [(name, x.dtype.str, x.shape, _contents(x)) for name, x in arrays.items()]
+    return Given(tuple(digests), arrays)
+
+
 def _contents(array: Any) -> bytes:
     """A digest, not the version counter of a tensor: a write through a NumPy view does not move that."""
     return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
@@ -331,7 +353,7 @@ def _check_tile(tile: object) -> None:
     raise AttnDslError(Diagnostic("A402", title))
 
 
-def _read(table: ir.Table, value: Any) -> Any:
+def _read(name: str, value: Any) -> Any:
     """As a NumPy array, whatever it is."""
     try:
         if getattr(value, "is_meta", False):
@@ -341,12 +363,12 @@ def _read(table: ir.Table, value: Any) -> Any:
             raise ValueError("it has numbers past 2**63")
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise _fault(f"input {table.name!r} cannot be read", reason) from error
+        raise _fault(f"input {name!r} cannot be read", reason) from error
     return array
 
 
 def _array(table: ir.Table, value: Any, batch: int, heads: int) -> Any:
-    array = _read(table, value)
+    array = _read(table.name, value)
     wanted = "bool" if table.kind is ir.Sort.BOOL else "an integer type"
     is_bool = array.dtype.kind == "b"
     if is_bool != (table.kind is ir.Sort.BOOL) or array.dtype.kind not in "bui":
@@ -361,7 +383,7 @@ def _array(table: ir.Table, value: Any, batch: int, heads: int) -> Any:
     ):
         if actual != size:
             raise _fault(f"input {table.name!r} has {actual} entries along {dim}, expected {size}")
-    return array.astype(bool if is_bool else np.int64, copy=False)
+    return array.astype(bool if is_bool else np.int64)  # a copy: the caller's may be written to
 
 
 def _ambient(table: ir.Table, batch: int, heads: int) -> list[int]:

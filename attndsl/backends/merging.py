@@ -33,7 +33,6 @@ def with_zero_keys(out: Tensor, level: Tensor, count: Tensor) -> tuple[Tensor, T
     return out * (level - base).exp_()[..., None], total
 
 
-@torch.no_grad()
 def forward_parts(
     runner: Backend[Work],
     parts: Sequence[Work],
@@ -45,16 +44,19 @@ def forward_parts(
     zeros: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``runner.forward`` over the union of disjoint parts, and zero keys: int [B or 1, H or 1, Q]."""
-    out, lse = runner.forward(parts[0], q, k, v, scale=scale)
-    for part in parts[1:]:
-        more, more_lse = runner.forward(part, q, k, v, scale=scale)
-        out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
-    if zeros is not None:
-        out, lse = with_zero_keys(out, lse, zeros)
-    return out.to(out_dtype(q.dtype)), lse
+    first, *rest = parts
+    out, lse = runner.forward(first, q, k, v, scale=scale)
+    if not rest and zeros is None:
+        return out, lse
+    with torch.no_grad():
+        for part in rest:
+            more, more_lse = runner.forward(part, q, k, v, scale=scale)
+            out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
+        if zeros is not None:
+            out, lse = with_zero_keys(out, lse, zeros)
+        return out.to(out_dtype(q.dtype)), lse
 
 
-@torch.no_grad()
 def backward_parts(
     runner: Backend[Work],
     parts: Sequence[Work],
@@ -73,9 +75,10 @@ def backward_parts(
     grads = runner.backward(first, q, k, v, out, lse, dout, dlse, scale=scale)
     if not rest:
         return grads
-    sums = [grad.to(lse_dtype(grad.dtype)) for grad in grads]
-    for part in rest:
-        shares = runner.backward(part, q, k, v, out, lse, dout, dlse, scale=scale)
-        sums = [total + share for total, share in zip(sums, shares, strict=True)]
-    dq, dk, dv = (total.to(x.dtype) for total, x in zip(sums, (q, k, v), strict=True))
+    with torch.no_grad():
+        sums = [grad.to(lse_dtype(grad.dtype)) for grad in grads]
+        for part in rest:
+            shares = runner.backward(part, q, k, v, out, lse, dout, dlse, scale=scale)
+            sums = [total + share for total, share in zip(sums, shares, strict=True)]
+        dq, dk, dv = (total.to(x.dtype) for total, x in zip(sums, (q, k, v), strict=True))
     return dq, dk, dv

@@ -25,7 +25,8 @@ class Backend(Protocol[W]):
 
     Shapes: q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] with Hkv dividing H; any strides.
     out [B, H, Q, Dv] in the input dtype, bfloat16 for 8 bits. lse [B, H, Q]: natural logarithm, float64 for float64
-    inputs, else float32. A query without a key has out 0, lse -inf and no gradient.
+    inputs, else float32. A query without a key has out 0, lse -inf and no gradient. What comes back is not
+    differentiable, whatever went in.
     """
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from attndsl.backends import kernels
 from attndsl.backends.configs import Config, Pass, architecture, default_config, fitting, padded
 from attndsl.backends.device_lists import DeviceLists, device_lists
+from attndsl.backends.launching import Launch
 from attndsl.backends.protocol import EIGHT_BITS, Request, out_dtype
 from attndsl.backends.tuning import (
     Clock,
@@ -24,6 +26,7 @@ from attndsl.backends.tuning import (
     cautious,
     climb,
     configured,
+    edition,
     neighbours,
     remember,
     stopwatch,
@@ -87,7 +90,6 @@ class Triton:
             )
         return None
 
-    @torch.no_grad()
     def forward(
         self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
     ) -> tuple[Tensor, Tensor]:
@@ -97,22 +99,16 @@ class Triton:
         lse = q.new_empty(q.shape[:3], dtype=torch.float32)
         if lse.numel() == 0:
             return out, lse
-        config = self._chosen("forward", work, q, k, v)
-        lists = self._lists("forward", work, config, q, k)
-        width = v.shape[3]
-        part_out, part_lse = lists.shares(q, config.bq, width), lists.shares(q, config.bq)
+        width, results = v.shape[3], (out, lse)
         with _on_device(q):
-            results = (out, lse, part_out, part_lse)
-            _walk(kernels.forward, (q, k, v, *results), (q, k, v, out), q, config, lists, scale)
-            if lists.slots:
-                kernels.merge_outputs[lists.split_grid(q)](
-                    *(part_out, part_lse, out, lse, *out.stride(), *lists.splits),
-                    *(lists.q_order, q.shape[2], q.shape[1], lists.slots),
-                    *(width, padded(width), config.bq, lists.q_order is not None),
-                )
+            walk = self._walk("forward", work, (q, k, v, out), (out,))
+            bq, lists = walk.config.bq, walk.lists
+            parts = lists.shares(q, bq, width), lists.shares(q, bq)
+            walk.launch((q, k, v, *results, *parts), scale)
+            for merge in walk.merges:
+                merge((*parts, *results))
         return out, lse
 
-    @torch.no_grad()
     def backward(
         self,
         work: Work,
@@ -132,7 +128,7 @@ class Triton:
         if lse.numel() == 0 or k.numel() == 0:
             return dq.zero_(), dk.zero_(), dv.zero_()
         with _on_device(q):
-            given = self._prepared(q, k, v, out, lse, dout, dlse)
+            given = self._prepared(work, q, k, v, out, lse, dout, dlse)
             self._backward("backward_queries", work, given, (dq,), scale)
             self._backward_keys(work, given, (dk, dv), scale)
         return dq, dk, dv
@@ -147,7 +143,7 @@ class Triton:
         out, lse = self.forward(work, q, k, v, scale=scale)
         grads, empty = [x.new_empty(x.shape) for x in (q, k, v)], out.numel() * k.numel() == 0
         with _on_device(q):
-            given = [] if empty else self._prepared(q, k, v, out, lse, out, None)
+            given = [] if empty else self._prepared(work, q, k, v, out, lse, out, None)
             runs: dict[Pass, Callable[[Triton], Any]] = {
                 "forward": lambda it: it.forward(work, q, k, v, scale=scale),
                 "backward_queries": lambda it: it._backward(
@@ -181,6 +177,7 @@ class Triton:
 
     def _prepared(
         self,
+        work: Work,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -191,20 +188,26 @@ class Triton:
     ) -> Sequence[Tensor]:
         """What both passes of the backward are given."""
         level, delta = torch.empty_like(lse), torch.empty_like(lse)
-        kernels.prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
-            *(out, dout, lse.contiguous(), None if dlse is None else dlse.contiguous()),
-            *(level, delta, *out.stride(), *dout.stride(), q.shape[2], q.shape[1]),
-            *(v.shape[3], padded(v.shape[3]), ROWS, dlse is not None),
-        )
+
+        def make() -> Launch:
+            return Launch(
+                kernels.prepare_backward,
+                (triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1]),
+                (*out.stride(), *dout.stride(), q.shape[2], q.shape[1]),
+                (v.shape[3], padded(v.shape[3]), ROWS, dlse is not None),
+            )
+
+        prepare = work.keep(("prepare", dlse is None, _layout_of((out, dout, lse))), make)
+        through = None if dlse is None else dlse.contiguous()
+        prepare((out, dout, lse.contiguous(), through, level, delta))
         return q, k, v, dout, level, delta
 
     def _backward_keys(
         self, work: Work, given: Sequence[Tensor], results: Sequence[Tensor], scale: float
     ) -> None:
         q, k, v, *rest = given
-        config = self._chosen("backward_keys", work, q, k, v)
         group = q.shape[1] // k.shape[1]
-        if orders_agree(work.schedule((config.bq, config.bk)), group):
+        if self._joined(work, q, k, v):
             self._backward("backward_keys", work, given, results, scale)
             return
         # heads that share keys but not the order of their tiles: each has sums of its own at first
@@ -215,6 +218,16 @@ class Triton:
             by_member = mine.reshape(*total.shape[:2], group, *total.shape[2:])
             total.copy_(by_member.sum(2, dtype=torch.float32))
 
+    def _joined(self, work: Work, q: Tensor, k: Tensor, v: Tensor) -> bool:
+        """Whether a key tile meets the query heads that share it in one walk."""
+
+        def make() -> bool:
+            config = self._chosen("backward_keys", work, q, k, v)
+            group = q.shape[1] // k.shape[1]
+            return orders_agree(work.schedule((config.bq, config.bk)), group)
+
+        return work.keep(("joined", self, edition(), _layout_of((q, k, v))), make)
+
     def _backward(
         self,
         which: Pass,
@@ -223,50 +236,77 @@ class Triton:
         results: Sequence[Tensor],
         scale: float,
     ) -> None:
-        q, k, v, dout, *_ = given
+        walk = self._walk(which, work, given[:4], results)
+        block = walk.config.bq if which == "backward_queries" else walk.config.bk
+        parts = [walk.lists.shares(x, block, x.shape[3]) for x in results]
+        walk.launch((*given, *results, *parts), scale)
+        for merge, *pair in zip(walk.merges, parts, results, strict=False):  # none, or all
+            merge(pair)
+
+    def _walk(
+        self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
+    ) -> Walk:
+        """One of the three passes, over tensors with strides that the kernel is given; kept."""
+        dtype = strided[0].dtype
+        key = which, self, edition(), _precision(dtype), _layout_of(strided)
+        return work.keep(key, lambda: self._made(which, work, strided, results))
+
+    def _made(
+        self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
+    ) -> Walk:
+        q, k, v, _ = strided
         config = self._chosen(which, work, q, k, v)
-        lists = self._lists(which, work, config, q, k)
-        block = config.bq if which == "backward_queries" else config.bk
-        parts = [lists.shares(x, block, x.shape[3]) for x in results]
-        tensors, owner = (*given, *results, *parts), results[0]
-        _walk(getattr(kernels, which), tensors, (q, k, v, dout), owner, config, lists, scale)
-        if not lists.slots:
-            return
-        order = lists.q_order if which == "backward_queries" else lists.k_order
-        for part, x in zip(parts, results, strict=True):
-            kernels.sum_chunks[lists.split_grid(x)](
-                *(part, x, *lists.splits, order, x.shape[2], x.shape[1], lists.slots),
-                *(x.shape[3], padded(x.shape[3]), block, order is not None),
-            )
+        tile, is_by_key = (config.bq, config.bk), which == "backward_keys"
+        lists = device_lists(work, tile, is_by_key, q, k, self._longest)
+        owner = results[0]
+        launch = Launch(
+            getattr(kernels, which),
+            lists.grid(owner),
+            (
+                *(step for x in strided for step in x.stride()),
+                *(*lists.tiles, lists.q_order, lists.k_order, q.shape[2], k.shape[2]),
+                *(owner.shape[1], lists.at_once, lists.width, lists.slots),
+            ),
+            (
+                *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], padded(q.shape[3])),
+                *(padded(v.shape[3]), *tile, lists.slots > 0, _precision(q.dtype)),
+                *(*lists.functions.arguments, lists.q_order is not None, lists.k_order is not None),
+            ),
+            num_warps=config.warps,
+            num_stages=config.stages,
+        )
+        merges = [_merge(which, config, lists, x) for x in results] if lists.slots else []
+        return Walk(config, lists, launch, tuple(merges))
 
-    def _lists(self, which: Pass, work: Work, config: Config, q: Tensor, k: Tensor) -> DeviceLists:
-        tile = (config.bq, config.bk)
-        return device_lists(work, tile, which == "backward_keys", q, k, self._longest)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walk:
+    """A pass over work lists, a program an item and head of what it computes, for tensors that lie alike."""
+
+    config: Config
+    lists: DeviceLists
+    launch: Launch
+    merges: tuple[Launch, ...]  # of the shares of split tiles, one a result, if there are any
 
 
-def _walk(
-    kernel: Any,
-    tensors: Sequence[Tensor | None],
-    strided: Sequence[Tensor],
-    owner: Tensor,
-    config: Config,
-    lists: DeviceLists,
-    scale: float,
-) -> None:
-    """Launch one of the three kernels that walk work lists, a program an item and head of ``owner``."""
-    q, k, v, *_ = strided
-    kernel[lists.grid(owner)](
-        *tensors,
-        *(step for x in strided for step in x.stride()),
-        *lists.tiles,
-        *(lists.q_order, lists.k_order),
-        *(q.shape[2], k.shape[2], owner.shape[1], lists.at_once, lists.width, lists.slots, scale),
-        *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], padded(q.shape[3])),
-        *(padded(v.shape[3]), config.bq, config.bk, lists.slots > 0, _precision(q.dtype)),
-        *(*lists.functions.arguments, lists.q_order is not None, lists.k_order is not None),
-        num_warps=config.warps,
-        num_stages=config.stages,
+def _merge(which: Pass, config: Config, lists: DeviceLists, x: Tensor) -> Launch:
+    """What makes a result whole where tiles were split."""
+    is_forward, is_by_key = which == "forward", which == "backward_keys"
+    kernel = kernels.merge_outputs if is_forward else kernels.sum_chunks
+    order = lists.k_order if is_by_key else lists.q_order
+    block = config.bk if is_by_key else config.bq
+    steps = x.stride() if is_forward else ()
+    return Launch(
+        kernel,
+        lists.split_grid(x),
+        (*steps, *lists.splits, order, x.shape[2], x.shape[1], lists.slots),
+        (x.shape[3], padded(x.shape[3]), block, order is not None),
     )
+
+
+def _layout_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """All that a launch depends on of tensors, but for where they start."""
+    return tensors[0].device, *[(x.dtype, x.shape, x.stride()) for x in tensors]
 
 
 def reachable(x: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ class Tunable(Protocol):
 
 
 _KNOWN: dict[tuple[object, ...], Config] = {}
+_REMEMBERED: list[Config] = []  # all, one after the other
 
 
 def configured(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> Config:
@@ -85,6 +86,12 @@ def remember(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor, config: C
     if work.name:
         cache.keep("configs", _key(which, work, q, k, v), asdict(config))
     _KNOWN[_place(which, work, q, k, v)] = config
+    _REMEMBERED.append(config)
+
+
+def edition() -> int:
+    """Another number after each ``remember``: what ``configured`` gave under the same one still holds."""
+    return len(_REMEMBERED)
 
 
 def _place(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> tuple[object, ...]:

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attndsl import ir
 from attndsl.backends import (
-    Backend,
-    Request,
     Tunable,
     Tuned,
-    Work,
     attend,
     backward_parts,
-    best_tile,
-    choose,
     forward_parts,
     lse_dtype,
     out_dtype,
-    price_of,
 )
 from attndsl.compiler import Program
-from attndsl.op.checks import check_plain, check_tensors
-from attndsl.schedule import Call, Price
+from attndsl.op.checks import check_plain, check_tensors, wants_gradient
+from attndsl.op.dispatching import is_followed, operator, untraced
+from attndsl.op.planning import Plan, counts_of, planned, spec_of
 from attndsl.source import AttnDslError, Diagnostic
-
-SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
-
-# Programs by ticket: what crosses into the dispatcher is a string.
-_PROGRAMS: dict[str, Program] = {}
-
-
-def register(program: Program) -> Program:
-    """Make the program known to the operator, before any call: a traced call cannot do so itself."""
-    _PROGRAMS.setdefault(program.ticket, program)
-    return program  # itself, not its equal: comments and claims are no part of the ticket
 
 
 def attention(
@@ -88,9 +70,13 @@ def attention(
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
         mask = torch.from_numpy(program.dense(call)).to(q.device)
-        return attend(mask, q, k, v, factor, _counts(program, call, q))
+        return attend(mask, q, k, v, factor, counts_of(program, call, q.device))
     tables, spec = _packed(q, given, extents, layout)
-    out, lse = _forward(q, k, v, tables, program.ticket, spec, factor, backend)
+    args = q, k, v, tables, program.ticket, spec, factor, backend
+    if is_followed(q, k, v, *tables):
+        out, lse = _forward(*args)
+    else:
+        out, lse = _directly(*args)
     return out, lse
 
 
@@ -118,11 +104,12 @@ def tune(
     if backend == "reference":
         return ()
     tables, spec = _packed(q, dict(inputs or {}), extents, layout)
-    runner, works, _ = _work(q, k, v, tables, program.ticket, spec, backend)
+    plan = planned(q, k, v, tables, program.ticket, spec, backend)
+    runner = plan.backend
     if not isinstance(runner, Tunable):
         return ()
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
-    return tuple(found for work in works for found in runner.tune(work, q, k, v, scale=scale))
+    return tuple(found for work in plan.works for found in runner.tune(work, q, k, v, scale=scale))
 
 
 def _number(scale: object) -> float:
@@ -136,7 +123,9 @@ def _packed(
 ) -> tuple[list[Tensor], str]:
     """What crosses into the operator of all that is given by name: tensors, and a string about them."""
     names = sorted(inputs)
-    return [_as_table(name, inputs[name], q) for name in names], _spec(names, extents, layout or "")
+    return [_as_table(name, inputs[name], q) for name in names], spec_of(
+        names, extents, layout or ""
+    )
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:
@@ -158,97 +147,8 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-def _spec(names: list[str], extents: Mapping[str, int] | None, layout: str) -> str:
-    """Input names, extents and layout ("": the default) as one string, which torch.compile can make and guard on."""
-    sizes = ",".join(f"{name}={size}" for name, size in ir.named_extents(extents).items())
-    return f"{','.join(names)};{sizes};{layout}"
-
-
-def _read_spec(spec: str) -> tuple[list[str], dict[str, int], str]:
-    names, extents, layout = spec.split(";", 2)
-    pairs = [item.partition("=") for item in extents.split(",") if item]
-    for name, _, size in pairs:
-        if not size.isdecimal():
-            title = f"extent of {name!r} must be a positive integer, got {size}"
-            raise AttnDslError(Diagnostic("A401", title))
-    sizes = {name: int(size) for name, _, size in pairs}
-    return [name for name in names.split(",") if name], sizes, layout
-
-
-def _work(
-    q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], ticket: str, spec: str, backend: str
-) -> tuple[Backend[Work], list[Work], Tensor | None]:
-    """The backend, what tells it which pairs to compute (disjoint parts), and counts of zero keys."""
-    program = _PROGRAMS[ticket]
-    names, extents, layout = _read_spec(spec)
-    inputs = dict(zip(names, tables, strict=True))
-    call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, inputs)
-    request = Request(q.device.type, q.dtype, q.shape[3], v.shape[3])
-    tile, price = searched_by(q.device.type, call, q.shape[3])
-    layout = layout or default_layout(q.device.type, call)
-    parts = program.parts(call, layout, tile, price)
-    works = [
-        Work(part.schedule, part, f"{program.key}/{layout}/{index}")
-        for index, part in enumerate(parts)
-    ]
-    return choose(request, backend), works, _counts(program, call, q)
-
-
-def _counts(program: Program, call: Call, q: Tensor) -> Tensor | None:
-    """How many zero keys each query sees, where the pattern has any: int64 [B or 1, H or 1, Q]."""
-    counts = program.zero_keys(call)
-    return None if counts is None else torch.from_numpy(counts).to(q.device)
-
-
-def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], Price]:
-    """What layout="auto" counts in and by there: tiles as the backend asks for, and what they cost."""
-    if device != "cpu":
-        return (128, 128), Price()
-    return best_tile(call.q_len, call.k_len), price_of(call.heads, head_dim)
-
-
-def default_layout(device: str, call: Call) -> str:
-    """The layout of calls that name none: "auto" where it is known to pay, else "natural".
-
-    On CPUs it was measured to. Not where run-time inputs would decide the order, so that equal calls give equal
-    bits whatever was called before; nor of few tokens, where a search costs more than it saves.
-    """
-    pays = device == "cpu" and not call.tables and min(call.q_len, call.k_len) >= SEARCHED
-    return "auto" if pays else "natural"
-
-
-def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function an operator, ``torch.ops.attndsl.<name>``.
-
-    ``torch.library.custom_op`` would do, but that its first call imports all of torch._dynamo: two seconds.
-    """
-
-    def register_it(function: Callable[..., Any]) -> Any:
-        schema = torch.library.infer_schema(function, mutates_args=())
-        full_name = f"attndsl::{name}"
-        torch.library.define(full_name, schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.impl(full_name, "default", _untraced(function))
-        return getattr(torch.ops.attndsl, name).default
-
-    return register_it
-
-
-def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with dynamo, where somebody has loaded it, told to look away."""
-
-    @functools.cache
-    def quiet(dynamo: Any) -> Callable[..., Any]:
-        return dynamo.disable(function)  # type: ignore[no-any-return]
-
-    def run(*args: Any) -> Any:
-        dynamo = sys.modules.get("torch._dynamo")
-        return function(*args) if dynamo is None else quiet(dynamo)(*args)
-
-    return run
-
-
-@_operator("attention")
-def _forward(
+@untraced
+def _directly(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -258,8 +158,31 @@ def _forward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    runner, parts, zeros = _work(q, k, v, tables, program, spec, backend)
-    out, lse = forward_parts(runner, parts, q, k, v, scale=scale, zeros=zeros)
+    """As the operator, past the dispatcher."""
+    plan = planned(q, k, v, tables, program, spec, backend)
+    if not wants_gradient(q, k, v):
+        return _outputs(plan, q, k, v, scale)
+    inputs = q, k, v, tables, program, spec, scale, backend
+    out, lse = Attention.apply(plan, *inputs)  # type: ignore[no-untyped-call]
+    return out, lse
+
+
+@untraced
+def _forward_now(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    program: str,
+    spec: str,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return _outputs(planned(q, k, v, tables, program, spec, backend), q, k, v, scale)
+
+
+def _outputs(plan: Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    out, lse = forward_parts(plan.backend, plan.works, q, k, v, scale=scale, zeros=plan.zeros)
     return out.contiguous(), lse.contiguous()
 
 
@@ -278,8 +201,8 @@ def _forward_fake(
     return out, q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
 
 
-@_operator("attention_backward")
-def _backward(
+@untraced
+def _backward_now(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -293,9 +216,25 @@ def _backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    runner, parts, _ = _work(q, k, v, tables, program, spec, backend)
+    plan = planned(q, k, v, tables, program, spec, backend)
+    return _gradients(plan, q, k, v, out, lse, dout, dlse, scale)
+
+
+@untraced
+def _gradients(
+    plan: Plan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    runner, parts = plan.backend, plan.works
     grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
-    dq, dk, dv = (grad.to(x.dtype).contiguous() for grad, x in zip(grads, (q, k, v), strict=True))
+    dq, dk, dv = (grad.contiguous() for grad in grads)
     return dq, dk, dv
 
 
@@ -316,11 +255,15 @@ def _backward_fake(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
+_forward = operator("attention", _forward_now)
+_backward = operator("attention_backward", _backward_now)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, tables, *rest = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, *output, *tables)
-    ctx.rest = rest
+    ctx.rest, ctx.plan = rest, None
 
 
 def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
@@ -329,13 +272,35 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
     if dout is None and dlse is None:
         return (None, None, None, nothing, None, None, None, None)
     dout = torch.zeros_like(out) if dout is None else dout
-    grads = _backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
+    # one that is itself differentiated goes where that is refused
+    if ctx.plan is None or torch.is_grad_enabled() or is_followed(q, k, v, dout, *tables):
+        grads = _backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
+    else:
+        _, _, scale, _ = ctx.rest
+        grads = _gradients(ctx.plan, q, k, v, out, lse, dout, dlse, scale)
     return (*grads, nothing, None, None, None, None)
 
 
 torch.library.register_fake(_forward, _forward_fake)
 torch.library.register_fake(_backward, _backward_fake)
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup)
+
+
+class Attention(torch.autograd.Function):
+    """The operator and its derivative, where nothing follows operators."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *inputs: Any) -> tuple[Tensor, Tensor]:
+        q, k, v, _tables, _program, _spec, scale, _backend = inputs
+        output = _outputs(plan, q, k, v, scale)
+        _setup(ctx, inputs, output)
+        ctx.plan = plan
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        dq, dk, dv, *_ = _differentiate(ctx, *gradients)
+        return None, dq, dk, dv, *(None,) * 5
 
 
 def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:

@@ -33,17 +33,21 @@ def check_tensors(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
     problem = _shape_problem(q, k, v)
     if problem is not None:
         raise _fault("A502", problem, name, q, k, v)
-    if len({x.dtype for x in (q, k, v)}) > 1 or not q.dtype.is_floating_point:
+    if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
         raise _fault("A503", "q, k and v must have one floating dtype", name, q, k, v)
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    if wanted and q.dtype in EIGHT_BITS:
+    if q.dtype in EIGHT_BITS and wants_gradient(q, k, v):
         raise _fault("A503", "attention over 8-bit tensors has no gradient", name, q, k, v)
-    if len({x.device for x in (q, k, v)}) > 1:
+    if not q.device == k.device == v.device:
         raise _fault("A503", "q, k and v must be on one device", name, q, k, v)
 
 
+def wants_gradient(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the call will be differentiated, as far as can be known."""
+    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+
+
 def _shape_problem(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    if any(x.dim() != 4 for x in (q, k, v)):
+    if not q.dim() == k.dim() == v.dim() == 4:
         return "q, k and v must have four dims: [batch, heads, length, head_dim]"
     if not q.shape[0] == k.shape[0] == v.shape[0]:
         return "q, k and v must have the same batch size"

@@ -1,0 +1,71 @@
+"""A launch that is repeated tells the driver what the first one did, and only where it may."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from attndsl.backends.launching import Launch
+
+
+class Kernel:
+    """Stands for one of Triton's, and for what it is compiled to."""
+
+    def __init__(self, compiled: object = None) -> None:
+        self.compiled, self.calls = compiled, []
+
+    def __getitem__(self, grid):
+        def launch(*args, **options):
+            self.calls.append((grid, args, options))
+            return self.compiled
+
+        return launch
+
+
+def test_only_aligned_tensors_take_the_short_way():
+    short = Kernel()
+    kernel, table, x = Kernel(short), torch.zeros(4), torch.zeros(8)
+    launch = Launch(kernel, (5,), (table, 3, None), (True,), num_warps=4)
+    for _ in range(2):
+        launch((x, None), 1)
+        launch((x[1:], None), 1)
+    grid, whole = (5, 1, 1), ((table, 3, None, 1.0, True), {"num_warps": 4})
+    assert [(len(short.calls)), len(kernel.calls)] == [1, 3]
+    assert all(call[0] == grid and call[1][2:] == whole[0] for call in kernel.calls)
+    assert all(call[2] == whole[1] for call in kernel.calls)
+    given = (x.data_ptr(), None, table.data_ptr(), 3, None, 1.0, True)
+    assert short.calls == [(grid, given, {})]
+
+
+def test_an_interpreted_kernel_is_launched_as_ever():
+    kernel = Kernel()
+    launch = Launch(kernel, (2, 3), (), ())
+    launch((torch.zeros(4),))
+    launch((torch.zeros(4),))
+    assert len(kernel.calls) == 2
+
+
+@pytest.mark.parametrize(("length", "longest"), [(128, None), (130, 1)])
+def test_the_driver_is_told_the_same_both_ways(length: int, longest: int | None):
+    """By the Triton that is installed, in a process of its own: here, kernels are interpreted."""
+    asked = [sys.executable, "-m", "tests.support.no_gpu", json.dumps([length, longest])]
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    root = Path(__file__).parents[3]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=root, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert all(item["same"] for item in found)
+    kernels = ["forward", "prepare_backward", "backward_queries", "backward_keys"]
+    split = ["forward", "merge_outputs", "prepare_backward", "backward_queries", "sum_chunks"]
+    split += ["backward_keys", "sum_chunks", "sum_chunks"]
+    wanted = split if longest else kernels
+    assert [item["kernel"] for item in found] == 2 * wanted
+    short = [item["kernel"] for item in found if item["short"]]
+    assert short[: len(wanted)] == wanted
+    assert not {"forward", "backward_queries", "backward_keys"} & set(short[len(wanted) :])

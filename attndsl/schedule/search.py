@@ -249,7 +249,7 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
     rest = survey(frame.root, queries, keys, *found.open, LEAVES * rows // ROWS)
     scale = n_tiles / len(chosen)
-    sure = len(found.full[0])
+    sure = found.full.count
     area = queries.tile * keys.tile
     return Estimate(
         scale * (sure + rest.full),

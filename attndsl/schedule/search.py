@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -93,13 +93,17 @@ def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> list[C
     queries, keys = frame.queries, frame.keys
     long = queries.length == keys.length > STRETCH
     look = Frame(frame.root, queries.first(STRETCH), keys.first(STRETCH)) if long else frame
-    found = _parts(look, axes, price) if split else [_best(look, axes, price)]
+    hunt = _Hunt(axes, price, min(queries.tile, keys.tile))
+    found = hunt.parts(look) if split else [hunt.best(look)]
     if look is frame:
         return found
     parts = [
         reordered(Frame(part.frame.root, queries, keys), sorting(part.frame)) for part in found
     ]
-    counted, natural = count(parts, price), count([frame], price)
+    natural = count([frame], price)
+    if parts == [frame]:
+        return natural
+    counted = count(parts, price)
     return counted if cost_of(counted, price) < MARGIN * cost_of(natural, price) else natural
 
 
@@ -127,30 +131,109 @@ def reordered(frame: Frame, by: Candidate) -> Frame:
     return _ordered(frame, by) or frame
 
 
-# ---------------------------------------------------------------------------- one order
+# ---------------------------------------------------------------------------- one order, and parts
 
 
-def _best(
-    frame: Frame, axes: Axes | None, price: Price, ranked: Sequence[Choice] | None = None
-) -> Choice:
-    """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
-    natural = _choice(frame, ROWS, price)
-    if natural.cost <= 1.2 * _floor(natural):
-        return natural
-    finalists = _ranked(frame, axes, price) if ranked is None else ranked
-    if not finalists:
-        return natural
-    enough = FINALISTS if price.judge is None else 2 * HEARD
-    others = [_choice(item.frame, ROWS, price) for item in finalists[:enough]]
-    if price.judge is not None:
-        return _judged([[natural], *([other] for other in others)], price)[0]
-    best = min(others, key=lambda c: c.cost)
-    if best.estimate.exact and natural.estimate.exact:
-        return best if best.cost < natural.cost else natural
-    if CLEAR * natural.cost < best.cost < natural.cost and natural.estimate.live <= COUNTED:
-        best, natural = (_choice(each.frame, 1 << 40, price) for each in (best, natural))
-        return best if best.cost < natural.cost else natural
-    return best if best.cost < MARGIN * natural.cost else natural
+@dataclass(frozen=True, slots=True)
+class _Hunt:
+    """One search. What has been counted is not counted again."""
+
+    axes: Axes | None
+    price: Price
+    tokens: int  # of a tile
+    _counted: dict[tuple[Frame, int], Choice] = field(default_factory=dict)
+
+    def count(self, frame: Frame, rows: int) -> Choice:
+        """The frame, by so many of its rows."""
+        known = self._counted.get((frame, rows))
+        if known is None:
+            known = self._counted[frame, rows] = _choice(frame, rows, self.price)
+        return known
+
+    def best(self, frame: Frame, ranked: Sequence[Choice] | None = None) -> Choice:
+        """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
+        natural = self.count(frame, ROWS)
+        if natural.cost <= 1.2 * _floor(natural):
+            return natural
+        finalists = self.ranked(frame) if ranked is None else ranked
+        least = min(choice.cost for choice in (natural, *finalists))
+        enough = FINALISTS if self.price.judge is None else 2 * HEARD
+        close = [choice.frame for choice in finalists[:enough] if choice.cost <= CLOSE * least]
+        others = [self.count(each, ROWS) for each in close]
+        if not others:
+            return natural
+        if self.price.judge is not None:
+            return _judged([[natural], *([other] for other in others)], self.price)[0]
+        best = min(others, key=lambda c: c.cost)
+        if best.estimate.exact and natural.estimate.exact:
+            return best if best.cost < natural.cost else natural
+        if CLEAR * natural.cost < best.cost < natural.cost and natural.estimate.live <= COUNTED:
+            best, natural = (self.count(each.frame, 1 << 40) for each in (best, natural))
+            return best if best.cost < natural.cost else natural
+        return best if best.cost < MARGIN * natural.cost else natural
+
+    def ranked(self, frame: Frame) -> list[Choice]:
+        """The frame in other orders, roughly counted, the cheapest first.
+
+        Of boxes, those that are tried start from a few shapes and move on while that is cheaper.
+        """
+        families = candidates(frame.root, self.axes, self.tokens)
+        rough: dict[Candidate, Choice | None] = {}
+
+        def cost(item: Candidate) -> float:
+            if item not in rough:
+                moved = _ordered(frame, item)
+                rough[item] = None if moved is None else self.count(moved, FIRST_ROWS)
+            found = rough[item]
+            return math.inf if found is None else found.cost
+
+        first = {item: family for family in families for item in starts(family)}
+        for best in sorted(first, key=cost)[:CLIMBS]:
+            family = first[best]
+            while near := [item for item in neighbours(family, best) if cost(item) < cost(best)]:
+                best = min(near, key=cost)
+        distinct = {choice.frame: choice for choice in rough.values() if choice is not None}
+        return sorted(distinct.values(), key=lambda choice: choice.cost)
+
+    def parts(self, frame: Frame) -> list[Choice]:
+        """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
+        whole = self.best(frame)
+        merging = self.price.merged * frame.queries.n_tiles
+        if whole.cost <= 2 * _floor(whole):
+            return [whole]
+        promising: list[tuple[Frame, list[Choice]]] = []
+        limit = MARGIN * whole.cost - merging
+        for roots in self.wasteful(frame):
+            sketches, total = [], 0.0
+            for root in roots:
+                part = Frame(root, frame.queries, frame.keys)  # what is known of its terms is kept
+                least, ranked = self.sketch(part)
+                sketches.append((part, ranked))
+                total += least
+                if total >= limit:
+                    break
+            else:
+                promising, limit = sketches, total
+        parts = [self.best(part, ranked) for part, ranked in promising]
+        if not parts or cost_of(parts, self.price) >= MARGIN * whole.cost:
+            return [whole]
+        return parts if self.price.judge is None else _judged([[whole], parts], self.price)
+
+    def wasteful(self, frame: Frame) -> list[tuple[ir.Node, ...]]:
+        """The splits whose first part costs most beyond what its pairs need."""
+
+        def waste(roots: tuple[ir.Node, ...]) -> float:
+            part = self.count(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS)
+            return part.cost - _floor(part)
+
+        found = list(itertools.islice(splits(frame.root), ALTERNATIVES))
+        return sorted(found, key=waste, reverse=True)[:SPLITS] if len(found) > SPLITS else found
+
+    def sketch(self, frame: Frame) -> tuple[float, list[Choice]]:
+        """About what the frame costs in its cheapest order; and in others than the natural one."""
+        natural = self.count(frame, FIRST_ROWS)
+        ranked = [] if natural.cost <= 1.2 * _floor(natural) else self.ranked(frame)
+        return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
 def _judged(options: Sequence[list[Choice]], price: Price) -> list[Choice]:
@@ -185,30 +268,6 @@ def _schedules(parts: Sequence[Choice]) -> list[Schedule]:
 def _floor(choice: Choice) -> float:
     """The cost, were all pairs in FULL tiles."""
     return choice.estimate.pairs / (choice.frame.queries.tile * choice.frame.keys.tile)
-
-
-def _ranked(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
-    """The frame in other orders, roughly counted, the cheapest first.
-
-    Of boxes, those that are tried start from a few shapes and move on while that is cheaper.
-    """
-    families = candidates(frame.root, axes, min(frame.queries.tile, frame.keys.tile))
-    rough: dict[Frame, Choice] = {}
-
-    def cost(item: Candidate) -> float:
-        moved = _ordered(frame, item)
-        if moved is None:
-            return math.inf
-        if moved not in rough:
-            rough[moved] = _choice(moved, FIRST_ROWS, price)
-        return rough[moved].cost
-
-    first = {item: family for family in families for item in starts(family)}
-    for best in sorted(first, key=cost)[:CLIMBS]:
-        family = first[best]
-        while near := [item for item in neighbours(family, best) if cost(item) < cost(best)]:
-            best = min(near, key=cost)
-    return sorted(rough.values(), key=lambda choice: choice.cost)
 
 
 def _ordered(frame: Frame, item: Candidate) -> Frame | None:
@@ -265,50 +324,6 @@ def _drawn(count: int, wanted: int) -> IntArray:
         return np.arange(count, dtype=np.int64)
     edges = np.linspace(0, count, wanted + 1).astype(np.int64)
     return np.random.default_rng(0).integers(edges[:-1], edges[1:])
-
-
-# ---------------------------------------------------------------------------- parts
-
-
-def _parts(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
-    """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
-    whole = _best(frame, axes, price)
-    merging = price.merged * frame.queries.n_tiles
-    if whole.cost <= 2 * _floor(whole):
-        return [whole]
-    promising: list[tuple[Frame, list[Choice]]] = []
-    limit = MARGIN * whole.cost - merging
-    for roots in _wasteful(frame, price):
-        sketches, total = [], 0.0
-        for root in roots if total < limit else ():
-            part = Frame(root, frame.queries, frame.keys)  # what is known of its terms is kept
-            least, ranked = _sketch(part, axes, price)
-            sketches.append((part, ranked))
-            total += least
-        if total < limit:
-            promising, limit = sketches, total
-    parts = [_best(part, axes, price, ranked) for part, ranked in promising]
-    if not parts or cost_of(parts, price) >= MARGIN * whole.cost:
-        return [whole]
-    return parts if price.judge is None else _judged([[whole], parts], price)
-
-
-def _wasteful(frame: Frame, price: Price) -> list[tuple[ir.Node, ...]]:
-    """The splits whose first part costs most beyond what its pairs need."""
-
-    def waste(roots: tuple[ir.Node, ...]) -> float:
-        part = _choice(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS, price)
-        return part.cost - _floor(part)
-
-    found = list(itertools.islice(splits(frame.root), ALTERNATIVES))
-    return sorted(found, key=waste, reverse=True)[:SPLITS] if len(found) > SPLITS else found
-
-
-def _sketch(frame: Frame, axes: Axes | None, price: Price) -> tuple[float, list[Choice]]:
-    """About what the frame costs in its cheapest order; and in others than the natural one."""
-    natural = _choice(frame, FIRST_ROWS, price)
-    ranked = [] if natural.cost <= 1.2 * _floor(natural) else _ranked(frame, axes, price)
-    return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
 def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:

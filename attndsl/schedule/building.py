@@ -338,10 +338,10 @@ def plan_of_frame(frame: Frame, bank: Bank) -> Plan:
     """All live tiles; the masks of the PARTIAL ones go to the bank."""
     root, queries, keys = frame.root, frame.queries, frame.keys
     found = refine(root, queries, keys)
-    rows, columns = found.open
+    rows, columns = found.rows, found.columns
     if len(rows) == 0:
         return _assemble(found.full, (rows, columns), rows.astype(np.int32), queries, keys)
-    leaves = decide(root, queries, keys, rows, columns)
+    leaves = decide(root, queries, keys, found)
     full = leaves.is_full[leaves.which]
     partial = ~full & ~leaves.is_empty[leaves.which]
     ids = bank.add(leaves.masks)[leaves.mask_of[leaves.which[partial]]]

@@ -19,7 +19,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import split_sum
 from attndsl.schedule.model import BoolArray, ByteArray, IntArray, once_each
-from attndsl.schedule.refine import classify, parted
+from attndsl.schedule.refine import Found, parted
 from attndsl.schedule.summaries import TileAxis, row_classes
 
 _LOGIC = (ir.And, ir.Or, ir.Not)
@@ -37,13 +37,11 @@ class Leaves:
     masks: ByteArray  # [distinct, bq * bk / 8] of the PARTIAL ones, in bits, 0 outside the lengths
 
 
-def decide(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
-) -> Leaves:
-    """Evaluate the distinct tiles among (rows, columns) pair by pair."""
-    signature = _signature(root, queries, keys, rows, columns)
+def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Leaves:
+    """Evaluate the distinct ones of the undecided tiles pair by pair."""
+    signature = _signature(root, queries, keys, found)
     _, first, which = np.unique(signature, return_index=True, return_inverse=True)
-    cells = _Cells.of(root, queries, keys, rows[first], columns[first])
+    cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
     packed = np.empty((len(first), cells.words), dtype=np.int64)
     for some, held, valid in cells.evaluated(root):
@@ -72,22 +70,16 @@ class Survey:
     exact: bool = True
 
 
-def survey(
-    root: ir.Node,
-    queries: TileAxis,
-    keys: TileAxis,
-    rows: IntArray,
-    columns: IntArray,
-    limit: int,
-) -> Survey:
+def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit: int) -> Survey:
     """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn."""
-    if len(rows) == 0:
+    if len(found.rows) == 0:
         return Survey(0.0, 0.0, 0.0, 0.0)
-    signature = _signature(root, queries, keys, rows, columns)
+    signature = _signature(root, queries, keys, found)
     _, first, counts = np.unique(signature, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
     full, partial, pairs, seen = np.zeros((4, len(some)))
-    cells = _Cells.of(root, queries, keys, rows[first[some]], columns[first[some]])
+    drawn = first[some]
+    cells = _Cells.of(root, queries, keys, found.rows[drawn], found.columns[drawn])
     for these, held, valid in cells.evaluated(root):
         full[these] = (held == valid).all(axis=(1, 2))
         partial[these] = held.any(axis=(1, 2)) & (full[these] == 0)
@@ -234,16 +226,15 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
     return np.flatnonzero(differs)
 
 
-def _signature(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
-) -> IntArray:
-    """One number per tile; tiles with equal numbers hold equal bits."""
+def _signature(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> IntArray:
+    """One number per undecided tile; tiles with equal numbers hold equal bits."""
+    rows, columns = found.rows, found.columns
     code = np.zeros(len(rows), dtype=np.int64)
     for axis, tiles in ((queries, rows), (keys, columns)):
         if axis.length % axis.tile:
             code = _append(code, tiles == axis.n_tiles - 1)
     for node in _comparisons(root, queries, keys):
-        verdict = classify(node, queries, keys, (0, 0), rows, columns)
+        verdict = found.truths(node)
         open_here = verdict.may_hold & verdict.may_fail
         code = _append(code, verdict.may_hold.astype(np.int64) + open_here)
         for column in _units(node, queries, keys, rows, columns):

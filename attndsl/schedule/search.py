@@ -12,6 +12,7 @@ when that is cheaper in spite of merging two softmaxes:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -273,7 +274,7 @@ def _floor(choice: Choice) -> float:
 def _ordered(frame: Frame, item: Candidate) -> Frame | None:
     queries, keys = frame.queries, frame.keys
     q_order = order_of(queries, item.of_queries, item.name)
-    mirrored = item.of_keys in (item.of_queries, _mirror(item.of_queries))
+    mirrored = item.of_keys in (item.of_queries, tuple(map(_mirror, item.of_queries)))
     if mirrored and (queries.length, queries.start) == (keys.length, keys.start):
         k_order = q_order
     else:
@@ -281,10 +282,10 @@ def _ordered(frame: Frame, item: Candidate) -> Frame | None:
     return None if q_order is k_order is None else frame.ordered(q_order, k_order)
 
 
-def _mirror(keys: tuple[ir.Node, ...]) -> tuple[ir.Node, ...]:
-    """The same terms of the other side."""
-    swap: dict[ir.Node, ir.Node] = {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)}
-    return tuple(ir.substitute(key, swap) for key in keys)
+@functools.lru_cache(maxsize=4096)
+def _mirror(key: ir.Node) -> ir.Node:
+    """The same term of the other side."""
+    return ir.substitute(key, {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)})
 
 
 def _choice(frame: Frame, rows: int, price: Price) -> Choice:
@@ -306,7 +307,7 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     if len(chosen) < n_tiles:
         queries = queries.sampled(chosen)
     found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
-    rest = survey(frame.root, queries, keys, *found.open, LEAVES * rows // ROWS)
+    rest = survey(frame.root, queries, keys, found, LEAVES * rows // ROWS)
     scale = n_tiles / len(chosen)
     sure = found.full.count
     area = queries.tile * keys.tile
@@ -319,6 +320,7 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def _drawn(count: int, wanted: int) -> IntArray:
     if count <= wanted:
         return np.arange(count, dtype=np.int64)

@@ -22,8 +22,7 @@ from attndsl.schedule.keeping import keep_search, recall_search
 from attndsl.schedule.model import Piece
 from attndsl.schedule.search import (
     Price,
-    cost_of,
-    count,
+    counted,
     reordered,
     search,
     sorting,
@@ -72,10 +71,8 @@ def optimise(
         found = _recalled(frame, decided, price)
         if decided is None or found is None:
             started = time.perf_counter()
-            made = search(frame, axes, price, split)
-            found = [choice.frame for choice in made]
-            parts = tuple((part.root, sorting(part)) for part in found)
-            decided = Decision(parts, cost_of(made, price))
+            found, cost = search(frame, axes, price, split)
+            decided = Decision(tuple((part.root, sorting(part)) for part in found), cost)
             _keep(frame, axes, price, split, decided, time.perf_counter() - started)
         decisions[key] = decided
         chosen.append([view.piece(part) for part in found])
@@ -88,7 +85,7 @@ def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame]
     if known is None:
         return None
     parts = [reordered(Frame(root, frame.queries, frame.keys), by) for root, by in known.parts]
-    if frame.queries.tables and cost_of(count(parts, price), price) > DEARER * known.cost:
+    if frame.queries.tables and counted(parts, price) > DEARER * known.cost:
         return None
     return parts
 

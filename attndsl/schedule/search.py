@@ -86,34 +86,35 @@ class Choice:
     cost: float
 
 
-def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> list[Choice]:
-    """Disjoint parts of a pattern, each in its cheapest order; one, in no other, if that is no gain.
+def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> tuple[list[Frame], float]:
+    """Disjoint parts of a pattern, each in its cheapest order, and their cost; one, in no other, if that is no gain.
 
-    Of long sequences a first stretch is searched; what is found there is counted on the whole.
+    Of long sequences a first stretch is searched; what is found there is counted on the whole. Where there
+    is nothing to choose, nothing is counted, and the cost infinite.
     """
     queries, keys = frame.queries, frame.keys
     long = queries.length == keys.length > STRETCH
     look = Frame(frame.root, queries.first(STRETCH), keys.first(STRETCH)) if long else frame
     hunt = _Hunt(axes, price, min(queries.tile, keys.tile))
+    if not hunt.families(frame.root) and not (split and any(hunt.movable(frame.root))):
+        return [frame], math.inf
     found = hunt.parts(look) if split else [hunt.best(look)]
     if look is frame:
-        return found
+        return [part.frame for part in found], _cost_of(found, price)
     parts = [
         reordered(Frame(part.frame.root, queries, keys), sorting(part.frame)) for part in found
     ]
-    natural = count([frame], price)
-    if parts == [frame]:
-        return natural
-    counted = count(parts, price)
-    return counted if cost_of(counted, price) < MARGIN * cost_of(natural, price) else natural
+    natural = counted([frame], price)
+    cost = natural if parts == [frame] else counted(parts, price)
+    return (parts, cost) if cost < MARGIN * natural else ([frame], natural)
 
 
-def count(parts: Iterable[Frame], price: Price) -> list[Choice]:
-    """What each costs, by a sample of its rows."""
-    return [_choice(part, ROWS, price) for part in parts]
+def counted(parts: Iterable[Frame], price: Price) -> float:
+    """What they cost, by a sample of their rows."""
+    return _cost_of([_choice(part, ROWS, price) for part in parts], price)
 
 
-def cost_of(parts: Sequence[Choice], price: Price) -> float:
+def _cost_of(parts: Sequence[Choice], price: Price) -> float:
     """Of disjoint parts, with what it takes to merge their softmaxes."""
     merging = price.merged * parts[0].frame.queries.n_tiles * (len(parts) - 1)
     return sum(part.cost for part in parts) + merging
@@ -143,12 +144,20 @@ class _Hunt:
     price: Price
     tokens: int  # of a tile
     _counted: dict[tuple[Frame, int], Choice] = field(default_factory=dict)
+    _families: dict[ir.Node, list[tuple[Candidate, ...]]] = field(default_factory=dict)
 
     def count(self, frame: Frame, rows: int) -> Choice:
         """The frame, by so many of its rows."""
         known = self._counted.get((frame, rows))
         if known is None:
             known = self._counted[frame, rows] = _choice(frame, rows, self.price)
+        return known
+
+    def families(self, root: ir.Node) -> list[tuple[Candidate, ...]]:
+        """The orders that the root suggests."""
+        known = self._families.get(root)
+        if known is None:
+            known = self._families[root] = candidates(root, self.axes, self.tokens)
         return known
 
     def best(self, frame: Frame, ranked: Sequence[Choice] | None = None) -> Choice:
@@ -178,7 +187,6 @@ class _Hunt:
 
         Of boxes, those that are tried start from a few shapes and move on while that is cheaper.
         """
-        families = candidates(frame.root, self.axes, self.tokens)
         rough: dict[Candidate, Choice | None] = {}
 
         def cost(item: Candidate) -> float:
@@ -188,6 +196,7 @@ class _Hunt:
             found = rough[item]
             return math.inf if found is None else found.cost
 
+        families = self.families(frame.root)
         first = {item: family for family in families for item in starts(family)}
         for best in sorted(first, key=cost)[:CLIMBS]:
             family = first[best]
@@ -216,9 +225,14 @@ class _Hunt:
             else:
                 promising, limit = sketches, total
         parts = [self.best(part, ranked) for part, ranked in promising]
-        if not parts or cost_of(parts, self.price) >= MARGIN * whole.cost:
+        if not parts or _cost_of(parts, self.price) >= MARGIN * whole.cost:
             return [whole]
         return parts if self.price.judge is None else _judged([[whole], parts], self.price)
+
+    def movable(self, root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
+        """The splits of which a part may be sorted: in natural order, parts cost no less than the whole."""
+        some = itertools.islice(splits(root), ALTERNATIVES)
+        return (roots for roots in some if any(map(self.families, roots)))
 
     def wasteful(self, frame: Frame) -> list[tuple[ir.Node, ...]]:
         """The splits whose first part costs most beyond what its pairs need."""
@@ -227,7 +241,7 @@ class _Hunt:
             part = self.count(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS)
             return part.cost - _floor(part)
 
-        found = list(itertools.islice(splits(frame.root), ALTERNATIVES))
+        found = list(self.movable(frame.root))
         return sorted(found, key=waste, reverse=True)[:SPLITS] if len(found) > SPLITS else found
 
     def sketch(self, frame: Frame) -> tuple[float, list[Choice]]:
@@ -239,13 +253,13 @@ class _Hunt:
 
 def _judged(options: Sequence[list[Choice]], price: Price) -> list[Choice]:
     """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
-    ranked = sorted(options, key=lambda option: cost_of(option, price))
-    least = cost_of(ranked[0], price)
-    close = [option for option in ranked if cost_of(option, price) <= CLOSE * least][:HEARD]
+    ranked = sorted(options, key=lambda option: _cost_of(option, price))
+    least = _cost_of(ranked[0], price)
+    close = [option for option in ranked if _cost_of(option, price) <= CLOSE * least][:HEARD]
     few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
     hear = price.judge if few and len(close) > 1 else None
     costs = [
-        cost_of(option, price) if hear is None else hear(_schedules(option)) for option in close
+        _cost_of(option, price) if hear is None else hear(_schedules(option)) for option in close
     ]
     costs = [
         cost * (MARGIN if option is options[0] else 1.0)

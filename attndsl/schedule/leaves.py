@@ -43,7 +43,7 @@ def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Le
     _, first, which = np.unique(signature, return_index=True, return_inverse=True)
     cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
-    packed = np.empty((len(first), cells.words), dtype=np.int64)
+    packed = np.empty((len(first), cells.words), dtype=np.int32)
     for some, held, valid in cells.evaluated(root):
         is_empty[some] = ~held.any(axis=(1, 2))
         is_full[some] = (held == valid).all(axis=(1, 2))
@@ -135,8 +135,8 @@ class _Cells:
 
     @property
     def words(self) -> int:
-        """64 cells are packed in one."""
-        return -(-math.prod(self.shape) // 64)
+        """32 cells are packed in one: of 64, a product would forget where the highest bit stood."""
+        return -(-math.prod(self.shape) // 32)
 
     def evaluated(self, root: ir.Node) -> Iterator[tuple[slice, BoolArray, BoolArray]]:
         """Some tiles at a time: which, their cells, and which of those lie inside the lengths."""
@@ -154,14 +154,14 @@ class _Cells:
             valid = (rows < queries.length)[:, :, None] & (columns < keys.length)[:, None, :]
             yield some, _holds(root, env, queries, keys) & valid, valid
 
-    def pack(self, held: BoolArray) -> IntArray:
+    def pack(self, held: BoolArray) -> ShortArray:
         """As bits, [n, words]."""
-        packed = np.zeros((len(held), 8 * self.words), dtype=np.uint8)
+        packed = np.zeros((len(held), 4 * self.words), dtype=np.uint8)
         bits = np.packbits(held.reshape(len(held), -1), axis=1)
         packed[:, : bits.shape[1]] = bits
-        return packed.view(np.int64)
+        return packed.view(np.int32)
 
-    def masks(self, packed: IntArray) -> ByteArray:
+    def masks(self, packed: ShortArray) -> ByteArray:
         """Of all pairs of the tiles, as bits, row-major: [n, bq * bk / 8]."""
         tile = self.of_queries.axis.tile, self.of_keys.axis.tile
         size = -(-math.prod(tile) // 8)

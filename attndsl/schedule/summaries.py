@@ -14,7 +14,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Range, Truths
-from attndsl.schedule.model import BoolArray, IntArray, Order
+from attndsl.schedule.model import BoolArray, IntArray, Order, ShortArray
 
 
 class TileAxis:
@@ -222,7 +222,7 @@ def _pad(values: IntArray, length: int) -> IntArray:
     )
 
 
-def row_classes(rows: IntArray) -> tuple[IntArray, IntArray]:
+def row_classes(rows: IntArray | ShortArray) -> tuple[IntArray, IntArray]:
     """One of each distinct row, [distinct], and which of those every row equals, [n].
 
     Hashed, then compared: a collision falls back to sorting rows.

@@ -144,6 +144,7 @@ class _Hunt:
     price: Price
     tokens: int  # of a tile
     _counted: dict[tuple[Frame, int], Choice] = field(default_factory=dict)
+    _schedules: dict[Frame, Schedule] = field(default_factory=dict)
     _families: dict[ir.Node, list[tuple[Candidate, ...]]] = field(default_factory=dict)
 
     def count(self, frame: Frame, rows: int) -> Choice:
@@ -173,7 +174,7 @@ class _Hunt:
         if not others:
             return natural
         if self.price.judge is not None:
-            return _judged([[natural], *([other] for other in others)], self.price)[0]
+            return self.judged([[natural], *([other] for other in others)])[0]
         best = min(others, key=lambda c: c.cost)
         if best.estimate.exact and natural.estimate.exact:
             return best if best.cost < natural.cost else natural
@@ -181,6 +182,33 @@ class _Hunt:
             best, natural = (self.count(each.frame, 1 << 40) for each in (best, natural))
             return best if best.cost < natural.cost else natural
         return best if best.cost < MARGIN * natural.cost else natural
+
+    def judged(self, options: Sequence[list[Choice]]) -> list[Choice]:
+        """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
+        price = self.price
+        ranked = sorted(options, key=lambda option: _cost_of(option, price))
+        least = _cost_of(ranked[0], price)
+        close = [option for option in ranked if _cost_of(option, price) <= CLOSE * least][:HEARD]
+        few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
+        hear = price.judge if few and len(close) > 1 else None
+        costs = [
+            _cost_of(option, price)
+            if hear is None
+            else hear([self.schedule(choice.frame) for choice in option])
+            for option in close
+        ]
+        costs = [
+            cost * (MARGIN if option is options[0] else 1.0)
+            for cost, option in zip(costs, close, strict=True)
+        ]
+        return close[costs.index(min(costs))]
+
+    def schedule(self, frame: Frame) -> Schedule:
+        """Of one head, in full."""
+        known = self._schedules.get(frame)
+        if known is None:
+            known = self._schedules[frame] = _schedule(frame)
+        return known
 
     def ranked(self, frame: Frame) -> list[Choice]:
         """The frame in other orders, roughly counted, the cheapest first.
@@ -227,7 +255,7 @@ class _Hunt:
         parts = [self.best(part, ranked) for part, ranked in promising]
         if not parts or _cost_of(parts, self.price) >= MARGIN * whole.cost:
             return [whole]
-        return parts if self.price.judge is None else _judged([[whole], parts], self.price)
+        return parts if self.price.judge is None else self.judged([[whole], parts])
 
     def movable(self, root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
         """The splits of which a part may be sorted: in natural order, parts cost no less than the whole."""
@@ -251,33 +279,12 @@ class _Hunt:
         return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
-def _judged(options: Sequence[list[Choice]], price: Price) -> list[Choice]:
-    """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
-    ranked = sorted(options, key=lambda option: _cost_of(option, price))
-    least = _cost_of(ranked[0], price)
-    close = [option for option in ranked if _cost_of(option, price) <= CLOSE * least][:HEARD]
-    few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
-    hear = price.judge if few and len(close) > 1 else None
-    costs = [
-        _cost_of(option, price) if hear is None else hear(_schedules(option)) for option in close
-    ]
-    costs = [
-        cost * (MARGIN if option is options[0] else 1.0)
-        for cost, option in zip(costs, close, strict=True)
-    ]
-    return close[costs.index(min(costs))]
-
-
-def _schedules(parts: Sequence[Choice]) -> list[Schedule]:
-    """Each part in full, as the schedule of one head."""
-    made = []
-    for part in parts:
-        queries, keys = part.frame.queries, part.frame.keys
-        tile, one = (queries.tile, keys.tile), np.zeros((1, 1), dtype=np.int32)
-        bank = Bank(tile)
-        plan = plan_of_frame(part.frame, bank)
-        made.append(Schedule(queries.length, keys.length, tile, (plan,), one, bank.finish()))
-    return made
+def _schedule(frame: Frame) -> Schedule:
+    queries, keys = frame.queries, frame.keys
+    tile, one = (queries.tile, keys.tile), np.zeros((1, 1), dtype=np.int32)
+    bank = Bank(tile)
+    plan = plan_of_frame(frame, bank)
+    return Schedule(queries.length, keys.length, tile, (plan,), one, bank.finish())
 
 
 def _floor(choice: Choice) -> float:

@@ -71,9 +71,13 @@ class Survey:
 
 
 def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit: int) -> Survey:
-    """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn."""
-    if len(found.rows) == 0:
-        return Survey(0.0, 0.0, 0.0, 0.0)
+    """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn.
+
+    With none evaluated, all are taken for PARTIAL.
+    """
+    count = float(len(found.rows))
+    if count == 0 or limit == 0:
+        return Survey(0.0, count, 0.0, count, exact=count == 0)
     signature = _signature(root, queries, keys, found)
     _, first, counts = np.unique(signature, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)

@@ -143,15 +143,21 @@ class _Hunt:
     axes: Axes | None
     price: Price
     tokens: int  # of a tile
-    _counted: dict[tuple[Frame, int], Choice] = field(default_factory=dict)
+    _counted: dict[tuple[Frame, int, int], Choice] = field(default_factory=dict)
     _schedules: dict[Frame, Schedule] = field(default_factory=dict)
     _families: dict[ir.Node, list[tuple[Candidate, ...]]] = field(default_factory=dict)
 
-    def count(self, frame: Frame, rows: int) -> Choice:
+    @property
+    def finalists(self) -> int:
+        """How many orders are looked at more closely."""
+        return FINALISTS if self.price.judge is None else 2 * HEARD
+
+    def count(self, frame: Frame, rows: int, leaves: int = LEAVES) -> Choice:
         """The frame, by so many of its rows."""
-        known = self._counted.get((frame, rows))
+        known = self._counted.get((frame, rows, leaves))
         if known is None:
-            known = self._counted[frame, rows] = _choice(frame, rows, self.price)
+            known = _choice(frame, rows, self.price, leaves)
+            self._counted[frame, rows, leaves] = known
         return known
 
     def families(self, root: ir.Node) -> list[tuple[Candidate, ...]]:
@@ -168,8 +174,8 @@ class _Hunt:
             return natural
         finalists = self.ranked(frame) if ranked is None else ranked
         least = min(choice.cost for choice in (natural, *finalists))
-        enough = FINALISTS if self.price.judge is None else 2 * HEARD
-        close = [choice.frame for choice in finalists[:enough] if choice.cost <= CLOSE * least]
+        few = finalists[: self.finalists]
+        close = [choice.frame for choice in few if choice.cost <= CLOSE * least]
         others = [self.count(each, ROWS) for each in close]
         if not others:
             return natural
@@ -213,14 +219,16 @@ class _Hunt:
     def ranked(self, frame: Frame) -> list[Choice]:
         """The frame in other orders, roughly counted, the cheapest first.
 
-        Of boxes, those that are tried start from a few shapes and move on while that is cheaper.
+        Of boxes, those that are tried start from a few shapes and move on while that is cheaper. To compare
+        them, what refinement leaves undecided is taken for PARTIAL; of the best, it is looked at.
         """
         rough: dict[Candidate, Choice | None] = {}
+        leaves = LEAVES if self.price.gathers else 0
 
         def cost(item: Candidate) -> float:
             if item not in rough:
                 moved = _ordered(frame, item)
-                rough[item] = None if moved is None else self.count(moved, FIRST_ROWS)
+                rough[item] = None if moved is None else self.count(moved, FIRST_ROWS, leaves)
             found = rough[item]
             return math.inf if found is None else found.cost
 
@@ -231,7 +239,9 @@ class _Hunt:
             while near := [item for item in neighbours(family, best) if cost(item) < cost(best)]:
                 best = min(near, key=cost)
         distinct = {choice.frame: choice for choice in rough.values() if choice is not None}
-        return sorted(distinct.values(), key=lambda choice: choice.cost)
+        cheapest = sorted(distinct.values(), key=lambda choice: choice.cost)[: 2 * self.finalists]
+        looked_at = (self.count(choice.frame, FIRST_ROWS) for choice in cheapest)
+        return sorted(looked_at, key=lambda choice: choice.cost)
 
     def parts(self, frame: Frame) -> list[Choice]:
         """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
@@ -309,8 +319,8 @@ def _mirror(key: ir.Node) -> ir.Node:
     return ir.substitute(key, {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)})
 
 
-def _choice(frame: Frame, rows: int, price: Price) -> Choice:
-    found = estimate(frame, rows)
+def _choice(frame: Frame, rows: int, price: Price, leaves: int = LEAVES) -> Choice:
+    found = estimate(frame, rows, leaves)
     return Choice(frame, found, found.cost(price) + _moving(frame, price))
 
 
@@ -319,7 +329,7 @@ def _moving(frame: Frame, price: Price) -> float:
     return price.moved * sum(moved)
 
 
-def estimate(frame: Frame, rows: int) -> Estimate:
+def estimate(frame: Frame, rows: int, leaves: int = LEAVES) -> Estimate:
     """Count on at most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
     queries, keys = frame.queries, frame.keys
     if queries.n_tiles == 0 or keys.n_tiles == 0:
@@ -328,7 +338,7 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     if len(chosen) < n_tiles:
         queries = queries.sampled(chosen)
     found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
-    rest = survey(frame.root, queries, keys, found, LEAVES * rows // ROWS)
+    rest = survey(frame.root, queries, keys, found, leaves * rows // ROWS)
     scale = n_tiles / len(chosen)
     sure = found.full.count
     area = queries.tile * keys.tile

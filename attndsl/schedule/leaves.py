@@ -24,6 +24,7 @@ from attndsl.schedule.summaries import TileAxis, row_classes
 
 _LOGIC = (ir.And, ir.Or, ir.Not)
 _PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
+_FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be left out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,10 +45,11 @@ def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Le
     cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
     packed = np.empty((len(first), cells.words), dtype=np.int32)
-    for some, held, valid in cells.evaluated(root):
-        is_empty[some] = ~held.any(axis=(1, 2))
-        is_full[some] = (held == valid).all(axis=(1, 2))
-        packed[some] = cells.pack(held)
+    for part, tiles in _narrowed(root, queries, keys, found, first):
+        for some, held, valid in cells.evaluated(part, tiles):
+            is_empty[some] = ~held.any(axis=(1, 2))
+            is_full[some] = (held == valid).all(axis=(1, 2))
+            packed[some] = cells.pack(held)
     mask_of = np.zeros(len(first), dtype=np.int64)
     partial = np.flatnonzero(~is_empty & ~is_full)
     distinct, mask_of[partial] = row_classes(packed[partial])
@@ -84,7 +86,7 @@ def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit
     full, partial, pairs, seen = np.zeros((4, len(some)))
     drawn = first[some]
     cells = _Cells.of(root, queries, keys, found.rows[drawn], found.columns[drawn])
-    for these, held, valid in cells.evaluated(root):
+    for these, held, valid in cells.evaluated(root, np.arange(len(some))):
         full[these] = (held == valid).all(axis=(1, 2))
         partial[these] = held.any(axis=(1, 2)) & (full[these] == 0)
         pairs[these] = np.einsum("nij,i,j->n", held, cells.of_queries.runs, cells.of_keys.runs)
@@ -112,7 +114,7 @@ class _Offsets:
         """How long each run is, [runs]."""
         return np.diff(self.starts, append=self.axis.tile)
 
-    def places(self, some: slice) -> IntArray:
+    def places(self, some: IntArray) -> IntArray:
         """Where the runs of those tiles begin in storage, [len(some), runs]."""
         return self.tiles[some, None] * self.axis.tile + self.starts
 
@@ -142,12 +144,14 @@ class _Cells:
         """32 cells are packed in one: of 64, a product would forget where the highest bit stood."""
         return -(-math.prod(self.shape) // 32)
 
-    def evaluated(self, root: ir.Node) -> Iterator[tuple[slice, BoolArray, BoolArray]]:
-        """Some tiles at a time: which, their cells, and which of those lie inside the lengths."""
+    def evaluated(
+        self, root: ir.Node, tiles: IntArray
+    ) -> Iterator[tuple[IntArray, BoolArray, BoolArray]]:
+        """Some of the tiles at a time: which, their cells, and which of those lie inside the lengths."""
         queries, keys = self.of_queries.axis, self.of_keys.axis
         at_once = max(1, _PAIRS_AT_ONCE // math.prod(self.shape))
-        for start in range(0, len(self.of_queries.tiles), at_once):
-            some = slice(start, start + at_once)
+        for start in range(0, len(tiles), at_once):
+            some = tiles[start : start + at_once]
             rows, columns = self.of_queries.places(some), self.of_keys.places(some)
             env = ir.Env(
                 q=queries.positions(rows)[:, :, None],
@@ -180,6 +184,25 @@ class _Cells:
             wide = np.repeat(cells, self.of_keys.runs, axis=2)
             found[some] = np.packbits(wide.reshape(len(wide), -1), axis=1)
         return found
+
+
+def _narrowed(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, tiles: IntArray
+) -> Iterator[tuple[ir.Node, IntArray]]:
+    """The root less the comparisons that are decided on some of the tiles, and which of them; where that pays."""
+    nodes = _comparisons(root, queries, keys)
+    truths = [found.truths(node) for node in nodes]
+    verdicts = np.stack([2 * x.may_hold[tiles] - x.may_fail[tiles] for x in truths], axis=1)
+    kinds, kind_of = row_classes(verdicts)
+    if len(kinds) * _FEWEST_ALIKE > len(tiles):
+        yield root, np.arange(len(tiles))
+        return
+    decided = {2: ir.TRUE, -1: ir.FALSE}
+    for number, kind in enumerate(verdicts[kinds].tolist()):
+        known: dict[ir.Node, ir.Node] = {
+            node: decided[x] for node, x in zip(nodes, kind, strict=True) if x in decided
+        }
+        yield ir.substitute(root, known), np.flatnonzero(kind_of == number)
 
 
 def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> BoolArray:

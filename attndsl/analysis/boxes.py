@@ -63,10 +63,8 @@ class Interpreter:
                 holds = (self._zero == 0) & value
                 return Truths(holds, ~holds)
             case ir.Sum(constant=constant):
-                total = Range.point(self._zero + constant)
-                for part, factor in split_sum(node):
-                    total = ranges.add(total, ranges.scale(self.range(part), factor))
-                return total
+                summands = (ranges.scale(self.range(part), c) for part, c in split_sum(node))
+                return ranges.shift(functools.reduce(ranges.add, summands), constant)
             case ir.Mul():
                 return ranges.mul(self.range(node.left), self.range(node.right))
             case ir.FloorDiv():

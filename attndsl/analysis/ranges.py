@@ -59,12 +59,20 @@ def add(left: Range, right: Range) -> Range:
     return Range(left.low + right.low, left.high + right.high, step)
 
 
+def shift(item: Range, constant: int) -> Range:
+    """Sum with a constant."""
+    if constant == 0:
+        return item
+    return Range(item.low + constant, item.high + constant, item.step)
+
+
 def scale(item: Range, factor: int) -> Range:
     """Product with a constant."""
+    if factor == 1:
+        return item
     low, high = (item.low, item.high) if factor >= 0 else (item.high, item.low)
-    if factor in (1, -1) and item.step is None:
-        return Range(low * factor, high * factor)
-    return Range(low * factor, high * factor, item.stride * abs(factor))
+    step = item.step if factor == -1 else item.stride * abs(factor)
+    return Range(low * factor, high * factor, step)
 
 
 def mul(left: Range, right: Range) -> Range:

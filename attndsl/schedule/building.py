@@ -34,8 +34,10 @@ from attndsl.schedule.model import (
     Order,
     Piece,
     Plan,
+    Runs,
     Schedule,
     ShortArray,
+    Tiles,
     compress,
 )
 from attndsl.schedule.refine import refine
@@ -336,29 +338,26 @@ def plan_of_frame(frame: Frame, bank: Bank) -> Plan:
     """All live tiles; the masks of the PARTIAL ones go to the bank."""
     root, queries, keys = frame.root, frame.queries, frame.keys
     found = refine(root, queries, keys)
-    rows, columns = found.open
+    rows, columns = found.rows, found.columns
     if len(rows) == 0:
         return _assemble(found.full, (rows, columns), rows.astype(np.int32), queries, keys)
-    leaves = decide(root, queries, keys, rows, columns)
+    leaves = decide(root, queries, keys, found)
     full = leaves.is_full[leaves.which]
     partial = ~full & ~leaves.is_empty[leaves.which]
     ids = bank.add(leaves.masks)[leaves.mask_of[leaves.which[partial]]]
-    both = (
-        np.concatenate([found.full[0], rows[full]]),
-        np.concatenate([found.full[1], columns[full]]),
-    )
+    both = found.full.and_tiles(rows[full], columns[full])
     return _assemble(both, (rows[partial], columns[partial]), ids, queries, keys)
 
 
 def _assemble(
-    full: tuple[IntArray, IntArray],
+    full: Runs,
     partial: tuple[IntArray, IntArray],
     ids: ShortArray,
     queries: TileAxis,
     keys: TileAxis,
 ) -> Plan:
-    full_tiles, _ = compress(*full, queries.n_tiles)
     partial_tiles, order = compress(*partial, queries.n_tiles)
+    full_tiles = Tiles.of(full, queries.n_tiles)
     return Plan(full_tiles, partial_tiles, ids[order], keys.n_tiles, queries.order, keys.order)
 
 

@@ -10,6 +10,7 @@ Nothing here judges: each suggestion is counted.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -145,6 +146,7 @@ def _one_sided(group: Sequence[ir.Node]) -> Iterator[Candidate]:
 def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
     """Boxes of about ``tokens`` tokens of one class, of every shape in powers of two."""
     steps = [_modulus(classes.of_queries, axis) for axis in axes.of_queries]
+    cut = functools.cache(ir.floordiv)  # shapes have few sizes between them
     extents = [
         1 if axis in classes.of_queries else -(-extent // step)  # a class has one place on it
         for axis, extent, step in zip(axes.of_queries, axes.extents, steps, strict=True)
@@ -152,7 +154,7 @@ def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
     for shape in shapes(tokens, extents):
         sizes = [ir.Const(size * step) for size, step in zip(shape, steps, strict=True)]
         keys = [
-            tuple(ir.floordiv(axis, size) for axis, size in zip(side, sizes, strict=True))
+            tuple(cut(axis, size) for axis, size in zip(side, sizes, strict=True))
             for side in (axes.of_queries, axes.of_keys)
         ]
         spelled = (f"{n}={size.value}" for n, size in zip(axes.names, sizes, strict=True))

@@ -23,8 +23,7 @@ from attndsl.schedule.keeping import keep_search, recall_search
 from attndsl.schedule.model import Piece
 from attndsl.schedule.search import (
     Price,
-    cost_of,
-    count,
+    counted,
     reordered,
     search,
     sorting,
@@ -76,11 +75,12 @@ def optimise(
         if decided is None or found is None:
             form, started = _form(frame.root), time.perf_counter()
             settled = natural[form] >= ALIKE
-            made = count([frame], price) if settled else search(frame, axes, price, split)
-            found = [choice.frame for choice in made]
+            if settled:
+                found, cost = [frame], counted([frame], price)
+            else:
+                found, cost = search(frame, axes, price, split)
             natural[form] += found == [frame]
-            parts = tuple((part.root, sorting(part)) for part in found)
-            decided = Decision(parts, cost_of(made, price))
+            decided = Decision(tuple((part.root, sorting(part)) for part in found), cost)
             if not settled:
                 _keep(frame, axes, price, split, decided, time.perf_counter() - started)
         decisions[key] = decided
@@ -100,7 +100,7 @@ def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame]
     if known is None:
         return None
     parts = [reordered(Frame(root, frame.queries, frame.keys), by) for root, by in known.parts]
-    if frame.queries.tables and cost_of(count(parts, price), price) > DEARER * known.cost:
+    if frame.queries.tables and counted(parts, price) > DEARER * known.cost:
         return None
     return parts
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from attndsl import cache
-from attndsl.schedule.model import MaskBank, Order, Piece, Plan, Schedule, ShortArray, Tiles
+from attndsl.schedule.model import MaskBank, Order, Piece, Plan, Runs, Schedule, ShortArray, Tiles
 
 SLOW: Final = 0.02  # seconds; what takes less is computed again
 _ALIGNED = 16  # bytes
@@ -54,8 +54,7 @@ def schedule_of(
 def _arrays(schedule: Schedule) -> list[np.ndarray[Any, Any]]:
     made: list[np.ndarray[Any, Any]] = [schedule.masks.packed]
     for plan in schedule.plans:
-        made += [plan.full.indptr, plan.full.indices, plan.partial.indptr, plan.partial.indices]
-        made.append(plan.mask_ids)
+        made += [*plan.full.arrays, *plan.partial.arrays, plan.mask_ids]
     return made
 
 
@@ -91,8 +90,8 @@ def _unpacked(
     bank, *rest = arrays
     plans = []
     for number, (piece, n_columns) in enumerate(zip(pieces, columns, strict=True)):
-        indptr, indices, more_indptr, more, ids = rest[5 * number : 5 * number + 5]
-        full, partial = Tiles(indptr, indices), Tiles(more_indptr, more)
+        indptr, *runs, more_indptr, more, ids = rest[7 * number : 7 * number + 7]
+        full, partial = Tiles(indptr, Runs(*runs)), Tiles(more_indptr, more)
         plans.append(Plan(full, partial, ids, n_columns, piece.q_order, piece.k_order))
     return Schedule(*lengths, tile, tuple(plans), plan_of, MaskBank(bank, tile))
 

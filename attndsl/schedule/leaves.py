@@ -11,19 +11,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from attndsl import ir
-from attndsl.analysis import split_sum
-from attndsl.schedule.model import BoolArray, ByteArray, IntArray, once_each
-from attndsl.schedule.refine import classify, parted
+from attndsl.analysis import is_translation_invariant, split_sum
+from attndsl.schedule.model import BoolArray, ByteArray, IntArray, ShortArray, once_each
+from attndsl.schedule.refine import Found, parted
 from attndsl.schedule.summaries import TileAxis, row_classes
 
 _LOGIC = (ir.And, ir.Or, ir.Not)
-_PAIRS_AT_ONCE = 1 << 21  # bounds the memory of evaluating leaves
+_PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
+_FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be left out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,19 +38,18 @@ class Leaves:
     masks: ByteArray  # [distinct, bq * bk / 8] of the PARTIAL ones, in bits, 0 outside the lengths
 
 
-def decide(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
-) -> Leaves:
-    """Evaluate the distinct tiles among (rows, columns) pair by pair."""
-    signature = _signature(root, queries, keys, rows, columns)
+def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Leaves:
+    """Evaluate the distinct ones of the undecided tiles pair by pair."""
+    signature = _signature(root, queries, keys, found)
     _, first, which = np.unique(signature, return_index=True, return_inverse=True)
-    cells = _Cells.of(root, queries, keys, rows[first], columns[first])
+    cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
-    packed = np.empty((len(first), cells.words), dtype=np.int64)
-    for some, held, valid in cells.evaluated(root):
-        is_empty[some] = ~held.any(axis=(1, 2))
-        is_full[some] = (held == valid).all(axis=(1, 2))
-        packed[some] = cells.pack(held)
+    packed = np.empty((len(first), cells.words), dtype=np.int32)
+    for part, tiles in _narrowed(root, queries, keys, found, first):
+        for some, held, valid in cells.evaluated(part, tiles):
+            is_empty[some] = ~held.any(axis=(1, 2))
+            is_full[some] = (held == valid).all(axis=(1, 2))
+            packed[some] = cells.pack(held)
     mask_of = np.zeros(len(first), dtype=np.int64)
     partial = np.flatnonzero(~is_empty & ~is_full)
     distinct, mask_of[partial] = row_classes(packed[partial])
@@ -72,23 +72,21 @@ class Survey:
     exact: bool = True
 
 
-def survey(
-    root: ir.Node,
-    queries: TileAxis,
-    keys: TileAxis,
-    rows: IntArray,
-    columns: IntArray,
-    limit: int,
-) -> Survey:
-    """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn."""
-    if len(rows) == 0:
-        return Survey(0.0, 0.0, 0.0, 0.0)
-    signature = _signature(root, queries, keys, rows, columns)
+def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit: int) -> Survey:
+    """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn.
+
+    With none evaluated, all are taken for PARTIAL.
+    """
+    count = float(len(found.rows))
+    if count == 0 or limit == 0:
+        return Survey(0.0, count, 0.0, count, exact=count == 0)
+    signature = _signature(root, queries, keys, found)
     _, first, counts = np.unique(signature, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
     full, partial, pairs, seen = np.zeros((4, len(some)))
-    cells = _Cells.of(root, queries, keys, rows[first[some]], columns[first[some]])
-    for these, held, valid in cells.evaluated(root):
+    drawn = first[some]
+    cells = _Cells.of(root, queries, keys, found.rows[drawn], found.columns[drawn])
+    for these, held, valid in cells.evaluated(root, np.arange(len(some))):
         full[these] = (held == valid).all(axis=(1, 2))
         partial[these] = held.any(axis=(1, 2)) & (full[these] == 0)
         pairs[these] = np.einsum("nij,i,j->n", held, cells.of_queries.runs, cells.of_keys.runs)
@@ -116,7 +114,7 @@ class _Offsets:
         """How long each run is, [runs]."""
         return np.diff(self.starts, append=self.axis.tile)
 
-    def places(self, some: slice) -> IntArray:
+    def places(self, some: IntArray) -> IntArray:
         """Where the runs of those tiles begin in storage, [len(some), runs]."""
         return self.tiles[some, None] * self.axis.tile + self.starts
 
@@ -143,15 +141,17 @@ class _Cells:
 
     @property
     def words(self) -> int:
-        """64 cells are packed in one."""
-        return -(-math.prod(self.shape) // 64)
+        """32 cells are packed in one: of 64, a product would forget where the highest bit stood."""
+        return -(-math.prod(self.shape) // 32)
 
-    def evaluated(self, root: ir.Node) -> Iterator[tuple[slice, BoolArray, BoolArray]]:
-        """Some tiles at a time: which, their cells, and which of those lie inside the lengths."""
+    def evaluated(
+        self, root: ir.Node, tiles: IntArray
+    ) -> Iterator[tuple[IntArray, BoolArray, BoolArray]]:
+        """Some of the tiles at a time: which, their cells, and which of those lie inside the lengths."""
         queries, keys = self.of_queries.axis, self.of_keys.axis
         at_once = max(1, _PAIRS_AT_ONCE // math.prod(self.shape))
-        for start in range(0, len(self.of_queries.tiles), at_once):
-            some = slice(start, start + at_once)
+        for start in range(0, len(tiles), at_once):
+            some = tiles[start : start + at_once]
             rows, columns = self.of_queries.places(some), self.of_keys.places(some)
             env = ir.Env(
                 q=queries.positions(rows)[:, :, None],
@@ -162,14 +162,14 @@ class _Cells:
             valid = (rows < queries.length)[:, :, None] & (columns < keys.length)[:, None, :]
             yield some, _holds(root, env, queries, keys) & valid, valid
 
-    def pack(self, held: BoolArray) -> IntArray:
+    def pack(self, held: BoolArray) -> ShortArray:
         """As bits, [n, words]."""
-        packed = np.zeros((len(held), 8 * self.words), dtype=np.uint8)
+        packed = np.zeros((len(held), 4 * self.words), dtype=np.uint8)
         bits = np.packbits(held.reshape(len(held), -1), axis=1)
         packed[:, : bits.shape[1]] = bits
-        return packed.view(np.int64)
+        return packed.view(np.int32)
 
-    def masks(self, packed: IntArray) -> ByteArray:
+    def masks(self, packed: ShortArray) -> ByteArray:
         """Of all pairs of the tiles, as bits, row-major: [n, bq * bk / 8]."""
         tile = self.of_queries.axis.tile, self.of_keys.axis.tile
         size = -(-math.prod(tile) // 8)
@@ -186,8 +186,30 @@ class _Cells:
         return found
 
 
+def _narrowed(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, tiles: IntArray
+) -> Iterator[tuple[ir.Node, IntArray]]:
+    """The root less the comparisons that are decided on some of the tiles, and which of them; where that pays."""
+    nodes = _comparisons(root, queries, keys)
+    truths = [found.truths(node) for node in nodes]
+    verdicts = np.stack([2 * x.may_hold[tiles] - x.may_fail[tiles] for x in truths], axis=1)
+    kinds, kind_of = row_classes(verdicts)
+    if len(kinds) * _FEWEST_ALIKE > len(tiles):
+        yield root, np.arange(len(tiles))
+        return
+    decided = {2: ir.TRUE, -1: ir.FALSE}
+    for number, kind in enumerate(verdicts[kinds].tolist()):
+        known: dict[ir.Node, ir.Node] = {
+            node: decided[x] for node, x in zip(nodes, kind, strict=True) if x in decided
+        }
+        yield ir.substitute(root, known), np.flatnonzero(kind_of == number)
+
+
 def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> BoolArray:
-    """``ir.evaluate``, with a + b <= c of a query's a and a key's b as a <= c - b: no sum of each pair."""
+    """``ir.evaluate``, with a + b <= c of a query's a and a key's b as a <= c - b: no sum of each pair.
+
+    What depends on q - k alone is evaluated once at each difference.
+    """
     memo: dict[ir.Node, Any] = {}
     stack = [root]
     while stack:
@@ -205,11 +227,39 @@ def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> Boo
             case ir.Not() if inner:
                 memo[node] = ~memo[node.item]
             case ir.AtMost() | ir.Equals() if (parts := parted(node, queries, keys)) is not None:
-                mine, theirs = ir.evaluate(parts[0], env), parts[2] - ir.evaluate(parts[1], env)
+                mine = _short(ir.evaluate(parts[0], env))
+                theirs = _short(parts[2] - ir.evaluate(parts[1], env))
                 memo[node] = mine <= theirs if isinstance(node, ir.AtMost) else mine == theirs
+            case _ if (alone := _of_difference(node)) is not None:
+                memo[node] = _looked_up(alone, env)
             case _:
                 memo[node] = ir.evaluate(node, env)
     return np.asarray(memo[root])
+
+
+def _short(values: IntArray) -> IntArray | ShortArray:
+    """In half the bits where they fit, which are compared in half the time."""
+    fits = values.size and values.min() >= -1 << 31 and values.max() < 1 << 31
+    return values.astype(np.int32) if fits else values
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_difference(node: ir.Node) -> ir.Node | None:
+    """The node as a function of q - k, which q stands for, if it is one."""
+    if not node.is_pair or not is_translation_invariant(node):
+        return None
+    return ir.substitute(node, {ir.Pos(ir.Side.KEY): ir.ZERO})
+
+
+def _looked_up(alone: ir.Node, env: ir.Env) -> BoolArray:
+    """A function of q - k at each pair, by a table of all differences where those are fewer."""
+    apart = env.q - env.k
+    low, high = int(apart.min()), int(apart.max())
+    if high - low >= apart.size:
+        return np.asarray(ir.evaluate(alone, replace(env, q=apart)))
+    differences = np.arange(low, high + 1)
+    table = np.asarray(ir.evaluate(alone, replace(env, q=differences)))
+    return np.asarray(np.broadcast_to(table, differences.shape)[apart - low])
 
 
 def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
@@ -234,16 +284,15 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
     return np.flatnonzero(differs)
 
 
-def _signature(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
-) -> IntArray:
-    """One number per tile; tiles with equal numbers hold equal bits."""
+def _signature(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> IntArray:
+    """One number per undecided tile; tiles with equal numbers hold equal bits."""
+    rows, columns = found.rows, found.columns
     code = np.zeros(len(rows), dtype=np.int64)
     for axis, tiles in ((queries, rows), (keys, columns)):
         if axis.length % axis.tile:
             code = _append(code, tiles == axis.n_tiles - 1)
     for node in _comparisons(root, queries, keys):
-        verdict = classify(node, queries, keys, (0, 0), rows, columns)
+        verdict = found.truths(node)
         open_here = verdict.may_hold & verdict.may_fail
         code = _append(code, verdict.may_hold.astype(np.int64) + open_here)
         for column in _units(node, queries, keys, rows, columns):

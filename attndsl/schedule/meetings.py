@@ -9,6 +9,7 @@ that hold a common one directly, as a database joins two tables.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,23 +70,22 @@ def _found(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
 def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> bool:
     """Whether ranges overlap on many pairs of sampled tiles, and values meet on few of those."""
     ranges = queries.summary(mine, 0), keys.summary(theirs, 0)
-    picks = [_picked(axis.n_tiles) for axis in (queries, keys)]
+    picks = _picked(queries.n_tiles), _picked(keys.n_tiles)
     low = [item.low[pick] for item, pick in zip(ranges, picks, strict=True)]
     high = [item.high[pick] for item, pick in zip(ranges, picks, strict=True)]
     overlap = (low[0][:, None] <= high[1]) & (high[0][:, None] >= low[1])
-    if overlap.sum() * 16 < overlap.size:
+    count = int(np.count_nonzero(overlap))
+    if count * 16 < overlap.size:
         return False
-    sides = zip((mine, theirs), (queries, keys), picks, strict=True)
+    sides = list(zip((mine, theirs), (queries, keys), picks, strict=True))
     if all(axis.is_dense(node, pick) for node, axis, pick in sides):
         return False
-    held = [
-        [set(axis.tile_values(node, int(tile)).tolist()) for tile in pick]
-        for node, axis, pick in zip((mine, theirs), (queries, keys), picks, strict=True)
-    ]
+    held = [[set(row) for row in axis.on_tiles(node, pick).tolist()] for node, axis, pick in sides]
     meet = sum(not one.isdisjoint(other) for one in held[0] for other in held[1])
-    return bool(meet * 4 <= overlap.sum())
+    return meet * 4 <= count
 
 
+@functools.lru_cache(maxsize=64)
 def _picked(count: int) -> IntArray:
     return once_each(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
 

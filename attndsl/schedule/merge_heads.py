@@ -36,8 +36,8 @@ def merge_heads(schedule: Schedule) -> tuple[Schedule, list[int]]:
 
 
 def _sharing() -> Callable[[Tiles], Tiles]:
-    known: dict[tuple[bytes, bytes], Tiles] = {}
-    return lambda tiles: known.setdefault((tiles.indptr.tobytes(), tiles.indices.tobytes()), tiles)
+    known: dict[tuple[bytes, ...], Tiles] = {}
+    return lambda tiles: known.setdefault(tuple(x.tobytes() for x in tiles.arrays), tiles)
 
 
 def _contents(plan: Plan) -> object:

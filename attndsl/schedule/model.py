@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -15,19 +15,106 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+_Ints = TypeVar("_Ints", IntArray, ShortArray)
+
+
+def written_out(first: _Ints, stop: _Ints) -> _Ints:
+    """All numbers from each of the first up to its stop."""
+    lengths = stop - first
+    before = np.cumsum(lengths, dtype=np.int64) - lengths
+    found = np.repeat((first - before).astype(first.dtype), lengths)
+    found += np.arange(len(found), dtype=first.dtype)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Neighbours of one row, from ``first`` up to ``stop``: by row, then by column, each as long as can be."""
+
+    rows: ShortArray  # [runs]
+    first: ShortArray  # [runs]
+    stop: ShortArray  # [runs]
+
+    @staticmethod
+    def joined(rows: IntArray, first: IntArray, stop: IntArray) -> Runs:
+        """Of disjoint runs in any order."""
+        order = np.argsort((rows << 32) | first)
+        rows, first, stop = rows[order], first[order], stop[order]
+        apart = np.ones(len(rows) + 1, dtype=bool)
+        apart[1:-1] = (rows[1:] != rows[:-1]) | (first[1:] != stop[:-1])
+        begins, ends = apart[:-1], apart[1:]
+        return Runs(*(x.astype(np.int32) for x in (rows[begins], first[begins], stop[ends])))
+
+    def and_tiles(self, rows: IntArray, columns: IntArray) -> Runs:
+        """These and more tiles, of which none is among them."""
+        if len(rows) == 0:
+            return self
+        mine = (x.astype(np.int64) for x in (self.rows, self.first, self.stop))
+        more = rows, columns, columns + 1
+        return Runs.joined(*(np.concatenate(both) for both in zip(mine, more, strict=True)))
+
+    @property
+    def count(self) -> int:
+        """How many tiles."""
+        return int(self.lengths.sum())
+
+    @property
+    def lengths(self) -> IntArray:
+        """How many tiles each run has, [runs]."""
+        return (self.stop - self.first).astype(np.int64)
+
+    @property
+    def arrays(self) -> tuple[ShortArray, ShortArray, ShortArray]:
+        """All that there is."""
+        return self.rows, self.first, self.stop
+
+    def transposed(self) -> Runs:
+        """By column. A run begins, or ends, where a row has a tile and the one before has none, or inversely.
+
+        So the work follows the runs of both directions, whatever their lengths.
+        """
+        width = max(1, int(self.stop.max(initial=0)))
+        here = self.rows.astype(np.int64) * width
+        sides = [row + end for row in (here, here + width) for end in (self.first, self.stop)]
+        ends = np.concatenate(sides)
+        order = np.argsort(ends)
+        ends, change = ends[order], np.cumsum(np.repeat([1, -1, -1, 1], len(here))[order])[:-1]
+
+        def turned(sign: int) -> IntArray:
+            cells = written_out(*(side[change == sign] for side in (ends[:-1], ends[1:])))
+            return np.sort((cells % width << 32) | cells // width)
+
+        begun, ended = turned(1), turned(-1)
+        low = (1 << 32) - 1
+        return Runs(*(x.astype(np.int32) for x in (begun >> 32, begun & low, ended & low)))
+
+
+@dataclass(frozen=True, eq=False)
 class Tiles:
-    """Tiles in CSR: those of row tile ``r`` are ``indices[indptr[r]:indptr[r + 1]]``, increasing."""
+    """Tiles in CSR: those of row tile ``r`` are ``indices[indptr[r]:indptr[r + 1]]``, increasing.
+
+    Held as runs, a dense row costs no more than one tile; its indices are written out once they are asked for.
+    """
 
     indptr: IntArray  # [rows + 1]
-    indices: ShortArray  # [nnz]
+    held: ShortArray | Runs
+
+    @staticmethod
+    def of(runs: Runs, n_rows: int) -> Tiles:
+        """Those of the runs."""
+        before = np.concatenate([[0], np.cumsum(runs.lengths)])
+        return Tiles(before[np.searchsorted(runs.rows, np.arange(n_rows + 1))], runs)
+
+    @functools.cached_property
+    def indices(self) -> ShortArray:
+        """The column tiles, [nnz]."""
+        held = self.held
+        return written_out(held.first, held.stop) if isinstance(held, Runs) else held
 
     @property
     def nnz(self) -> int:
         """How many tiles."""
-        return len(self.indices)
+        return int(self.indptr[-1])
 
     @property
     def rows(self) -> ShortArray:
@@ -36,9 +123,15 @@ class Tiles:
         return np.repeat(np.arange(len(count), dtype=np.int32), count)
 
     @property
+    def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """As they are held: equal for equal tiles that are held alike."""
+        held = self.held.arrays if isinstance(self.held, Runs) else (self.held,)
+        return self.indptr, *held
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of the index arrays."""
-        return self.indptr.nbytes + self.indices.nbytes
+        """Bytes of the arrays, as they are held."""
+        return sum(array.nbytes for array in self.arrays)
 
     def row(self, index: int) -> ShortArray:
         """The column tiles of one row tile."""
@@ -120,8 +213,11 @@ class Plan:
     def transpose(self) -> Plan:
         """The same tiles by key tile, for the backward pass: O(live tiles), no dense step."""
         n_columns, n_rows = self.n_columns, len(self.full.indptr) - 1
-        full, _ = _transposed(self.full, n_columns)
         partial, order = _transposed(self.partial, n_columns)
+        if isinstance(self.full.held, Runs):
+            full = Tiles.of(self.full.held.transposed(), n_columns)
+        else:
+            full, _ = _transposed(self.full, n_columns)
         ids = self.mask_ids[order]
         return Plan(full, partial, ids, n_rows, self.k_order, self.q_order)
 

@@ -15,7 +15,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths, split_sum
 from attndsl.schedule.meetings import meeting
-from attndsl.schedule.model import IntArray
+from attndsl.schedule.model import BoolArray, IntArray, Runs
 from attndsl.schedule.summaries import TileAxis, as_truths
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -26,10 +26,18 @@ _FIRST_BOXES = 4096  # levels with fewer boxes are skipped: a pass costs as much
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """Tile coordinates: those known to be FULL, and those still undecided."""
+    """The tiles known to be FULL, and those still undecided: their coordinates, and what is known of them."""
 
-    full: tuple[IntArray, IntArray]
-    open: tuple[IntArray, IntArray]
+    full: Runs
+    rows: IntArray
+    columns: IntArray
+    _boxes: Interpreter
+    _open: BoolArray  # which of the boxes
+
+    def truths(self, node: ir.Node) -> Truths:
+        """What a part of the root can be on the undecided tiles."""
+        found = self._boxes.truths(node)
+        return Truths(found.may_hold[self._open], found.may_fail[self._open])
 
 
 def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = False) -> Found:
@@ -42,35 +50,32 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
         level += 1
     levels = (0 if apart else level, level)
     rows, columns = _all_boxes(queries.count(levels[0]), keys.count(level))
-    full: list[tuple[IntArray, IntArray]] = []
+    full: list[tuple[IntArray, IntArray, IntArray]] = []
     while True:
-        verdict = classify(root, queries, keys, levels, rows, columns)
+        boxes = interpreter(queries, keys, levels, rows, columns)
+        verdict = boxes.truths(root)
         sure = verdict.may_hold & ~verdict.may_fail
         check_count(int(sure.sum()) << sum(levels), MOST_TILES)
-        full.append(_split(rows[sure], columns[sure], levels, (0, 0), queries, keys))
+        full.append(_runs(rows[sure], columns[sure], levels, queries, keys))
         unsure = verdict.may_hold & verdict.may_fail
         rows, columns = rows[unsure], columns[unsure]
         if levels[1] == 0:
-            joined = (
-                np.concatenate([f[0] for f in full]),
-                np.concatenate([f[1] for f in full]),
-            )
-            return Found(joined, (rows, columns))
+            runs = (np.concatenate(parts) for parts in zip(*full, strict=True))
+            return Found(Runs.joined(*runs), rows, columns, boxes, unsure)
         finer = _next_levels(levels, len(rows))
         check_count(len(rows) << sum(levels) - sum(finer), MOST_OPEN)
         rows, columns = _split(rows, columns, levels, finer, queries, keys)
         levels = finer
 
 
-def classify(
-    root: ir.Node,
+def interpreter(
     queries: TileAxis,
     keys: TileAxis,
     levels: tuple[int, int],
     rows: IntArray,
     columns: IntArray,
-) -> Truths:
-    """Which boxes of those levels may hold a pair of the pattern, which may lack one."""
+) -> Interpreter:
+    """Tells of each of these boxes, of those levels, whether it may hold a pair or lack one."""
 
     def sides(node: ir.Node) -> Range | Truths | None:
         for axis, level, index in ((queries, levels[0], rows), (keys, levels[1], columns)):
@@ -98,7 +103,7 @@ def classify(
         ranged = Interpreter(sides, rows).truths(node)
         return Truths(ranged.may_hold & met.may_hold(levels, rows, columns), ranged.may_fail)
 
-    return Interpreter(known, rows).truths(root)
+    return Interpreter(known, rows)
 
 
 def parted(
@@ -137,6 +142,26 @@ def _next_levels(levels: tuple[int, int], boxes: int) -> tuple[int, int]:
 def _all_boxes(n_rows: int, n_columns: int) -> tuple[IntArray, IntArray]:
     rows, columns = np.indices((n_rows, n_columns), dtype=np.int64)
     return rows.reshape(-1), columns.reshape(-1)
+
+
+def _runs(
+    rows: IntArray,
+    columns: IntArray,
+    levels: tuple[int, int],
+    queries: TileAxis,
+    keys: TileAxis,
+) -> tuple[IntArray, IntArray, IntArray]:
+    """(row, first, stop) of the tiles in boxes of those levels: neighbours are joined while they are few."""
+    if levels == (0, 0) or len(rows) == 0:
+        return rows, columns, columns + 1
+    boxes = Runs.joined(rows, columns, columns + 1)
+    height = 1 << levels[0]
+    fine_rows = (boxes.rows.astype(np.int64)[:, None] * height + np.arange(height)).reshape(-1)
+    first, stop = (
+        np.repeat(x.astype(np.int64) << levels[1], height) for x in (boxes.first, boxes.stop)
+    )
+    exists = fine_rows < queries.n_tiles
+    return fine_rows[exists], first[exists], np.minimum(stop[exists], keys.n_tiles)
 
 
 def _split(

@@ -12,10 +12,11 @@ when that is cheaper in spite of merging two softmaxes:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -85,30 +86,35 @@ class Choice:
     cost: float
 
 
-def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> list[Choice]:
-    """Disjoint parts of a pattern, each in its cheapest order; one, in no other, if that is no gain.
+def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> tuple[list[Frame], float]:
+    """Disjoint parts of a pattern, each in its cheapest order, and their cost; one, in no other, if that is no gain.
 
-    Of long sequences a first stretch is searched; what is found there is counted on the whole.
+    Of long sequences a first stretch is searched; what is found there is counted on the whole. Where there
+    is nothing to choose, nothing is counted, and the cost infinite.
     """
     queries, keys = frame.queries, frame.keys
     long = queries.length == keys.length > STRETCH
     look = Frame(frame.root, queries.first(STRETCH), keys.first(STRETCH)) if long else frame
-    found = _parts(look, axes, price) if split else [_best(look, axes, price)]
+    hunt = _Hunt(axes, price, min(queries.tile, keys.tile))
+    if not hunt.families(frame.root) and not (split and any(hunt.movable(frame.root))):
+        return [frame], math.inf
+    found = hunt.parts(look) if split else [hunt.best(look)]
     if look is frame:
-        return found
+        return [part.frame for part in found], _cost_of(found, price)
     parts = [
         reordered(Frame(part.frame.root, queries, keys), sorting(part.frame)) for part in found
     ]
-    counted, natural = count(parts, price), count([frame], price)
-    return counted if cost_of(counted, price) < MARGIN * cost_of(natural, price) else natural
+    natural = counted([frame], price)
+    cost = natural if parts == [frame] else counted(parts, price)
+    return (parts, cost) if cost < MARGIN * natural else ([frame], natural)
 
 
-def count(parts: Iterable[Frame], price: Price) -> list[Choice]:
-    """What each costs, by a sample of its rows."""
-    return [_choice(part, ROWS, price) for part in parts]
+def counted(parts: Iterable[Frame], price: Price) -> float:
+    """What they cost, by a sample of their rows."""
+    return _cost_of([_choice(part, ROWS, price) for part in parts], price)
 
 
-def cost_of(parts: Sequence[Choice], price: Price) -> float:
+def _cost_of(parts: Sequence[Choice], price: Price) -> float:
     """Of disjoint parts, with what it takes to merge their softmaxes."""
     merging = price.merged * parts[0].frame.queries.n_tiles * (len(parts) - 1)
     return sum(part.cost for part in parts) + merging
@@ -127,59 +133,168 @@ def reordered(frame: Frame, by: Candidate) -> Frame:
     return _ordered(frame, by) or frame
 
 
-# ---------------------------------------------------------------------------- one order
+# ---------------------------------------------------------------------------- one order, and parts
 
 
-def _best(
-    frame: Frame, axes: Axes | None, price: Price, ranked: Sequence[Choice] | None = None
-) -> Choice:
-    """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
-    natural = _choice(frame, ROWS, price)
-    if natural.cost <= 1.2 * _floor(natural):
-        return natural
-    finalists = _ranked(frame, axes, price) if ranked is None else ranked
-    if not finalists:
-        return natural
-    enough = FINALISTS if price.judge is None else 2 * HEARD
-    others = [_choice(item.frame, ROWS, price) for item in finalists[:enough]]
-    if price.judge is not None:
-        return _judged([[natural], *([other] for other in others)], price)[0]
-    best = min(others, key=lambda c: c.cost)
-    if best.estimate.exact and natural.estimate.exact:
-        return best if best.cost < natural.cost else natural
-    if CLEAR * natural.cost < best.cost < natural.cost and natural.estimate.live <= COUNTED:
-        best, natural = (_choice(each.frame, 1 << 40, price) for each in (best, natural))
-        return best if best.cost < natural.cost else natural
-    return best if best.cost < MARGIN * natural.cost else natural
+@dataclass(frozen=True, slots=True)
+class _Hunt:
+    """One search. What has been counted is not counted again."""
+
+    axes: Axes | None
+    price: Price
+    tokens: int  # of a tile
+    _counted: dict[tuple[Frame, int, int], Choice] = field(default_factory=dict)
+    _schedules: dict[Frame, Schedule] = field(default_factory=dict)
+    _families: dict[ir.Node, list[tuple[Candidate, ...]]] = field(default_factory=dict)
+
+    @property
+    def finalists(self) -> int:
+        """How many orders are looked at more closely."""
+        return FINALISTS if self.price.judge is None else 2 * HEARD
+
+    def count(self, frame: Frame, rows: int, leaves: int = LEAVES) -> Choice:
+        """The frame, by so many of its rows."""
+        known = self._counted.get((frame, rows, leaves))
+        if known is None:
+            known = _choice(frame, rows, self.price, leaves)
+            self._counted[frame, rows, leaves] = known
+        return known
+
+    def families(self, root: ir.Node) -> list[tuple[Candidate, ...]]:
+        """The orders that the root suggests."""
+        known = self._families.get(root)
+        if known is None:
+            known = self._families[root] = candidates(root, self.axes, self.tokens)
+        return known
+
+    def best(self, frame: Frame, ranked: Sequence[Choice] | None = None) -> Choice:
+        """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
+        natural = self.count(frame, ROWS)
+        if natural.cost <= 1.2 * _floor(natural):
+            return natural
+        finalists = self.ranked(frame) if ranked is None else ranked
+        least = min(choice.cost for choice in (natural, *finalists))
+        few = finalists[: self.finalists]
+        close = [choice.frame for choice in few if choice.cost <= CLOSE * least]
+        others = [self.count(each, ROWS) for each in close]
+        if not others:
+            return natural
+        if self.price.judge is not None:
+            return self.judged([[natural], *([other] for other in others)])[0]
+        best = min(others, key=lambda c: c.cost)
+        if best.estimate.exact and natural.estimate.exact:
+            return best if best.cost < natural.cost else natural
+        if CLEAR * natural.cost < best.cost < natural.cost and natural.estimate.live <= COUNTED:
+            best, natural = (self.count(each.frame, 1 << 40) for each in (best, natural))
+            return best if best.cost < natural.cost else natural
+        return best if best.cost < MARGIN * natural.cost else natural
+
+    def judged(self, options: Sequence[list[Choice]]) -> list[Choice]:
+        """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
+        price = self.price
+        ranked = sorted(options, key=lambda option: _cost_of(option, price))
+        least = _cost_of(ranked[0], price)
+        close = [option for option in ranked if _cost_of(option, price) <= CLOSE * least][:HEARD]
+        few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
+        hear = price.judge if few and len(close) > 1 else None
+        costs = [
+            _cost_of(option, price)
+            if hear is None
+            else hear([self.schedule(choice.frame) for choice in option])
+            for option in close
+        ]
+        costs = [
+            cost * (MARGIN if option is options[0] else 1.0)
+            for cost, option in zip(costs, close, strict=True)
+        ]
+        return close[costs.index(min(costs))]
+
+    def schedule(self, frame: Frame) -> Schedule:
+        """Of one head, in full."""
+        known = self._schedules.get(frame)
+        if known is None:
+            known = self._schedules[frame] = _schedule(frame)
+        return known
+
+    def ranked(self, frame: Frame) -> list[Choice]:
+        """The frame in other orders, roughly counted, the cheapest first.
+
+        Of boxes, those that are tried start from a few shapes and move on while that is cheaper. To compare
+        them, what refinement leaves undecided is taken for PARTIAL; of the best, it is looked at.
+        """
+        rough: dict[Candidate, Choice | None] = {}
+        leaves = LEAVES if self.price.gathers else 0
+
+        def cost(item: Candidate) -> float:
+            if item not in rough:
+                moved = _ordered(frame, item)
+                rough[item] = None if moved is None else self.count(moved, FIRST_ROWS, leaves)
+            found = rough[item]
+            return math.inf if found is None else found.cost
+
+        families = self.families(frame.root)
+        first = {item: family for family in families for item in starts(family)}
+        for best in sorted(first, key=cost)[:CLIMBS]:
+            family = first[best]
+            while near := [item for item in neighbours(family, best) if cost(item) < cost(best)]:
+                best = min(near, key=cost)
+        distinct = {choice.frame: choice for choice in rough.values() if choice is not None}
+        cheapest = sorted(distinct.values(), key=lambda choice: choice.cost)[: 2 * self.finalists]
+        looked_at = (self.count(choice.frame, FIRST_ROWS) for choice in cheapest)
+        return sorted(looked_at, key=lambda choice: choice.cost)
+
+    def parts(self, frame: Frame) -> list[Choice]:
+        """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
+        whole = self.best(frame)
+        merging = self.price.merged * frame.queries.n_tiles
+        if whole.cost <= 2 * _floor(whole):
+            return [whole]
+        promising: list[tuple[Frame, list[Choice]]] = []
+        limit = MARGIN * whole.cost - merging
+        for roots in self.wasteful(frame):
+            sketches, total = [], 0.0
+            for root in roots:
+                part = Frame(root, frame.queries, frame.keys)  # what is known of its terms is kept
+                least, ranked = self.sketch(part)
+                sketches.append((part, ranked))
+                total += least
+                if total >= limit:
+                    break
+            else:
+                promising, limit = sketches, total
+        parts = [self.best(part, ranked) for part, ranked in promising]
+        if not parts or _cost_of(parts, self.price) >= MARGIN * whole.cost:
+            return [whole]
+        return parts if self.price.judge is None else self.judged([[whole], parts])
+
+    def movable(self, root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
+        """The splits of which a part may be sorted: in natural order, parts cost no less than the whole."""
+        some = itertools.islice(splits(root), ALTERNATIVES)
+        return (roots for roots in some if any(map(self.families, roots)))
+
+    def wasteful(self, frame: Frame) -> list[tuple[ir.Node, ...]]:
+        """The splits whose first part costs most beyond what its pairs need."""
+
+        def waste(roots: tuple[ir.Node, ...]) -> float:
+            part = self.count(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS)
+            return part.cost - _floor(part)
+
+        found = list(self.movable(frame.root))
+        return sorted(found, key=waste, reverse=True)[:SPLITS] if len(found) > SPLITS else found
+
+    def sketch(self, frame: Frame) -> tuple[float, list[Choice]]:
+        """About what the frame costs in its cheapest order; and in others than the natural one."""
+        natural = self.count(frame, FIRST_ROWS)
+        ranked = [] if natural.cost <= 1.2 * _floor(natural) else self.ranked(frame)
+        return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
-def _judged(options: Sequence[list[Choice]], price: Price) -> list[Choice]:
-    """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
-    ranked = sorted(options, key=lambda option: cost_of(option, price))
-    least = cost_of(ranked[0], price)
-    close = [option for option in ranked if cost_of(option, price) <= CLOSE * least][:HEARD]
-    few = all(choice.estimate.live <= JUDGED for option in close for choice in option)
-    hear = price.judge if few and len(close) > 1 else None
-    costs = [
-        cost_of(option, price) if hear is None else hear(_schedules(option)) for option in close
-    ]
-    costs = [
-        cost * (MARGIN if option is options[0] else 1.0)
-        for cost, option in zip(costs, close, strict=True)
-    ]
-    return close[costs.index(min(costs))]
-
-
-def _schedules(parts: Sequence[Choice]) -> list[Schedule]:
-    """Each part in full, as the schedule of one head."""
-    made = []
-    for part in parts:
-        queries, keys = part.frame.queries, part.frame.keys
-        tile, one = (queries.tile, keys.tile), np.zeros((1, 1), dtype=np.int32)
-        bank = Bank(tile)
-        plan = plan_of_frame(part.frame, bank)
-        made.append(Schedule(queries.length, keys.length, tile, (plan,), one, bank.finish()))
-    return made
+def _schedule(frame: Frame) -> Schedule:
+    queries, keys = frame.queries, frame.keys
+    tile, one = (queries.tile, keys.tile), np.zeros((1, 1), dtype=np.int32)
+    bank = Bank(tile)
+    plan = plan_of_frame(frame, bank)
+    return Schedule(queries.length, keys.length, tile, (plan,), one, bank.finish())
 
 
 def _floor(choice: Choice) -> float:
@@ -187,34 +302,10 @@ def _floor(choice: Choice) -> float:
     return choice.estimate.pairs / (choice.frame.queries.tile * choice.frame.keys.tile)
 
 
-def _ranked(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
-    """The frame in other orders, roughly counted, the cheapest first.
-
-    Of boxes, those that are tried start from a few shapes and move on while that is cheaper.
-    """
-    families = candidates(frame.root, axes, min(frame.queries.tile, frame.keys.tile))
-    rough: dict[Frame, Choice] = {}
-
-    def cost(item: Candidate) -> float:
-        moved = _ordered(frame, item)
-        if moved is None:
-            return math.inf
-        if moved not in rough:
-            rough[moved] = _choice(moved, FIRST_ROWS, price)
-        return rough[moved].cost
-
-    first = {item: family for family in families for item in starts(family)}
-    for best in sorted(first, key=cost)[:CLIMBS]:
-        family = first[best]
-        while near := [item for item in neighbours(family, best) if cost(item) < cost(best)]:
-            best = min(near, key=cost)
-    return sorted(rough.values(), key=lambda choice: choice.cost)
-
-
 def _ordered(frame: Frame, item: Candidate) -> Frame | None:
     queries, keys = frame.queries, frame.keys
     q_order = order_of(queries, item.of_queries, item.name)
-    mirrored = item.of_keys in (item.of_queries, _mirror(item.of_queries))
+    mirrored = item.of_keys in (item.of_queries, tuple(map(_mirror, item.of_queries)))
     if mirrored and (queries.length, queries.start) == (keys.length, keys.start):
         k_order = q_order
     else:
@@ -222,14 +313,14 @@ def _ordered(frame: Frame, item: Candidate) -> Frame | None:
     return None if q_order is k_order is None else frame.ordered(q_order, k_order)
 
 
-def _mirror(keys: tuple[ir.Node, ...]) -> tuple[ir.Node, ...]:
-    """The same terms of the other side."""
-    swap: dict[ir.Node, ir.Node] = {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)}
-    return tuple(ir.substitute(key, swap) for key in keys)
+@functools.lru_cache(maxsize=4096)
+def _mirror(key: ir.Node) -> ir.Node:
+    """The same term of the other side."""
+    return ir.substitute(key, {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)})
 
 
-def _choice(frame: Frame, rows: int, price: Price) -> Choice:
-    found = estimate(frame, rows)
+def _choice(frame: Frame, rows: int, price: Price, leaves: int = LEAVES) -> Choice:
+    found = estimate(frame, rows, leaves)
     return Choice(frame, found, found.cost(price) + _moving(frame, price))
 
 
@@ -238,7 +329,7 @@ def _moving(frame: Frame, price: Price) -> float:
     return price.moved * sum(moved)
 
 
-def estimate(frame: Frame, rows: int) -> Estimate:
+def estimate(frame: Frame, rows: int, leaves: int = LEAVES) -> Estimate:
     """Count on at most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
     queries, keys = frame.queries, frame.keys
     if queries.n_tiles == 0 or keys.n_tiles == 0:
@@ -247,9 +338,9 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     if len(chosen) < n_tiles:
         queries = queries.sampled(chosen)
     found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
-    rest = survey(frame.root, queries, keys, *found.open, LEAVES * rows // ROWS)
+    rest = survey(frame.root, queries, keys, found, leaves * rows // ROWS)
     scale = n_tiles / len(chosen)
-    sure = len(found.full[0])
+    sure = found.full.count
     area = queries.tile * keys.tile
     return Estimate(
         scale * (sure + rest.full),
@@ -260,55 +351,12 @@ def estimate(frame: Frame, rows: int) -> Estimate:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def _drawn(count: int, wanted: int) -> IntArray:
     if count <= wanted:
         return np.arange(count, dtype=np.int64)
     edges = np.linspace(0, count, wanted + 1).astype(np.int64)
     return np.random.default_rng(0).integers(edges[:-1], edges[1:])
-
-
-# ---------------------------------------------------------------------------- parts
-
-
-def _parts(frame: Frame, axes: Axes | None, price: Price) -> list[Choice]:
-    """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
-    whole = _best(frame, axes, price)
-    merging = price.merged * frame.queries.n_tiles
-    if whole.cost <= 2 * _floor(whole):
-        return [whole]
-    promising: list[tuple[Frame, list[Choice]]] = []
-    limit = MARGIN * whole.cost - merging
-    for roots in _wasteful(frame, price):
-        sketches, total = [], 0.0
-        for root in roots if total < limit else ():
-            part = Frame(root, frame.queries, frame.keys)  # what is known of its terms is kept
-            least, ranked = _sketch(part, axes, price)
-            sketches.append((part, ranked))
-            total += least
-        if total < limit:
-            promising, limit = sketches, total
-    parts = [_best(part, axes, price, ranked) for part, ranked in promising]
-    if not parts or cost_of(parts, price) >= MARGIN * whole.cost:
-        return [whole]
-    return parts if price.judge is None else _judged([[whole], parts], price)
-
-
-def _wasteful(frame: Frame, price: Price) -> list[tuple[ir.Node, ...]]:
-    """The splits whose first part costs most beyond what its pairs need."""
-
-    def waste(roots: tuple[ir.Node, ...]) -> float:
-        part = _choice(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS, price)
-        return part.cost - _floor(part)
-
-    found = list(itertools.islice(splits(frame.root), ALTERNATIVES))
-    return sorted(found, key=waste, reverse=True)[:SPLITS] if len(found) > SPLITS else found
-
-
-def _sketch(frame: Frame, axes: Axes | None, price: Price) -> tuple[float, list[Choice]]:
-    """About what the frame costs in its cheapest order; and in others than the natural one."""
-    natural = _choice(frame, FIRST_ROWS, price)
-    ranked = [] if natural.cost <= 1.2 * _floor(natural) else _ranked(frame, axes, price)
-    return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
 def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Range, Truths
-from attndsl.schedule.model import BoolArray, IntArray, Order
+from attndsl.schedule.model import BoolArray, IntArray, Order, ShortArray
 
 
 class TileAxis:
@@ -55,9 +55,8 @@ class TileAxis:
             return self
         made = self._reordered.get(order)
         if made is None:
-            made = TileAxis(self.side, self.length, self.start, self.tile, self.tables, order)
+            made = self._reordered[order] = self._derived(self.length, order)
             made._natural = self
-            self._reordered[order] = made
         return made
 
     def sampled(self, tiles: IntArray) -> TileAxis:
@@ -65,11 +64,17 @@ class TileAxis:
         places = (tiles[:, None] * self.tile + np.arange(self.tile)).reshape(-1)
         places = places[places < self.length]
         rows = places if self.order is None else self.order.rows[places]
-        return TileAxis(self.side, len(rows), self.start, self.tile, self.tables, Order(rows))
+        return self._derived(len(rows), Order(rows))
 
     def first(self, length: int) -> TileAxis:
         """The side's first positions alone, in natural order."""
-        return TileAxis(self.side, length, self.start, self.tile, self.tables)
+        return self._derived(length)
+
+    def _derived(self, length: int, order: Order | None = None) -> TileAxis:
+        """Others of its positions; what does not depend on them is shared."""
+        made = TileAxis(self.side, length, self.start, self.tile, self.tables, order)
+        made._owned, made._bounds = self._owned, self._bounds
+        return made
 
     def owns(self, node: ir.Node) -> bool:
         """Whether the node depends on this side's position and not on the other's."""
@@ -120,23 +125,23 @@ class TileAxis:
 
     def changes(self, node: ir.Node, tiles: IntArray) -> BoolArray:
         """Whether an offset holds another value than the one before it on any of those tiles, [tile - 1]."""
-        inner = np.arange(self.tile, dtype=np.int64)
-        places = np.minimum(tiles[:, None] * self.tile + inner, self.length - 1)
-        return np.asarray(np.diff(self.values(node)[places], axis=1).any(axis=0))
+        values = self.on_tiles(node, tiles)
+        return np.asarray((values[:, 1:] != values[:, :-1]).any(axis=0))
 
     def is_dense(self, node: ir.Node, tiles: IntArray) -> bool:
         """Whether the values may change often enough to fill the range that each of those tiles has."""
         slope = self._slope(node)
         if slope is not None:
             return abs(slope) <= 1
-        places = tiles[:, None] * self.tile + np.arange(self.tile)
-        values = self.values(node)[np.minimum(places, self.length - 1)]
-        changes = np.count_nonzero(np.diff(values, axis=1), axis=1)
-        return bool((np.ptp(values, axis=1) <= changes).all())
+        values = self.on_tiles(node, tiles)
+        changes = np.count_nonzero(values[:, 1:] != values[:, :-1], axis=1)
+        return bool((values.max(axis=1) - values.min(axis=1) <= changes).all())
 
-    def tile_values(self, node: ir.Node, tile: int) -> IntArray:
-        """The values on one tile."""
-        return self.values(node)[tile * self.tile : (tile + 1) * self.tile]
+    def on_tiles(self, node: ir.Node, tiles: IntArray) -> IntArray:
+        """The values on those tiles, [len(tiles), tile]; of a last one that is cut, the last value again."""
+        places = tiles[:, None] * self.tile + np.arange(self.tile)
+        values: IntArray = self.values(node)[np.minimum(places, self.length - 1)]
+        return values
 
     def _evaluated(self, node: ir.Node) -> IntArray:
         if (
@@ -217,7 +222,7 @@ def _pad(values: IntArray, length: int) -> IntArray:
     )
 
 
-def row_classes(rows: IntArray) -> tuple[IntArray, IntArray]:
+def row_classes(rows: IntArray | ShortArray) -> tuple[IntArray, IntArray]:
     """One of each distinct row, [distinct], and which of those every row equals, [n].
 
     Hashed, then compared: a collision falls back to sorting rows.

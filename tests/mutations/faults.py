@@ -113,6 +113,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "name = self._contents.setdefault((table, content[:1].tobytes()), fresh)", "slices that start alike are taken for equal"),
     ("schedule/model.py", "order = np.argsort(rows * span + columns, kind=\"stable\")",
      "order = np.argsort(rows, kind=\"stable\")", "tiles of a row are not in order"),
+    ("schedule/model.py", "apart[1:-1] = (rows[1:] != rows[:-1]) | (first[1:] != stop[:-1])", "apart[1:-1] = first[1:] != stop[:-1]",
+     "a run goes on in the next row"),
     ("schedule/model.py", "h = head if self.plan_of.shape[1] > 1 else 0", "h = 0", "every head is shown the first one's plan"),
     # ------------------------------------------------------------------ layouts, sorts, split unions
     ("schedule/layouts.py", "order = order[np.argsort((rest & 0xFFFF)[order].astype(np.uint16), kind=\"stable\")]",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
-from attndsl.schedule import Schedule
+from attndsl.schedule import Schedule, Tiles
+from attndsl.schedule.model import Runs
 
 PROGRAMS = [
     "pattern p = causal",
@@ -133,6 +134,31 @@ def test_a_million_tokens_cost_what_is_live(length):
     assert schedule.plans[0].live == 5 * rows - 10 + (rows - 5)
     assert len(schedule.masks) == 4
     assert schedule.nbytes < 4e6
+
+
+@pytest.mark.parametrize("text", ["true", "causal", "k < 1000 or q >= 1000000"])
+def test_dense_rows_are_held_as_runs_in_both_directions(text):
+    program = Program(frontend.elaborate(syn.parse(f"pattern p = {text}")))
+    schedule = program.schedule(program.call(1 << 20, 1 << 20, 1, 1, None, {}), (128, 128))
+    (found,) = schedule.plans
+    assert schedule.nbytes + found.transpose.nbytes < 1e6
+    assert found.full.nnz == found.transpose.full.nnz
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 9), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_runs_are_the_cells_they_came_from(n_rows, n_columns, random):
+    """In any order, of any lengths, as long as they are apart."""
+    cells = [cell for cell in np.ndindex(n_rows, n_columns) if random.random() < 0.6]
+    some = sorted(random.sample(cells, len(cells)), key=lambda _: random.random())
+    rows, columns = np.array(some, dtype=np.int64).reshape(-1, 2).T
+    runs = Runs.joined(rows, columns, columns + 1)
+    assert list(Tiles.of(runs, n_rows)) == cells
+    assert runs.count == len(cells)
+    turned = Tiles.of(runs.transposed(), n_columns)
+    assert list(turned) == sorted((column, row) for row, column in cells)
+    back = turned.held.transposed()
+    assert all(map(np.array_equal, back.arrays, runs.arrays))
 
 
 JOINED = (

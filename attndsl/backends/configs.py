@@ -75,11 +75,11 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     },
     ("sm100", "backward_queries"): {
         128: Config(128, 64, 8, 2),
-        256: Config(128, 32, 8, 2),
+        256: Config(128, 64, 8, 2),
         512: Config(64, 32, 8, 2),
     },
     ("sm100", "backward_keys"): {
-        128: Config(32, 128, 8, 3),
+        128: Config(64, 128, 8, 2),
         256: Config(32, 128, 8, 2),
         512: Config(32, 64, 8, 2),
     },
@@ -118,6 +118,17 @@ def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) ->
     while config and shared_memory(which, arch, config, size, width, value_width) > limit:
         config = _smaller(config)
     return config
+
+
+def options(arch: Arch, config: Config) -> dict[str, int]:
+    """What the compiler is told of a config.
+
+    For sm100 the assembler spills to make room in the registers for a second program, though it does not
+    know whether the shared memory has room for it. A bound of its own keeps it from that.
+    """
+    made = {"num_warps": config.warps, "num_stages": config.stages}
+    most = {"maxnreg": min(255, 2048 // config.warps)} if arch == "sm100" else {}
+    return made | most
 
 
 def shared_memory(

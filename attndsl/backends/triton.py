@@ -15,7 +15,15 @@ import triton
 from torch import Tensor
 
 from attndsl.backends import kernels
-from attndsl.backends.configs import Config, Pass, architecture, default_config, fitting, padded
+from attndsl.backends.configs import (
+    Config,
+    Pass,
+    architecture,
+    default_config,
+    fitting,
+    options,
+    padded,
+)
 from attndsl.backends.device_lists import DeviceLists, device_lists
 from attndsl.backends.protocol import EIGHT_BITS, Request, out_dtype
 from attndsl.backends.tuning import (
@@ -264,8 +272,7 @@ def _walk(
         *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], padded(q.shape[3])),
         *(padded(v.shape[3]), config.bq, config.bk, lists.slots > 0, _precision(q.dtype)),
         *(*lists.functions.arguments, lists.q_order is not None, lists.k_order is not None),
-        num_warps=config.warps,
-        num_stages=config.stages,
+        **options(architecture(q.device), config),
     )
 
 

@@ -1,6 +1,7 @@
 """Tiles, warps and pipeline stages of each pass on each device, within its shared memory.
 
-The defaults are the largest tiles that compile without spills (``make crosscheck`` looks at the binaries).
+The defaults are the largest tiles that compile without spills (``make crosscheck`` looks at the binaries),
+but for the keys of sm90 at 256 numbers: 80 to 200 bytes, as smaller tiles are not for its matrix instructions.
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     ("sm80", "backward_queries"): {
         128: Config(64, 32, 8, 3),
         256: Config(64, 32, 4, 2),
-        512: Config(32, 32, 4, 1),
+        512: Config(32, 32, 8, 1),
     },
     ("sm80", "backward_keys"): {
         128: Config(32, 64, 8, 2),
         256: Config(32, 64, 8, 2),
-        512: Config(32, 32, 4, 1),
+        512: Config(32, 32, 8, 1),
     },
     ("sm90", "forward"): {
         128: Config(128, 64, 8, 3),
         256: Config(128, 64, 8, 3),
-        512: Config(64, 64, 8, 2),
+        512: Config(64, 32, 8, 2),
     },
     ("sm90", "backward_queries"): {
         128: Config(128, 64, 8, 3),
@@ -75,11 +76,11 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     },
     ("sm100", "backward_queries"): {
         128: Config(128, 64, 8, 2),
-        256: Config(128, 32, 8, 2),
+        256: Config(128, 64, 8, 2),
         512: Config(64, 32, 8, 2),
     },
     ("sm100", "backward_keys"): {
-        128: Config(32, 128, 8, 3),
+        128: Config(64, 128, 8, 2),
         256: Config(32, 128, 8, 2),
         512: Config(32, 64, 8, 2),
     },
@@ -96,7 +97,7 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     ("gfx942", "backward_keys"): {
         128: Config(32, 64, 4, 1),
         256: Config(32, 64, 4, 1),
-        512: Config(32, 32, 4, 1),
+        512: Config(16, 32, 4, 1),
     },
 }
 
@@ -118,6 +119,17 @@ def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) ->
     while config and shared_memory(which, arch, config, size, width, value_width) > limit:
         config = _smaller(config)
     return config
+
+
+def options(arch: Arch, config: Config) -> dict[str, int]:
+    """What the compiler is told of a config.
+
+    For sm100 the assembler spills to make room in the registers for a second program, though it does not
+    know whether the shared memory has room for it. A bound of its own keeps it from that.
+    """
+    made = {"num_warps": config.warps, "num_stages": config.stages}
+    most = {"maxnreg": min(255, 2048 // config.warps)} if arch == "sm100" else {}
+    return made | most
 
 
 def shared_memory(

@@ -16,7 +16,15 @@ import triton
 from torch import Tensor
 
 from attndsl.backends import kernels
-from attndsl.backends.configs import Config, Pass, architecture, default_config, fitting, padded
+from attndsl.backends.configs import (
+    Config,
+    Pass,
+    architecture,
+    default_config,
+    fitting,
+    options,
+    padded,
+)
 from attndsl.backends.device_lists import DeviceLists, device_lists
 from attndsl.backends.launching import Launch
 from attndsl.backends.protocol import EIGHT_BITS, Request, out_dtype
@@ -272,8 +280,7 @@ class Triton:
                 *(padded(v.shape[3]), *tile, lists.slots > 0, _precision(q.dtype)),
                 *(*lists.functions.arguments, lists.q_order is not None, lists.k_order is not None),
             ),
-            num_warps=config.warps,
-            num_stages=config.stages,
+            **options(architecture(q.device), config),
         )
         merges = [_merge(which, config, lists, x) for x in results] if lists.slots else []
         return Walk(config, lists, launch, tuple(merges))

@@ -1,11 +1,12 @@
 """A mask as four device functions, its numbers apart.
 
-    constants(c)           -> the numbers of one plan, read once
-    query_terms(c, t, q)   -> everything that depends on the query alone, once for each query tile
-    key_terms(c, t, k)     -> likewise of the key
-    keep(c, q, k)          -> what is left to do for each pair: comparisons, and, or
+    constants(c)            -> the numbers of one plan, read once
+    query_terms(c, t, row)  -> everything that depends on the query alone, once for each query tile
+    key_terms(c, t, row)    -> likewise of the key
+    keep(c, q, k)           -> what is left to do for each pair: comparisons, and, or
 
-Every number of the mask (lengths, window sizes, extents, the head's share) is read from ``constants``.
+A term that takes more than a few operations is computed here, for all positions, and read by the kernel
+from ``t``. Every number of the mask (lengths, window sizes, extents, the head's share) is read from ``constants``.
 So the text depends on the shape of the pattern alone: one compiled kernel serves every length, every
 window and every head. Sums and junctions are written in an order that does not depend on numbers either.
 """
@@ -20,7 +21,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.codegen.magnitudes import Domain
-from attndsl.codegen.writing import TooDear, write
+from attndsl.codegen.writing import Terms, TooDear, write
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,7 +36,7 @@ class Predicate:
 
     text: str
     constants: Array  # int64 [plans, n]
-    tables: Array  # int32 or int64: all tables one after the other; constants hold their places
+    tables: Array  # int32 or int64: terms by position; constants say where they begin
     pair_operations: int
 
 
@@ -54,10 +55,9 @@ def predicate(
         TooDear: masks are the better way: more work for each pair than reading a bit, a quantifier that
             is left, or heads whose patterns have different shapes.
     """
-    read = {n.table for root in roots for n in ir.postorder(root) if isinstance(n, ir.Load)}
-    places, buffer = _joined({name: tables[name] for name in read})
     domain = Domain(queries, keys, tables)
-    written = [write(root, domain, places) for root in roots]
+    terms = Terms()
+    written = [write(root, domain, terms) for root in roots]
     if len({one.text for one in written}) > 1:
         raise TooDear("heads or batch elements have patterns of different shapes")
     if not written:
@@ -66,7 +66,7 @@ def predicate(
     if first.pair_operations > MOST_PAIR_OPERATIONS:
         raise TooDear(f"to evaluate the pattern takes {first.pair_operations} operations a pair")
     constants = np.array([one.constants for one in written], dtype=np.int64)
-    return Predicate(first.text, constants, buffer, first.pair_operations)
+    return Predicate(first.text, constants, terms.joined(), first.pair_operations)
 
 
 def choice(roots: Sequence[ir.Node], tables: Mapping[str, Any], queries: range, keys: range) -> str:
@@ -77,16 +77,3 @@ def choice(roots: Sequence[ir.Node], tables: Mapping[str, Any], queries: range, 
         return f"kernels read masks, a bit a pair: {reason}"
     count = made.pair_operations
     return f"kernels evaluate the pattern: {count} operation{'s' * (count != 1)} a pair"
-
-
-def _joined(tables: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], Array]:
-    """Where each table starts and its shape, and all of them in one array."""
-    places, parts, start = {}, [np.zeros(1, np.int64)], 1
-    for name in sorted(tables):
-        array = np.asarray(tables[name])
-        places[name] = (start, *array.shape)
-        parts.append(array.reshape(-1).astype(np.int64))
-        start += array.size
-    joined = np.concatenate(parts)
-    small = int(np.abs(joined).max()) < 1 << 31
-    return places, joined.astype(np.int32) if small else joined

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, assert_never, cast
+from typing import Any, Final, TypeAlias, assert_never, cast
+
+import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import split_sum
 from attndsl.codegen.magnitudes import Domain, Magnitudes
 
-HELPERS: Final = """\
-@triton.jit
-def _floordiv(a, b):
-    return a // b - ((a % b) < 0)  # Triton's quotient is truncated
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
-
-@triton.jit
-def _mod(a, b):
-    rest = a % b
-    return tl.where(rest < 0, rest + b, rest)
-
-
-@triton.jit
-def _ilog2(a, BITS: tl.constexpr):
-    result = tl.where(a < 1, -1, 0)
-    rest = tl.maximum(a, 1)
-    for i in tl.static_range(BITS):
-        step: tl.constexpr = 1 << (BITS - 1 - i)
-        large = (rest >> step) > 0
-        result += tl.where(large, step, 0)
-        rest = tl.where(large, rest >> step, rest)
-    return result
-
-
-@triton.jit
-def _pow2(a):
-    return tl.where((a >= 0) & (a <= 62), 1 << tl.where((a >= 0) & (a <= 62), a, 0), 0)
-
-
-"""
+ALIGNED: Final = 16  # numbers; so that several are read at once
+WIDEST_TILE: Final = 256
+MOST_SIDE_OPERATIONS: Final = 4  # beyond it a value is read, and takes a register
 
 
 _COMMUTATIVE: Final = (ir.And, ir.Or, ir.Min, ir.Max, ir.Mul)
@@ -59,17 +36,41 @@ class Written:
     pair_operations: int
 
 
-def write(root: ir.Node, domain: Domain, places: Mapping[str, tuple[int, ...]]) -> Written:
+def write(root: ir.Node, domain: Domain, terms: Terms) -> Written:
     """The device functions of a bound root, and the numbers they read.
 
     Raises:
-        TooDear: a quantifier is left, a table is read for each pair, or numbers need more than 62 bits.
+        TooDear: a quantifier is left, or a table is read or a number divided for each pair.
     """
     if any(isinstance(node, ir.Exists) for node in ir.postorder(root)):
         raise TooDear("a quantifier whose range depends on the data")
-    writer = _Writer(domain, places, Magnitudes(domain).largest(root) < (1 << 31) - 1)
+    writer = _Writer(domain, terms, Magnitudes(domain).largest(root) < (1 << 31) - 1)
     kept = writer.pair(root)
     return Written(writer.text(kept), tuple(writer.numbers), writer.operations)
+
+
+class Terms:
+    """What depends on one side alone, at each of its positions: arrays laid one behind the other."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[int, bytes], int] = {}
+        self._parts: list[IntArray] = []
+        self._size = 0
+
+    def start(self, values: IntArray) -> int:
+        """Where those values begin; equal ones have one place."""
+        name = len(values), hashlib.blake2b(values.tobytes(), digest_size=16).digest()
+        if name not in self._starts:
+            self._starts[name] = self._size
+            padded = len(values) + -len(values) % ALIGNED
+            self._parts.append(np.pad(values, (0, padded - len(values))))
+            self._size += padded
+        return self._starts[name]
+
+    def joined(self) -> IntArray:
+        """All of them and as much behind them as a tile may reach, int32 if that is wide enough."""
+        joined = np.concatenate([*self._parts, np.zeros(WIDEST_TILE, np.int64)])
+        return joined.astype(np.int32) if int(np.abs(joined).max()) < 1 << 31 else joined
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ class _Side:
     """The body of ``query_terms`` or ``key_terms``, and what it returns."""
 
     name: str
+    positions: range
     lines: list[str]
     known: dict[ir.Node, str]
     returned: dict[str, int]
@@ -87,30 +89,27 @@ class _Side:
 
 
 class _Writer:
-    def __init__(
-        self, domain: Domain, places: Mapping[str, tuple[int, ...]], is_short: bool
-    ) -> None:
-        self._magnitudes = Magnitudes(domain)
-        self._places = places
+    def __init__(self, domain: Domain, terms: Terms, is_short: bool) -> None:
+        self._domain, self._terms = domain, terms
         self._int = "tl.int32" if is_short else "tl.int64"
-        self._bits = 5 if is_short else 6
         self._shapes: dict[ir.Node, bytes] = {}
         self._fresh = 0
         self.numbers: list[int] = [domain.queries.start]
         self.operations = 0
-        self._query = _Side("q", [f"q = q.to({self._int}) + c[0]"], {}, {})
-        self._key = _Side("k", [f"k = k.to({self._int})"], {}, {})
+        first = f"q = row.to({self._int}) + c[0]", f"k = row.to({self._int})"
+        self._query = _Side("q", domain.queries, [first[0]], {}, {})
+        self._key = _Side("k", domain.keys, [first[1]], {}, {})
         self._pairs: list[str] = []
         self._known: dict[ir.Node, str] = {}
 
     def text(self, kept: str) -> str:
         """The four functions."""
         loads = ", ".join(f"tl.load(c + {i}).to({self._int})" for i in range(len(self.numbers)))
-        return HELPERS + "\n\n\n".join(
+        return "\n\n\n".join(
             [
                 _function("constants(c)", [], f"({loads},)"),
-                _function("query_terms(c, t, q)", self._query.lines, _tuple(self._query)),
-                _function("key_terms(c, t, k)", self._key.lines, _tuple(self._key)),
+                _function("query_terms(c, t, row)", self._query.lines, _tuple(self._query)),
+                _function("key_terms(c, t, row)", self._key.lines, _tuple(self._key)),
                 _function("keep(c, q, k)", self._pairs, kept) + "\n",
             ]
         )
@@ -118,114 +117,112 @@ class _Writer:
     # ------------------------------------------------------------------------ pairs
 
     def pair(self, root: ir.Node) -> str:
-        """The name of a value in ``keep``; what depends on one side is computed there."""
+        """The name of a value in ``keep``; what depends on one side is known before."""
         for node in self._postorder(root):
             # sums are written where they are used, in one expression with what is done to them
             if node.is_pair and node not in self._known and not isinstance(node, ir.Sum):
                 self._known[node] = self._assign(self._pairs, "p", self._of_pair(node))
-        return self._pair_value(root)
+        return self._value(root)
 
-    def _pair_value(self, node: ir.Node) -> str:
+    def _value(self, node: ir.Node) -> str:
         if node in self._known:
             return self._known[node]
         if isinstance(node, ir.Sum) and node.is_pair:
             self._known[node] = self._assign(self._pairs, "p", self._pair_sum(node))
             return self._known[node]
-        if isinstance(node, ir.Truth):  # as wide as a tile, like everything here
-            self._query.known[node] = f"q {'==' if node.value else '!='} q"
-            return self._query.give(self._query.known[node])
-        if isinstance(node, ir.Const):
-            return self._number(node.value)
+        if not node.rank & ir.Rank.PAIR:
+            return self._alone(node)
         side = self._key if node.rank & ir.Rank.KEY else self._query
         return side.give(self._of_side(node, side))
+
+    def _alone(self, node: ir.Node) -> str:
+        """What depends on neither side is a number."""
+        found = ir.evaluate(node, ir.Env(q=0, k=0, sizes={}, tables=self._domain.tables))
+        number = self._number(int(found))
+        return number if node.sort is ir.Sort.INT else f"({number} != 0)"
 
     def _of_pair(self, node: ir.Node) -> str:
         if isinstance(node, ir.AtMost | ir.Equals):
             return self._comparison(node)
-        if isinstance(node, ir.Load):
-            raise TooDear("a table is read for each pair")
-        self.operations += {ir.FloorDiv: 20, ir.Mod: 20, ir.ILog2: 20}.get(
-            type(node), max(1, len(ir.children(node)) - 1)
-        )
-        return self._operation(node, self._pair_value)
+        self.operations += _cost(node)
+        return self._operation(node, self._value)
 
     def _comparison(self, node: ir.AtMost | ir.Equals) -> str:
         """``key <= bound - query``: one operation, when nothing else is mixed."""
         parts = split_sum(node.item) if isinstance(node.item, ir.Sum) else ((node.item, 1),)
-        sides: dict[str, ir.Node] = {}
+        mixed = {part: factor for part, factor in parts if part.is_pair}
+        self.operations += 1 + 2 * len(mixed)
+        sides: dict[str, ir.Node] = {"q": ir.Const(-node.bound), "k": ir.ZERO}
         for part, factor in parts:
             if not part.is_pair:  # what depends on neither side goes with the query
-                side = self._side_of(part)
-                sides[side] = ir.add(sides.get(side, ir.ZERO), ir.scale(part, factor))
-        mixed = [(part, factor) for part, factor in parts if part.is_pair]
-        symbol = "<=" if isinstance(node, ir.AtMost) else "=="
-        self.operations += 1 + 2 * len(mixed)
-        rest = ir.sub(ir.Const(node.bound), sides.get("q", ir.ZERO))
-        limit = self._pair_value(rest)
-        left = [self._key.give(self._of_side(sides["k"], self._key))] if "k" in sides else []
-        left += [self._times(factor, self._pair_value(part)) for part, factor in mixed]
-        return f"{' + '.join(left)} {symbol} {limit}"
-
-    def _side_of(self, node: ir.Node) -> str:
-        return "k" if node.rank & ir.Rank.KEY else "q"
+                side = "k" if part.rank & ir.Rank.KEY else "q"
+                sides[side] = ir.add(sides[side], ir.scale(part, factor))
+        of_key = ir.linear(sides["k"])[0]
+        sign = -1 if all(factor < 0 for factor in (mixed | of_key).values()) else 1
+        left = [self._value(ir.scale(sides["k"], sign))] if of_key else []
+        left += [self._times(sign * factor, self._value(part)) for part, factor in mixed.items()]
+        symbol = "==" if isinstance(node, ir.Equals) else "<=" if sign > 0 else ">="
+        return f"{' + '.join(left)} {symbol} {self._value(ir.scale(sides['q'], -sign))}"
 
     def _pair_sum(self, node: ir.Sum) -> str:
         parts = split_sum(node)
         self.operations += len(parts)
-        terms = [self._times(factor, self._pair_value(part)) for part, factor in parts]
+        terms = [self._times(factor, self._value(part)) for part, factor in parts]
         return " + ".join([*terms, *([self._number(node.constant)] if node.constant else [])])
 
     # ------------------------------------------------------------------------ one side
 
-    def _of_side(self, root: ir.Node, side: _Side) -> str:
+    def _of_side(self, node: ir.Node, side: _Side) -> str:
         """The name of a value in the function of one side."""
-        for node in self._postorder(root):
-            if node in side.known or isinstance(node, ir.Const | ir.Truth):
-                continue
-            if isinstance(node, ir.Pos):
-                side.known[node] = side.name
-                continue
-            known = self._operation(node, lambda part: self._side_value(part, side))
-            side.known[node] = self._assign(side.lines, side.name, known)
-        return self._side_value(root, side)
-
-    def _side_value(self, node: ir.Node, side: _Side) -> str:
-        if isinstance(node, ir.Const):
-            return self._number(node.value)
-        if isinstance(node, ir.Truth):
-            return f"({side.name} {'==' if node.value else '!='} {side.name})"
+        if not node.rank & ir.Rank.PAIR:
+            return self._alone(node)
+        if isinstance(node, ir.Pos):
+            return side.name
+        if node not in side.known:
+            is_dear = sum(map(_cost, ir.postorder(node))) > MOST_SIDE_OPERATIONS
+            made = self._looked_up(node, side) if is_dear else self._computed(node, side)
+            side.known[node] = self._assign(side.lines, side.name, made)
         return side.known[node]
 
-    # ------------------------------------------------------------------------ operations
+    def _computed(self, node: ir.Node, side: _Side) -> str:
+        def value(part: ir.Node) -> str:
+            return self._of_side(part, side)
 
-    def _operation(self, node: ir.Node, value: Callable[[ir.Node], str]) -> str:  # noqa: C901
-        match cast(ir.AnyNode, node):
+        match node:
             case ir.Sum(terms=terms, constant=constant):
                 ordered = sorted(terms, key=lambda item: (self._shape(item[0]), item[1] < 0))
                 items = [self._times(factor, value(term)) for term, factor in ordered]
                 return " + ".join([*items, *([self._number(constant)] if constant else [])])
+            case ir.AtMost(item=item, bound=bound):
+                return f"{value(item)} <= {self._number(bound)}"
+            case ir.Equals(item=item, bound=bound):
+                return f"{value(item)} == {self._number(bound)}"
+            case _:
+                return self._operation(node, value)
+
+    def _looked_up(self, node: ir.Node, side: _Side) -> str:
+        # A thread holds many keys of a product: to divide for each would take longer than the product.
+        at = np.arange(side.positions.start, side.positions.stop, dtype=np.int64)
+        found = ir.evaluate(node, ir.Env(q=at, k=at, sizes={}, tables=self._domain.tables))
+        start = self._terms.start(np.broadcast_to(found, at.shape).astype(np.int64))
+        place = f"tl.multiple_of({self._number(start)}, {ALIGNED})"
+        value = f"tl.load(t + {place} + row).to({self._int})"
+        return value if node.sort is ir.Sort.INT else f"{value} != 0"
+
+    # ------------------------------------------------------------------------ operations
+
+    def _operation(self, node: ir.Node, value: Callable[[ir.Node], str]) -> str:
+        match cast(ir.AnyNode, node):
             case ir.Mul(left=left, right=right):
                 return " * ".join(value(item) for item in self._ordered((left, right)))
-            case ir.FloorDiv(left=left, right=right):
-                return self._division("//", "_floordiv", left, right, value)
-            case ir.Mod(left=left, right=right):
-                return self._division("%", "_mod", left, right, value)
             case ir.Min(items=items):
                 return self._nested("tl.minimum", items, value)
             case ir.Max(items=items):
                 return self._nested("tl.maximum", items, value)
             case ir.Abs(item=item):
                 return f"tl.abs({value(item)})"
-            case ir.ILog2(item=item):
-                return f"_ilog2({value(item)}, {self._bits})"
-            case ir.Pow2(item=item):
-                return f"_pow2({value(item)})"
             case ir.Select(cond=cond, yes=yes, no=no):
                 return f"tl.where({value(cond)}, {value(yes)}, {value(no)})"
-            case ir.AtMost(item=item, bound=bound):
-                return f"{value(item)} <= {self._number(bound)}"
-            case ir.Equals(item=item, bound=bound):
-                return f"{value(item)} == {self._number(bound)}"
             case ir.Not(item=item):
                 return f"({value(item)}) == 0"
             case ir.And(items=items):
@@ -233,31 +230,16 @@ class _Writer:
             case ir.Or(items=items):
                 return self._junction(" | ", items, value)
             case ir.Load():
-                return self._load(cast(ir.Load, node), value)
+                raise TooDear("a table is read for each pair")
+            case ir.FloorDiv() | ir.Mod() | ir.ILog2() | ir.Pow2():
+                raise TooDear("a quotient, a remainder or a power of two is computed for each pair")
             case (
-                ir.Const() | ir.Truth() | ir.Pos() | ir.Coord() | ir.Inside() | ir.Size()
-                | ir.Var() | ir.Index() | ir.Exists()
+                ir.Const() | ir.Truth() | ir.Pos() | ir.Coord() | ir.Inside() | ir.Size() | ir.Var()
+                | ir.Index() | ir.Exists() | ir.Sum() | ir.AtMost() | ir.Equals()
             ):  # fmt: skip
                 raise AssertionError(f"not an operation of a bound root: {node}")
             case other:
                 assert_never(other)
-
-    def _division(
-        self,
-        plain: str,
-        floored: str,
-        left: ir.Node,
-        right: ir.Node,
-        value: Callable[[ir.Node], str],
-    ) -> str:
-        a, b = value(left), value(right)
-        fixed = isinstance(right, ir.Const)
-        divisor = b if fixed else f"tl.maximum({b}, 1)"
-        if self._magnitudes.is_negative(left):
-            found = f"{floored}({a}, {divisor})"
-        else:
-            found = f"{a} {plain} {divisor}"
-        return found if fixed else f"tl.where({b} > 0, {found}, 0)"
 
     def _nested(
         self, name: str, items: tuple[ir.Node, ...], value: Callable[[ir.Node], str]
@@ -271,19 +253,6 @@ class _Writer:
         self, symbol: str, items: tuple[ir.Node, ...], value: Callable[[ir.Node], str]
     ) -> str:
         return symbol.join(f"({value(item)})" for item in self._ordered(items))
-
-    def _load(self, node: ir.Load, value: Callable[[ir.Node], str]) -> str:
-        """A table's value, 0 outside it."""
-        start, *shape = self._places[node.table]
-        place, inside = self._number(start), []
-        flat = ""
-        for item, size in zip(node.index, shape, strict=True):
-            index, extent = value(item), self._number(size)
-            inside.append(f"({index} >= 0) & ({index} < {extent})")
-            flat = index if not flat else f"({flat}) * {extent} + {index}"
-        where = f" + {flat}, mask={' & '.join(inside)}, other=0" if inside else ""
-        found = f"tl.load(t + {place}{where}).to({self._int})"
-        return found if node.kind is ir.Sort.INT else f"{found} != 0"
 
     # ------------------------------------------------------------------------ small things
 
@@ -339,6 +308,13 @@ class _Writer:
                 inner.sort()
             self._shapes[node] = hashlib.blake2b(b"|".join(parts + inner), digest_size=8).digest()
         return self._shapes[root]
+
+
+def _cost(node: ir.Node) -> int:
+    """Operations of one node, of what depends on a position."""
+    if isinstance(node, ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2 | ir.Load):
+        return MOST_SIDE_OPERATIONS + 1
+    return max(1, len(ir.children(node)) - 1) if node.rank & ir.Rank.PAIR else 0
 
 
 def _function(head: str, lines: list[str], result: str) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from attndsl import analysis, ir
-from attndsl.codegen import HELPERS
 from attndsl.emission.asking import attention_function
 from attndsl.emission.bounds import LONGEST
 from attndsl.emission.cutting import (
@@ -103,8 +102,8 @@ def emit(mask: ir.Mask, layer: int = 0, *, definition: str = "") -> str:
     )
     host = cut((_HERE / "host.txt").read_text(encoding="utf-8"), replace(edit, docs={}))
     host = host.partition("\n")[2]  # a line to whoever reads the template
-    helpers = definitions(HELPERS, [f"_{name}" for name in relation.helpers])
-    predicate = [re.sub(r"\b_(?=\w+\()", "", helpers), *(f.text for f in relation.functions)]
+    helpers = definitions((_HERE / "device.txt").read_text(encoding="utf-8"), relation.helpers)
+    predicate = [helpers, *(f.text for f in relation.functions)]
     asked, sample = attention_function(mask, relation)
     parts = [
         _section("the pattern"),

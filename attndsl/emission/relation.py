@@ -51,7 +51,7 @@ class Relation:
 
     keep: Function
     terms: dict[ir.Side, Function]
-    helpers: frozenset[str]  # of ``codegen`` that the functions call
+    helpers: frozenset[str]  # of ``device.txt`` that the functions call
     tables: dict[str, str]  # parameter -> name of the input
     sizes: dict[str, str]  # parameter -> name of the length
     reads_masks: bool

@@ -287,10 +287,15 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("backends/worklists.py", "high = total[tile] * (piece + 1) // pieces[tile]", "high = total[tile] * (piece + 1) // pieces[tile] - (piece + 1 < pieces[tile])",
      "a piece of a split tile loses its last entry"),
     # ------------------------------------------------------------------ generated predicates
-    ("codegen/writing.py", "return found if fixed else f\"tl.where({b} > 0, {found}, 0)\"", "return found",
-     "a kernel divides by what is not positive"),
-    ("codegen/writing.py", "if self._magnitudes.is_negative(left):", "if False:", "kernels' quotients of negative numbers truncate"),
-    ("codegen/writing.py", "({index} >= 0) & ({index} < {extent})", "({index} >= 0) & ({index} <= {extent})", "a kernel reads one entry beyond a table"),
+    ("codegen/writing.py", "\"<=\" if sign > 0 else \">=\"", "\"<=\"", "a comparison that is turned round keeps its sign"),
+    ("codegen/writing.py", "sides[side] = ir.add(sides[side], ir.scale(part, factor))", "sides[side] = ir.add(sides[side], part)",
+     "a comparison forgets the factors of its terms"),
+    ("codegen/writing.py", "padded = len(values) + -len(values) % ALIGNED", "padded = len(values)", "terms begin where they are not aligned"),
+    ("codegen/writing.py", "np.zeros(WIDEST_TILE, np.int64)", "np.zeros(1, np.int64)", "the last tile reads beyond the terms"),
+    ("codegen/writing.py", "+ c[0]\"", "\"", "queries of a longer sequence of keys count from 0"),
+    # ------------------------------------------------------------------ emitted files
+    ("emission/device.txt", "a // b - ((a % b) < 0)", "a // b", "kernels' quotients of negative numbers truncate"),
+    ("emission/device.txt", "tl.where(rest < 0, rest + b, rest)", "rest", "kernels' remainders are negative"),
     # ------------------------------------------------------------------ the operator
     ("op/attention.py", "grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)",
      "grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=1.0)", "the backward pass forgets the scale"),

@@ -45,6 +45,7 @@ NEAR = {
     "passes": ("rooms/passes", "laws", "rooms/schedule/test_exact.py"),
     "ir": ("rooms/ir/test_building.py", "rooms/ir", "rooms/passes", "laws"),
     "codegen": ("rooms/codegen", "rooms/backends/test_triton.py"),
+    "emission": ("rooms/emission/test_integers.py",),
     "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
     "backends": ("rooms/backends/test_blocked.py", "rooms/backends/test_merging.py", "laws"),
     "backends/strips.py": (

@@ -217,6 +217,7 @@ def jobs(
             used = chosen(name, q, v)
             given["modelled"] = configs.shared_memory(name, arch, used, *sizes)
             given["limit"] = configs.SHARED_MEMORY[arch]
+            options = configs.options(arch, used)
         found.append(Job(kernel, args, options, target, given))
     return found
 

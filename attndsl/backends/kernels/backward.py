@@ -11,7 +11,15 @@ over all query heads that share the key head. Both recompute P (Dao et al. 2022)
 import triton
 import triton.language as tl
 
-from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, positions, unpack
+from attndsl.backends.kernels.tiles import (
+    ITEM,
+    addresses,
+    deal,
+    fetch,
+    positions,
+    stretches,
+    unpack,
+)
 
 
 @triton.jit(do_not_specialize=["q_len"])
@@ -82,9 +90,7 @@ def backward_queries(
         q_order += plan * (tl.cdiv(q_len, BQ) * BQ)
     if K_ORDERED:
         k_order += plan * (tl.cdiv(k_len, BK) * BK)
-    tile = tl.load(items + item * ITEM)
-    full_first, full_last = tl.load(items + item * ITEM + 1), tl.load(items + item * ITEM + 2)
-    part_first, part_last = tl.load(items + item * ITEM + 3), tl.load(items + item * ITEM + 4)
+    tile, full_first, full_last, part_first, part_last = stretches(items, item)
 
     queries, keys = tl.arange(0, BQ), tl.arange(0, BK)
     d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
@@ -210,9 +216,7 @@ def backward_keys(
         q_order += plan * (tl.cdiv(q_len, BQ) * BQ)
     if K_ORDERED:
         k_order += plan * (tl.cdiv(k_len, BK) * BK)
-    tile = tl.load(items + item * ITEM)
-    full_first, full_last = tl.load(items + item * ITEM + 1), tl.load(items + item * ITEM + 2)
-    part_first, part_last = tl.load(items + item * ITEM + 3), tl.load(items + item * ITEM + 4)
+    tile, full_first, full_last, part_first, part_last = stretches(items, item)
 
     queries, keys = tl.arange(0, BQ), tl.arange(0, BK)
     d, wide = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]

@@ -7,7 +7,15 @@ the loops. Scores are kept in units of log 2, because the hardware's exponential
 import triton
 import triton.language as tl
 
-from attndsl.backends.kernels.tiles import ITEM, addresses, deal, fetch, positions, unpack
+from attndsl.backends.kernels.tiles import (
+    ITEM,
+    addresses,
+    deal,
+    fetch,
+    positions,
+    stretches,
+    unpack,
+)
 
 
 @triton.jit
@@ -76,9 +84,7 @@ def forward(
         q_order += plan * (tl.cdiv(q_len, BQ) * BQ)
     if K_ORDERED:
         k_order += plan * (tl.cdiv(k_len, BK) * BK)
-    tile = tl.load(items + item * ITEM)
-    full_first, full_last = tl.load(items + item * ITEM + 1), tl.load(items + item * ITEM + 2)
-    part_first, part_last = tl.load(items + item * ITEM + 3), tl.load(items + item * ITEM + 4)
+    tile, full_first, full_last, part_first, part_last = stretches(items, item)
 
     queries, keys = tl.arange(0, BQ), tl.arange(0, BK)
     d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]

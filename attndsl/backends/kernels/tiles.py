@@ -29,6 +29,13 @@ def deal(first_items, plan_of, plan_batch, plan_head, at_once, width, heads):
 
 
 @triton.jit
+def stretches(items, item):
+    """The tile of an item, the first and last FULL entry, the first and last PARTIAL one."""
+    at = items + item * ITEM
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
+
+
+@triton.jit
 def addresses(base, first, row, step, column, across, order, ORDERED: tl.constexpr):
     """Addresses of a tile: rows ``first + row``, ``step`` apart, and columns, ``across`` apart.
 

@@ -34,7 +34,21 @@ CALLS = [
         "predicate": False,
         "config": {"bq": 64, "bk": 128, "warps": 4, "stages": 2},
     },
-    {"target": "cuda:100", "head_dim": 64, "passes": ["forward"]},
+    {  # what one side decides is dear: four quotients
+        "target": "cuda:100",
+        "head_dim": 128,
+        "passes": ["forward"],
+        "pattern": "swin",
+        "length": 196,
+        "extents": {"y": 14, "x": 14},
+    },
+    {  # the assembler would spill to have two programs at once
+        "target": "cuda:100",
+        "head_dim": 128,
+        "passes": ["backward_queries"],
+        "pattern": "dilated",
+        "values": {"left": 8, "d": 4},
+    },
     {"target": "cuda:80", "head_dim": 64, "passes": ["backward_keys"]},
     {"target": "hip:gfx942", "head_dim": 128, "passes": ["forward"]},
 ]

@@ -192,6 +192,9 @@ def _narrowed(
     root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, tiles: IntArray
 ) -> Iterator[tuple[ir.Node, IntArray]]:
     """The root less the comparisons that are decided on some of the tiles, and which of them; where that pays."""
+    if len(tiles) < _FEWEST_ALIKE:
+        yield root, np.arange(len(tiles))
+        return
     nodes = _comparisons(root, queries, keys)
     truths = [found.truths(node) for node in nodes]
     verdicts = np.stack([2 * x.may_hold[tiles] - x.may_fail[tiles] for x in truths], axis=1)

@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from attndsl.schedule.model import BoolArray, ByteArray, IntArray, ShortArray, o
 from attndsl.schedule.refine import Found, parted
 from attndsl.schedule.summaries import TileAxis, row_classes
 
+_Ints: TypeAlias = IntArray | ShortArray
 _LOGIC = (ir.And, ir.Or, ir.Not)
 _PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
 _FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be left out
@@ -160,7 +161,8 @@ class _Cells:
                 tables=queries.tables,
             )
             valid = (rows < queries.length)[:, :, None] & (columns < keys.length)[:, None, :]
-            yield some, _holds(root, env, queries, keys) & valid, valid
+            places = rows[:, :, None], columns[:, None, :]
+            yield some, _holds(root, env, queries, keys, places) & valid, valid
 
     def pack(self, held: BoolArray) -> ShortArray:
         """As bits, [n, words]."""
@@ -190,6 +192,9 @@ def _narrowed(
     root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, tiles: IntArray
 ) -> Iterator[tuple[ir.Node, IntArray]]:
     """The root less the comparisons that are decided on some of the tiles, and which of them; where that pays."""
+    if len(tiles) < _FEWEST_ALIKE:
+        yield root, np.arange(len(tiles))
+        return
     nodes = _comparisons(root, queries, keys)
     truths = [found.truths(node) for node in nodes]
     verdicts = np.stack([2 * x.may_hold[tiles] - x.may_fail[tiles] for x in truths], axis=1)
@@ -205,7 +210,9 @@ def _narrowed(
         yield ir.substitute(root, known), np.flatnonzero(kind_of == number)
 
 
-def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> BoolArray:
+def _holds(
+    root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis, places: tuple[IntArray, IntArray]
+) -> BoolArray:
     """``ir.evaluate``, with a + b <= c of a query's a and a key's b as a <= c - b: no sum of each pair.
 
     What depends on q - k alone is evaluated once at each difference.
@@ -227,9 +234,12 @@ def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> Boo
             case ir.Not() if inner:
                 memo[node] = ~memo[node.item]
             case ir.AtMost() | ir.Equals() if (parts := parted(node, queries, keys)) is not None:
-                mine = _short(ir.evaluate(parts[0], env))
-                theirs = _short(parts[2] - ir.evaluate(parts[1], env))
-                memo[node] = mine <= theirs if isinstance(node, ir.AtMost) else mine == theirs
+                mine = _short(queries.at(parts[0], places[0], env))
+                theirs = _short(parts[2] - keys.at(parts[1], places[1], env))
+                if isinstance(node, ir.AtMost):
+                    memo[node] = mine <= theirs
+                else:
+                    memo[node] = _equal(mine, theirs, -keys.slope(parts[1]))
             case _ if (alone := _of_difference(node)) is not None:
                 memo[node] = _looked_up(alone, env)
             case _:
@@ -237,7 +247,18 @@ def _holds(root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis) -> Boo
     return np.asarray(memo[root])
 
 
-def _short(values: IntArray) -> IntArray | ShortArray:
+def _equal(mine: _Ints, theirs: _Ints, slope: int) -> BoolArray:
+    """Where values of queries, [n, m, 1], are those of keys, [n, 1, k]; at one key at most if those rise by one."""
+    if abs(slope) != 1:
+        return np.asarray(mine == theirs)
+    place = (mine - theirs[:, :, :1]) * slope
+    found = np.zeros((*mine.shape[:2], theirs.shape[2]), dtype=bool)
+    tile, query, _ = np.nonzero((place >= 0) & (place < theirs.shape[2]))
+    found[tile, query, place[tile, query, 0]] = True
+    return found
+
+
+def _short(values: IntArray) -> _Ints:
     """In half the bits where they fit, which are compared in half the time."""
     fits = values.size and values.min() >= -1 << 31 and values.max() < 1 << 31
     return values.astype(np.int32) if fits else values
@@ -274,7 +295,7 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
         elif node not in seen:
             stack.extend(ir.children(node))
         seen.add(node)
-    if any(axis.rises(node) for node in found):
+    if any(map(axis.slope, found)):
         return np.arange(axis.tile, dtype=np.int64)
     differs = np.zeros(axis.tile, dtype=bool)
     differs[[0, axis.length % axis.tile]] = True  # a last tile may be cut there

@@ -38,7 +38,7 @@ class Runs:
     @staticmethod
     def joined(rows: IntArray, first: IntArray, stop: IntArray) -> Runs:
         """Of disjoint runs in any order."""
-        order = np.argsort((rows << 32) | first)
+        order = np.argsort((rows << 32) | first, kind="stable")  # by merging: most are in order
         rows, first, stop = rows[order], first[order], stop[order]
         apart = np.ones(len(rows) + 1, dtype=bool)
         apart[1:-1] = (rows[1:] != rows[:-1]) | (first[1:] != stop[:-1])
@@ -77,7 +77,7 @@ class Runs:
         here = self.rows.astype(np.int64) * width
         sides = [row + end for row in (here, here + width) for end in (self.first, self.stop)]
         ends = np.concatenate(sides)
-        order = np.argsort(ends)
+        order = np.argsort(ends, kind="stable")
         ends, change = ends[order], np.cumsum(np.repeat([1, -1, -1, 1], len(here))[order])[:-1]
 
         def turned(sign: int) -> IntArray:

@@ -110,6 +110,17 @@ class TileAxis:
             found = self._values[node] = self._evaluated(node)
         return found
 
+    def at(self, node: ir.Node, places: IntArray, env: ir.Env) -> IntArray:
+        """The values at those places, whose positions ``env`` has; past the end, any."""
+        known = self._values.get(node)
+        if known is None:
+            return np.asarray(ir.evaluate(node, env))
+        return np.asarray(known[np.minimum(places, self.length - 1)])
+
+    def slope(self, node: ir.Node) -> int:
+        """By how much each value is known to exceed the one before; 0 where it is not known."""
+        return self._slope(node) or 0
+
     def table_bounds(self, name: str) -> tuple[int, int]:
         """What a read of that table can give, the 0 of an index outside it included."""
         found = self._bounds.get(name)
@@ -118,10 +129,6 @@ class TileAxis:
             ends = (int(values.min()), int(values.max())) if values.size else (0, 0)
             found = self._bounds[name] = min(ends[0], 0), max(ends[1], 0)
         return found
-
-    def rises(self, node: ir.Node) -> bool:
-        """Whether each position is known to hold another value than the one before it."""
-        return bool(self._slope(node))
 
     def changes(self, node: ir.Node, tiles: IntArray) -> BoolArray:
         """Whether an offset holds another value than the one before it on any of those tiles, [tile - 1]."""

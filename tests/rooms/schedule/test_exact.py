@@ -161,6 +161,31 @@ def test_runs_are_the_cells_they_came_from(n_rows, n_columns, random):
     assert all(map(np.array_equal, back.arrays, runs.arrays))
 
 
+@pytest.mark.parametrize("body", ["bigbird(8, 1, 3)", "random_blocks(4, 3) or q - k == pow2(6)"])
+def test_what_is_known_on_many_leaves_is_left_out_of_their_evaluation(body):
+    program = Program(frontend.elaborate(syn.parse(f"pattern p = {body}")))
+    call = program.call(1003, 1003, 1, 1, None, {})
+    check(program.schedule(call, (8, 8)), program.dense(call))
+
+
+def test_masks_that_differ_in_highest_bits_are_told_apart_by_their_hash(monkeypatch):
+    """A product of 64 bits forgets which word it was whose highest bit was set; rows are then sorted, slowly."""
+    text = "input flag: bool[pos]\npattern p = flag[q] and k == 56 or q - k > 1000"
+    program = Program(frontend.elaborate(syn.parse(text)))
+    flag = np.isin(np.arange(64), (0, 1, 6, 7))
+    call = program.call(64, 64, 1, 1, None, {"flag": flag})
+    unique = np.unique
+
+    def hashes(values, **options):
+        assert "axis" not in options
+        return unique(values, **options)
+
+    monkeypatch.setattr(np, "unique", hashes)
+    schedule = program.schedule(call, (4, 64))
+    assert len(schedule.masks) == 2
+    check(schedule, program.dense(call))
+
+
 JOINED = (
     "cluster[q] == cluster[k]",
     "cluster[q] == cluster[k] + 2",

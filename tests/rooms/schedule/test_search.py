@@ -180,6 +180,15 @@ class Searches:
         return search.search(*given)
 
 
+@pytest.mark.parametrize("body", ["causal", "power_of_two", "window(9) or abs(q - k) == 20"])
+def test_where_there_is_nothing_to_choose_nothing_is_counted(monkeypatch, body):
+    monkeypatch.setattr(search, "estimate", None)
+    p = program(f"pattern p = {body}")
+    for price in (Price(), Price(gathers=True)):
+        (part,) = optimise(p.normal, p.call(256, 256, 1, 1, None, {}), (8, 8), price)
+        assert part.pieces[0].q_order is part.pieces[0].k_order is None
+
+
 PACKED = "input doc: int[batch, pos]\npattern p = causal and doc[q] == doc[k]"
 
 

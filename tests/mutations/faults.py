@@ -306,10 +306,9 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     # ------------------------------------------------------------------ what is said of patterns
     ("analysis/facts.py", "if m is n and a == -b", "if a == -b", "residues of two moduli are one"),
     ("schedule/choosing.py", "settled = natural[form] >= ALIKE", "settled = True", "no head is searched"),
-    ("schedule/candidates.py", "return ir.mod(upright[0], m), ir.mod(upright[1], m)", "return ir.mod(upright[0], m), ir.mod(g, m)",
-     "one side of a class is turned round, the other is not"),
     ("op/planning.py", "device == \"cpu\" and not call.tables and", "device == \"cpu\" and", "the default order depends on inputs"),
-    ("passes/separate.py", "if depth > _DEEPEST or len(self.opened) >= _MOST:", "if depth > _DEEPEST:", "extrema are multiplied out without end"),
+    ("passes/separate.py", "return result if len(opener.opened) < _MOST else root", "return result",
+     "what was opened in part is taken, however large"),
     ("claims/facts.py", "\"causal\": ends is None or ends[0] >= 0", "\"causal\": ends is None or ends[0] >= -1", "causal at one length allows the next key"),
     ("claims/rows.py", "last_row = np.minimum((rows + 1) * bq, schedule.q_len) - 1", "last_row = (rows + 1) * bq - 1",
      "the reach of a ragged tile is that of a whole one"),

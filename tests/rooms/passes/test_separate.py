@@ -34,3 +34,12 @@ def test_a_comparison_means_what_it_meant(name: str):
             expected, found = (np.broadcast_to(ir.evaluate(x, AT), (19, 19)) for x in (root, made))
             assert np.array_equal(found, expected), f"{ir.show(root)}  -->  {ir.show(made)}"
     assert changed > 100, "the law is never applied"
+
+
+def test_extrema_that_multiply_are_left():
+    distance = ir.sub(Q, K)
+    for number in range(12):
+        apart = ir.absolute(ir.sub(distance, ir.Const(number)))
+        distance = ir.sub(ir.maximum(apart, Q), K)
+    root = ir.le(distance, ir.Const(5))
+    assert separate_root(root) is root

@@ -27,6 +27,9 @@ from attndsl.schedule import Schedule
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
+# With AVX2 alone products of 16 bits are emulated: a backward takes several times what it does in float32.
+_EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"
+WIDENED = (torch.bfloat16, torch.float16) if _EMULATED else ()
 TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones starve the kernels
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -99,6 +102,12 @@ class Blocked:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv), each in the dtype of its input."""
+        if q.dtype in WIDENED:
+            grads = self.backward(
+                *(work, q.float(), k.float(), v.float(), out.float(), lse, dout.float(), dlse),
+                scale=scale,
+            )
+            return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
         empty = lse == -math.inf
         if empty.any():  # their log-sum-exp turns into one that makes every weight zero
             lse = lse.masked_fill(empty, math.inf)

@@ -45,6 +45,15 @@ def test_it_agrees_in_any_order_of_tokens(data: st.DataObject):
     assert_agrees(run(Blocked(), work, case), case)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@given(data=st.data())
+def test_it_agrees_with_and_without_products_of_16_bits(dtype: str, data: st.DataObject):
+    case = data.draw(cases(DTYPES[dtype]))
+    for widened in ((), (case.q.dtype,)):  # of which each machine does one
+        with mock.patch.object(blocked, "WIDENED", widened):
+            assert_agrees(run(Blocked(), dense_work(case.masks, case.tile), case), case)
+
+
 @given(
     case=cases(torch.float64), segment=st.sampled_from([64, 128]), long=st.sampled_from([1, 999])
 )

@@ -41,6 +41,8 @@ class Strip:
 
     def cut(self, first: int, last: int) -> Strip:
         """The items first <= i < last."""
+        if last - first == self.queries.items:
+            return self
         mask = self.mask
         if mask is not None and len(mask) > 1:
             mask = mask[first:last]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -121,10 +122,11 @@ def code() -> str:
     Of all of them in a checkout, where any may be edited; what was installed came at once.
     """
     package = Path(__file__).parents[1]
-    files = [package / "__init__.py", Path(__file__)]
+    files = [str(package / "__init__.py"), __file__]
     if (package.parent / "pyproject.toml").exists():
-        files = sorted(package.glob("*/*.py"))
-    found = [(path, path.stat()) for path in files]
+        rooms = (room.path for room in os.scandir(package) if room.is_dir())  # as glob, but faster
+        files = sorted(file.path for room in rooms for file in os.scandir(room))
+    found = [(path, Path(path).stat()) for path in files if path.endswith(".py")]
     return _digest(f"{path} {x.st_mtime_ns} {x.st_size}".encode() for path, x in found)
 
 

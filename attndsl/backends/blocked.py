@@ -35,6 +35,10 @@ TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones star
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
+# What each byte of a mask adds to eight scores, [256, 8].
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+_LEVELS = np.where(_BITS > 0, np.float32(0), np.float32(-np.inf))
+
 _KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[Strip, ...], ...]] = (
     weakref.WeakKeyDictionary()
 )
@@ -218,12 +222,12 @@ def at_once(strip: Strip, heads: int, width: int, per_key: int) -> int:
 
 def _bias(strip: Strip, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """0 or -inf by pair [items or 1, 1, queries, keys], and the queries without a key, if any."""
-    allowed = strip.allowed()
-    if allowed is None:
+    if strip.mask is None:
         return None, None
     # NumPy: these arrays are small, and waking torch's threads for them costs more than the work.
-    bias = np.where(allowed[:, None], np.float32(0), np.float32(-np.inf))
-    dead = ~np.asarray(allowed.any(-1))[:, None]
+    levels = _LEVELS.take(strip.mask, axis=0).reshape(*strip.mask.shape[:-1], -1)
+    bias = levels[:, None, :, : strip.keys.length]
+    dead = ~np.asarray(strip.mask.any(-1))[:, None]
     return torch.from_numpy(bias).to(like.dtype), torch.from_numpy(dead) if dead.any() else None
 
 

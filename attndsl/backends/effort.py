@@ -37,7 +37,7 @@ class Effort:
     products: float = 0  # pairs times the head dim
     weights: float = 0  # pairs
     masked: float = 0  # pairs of strips that have a mask
-    biases: float = 0  # pairs of masks, made once for all heads
+    biases: float = 0  # pairs of masks, unpacked once for all heads
     gathered: float = 0  # elements of rows that are read one by one
     moved: float = 0  # elements that are read or written in order
     merged: float = 0  # elements of queries merged from two softmaxes; of gradients added up

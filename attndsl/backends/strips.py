@@ -48,12 +48,6 @@ class Strip:
             mask = mask[first:last]
         return Strip(self.queries.cut(first, last), self.keys.cut(first, last), mask, self.fresh)
 
-    def allowed(self) -> BoolArray | None:
-        """The mask, bool [items or 1, queries, keys]."""
-        if self.mask is None:
-            return None
-        return np.unpackbits(self.mask, axis=-1, count=self.keys.length).view(bool)
-
 
 def strips(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
     """The strips of each plan, in the order to run them."""

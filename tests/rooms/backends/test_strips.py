@@ -18,8 +18,9 @@ def pairs(strip: Strip) -> np.ndarray:
     shape = strip.queries.items, strip.queries.length, strip.keys.length
     queries = np.broadcast_to(strip.queries.rows().reshape(-1, shape[1], 1), shape)
     keys = np.broadcast_to(strip.keys.rows().reshape(-1, 1, shape[2]), shape)
-    allowed = strip.allowed()
-    live = np.broadcast_to(True if allowed is None else allowed, shape)
+    bits = np.uint8(255) if strip.mask is None else strip.mask
+    live = np.unpackbits(np.broadcast_to(bits, (*shape[:2], -(-shape[2] // 8))), axis=-1)
+    live = live[..., : shape[2]].view(bool)
     return np.stack([queries[live], keys[live]], axis=1)
 
 

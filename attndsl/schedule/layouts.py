@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import networkx as nx
 import numpy as np
 
 from attndsl import ir
@@ -259,6 +258,8 @@ def band_ranks(neighbours: np.ndarray[Any, Any]) -> IntArray:
                 helps=("sort by an identifier instead: sorted(...)",),
             )
         )
+    import networkx as nx  # here, for it takes longer to load than most patterns to compile
+
     graph = nx.Graph()
     graph.add_nodes_from(range(count))
     for token, row in enumerate(neighbours.tolist()):

@@ -16,6 +16,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import split_sides
+from attndsl.schedule.layouts import stable_order
 from attndsl.schedule.model import BoolArray, IntArray, once_each
 from attndsl.schedule.summaries import TileAxis
 
@@ -80,9 +81,9 @@ def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> 
     sides = list(zip((mine, theirs), (queries, keys), picks, strict=True))
     if all(axis.is_dense(node, pick) for node, axis, pick in sides):
         return False
-    held = [[set(row) for row in axis.on_tiles(node, pick).tolist()] for node, axis, pick in sides]
-    meet = sum(not one.isdisjoint(other) for one in held[0] for other in held[1])
-    return meet * 4 <= count
+    held = [_once_each(axis.on_tiles(node, pick).reshape(-1), axis.tile) for node, axis, pick in sides]
+    met = _joined(*held)
+    return met is not None and 4 * len(once_each(_codes(met.rows, met.columns))) <= count
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,17 +95,23 @@ def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:
     """(values, tiles): each value of each tile once, sorted by value."""
     if (known := axis.meetings.get(node)) is not None:
         return known[0], known[1]
-    values = axis.values(node)
-    tiles = np.arange(axis.length, dtype=np.int64) // axis.tile
-    fresh = np.ones(axis.length, dtype=bool)
-    fresh[1:] = (np.diff(values) != 0) | (np.diff(tiles) != 0)
-    values, tiles = values[fresh], tiles[fresh]
-    order = np.lexsort((tiles, values))
-    values, tiles = values[order], tiles[order]
-    fresh = np.ones(len(values), dtype=bool)
-    fresh[1:] = (np.diff(values) != 0) | (np.diff(tiles) != 0)
-    found = axis.meetings[node] = values[fresh], tiles[fresh]
+    found = axis.meetings[node] = _once_each(axis.values(node), axis.tile)
     return found
+
+
+def _once_each(values: IntArray, tile: int) -> tuple[IntArray, IntArray]:
+    """(values, tiles) of values by place: those of each tile once, by value and then by tile."""
+    tiles = np.arange(len(values), dtype=np.int64) // tile
+    values, tiles = _unrepeated(values, tiles)  # most neighbours are equal, and sorted for nothing
+    order = stable_order([values])
+    return _unrepeated(values[order], tiles[order])
+
+
+def _unrepeated(values: IntArray, tiles: IntArray) -> tuple[IntArray, IntArray]:
+    """Without those that are equal to the one before."""
+    fresh = np.ones(len(values), dtype=bool)
+    fresh[1:] = (values[1:] != values[:-1]) | (tiles[1:] != tiles[:-1])
+    return values[fresh], tiles[fresh]
 
 
 def _joined(mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]) -> Meeting | None:

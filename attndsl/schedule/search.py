@@ -27,7 +27,8 @@ from attndsl.schedule.building import Bank, Frame, order_of, plan_of_frame
 from attndsl.schedule.candidates import Axes, Candidate, candidates, neighbours, starts
 from attndsl.schedule.leaves import survey
 from attndsl.schedule.model import IntArray, Schedule
-from attndsl.schedule.refine import refine
+from attndsl.schedule.refine import Found, refine
+from attndsl.schedule.summaries import TileAxis
 
 STRETCH = 1 << 17  # tokens that are searched at most
 FIRST_ROWS, ROWS = 8, 64  # rows of tiles looked at: to sort out, to decide
@@ -111,7 +112,7 @@ def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> tuple[
 
 def counted(parts: Iterable[Frame], price: Price) -> float:
     """What they cost, by a sample of their rows."""
-    return _cost_of([_choice(part, ROWS, price) for part in parts], price)
+    return _cost_of([_choice(part, look_at(part, ROWS), price) for part in parts], price)
 
 
 def _cost_of(parts: Sequence[Choice], price: Price) -> float:
@@ -144,6 +145,7 @@ class _Hunt:
     price: Price
     tokens: int  # of a tile
     _counted: dict[tuple[Frame, int, int], Choice] = field(default_factory=dict)
+    _looks: dict[Frame, Look] = field(default_factory=dict)
     _schedules: dict[Frame, Schedule] = field(default_factory=dict)
     _families: dict[ir.Node, list[tuple[Candidate, ...]]] = field(default_factory=dict)
 
@@ -156,8 +158,17 @@ class _Hunt:
         """The frame, by so many of its rows."""
         known = self._counted.get((frame, rows, leaves))
         if known is None:
-            known = _choice(frame, rows, self.price, leaves)
+            known = _choice(frame, self.look(frame, rows), self.price, leaves)
             self._counted[frame, rows, leaves] = known
+        return known
+
+    def look(self, frame: Frame, rows: int) -> Look:
+        """At so many of its rows; a first look is kept, to be looked at more closely."""
+        known = self._looks.get(frame) if rows == FIRST_ROWS else None
+        if known is None:
+            known = look_at(frame, rows)
+            if rows == FIRST_ROWS:
+                self._looks[frame] = known
         return known
 
     def families(self, root: ir.Node) -> list[tuple[Candidate, ...]]:
@@ -319,8 +330,8 @@ def _mirror(key: ir.Node) -> ir.Node:
     return ir.substitute(key, {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)})
 
 
-def _choice(frame: Frame, rows: int, price: Price, leaves: int = LEAVES) -> Choice:
-    found = estimate(frame, rows, leaves)
+def _choice(frame: Frame, look: Look, price: Price, leaves: int = LEAVES) -> Choice:
+    found = look.estimate(leaves)
     return Choice(frame, found, found.cost(price) + _moving(frame, price))
 
 
@@ -329,26 +340,41 @@ def _moving(frame: Frame, price: Price) -> float:
     return price.moved * sum(moved)
 
 
-def estimate(frame: Frame, rows: int, leaves: int = LEAVES) -> Estimate:
-    """Count on at most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """Some rows of tiles of a frame, classified as far as that goes without looking at pairs."""
+
+    root: ir.Node
+    queries: TileAxis  # of these rows
+    keys: TileAxis
+    found: Found
+    rows: int  # that were asked for
+    n_tiles: int  # of the queries, in all
+
+    def estimate(self, leaves: int = LEAVES) -> Estimate:
+        """Tiles of the frame; of those left undecided, at most ``leaves`` in ``ROWS`` rows are evaluated."""
+        seen, sure = self.queries.n_tiles, self.found.full.count
+        limit = leaves * self.rows // ROWS
+        rest = survey(self.root, self.queries, self.keys, self.found, limit)
+        scale = self.n_tiles / max(1, seen)
+        area = self.queries.tile * self.keys.tile
+        return Estimate(
+            scale * (sure + rest.full),
+            scale * rest.partial,
+            scale * ((sure + rest.full) * area + rest.pairs),
+            scale * rest.keys,
+            seen == self.n_tiles and rest.exact,
+        )
+
+
+def look_at(frame: Frame, rows: int) -> Look:
+    """At most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
     queries, keys = frame.queries, frame.keys
-    if queries.n_tiles == 0 or keys.n_tiles == 0:
-        return Estimate(0.0, 0.0, 0.0, 0.0)
     n_tiles, chosen = queries.n_tiles, _drawn(queries.n_tiles, rows)
     if len(chosen) < n_tiles:
         queries = queries.sampled(chosen)
     found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
-    rest = survey(frame.root, queries, keys, found, leaves * rows // ROWS)
-    scale = n_tiles / len(chosen)
-    sure = found.full.count
-    area = queries.tile * keys.tile
-    return Estimate(
-        scale * (sure + rest.full),
-        scale * rest.partial,
-        scale * ((sure + rest.full) * area + rest.pairs),
-        scale * rest.keys,
-        len(chosen) == n_tiles and rest.exact,
-    )
+    return Look(frame.root, queries, keys, found, rows, n_tiles)
 
 
 @functools.lru_cache(maxsize=64)

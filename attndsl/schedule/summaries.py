@@ -40,6 +40,7 @@ class TileAxis:
         self.tables = tables
         self.order = order
         self._natural: TileAxis | None = None  # the same side in natural order
+        self._is_sample = False  # a few of its places
         self._owned: dict[ir.Node, bool] = {}
         self._summaries: dict[tuple[ir.Node, int], Range] = {}
         self._values: dict[ir.Node, IntArray] = {}
@@ -64,7 +65,9 @@ class TileAxis:
         places = (tiles[:, None] * self.tile + np.arange(self.tile)).reshape(-1)
         places = places[places < self.length]
         rows = places if self.order is None else self.order.rows[places]
-        return self._derived(len(rows), Order(rows))
+        made = self._derived(len(rows), Order(rows))
+        made._natural, made._is_sample = self._natural or self, True
+        return made
 
     def first(self, length: int) -> TileAxis:
         """The side's first positions alone, in natural order."""
@@ -151,10 +154,10 @@ class TileAxis:
         return values
 
     def _evaluated(self, node: ir.Node) -> IntArray:
-        if (
-            self.order is not None and self._natural is not None
-        ):  # which may be tried in other orders
-            return self._natural.values(node)[self.order.rows]
+        natural = self._natural  # which may be tried in other orders
+        if self.order is not None and natural is not None:
+            if not self._is_sample or node in natural._values:
+                return natural.values(node).take(self.order.rows)
         position = self.positions(np.arange(self.length, dtype=np.int64))
         env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
         raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)

@@ -11,7 +11,7 @@ from attndsl.compiler import Program
 from attndsl.passes import normalise
 from attndsl.schedule import Call, Price, choosing, optimise, plan, search
 from attndsl.schedule.building import classes_of, frame_of
-from attndsl.schedule.search import estimate
+from attndsl.schedule.search import look_at
 from tests.rooms.schedule.test_layouts import check
 from tests.support import expressions as ex
 
@@ -163,7 +163,7 @@ def test_an_estimate_that_looks_at_all_rows_is_the_count(expression, q_len, k_le
     call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
     classes, _, tables = classes_of(mask, call)
     for (root,), counted in zip(classes, plan(mask, call, tile).plans, strict=True):
-        found = estimate(frame_of(root, mask, call, tile, tables), 1 << 40)
+        found = look_at(frame_of(root, mask, call, tile, tables), 1 << 40).estimate()
         assert found.exact
         assert (found.full, found.partial) == (counted.full.nnz, counted.partial.nnz)
 
@@ -182,7 +182,7 @@ class Searches:
 
 @pytest.mark.parametrize("body", ["causal", "power_of_two", "window(9) or abs(q - k) == 20"])
 def test_where_there_is_nothing_to_choose_nothing_is_counted(monkeypatch, body):
-    monkeypatch.setattr(search, "estimate", None)
+    monkeypatch.setattr(search, "look_at", None)
     p = program(f"pattern p = {body}")
     for price in (Price(), Price(gathers=True)):
         (part,) = optimise(p.normal, p.call(256, 256, 1, 1, None, {}), (8, 8), price)

@@ -12,7 +12,7 @@ from attndsl.schedule.building import (
 from attndsl.schedule.choosing import Decision, Decisions, optimise
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compress
-from attndsl.schedule.search import Price
+from attndsl.schedule.estimates import Price
 
 __all__ = [
     "NATURAL",

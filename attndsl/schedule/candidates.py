@@ -79,6 +79,12 @@ def neighbours(family: Sequence[Candidate], item: Candidate) -> list[Candidate]:
     return list(itertools.compress(family, near))
 
 
+def form(root: ir.Node) -> tuple[str, ...]:
+    """The same for roots that differ in numbers alone, such as the seeds or widths of heads."""
+    kinds = (type(node).__name__ for node in ir.postorder(root) if not isinstance(node, ir.Const))
+    return tuple(sorted(kinds))
+
+
 def groups(root: ir.Node) -> list[tuple[ir.Node, ...]]:
     """The conditions that hold together in each alternative of the pattern."""
     conjuncts = root.items if isinstance(root, ir.And) else (root,)

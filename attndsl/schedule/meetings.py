@@ -81,7 +81,9 @@ def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> 
     sides = list(zip((mine, theirs), (queries, keys), picks, strict=True))
     if all(axis.is_dense(node, pick) for node, axis, pick in sides):
         return False
-    held = [_once_each(axis.on_tiles(node, pick).reshape(-1), axis.tile) for node, axis, pick in sides]
+    held = [
+        _once_each(axis.on_tiles(node, pick).reshape(-1), axis.tile) for node, axis, pick in sides
+    ]
     met = _joined(*held)
     return met is not None and 4 * len(once_each(_codes(met.rows, met.columns))) <= count
 

@@ -8,6 +8,7 @@ per pair of tiles, and so on: linear in the length, whatever the term and whatev
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -104,13 +105,19 @@ class TileAxis:
         if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
             item = self.summary(node.item, level)
             return Range(item.high <= node.bound, item.low <= node.bound)
+        if (line := _line(node)) is not None:
+            inner = self.summary(line.term, level)
+            low, high = line.at(inner.low), line.at(inner.high)
+            return Range(low, high) if line.factor > 0 else Range(high, low)
         return _halve(self.summary(node, level - 1)) if level else self._reduce(self.values(node))
 
     def values(self, node: ir.Node) -> IntArray:
         """The value at each position, [length]; truth values as 0 and 1."""
         found = self._values.get(node)
         if found is None:
-            found = self._values[node] = self._evaluated(node)
+            line = _line(node)
+            found = self._evaluated(node) if line is None else line.at(self.values(line.term))
+            self._values[node] = found
         return found
 
     def at(self, node: ir.Node, places: IntArray, env: ir.Env) -> IntArray:
@@ -154,10 +161,10 @@ class TileAxis:
         return values
 
     def _evaluated(self, node: ir.Node) -> IntArray:
-        natural = self._natural  # which may be tried in other orders
-        if self.order is not None and natural is not None:
-            if not self._is_sample or node in natural._values:
-                return natural.values(node).take(self.order.rows)
+        natural = self._natural  # which may be tried in other orders, and sampled again
+        if natural is not None and not (self._is_sample and node not in natural._values):
+            assert self.order is not None
+            return natural.values(node).take(self.order.rows)
         position = self.positions(np.arange(self.length, dtype=np.int64))
         env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
         raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
@@ -177,7 +184,13 @@ class TileAxis:
         """
         found = self._shapes.get(node)
         if found is None:
-            found = self._shapes[node] = self._classify(node)
+            line = None if self._slope(node) is not None else _line(node)
+            if line is None:
+                found = self._classify(node)
+            else:
+                classes, offsets = self.shapes(line.term)
+                found = classes, line.at(offsets)
+            self._shapes[node] = found
         return found
 
     def _classify(self, node: ir.Node) -> tuple[IntArray | None, IntArray]:
@@ -214,6 +227,27 @@ class TileAxis:
     def _reduce(self, values: IntArray) -> Range:
         edges = np.arange(0, self.length, self.tile)
         return Range(np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A term, multiplied and shifted: what is known of the term is not worked out again."""
+
+    term: ir.Node
+    factor: int
+    constant: int
+
+    def at(self, values: IntArray) -> IntArray:
+        """The node's values where those are the term's."""
+        return self.factor * values + self.constant
+
+
+def _line(node: ir.Node) -> _Line | None:
+    match node:
+        case ir.Sum(terms=((term, factor),), constant=constant):
+            return _Line(term, factor, constant)
+        case _:
+            return None
 
 
 def as_truths(item: Range) -> Truths:

@@ -11,7 +11,7 @@ from attndsl.compiler import Program
 from attndsl.passes import normalise
 from attndsl.schedule import Call, Price, choosing, optimise, plan, search
 from attndsl.schedule.building import classes_of, frame_of
-from attndsl.schedule.search import look_at
+from attndsl.schedule.estimates import look_at
 from tests.rooms.schedule.test_layouts import check
 from tests.support import expressions as ex
 

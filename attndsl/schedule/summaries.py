@@ -156,9 +156,11 @@ class TileAxis:
 
     def on_tiles(self, node: ir.Node, tiles: IntArray) -> IntArray:
         """The values on those tiles, [len(tiles), tile]; of a last one that is cut, the last value again."""
+        values = self.values(node)
+        if self.length % self.tile == 0:
+            return np.asarray(values.reshape(-1, self.tile)[tiles])
         places = tiles[:, None] * self.tile + np.arange(self.tile)
-        values: IntArray = self.values(node)[np.minimum(places, self.length - 1)]
-        return values
+        return np.asarray(values[np.minimum(places, self.length - 1)])
 
     def _evaluated(self, node: ir.Node) -> IntArray:
         natural = self._natural  # which may be tried in other orders, and sampled again

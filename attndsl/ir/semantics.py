@@ -254,10 +254,15 @@ def read(
     if 0 in table.shape:
         return False if truth else 0
     inside: Value = True
-    clipped: list[Value] = []
     for item, size in zip(index, shape, strict=True):
         inside = inside & (item >= 0) & (item < size)
-        clipped.append(_choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item)))
+    if xp is np and np.all(inside):  # as most are
+        found = table[(*ambient, *index)]
+        return found != 0 if truth else found
+    clipped = [
+        _choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item))
+        for item, size in zip(index, shape, strict=True)
+    ]
     found = table[(*ambient, *clipped)]
     if truth:
         return (found != 0) & inside

@@ -16,7 +16,6 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import split_sides
-from attndsl.schedule.layouts import stable_order
 from attndsl.schedule.model import BoolArray, IntArray, once_each
 from attndsl.schedule.summaries import TileAxis
 
@@ -103,17 +102,15 @@ def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:
 
 def _once_each(values: IntArray, tile: int) -> tuple[IntArray, IntArray]:
     """(values, tiles) of values by place: those of each tile once, by value and then by tile."""
-    tiles = np.arange(len(values), dtype=np.int64) // tile
-    values, tiles = _unrepeated(values, tiles)  # most neighbours are equal, and sorted for nothing
-    order = stable_order([values])
-    return _unrepeated(values[order], tiles[order])
-
-
-def _unrepeated(values: IntArray, tiles: IntArray) -> tuple[IntArray, IntArray]:
-    """Without those that are equal to the one before."""
-    fresh = np.ones(len(values), dtype=bool)
-    fresh[1:] = (values[1:] != values[:-1]) | (tiles[1:] != tiles[:-1])
-    return values[fresh], tiles[fresh]
+    bits = (len(values) // tile + 1).bit_length()
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if high - low >= 1 << (62 - bits):  # there is no room for a value and a tile in one number
+        distinct, ranks = np.unique(values, return_inverse=True)
+        ranks, tiles = _once_each(ranks.reshape(-1), tile)
+        return distinct[ranks], tiles
+    codes = ((values - low) << bits) | np.arange(len(values)) // tile
+    codes = once_each(codes[np.diff(codes, prepend=-1) != 0])  # most neighbours are equal
+    return (codes >> bits) + low, codes & ((1 << bits) - 1)
 
 
 def _joined(mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]) -> Meeting | None:

@@ -293,12 +293,11 @@ class _Hunt:
             return part.cost - _floor(part)
 
         found = list(self.movable(frame.root))
-        if len(found) == 1:
-            return found
         alike: dict[tuple[tuple[str, ...], int], tuple[ir.Node, ...]] = {}
-        for roots in sorted(found, key=waste, reverse=True):
+        for roots in found if len(found) > 1 else ():
             alike.setdefault((form(roots[0]), round(math.log2(1 + waste(roots)))), roots)
-        return list(alike.values())[:SPLITS]
+        some = list(alike.values()) or found
+        return sorted(some, key=waste, reverse=True)[:SPLITS] if len(some) > SPLITS else some
 
     def sketch(self, frame: Frame) -> tuple[float, list[Choice]]:
         """About what the frame costs in its cheapest order; and in others than the natural one."""

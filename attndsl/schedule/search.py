@@ -241,15 +241,15 @@ class _Hunt:
     def looked_at(self, cheapest: Sequence[Choice], cost: float) -> list[Choice]:
         """The orders as they are when looked at, while one may still be cheaper than those before and ``cost``.
 
-        Of what is undecided, about as much turns out EMPTY in one order as in another.
+        Of a rough cost, at most twice as much is taken to turn out EMPTY as in those orders.
         """
         found: list[Choice] = []
-        kept = 1.0  # of a rough cost
+        empty = 0.0  # of a rough cost
         for choice in cheapest:
-            if found and not self.promises(choice, cost / kept):
+            if found and not self.promises(choice, cost / max(1 - 2 * empty, 1 / CLOSE)):
                 break
             found.append(self.count(choice.frame, FIRST_ROWS))
-            kept = min(kept, found[-1].cost / max(choice.cost, 1e-9))
+            empty = max(empty, 1 - found[-1].cost / max(choice.cost, 1e-9))
             cost = min(cost, found[-1].cost)
         return sorted(found, key=lambda choice: choice.cost)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.schedule.building import Frame
 from attndsl.schedule.leaves import Survey, survey
-from attndsl.schedule.model import IntArray, Schedule
+from attndsl.schedule.model import IntArray, Schedule, once_each
 from attndsl.schedule.refine import Found, refine
 from attndsl.schedule.summaries import TileAxis
 
@@ -76,7 +76,8 @@ class Look:
         """Tiles of the frame; of those left undecided, at most ``leaves`` in ``ROWS`` rows are evaluated."""
         seen, sure = self.queries.n_tiles, self.found.full.count
         limit = leaves * self.rows // ROWS
-        rest = survey(self.root, self.queries, self.keys, self.found, limit)
+        keys, found = self._undecided() if limit else (self.keys, self.found)
+        rest = survey(self.root, self.queries, keys, found, limit)
         scale = self.n_tiles / max(1, seen)
         area = self.queries.tile * self.keys.tile
         return Estimate(
@@ -87,6 +88,14 @@ class Look:
             seen == self.n_tiles and rest.exact,
             self._error(rest, limit),
         )
+
+    def _undecided(self) -> tuple[TileAxis, Found]:
+        """The tiles of keys that have undecided ones, alone: not all are then classified in an order tried once."""
+        if self.keys.order is None:  # whose terms have closed forms
+            return self.keys, self.found
+        tiles = once_each(self.found.columns)
+        columns = np.searchsorted(tiles, self.found.columns)
+        return self.keys.sampled(tiles), replace(self.found, columns=columns)
 
     def _error(self, rest: Survey, evaluated: int) -> float:
         """Of the mean of the rows, and of the share of the tiles evaluated that are not EMPTY."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -47,7 +48,8 @@ class TileAxis:
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray | None, IntArray]] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
-        self._reordered: dict[Order, TileAxis] = {}
+        # Weak, as they refer back: what a search leaves is free at once, not at the next collection of garbage.
+        self._reordered: WeakValueDictionary[Order, TileAxis] = WeakValueDictionary()
         self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
         self.orders: dict[Any, Order | None] = {}  # a memo of ``building``
 

@@ -1,5 +1,7 @@
 """The search for an order of tokens: what it must find, that it loses no pair, that it never loses."""
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -210,6 +212,19 @@ def test_of_alternatives_that_are_alike_one_is_taken_apart(monkeypatch):
     p = program("pattern p = random_blocks(32, 3)")
     optimise(p.normal, p.call(8192, 8192, 1, 1, None, {}), (64, 64))
     assert len(sketched) == 2
+
+
+def test_a_search_leaves_nothing_for_the_garbage_collector():
+    p = program("grid image(y, x)\npattern p over image = box2d(9) or q.x == k.x")
+    call = p.call(4096, 4096, 1, 1, {"y": 64}, {})
+    optimise(p.normal, call, (64, 64))
+    gc.collect()
+    gc.disable()
+    try:
+        optimise(p.normal, call, (64, 64))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 class Searches:

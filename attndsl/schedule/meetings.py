@@ -10,6 +10,7 @@ that hold a common one directly, as a database joins two tables.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ from attndsl.schedule.summaries import TileAxis
 
 _SAMPLE = 16  # tiles of either side looked at to see whether joining pays
 _LARGEST_JOIN = 1 << 22  # common values of pairs of tiles
+_LARGEST_TABLE = 1 << 24  # pairs of boxes, a byte each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,17 +31,33 @@ class Meeting:
 
     rows: IntArray
     columns: IntArray
-    _levels: dict[tuple[int, int], IntArray] = field(default_factory=dict)
+    n_tiles: tuple[int, int]  # of the queries and the keys
+    _levels: dict[tuple[int, int], BoolArray | IntArray] = field(default_factory=dict)
 
     def may_hold(self, levels: tuple[int, int], rows: IntArray, columns: IntArray) -> BoolArray:
         """For boxes of those levels."""
         known = self._levels.get(levels)
         if known is None:
-            known = _codes(self.rows >> levels[0], self.columns >> levels[1])
-            known = self._levels[levels] = once_each(known)
+            known = self._levels[levels] = self._known(levels)
+        if known.ndim == 2:
+            return np.asarray(known[rows, columns], dtype=bool)
         wanted = _codes(rows, columns)
         place = np.searchsorted(known, wanted)
         return known[np.minimum(place, len(known) - 1)] == wanted if len(known) else wanted < 0
+
+    def _known(self, levels: tuple[int, int]) -> BoolArray | IntArray:
+        """A table of all boxes of those levels; where it would be too large, those it may hold on, sorted."""
+        shape = tuple(-(-count >> level) for count, level in zip(self.n_tiles, levels, strict=True))
+        rows, columns = self.rows >> levels[0], self.columns >> levels[1]
+        if math.prod(shape) > _LARGEST_TABLE:
+            return once_each(_codes(rows, columns))
+        return _table(shape, rows, columns)
+
+
+def _table(shape: tuple[int, ...], rows: IntArray, columns: IntArray) -> BoolArray:
+    found = np.zeros(shape, dtype=bool)
+    found[rows, columns] = True
+    return found
 
 
 def _codes(rows: IntArray, columns: IntArray) -> IntArray:
@@ -64,7 +82,8 @@ def _found(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
     theirs = ir.add(theirs, ir.Const(node.bound))
     if not _pays(mine, theirs, queries, keys):
         return None
-    return _joined(_distinct(mine, queries), _distinct(theirs, keys))
+    met = _joined(_distinct(mine, queries), _distinct(theirs, keys))
+    return None if met is None else Meeting(*met, (queries.n_tiles, keys.n_tiles))
 
 
 def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> bool:
@@ -84,7 +103,7 @@ def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> 
         _once_each(axis.on_tiles(node, pick).reshape(-1), axis.tile) for node, axis, pick in sides
     ]
     met = _joined(*held)
-    return met is not None and 4 * len(once_each(_codes(met.rows, met.columns))) <= count
+    return met is not None and 4 * int(np.count_nonzero(_table(overlap.shape, *met))) <= count
 
 
 @functools.lru_cache(maxsize=64)
@@ -113,11 +132,14 @@ def _once_each(values: IntArray, tile: int) -> tuple[IntArray, IntArray]:
     return (codes >> bits) + low, codes & ((1 << bits) - 1)
 
 
-def _joined(mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]) -> Meeting | None:
+def _joined(
+    mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]
+) -> tuple[IntArray, IntArray] | None:
+    """The pairs of tiles that hold a common value, once for each."""
     (values, rows), (others, columns) = mine, theirs
     first, last = (np.searchsorted(others, values, side) for side in ("left", "right"))
     counts = last - first
     if int(counts.sum()) > _LARGEST_JOIN:
         return None
     starts = np.repeat(first - np.cumsum(counts) + counts, counts)
-    return Meeting(np.repeat(rows, counts), columns[starts + np.arange(len(starts))])
+    return np.repeat(rows, counts), columns[starts + np.arange(len(starts))]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attndsl import frontend, ir
 from attndsl import syntax as syn
 from attndsl.compiler import Program
-from attndsl.schedule import Schedule, Tiles
+from attndsl.schedule import Schedule, Tiles, meetings
 from attndsl.schedule.model import Order, Runs
 from attndsl.schedule.summaries import TileAxis
 
@@ -213,6 +213,12 @@ def test_equal_values_in_disorder(length, kinds, seed, text, apart):
     call = program.call(length, length, 1, 1, None, inputs)
     for tile in ((4, 8), (16, 16)):
         check(program.schedule(call, tile), program.dense(call))
+
+
+@pytest.mark.parametrize("text", JOINED)
+def test_where_a_table_of_all_boxes_were_too_large_they_are_looked_up_by_search(monkeypatch, text):
+    monkeypatch.setattr(meetings, "_LARGEST_TABLE", 0)
+    test_equal_values_in_disorder.hypothesis.inner_test(300, 3, 0, text, 1)
 
 
 def test_random_blocks_cost_what_is_live():

@@ -211,8 +211,8 @@ class _Hunt:
             known = self._schedules[frame] = _schedule(frame)
         return known
 
-    def ranked(self, natural: Choice) -> list[Choice]:
-        """The frame in other orders, roughly counted, the cheapest first; those that promise something.
+    def ranked(self, natural: Choice, limit: float = math.inf) -> list[Choice]:
+        """The frame in other orders, roughly counted, the cheapest first; those that may cost less than the limit.
 
         Of boxes, those that are tried start from a few shapes and move on while that is cheaper. To compare
         them, what refinement leaves undecided is taken for PARTIAL; of the best, it is looked at.
@@ -236,7 +236,7 @@ class _Hunt:
                 best = min(near, key=cost)
         distinct = {choice.frame: choice for choice in rough.values() if choice is not None}
         cheapest = sorted(distinct.values(), key=lambda choice: choice.cost)
-        return self.looked_at(cheapest[: 2 * self.finalists], natural.cost)
+        return self.looked_at(cheapest[: 2 * self.finalists], min(natural.cost, limit))
 
     def looked_at(self, cheapest: Sequence[Choice], cost: float) -> list[Choice]:
         """The orders as they are when looked at, while one may still be cheaper than those before and ``cost``.
@@ -265,7 +265,7 @@ class _Hunt:
             sketches, total = [], 0.0
             for root in roots:
                 part = Frame(root, frame.queries, frame.keys)  # what is known of its terms is kept
-                least, ranked = self.sketch(part)
+                least, ranked = self.sketch(part, limit - total)
                 sketches.append((part, ranked))
                 total += least
                 if total >= limit:
@@ -290,7 +290,7 @@ class _Hunt:
 
         def waste(roots: tuple[ir.Node, ...]) -> float:
             part = self.count(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS)
-            return part.cost - _floor(part)
+            return max(0.0, part.cost - _floor(part))
 
         found = list(self.movable(frame.root))
         alike: dict[tuple[tuple[str, ...], int], tuple[ir.Node, ...]] = {}
@@ -299,10 +299,10 @@ class _Hunt:
         some = list(alike.values()) or found
         return sorted(some, key=waste, reverse=True)[:SPLITS] if len(some) > SPLITS else some
 
-    def sketch(self, frame: Frame) -> tuple[float, list[Choice]]:
-        """About what the frame costs in its cheapest order; and in others than the natural one."""
+    def sketch(self, frame: Frame, limit: float) -> tuple[float, list[Choice]]:
+        """About what the frame costs in its cheapest order; and in others than the natural one, below the limit."""
         natural = self.count(frame, FIRST_ROWS)
-        ranked = [] if natural.cost <= 1.2 * _floor(natural) else self.ranked(natural)
+        ranked = [] if natural.cost <= 1.2 * _floor(natural) else self.ranked(natural, limit)
         return min(choice.cost for choice in (natural, *ranked)), ranked
 
 

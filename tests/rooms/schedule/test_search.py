@@ -207,7 +207,7 @@ def test_of_alternatives_that_are_alike_one_is_taken_apart(monkeypatch):
     sketched = []
     sketch = search._Hunt.sketch
     monkeypatch.setattr(
-        search._Hunt, "sketch", lambda hunt, frame: sketched.append(frame) or sketch(hunt, frame)
+        search._Hunt, "sketch", lambda hunt, *given: sketched.append(given) or sketch(hunt, *given)
     )
     p = program("pattern p = random_blocks(32, 3)")
     optimise(p.normal, p.call(8192, 8192, 1, 1, None, {}), (64, 64))

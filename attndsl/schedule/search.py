@@ -1,8 +1,9 @@
 """The cheapest order of tokens that the pattern suggests, counted and not assumed.
 
 Every candidate is classified on some rows of tiles (all of them when they are few), its leaves decided
-exactly, and priced. Unless the gain is clear, the winner and the natural order are counted in full, where
-that is feasible: by its own count, the result is never worse.
+exactly, and priced; on more rows as long as its estimate, by its standard error, may turn out the best. Unless
+the gain is clear, the winner and the natural order are counted in full, where that is feasible: by its own
+count, the result is never worse.
 
 A union whose alternatives want different orders is split into disjoint parts, each scheduled in its own,
 when that is cheaper in spite of merging two softmaxes:

@@ -89,16 +89,19 @@ class Node(metaclass=_Interned):
     is_pair: bool = field(init=False, repr=False)
     """Whether the value depends on the query and the key together."""
     digest: bytes = field(init=False, repr=False)
+    parts: tuple[Node, ...] = field(init=False, repr=False)
+    """The direct sub-expressions, left to right."""
 
     def __post_init__(self) -> None:
         hasher = hashlib.blake2b(type(self).__name__.encode(), digest_size=16)
-        rank = self._own_rank()
+        rank = int(self._own_rank())
         for item in fields(self):
             if item.init:
                 rank |= _absorb(hasher, getattr(self, item.name))
-        object.__setattr__(self, "rank", rank)
-        object.__setattr__(self, "is_pair", rank & Rank.PAIR == Rank.PAIR)
+        object.__setattr__(self, "rank", _RANKS[rank])
+        object.__setattr__(self, "is_pair", rank & _PAIR == _PAIR)
         object.__setattr__(self, "digest", hasher.digest())
+        object.__setattr__(self, "parts", _parts(self))
 
     def _own_rank(self) -> Rank:
         return Rank.NONE
@@ -115,22 +118,26 @@ class Node(metaclass=_Interned):
         return Sort.BOOL if isinstance(self, truths) else Sort.INT
 
 
-def _absorb(hasher: Any, value: object) -> Rank:
+_PAIR = int(Rank.PAIR)
+_RANKS = tuple(map(Rank, range(16)))  # numbers are joined several times faster than flags
+
+
+def _absorb(hasher: Any, value: object) -> int:
     """Feed one field into the digest, unambiguously, and return the rank it contributes."""
     match value:
         case Node():
             hasher.update(b"n" + value.digest)
-            return value.rank
+            return int(value.rank)
         case tuple():
             hasher.update(b"t%d:" % len(value))
-            rank = Rank.NONE
+            rank = 0
             for item in value:
                 rank |= _absorb(hasher, item)
             return rank
         case _:
             text = f"{type(value).__name__}:{value}".encode()
             hasher.update(b"v%d:" % len(text) + text)
-            return Rank.NONE
+            return 0
 
 
 # ---------------------------------------------------------------- integers
@@ -353,6 +360,10 @@ AnyNode: TypeAlias = Atom | Arithmetic | Logic
 
 def children(node: Node) -> tuple[Node, ...]:
     """The direct sub-expressions, left to right."""
+    return node.parts
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
     match node:
         case Sum(terms=terms):
             return tuple(term for term, _ in terms)
@@ -383,7 +394,7 @@ def postorder(root: Node) -> Iterator[Node]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((child, False) for child in reversed(children(node)) if child not in seen)
+            stack.extend([(part, False) for part in reversed(node.parts) if part not in seen])
 
 
 def numbers(root: Node) -> set[int]:

@@ -25,6 +25,8 @@ WIDEST_RANGE = 4096  # of a quantifier, at the lengths of a call
 _MOST_PAIRS = 1 << 32  # of a dense mask: 4 GiB
 _PAIRS_AT_ONCE = 1 << 21  # bounds the memory of intermediate values
 
+_NUMBER = (int, np.integer)
+
 Value: TypeAlias = Any  # int, bool, or an array of them in the namespace ``xp``
 
 
@@ -64,7 +66,7 @@ class _Evaluator:
         self.memo = memo
 
     def value(self, root: Node) -> Value:
-        for node in _closed_postorder(root, self.memo):
+        for node in _closed_postorder(root, self.memo) if self.memo else _whole_postorder(root):
             self.memo[node] = self._step(cast(AnyNode, node))
         return self.memo[root]
 
@@ -88,7 +90,9 @@ class _Evaluator:
             case n.Index(level=level):
                 return env.indices[level]
             case n.Sum(terms=terms, constant=constant):
-                return functools.reduce(operator.add, (c * at[term] for term, c in terms), constant)
+                items = (at[term] if c == 1 else c * at[term] for term, c in terms)
+                total = functools.reduce(operator.add, items)
+                return total + constant if constant else total
             case n.Mul():
                 return at[node.left] * at[node.right]
             case n.FloorDiv():
@@ -201,6 +205,11 @@ def _free(node: Node) -> frozenset[int]:
             return frozenset().union(*(_free(child) for child in n.children(node)))
 
 
+@functools.lru_cache(maxsize=4096)
+def _whole_postorder(root: Node) -> tuple[Node, ...]:
+    return tuple(_closed_postorder(root, {}))
+
+
 def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:
     """Children first, not entering what is already known or the bodies of quantifiers."""
     order: list[Node] = []
@@ -215,8 +224,8 @@ def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:
             continue
         seen.add(node)
         stack.append((node, True))
-        inner = (node.start, node.stop) if isinstance(node, n.Exists) else n.children(node)
-        stack.extend((child, False) for child in reversed(inner) if child not in seen)
+        inner = (node.start, node.stop) if isinstance(node, n.Exists) else node.parts
+        stack.extend([(part, False) for part in reversed(inner) if part not in seen])
     return order
 
 
@@ -245,10 +254,15 @@ def read(
     if 0 in table.shape:
         return False if truth else 0
     inside: Value = True
-    clipped: list[Value] = []
     for item, size in zip(index, shape, strict=True):
         inside = inside & (item >= 0) & (item < size)
-        clipped.append(_choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item)))
+    if xp is np and np.all(inside):  # as most are
+        found = table[(*ambient, *index)]
+        return found != 0 if truth else found
+    clipped = [
+        _choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item))
+        for item, size in zip(index, shape, strict=True)
+    ]
     found = table[(*ambient, *clipped)]
     if truth:
         return (found != 0) & inside
@@ -267,7 +281,7 @@ def _not(value: Value) -> Value:
 
 def _guarded(xp: ModuleType, operation: Any, left: Value, right: Value) -> Value:
     """Floor division or modulo, 0 where the divisor is not positive."""
-    if isinstance(right, int | np.integer):
+    if isinstance(right, _NUMBER):
         return operation(left, right) if right > 0 else left * 0
     positive = right > 0
     return _choose(xp, positive, operation(left, _choose(xp, positive, right, 1)), 0)

@@ -239,9 +239,13 @@ class Known:
                     yield have, term
 
     def _recorded(self, terms: Terms) -> Bounds:
+        some = next(iter(terms))
+        levels = [each for each in self._levels() if some in each[0].partners]
+        if not levels:
+            return _ANYTHING
         key, sign = _key(terms)
         found = _ANYTHING
-        for facts, but in self._levels():
+        for facts, but in levels:
             entry = facts.limits.get(key)
             if entry:
                 found = _meet(found, _joint(entry, but))

@@ -15,6 +15,8 @@ Law: every rule holds for all integers (flooring division, positive constant div
 
 from __future__ import annotations
 
+import functools
+
 from attndsl import ir
 
 _MOST = 2_000  # comparisons opened; extrema multiply them: past so many the original is kept
@@ -145,6 +147,7 @@ def _open_residue(
     return ir.select(ir.ge(a, b), *(_compare(node, item) for item in wrapped))
 
 
+@functools.lru_cache(maxsize=4096)
 def split_sides(item: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     """(a, b) with item = a - b, a free of the key and b of the query; None if a term is mixed."""
     terms, constant = ir.linear(item)

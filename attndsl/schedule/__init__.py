@@ -10,9 +10,9 @@ from attndsl.schedule.building import (
     specialise,
 )
 from attndsl.schedule.choosing import Decision, Decisions, optimise
+from attndsl.schedule.estimates import Price
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compress
-from attndsl.schedule.search import Price
 
 __all__ = [
     "NATURAL",

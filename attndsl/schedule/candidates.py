@@ -52,7 +52,7 @@ def candidates(root: ir.Node, axes: Axes | None, tokens: int) -> list[tuple[Cand
         classes = _classes(group)
         single = [classes] if classes.of_queries else []
         options: list[tuple[Candidate, ...]] = [(item,) for item in (*single, *_one_sided(group))]
-        options += [tuple(_boxes(classes, axes, tokens))] if axes else []
+        options += [_boxes(classes, axes, tokens)] if axes else []
         for family in filter(None, options):
             found.setdefault((family[0].of_queries, family[0].of_keys), family)
     return list(found.values())
@@ -79,6 +79,12 @@ def neighbours(family: Sequence[Candidate], item: Candidate) -> list[Candidate]:
     return list(itertools.compress(family, near))
 
 
+def form(root: ir.Node) -> tuple[str, ...]:
+    """The same for roots that differ in numbers alone, such as the seeds or widths of heads."""
+    kinds = (type(node).__name__ for node in ir.postorder(root) if not isinstance(node, ir.Const))
+    return tuple(sorted(kinds))
+
+
 def groups(root: ir.Node) -> list[tuple[ir.Node, ...]]:
     """The conditions that hold together in each alternative of the pattern."""
     conjuncts = root.items if isinstance(root, ir.And) else (root,)
@@ -92,7 +98,8 @@ def groups(root: ir.Node) -> list[tuple[ir.Node, ...]]:
     return made
 
 
-def _classes(group: Iterable[ir.Node]) -> Candidate:
+@functools.lru_cache(maxsize=1024)  # alternatives share conditions
+def _classes(group: tuple[ir.Node, ...]) -> Candidate:
     """f(q) == g(k): tokens with equal values form a class, and see their own class only."""
     sides: dict[tuple[ir.Node, ir.Node], None] = {}
     for node in group:
@@ -122,7 +129,7 @@ def _columns(
     return tuple(mine for mine, _ in pairs), tuple(theirs for _, theirs in pairs)
 
 
-def _one_sided(group: Sequence[ir.Node]) -> Iterator[Candidate]:
+def _one_sided(group: tuple[ir.Node, ...]) -> Iterator[Candidate]:
     """What meets the conditions of its side alone comes first; class by class, where there are classes."""
     of = {
         side: tuple(
@@ -143,7 +150,8 @@ def _one_sided(group: Sequence[ir.Node]) -> Iterator[Candidate]:
                 yield Candidate(f"{name}, {classes.name}", *sides)
 
 
-def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
+@functools.lru_cache(maxsize=64)
+def _boxes(classes: Candidate, axes: Axes, tokens: int) -> tuple[Candidate, ...]:
     """Boxes of about ``tokens`` tokens of one class, of every shape in powers of two."""
     steps = [_modulus(classes.of_queries, axis) for axis in axes.of_queries]
     cut = functools.cache(ir.floordiv)  # shapes have few sizes between them
@@ -151,6 +159,7 @@ def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
         1 if axis in classes.of_queries else -(-extent // step)  # a class has one place on it
         for axis, extent, step in zip(axes.of_queries, axes.extents, steps, strict=True)
     ]
+    found = []
     for shape in shapes(tokens, extents):
         sizes = [ir.Const(size * step) for size, step in zip(shape, steps, strict=True)]
         keys = [
@@ -160,9 +169,9 @@ def _boxes(classes: Candidate, axes: Axes, tokens: int) -> Iterator[Candidate]:
         spelled = (f"{n}={size.value}" for n, size in zip(axes.names, sizes, strict=True))
         name = f"boxes({', '.join(spelled)})"
         joined = f"{classes.name}, {name}" if classes.of_queries else name
-        yield Candidate(
-            joined, (*classes.of_queries, *keys[0]), (*classes.of_keys, *keys[1]), shape
-        )
+        sides = (*classes.of_queries, *keys[0]), (*classes.of_keys, *keys[1])
+        found.append(Candidate(joined, *sides, shape))
+    return tuple(found)
 
 
 def _modulus(keys: Iterable[ir.Node], axis: ir.Node) -> int:

@@ -18,17 +18,11 @@ from typing import Any, TypeAlias
 from attndsl import ir
 from attndsl.passes import bind
 from attndsl.schedule.building import Call, Frame, Part, classes_of, frame_of
-from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates
+from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, form
+from attndsl.schedule.estimates import Price
 from attndsl.schedule.keeping import keep_search, recall_search
 from attndsl.schedule.model import Piece
-from attndsl.schedule.search import (
-    Price,
-    counted,
-    reordered,
-    search,
-    sorting,
-    splits,
-)
+from attndsl.schedule.search import counted, reordered, search, sorting, splits
 
 DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
 ALIKE = 4  # heads of one form that stay in natural order, until others are not searched any more
@@ -73,13 +67,13 @@ def optimise(
         decided = decisions.get(key) or _kept(frame, axes, price, split)
         found = _recalled(frame, decided, price)
         if decided is None or found is None:
-            form, started = _form(frame.root), time.perf_counter()
-            settled = natural[form] >= ALIKE
+            kind, started = form(frame.root), time.perf_counter()
+            settled = natural[kind] >= ALIKE
             if settled:
                 found, cost = [frame], counted([frame], price)
             else:
                 found, cost = search(frame, axes, price, split)
-            natural[form] += found == [frame]
+            natural[kind] += found == [frame]
             decided = Decision(tuple((part.root, sorting(part)) for part in found), cost)
             if not settled:
                 _keep(frame, axes, price, split, decided, time.perf_counter() - started)
@@ -87,12 +81,6 @@ def optimise(
         chosen.append([view.piece(part) for part in found])
     columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
     return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
-
-
-def _form(root: ir.Node) -> tuple[str, ...]:
-    """The same for roots that differ in numbers alone, such as the seeds or widths of heads."""
-    kinds = (type(node).__name__ for node in ir.postorder(root) if not isinstance(node, ir.Const))
-    return tuple(sorted(kinds))
 
 
 def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame] | None:

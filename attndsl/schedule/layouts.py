@@ -211,32 +211,38 @@ def _read(layout: Layout, table: ir.Table | None, name: str, index: tuple[ir.Nod
 
 def stable_order(columns: Sequence[IntArray]) -> IntArray:
     """The permutation that sorts by the columns, first column first, stable."""
-    code = _from_zero(columns[0])
-    for column in map(_from_zero, columns[1:]):
-        if (int(code.max(initial=0)) + 1) * (int(column.max(initial=0)) + 1) > 1 << 62:
-            code, column = _ranks(code), _ranks(column)
-        code = code * (int(column.max(initial=0)) + 1) + column
-    return _radix_order(code)
+    code, count = _from_zero(columns[0])
+    for column, width in map(_from_zero, columns[1:]):
+        if count * width > 1 << 62:
+            (code, count), (column, width) = _ranks(code), _ranks(column)
+        code = code * width + column
+        count *= width
+    return _order(code, count)
 
 
-def _from_zero(column: IntArray) -> IntArray:
-    """Numbers >= 0 in the same order."""
+def _from_zero(column: IntArray) -> tuple[IntArray, int]:
+    """Numbers >= 0 in the same order, and what they are less than."""
     low, high = int(column.min(initial=0)), int(column.max(initial=0))
-    return column - low if high - low < 1 << 62 else _ranks(column)
+    return (column - low, high - low + 1) if high - low < 1 << 62 else _ranks(column)
 
 
-def _ranks(column: IntArray) -> IntArray:
-    return np.unique(column, return_inverse=True)[1].reshape(-1)
+def _ranks(column: IntArray) -> tuple[IntArray, int]:
+    distinct, ranks = np.unique(column, return_inverse=True)
+    return ranks.reshape(-1), max(1, len(distinct))
 
 
-def _radix_order(code: IntArray) -> IntArray:
-    """``argsort(code, stable)`` by 16-bit digits, which NumPy sorts in linear time."""
-    order = np.argsort((code & 0xFFFF).astype(np.uint16), kind="stable")
-    rest = code >> 16
-    while rest.any():
-        order = order[np.argsort((rest & 0xFFFF)[order].astype(np.uint16), kind="stable")]
-        rest = rest >> 16
-    return order
+def _order(code: IntArray, count: int) -> IntArray:
+    """``argsort(code, stable)`` of numbers from 0 up to the count.
+
+    Those of 16 bits NumPy sorts in linear time. Others are sorted with their places behind them in one number:
+    numbers are sorted several times faster than what refers to them.
+    """
+    if count <= 1 << 16:
+        return np.argsort(code.astype(np.uint16), kind="stable")
+    bits = len(code).bit_length()
+    if count > 1 << (63 - bits):
+        code, _ = _ranks(code)
+    return np.sort((code << bits) | np.arange(len(code))) & ((1 << bits) - 1)
 
 
 def band_ranks(neighbours: np.ndarray[Any, Any]) -> IntArray:

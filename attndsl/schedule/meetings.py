@@ -10,6 +10,7 @@ that hold a common one directly, as a database joins two tables.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ from attndsl.schedule.summaries import TileAxis
 
 _SAMPLE = 16  # tiles of either side looked at to see whether joining pays
 _LARGEST_JOIN = 1 << 22  # common values of pairs of tiles
+_LARGEST_TABLE = 1 << 24  # pairs of boxes, a byte each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,17 +31,33 @@ class Meeting:
 
     rows: IntArray
     columns: IntArray
-    _levels: dict[tuple[int, int], IntArray] = field(default_factory=dict)
+    n_tiles: tuple[int, int]  # of the queries and the keys
+    _levels: dict[tuple[int, int], BoolArray | IntArray] = field(default_factory=dict)
 
     def may_hold(self, levels: tuple[int, int], rows: IntArray, columns: IntArray) -> BoolArray:
         """For boxes of those levels."""
         known = self._levels.get(levels)
         if known is None:
-            known = _codes(self.rows >> levels[0], self.columns >> levels[1])
-            known = self._levels[levels] = once_each(known)
+            known = self._levels[levels] = self._known(levels)
+        if known.ndim == 2:
+            return np.asarray(known[rows, columns], dtype=bool)
         wanted = _codes(rows, columns)
         place = np.searchsorted(known, wanted)
         return known[np.minimum(place, len(known) - 1)] == wanted if len(known) else wanted < 0
+
+    def _known(self, levels: tuple[int, int]) -> BoolArray | IntArray:
+        """A table of all boxes of those levels; where it would be too large, those it may hold on, sorted."""
+        shape = tuple(-(-count >> level) for count, level in zip(self.n_tiles, levels, strict=True))
+        rows, columns = self.rows >> levels[0], self.columns >> levels[1]
+        if math.prod(shape) > _LARGEST_TABLE:
+            return once_each(_codes(rows, columns))
+        return _table(shape, rows, columns)
+
+
+def _table(shape: tuple[int, ...], rows: IntArray, columns: IntArray) -> BoolArray:
+    found = np.zeros(shape, dtype=bool)
+    found[rows, columns] = True
+    return found
 
 
 def _codes(rows: IntArray, columns: IntArray) -> IntArray:
@@ -64,7 +82,8 @@ def _found(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
     theirs = ir.add(theirs, ir.Const(node.bound))
     if not _pays(mine, theirs, queries, keys):
         return None
-    return _joined(_distinct(mine, queries), _distinct(theirs, keys))
+    met = _joined(_distinct(mine, queries), _distinct(theirs, keys))
+    return None if met is None else Meeting(*met, (queries.n_tiles, keys.n_tiles))
 
 
 def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> bool:
@@ -80,9 +99,11 @@ def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> 
     sides = list(zip((mine, theirs), (queries, keys), picks, strict=True))
     if all(axis.is_dense(node, pick) for node, axis, pick in sides):
         return False
-    held = [[set(row) for row in axis.on_tiles(node, pick).tolist()] for node, axis, pick in sides]
-    meet = sum(not one.isdisjoint(other) for one in held[0] for other in held[1])
-    return meet * 4 <= count
+    held = [
+        _once_each(axis.on_tiles(node, pick).reshape(-1), axis.tile) for node, axis, pick in sides
+    ]
+    met = _joined(*held)
+    return met is not None and 4 * int(np.count_nonzero(_table(overlap.shape, *met))) <= count
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,24 +115,31 @@ def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:
     """(values, tiles): each value of each tile once, sorted by value."""
     if (known := axis.meetings.get(node)) is not None:
         return known[0], known[1]
-    values = axis.values(node)
-    tiles = np.arange(axis.length, dtype=np.int64) // axis.tile
-    fresh = np.ones(axis.length, dtype=bool)
-    fresh[1:] = (np.diff(values) != 0) | (np.diff(tiles) != 0)
-    values, tiles = values[fresh], tiles[fresh]
-    order = np.lexsort((tiles, values))
-    values, tiles = values[order], tiles[order]
-    fresh = np.ones(len(values), dtype=bool)
-    fresh[1:] = (np.diff(values) != 0) | (np.diff(tiles) != 0)
-    found = axis.meetings[node] = values[fresh], tiles[fresh]
+    found = axis.meetings[node] = _once_each(axis.values(node), axis.tile)
     return found
 
 
-def _joined(mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]) -> Meeting | None:
+def _once_each(values: IntArray, tile: int) -> tuple[IntArray, IntArray]:
+    """(values, tiles) of values by place: those of each tile once, by value and then by tile."""
+    bits = (len(values) // tile + 1).bit_length()
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if high - low >= 1 << (62 - bits):  # there is no room for a value and a tile in one number
+        distinct, ranks = np.unique(values, return_inverse=True)
+        ranks, tiles = _once_each(ranks.reshape(-1), tile)
+        return distinct[ranks], tiles
+    codes = ((values - low) << bits) | np.arange(len(values)) // tile
+    codes = once_each(codes[np.diff(codes, prepend=-1) != 0])  # most neighbours are equal
+    return (codes >> bits) + low, codes & ((1 << bits) - 1)
+
+
+def _joined(
+    mine: tuple[IntArray, IntArray], theirs: tuple[IntArray, IntArray]
+) -> tuple[IntArray, IntArray] | None:
+    """The pairs of tiles that hold a common value, once for each."""
     (values, rows), (others, columns) = mine, theirs
     first, last = (np.searchsorted(others, values, side) for side in ("left", "right"))
     counts = last - first
     if int(counts.sum()) > _LARGEST_JOIN:
         return None
     starts = np.repeat(first - np.cumsum(counts) + counts, counts)
-    return Meeting(np.repeat(rows, counts), columns[starts + np.arange(len(starts))])
+    return np.repeat(rows, counts), columns[starts + np.arange(len(starts))]

@@ -37,7 +37,9 @@ class Found:
     def truths(self, node: ir.Node) -> Truths:
         """What a part of the root can be on the undecided tiles."""
         found = self._boxes.truths(node)
-        return Truths(found.may_hold[self._open], found.may_fail[self._open])
+        shape = self._open.shape
+        holds, fails = (np.broadcast_to(x, shape) for x in (found.may_hold, found.may_fail))
+        return Truths(holds[self._open], fails[self._open])
 
 
 def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = False) -> Found:
@@ -49,16 +51,21 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
     while queries.count(0 if apart else level) * keys.count(level) > _FIRST_BOXES:
         level += 1
     levels = (0 if apart else level, level)
-    rows, columns = _all_boxes(queries.count(levels[0]), keys.count(level))
+    rows = np.arange(queries.count(levels[0]), dtype=np.int64)[:, None]  # a grid of boxes at first,
+    columns = np.arange(keys.count(level), dtype=np.int64)[
+        None, :
+    ]  # and a list of them from then on
     full: list[tuple[IntArray, IntArray, IntArray]] = []
     while True:
         boxes = interpreter(queries, keys, levels, rows, columns)
         verdict = boxes.truths(root)
         sure = verdict.may_hold & ~verdict.may_fail
-        check_count(int(sure.sum()) << sum(levels), MOST_TILES)
-        full.append(_runs(rows[sure], columns[sure], levels, queries, keys))
         unsure = verdict.may_hold & verdict.may_fail
-        rows, columns = rows[unsure], columns[unsure]
+        shape = np.broadcast_shapes(rows.shape, columns.shape)
+        sure, unsure = np.broadcast_to(sure, shape), np.broadcast_to(unsure, shape)
+        check_count(int(np.count_nonzero(sure)) << sum(levels), MOST_TILES)
+        full.append(_runs(*_those(sure, rows, columns), levels, queries, keys))
+        rows, columns = _those(unsure, rows, columns)
         if levels[1] == 0:
             runs = (np.concatenate(parts) for parts in zip(*full, strict=True))
             return Found(Runs.joined(*runs), rows, columns, boxes, unsure)
@@ -66,6 +73,14 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
         check_count(len(rows) << sum(levels) - sum(finer), MOST_OPEN)
         rows, columns = _split(rows, columns, levels, finer, queries, keys)
         levels = finer
+
+
+def _those(which: BoolArray, rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:
+    """The boxes of a grid or of a list for which it is true, as a list."""
+    if which.ndim == 2:
+        places = np.nonzero(which)
+        return places[0], places[1]
+    return rows[which], columns[which]
 
 
 def interpreter(
@@ -89,18 +104,30 @@ def interpreter(
             return Range(rows * 0 + low, rows * 0 + high)
         return None
 
-    def known(node: ir.Node) -> Range | Truths | None:
-        if isinstance(node, ir.AtMost) and (parts := parted(node, queries, keys)) is not None:
-            mine, theirs, bound = parts
-            left, right = queries.summary(mine, levels[0]), keys.summary(theirs, levels[1])
+    def compared(node: ir.AtMost | ir.Equals) -> Truths | None:
+        """Of a + b with a bound, as a with the bound less b: on a grid, ranges are those of its edges."""
+        if (parts := parted(node, queries, keys)) is None:
+            return None
+        mine, theirs, bound = parts
+        left, right = queries.summary(mine, levels[0]), keys.summary(theirs, levels[1])
+        if isinstance(node, ir.AtMost):
             return Truths(
                 left.low[rows] <= (bound - right.low)[columns],
                 left.high[rows] > (bound - right.high)[columns],
             )
-        met = meeting(node, queries, keys) if isinstance(node, ir.Equals) and node.is_pair else None
-        if met is None:
+        # Steps would tell no more: those of two affine terms have no common factor, as coefficients have none.
+        low, high = (bound - right.high)[columns], (bound - right.low)[columns]
+        least, most = left.low[rows], left.high[rows]
+        return Truths((least <= high) & (most >= low), (least < high) | (most > low))
+
+    def known(node: ir.Node) -> Range | Truths | None:
+        if not node.is_pair or not isinstance(node, ir.AtMost | ir.Equals):
             return sides(node)
-        ranged = Interpreter(sides, rows).truths(node)
+        met = meeting(node, queries, keys) if isinstance(node, ir.Equals) else None
+        found = compared(node)
+        if met is None:
+            return found
+        ranged = found or Interpreter(sides, rows).truths(node)
         return Truths(ranged.may_hold & met.may_hold(levels, rows, columns), ranged.may_fail)
 
     return Interpreter(known, rows)

@@ -1,8 +1,9 @@
 """The cheapest order of tokens that the pattern suggests, counted and not assumed.
 
 Every candidate is classified on some rows of tiles (all of them when they are few), its leaves decided
-exactly, and priced. Unless the gain is clear, the winner and the natural order are counted in full, where
-that is feasible: by its own count, the result is never worse.
+exactly, and priced; on more rows as long as its estimate, by its standard error, may turn out the best. Unless
+the gain is clear, the winner and the natural order are counted in full, where that is feasible: by its own
+count, the result is never worse.
 
 A union whose alternatives want different orders is split into disjoint parts, each scheduled in its own,
 when that is cheaper in spite of merging two softmaxes:
@@ -15,66 +16,37 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
 from attndsl import ir
 from attndsl.passes import separate_root
 from attndsl.schedule.building import Bank, Frame, order_of, plan_of_frame
-from attndsl.schedule.candidates import Axes, Candidate, candidates, neighbours, starts
-from attndsl.schedule.leaves import survey
-from attndsl.schedule.model import IntArray, Schedule
-from attndsl.schedule.refine import refine
+from attndsl.schedule.candidates import Axes, Candidate, candidates, form, neighbours, starts
+from attndsl.schedule.estimates import (
+    FIRST_ROWS,
+    LEAVES,
+    ROWS,
+    Estimate,
+    Look,
+    Price,
+    look_at,
+)
+from attndsl.schedule.model import Schedule
 
 STRETCH = 1 << 17  # tokens that are searched at most
-FIRST_ROWS, ROWS = 8, 64  # rows of tiles looked at: to sort out, to decide
-LEAVES = 48  # distinct tiles evaluated to decide, for at most ROWS rows
 FINALISTS = 2
 CLIMBS = 2  # shapes of boxes from which others are reached
 CLEAR = 0.8  # an estimate this much cheaper than the natural order's needs no second look
 MARGIN = 0.95  # what a count that is not feasible must promise before an order is changed for it
+ERRORS = 3.0  # by so many of its standard errors an estimate may err
 COUNTED = 300_000  # live tiles up to which the natural order is counted in full, to compare
 ALTERNATIVES = 6  # of unions that are thought of being tried apart,
 SPLITS = 2  # and that are
 # A judge hears so many, that cost at most so many times the cheapest, and have at most so many live tiles.
 HEARD, CLOSE, JUDGED = 4, 2.0, 8_000
-
-Judge: TypeAlias = Callable[[Sequence[Schedule]], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What work costs, in FULL tiles."""
-
-    partial: float = 1.25  # a PARTIAL tile: the mask on top
-    moved: float = 0.25  # one tile's rows of one side, gathered and scattered
-    merged: float = 0.5  # one tile's queries, merged from two softmaxes
-    gathers: bool = False  # a PARTIAL tile costs the share of its keys that some query sees
-    judge: Judge | None = None  # what disjoint parts take, in any unit: he has the last word
-    name: str = ""  # of the judge, in every process; without one, his searches are not kept
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Tiles of a frame, by those that were looked at."""
-
-    full: float
-    partial: float
-    pairs: float
-    keys: float
-    exact: bool = True
-
-    @property
-    def live(self) -> float:
-        """Tiles that are visited."""
-        return self.full + self.partial
-
-    def cost(self, price: Price) -> float:
-        """In FULL tiles."""
-        return self.full + price.partial * (self.keys if price.gathers else self.partial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +83,7 @@ def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> tuple[
 
 def counted(parts: Iterable[Frame], price: Price) -> float:
     """What they cost, by a sample of their rows."""
-    return _cost_of([_choice(part, ROWS, price) for part in parts], price)
+    return _cost_of([_choice(part, look_at(part, ROWS), price) for part in parts], price)
 
 
 def _cost_of(parts: Sequence[Choice], price: Price) -> float:
@@ -144,6 +116,7 @@ class _Hunt:
     price: Price
     tokens: int  # of a tile
     _counted: dict[tuple[Frame, int, int], Choice] = field(default_factory=dict)
+    _looks: dict[Frame, Look] = field(default_factory=dict)
     _schedules: dict[Frame, Schedule] = field(default_factory=dict)
     _families: dict[ir.Node, list[tuple[Candidate, ...]]] = field(default_factory=dict)
 
@@ -156,8 +129,17 @@ class _Hunt:
         """The frame, by so many of its rows."""
         known = self._counted.get((frame, rows, leaves))
         if known is None:
-            known = _choice(frame, rows, self.price, leaves)
+            known = _choice(frame, self.look(frame, rows), self.price, leaves)
             self._counted[frame, rows, leaves] = known
+        return known
+
+    def look(self, frame: Frame, rows: int) -> Look:
+        """At so many of its rows; a first look is kept, to be looked at more closely."""
+        known = self._looks.get(frame) if rows == FIRST_ROWS else None
+        if known is None:
+            known = look_at(frame, rows)
+            if rows == FIRST_ROWS:
+                self._looks[frame] = known
         return known
 
     def families(self, root: ir.Node) -> list[tuple[Candidate, ...]]:
@@ -169,25 +151,39 @@ class _Hunt:
 
     def best(self, frame: Frame, ranked: Sequence[Choice] | None = None) -> Choice:
         """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
-        natural = self.count(frame, ROWS)
+        natural = self.count(frame, ROWS if ranked is None else FIRST_ROWS)
         if natural.cost <= 1.2 * _floor(natural):
-            return natural
-        finalists = self.ranked(frame) if ranked is None else ranked
-        least = min(choice.cost for choice in (natural, *finalists))
-        few = finalists[: self.finalists]
-        close = [choice.frame for choice in few if choice.cost <= CLOSE * least]
-        others = [self.count(each, ROWS) for each in close]
-        if not others:
-            return natural
+            return self.count(frame, ROWS)
+        finalists = self.ranked(natural) if ranked is None else ranked
+        least = min([natural.cost, *(each.cost for each in finalists)])
+        few = (each for each in finalists[: self.finalists] if self.promises(each, least))
+        others = [self.count(each.frame, ROWS) for each in few]
         if self.price.judge is not None:
-            return self.judged([[natural], *([other] for other in others)])[0]
+            return self.judged([[self.count(frame, ROWS)], *([other] for other in others)])[0]
+        if not others:
+            return self.count(frame, ROWS)
         best = min(others, key=lambda c: c.cost)
+        if not self.promises(natural, best.cost / CLEAR):
+            return best
+        natural = self.count(frame, ROWS)
         if best.estimate.exact and natural.estimate.exact:
             return best if best.cost < natural.cost else natural
-        if CLEAR * natural.cost < best.cost < natural.cost and natural.estimate.live <= COUNTED:
+        if self.is_close(best, natural) and natural.estimate.live <= COUNTED:
             best, natural = (self.count(each.frame, 1 << 40) for each in (best, natural))
             return best if best.cost < natural.cost else natural
         return best if best.cost < MARGIN * natural.cost else natural
+
+    def promises(self, choice: Choice, cost: float) -> bool:
+        """Whether the choice may well be cheaper, for all that its estimate errs; a judge may think otherwise."""
+        error = ERRORS * choice.estimate.error if self.price.judge is None else 1.0
+        return choice.cost * max(1 - error, 1 / CLOSE) <= cost
+
+    @staticmethod
+    def is_close(best: Choice, natural: Choice) -> bool:
+        """Whether it takes a count to tell that it is cheaper than the natural order."""
+        errors = (each.cost * each.estimate.error for each in (best, natural))
+        gain = natural.cost - best.cost
+        return 0 < gain < min((1 - CLEAR) * natural.cost, ERRORS * math.hypot(*errors))
 
     def judged(self, options: Sequence[list[Choice]]) -> list[Choice]:
         """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
@@ -216,12 +212,13 @@ class _Hunt:
             known = self._schedules[frame] = _schedule(frame)
         return known
 
-    def ranked(self, frame: Frame) -> list[Choice]:
-        """The frame in other orders, roughly counted, the cheapest first.
+    def ranked(self, natural: Choice, limit: float = math.inf) -> list[Choice]:
+        """The frame in other orders, roughly counted, the cheapest first; those that may cost less than the limit.
 
         Of boxes, those that are tried start from a few shapes and move on while that is cheaper. To compare
         them, what refinement leaves undecided is taken for PARTIAL; of the best, it is looked at.
         """
+        frame = natural.frame
         rough: dict[Candidate, Choice | None] = {}
         leaves = LEAVES if self.price.gathers else 0
 
@@ -239,9 +236,23 @@ class _Hunt:
             while near := [item for item in neighbours(family, best) if cost(item) < cost(best)]:
                 best = min(near, key=cost)
         distinct = {choice.frame: choice for choice in rough.values() if choice is not None}
-        cheapest = sorted(distinct.values(), key=lambda choice: choice.cost)[: 2 * self.finalists]
-        looked_at = (self.count(choice.frame, FIRST_ROWS) for choice in cheapest)
-        return sorted(looked_at, key=lambda choice: choice.cost)
+        cheapest = sorted(distinct.values(), key=lambda choice: choice.cost)
+        return self.looked_at(cheapest[: 2 * self.finalists], min(natural.cost, limit))
+
+    def looked_at(self, cheapest: Sequence[Choice], cost: float) -> list[Choice]:
+        """The orders as they are when looked at, while one may still be cheaper than those before and ``cost``.
+
+        Of a rough cost, at most twice as much is taken to turn out EMPTY as in those orders.
+        """
+        found: list[Choice] = []
+        empty = 0.0  # of a rough cost
+        for choice in cheapest:
+            if found and not self.promises(choice, cost / max(1 - 2 * empty, 1 / CLOSE)):
+                break
+            found.append(self.count(choice.frame, FIRST_ROWS))
+            empty = max(empty, 1 - found[-1].cost / max(choice.cost, 1e-9))
+            cost = min(cost, found[-1].cost)
+        return sorted(found, key=lambda choice: choice.cost)
 
     def parts(self, frame: Frame) -> list[Choice]:
         """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
@@ -255,7 +266,7 @@ class _Hunt:
             sketches, total = [], 0.0
             for root in roots:
                 part = Frame(root, frame.queries, frame.keys)  # what is known of its terms is kept
-                least, ranked = self.sketch(part)
+                least, ranked = self.sketch(part, limit - total)
                 sketches.append((part, ranked))
                 total += least
                 if total >= limit:
@@ -273,19 +284,26 @@ class _Hunt:
         return (roots for roots in some if any(map(self.families, roots)))
 
     def wasteful(self, frame: Frame) -> list[tuple[ir.Node, ...]]:
-        """The splits whose first part costs most beyond what its pairs need."""
+        """The splits whose first part costs most beyond what its pairs need.
+
+        Of parts that differ in numbers alone and waste about as much, such as draws by several seeds, one.
+        """
 
         def waste(roots: tuple[ir.Node, ...]) -> float:
             part = self.count(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS)
-            return part.cost - _floor(part)
+            return max(0.0, part.cost - _floor(part))
 
         found = list(self.movable(frame.root))
-        return sorted(found, key=waste, reverse=True)[:SPLITS] if len(found) > SPLITS else found
+        alike: dict[tuple[tuple[str, ...], int], tuple[ir.Node, ...]] = {}
+        for roots in found if len(found) > 1 else ():
+            alike.setdefault((form(roots[0]), round(math.log2(1 + waste(roots)))), roots)
+        some = list(alike.values()) or found
+        return sorted(some, key=waste, reverse=True)[:SPLITS] if len(some) > SPLITS else some
 
-    def sketch(self, frame: Frame) -> tuple[float, list[Choice]]:
-        """About what the frame costs in its cheapest order; and in others than the natural one."""
+    def sketch(self, frame: Frame, limit: float) -> tuple[float, list[Choice]]:
+        """About what the frame costs in its cheapest order; and in others than the natural one, below the limit."""
         natural = self.count(frame, FIRST_ROWS)
-        ranked = [] if natural.cost <= 1.2 * _floor(natural) else self.ranked(frame)
+        ranked = [] if natural.cost <= 1.2 * _floor(natural) else self.ranked(natural, limit)
         return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
@@ -319,44 +337,14 @@ def _mirror(key: ir.Node) -> ir.Node:
     return ir.substitute(key, {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)})
 
 
-def _choice(frame: Frame, rows: int, price: Price, leaves: int = LEAVES) -> Choice:
-    found = estimate(frame, rows, leaves)
+def _choice(frame: Frame, look: Look, price: Price, leaves: int = LEAVES) -> Choice:
+    found = look.estimate(leaves)
     return Choice(frame, found, found.cost(price) + _moving(frame, price))
 
 
 def _moving(frame: Frame, price: Price) -> float:
     moved = (axis.n_tiles for axis in (frame.queries, frame.keys) if axis.order is not None)
     return price.moved * sum(moved)
-
-
-def estimate(frame: Frame, rows: int, leaves: int = LEAVES) -> Estimate:
-    """Count on at most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
-    queries, keys = frame.queries, frame.keys
-    if queries.n_tiles == 0 or keys.n_tiles == 0:
-        return Estimate(0.0, 0.0, 0.0, 0.0)
-    n_tiles, chosen = queries.n_tiles, _drawn(queries.n_tiles, rows)
-    if len(chosen) < n_tiles:
-        queries = queries.sampled(chosen)
-    found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
-    rest = survey(frame.root, queries, keys, found, leaves * rows // ROWS)
-    scale = n_tiles / len(chosen)
-    sure = found.full.count
-    area = queries.tile * keys.tile
-    return Estimate(
-        scale * (sure + rest.full),
-        scale * rest.partial,
-        scale * ((sure + rest.full) * area + rest.pairs),
-        scale * rest.keys,
-        len(chosen) == n_tiles and rest.exact,
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _drawn(count: int, wanted: int) -> IntArray:
-    if count <= wanted:
-        return np.arange(count, dtype=np.int64)
-    edges = np.linspace(0, count, wanted + 1).astype(np.int64)
-    return np.random.default_rng(0).integers(edges[:-1], edges[1:])
 
 
 def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:

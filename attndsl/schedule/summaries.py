@@ -8,7 +8,9 @@ per pair of tiles, and so on: linear in the length, whatever the term and whatev
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -40,12 +42,14 @@ class TileAxis:
         self.tables = tables
         self.order = order
         self._natural: TileAxis | None = None  # the same side in natural order
+        self._is_sample = False  # a few of its places
         self._owned: dict[ir.Node, bool] = {}
         self._summaries: dict[tuple[ir.Node, int], Range] = {}
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray | None, IntArray]] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
-        self._reordered: dict[Order, TileAxis] = {}
+        # Weak, as they refer back: what a search leaves is free at once, not at the next collection of garbage.
+        self._reordered: WeakValueDictionary[Order, TileAxis] = WeakValueDictionary()
         self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
         self.orders: dict[Any, Order | None] = {}  # a memo of ``building``
 
@@ -64,7 +68,9 @@ class TileAxis:
         places = (tiles[:, None] * self.tile + np.arange(self.tile)).reshape(-1)
         places = places[places < self.length]
         rows = places if self.order is None else self.order.rows[places]
-        return self._derived(len(rows), Order(rows))
+        made = self._derived(len(rows), Order(rows))
+        made._natural, made._is_sample = self._natural or self, True
+        return made
 
     def first(self, length: int) -> TileAxis:
         """The side's first positions alone, in natural order."""
@@ -101,13 +107,19 @@ class TileAxis:
         if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
             item = self.summary(node.item, level)
             return Range(item.high <= node.bound, item.low <= node.bound)
+        if (line := _line(node)) is not None:
+            inner = self.summary(line.term, level)
+            low, high = line.at(inner.low), line.at(inner.high)
+            return Range(low, high) if line.factor > 0 else Range(high, low)
         return _halve(self.summary(node, level - 1)) if level else self._reduce(self.values(node))
 
     def values(self, node: ir.Node) -> IntArray:
         """The value at each position, [length]; truth values as 0 and 1."""
         found = self._values.get(node)
         if found is None:
-            found = self._values[node] = self._evaluated(node)
+            line = _line(node)
+            found = self._evaluated(node) if line is None else line.at(self.values(line.term))
+            self._values[node] = found
         return found
 
     def at(self, node: ir.Node, places: IntArray, env: ir.Env) -> IntArray:
@@ -146,15 +158,17 @@ class TileAxis:
 
     def on_tiles(self, node: ir.Node, tiles: IntArray) -> IntArray:
         """The values on those tiles, [len(tiles), tile]; of a last one that is cut, the last value again."""
+        values = self.values(node)
+        if self.length % self.tile == 0:
+            return np.asarray(values.reshape(-1, self.tile)[tiles])
         places = tiles[:, None] * self.tile + np.arange(self.tile)
-        values: IntArray = self.values(node)[np.minimum(places, self.length - 1)]
-        return values
+        return np.asarray(values[np.minimum(places, self.length - 1)])
 
     def _evaluated(self, node: ir.Node) -> IntArray:
-        if (
-            self.order is not None and self._natural is not None
-        ):  # which may be tried in other orders
-            return self._natural.values(node)[self.order.rows]
+        natural = self._natural  # which may be tried in other orders, and sampled again
+        if natural is not None and not (self._is_sample and node not in natural._values):
+            assert self.order is not None
+            return natural.values(node).take(self.order.rows)
         position = self.positions(np.arange(self.length, dtype=np.int64))
         env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
         raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
@@ -174,7 +188,13 @@ class TileAxis:
         """
         found = self._shapes.get(node)
         if found is None:
-            found = self._shapes[node] = self._classify(node)
+            line = None if self._slope(node) is not None else _line(node)
+            if line is None:
+                found = self._classify(node)
+            else:
+                classes, offsets = self.shapes(line.term)
+                found = classes, line.at(offsets)
+            self._shapes[node] = found
         return found
 
     def _classify(self, node: ir.Node) -> tuple[IntArray | None, IntArray]:
@@ -211,6 +231,27 @@ class TileAxis:
     def _reduce(self, values: IntArray) -> Range:
         edges = np.arange(0, self.length, self.tile)
         return Range(np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A term, multiplied and shifted: what is known of the term is not worked out again."""
+
+    term: ir.Node
+    factor: int
+    constant: int
+
+    def at(self, values: IntArray) -> IntArray:
+        """The node's values where those are the term's."""
+        return self.factor * values + self.constant
+
+
+def _line(node: ir.Node) -> _Line | None:
+    match node:
+        case ir.Sum(terms=((term, factor),), constant=constant):
+            return _Line(term, factor, constant)
+        case _:
+            return None
 
 
 def as_truths(item: Range) -> Truths:

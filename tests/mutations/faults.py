@@ -117,11 +117,9 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "a run goes on in the next row"),
     ("schedule/model.py", "h = head if self.plan_of.shape[1] > 1 else 0", "h = 0", "every head is shown the first one's plan"),
     # ------------------------------------------------------------------ layouts, sorts, split unions
-    ("schedule/layouts.py", "order = order[np.argsort((rest & 0xFFFF)[order].astype(np.uint16), kind=\"stable\")]",
-     "order = np.argsort((rest & 0xFFFF)[order].astype(np.uint16), kind=\"stable\")",
-     "sorting by a second digit forgets the first"),
-    ("schedule/layouts.py", "rest = code >> 16", "rest = code >> 17", "sorting loses a bit between two digits"),
-    ("schedule/layouts.py", "code = code * (int(column.max(initial=0)) + 1) + column", "code = code + column",
+    ("schedule/layouts.py", "if count <= 1 << 16:", "if count <= 1 << 17:", "sorting loses a bit"),
+    ("schedule/layouts.py", "if count > 1 << (63 - bits):", "if count > 1 << 63:", "numbers are sorted that have no room for their places"),
+    ("schedule/layouts.py", "code = code * width + column", "code = code + column",
      "a layout's keys are added up"),
     ("schedule/layouts.py", "ranks[found] = np.arange(count)", "ranks[:] = found", "ranks of a band are its order"),
     ("schedule/layouts.py", "return tuple(ir.floordiv(_axis(axis), ir.Const(size))", "return tuple(ir.mod(_axis(axis), ir.Const(size))",
@@ -305,7 +303,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "backward takes keys for queries"),
     # ------------------------------------------------------------------ what is said of patterns
     ("analysis/facts.py", "if m is n and a == -b", "if a == -b", "residues of two moduli are one"),
-    ("schedule/choosing.py", "settled = natural[form] >= ALIKE", "settled = True", "no head is searched"),
+    ("schedule/choosing.py", "settled = natural[kind] >= ALIKE", "settled = True", "no head is searched"),
     ("op/planning.py", "device == \"cpu\" and not call.tables and", "device == \"cpu\" and", "the default order depends on inputs"),
     ("passes/separate.py", "return result if len(opener.opened) < _MOST else root", "return result",
      "what was opened in part is taken, however large"),

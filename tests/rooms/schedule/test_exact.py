@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attndsl import frontend
+from attndsl import frontend, ir
 from attndsl import syntax as syn
 from attndsl.compiler import Program
-from attndsl.schedule import Schedule, Tiles
-from attndsl.schedule.model import Runs
+from attndsl.schedule import Schedule, Tiles, meetings
+from attndsl.schedule.model import Order, Runs
+from attndsl.schedule.summaries import TileAxis
 
 PROGRAMS = [
     "pattern p = causal",
@@ -195,10 +196,16 @@ JOINED = (
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 400), st.integers(1, 12), st.integers(0, 9), st.sampled_from(JOINED))
-def test_equal_values_in_disorder(length, kinds, seed, text):
-    """Joined by value, not by range: clusters, hashed blocks."""
-    cluster = np.random.default_rng(seed).integers(0, length // kinds + 1, length)
+@given(
+    st.integers(1, 400),
+    st.integers(1, 12),
+    st.integers(0, 9),
+    st.sampled_from(JOINED),
+    st.sampled_from([1, -(1 << 52)]),
+)
+def test_equal_values_in_disorder(length, kinds, seed, text, apart):
+    """Joined by value, not by range: clusters, hashed blocks; also where a value fills a number of 64 bits."""
+    cluster = np.random.default_rng(seed).integers(0, length // kinds + 1, length) * apart
     program = Program(
         frontend.elaborate(syn.parse(f"input cluster: int[pos]\npattern p = {text} or q == k"))
     )
@@ -208,6 +215,12 @@ def test_equal_values_in_disorder(length, kinds, seed, text):
         check(program.schedule(call, tile), program.dense(call))
 
 
+@pytest.mark.parametrize("text", JOINED)
+def test_where_a_table_of_all_boxes_were_too_large_they_are_looked_up_by_search(monkeypatch, text):
+    monkeypatch.setattr(meetings, "_LARGEST_TABLE", 0)
+    test_equal_values_in_disorder.hypothesis.inner_test(300, 3, 0, text, 1)
+
+
 def test_random_blocks_cost_what_is_live():
     program = Program(frontend.elaborate(syn.parse("pattern p = random_blocks(64, 3)")))
     call = program.call(1 << 15, 1 << 15, 1, 1, None, {})
@@ -215,6 +228,37 @@ def test_random_blocks_cost_what_is_live():
     schedule = program.schedule(call, (128, 128))
     assert time.process_time() - start < 5  # pair by pair it takes minutes
     assert schedule.plans[0].live <= 256 * 2 * 3
+
+
+@pytest.mark.parametrize("order", [None, Order(np.random.default_rng(0).permutation(37))])
+@pytest.mark.parametrize(("factor", "constant"), [(1, 4), (-1, 0), (-3, 2), (5, -1)])
+def test_multiples_of_a_term_are_summarised_by_the_term(order, factor, constant):
+    axis = TileAxis(ir.Side.QUERY, 37, 3, 8, {}, order)
+    term = ir.mod(ir.Pos(ir.Side.QUERY), ir.Const(7))
+    node = ir.add(ir.scale(term, factor), ir.Const(constant))
+    positions = axis.positions(np.arange(37))
+    values = factor * (positions % 7) + constant
+    assert np.array_equal(axis.values(node), values)
+    for level in (0, 1):
+        found, boxes = axis.summary(node, level), np.arange(0, 37, 8 << level)
+        assert np.array_equal(found.low, np.minimum.reduceat(values, boxes))
+        assert np.array_equal(found.high, np.maximum.reduceat(values, boxes))
+    (classes, offsets), (alike, _) = axis.shapes(node), axis.shapes(term)
+    assert classes is alike
+    assert np.array_equal(offsets, values[::8])
+
+
+def test_a_sample_has_the_values_of_its_places():
+    natural = TileAxis(ir.Side.QUERY, 37, 3, 8, {})
+    order = Order(np.random.default_rng(0).permutation(37))
+    node = ir.mod(ir.Pos(ir.Side.QUERY), ir.Const(7))
+    for _ in ("not known yet", "known"):
+        for axis in (natural, natural.reordered(order)):
+            sample = axis.sampled(np.array([1, 4]))
+            rows = np.r_[8:16, 32:37]
+            rows = rows if axis.order is None else axis.order.rows[rows]
+            assert np.array_equal(sample.values(node), (rows + 3) % 7)
+        natural.values(node)
 
 
 def test_a_batch_of_another_size_has_its_own_schedule():

@@ -8,7 +8,7 @@ import torch
 
 import attndsl
 from attndsl.schedule import Schedule, building, choosing, keeping
-from attndsl.schedule.search import Price
+from attndsl.schedule.estimates import Price
 
 CALLS = [
     ("causal", 300, {}),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attndsl import frontend
@@ -91,8 +91,12 @@ def test_a_space_filling_order_goes_through_quarters():
 
 
 @given(
-    st.integers(0, 99), st.integers(1, 3), st.sampled_from([3, 1 << 15, 1 << 17, 1 << 40, 1 << 62])
+    st.integers(0, 99),
+    st.integers(1, 3),
+    st.sampled_from([3, 1 << 15, 1 << 17, 1 << 40, 1 << 62]),
 )
+@example(0, 1, 50_000)
+@example(0, 1, 1 << 58)
 def test_sorting_by_large_keys_is_stable_and_the_first_key_comes_first(seed, count, most):
     rng = np.random.default_rng(seed)
     few = rng.integers(-most, most, 20)  # equal values, too

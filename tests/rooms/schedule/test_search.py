@@ -1,5 +1,7 @@
 """The search for an order of tokens: what it must find, that it loses no pair, that it never loses."""
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,8 @@ from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
 from attndsl.schedule import Call, Price, choosing, optimise, plan, search
-from attndsl.schedule.building import classes_of, frame_of
-from attndsl.schedule.search import estimate
+from attndsl.schedule.building import Frame, classes_of, frame_of
+from attndsl.schedule.estimates import look_at
 from tests.rooms.schedule.test_layouts import check
 from tests.support import expressions as ex
 
@@ -163,9 +165,66 @@ def test_an_estimate_that_looks_at_all_rows_is_the_count(expression, q_len, k_le
     call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
     classes, _, tables = classes_of(mask, call)
     for (root,), counted in zip(classes, plan(mask, call, tile).plans, strict=True):
-        found = estimate(frame_of(root, mask, call, tile, tables), 1 << 40)
+        found = look_at(frame_of(root, mask, call, tile, tables), 1 << 40).estimate()
         assert found.exact
         assert (found.full, found.partial) == (counted.full.nnz, counted.partial.nnz)
+
+
+def test_an_estimate_tells_by_how_much_it_may_err():
+    for body, least, most in (("window(9)", 0, 0), ("causal", 0.1, 0.3), ("true", 0, 0)):
+        p = program(f"pattern p = {body}")
+        call = p.call(4096, 4096, 1, 1, None, {})
+        ((root,),), _, tables = classes_of(p.normal, call)
+        frame = frame_of(root, p.normal, call, (16, 16), tables)
+        inner = Frame(root, frame.queries.sampled(np.arange(1, 255)), frame.keys)
+        assert least <= look_at(inner, 8).estimate().error <= most
+        assert look_at(frame, 256).estimate().error == 0
+
+
+class Looks:
+    """Records at how many rows the orders are looked at."""
+
+    def __init__(self, monkeypatch):
+        self.natural, self.others = [], []
+        monkeypatch.setattr(search, "look_at", self)
+
+    def __call__(self, frame, rows):
+        (self.natural if frame.queries.order is None else self.others).append(rows)
+        return look_at(frame, rows)
+
+
+def test_orders_that_chance_alone_may_make_the_best_get_a_first_look_only(monkeypatch):
+    looks, draw = Looks(monkeypatch), np.random.default_rng(0)
+    p = program("input nbr: list[q, 4]\npattern p = k in nbr[q]")
+    near = np.arange(4096)[:, None] // 64 * 64 + draw.integers(0, 64, (4096, 4))
+    call = p.call(4096, 4096, 1, 1, None, {"nbr": near})
+    (part,) = optimise(p.normal, call, (64, 64), split=False)
+    assert part.pieces[0].q_order is None
+    assert looks.others == [8] * 4
+
+
+def test_of_alternatives_that_are_alike_one_is_taken_apart(monkeypatch):
+    sketched = []
+    sketch = search._Hunt.sketch
+    monkeypatch.setattr(
+        search._Hunt, "sketch", lambda hunt, *given: sketched.append(given) or sketch(hunt, *given)
+    )
+    p = program("pattern p = random_blocks(32, 3)")
+    optimise(p.normal, p.call(8192, 8192, 1, 1, None, {}), (64, 64))
+    assert len(sketched) == 2
+
+
+def test_a_search_leaves_nothing_for_the_garbage_collector():
+    p = program("grid image(y, x)\npattern p over image = box2d(9) or q.x == k.x")
+    call = p.call(4096, 4096, 1, 1, {"y": 64}, {})
+    optimise(p.normal, call, (64, 64))
+    gc.collect()
+    gc.disable()
+    try:
+        optimise(p.normal, call, (64, 64))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 class Searches:
@@ -182,7 +241,7 @@ class Searches:
 
 @pytest.mark.parametrize("body", ["causal", "power_of_two", "window(9) or abs(q - k) == 20"])
 def test_where_there_is_nothing_to_choose_nothing_is_counted(monkeypatch, body):
-    monkeypatch.setattr(search, "estimate", None)
+    monkeypatch.setattr(search, "look_at", None)
     p = program(f"pattern p = {body}")
     for price in (Price(), Price(gathers=True)):
         (part,) = optimise(p.normal, p.call(256, 256, 1, 1, None, {}), (8, 8), price)

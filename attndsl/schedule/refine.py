@@ -51,10 +51,9 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
     while queries.count(0 if apart else level) * keys.count(level) > _FIRST_BOXES:
         level += 1
     levels = (0 if apart else level, level)
-    rows = np.arange(queries.count(levels[0]), dtype=np.int64)[:, None]  # a grid of boxes at first,
-    columns = np.arange(keys.count(level), dtype=np.int64)[
-        None, :
-    ]  # and a list of them from then on
+    # A grid of boxes at first, and a list of them from then on.
+    rows = np.arange(queries.count(levels[0]), dtype=np.int64)[:, None]
+    columns = np.arange(keys.count(level), dtype=np.int64)[None, :]
     full: list[tuple[IntArray, IntArray, IntArray]] = []
     while True:
         boxes = interpreter(queries, keys, levels, rows, columns)

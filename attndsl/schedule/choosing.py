@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -22,10 +21,10 @@ from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, fo
 from attndsl.schedule.estimates import Price
 from attndsl.schedule.keeping import keep_search, recall_search
 from attndsl.schedule.model import Piece
-from attndsl.schedule.search import counted, reordered, search, sorting, splits
+from attndsl.schedule.search import counted, reordered, search, sorting, splits, wasted
 
 DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
-ALIKE = 4  # heads of one form that stay in natural order, until others are not searched any more
+ALIKE = 1.1  # a head wastes about as much as another does if it is no more than so many times that
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,9 @@ def optimise(
     classes, plan_of, tables = classes_of(mask, call)
     axes = _bound_axes(mask, call)
     chosen: list[list[Piece]] = []
-    natural: Counter[tuple[str, ...]] = Counter()
+    stayed: dict[
+        tuple[str, ...], float
+    ] = {}  # by form: what was wasted in natural order, and not gained
     for (root,) in classes:
         view = _View(root, tables)
         frame = frame_of(view.root, mask, call, tile, view.tables)
@@ -67,20 +68,34 @@ def optimise(
         decided = decisions.get(key) or _kept(frame, axes, price, split)
         found = _recalled(frame, decided, price)
         if decided is None or found is None:
-            kind, started = form(frame.root), time.perf_counter()
-            settled = natural[kind] >= ALIKE
-            if settled:
-                found, cost = [frame], counted([frame], price)
-            else:
-                found, cost = search(frame, axes, price, split)
-            natural[kind] += found == [frame]
-            decided = Decision(tuple((part.root, sorting(part)) for part in found), cost)
-            if not settled:
-                _keep(frame, axes, price, split, decided, time.perf_counter() - started)
+            found, decided = _decide(
+                frame, axes, price, split, stayed if len(classes) > 1 else None
+            )
         decisions[key] = decided
         chosen.append([view.piece(part) for part in found])
     columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
     return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
+
+
+def _decide(
+    frame: Frame,
+    axes: Axes | None,
+    price: Price,
+    split: bool,
+    stayed: dict[tuple[str, ...], float] | None,
+) -> tuple[list[Frame], Decision]:
+    """By a search; not for a head that wastes about as much as one of its form that ``stayed`` in natural order."""
+    kind, started = form(frame.root), time.perf_counter()
+    if stayed and kind in stayed:
+        cost, waste = wasted(frame, price)
+        if waste <= ALIKE * stayed[kind]:
+            return [frame], Decision(((frame.root, sorting(frame)),), cost)
+    found, cost = search(frame, axes, price, split)
+    decided = Decision(tuple((part.root, sorting(part)) for part in found), cost)
+    _keep(frame, axes, price, split, decided, time.perf_counter() - started)
+    if stayed is not None and found == [frame]:
+        stayed[kind] = max(stayed.get(kind, 0.0), wasted(frame, price)[1])
+    return found, decided
 
 
 def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame] | None:

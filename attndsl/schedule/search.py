@@ -86,6 +86,12 @@ def counted(parts: Iterable[Frame], price: Price) -> float:
     return _cost_of([_choice(part, look_at(part, ROWS), price) for part in parts], price)
 
 
+def wasted(frame: Frame, price: Price) -> tuple[float, float]:
+    """What it costs, by a sample of its rows, and how many times what its pairs need that is."""
+    choice = _choice(frame, look_at(frame, ROWS), price)
+    return choice.cost, choice.cost / max(_floor(choice), 1e-9)
+
+
 def _cost_of(parts: Sequence[Choice], price: Price) -> float:
     """Of disjoint parts, with what it takes to merge their softmaxes."""
     merging = price.merged * parts[0].frame.queries.n_tiles * (len(parts) - 1)

@@ -8,6 +8,7 @@ made, the search is done again. What took long is kept for other processes, too.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -21,7 +22,7 @@ from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, fo
 from attndsl.schedule.estimates import Price
 from attndsl.schedule.keeping import keep_search, recall_search
 from attndsl.schedule.model import Piece
-from attndsl.schedule.search import counted, reordered, search, sorting, splits, wasted
+from attndsl.schedule.search import counted, measured, reordered, search, sorting, splits
 
 DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
 ALIKE = 1.1  # a head wastes about as much as another does if it is no more than so many times that
@@ -58,44 +59,40 @@ def optimise(
     classes, plan_of, tables = classes_of(mask, call)
     axes = _bound_axes(mask, call)
     chosen: list[list[Piece]] = []
-    stayed: dict[
-        tuple[str, ...], float
-    ] = {}  # by form: what was wasted in natural order, and not gained
+    stayed: dict[tuple[str, ...], Frame] = {}  # in natural order, by form
+    look = functools.cache(functools.partial(measured, price=price))
     for (root,) in classes:
         view = _View(root, tables)
         frame = frame_of(view.root, mask, call, tile, view.tables)
-        key = (view.root, call.q_len, call.k_len, tile, price, split)
+        key, kind = (view.root, call.q_len, call.k_len, tile, price, split), form(frame.root)
         decided = decisions.get(key) or _kept(frame, axes, price, split)
         found = _recalled(frame, decided, price)
         if decided is None or found is None:
-            found, decided = _decide(
-                frame, axes, price, split, stayed if len(classes) > 1 else None
-            )
+            if kind in stayed and look(frame).waste <= ALIKE * look(stayed[kind]).waste:
+                found, decided = [frame], _decision([frame], look(frame).cost)
+            else:
+                found, decided = _searched(frame, axes, price, split)
+                stayed |= {kind: frame} if found == [frame] else {}
+        elif found == [frame]:
+            stayed.setdefault(kind, frame)
         decisions[key] = decided
         chosen.append([view.piece(part) for part in found])
     columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
     return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
 
 
-def _decide(
-    frame: Frame,
-    axes: Axes | None,
-    price: Price,
-    split: bool,
-    stayed: dict[tuple[str, ...], float] | None,
+def _searched(
+    frame: Frame, axes: Axes | None, price: Price, split: bool
 ) -> tuple[list[Frame], Decision]:
-    """By a search; not for a head that wastes about as much as one of its form that ``stayed`` in natural order."""
-    kind, started = form(frame.root), time.perf_counter()
-    if stayed and kind in stayed:
-        cost, waste = wasted(frame, price)
-        if waste <= ALIKE * stayed[kind]:
-            return [frame], Decision(((frame.root, sorting(frame)),), cost)
+    started = time.perf_counter()
     found, cost = search(frame, axes, price, split)
-    decided = Decision(tuple((part.root, sorting(part)) for part in found), cost)
+    decided = _decision(found, cost)
     _keep(frame, axes, price, split, decided, time.perf_counter() - started)
-    if stayed is not None and found == [frame]:
-        stayed[kind] = max(stayed.get(kind, 0.0), wasted(frame, price)[1])
     return found, decided
+
+
+def _decision(found: Iterable[Frame], cost: float) -> Decision:
+    return Decision(tuple((part.root, sorting(part)) for part in found), cost)
 
 
 def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame] | None:

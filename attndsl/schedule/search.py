@@ -57,6 +57,16 @@ class Choice:
     estimate: Estimate
     cost: float
 
+    @property
+    def floor(self) -> float:
+        """The cost, were all pairs in FULL tiles."""
+        return self.estimate.pairs / (self.frame.queries.tile * self.frame.keys.tile)
+
+    @property
+    def waste(self) -> float:
+        """The cost, in times of what its pairs need."""
+        return self.cost / max(self.floor, 1e-9)
+
 
 def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> tuple[list[Frame], float]:
     """Disjoint parts of a pattern, each in its cheapest order, and their cost; one, in no other, if that is no gain.
@@ -83,13 +93,12 @@ def search(frame: Frame, axes: Axes | None, price: Price, split: bool) -> tuple[
 
 def counted(parts: Iterable[Frame], price: Price) -> float:
     """What they cost, by a sample of their rows."""
-    return _cost_of([_choice(part, look_at(part, ROWS), price) for part in parts], price)
+    return _cost_of([measured(part, price) for part in parts], price)
 
 
-def wasted(frame: Frame, price: Price) -> tuple[float, float]:
-    """What it costs, by a sample of its rows, and how many times what its pairs need that is."""
-    choice = _choice(frame, look_at(frame, ROWS), price)
-    return choice.cost, choice.cost / max(_floor(choice), 1e-9)
+def measured(frame: Frame, price: Price) -> Choice:
+    """The frame as it is, by a sample of its rows."""
+    return _choice(frame, look_at(frame, ROWS), price)
 
 
 def _cost_of(parts: Sequence[Choice], price: Price) -> float:
@@ -158,7 +167,7 @@ class _Hunt:
     def best(self, frame: Frame, ranked: Sequence[Choice] | None = None) -> Choice:
         """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
         natural = self.count(frame, ROWS if ranked is None else FIRST_ROWS)
-        if natural.cost <= 1.2 * _floor(natural):
+        if natural.cost <= 1.2 * natural.floor:
             return self.count(frame, ROWS)
         finalists = self.ranked(natural) if ranked is None else ranked
         least = min([natural.cost, *(each.cost for each in finalists)])
@@ -264,7 +273,7 @@ class _Hunt:
         """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
         whole = self.best(frame)
         merging = self.price.merged * frame.queries.n_tiles
-        if whole.cost <= 2 * _floor(whole):
+        if whole.cost <= 2 * whole.floor:
             return [whole]
         promising: list[tuple[Frame, list[Choice]]] = []
         limit = MARGIN * whole.cost - merging
@@ -297,7 +306,7 @@ class _Hunt:
 
         def waste(roots: tuple[ir.Node, ...]) -> float:
             part = self.count(Frame(roots[0], frame.queries, frame.keys), FIRST_ROWS)
-            return max(0.0, part.cost - _floor(part))
+            return max(0.0, part.cost - part.floor)
 
         found = list(self.movable(frame.root))
         alike: dict[tuple[tuple[str, ...], int], tuple[ir.Node, ...]] = {}
@@ -309,7 +318,7 @@ class _Hunt:
     def sketch(self, frame: Frame, limit: float) -> tuple[float, list[Choice]]:
         """About what the frame costs in its cheapest order; and in others than the natural one, below the limit."""
         natural = self.count(frame, FIRST_ROWS)
-        ranked = [] if natural.cost <= 1.2 * _floor(natural) else self.ranked(natural, limit)
+        ranked = [] if natural.cost <= 1.2 * natural.floor else self.ranked(natural, limit)
         return min(choice.cost for choice in (natural, *ranked)), ranked
 
 
@@ -319,11 +328,6 @@ def _schedule(frame: Frame) -> Schedule:
     bank = Bank(tile)
     plan = plan_of_frame(frame, bank)
     return Schedule(queries.length, keys.length, tile, (plan,), one, bank.finish())
-
-
-def _floor(choice: Choice) -> float:
-    """The cost, were all pairs in FULL tiles."""
-    return choice.estimate.pairs / (choice.frame.queries.tile * choice.frame.keys.tile)
 
 
 def _ordered(frame: Frame, item: Candidate) -> Frame | None:

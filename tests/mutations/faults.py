@@ -303,7 +303,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "backward takes keys for queries"),
     # ------------------------------------------------------------------ what is said of patterns
     ("analysis/facts.py", "if m is n and a == -b", "if a == -b", "residues of two moduli are one"),
-    ("schedule/choosing.py", "settled = natural[kind] >= ALIKE", "settled = True", "no head is searched"),
+    ("schedule/choosing.py", "if kind in stayed and look(frame).waste <= ALIKE * look(stayed[kind]).waste:", "if kind in stayed:",
+     "heads of one form are one"),
     ("op/planning.py", "device == \"cpu\" and not call.tables and", "device == \"cpu\" and", "the default order depends on inputs"),
     ("passes/separate.py", "return result if len(opener.opened) < _MOST else root", "return result",
      "what was opened in part is taken, however large"),

@@ -1,10 +1,4 @@
-"""Decide exactly what refinement left open, evaluating each distinct leaf once.
-
-The values a pattern takes on a tile are a function of a few *units*: per-query terms, per-key terms and
-their sums. Two tiles whose units have the same shapes and offsets hold the same bits. A comparison that
-the analysis decides on the tile counts by its verdict alone. Translation-invariant patterns so have a
-handful of distinct leaves at any length.
-"""
+"""Decide exactly what refinement left open, evaluating one leaf of each kind pair by pair."""
 
 from __future__ import annotations
 
@@ -17,13 +11,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from attndsl import ir
-from attndsl.analysis import is_translation_invariant, split_sum
+from attndsl.analysis import is_translation_invariant
+from attndsl.schedule.kinds import LOGIC, comparisons, signature
 from attndsl.schedule.model import BoolArray, ByteArray, IntArray, ShortArray, once_each
 from attndsl.schedule.refine import Found, parted
 from attndsl.schedule.summaries import TileAxis, row_classes
 
 _Ints: TypeAlias = IntArray | ShortArray
-_LOGIC = (ir.And, ir.Or, ir.Not)
 _PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
 _FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be left out
 
@@ -41,8 +35,8 @@ class Leaves:
 
 def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Leaves:
     """Evaluate the distinct ones of the undecided tiles pair by pair."""
-    signature = _signature(root, queries, keys, found)
-    _, first, which = np.unique(signature, return_index=True, return_inverse=True)
+    code = signature(root, queries, keys, found)
+    _, first, which = np.unique(code, return_index=True, return_inverse=True)
     cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
     packed = np.empty((len(first), cells.words), dtype=np.int32)
@@ -81,8 +75,8 @@ def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit
     count = float(len(found.rows))
     if count == 0 or limit == 0:
         return Survey(0.0, count, 0.0, count, exact=count == 0)
-    signature = _signature(root, queries, keys, found)
-    _, first, counts = np.unique(signature, return_index=True, return_counts=True)
+    code = signature(root, queries, keys, found)
+    _, first, counts = np.unique(code, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
     full, partial, pairs, seen = np.zeros((4, len(some)))
     drawn = first[some]
@@ -195,7 +189,7 @@ def _narrowed(
     if len(tiles) < _FEWEST_ALIKE:
         yield root, np.arange(len(tiles))
         return
-    nodes = _comparisons(root, queries, keys)
+    nodes = comparisons(root)
     truths = [found.truths(node) for node in nodes]
     verdicts = np.stack([2 * x.may_hold[tiles] - x.may_fail[tiles] for x in truths], axis=1)
     kinds, kind_of = row_classes(verdicts)
@@ -221,7 +215,7 @@ def _holds(
     stack = [root]
     while stack:
         node = stack.pop()
-        inner = ir.children(node) if node.is_pair and isinstance(node, _LOGIC) else ()
+        inner = ir.children(node) if node.is_pair and isinstance(node, LOGIC) else ()
         missing = [item for item in inner if item not in memo]
         if missing:
             stack += [node, *missing]
@@ -303,88 +297,3 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
     for node in found:
         differs[1:] |= axis.changes(node, distinct)
     return np.flatnonzero(differs)
-
-
-def _signature(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> IntArray:
-    """One number per undecided tile; tiles with equal numbers hold equal bits."""
-    rows, columns = found.rows, found.columns
-    code = np.zeros(len(rows), dtype=np.int64)
-    for axis, tiles in ((queries, rows), (keys, columns)):
-        if axis.length % axis.tile:
-            code = _append(code, tiles == axis.n_tiles - 1)
-    for node in _comparisons(root, queries, keys):
-        verdict = found.truths(node)
-        open_here = verdict.may_hold & verdict.may_fail
-        code = _append(code, verdict.may_hold.astype(np.int64) + open_here)
-        for column in _units(node, queries, keys, rows, columns):
-            code = _append(code, column * open_here)
-    return code
-
-
-def _append(code: IntArray, column: IntArray | BoolArray) -> IntArray:
-    """Combine two columns into one number per distinct pair, renumbered when they would overflow."""
-    column = column.astype(np.int64)
-    low, high = int(column.min(initial=0)), int(column.max(initial=0))
-    width = high - low + 1
-    if int(code.max(initial=0)) + 1 > (1 << 62) // width:
-        code = np.unique(code, return_inverse=True)[1].reshape(-1)
-        column = np.unique(column, return_inverse=True)[1].reshape(-1)
-        low, width = 0, int(column.max(initial=0)) + 1
-    return code * width + (column - low)
-
-
-def _comparisons(root: ir.Node, queries: TileAxis, keys: TileAxis) -> list[ir.Node]:
-    """The outermost truth values that are not And, Or, Not of pairs."""
-    found: dict[ir.Node, None] = {}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node.is_pair and isinstance(node, _LOGIC):
-            stack.extend(ir.children(node))
-        else:
-            found[node] = None
-    return list(found)
-
-
-def _units(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
-) -> list[IntArray]:
-    """The columns of the signature that ``root`` needs on tiles where it is undecided."""
-    parts: list[IntArray] = []
-    seen: set[ir.Node] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, ir.Sum) and node.is_pair:
-            sides = [part for part, _ in split_sum(node) if not part.is_pair]
-            parts.extend(_joint(sides, queries, keys, rows, columns))
-            stack.extend(part for part, _ in split_sum(node) if part.is_pair)
-        elif node.is_pair:
-            stack.extend(ir.children(node))
-        elif queries.owns(node) or keys.owns(node):
-            parts.extend(_joint([node], queries, keys, rows, columns))
-    return parts
-
-
-def _joint(
-    sides: list[ir.Node],
-    queries: TileAxis,
-    keys: TileAxis,
-    rows: IntArray,
-    columns: IntArray,
-) -> list[IntArray]:
-    """Shapes of the summands, and the one offset of their sum."""
-    total = np.zeros(len(rows), dtype=np.int64)
-    shapes: list[IntArray] = []
-    for node in sides:
-        axis, index = (queries, rows) if queries.owns(node) else (keys, columns)
-        if not axis.owns(node):
-            continue  # a constant
-        classes, offsets = axis.shapes(node)
-        if classes is not None:
-            shapes.append(classes[index])
-        total = total + offsets[index]
-    return [*shapes, total]

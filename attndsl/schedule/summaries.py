@@ -16,6 +16,8 @@ from attndsl import ir
 from attndsl.analysis import Range, Truths
 from attndsl.schedule.model import BoolArray, IntArray, Order, ShortArray
 
+_AT_ONCE = 1 << 15  # numbers that are compared: so many stay in a cache
+
 
 class TileAxis:
     """One side of the square: ``length`` positions from ``start`` on, in tiles of ``tile``.
@@ -44,6 +46,7 @@ class TileAxis:
         self._summaries: dict[tuple[ir.Node, int], Range] = {}
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray | None, IntArray]] = {}
+        self._pieces: dict[ir.Node, Range] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
         self._reordered: dict[Order, TileAxis] = {}
         self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
@@ -151,14 +154,21 @@ class TileAxis:
         return values
 
     def _evaluated(self, node: ir.Node) -> IntArray:
-        if (
-            self.order is not None and self._natural is not None
-        ):  # which may be tried in other orders
+        if isinstance(node, ir.Pos):
+            return self._position
+        if self.order is not None and self._natural is not None:  # which may be tried in others
             return self._natural.values(node)[self.order.rows]
-        position = self.positions(np.arange(self.length, dtype=np.int64))
+        position = self._position
         env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
         raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
         return np.broadcast_to(raw, (self.length,))
+
+    @functools.cached_property
+    def _position(self) -> IntArray:
+        """The one that each place in storage holds, [length]."""
+        if self.order is None:
+            return np.arange(self.start, self.start + self.length, dtype=np.int64)
+        return self.order.rows + self.start if self.start else self.order.rows
 
     def positions(self, places: IntArray) -> IntArray:
         """The positions that those places in storage hold; past the end, where masks are cut, any."""
@@ -184,10 +194,42 @@ class TileAxis:
         if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
             return None, self.summary(node.item, 0).low
         padded = _pad(self.values(node), self.n_tiles * self.tile).reshape(-1, self.tile)
-        offset = padded[:, 0].copy()
-        if node.sort is ir.Sort.BOOL:
-            offset[:] = 0
-        return row_classes(padded - offset[:, None])[1], offset
+        offset = padded[:, 0] * (node.sort is not ir.Sort.BOOL)
+        return row_classes(padded, offset)[1], offset
+
+    def n_shapes(self, node: ir.Node) -> int:
+        """How many classes of tiles there are."""
+        classes, _ = self.shapes(node)
+        return 1 if classes is None else int(classes.max(initial=0)) + 1
+
+    def pieces(self, node: ir.Node) -> Range:
+        """Least and greatest value before and after the one great step of each tile, [n_tiles, 2].
+
+        As where one residue class ends and the next begins. Tiles of one shape are cut at one place. Of
+        whole tiles, [n_tiles, 1], where none has a step greater than all its others together.
+        """
+        found = self._pieces.get(node)
+        if found is None:
+            found = self._pieces[node] = self._cut(node)
+        return found
+
+    def _cut(self, node: ir.Node) -> Range:
+        whole, (shapes, _) = self.summary(node, 0), self.shapes(node)
+        place = np.zeros(self.n_tiles, dtype=np.int64)
+        if shapes is not None:
+            example = np.zeros(int(shapes.max(initial=-1)) + 1, dtype=np.int64)
+            example[shapes] = np.arange(self.n_tiles)
+            place = _great_step(self.on_tiles(node, example))[shapes]
+        broken = np.flatnonzero(place)
+        if len(broken) == 0:
+            return Range(whole.low[:, None], whole.high[:, None])
+        values = self.on_tiles(node, broken).reshape(-1)
+        edges = np.arange(0, len(values), self.tile).repeat(2)
+        edges[1::2] += place[broken]
+        low, high = (end[:, None].repeat(2, axis=1) for end in (whole.low, whole.high))
+        low[broken] = np.minimum.reduceat(values, edges).reshape(-1, 2)
+        high[broken] = np.maximum.reduceat(values, edges).reshape(-1, 2)
+        return Range(low, high)
 
     def _slope(self, node: ir.Node) -> int | None:
         """The coefficient of the position, if the node is affine in it and the order natural."""
@@ -223,23 +265,50 @@ def _halve(finer: Range) -> Range:
     return Range(np.minimum.reduceat(finer.low, edges), np.maximum.reduceat(finer.high, edges))
 
 
+def _great_step(rows: IntArray) -> IntArray:
+    """Where in each row the step is that exceeds all its others together, [n]; 0 without one."""
+    steps = np.abs(np.diff(rows, axis=1, prepend=rows[:, :1]))
+    great = 2 * steps.max(axis=1) > steps.sum(axis=1)
+    return np.where(great, steps.argmax(axis=1), 0)
+
+
 def _pad(values: IntArray, length: int) -> IntArray:
     return (
         np.pad(values, (0, length - len(values)), mode="edge") if len(values) < length else values
     )
 
 
-def row_classes(rows: IntArray | ShortArray) -> tuple[IntArray, IntArray]:
-    """One of each distinct row, [distinct], and which of those every row equals, [n].
+def row_classes(
+    rows: IntArray | ShortArray, offset: IntArray | None = None
+) -> tuple[IntArray, IntArray]:
+    """One of each distinct row less its offset, [distinct], and which of those every row equals, [n].
 
     Hashed, then compared: a collision falls back to sorting rows.
     """
-    with np.errstate(over="ignore"):
-        hashes = (rows * _weights(rows.shape[1])).sum(axis=1)
+    weights = _weights(rows.shape[1])
+    hashes = np.einsum("nc,c->n", rows, weights)  # in one pass, unlike a product and its sum
+    if offset is not None:
+        hashes -= offset * weights.sum()
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    if not np.array_equal(rows[first][inverse], rows):
+    inverse = inverse.reshape(-1)
+    if not _alike(rows, first[inverse], offset):
+        rows = rows if offset is None else rows - offset[:, None]
         _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return first, inverse.reshape(-1)
+
+
+def _alike(rows: IntArray | ShortArray, like: IntArray, offset: IntArray | None) -> bool:
+    """Whether each row, less its offset, equals the one named."""
+    others = np.flatnonzero(like != np.arange(len(rows)))
+    at_once = max(1, _AT_ONCE // max(1, rows.shape[1]))
+    for start in range(0, len(others), at_once):
+        some = others[start : start + at_once]
+        mine, theirs = rows[some], rows[like[some]]
+        if offset is not None:
+            mine -= (offset[some] - offset[like[some]])[:, None]
+        if not np.array_equal(mine, theirs):
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import NATURAL, Call, plan, read_layout
+from attndsl.schedule import NATURAL, Call, building, leaves, plan, read_layout
 from attndsl.schedule.layouts import stable_order
 from attndsl.source import AttnDslError
 from tests.support import expressions as ex
@@ -98,6 +98,30 @@ def test_sorting_by_large_keys_is_stable_and_the_first_key_comes_first(seed, cou
     few = rng.integers(-most, most, 20)  # equal values, too
     columns = [rng.choice(few, 200) for _ in range(count)]
     assert np.array_equal(stable_order(columns), np.lexsort(columns[::-1]))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("causal and (q - k < 40 or (q - k) % 5 == 0)", "residues(5)"),
+        ("abs(q % 7 - k % 7) <= 1 and q // 7 != k // 7", "residues(7)"),
+    ],
+)
+def test_tiles_in_which_a_class_ends_and_the_next_begins_are_of_few_kinds(monkeypatch, text, name):
+    kinds = []
+
+    def decide(*given):
+        made = leaves.decide(*given)
+        kinds.append(len(made.is_empty))
+        return made
+
+    monkeypatch.setattr(building, "decide", decide)
+    p, layout = program(f"pattern p = {text}"), read_layout(name)
+    for length in (903, 1804):
+        call = p.call(length, length, 1, 1, None, {})
+        check(plan(p.normal, call, (8, 16), (layout, layout)), p.dense(call))
+    assert max(kinds) < 200
+    assert kinds[1] < 1.2 * kinds[0], "whatever the length"
 
 
 LENGTH = st.integers(1, 70)

@@ -134,4 +134,4 @@ def _by_pieces(
     verdict = Interpreter(ranges.get, rows[:, None, None]).truths(node)
     is_open = verdict.may_hold & verdict.may_fail
     told = (verdict.may_hold + is_open.astype(np.int64)).reshape(len(rows), -1)
-    return told @ (3 ** np.arange(told.shape[1])), is_open.any(axis=(1, 2))
+    return told @ 3 ** np.arange(told.shape[1]), np.asarray(is_open.any(axis=(1, 2)))

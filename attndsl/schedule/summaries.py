@@ -14,9 +14,10 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Range, Truths
-from attndsl.schedule.model import BoolArray, IntArray, Order, ShortArray
+from attndsl.schedule.distinct import row_classes
+from attndsl.schedule.model import BoolArray, IntArray, Order
 
-_AT_ONCE = 1 << 15  # numbers that are compared: so many stay in a cache
+_AT_ONCE = 1 << 15  # positions for which a term is evaluated: what lies between stays in a cache
 
 
 class TileAxis:
@@ -47,6 +48,7 @@ class TileAxis:
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray | None, IntArray]] = {}
         self._pieces: dict[ir.Node, Range] = {}
+        self._slopes: dict[ir.Node, int | None] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
         self._reordered: dict[Order, TileAxis] = {}
         self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
@@ -114,11 +116,9 @@ class TileAxis:
         return found
 
     def at(self, node: ir.Node, places: IntArray, env: ir.Env) -> IntArray:
-        """The values at those places, whose positions ``env`` has; past the end, any."""
+        """The values at those places, whose positions ``env`` has."""
         known = self._values.get(node)
-        if known is None:
-            return np.asarray(ir.evaluate(node, env))
-        return np.asarray(known[np.minimum(places, self.length - 1)])
+        return np.asarray(ir.evaluate(node, env) if known is None else known[places])
 
     def slope(self, node: ir.Node) -> int:
         """By how much each value is known to exceed the one before; 0 where it is not known."""
@@ -158,10 +158,13 @@ class TileAxis:
             return self._position
         if self.order is not None and self._natural is not None:  # which may be tried in others
             return self._natural.values(node)[self.order.rows]
-        position = self._position
-        env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
-        raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
-        return np.broadcast_to(raw, (self.length,))
+        values = np.empty(self.length, dtype=np.int64)
+        for start in range(0, self.length, _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            position = self._position[some]
+            env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
+            values[some] = ir.evaluate(node, env)
+        return values
 
     @functools.cached_property
     def _position(self) -> IntArray:
@@ -171,10 +174,8 @@ class TileAxis:
         return self.order.rows + self.start if self.start else self.order.rows
 
     def positions(self, places: IntArray) -> IntArray:
-        """The positions that those places in storage hold; past the end, where masks are cut, any."""
-        if self.order is None:
-            return places + self.start
-        return self.order.rows[np.minimum(places, self.length - 1)] + self.start
+        """The positions that those places in storage hold."""
+        return (places if self.order is None else self.order.rows[places]) + self.start
 
     def shapes(self, node: ir.Node) -> tuple[IntArray | None, IntArray]:
         """For each tile: the class of its values up to an offset, and the offset. [n_tiles] each.
@@ -235,10 +236,11 @@ class TileAxis:
         """The coefficient of the position, if the node is affine in it and the order natural."""
         if node.sort is ir.Sort.BOOL or self.order is not None:
             return None
-        terms, _ = ir.linear(node)
-        if all(isinstance(term, ir.Pos) for term in terms):
-            return sum(terms.values())
-        return None
+        if node not in self._slopes:
+            terms, _ = ir.linear(node)
+            affine = all(isinstance(term, ir.Pos) for term in terms)
+            self._slopes[node] = sum(terms.values()) if affine else None
+        return self._slopes[node]
 
     def _affine(self, node: ir.Node, slope: int, level: int) -> Range:
         width = self.tile << level
@@ -276,48 +278,3 @@ def _pad(values: IntArray, length: int) -> IntArray:
     return (
         np.pad(values, (0, length - len(values)), mode="edge") if len(values) < length else values
     )
-
-
-def row_classes(
-    rows: IntArray | ShortArray, offset: IntArray | None = None
-) -> tuple[IntArray, IntArray]:
-    """One of each distinct row less its offset, [distinct], and which of those every row equals, [n].
-
-    Hashed, then compared: a collision falls back to sorting rows.
-    """
-    weights = _weights(rows.shape[1])
-    hashes = np.einsum("nc,c->n", rows, weights)  # in one pass, unlike a product and its sum
-    if offset is not None:
-        hashes -= offset * weights.sum()
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    if not _alike(rows, first[inverse], offset):
-        rows = rows if offset is None else rows - offset[:, None]
-        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first, inverse.reshape(-1)
-
-
-def _alike(rows: IntArray | ShortArray, like: IntArray, offset: IntArray | None) -> bool:
-    """Whether each row, less its offset, equals the one named."""
-    others = np.flatnonzero(like != np.arange(len(rows)))
-    at_once = max(1, _AT_ONCE // max(1, rows.shape[1]))
-    for start in range(0, len(others), at_once):
-        some = others[start : start + at_once]
-        mine, theirs = rows[some], rows[like[some]]
-        if offset is not None:
-            mine -= (offset[some] - offset[like[some]])[:, None]
-        if not np.array_equal(mine, theirs):
-            return False
-    return True
-
-
-@functools.lru_cache(maxsize=64)
-def _weights(count: int) -> IntArray:
-    """Odd numbers without a pattern, by the mixer of SplitMix64 (Steele, Lea and Flood 2014).
-
-    numpy.random would do, but that loading it takes longer than the first schedule of a process.
-    """
-    made = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        made = (made ^ (made >> np.uint64(shift))) * np.uint64(factor)
-    return made.view(np.int64) | 1

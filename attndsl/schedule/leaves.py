@@ -13,7 +13,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import is_translation_invariant
 from attndsl.schedule.distinct import Distinct, row_classes
-from attndsl.schedule.kinds import LOGIC, comparisons, signature
+from attndsl.schedule.kinds import LOGIC, comparisons, signature, told_apart
 from attndsl.schedule.model import BoolArray, ByteArray, IntArray, ShortArray, once_each
 from attndsl.schedule.refine import Found, parted
 from attndsl.schedule.summaries import TileAxis
@@ -37,8 +37,7 @@ class Leaves:
 
 def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Leaves:
     """Evaluate the distinct ones of the undecided tiles pair by pair."""
-    code = signature(root, queries, keys, found)
-    _, first, which = np.unique(code, return_index=True, return_inverse=True)
+    first, which = told_apart(root, queries, keys, found)
     cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
     mask_of = np.zeros(len(first), dtype=np.int64)
@@ -50,7 +49,7 @@ def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Le
             is_full[some] = (bits == cells.pack(valid)).all(axis=1)
             partial = ~is_empty[some] & ~is_full[some]
             mask_of[some[partial]] = distinct.add(bits[partial])
-    return Leaves(which.reshape(-1), is_empty, is_full, mask_of, cells.masks(distinct.rows))
+    return Leaves(which, is_empty, is_full, mask_of, cells.masks(distinct.rows))
 
 
 @dataclass(frozen=True, slots=True)

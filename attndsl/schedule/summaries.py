@@ -17,7 +17,7 @@ from attndsl.analysis import Range, Truths
 from attndsl.schedule.distinct import row_classes
 from attndsl.schedule.model import BoolArray, IntArray, Order
 
-_AT_ONCE = 1 << 15  # positions for which a term is evaluated: what lies between stays in a cache
+_AT_ONCE = 1 << 16  # positions for which a term is evaluated: what lies between stays in a cache
 
 
 class TileAxis:
@@ -149,9 +149,11 @@ class TileAxis:
 
     def on_tiles(self, node: ir.Node, tiles: IntArray) -> IntArray:
         """The values on those tiles, [len(tiles), tile]; of a last one that is cut, the last value again."""
+        values = self.values(node)
+        if self.length % self.tile == 0:
+            return np.asarray(values.reshape(-1, self.tile)[tiles])
         places = tiles[:, None] * self.tile + np.arange(self.tile)
-        values: IntArray = self.values(node)[np.minimum(places, self.length - 1)]
-        return values
+        return np.asarray(values[np.minimum(places, self.length - 1)])
 
     def _evaluated(self, node: ir.Node) -> IntArray:
         if isinstance(node, ir.Pos):

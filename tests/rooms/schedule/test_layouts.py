@@ -11,7 +11,7 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import NATURAL, Call, building, leaves, plan, read_layout
+from attndsl.schedule import NATURAL, Call, building, kinds, leaves, plan, read_layout
 from attndsl.schedule.layouts import stable_order
 from attndsl.source import AttnDslError
 from tests.support import expressions as ex
@@ -108,20 +108,21 @@ def test_sorting_by_large_keys_is_stable_and_the_first_key_comes_first(seed, cou
     ],
 )
 def test_tiles_in_which_a_class_ends_and_the_next_begins_are_of_few_kinds(monkeypatch, text, name):
-    kinds = []
+    found = []
 
     def decide(*given):
         made = leaves.decide(*given)
-        kinds.append(len(made.is_empty))
+        found.append(len(made.is_empty))
         return made
 
     monkeypatch.setattr(building, "decide", decide)
+    monkeypatch.setattr(kinds, "_MANY", 0)
     p, layout = program(f"pattern p = {text}"), read_layout(name)
     for length in (903, 1804):
         call = p.call(length, length, 1, 1, None, {})
         check(plan(p.normal, call, (8, 16), (layout, layout)), p.dense(call))
-    assert max(kinds) < 200
-    assert kinds[1] < 1.2 * kinds[0], "whatever the length"
+    assert max(found) < 200
+    assert found[1] < 1.2 * found[0], "whatever the length"
 
 
 LENGTH = st.integers(1, 70)
@@ -135,6 +136,18 @@ def test_random_relations_in_random_layouts(expression, q_len, k_len, tile, of_q
     call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
     layouts = read_layout(of_queries), read_layout(of_keys)
     check(plan(normalise(mask), call, tile, layouts), ex.dense(mask, q_len, k_len, 2))
+
+
+@settings(max_examples=120)
+@given(ex.relations(), LENGTH, LENGTH, st.sampled_from(FLAT), st.sampled_from(FLAT))
+def test_random_relations_told_apart_by_pieces(expression, q_len, k_len, of_queries, of_keys):
+    mask = ex.mask(expression.root)
+    call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    layouts = read_layout(of_queries), read_layout(of_keys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kinds, "_MANY", 0)
+        patch.setattr(kinds, "_FEWEST_ALIKE", 0)
+        check(plan(normalise(mask), call, (4, 8), layouts), ex.dense(mask, q_len, k_len, 2))
 
 
 @settings(max_examples=60)

@@ -14,7 +14,7 @@ _AT_ONCE = 1 << 15  # numbers that are compared: so many stay in a cache
 def row_classes(
     rows: IntArray | ShortArray, offset: IntArray | None = None
 ) -> tuple[IntArray, IntArray]:
-    """The first of each distinct row less its offset, [distinct], and which of those each equals, [n]."""
+    """One of each distinct row less its offset, [distinct], and which of those each equals, [n]."""
     hashes = _hashes(rows)
     if offset is not None:
         hashes -= offset * _weights(rows.shape[1]).sum()
@@ -22,8 +22,7 @@ def row_classes(
     if not _alike(rows, first[inverse.reshape(-1)], offset):
         rows = rows if offset is None else rows - offset[:, None]
         _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return first[order], np.argsort(order)[inverse.reshape(-1)]
+    return first, inverse.reshape(-1)
 
 
 def _alike(rows: IntArray | ShortArray, like: IntArray, offset: IntArray | None) -> bool:
@@ -55,15 +54,14 @@ class Distinct:
 
     def add(self, rows: ShortArray) -> IntArray:
         """The numbers of these."""
-        first, which = row_classes(rows)
-        some, known = rows[first], len(self._numbers)
-        names = _hashes(some).tolist() if self.is_hashed else [row.tobytes() for row in some]
+        known = len(self._numbers)
+        names = _hashes(rows).tolist() if self.is_hashed else [row.tobytes() for row in rows]
         found = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
         numbers = np.array(found, dtype=np.int64)
         fresh = numbers >= known
-        self._rows[numbers[fresh]] = some[fresh]
-        if np.array_equal(self._rows[numbers], some):
-            return numbers[which]
+        self._rows[numbers[fresh]] = rows[fresh]
+        if np.array_equal(self._rows[numbers], rows):
+            return numbers
         self.is_hashed = False
         self._numbers = {row.tobytes(): n for n, row in enumerate(self._rows[:known])}
         return self.add(rows)

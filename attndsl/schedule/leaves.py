@@ -20,6 +20,7 @@ from attndsl.schedule.summaries import TileAxis
 
 _Ints: TypeAlias = IntArray | ShortArray
 _PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
+_NUMBERS_AT_ONCE = 1 << 16  # eight times as long
 _TILES_AT_ONCE = 256  # of which each offset is compared with the one before
 _FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be left out
 
@@ -210,8 +211,8 @@ def _holds(
 ) -> BoolArray:
     """``ir.evaluate``, with a + b <= c of a query's a and a key's b as a <= c - b: no sum of each pair.
 
-    What depends on q - k alone is evaluated once at each difference, and keys that rise by one are counted to
-    where they equal a query's value. ``rows``, ``columns``: places in storage, [n, m, 1] and [n, 1, k].
+    Keys that rise by one are counted to where they equal a query's value. ``rows``, ``columns``: places in
+    storage, [n, m, 1] and [n, 1, k].
     """
     q, k = queries.positions(rows), keys.positions(columns)
     env = ir.Env(q=q, k=k, sizes={}, tables=queries.tables)
@@ -244,11 +245,24 @@ def _holds(
                 memo[node] = _compared(
                     node, of_side(parts[0]), parts[2] - of_side(parts[1]), -keys.slope(parts[1])
                 )
-            case _ if (alone := _of_difference(node)) is not None:
-                memo[node] = _looked_up(alone, env)
+            case _ if node.is_pair:
+                memo[node] = _pair_by_pair(node, env)
             case _:
                 memo[node] = np.asarray(ir.evaluate(node, env))
     return truth(root)
+
+
+def _pair_by_pair(node: ir.Node, env: ir.Env) -> BoolArray:
+    """``ir.evaluate`` on few tiles at a time; what depends on q - k alone, once at each difference."""
+    alone = _of_difference(node)
+    shape = np.broadcast_shapes(env.q.shape, env.k.shape)
+    found = np.empty(shape, dtype=bool)
+    at_once = max(1, _NUMBERS_AT_ONCE // math.prod(shape[1:]))
+    for start in range(0, len(found), at_once):
+        some = slice(start, start + at_once)
+        few = replace(env, q=env.q[some], k=env.k[some])
+        found[some] = ir.evaluate(node, few) if alone is None else _looked_up(alone, few)
+    return found
 
 
 def _compared(

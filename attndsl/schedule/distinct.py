@@ -49,8 +49,9 @@ class Distinct:
 
     @property
     def rows(self) -> ShortArray:
-        """By number, [distinct, width]."""
-        return self._rows[: len(self._numbers)]
+        """By number, [distinct, width]. Memory is not held for many more."""
+        used = self._rows[: len(self._numbers)]
+        return used if 2 * len(used) > len(self._rows) else used.copy()
 
     def add(self, rows: ShortArray) -> IntArray:
         """The numbers of these."""

@@ -11,7 +11,7 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import NATURAL, Call, building, kinds, leaves, plan, read_layout
+from attndsl.schedule import NATURAL, Call, building, kinds, leaves, plan, read_layout, summaries
 from attndsl.schedule.layouts import stable_order
 from attndsl.source import AttnDslError
 from tests.support import expressions as ex
@@ -140,13 +140,18 @@ def test_random_relations_in_random_layouts(expression, q_len, k_len, tile, of_q
 
 @settings(max_examples=120)
 @given(ex.relations(), LENGTH, LENGTH, st.sampled_from(FLAT), st.sampled_from(FLAT))
-def test_random_relations_told_apart_by_pieces(expression, q_len, k_len, of_queries, of_keys):
+def test_random_relations_told_apart_by_pieces_and_evaluated_a_few_at_a_time(
+    expression, q_len, k_len, of_queries, of_keys
+):
     mask = ex.mask(expression.root)
     call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
     layouts = read_layout(of_queries), read_layout(of_keys)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kinds, "_MANY", 0)
         patch.setattr(kinds, "_FEWEST_ALIKE", 0)
+        patch.setattr(summaries, "_AT_ONCE", 8)
+        for name, most in (("PAIRS", 256), ("NUMBERS", 64), ("TILES", 2)):
+            patch.setattr(leaves, f"_{name}_AT_ONCE", most)
         check(plan(normalise(mask), call, (4, 8), layouts), ex.dense(mask, q_len, k_len, 2))
 
 

@@ -164,8 +164,11 @@ class _Cells:
     def pack(self, held: BoolArray) -> ShortArray:
         """As bits, [n, words]."""
         bits = np.packbits(held.reshape(len(held), -1), axis=1)
-        missing = 4 * self.words - bits.shape[1]
-        return (np.pad(bits, ((0, 0), (0, missing))) if missing else bits).view(np.int32)
+        if bits.shape[1] < 4 * self.words:
+            packed = np.zeros((len(held), 4 * self.words), dtype=np.uint8)
+            packed[:, : bits.shape[1]] = bits
+            bits = packed
+        return bits.view(np.int32)
 
     def masks(self, packed: ShortArray) -> ByteArray:
         """Of all pairs of the tiles, as bits, row-major: [n, bq * bk / 8]."""

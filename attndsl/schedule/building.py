@@ -246,8 +246,9 @@ class _Slices:
         if key not in self._names:
             index = [i for i, flag in ((b, ir.Rank.BATCH), (h, ir.Rank.HEAD)) if rank & flag]
             content = np.asarray(self._arrays[table][tuple(index)], order="C")  # may have no dims
-            fresh = f"{table}[{b},{h}]"
-            name = self._contents.setdefault((table, content.tobytes()), fresh)
+            name = fresh = f"{table}[{b},{h}]"
+            if content.size < self._arrays[table].size:  # there are other slices
+                name = self._contents.setdefault((table, content.tobytes()), fresh)
             self.tables.setdefault(name, content)
             self._names[key] = name
         return self._names[key]
@@ -371,14 +372,24 @@ class Bank:
 
     def __init__(self, tile: tuple[int, int]) -> None:
         self.tile = tile
+        self._masks: list[ByteArray] = []
         self._ids: dict[bytes, int] = {}
 
     def add(self, masks: ByteArray) -> ShortArray:
-        """Their ids."""
-        ids = (self._ids.setdefault(mask.tobytes(), len(self._ids)) for mask in masks)
-        return np.fromiter(ids, dtype=np.int32, count=len(masks))
+        """The ids of the distinct masks of one plan."""
+        if not self._masks:  # and often there are no others
+            self._masks.append(masks)
+            return np.arange(len(masks), dtype=np.int32)
+        if not self._ids:
+            self._ids.update((mask.tobytes(), n) for n, mask in enumerate(self._masks[0]))
+        known = len(self._ids)
+        found = (self._ids.setdefault(mask.tobytes(), len(self._ids)) for mask in masks)
+        ids = np.fromiter(found, dtype=np.int32, count=len(masks))
+        self._masks.append(masks[ids >= known])
+        return ids
 
     def finish(self) -> MaskBank:
         size = -(-self.tile[0] * self.tile[1] // 8)
-        joined = np.frombuffer(b"".join(self._ids), dtype=np.uint8)
-        return MaskBank(joined.reshape(-1, size), self.tile)
+        none = np.zeros((0, size), dtype=np.uint8)
+        joined = self._masks[0] if len(self._masks) == 1 else np.concatenate([none, *self._masks])
+        return MaskBank(joined, self.tile)

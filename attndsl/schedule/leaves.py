@@ -1,10 +1,4 @@
-"""Decide exactly what refinement left open, evaluating each distinct leaf once.
-
-The values a pattern takes on a tile are a function of a few *units*: per-query terms, per-key terms and
-their sums. Two tiles whose units have the same shapes and offsets hold the same bits. A comparison that
-the analysis decides on the tile counts by its verdict alone. Translation-invariant patterns so have a
-handful of distinct leaves at any length.
-"""
+"""Decide exactly what refinement left open, evaluating one leaf of each kind pair by pair."""
 
 from __future__ import annotations
 
@@ -12,19 +6,22 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from attndsl import ir
-from attndsl.analysis import is_translation_invariant, split_sum
+from attndsl.analysis import is_translation_invariant
+from attndsl.schedule.distinct import Distinct, row_classes
+from attndsl.schedule.kinds import LOGIC, comparisons, signature, told_apart
 from attndsl.schedule.model import BoolArray, ByteArray, IntArray, ShortArray, once_each
 from attndsl.schedule.refine import Found, parted
-from attndsl.schedule.summaries import TileAxis, row_classes
+from attndsl.schedule.summaries import TileAxis
 
 _Ints: TypeAlias = IntArray | ShortArray
-_LOGIC = (ir.And, ir.Or, ir.Not)
 _PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
+_NUMBERS_AT_ONCE = 1 << 16  # eight times as long
+_TILES_AT_ONCE = 256  # of which each offset is compared with the one before
 _FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be left out
 
 
@@ -41,22 +38,19 @@ class Leaves:
 
 def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Leaves:
     """Evaluate the distinct ones of the undecided tiles pair by pair."""
-    signature = _signature(root, queries, keys, found)
-    _, first, which = np.unique(signature, return_index=True, return_inverse=True)
+    first, which = told_apart(root, queries, keys, found)
     cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
-    packed = np.empty((len(first), cells.words), dtype=np.int32)
+    mask_of = np.zeros(len(first), dtype=np.int64)
+    distinct = Distinct(len(first), cells.words)
     for part, tiles in _narrowed(root, queries, keys, found, first):
         for some, held, valid in cells.evaluated(part, tiles):
-            is_empty[some] = ~held.any(axis=(1, 2))
-            is_full[some] = (held == valid).all(axis=(1, 2))
-            packed[some] = cells.pack(held)
-    mask_of = np.zeros(len(first), dtype=np.int64)
-    partial = np.flatnonzero(~is_empty & ~is_full)
-    distinct, mask_of[partial] = row_classes(packed[partial])
-    return Leaves(
-        which.reshape(-1), is_empty, is_full, mask_of, cells.masks(packed[partial[distinct]])
-    )
+            bits = cells.pack(held)
+            is_empty[some] = ~bits.any(axis=1)
+            is_full[some] = (bits == cells.pack(valid)).all(axis=1)
+            partial = ~is_empty[some] & ~is_full[some]
+            mask_of[some[partial]] = distinct.add(bits[partial])
+    return Leaves(which, is_empty, is_full, mask_of, cells.masks(distinct.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +75,8 @@ def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit
     count = float(len(found.rows))
     if count == 0 or limit == 0:
         return Survey(0.0, count, 0.0, count, exact=count == 0)
-    signature = _signature(root, queries, keys, found)
-    _, first, counts = np.unique(signature, return_index=True, return_counts=True)
+    code = signature(root, queries, keys, found)
+    _, first, counts = np.unique(code, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
     full, partial, pairs, seen = np.zeros((4, len(some)))
     drawn = first[some]
@@ -148,28 +142,33 @@ class _Cells:
     def evaluated(
         self, root: ir.Node, tiles: IntArray
     ) -> Iterator[tuple[IntArray, BoolArray, BoolArray]]:
-        """Some of the tiles at a time: which, their cells, and which of those lie inside the lengths."""
+        """Some of the tiles at a time: which, their cells, and which of those lie inside the lengths.
+
+        Where all do, one tile says so for the others, [1, runs of queries, runs of keys].
+        """
         queries, keys = self.of_queries.axis, self.of_keys.axis
         at_once = max(1, _PAIRS_AT_ONCE // math.prod(self.shape))
         for start in range(0, len(tiles), at_once):
             some = tiles[start : start + at_once]
-            rows, columns = self.of_queries.places(some), self.of_keys.places(some)
-            env = ir.Env(
-                q=queries.positions(rows)[:, :, None],
-                k=keys.positions(columns)[:, None, :],
-                sizes={},
-                tables=queries.tables,
-            )
-            valid = (rows < queries.length)[:, :, None] & (columns < keys.length)[:, None, :]
-            places = rows[:, :, None], columns[:, None, :]
-            yield some, _holds(root, env, queries, keys, places) & valid, valid
+            rows = self.of_queries.places(some)[:, :, None]
+            columns = self.of_keys.places(some)[:, None, :]
+            inside = rows < queries.length, columns < keys.length
+            if all(side.all() for side in inside):
+                valid = np.ones((1, *self.shape), dtype=bool)
+            else:
+                valid = inside[0] & inside[1]
+                rows = np.minimum(rows, queries.length - 1)
+                columns = np.minimum(columns, keys.length - 1)
+            yield some, _holds(root, queries, keys, rows, columns) & valid, valid
 
     def pack(self, held: BoolArray) -> ShortArray:
         """As bits, [n, words]."""
-        packed = np.zeros((len(held), 4 * self.words), dtype=np.uint8)
         bits = np.packbits(held.reshape(len(held), -1), axis=1)
-        packed[:, : bits.shape[1]] = bits
-        return packed.view(np.int32)
+        if bits.shape[1] < 4 * self.words:
+            packed = np.zeros((len(held), 4 * self.words), dtype=np.uint8)
+            packed[:, : bits.shape[1]] = bits
+            bits = packed
+        return bits.view(np.int32)
 
     def masks(self, packed: ShortArray) -> ByteArray:
         """Of all pairs of the tiles, as bits, row-major: [n, bq * bk / 8]."""
@@ -195,7 +194,7 @@ def _narrowed(
     if len(tiles) < _FEWEST_ALIKE:
         yield root, np.arange(len(tiles))
         return
-    nodes = _comparisons(root, queries, keys)
+    nodes = comparisons(root)
     truths = [found.truths(node) for node in nodes]
     verdicts = np.stack([2 * x.may_hold[tiles] - x.may_fail[tiles] for x in truths], axis=1)
     kinds, kind_of = row_classes(verdicts)
@@ -211,51 +210,101 @@ def _narrowed(
 
 
 def _holds(
-    root: ir.Node, env: ir.Env, queries: TileAxis, keys: TileAxis, places: tuple[IntArray, IntArray]
+    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
 ) -> BoolArray:
     """``ir.evaluate``, with a + b <= c of a query's a and a key's b as a <= c - b: no sum of each pair.
 
-    What depends on q - k alone is evaluated once at each difference.
+    Keys that rise by one are counted to where they equal a query's value. ``rows``, ``columns``: places in
+    storage, [n, m, 1] and [n, 1, k].
     """
-    memo: dict[ir.Node, Any] = {}
+    q, k = queries.positions(rows), keys.positions(columns)
+    env = ir.Env(q=q, k=k, sizes={}, tables=queries.tables)
+    memo: dict[ir.Node, BoolArray | _Named] = {}
+
+    @functools.cache
+    def of_side(node: ir.Node) -> IntArray:
+        return queries.at(node, rows, env) if queries.owns(node) else keys.at(node, columns, env)
+
+    def truth(node: ir.Node) -> BoolArray:
+        found = memo[node]
+        return found.written() if isinstance(found, _Named) else found
+
     stack = [root]
     while stack:
         node = stack.pop()
-        inner = ir.children(node) if node.is_pair and isinstance(node, _LOGIC) else ()
+        inner = ir.children(node) if node.is_pair and isinstance(node, LOGIC) else ()
         missing = [item for item in inner if item not in memo]
         if missing:
             stack += [node, *missing]
             continue
         match node:
             case ir.And() if inner:
-                memo[node] = functools.reduce(np.logical_and, map(memo.__getitem__, inner))
+                memo[node] = functools.reduce(np.logical_and, map(truth, inner))
             case ir.Or() if inner:
-                memo[node] = functools.reduce(np.logical_or, map(memo.__getitem__, inner))
+                memo[node] = _any([memo[item] for item in inner])
             case ir.Not() if inner:
-                memo[node] = ~memo[node.item]
+                memo[node] = ~truth(node.item)
             case ir.AtMost() | ir.Equals() if (parts := parted(node, queries, keys)) is not None:
-                mine = _short(queries.at(parts[0], places[0], env))
-                theirs = _short(parts[2] - keys.at(parts[1], places[1], env))
-                if isinstance(node, ir.AtMost):
-                    memo[node] = mine <= theirs
-                else:
-                    memo[node] = _equal(mine, theirs, -keys.slope(parts[1]))
-            case _ if (alone := _of_difference(node)) is not None:
-                memo[node] = _looked_up(alone, env)
+                memo[node] = _compared(
+                    node, of_side(parts[0]), parts[2] - of_side(parts[1]), -keys.slope(parts[1])
+                )
+            case _ if node.is_pair:
+                memo[node] = _pair_by_pair(node, env)
             case _:
-                memo[node] = ir.evaluate(node, env)
-    return np.asarray(memo[root])
+                memo[node] = np.asarray(ir.evaluate(node, env))
+    return truth(root)
 
 
-def _equal(mine: _Ints, theirs: _Ints, slope: int) -> BoolArray:
-    """Where values of queries, [n, m, 1], are those of keys, [n, 1, k]; at one key at most if those rise by one."""
-    if abs(slope) != 1:
-        return np.asarray(mine == theirs)
-    place = (mine - theirs[:, :, :1]) * slope
-    found = np.zeros((*mine.shape[:2], theirs.shape[2]), dtype=bool)
-    tile, query, _ = np.nonzero((place >= 0) & (place < theirs.shape[2]))
-    found[tile, query, place[tile, query, 0]] = True
+def _pair_by_pair(node: ir.Node, env: ir.Env) -> BoolArray:
+    """``ir.evaluate`` on few tiles at a time; what depends on q - k alone, once at each difference."""
+    alone = _of_difference(node)
+    shape = np.broadcast_shapes(env.q.shape, env.k.shape)
+    found = np.empty(shape, dtype=bool)
+    at_once = max(1, _NUMBERS_AT_ONCE // math.prod(shape[1:]))
+    for start in range(0, len(found), at_once):
+        some = slice(start, start + at_once)
+        few = replace(env, q=env.q[some], k=env.k[some])
+        found[some] = ir.evaluate(node, few) if alone is None else _looked_up(alone, few)
     return found
+
+
+def _compared(
+    node: ir.AtMost | ir.Equals, mine: IntArray, theirs: IntArray, slope: int
+) -> BoolArray | _Named:
+    """Values of queries, [n, m, 1], with those of keys, [n, 1, k], that rise by the slope if it is known."""
+    if isinstance(node, ir.Equals) and abs(slope) == 1:
+        return _Named((mine - theirs[:, :, :1]) * slope, theirs.shape[2])
+    few, many = _short(mine), _short(theirs)
+    return np.asarray(few <= many if isinstance(node, ir.AtMost) else few == many)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Named:
+    """Truth values that hold at few keys, which are named: ``places`` in the tile or outside, [n, queries, few]."""
+
+    places: _Ints
+    keys: int
+
+    def written(self) -> BoolArray:
+        """For each pair, [n, queries, keys]."""
+        count, queries, _ = self.places.shape
+        found = np.zeros(count * queries * self.keys, dtype=bool)
+        first = np.arange(0, len(found), self.keys, dtype=np.int32).reshape(count, queries, 1)
+        found[(self.places + first)[(self.places >= 0) & (self.places < self.keys)]] = True
+        return found.reshape(count, queries, self.keys)
+
+
+def _any(items: list[BoolArray | _Named]) -> BoolArray | _Named:
+    """Or: what is named is named together, and written once."""
+    named = [item for item in items if isinstance(item, _Named)]
+    others = [item for item in items if not isinstance(item, _Named)]
+    if named:
+        places = np.concatenate([item.places for item in named], axis=2)
+        joined = _Named(places, named[0].keys)
+        if not others:
+            return joined
+        others.append(joined.written())
+    return functools.reduce(np.logical_or, others)
 
 
 def _short(values: IntArray) -> _Ints:
@@ -300,91 +349,9 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
     differs = np.zeros(axis.tile, dtype=bool)
     differs[[0, axis.length % axis.tile]] = True  # a last tile may be cut there
     distinct = once_each(tiles)
-    for node in found:
-        differs[1:] |= axis.changes(node, distinct)
+    for start in range(0, len(distinct), _TILES_AT_ONCE):
+        for node in found:
+            differs[1:] |= axis.changes(node, distinct[start : start + _TILES_AT_ONCE])
+            if differs.all():
+                return np.flatnonzero(differs)
     return np.flatnonzero(differs)
-
-
-def _signature(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> IntArray:
-    """One number per undecided tile; tiles with equal numbers hold equal bits."""
-    rows, columns = found.rows, found.columns
-    code = np.zeros(len(rows), dtype=np.int64)
-    for axis, tiles in ((queries, rows), (keys, columns)):
-        if axis.length % axis.tile:
-            code = _append(code, tiles == axis.n_tiles - 1)
-    for node in _comparisons(root, queries, keys):
-        verdict = found.truths(node)
-        open_here = verdict.may_hold & verdict.may_fail
-        code = _append(code, verdict.may_hold.astype(np.int64) + open_here)
-        for column in _units(node, queries, keys, rows, columns):
-            code = _append(code, column * open_here)
-    return code
-
-
-def _append(code: IntArray, column: IntArray | BoolArray) -> IntArray:
-    """Combine two columns into one number per distinct pair, renumbered when they would overflow."""
-    column = column.astype(np.int64)
-    low, high = int(column.min(initial=0)), int(column.max(initial=0))
-    width = high - low + 1
-    if int(code.max(initial=0)) + 1 > (1 << 62) // width:
-        code = np.unique(code, return_inverse=True)[1].reshape(-1)
-        column = np.unique(column, return_inverse=True)[1].reshape(-1)
-        low, width = 0, int(column.max(initial=0)) + 1
-    return code * width + (column - low)
-
-
-def _comparisons(root: ir.Node, queries: TileAxis, keys: TileAxis) -> list[ir.Node]:
-    """The outermost truth values that are not And, Or, Not of pairs."""
-    found: dict[ir.Node, None] = {}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node.is_pair and isinstance(node, _LOGIC):
-            stack.extend(ir.children(node))
-        else:
-            found[node] = None
-    return list(found)
-
-
-def _units(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
-) -> list[IntArray]:
-    """The columns of the signature that ``root`` needs on tiles where it is undecided."""
-    parts: list[IntArray] = []
-    seen: set[ir.Node] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, ir.Sum) and node.is_pair:
-            sides = [part for part, _ in split_sum(node) if not part.is_pair]
-            parts.extend(_joint(sides, queries, keys, rows, columns))
-            stack.extend(part for part, _ in split_sum(node) if part.is_pair)
-        elif node.is_pair:
-            stack.extend(ir.children(node))
-        elif queries.owns(node) or keys.owns(node):
-            parts.extend(_joint([node], queries, keys, rows, columns))
-    return parts
-
-
-def _joint(
-    sides: list[ir.Node],
-    queries: TileAxis,
-    keys: TileAxis,
-    rows: IntArray,
-    columns: IntArray,
-) -> list[IntArray]:
-    """Shapes of the summands, and the one offset of their sum."""
-    total = np.zeros(len(rows), dtype=np.int64)
-    shapes: list[IntArray] = []
-    for node in sides:
-        axis, index = (queries, rows) if queries.owns(node) else (keys, columns)
-        if not axis.owns(node):
-            continue  # a constant
-        classes, offsets = axis.shapes(node)
-        if classes is not None:
-            shapes.append(classes[index])
-        total = total + offsets[index]
-    return [*shapes, total]

@@ -16,7 +16,10 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Range, Truths
-from attndsl.schedule.model import BoolArray, IntArray, Order, ShortArray
+from attndsl.schedule.distinct import row_classes
+from attndsl.schedule.model import BoolArray, IntArray, Order
+
+_AT_ONCE = 1 << 16  # positions for which a term is evaluated: what lies between stays in a cache
 
 
 class TileAxis:
@@ -47,6 +50,8 @@ class TileAxis:
         self._summaries: dict[tuple[ir.Node, int], Range] = {}
         self._values: dict[ir.Node, IntArray] = {}
         self._shapes: dict[ir.Node, tuple[IntArray | None, IntArray]] = {}
+        self._pieces: dict[ir.Node, Range] = {}
+        self._slopes: dict[ir.Node, int | None] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
         # Weak, as they refer back: what a search leaves is free at once, not at the next collection of garbage.
         self._reordered: WeakValueDictionary[Order, TileAxis] = WeakValueDictionary()
@@ -123,11 +128,9 @@ class TileAxis:
         return found
 
     def at(self, node: ir.Node, places: IntArray, env: ir.Env) -> IntArray:
-        """The values at those places, whose positions ``env`` has; past the end, any."""
+        """The values at those places, whose positions ``env`` has."""
         known = self._values.get(node)
-        if known is None:
-            return np.asarray(ir.evaluate(node, env))
-        return np.asarray(known[np.minimum(places, self.length - 1)])
+        return np.asarray(ir.evaluate(node, env) if known is None else known[places])
 
     def slope(self, node: ir.Node) -> int:
         """By how much each value is known to exceed the one before; 0 where it is not known."""
@@ -165,20 +168,30 @@ class TileAxis:
         return np.asarray(values[np.minimum(places, self.length - 1)])
 
     def _evaluated(self, node: ir.Node) -> IntArray:
+        if isinstance(node, ir.Pos):
+            return self._position
         natural = self._natural  # which may be tried in other orders, and sampled again
         if natural is not None and not (self._is_sample and node not in natural._values):
             assert self.order is not None
             return natural.values(node).take(self.order.rows)
-        position = self.positions(np.arange(self.length, dtype=np.int64))
-        env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
-        raw = np.asarray(ir.evaluate(node, env), dtype=np.int64)
-        return np.broadcast_to(raw, (self.length,))
+        values = np.empty(self.length, dtype=np.int64)
+        for start in range(0, self.length, _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            position = self._position[some]
+            env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
+            values[some] = ir.evaluate(node, env)
+        return values
+
+    @functools.cached_property
+    def _position(self) -> IntArray:
+        """The one that each place in storage holds, [length]."""
+        if self.order is None:
+            return np.arange(self.start, self.start + self.length, dtype=np.int64)
+        return self.order.rows + self.start if self.start else self.order.rows
 
     def positions(self, places: IntArray) -> IntArray:
-        """The positions that those places in storage hold; past the end, where masks are cut, any."""
-        if self.order is None:
-            return places + self.start
-        return self.order.rows[np.minimum(places, self.length - 1)] + self.start
+        """The positions that those places in storage hold."""
+        return (places if self.order is None else self.order.rows[places]) + self.start
 
     def shapes(self, node: ir.Node) -> tuple[IntArray | None, IntArray]:
         """For each tile: the class of its values up to an offset, and the offset. [n_tiles] each.
@@ -204,19 +217,52 @@ class TileAxis:
         if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
             return None, self.summary(node.item, 0).low
         padded = _pad(self.values(node), self.n_tiles * self.tile).reshape(-1, self.tile)
-        offset = padded[:, 0].copy()
-        if node.sort is ir.Sort.BOOL:
-            offset[:] = 0
-        return row_classes(padded - offset[:, None])[1], offset
+        offset = padded[:, 0] * (node.sort is not ir.Sort.BOOL)
+        return row_classes(padded, offset)[1], offset
+
+    def n_shapes(self, node: ir.Node) -> int:
+        """How many classes of tiles there are."""
+        classes, _ = self.shapes(node)
+        return 1 if classes is None else int(classes.max(initial=0)) + 1
+
+    def pieces(self, node: ir.Node) -> Range:
+        """Least and greatest value before and after the one great step of each tile, [n_tiles, 2].
+
+        As where one residue class ends and the next begins. Tiles of one shape are cut at one place. Of
+        whole tiles, [n_tiles, 1], where none has a step greater than all its others together.
+        """
+        found = self._pieces.get(node)
+        if found is None:
+            found = self._pieces[node] = self._cut(node)
+        return found
+
+    def _cut(self, node: ir.Node) -> Range:
+        whole, (shapes, _) = self.summary(node, 0), self.shapes(node)
+        place = np.zeros(self.n_tiles, dtype=np.int64)
+        if shapes is not None:
+            example = np.zeros(int(shapes.max(initial=-1)) + 1, dtype=np.int64)
+            example[shapes] = np.arange(self.n_tiles)
+            place = _great_step(self.on_tiles(node, example))[shapes]
+        broken = np.flatnonzero(place)
+        if len(broken) == 0:
+            return Range(whole.low[:, None], whole.high[:, None])
+        values = self.on_tiles(node, broken).reshape(-1)
+        edges = np.arange(0, len(values), self.tile).repeat(2)
+        edges[1::2] += place[broken]
+        low, high = (end[:, None].repeat(2, axis=1) for end in (whole.low, whole.high))
+        low[broken] = np.minimum.reduceat(values, edges).reshape(-1, 2)
+        high[broken] = np.maximum.reduceat(values, edges).reshape(-1, 2)
+        return Range(low, high)
 
     def _slope(self, node: ir.Node) -> int | None:
         """The coefficient of the position, if the node is affine in it and the order natural."""
         if node.sort is ir.Sort.BOOL or self.order is not None:
             return None
-        terms, _ = ir.linear(node)
-        if all(isinstance(term, ir.Pos) for term in terms):
-            return sum(terms.values())
-        return None
+        if node not in self._slopes:
+            terms, _ = ir.linear(node)
+            affine = all(isinstance(term, ir.Pos) for term in terms)
+            self._slopes[node] = sum(terms.values()) if affine else None
+        return self._slopes[node]
 
     def _affine(self, node: ir.Node, slope: int, level: int) -> Range:
         width = self.tile << level
@@ -264,32 +310,14 @@ def _halve(finer: Range) -> Range:
     return Range(np.minimum.reduceat(finer.low, edges), np.maximum.reduceat(finer.high, edges))
 
 
+def _great_step(rows: IntArray) -> IntArray:
+    """Where in each row the step is that exceeds all its others together, [n]; 0 without one."""
+    steps = np.abs(np.diff(rows, axis=1, prepend=rows[:, :1]))
+    great = 2 * steps.max(axis=1) > steps.sum(axis=1)
+    return np.where(great, steps.argmax(axis=1), 0)
+
+
 def _pad(values: IntArray, length: int) -> IntArray:
     return (
         np.pad(values, (0, length - len(values)), mode="edge") if len(values) < length else values
     )
-
-
-def row_classes(rows: IntArray | ShortArray) -> tuple[IntArray, IntArray]:
-    """One of each distinct row, [distinct], and which of those every row equals, [n].
-
-    Hashed, then compared: a collision falls back to sorting rows.
-    """
-    with np.errstate(over="ignore"):
-        hashes = (rows * _weights(rows.shape[1])).sum(axis=1)
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    if not np.array_equal(rows[first][inverse], rows):
-        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first, inverse.reshape(-1)
-
-
-@functools.lru_cache(maxsize=64)
-def _weights(count: int) -> IntArray:
-    """Odd numbers without a pattern, by the mixer of SplitMix64 (Steele, Lea and Flood 2014).
-
-    numpy.random would do, but that loading it takes longer than the first schedule of a process.
-    """
-    made = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        made = (made ^ (made >> np.uint64(shift))) * np.uint64(factor)
-    return made.view(np.int64) | 1

@@ -11,7 +11,7 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import NATURAL, Call, plan, read_layout
+from attndsl.schedule import NATURAL, Call, building, kinds, leaves, plan, read_layout, summaries
 from attndsl.schedule.layouts import stable_order
 from attndsl.source import AttnDslError
 from tests.support import expressions as ex
@@ -104,6 +104,31 @@ def test_sorting_by_large_keys_is_stable_and_the_first_key_comes_first(seed, cou
     assert np.array_equal(stable_order(columns), np.lexsort(columns[::-1]))
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("causal and (q - k < 40 or (q - k) % 5 == 0)", "residues(5)"),
+        ("abs(q % 7 - k % 7) <= 1 and q // 7 != k // 7", "residues(7)"),
+    ],
+)
+def test_tiles_in_which_a_class_ends_and_the_next_begins_are_of_few_kinds(monkeypatch, text, name):
+    found = []
+
+    def decide(*given):
+        made = leaves.decide(*given)
+        found.append(len(made.is_empty))
+        return made
+
+    monkeypatch.setattr(building, "decide", decide)
+    monkeypatch.setattr(kinds, "_MANY", 0)
+    p, layout = program(f"pattern p = {text}"), read_layout(name)
+    for length in (903, 1804):
+        call = p.call(length, length, 1, 1, None, {})
+        check(plan(p.normal, call, (8, 16), (layout, layout)), p.dense(call))
+    assert max(found) < 200
+    assert found[1] < 1.2 * found[0], "whatever the length"
+
+
 LENGTH = st.integers(1, 70)
 TILE = st.sampled_from([(4, 4), (8, 16), (16, 8)])
 
@@ -115,6 +140,23 @@ def test_random_relations_in_random_layouts(expression, q_len, k_len, tile, of_q
     call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
     layouts = read_layout(of_queries), read_layout(of_keys)
     check(plan(normalise(mask), call, tile, layouts), ex.dense(mask, q_len, k_len, 2))
+
+
+@settings(max_examples=120)
+@given(ex.relations(), LENGTH, LENGTH, st.sampled_from(FLAT), st.sampled_from(FLAT))
+def test_random_relations_told_apart_by_pieces_and_evaluated_a_few_at_a_time(
+    expression, q_len, k_len, of_queries, of_keys
+):
+    mask = ex.mask(expression.root)
+    call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    layouts = read_layout(of_queries), read_layout(of_keys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kinds, "_MANY", 0)
+        patch.setattr(kinds, "_FEWEST_ALIKE", 0)
+        patch.setattr(summaries, "_AT_ONCE", 8)
+        for name, most in (("PAIRS", 256), ("NUMBERS", 64), ("TILES", 2)):
+            patch.setattr(leaves, f"_{name}_AT_ONCE", most)
+        check(plan(normalise(mask), call, (4, 8), layouts), ex.dense(mask, q_len, k_len, 2))
 
 
 @settings(max_examples=60)

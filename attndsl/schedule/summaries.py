@@ -19,7 +19,7 @@ from attndsl.analysis import Range, Truths
 from attndsl.schedule.distinct import row_classes
 from attndsl.schedule.model import BoolArray, IntArray, Order
 
-_AT_ONCE = 1 << 16  # positions for which a term is evaluated: what lies between stays in a cache
+_AT_ONCE = 1 << 13  # positions for which a term is evaluated: what lies between stays in a cache
 
 
 class TileAxis:

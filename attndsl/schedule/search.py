@@ -189,9 +189,9 @@ class _Hunt:
         return best if best.cost < MARGIN * natural.cost else natural
 
     def promises(self, choice: Choice, cost: float) -> bool:
-        """Whether the choice may well be cheaper, for all that its estimate errs; a judge may think otherwise."""
-        error = ERRORS * choice.estimate.error if self.price.judge is None else 1.0
-        return choice.cost * max(1 - error, 1 / CLOSE) <= cost
+        """Whether the choice may well be cheaper, for all that its estimate errs and a judge may think otherwise."""
+        sure = max(1 - ERRORS * choice.estimate.error, 1 / CLOSE)
+        return choice.cost * sure <= cost * (1 if self.price.judge is None else CLOSE)
 
     @staticmethod
     def is_close(best: Choice, natural: Choice) -> bool:

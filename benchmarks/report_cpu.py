@@ -112,7 +112,7 @@ def _cpu(found: Found) -> list[str]:
 def _cold(found: Found) -> list[str]:
     """A new process, its imports done: the pattern compiled, scheduled and run; then the same call again.
 
-    Beside it the same from flex_attention, its blocks and its kernel compiled, in turns with these.
+    Where it was measured, the same from flex_attention, its blocks and its kernel compiled, in turns with these.
     """
     names = list(dict.fromkeys(name for row in found["rows"] for name in row))
     return table(names, ([row.get(name) for name in names] for row in found["rows"]))

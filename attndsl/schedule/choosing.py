@@ -60,7 +60,8 @@ def optimise(
     axes = _bound_axes(mask, call)
     chosen: list[list[Piece]] = []
     stayed: dict[tuple[str, ...], Frame] = {}  # in natural order, by form
-    look = functools.cache(functools.partial(measured, price=price))
+    # Of a few frames at a time: what they know of their terms is megabytes for each.
+    look = functools.lru_cache(maxsize=2)(functools.partial(measured, price=price))
     for (root,) in classes:
         view = _View(root, tables)
         frame = frame_of(view.root, mask, call, tile, view.tables)
@@ -72,7 +73,8 @@ def optimise(
                 found, decided = [frame], _decision([frame], look(frame).cost)
             else:
                 found, decided = _searched(frame, axes, price, split)
-                stayed |= {kind: frame} if found == [frame] else {}
+                if found == [frame]:
+                    stayed[kind] = frame
         elif found == [frame]:
             stayed.setdefault(kind, frame)
         decisions[key] = decided

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import Program, Source, read_mask, read_switches
+from attndsl.compiler import SIMPLIFICATIONS, Program, Source, read_mask, read_switches
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -75,7 +75,7 @@ class Pattern:
         return hash(self._program.key)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (ir.dump(self.ir), self.layer, self.without)
+        return _restored, (self._saved(),)
 
     @overload
     def __call__(
@@ -495,9 +495,8 @@ class Pattern:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pattern as JSON; ``Pattern.load`` reads it back."""
-        document = json.loads(ir.dump(self.ir)) | {"layer": self.layer}
-        Path(path).write_text(json.dumps(document), encoding="utf-8")
+        """Write the pattern as JSON; ``Pattern.load`` reads back an equal one."""
+        Path(path).write_text(self._saved(), encoding="utf-8")
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Pattern:
@@ -506,12 +505,11 @@ class Pattern:
         Raises:
             AttnDslError: A405, the file is not a saved pattern.
         """
-        text = Path(path).read_text(encoding="utf-8")
-        mask, layer = ir.load(text), json.loads(text).get("layer", 0)
-        if type(layer) is not int:
-            title, note = "not a saved pattern", f"layer {layer!r:.40}"
-            raise AttnDslError(Diagnostic("A405", title, notes=(note,)))
-        return Pattern(mask, layer)
+        return _restored(Path(path).read_text(encoding="utf-8"))
+
+    def _saved(self) -> str:
+        document = json.loads(ir.dump(self.ir))
+        return json.dumps(document | {"layer": self.layer, "without": list(self.without)})
 
     def _call(
         self,
@@ -531,8 +529,18 @@ def _layout_text(layout: Layouts) -> str:
     return " / ".join(map(str, layout)) if isinstance(layout, tuple) else str(layout)
 
 
-def _restore(text: str, layer: int, without: tuple[str, ...]) -> Pattern:
-    return Pattern(ir.load(text), layer, without)
+def _restored(text: str) -> Pattern:
+    mask, document = ir.load(text), json.loads(text)
+    layer, without = document.get("layer", 0), document.get("without", [])
+    if type(layer) is not int:
+        raise _not_saved(f"layer {layer!r:.40}")
+    if not isinstance(without, list) or not set(map(str, without)) <= set(SIMPLIFICATIONS):
+        raise _not_saved(f"without {without!r:.40}")
+    return Pattern(mask, layer, without)
+
+
+def _not_saved(note: str) -> AttnDslError:
+    return AttnDslError(Diagnostic("A405", "not a saved pattern", notes=(note,)))
 
 
 def compile(  # noqa: A001 - the public name

@@ -332,4 +332,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("verification/claims.py", "wrong |= dense & (distance > bound)", "wrong |= dense & (distance > bound + 1)", "a reach may be one too short"),
     ("compiler.py", "batch = call.batch if rank & ir.Rank.BATCH else 1\n    sizes", "batch = 1\n    sizes",
      "schedules are shared between batch sizes"),
+    # ------------------------------------------------------------------ what is asked of a pattern
+    ("compiled.py", "return Pattern(mask, layer, without)\n\n\ndef _not_saved", "return Pattern(mask, layer)\n\n\ndef _not_saved",
+     "a saved pattern forgets what it was compiled without"),
 )  # fmt: skip

@@ -236,10 +236,14 @@ def test_patterns_survive_pickling_and_saving(tmp_path):
     )
     layered.save(tmp_path / "p.json")
     assert attndsl.Pattern.load(tmp_path / "p.json") == layered
-    text = (tmp_path / "p.json").read_text().replace('"layer": 1', '"layer": "1"')
-    (tmp_path / "p.json").write_text(text)
-    with pytest.raises(attndsl.AttnDslError, match="A405"):
-        attndsl.Pattern.load(tmp_path / "p.json")
+    apart = attndsl.compile("causal", without=["drop_implied"])
+    apart.save(tmp_path / "apart.json")
+    assert attndsl.Pattern.load(tmp_path / "apart.json") == apart
+    text = (tmp_path / "p.json").read_text()
+    for old, new in (('"layer": 1', '"layer": "1"'), ('"without": []', '"without": ["lower"]')):
+        (tmp_path / "p.json").write_text(text.replace(old, new))
+        with pytest.raises(attndsl.AttnDslError, match="A405"):
+            attndsl.Pattern.load(tmp_path / "p.json")
 
 
 def test_nothing_leaks_from_keys_that_are_not_seen():

@@ -235,8 +235,8 @@ class Pattern:
         Their softmaxes are merged by log-sum-exp, exactly.
         """
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
-        parts = self._program.parts(call, _layout_text(layout), tile)
-        return tuple(part.schedule(tile) for part in parts)
+        parts = self._program.tiled(call, _layout_text(layout), tile)
+        return tuple(part.schedules[tile] for part in parts)
 
     def predict(
         self,
@@ -289,8 +289,8 @@ class Pattern:
         call = self._call(q_len, k_len, heads, batch, extents, inputs)
         tile, price = op.searched_by(device, call, head_dim)
         order = op.default_layout(device, call) if layout is None else _layout_text(layout)
-        parts = self._program.parts(call, order, tile, price)
-        return tuple(part.schedule(tile) for part in parts)
+        parts = self._program.tiled(call, order, tile, price=price)
+        return tuple(part.schedules[tile] for part in parts)
 
     def draw(
         self,
@@ -352,8 +352,8 @@ class Pattern:
         if tile is not None or order != "natural":
             side = tile or views.fitting_tile(max(call.q_len, call.k_len))
             whole = self._program.schedule(call, (side, side))
-            parts = self._program.parts(call, order, (side, side))
-            made = [part.schedule((side, side)) for part in parts]
+            parts = self._program.tiled(call, order, (side, side))
+            made = [part.schedules[side, side] for part in parts]
             return views.sheet_of_tiles(whole, made, head, title=self.name)
         rows = self._program.dense(call)[0, head]
         if query is None:

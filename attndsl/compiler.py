@@ -10,10 +10,10 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -25,11 +25,12 @@ from attndsl.source import AttnDslError, Diagnostic, suggest
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+T = TypeVar("T")
 
 _ROW = re.compile(r"[0-9]{3}")
 
 
-_CACHED_CALLS = 64
+_CACHED_RESULTS = 128  # of a pattern
 _MOST = 1 << 20  # heads, or batch elements
 _TALLEST = 4096  # a tile
 _LONGEST_NAME = 200
@@ -105,6 +106,26 @@ def read_switches(names: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in SIMPLIFICATIONS if name in wanted)
 
 
+class _Memo:
+    """Results of pure functions, by key: the last so many that were asked for, safe with threads."""
+
+    def __init__(self) -> None:
+        self._found: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, key: Any, make: Callable[[], T]) -> T:
+        with self._lock:
+            if key in self._found:
+                self._found.move_to_end(key)
+                return self._found[key]  # type: ignore[no-any-return]
+        made = make()
+        with self._lock:
+            made = self._found.setdefault(key, made)
+            while len(self._found) > _CACHED_RESULTS:
+                self._found.popitem(last=False)
+        return made
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A pattern ready to be scheduled at any lengths.
@@ -120,12 +141,8 @@ class Program:
     key: str = field(init=False)
     ticket: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
-    _counts: dict[Any, IntArray] = field(init=False, repr=False, default_factory=dict)
-    _calls: collections.OrderedDict[Any, tuple[scheduling.Part, ...]] = field(
-        init=False, repr=False, default_factory=collections.OrderedDict
-    )
+    _memo: _Memo = field(init=False, repr=False, default_factory=_Memo)
     _decisions: scheduling.Decisions = field(init=False, repr=False, default_factory=dict)
-    _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "normal", passes.normalise(self.mask, self.without))
@@ -184,53 +201,41 @@ class Program:
             AttnDslError: A402 for the tile; A403, A404 for lengths; A410, A411 for the layout.
         """
         _check_tile(tile)
-        (whole,) = self._arranged(call, layout, tile, None, split=False)
-        return whole.schedule(tile)
+        (whole,) = self.tiled(call, layout, tile, split=False)
+        return whole.schedules[tile]
 
-    def parts(
-        self,
-        call: scheduling.Call,
-        layout: str = "natural",
-        tile: tuple[int, int] = (128, 128),
-        price: scheduling.Price | None = None,
-    ) -> tuple[scheduling.Part, ...]:
-        """Disjoint parts of the pattern, to be merged: one, but where "auto" splits it.
-
-        ``tile`` is what "auto" counts in, ``price`` what it counts by; each part is scheduled in tiles
-        of any size.
-        """
-        _check_tile(tile)
-        return self._arranged(call, layout, tile, price, split=True)
-
-    def _arranged(
+    def tiled(
         self,
         call: scheduling.Call,
         layout: str,
-        tile: tuple[int, int],
-        price: scheduling.Price | None,
-        *,
-        split: bool,
-    ) -> tuple[scheduling.Part, ...]:
-        """Remembered for equal calls. Equal means equal contents of the inputs."""
-        search = (tile, price, split) if layout == "auto" else None
+        *tiles: tuple[int, int],
+        counted: tuple[int, int] | None = None,
+        price: scheduling.Price | None = None,
+        split: bool = True,
+    ) -> tuple[scheduling.TiledMask, ...]:
+        """Disjoint parts of the pattern, each scheduled in tiles of each size: one, unless "auto" splits it.
+
+        "auto" counts in tiles of the size ``counted``, by default the first, and by ``price``. Equal calls share
+        one result; equal means equal contents of the inputs.
+
+        Raises:
+            AttnDslError: A402 for a tile; A403, A404, A407 for lengths; A410, A411 for the layout.
+        """
+        for tile in (*tiles, *([counted] if counted else [])):
+            _check_tile(tile)
+        search = (counted or tiles[0], price, split) if layout == "auto" else None
         key = (layout, search, _call_key(call, self.normal.root.rank))
-        with self._lock:
-            found = self._calls.get(key)
-            if found is not None:
-                self._calls.move_to_end(key)
-                return found
-        if search is None:
-            layouts = scheduling.read_layouts(layout)
-            made: tuple[scheduling.Part, ...] = (scheduling.arranged(self.normal, call, layouts),)
-        else:
-            made = scheduling.optimise(self.normal, call, tile, price, split, self._decisions)
-        with self._lock:
-            made = self._calls.setdefault(key, made)
-            while len(self._calls) > _CACHED_CALLS:
-                self._calls.popitem(last=False)
-            for oldest in list(self._decisions)[:-_CACHED_CALLS]:
-                self._decisions.pop(oldest, None)
-        return made
+
+        def reorder() -> tuple[scheduling.BoundMask, ...]:
+            if search is None:
+                return (scheduling.arranged(self.normal, call, scheduling.read_layouts(layout)),)
+            return scheduling.optimise(self.normal, call, *search, self._decisions)
+
+        def tile_all() -> tuple[scheduling.TiledMask, ...]:
+            bound = self._memo(("bound", *key), reorder)
+            return tuple(scheduling.tiled(part, *tiles, merges=call.merge_heads) for part in bound)
+
+        return self._memo(("tiled", tiles, *key), tile_all)
 
     def dense(self, call: scheduling.Call) -> BoolArray:
         """The meaning: bool [batch, heads, q_len, k_len]."""
@@ -256,25 +261,21 @@ class Program:
         if self.mask.zeros is ir.ZERO:
             return None
         key = _call_key(call, self.mask.zeros.rank)
-        with self._lock:
-            found = self._counts.get(key)
-        if found is not None:
-            return found
-        scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
-        made = ir.zero_keys(
-            self.mask,
-            call.q_len,
-            call.k_len,
-            call.sizes,
-            call.tables,
-            call.batch,
-            call.heads,
-            call.layer,
-        )
-        with self._lock:
-            while len(self._counts) >= _CACHED_CALLS:
-                self._counts.pop(next(iter(self._counts)))
-            return self._counts.setdefault(key, made)
+
+        def count() -> IntArray:
+            scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
+            return ir.zero_keys(
+                self.mask,
+                call.q_len,
+                call.k_len,
+                call.sizes,
+                call.tables,
+                call.batch,
+                call.heads,
+                call.layer,
+            )
+
+        return self._memo(("zeros", key), count)
 
 
 def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,14 +99,13 @@ def _arranged(
     program: Program, call: scheduling.Call, layout: str, head_dim: int, tile: tuple[int, int]
 ) -> views.Arrangement:
     """What a layout comes to; the order of tokens is that for tiles of 128, whatever the tile."""
-    parts = program.parts(call, layout, TILE)
-    schedules = [part.schedule(tile) for part in parts]
-    words = [_decided(part) for part in parts]
+    parts = program.tiled(call, layout, tile, counted=TILE)
+    schedules = [part.schedules[tile] for part in parts]
+    words = [_decided(part.bound) for part in parts]
     return views.arrangement(layout, schedules, head_dim, call.heads, partial=words)
 
 
-def _decided(part: scheduling.Part) -> str:
-    of = part.relation
+def _decided(of: scheduling.BoundMask) -> str:
     return codegen.choice(of.roots, of.tables, of.queries, of.keys)
 
 
@@ -123,8 +122,8 @@ def _clock(
     tile, price = op.searched_by("cpu", call, head_dim)
 
     def seconds(layout: str) -> tuple[float, float]:
-        parts: Sequence[scheduling.Part] = program.parts(call, layout, tile, price)
-        schedules = [part.schedule(tile) for part in parts]
+        parts = program.tiled(call, layout, tile, price=price)
+        schedules = [part.schedules[tile] for part in parts]
         found = backends.predict(schedules, head_dim, machine, heads=call.heads)
         return found.forward, found.backward
 

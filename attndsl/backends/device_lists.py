@@ -14,7 +14,7 @@ from attndsl.backends.generated import MASKS, Functions, load
 from attndsl.backends.work import Work
 from attndsl.backends.worklists import WorkList, by_key, by_query, device_masks, head_classes
 from attndsl.codegen import Predicate, TooDear, predicate
-from attndsl.schedule import Part, Schedule
+from attndsl.schedule import BoundMask, Schedule
 
 SHORTEST = 8  # tiles; cutting work finer costs more in merging than balance gains
 CACHE = (
@@ -53,7 +53,7 @@ class DeviceLists:
 
 
 _KNOWN: weakref.WeakKeyDictionary[Schedule, dict[Any, Any]] = weakref.WeakKeyDictionary()
-_PREDICATES: weakref.WeakKeyDictionary[Part, Predicate | None] = weakref.WeakKeyDictionary()
+_PREDICATES: weakref.WeakKeyDictionary[BoundMask, Predicate | None] = weakref.WeakKeyDictionary()
 
 
 def device_lists(
@@ -72,7 +72,7 @@ def device_lists(
         else:
             made = by_query(schedule, longest)
             classes = [(plan,) for plan in range(len(schedule.plans))]
-        judged = _judged(_predicate(work.part), classes, q.device)
+        judged = _judged(_predicate(work.bound), classes, q.device)
         masks = None if judged else _masks(schedule, known, q.device)
         known[key] = _moved(made, masks, judged, k, kv_heads if transposed else heads)
     found: DeviceLists = known[key]
@@ -88,18 +88,17 @@ def _masks(schedule: Schedule, known: dict[Any, Any], device: torch.device) -> T
     return found
 
 
-def _predicate(part: Part | None) -> Predicate | None:
-    """The predicate of a part, unless masks are better."""
-    if part is None:
+def _predicate(bound: BoundMask | None) -> Predicate | None:
+    """The predicate of a bound mask, unless masks are better."""
+    if bound is None:
         return None
-    if part not in _PREDICATES:
-        given = part.relation
+    if bound not in _PREDICATES:
         try:
-            made = predicate(given.roots, given.tables, given.queries, given.keys)
+            made = predicate(bound.roots, bound.tables, bound.queries, bound.keys)
         except TooDear:
             made = None
-        _PREDICATES[part] = made
-    return _PREDICATES[part]
+        _PREDICATES[bound] = made
+    return _PREDICATES[bound]
 
 
 def _judged(

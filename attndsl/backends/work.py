@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from attndsl.schedule import Part, Schedule
+from attndsl.schedule import BoundMask, Schedule, TiledMask, tiled
 
 T = TypeVar("T")
 
@@ -18,14 +19,25 @@ class Work:
     """The pairs of one call. ``schedule(tile)`` lists them in tiles of (queries, keys), exactly.
 
     Equal calls give the same schedule object, so a backend may keep what it derives from one.
-    ``part`` is the relation itself, where there is one: not every schedule comes from a pattern.
+    ``bound`` is the relation itself, where there is one: not every schedule comes from a pattern.
     ``name`` tells it apart in every process, whatever the lengths; what has none is not remembered.
     """
 
     schedule: Callable[[tuple[int, int]], Schedule]
-    part: Part | None = None
+    bound: BoundMask | None = None
     name: str = ""
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @staticmethod
+    def of(part: TiledMask, name: str = "") -> Work:
+        """The pairs of a tiled mask, which is scheduled in tiles of other sizes as they are asked for."""
+
+        @functools.cache
+        def schedule(tile: tuple[int, int]) -> Schedule:
+            known = part.schedules.get(tile)
+            return known or tiled(part.bound, tile, merges=False).schedules[tile]
+
+        return Work(schedule, part.bound, name)
 
     def keep(self, key: Hashable, make: Callable[[], T]) -> T:
         """What was made under this key before, as long as the work lives; else made now."""

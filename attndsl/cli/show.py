@@ -187,8 +187,8 @@ def _tiles(
     asked = call.call(program)
     side = options.tiles or views.fitting_tile(max(call.q_len, call.k_len))
     natural = program.schedule(asked, (side, side))
-    parts = program.parts(asked, options.layout, (side, side))
-    made = [part.schedule((side, side)) for part in parts]
+    parts = program.tiled(asked, options.layout, (side, side))
+    made = [part.schedules[side, side] for part in parts]
     return views.sheet_of_tiles(natural, made, options.head, most=most, title=mask.name)
 
 

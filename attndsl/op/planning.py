@@ -85,11 +85,8 @@ def _plan(
     call = program.call(q_len, k_len, batch, heads, extents, given.arrays)
     tile, price = searched_by(device.type, call, head_dim)
     layout = layout or default_layout(device.type, call)
-    parts = program.parts(call, layout, tile, price)
-    works = (
-        Work(part.schedule, part, f"{program.key}/{layout}/{index}")
-        for index, part in enumerate(parts)
-    )
+    parts = program.tiled(call, layout, tile, price=price)
+    works = (Work.of(part, f"{program.key}/{layout}/{index}") for index, part in enumerate(parts))
     runner = choose(Request(device.type, dtype, head_dim, value_dim), backend)
     return Plan(runner, tuple(works), counts_of(program, call, device))
 

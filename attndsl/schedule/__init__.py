@@ -1,13 +1,14 @@
 """Which tiles to compute, in which order of tokens: exact schedules by refinement."""
 
 from attndsl.schedule.building import (
+    BoundMask,
     Call,
-    Part,
-    Relation,
+    TiledMask,
     arranged,
     check_numbers,
     plan,
     specialise,
+    tiled,
 )
 from attndsl.schedule.choosing import Decision, Decisions, optimise
 from attndsl.schedule.estimates import Price
@@ -16,17 +17,17 @@ from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compr
 
 __all__ = [
     "NATURAL",
+    "BoundMask",
     "Call",
     "Decision",
     "Decisions",
     "Layout",
     "MaskBank",
     "Order",
-    "Part",
     "Plan",
     "Price",
-    "Relation",
     "Schedule",
+    "TiledMask",
     "Tiles",
     "arranged",
     "check_numbers",
@@ -36,4 +37,5 @@ __all__ = [
     "read_layout",
     "read_layouts",
     "specialise",
+    "tiled",
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,80 +60,71 @@ class Call:
     merge_heads: bool = True  # those that turn out to see the same
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Relation:
-    """Bound roots, the tables they read, and the positions of queries and keys that they are about."""
+@dataclass(frozen=True, eq=False)
+class BoundMask:
+    """A mask in one call: what each class of (batch, head) computes, and in which order of tokens.
 
-    roots: tuple[ir.Node, ...]
+    A pattern is one such mask, or several disjoint ones, where the search splits it.
+    """
+
+    pieces: tuple[Piece, ...]
+    piece_of: ShortArray  # [1 or batch, 1 or heads], index into pieces
     tables: Mapping[str, Any]
-    queries: range
-    keys: range
-
-
-class Part:
-    """A pattern in one call, or one of the disjoint parts that it is split in. Tiles come last."""
-
-    def __init__(
-        self,
-        mask: ir.Mask,
-        call: Call,
-        pieces: Sequence[Piece],
-        plan_of: ShortArray,
-        tables: dict[str, Any],
-    ) -> None:
-        self.pieces = tuple(pieces)
-        self._mask, self._call = mask, call
-        self._plan_of, self._tables = plan_of, tables
-        self._schedules: dict[tuple[int, int], Schedule] = {}
-        self._lock = threading.Lock()
-
-    def schedule(self, tile: tuple[int, int]) -> Schedule:
-        """The exact schedule: no EMPTY tile is in it, no FULL tile has a mask. Equal tiles, one object.
-
-        Raises:
-            AttnDslError: A403, a number in the pattern passes 2**62 at these lengths.
-        """
-        with self._lock:
-            found = self._schedules.get(tile)
-            if found is None:
-                found = self._schedules[tile] = self._merged(self._scheduled(tile))
-            return found
+    queries: range  # positions of the queries
+    keys: range  # positions of the keys
 
     @property
-    def relation(self) -> Relation:
-        """What the schedules list, as expressions: a root for each plan."""
-        if len(self.pieces) > 1 and not self._schedules:
-            self.schedule((128, 128))  # which tells how many plans there are
-        shift = self._mask.shift(self._call.q_len, self._call.k_len)
-        roots = tuple(piece.root for piece in self.pieces)
-        queries = range(shift, shift + self._call.q_len)
-        return Relation(roots, self._tables, queries, range(self._call.k_len))
+    def roots(self) -> tuple[ir.Node, ...]:
+        """The relation of each piece."""
+        return tuple(piece.root for piece in self.pieces)
 
-    def _scheduled(self, tile: tuple[int, int]) -> Schedule:
-        """One plan a piece; from another process, where that saves time."""
-        call, mask = self._call, self._mask
-        if self._tables:
-            return self._computed(tile)
-        lengths = call.q_len, call.k_len
-        shift, compute = mask.shift(*lengths), functools.partial(self._computed, tile)
-        return schedule_of(self.pieces, lengths, shift, tile, self._plan_of, compute)
 
-    def _computed(self, tile: tuple[int, int]) -> Schedule:
-        bank, call = Bank(tile), self._call
-        plans = []
-        for piece in self.pieces:
-            frame = frame_of(piece.root, self._mask, call, tile, self._tables)
-            plans.append(plan_of_frame(frame.ordered(piece.q_order, piece.k_order), bank))
-        return Schedule(call.q_len, call.k_len, tile, tuple(plans), self._plan_of, bank.finish())
+@dataclass(frozen=True, slots=True, eq=False)
+class TiledMask:
+    """A bound mask and its exact schedules, each in tiles of one size; a plan stands for each piece."""
 
-    def _merged(self, made: Schedule) -> Schedule:
-        """The schedule with one plan for all pieces that see the same; they are one from now on."""
-        if len(self.pieces) == 1 or not self._call.merge_heads:
-            return made
-        merged, kept = merge_heads(made)
-        self.pieces = tuple(self.pieces[number] for number in kept)
-        self._plan_of = merged.plan_of
-        return merged
+    bound: BoundMask
+    schedules: Mapping[tuple[int, int], Schedule]
+
+
+def tiled(bound: BoundMask, *tiles: tuple[int, int], merges: bool = True) -> TiledMask:
+    """Schedules a bound mask in tiles of each size: no EMPTY tile is in one, no FULL tile has a mask.
+
+    With ``merges``, pieces that turn out to see the same pairs in the first tiles are one in what is returned.
+
+    Raises:
+        AttnDslError: A403, a number in the pattern passes 2**62 at these lengths; A407, memory.
+    """
+    found: dict[tuple[int, int], Schedule] = {}
+    for tile in tiles:
+        if tile in found:
+            continue
+        made = _scheduled(bound, tile)
+        if merges and not found and len(bound.pieces) > 1:
+            made, kept = merge_heads(made)
+            bound = replace(
+                bound, pieces=tuple(bound.pieces[number] for number in kept), piece_of=made.plan_of
+            )
+        found[tile] = made
+    return TiledMask(bound, found)
+
+
+def _scheduled(bound: BoundMask, tile: tuple[int, int]) -> Schedule:
+    """The schedule with a plan for each piece; read from the disk where that saves time."""
+    compute = functools.partial(_computed, bound, tile)
+    if bound.tables:
+        return compute()
+    lengths = len(bound.queries), len(bound.keys)
+    return schedule_of(bound.pieces, lengths, bound.queries.start, tile, bound.piece_of, compute)
+
+
+def _computed(bound: BoundMask, tile: tuple[int, int]) -> Schedule:
+    bank, lengths = Bank(tile), (len(bound.queries), len(bound.keys))
+    plans = []
+    for piece in bound.pieces:
+        frame = frame_of(piece.root, bound.queries, bound.keys, tile, bound.tables)
+        plans.append(plan_of_frame(frame.ordered(piece.q_order, piece.k_order), bank))
+    return Schedule(*lengths, tile, tuple(plans), bound.piece_of, bank.finish())
 
 
 def plan(
@@ -150,29 +140,30 @@ def plan(
             wider than it may be (A404), the schedule would not fit into memory (A407), or a layout
             does not fit the pattern (A410, A411).
     """
-    return arranged(mask, call, layouts).schedule(tile)
+    return tiled(arranged(mask, call, layouts), tile, merges=call.merge_heads).schedules[tile]
 
 
 def arranged(
     mask: ir.Mask, call: Call, layouts: tuple[Layout, Layout] = (NATURAL, NATURAL)
-) -> Part:
-    """A whole normal mask in these layouts of the queries and the keys.
+) -> BoundMask:
+    """Binds a whole normal mask to a call, in these layouts of the queries and the keys.
 
     Raises:
         AttnDslError: A404, A410, A411, as ``plan``.
     """
     keys = [keys_on(side, layout, mask) for side, layout in zip(ir.Side, layouts, strict=True)]
-    classes, plan_of, tables = classes_of(mask, call, *keys)
+    classes, piece_of, tables = classes_of(mask, call, *keys)
+    positions = positions_of(mask, call)
     pieces = []
     for root, *sorting in classes:
-        axes = axes_of_call(mask, call, (1, 1), tables)
+        axes = axes_of(*positions, (1, 1), tables)
         counts = len(keys[0]), len(keys[0]) + len(keys[1])
         orders = (
             order_of(axes[0], sorting[: counts[0]], layouts[0].name),
             order_of(axes[1], sorting[counts[0] : counts[1]], layouts[1].name),
         )
         pieces.append(Piece(root, *orders))
-    return Part(mask, call, pieces, plan_of, tables)
+    return BoundMask(tuple(pieces), piece_of, tables, *positions)
 
 
 def specialise(mask: ir.Mask, call: Call) -> tuple[tuple[ir.Node, ...], ShortArray, dict[str, Any]]:
@@ -296,36 +287,43 @@ def _sorted(axis: TileAxis, keys: tuple[ir.Node, ...]) -> IntArray:
     return stable_order([axis.values(key) for key in keys])
 
 
-def axes_of_call(
-    mask: ir.Mask, call: Call, tile: tuple[int, int], tables: dict[str, Any]
+def positions_of(mask: ir.Mask, call: Call) -> tuple[range, range]:
+    """The positions of the queries and of the keys of a call."""
+    shift = mask.shift(call.q_len, call.k_len)
+    return range(shift, shift + call.q_len), range(call.k_len)
+
+
+def axes_of(
+    queries: range, keys: range, tile: tuple[int, int], tables: Mapping[str, Any]
 ) -> tuple[TileAxis, TileAxis]:
     """Both sides in natural order.
 
     Raises:
         AttnDslError: A407, they are too long: values by position are held in arrays.
     """
-    if max(call.q_len, call.k_len) > MOST_TOKENS:
-        title = f"{max(call.q_len, call.k_len):,} tokens are too many to be scheduled"
+    longest = max(len(queries), len(keys))
+    if longest > MOST_TOKENS:
+        title = f"{longest:,} tokens are too many to be scheduled"
         notes = (f"at most {MOST_TOKENS:,}",)
         raise AttnDslError(Diagnostic("A407", title, notes=notes))
-    shift = mask.shift(call.q_len, call.k_len)
+    known = dict(tables)  # to which ranks of bands are added
     return (
-        TileAxis(ir.Side.QUERY, call.q_len, shift, tile[0], tables),
-        TileAxis(ir.Side.KEY, call.k_len, 0, tile[1], tables),
+        TileAxis(ir.Side.QUERY, len(queries), queries.start, tile[0], known),
+        TileAxis(ir.Side.KEY, len(keys), keys.start, tile[1], known),
     )
 
 
 def frame_of(
-    root: ir.Node, mask: ir.Mask, call: Call, tile: tuple[int, int], tables: dict[str, Any]
+    root: ir.Node, queries: range, keys: range, tile: tuple[int, int], tables: Mapping[str, Any]
 ) -> Frame:
     """A root on both sides in natural order.
 
     Raises:
         AttnDslError: A403, a number in the pattern passes 2**62 at these lengths.
     """
-    queries, keys = axes_of_call(mask, call, tile, tables)
-    check_magnitude(root, queries, keys)
-    return Frame(root, queries, keys)
+    axes = axes_of(queries, keys, tile, tables)
+    check_magnitude(root, *axes)
+    return Frame(root, *axes)
 
 
 def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
@@ -337,7 +335,7 @@ def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
     """
     classes, _, tables = classes_of(mask.with_root(ir.TRUE), call, (node,))
     for _, bound in classes:
-        frame_of(bound, mask, call, (128, 128), tables)
+        frame_of(bound, *positions_of(mask, call), (128, 128), tables)
 
 
 def plan_of_frame(frame: Frame, bank: Bank) -> Plan:

@@ -17,7 +17,14 @@ from typing import Any, TypeAlias
 
 from attndsl import ir
 from attndsl.passes import bind
-from attndsl.schedule.building import Call, Frame, Part, classes_of, frame_of
+from attndsl.schedule.building import (
+    BoundMask,
+    Call,
+    Frame,
+    classes_of,
+    frame_of,
+    positions_of,
+)
 from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, form
 from attndsl.schedule.estimates import Price
 from attndsl.schedule.keeping import keep_search, recall_search
@@ -25,6 +32,7 @@ from attndsl.schedule.model import Piece
 from attndsl.schedule.search import counted, measured, reordered, search, sorting, splits
 
 DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
+MOST_DECISIONS = 64  # of a pattern
 ALIKE = 1.1  # a head wastes about as much as another does if it is no more than so many times that
 
 
@@ -46,7 +54,7 @@ def optimise(
     price: Price | None = None,
     split: bool = True,
     decisions: Decisions | None = None,
-) -> tuple[Part, ...]:
+) -> tuple[BoundMask, ...]:
     """Disjoint parts that make up a normal mask, each in the order that is cheapest in such tiles.
 
     Usually one. Their outputs are merged by log-sum-exp. With ``split`` off there is exactly one.
@@ -56,7 +64,8 @@ def optimise(
         AttnDslError: A403, A404, as ``plan``.
     """
     price, decisions = price or Price(), {} if decisions is None else decisions
-    classes, plan_of, tables = classes_of(mask, call)
+    classes, piece_of, tables = classes_of(mask, call)
+    positions = positions_of(mask, call)
     axes = _bound_axes(mask, call)
     chosen: list[list[Piece]] = []
     stayed: dict[tuple[str, ...], Frame] = {}  # in natural order, by form
@@ -64,7 +73,7 @@ def optimise(
     look = functools.lru_cache(maxsize=2)(functools.partial(measured, price=price))
     for (root,) in classes:
         view = _View(root, tables)
-        frame = frame_of(view.root, mask, call, tile, view.tables)
+        frame = frame_of(view.root, *positions, tile, view.tables)
         key, kind = (view.root, call.q_len, call.k_len, tile, price, split), form(frame.root)
         decided = decisions.get(key) or _kept(frame, axes, price, split)
         found = _recalled(frame, decided, price)
@@ -78,9 +87,11 @@ def optimise(
         elif found == [frame]:
             stayed.setdefault(kind, frame)
         decisions[key] = decided
+        for oldest in list(decisions)[:-MOST_DECISIONS]:
+            decisions.pop(oldest, None)
         chosen.append([view.piece(part) for part in found])
     columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
-    return tuple(Part(mask, call, pieces, plan_of, tables) for pieces in columns)
+    return tuple(BoundMask(pieces, piece_of, tables, *positions) for pieces in columns)
 
 
 def _searched(

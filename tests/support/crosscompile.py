@@ -26,7 +26,6 @@ from triton.compiler import ASTSource
 import attndsl
 from attndsl.backends import Work, configs, kernels
 from attndsl.backends import triton as backend
-from attndsl.schedule import arranged
 
 TYPES = {
     torch.float32: "*fp32",
@@ -189,8 +188,8 @@ def jobs(
     q = torch.empty(1, 2 * group, length, head_dim, dtype=getattr(torch, dtype))
     k = v = torch.empty(1, 2, k_length or length, head_dim, dtype=q.dtype)
     call = p._program.call(length, k.shape[2], 1, 2 * group, extents, inputs or {})
-    part = arranged(p._program.normal, call)
-    work = Work(part.schedule, part if predicate else None)
+    (part,) = p._program.tiled(call, "natural", (128, 128))
+    work = Work.of(part) if predicate else Work(Work.of(part).schedule)
     arch = ARCHITECTURES[target]
 
     def chosen(which: Any, q: torch.Tensor, v: torch.Tensor) -> configs.Config:

@@ -19,7 +19,6 @@ from attndsl.backends import Work
 from attndsl.backends import triton as backend
 from attndsl.backends.configs import Config
 from attndsl.backends.launching import Launch
-from attndsl.schedule import arranged
 
 LAUNCHED: list[tuple[Any, ...]] = []
 
@@ -72,7 +71,8 @@ def both_ways(length: int, longest: int | None) -> list[dict[str, Any]]:
         found.append({"kernel": name, "same": first == second, "short": bool(launch._compiled)})
 
     p = attndsl.compile("causal")
-    part = arranged(p._program.normal, p._program.call(length, length, 1, 2, None, {}))
+    call = p._program.call(length, length, 1, 2, None, {})
+    (part,) = p._program.tiled(call, "natural", (64, 64))
     runner = backend.Triton(lambda *_: Config(64, 64, 4, 1), longest)
     Launch.__call__ = twice  # type: ignore[method-assign]
     for start in (0, 1):
@@ -80,7 +80,7 @@ def both_ways(length: int, longest: int | None) -> list[dict[str, Any]]:
             torch.zeros(start + 128 * length, dtype=torch.float16)[start:].view(1, 2, length, 64)
             for _ in range(3)
         )
-        work = Work(part.schedule, part)
+        work = Work.of(part)
         out, lse = runner.forward(work, q, k, v, scale=0.1)
         runner.backward(work, q, k, v, out, lse, q, lse, scale=0.1)
     Launch.__call__ = once  # type: ignore[method-assign]

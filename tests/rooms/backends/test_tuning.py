@@ -92,8 +92,9 @@ def test_what_is_tried_fits(
 def works(p: attndsl.Pattern, q: torch.Tensor):
     from attndsl.backends import Work
 
-    (part,) = p._program.parts(p._program.call(q.shape[2], q.shape[2], 1, q.shape[1], None, {}))
-    return Work(part.schedule, part, p._program.key)
+    call = p._program.call(q.shape[2], q.shape[2], 1, q.shape[1], None, {})
+    (part,) = p._program.tiled(call, "natural", (64, 64))
+    return Work.of(part, p._program.key)
 
 
 class Second:

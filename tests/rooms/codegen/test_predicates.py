@@ -30,8 +30,7 @@ def predicate_of(
     p: attndsl.Pattern, q_len: int, k_len: int, heads: int = 1, **given
 ) -> codegen.Predicate:
     call = p._program.call(q_len, k_len, 1, heads, None, given)
-    part = schedule.arranged(p._program.normal, call)
-    of = part.relation
+    of = schedule.arranged(p._program.normal, call)
     return codegen.predicate(of.roots, of.tables, of.queries, of.keys)
 
 

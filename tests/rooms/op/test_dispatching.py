@@ -136,9 +136,9 @@ def test_the_backward_is_that_of_what_the_forward_computed():
 
 def test_tiles_that_are_asked_for_later_are_those_of_the_input_as_it_was():
     doc, p = np.zeros((1, 64), dtype=np.int64), attndsl.compile("documents")
-    (part,) = p._program.parts(p._program.call(64, 64, 1, 1, None, {"doc": doc}))
+    call = p._program.call(64, 64, 1, 1, None, {"doc": doc})
     doc[:, 32:] = 1
-    assert part.schedule((16, 16)).cover().all()
+    assert p._program.schedule(call, (16, 16)).cover().all()
 
 
 def test_a_call_like_one_before_it_is_planned_no_more(monkeypatch):

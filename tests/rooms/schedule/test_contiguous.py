@@ -60,6 +60,6 @@ def test_a_union_visits_each_tile_once(text: str, layout: str):
 def test_parts_of_a_union_hold_each_pair_once(text: str):
     program = Program(read_mask(f"pattern p = {text}"))
     call = program.call(256, 256, 1, 1, None, {})
-    parts = program.parts(call, "auto", (16, 16))
-    count = sum(part.schedule((16, 16)).cover().astype(int) for part in parts)
+    parts = program.tiled(call, "auto", (16, 16))
+    count = sum(part.schedules[16, 16].cover().astype(int) for part in parts)
     assert np.array_equal(count, program.dense(call)[0, 0])

@@ -60,7 +60,7 @@ def refuse(*args: object, **options: object):
 @pytest.mark.parametrize(("text", "n", "options"), CALLS, ids=[text for text, *_ in CALLS])
 def test_what_is_found_is_what_was_computed(text, n, options, layout, monkeypatch):
     first = parts(text, n, options, layout)
-    monkeypatch.setattr(building.Part, "_computed", refuse)
+    monkeypatch.setattr(building, "_computed", refuse)
     monkeypatch.setattr(choosing, "search", refuse)
     again = parts(text, n, options, layout)
     assert len(first) == len(again)
@@ -72,9 +72,8 @@ def test_attention_over_what_was_found(monkeypatch):
     q, k, v = (torch.randn(1, 2, 200, 16, generator=make).requires_grad_() for _ in range(3))
     text = "pattern p = q - k < 30 and k <= q or k < 4"
     first = compiled(text)(q, k, v)
-    monkeypatch.setattr(building.Part, "_computed", refuse)
+    monkeypatch.setattr(building, "_computed", refuse)
     p = compiled(text)
-    p._program._calls.clear()
     again = p(q, k, v)
     assert torch.equal(first, again)
     torch.autograd.grad(again.sum(), (q, k, v))
@@ -113,16 +112,16 @@ def test_of_inputs_the_choice_is_kept_and_not_the_schedule(folder: Path, monkeyp
 def test_what_a_judge_without_a_name_chose_is_not_kept(folder: Path):
     p = compiled(CALLS[2][0])
     call = p._program.call(512, 512, 1, 1, None, {})
-    for name, kept in (("", {}), ("by its tiles", {"searches": 1})):
+    for name, kept in (("", 0), ("by its tiles", 1)):
         price = Price(judge=lambda parts: sum(part.density for part in parts), name=name)
-        compiled(CALLS[2][0])._program.parts(call, "auto", (32, 32), price)
-        assert kinds(folder) == kept
+        compiled(CALLS[2][0])._program.tiled(call, "auto", (32, 32), price=price)
+        assert kinds(folder).get("searches", 0) == kept
 
 
 def test_other_sources_find_nothing(monkeypatch: pytest.MonkeyPatch):
     parts(*CALLS[1], "natural")
     monkeypatch.setattr(keeping, "code", lambda: "another")
-    monkeypatch.setattr(building.Part, "_computed", refuse)
+    monkeypatch.setattr(building, "_computed", refuse)
     with pytest.raises(AssertionError, match="to be found"):
         parts(*CALLS[1], "natural")
 

@@ -71,12 +71,11 @@ def test_equal_tiles_under_different_masks_are_stored_once():
 def test_plans_stay_merged_at_other_tiles_and_agree_with_the_relation():
     program = Program(read_mask("pattern p = q - k < max(20 - 2 * head, 10) and k <= q"))
     call = program.call(16, 16, 1, 8, None, {})
-    (part,) = program.parts(call, tile=TILE)
-    assert len(part.relation.roots) == 4  # of heads 0 (to 2), 3, 4, 5 (to 7)
-    for tile in (TILE, (8, 4), (16, 16)):
-        schedule = part.schedule(tile)
+    (part,) = program.tiled(call, "natural", TILE, (8, 4), (16, 16))
+    assert len(part.bound.roots) == 4  # of heads 0 (to 2), 3, 4, 5 (to 7)
+    for schedule in part.schedules.values():
         check(program, call, schedule)
-        assert len(schedule.plans) == len(part.relation.roots) == len(part.pieces) == 4
+        assert len(schedule.plans) == 4
 
 
 def test_plans_in_different_orders_stay_apart():

@@ -11,8 +11,8 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import Call, Price, choosing, optimise, plan, search
-from attndsl.schedule.building import Frame, classes_of, frame_of
+from attndsl.schedule import Call, Price, TiledMask, choosing, optimise, plan, search, tiled
+from attndsl.schedule.building import Frame, classes_of, frame_of, positions_of
 from attndsl.schedule.estimates import look_at
 from tests.rooms.schedule.test_layouts import check
 from tests.support import expressions as ex
@@ -30,11 +30,17 @@ def program(text):
     return Program(frontend.elaborate(syn.parse(text)))
 
 
+def schedule_in(part, tile):
+    """The schedule of a bound mask, tiled already or not, in tiles of that size."""
+    bound = part.bound if isinstance(part, TiledMask) else part
+    return tiled(bound, tile).schedules[tile]
+
+
 def searched(text, length, extents=None, split=True, **inputs):
     p = program(text)
     call = p.call(length, length, 1, 1, extents, inputs)
     parts = optimise(p.normal, call, (128, 128), split=split)
-    found = [part.schedule((128, 128)).plans[0] for part in parts]
+    found = [schedule_in(part, (128, 128)).plans[0] for part in parts]
     return plan(p.normal, call, (128, 128)).plans[0], found
 
 
@@ -86,7 +92,7 @@ def test_heads_choose_apart():
     p = program("pattern p = strided_by_head(16)")
     call = p.call(2048, 2048, 1, 4, None, {})
     (whole,) = optimise(p.normal, call, (64, 64))
-    schedule = whole.schedule((64, 64))
+    schedule = schedule_in(whole, (64, 64))
     assert schedule.plan_of.tolist() == [[0, 1, 0, 1]]
     assert schedule.plans[0].q_order is None
     assert schedule.plans[1].live <= 2048 // 64 * 2
@@ -99,7 +105,7 @@ LENGTH = st.integers(1, 90)
 
 
 def check_parts(parts, dense, tile=(8, 8)):
-    parts = [part.schedule(tile) for part in parts]
+    parts = [schedule_in(part, tile) for part in parts]
     covers = [
         np.array([[part.cover(b, h) for h in range(dense.shape[1])] for b in range(dense.shape[0])])
         for part in parts
@@ -149,7 +155,7 @@ def test_the_result_is_never_worse_by_its_own_count(expression, q_len, k_len):
     call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
     price = Price(moved=0.0, merged=0.0)
     natural = plan(mask, call, (8, 8))
-    parts = [part.schedule((8, 8)) for part in optimise(mask, call, (8, 8), price)]
+    parts = [schedule_in(part, (8, 8)) for part in optimise(mask, call, (8, 8), price)]
 
     def cost(plans):
         return sum(each.full.nnz + price.partial * each.partial.nnz for each in plans)
@@ -165,7 +171,7 @@ def test_an_estimate_that_looks_at_all_rows_is_the_count(expression, q_len, k_le
     call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
     classes, _, tables = classes_of(mask, call)
     for (root,), counted in zip(classes, plan(mask, call, tile).plans, strict=True):
-        found = look_at(frame_of(root, mask, call, tile, tables), 1 << 40).estimate()
+        found = look_at(frame_of(root, *positions_of(mask, call), tile, tables), 1 << 40).estimate()
         assert found.exact
         assert (found.full, found.partial) == (counted.full.nnz, counted.partial.nnz)
 
@@ -175,7 +181,7 @@ def test_an_estimate_tells_by_how_much_it_may_err():
         p = program(f"pattern p = {body}")
         call = p.call(4096, 4096, 1, 1, None, {})
         ((root,),), _, tables = classes_of(p.normal, call)
-        frame = frame_of(root, p.normal, call, (16, 16), tables)
+        frame = frame_of(root, *positions_of(p.normal, call), (16, 16), tables)
         inner = Frame(root, frame.queries.sampled(np.arange(1, 255)), frame.keys)
         assert least <= look_at(inner, 8).estimate().error <= most
         assert look_at(frame, 256).estimate().error == 0
@@ -261,9 +267,11 @@ def test_other_documents_are_sorted_without_a_search(monkeypatch):
     p, call = packed(PACKED)
     for _ in range(3):
         found = call(draw.integers(0, 9, (2, 500)))
-        (part,) = p.parts(found, "auto", (16, 16))
-        check(part.schedule((16, 16)), p.dense(found))
-        assert [plan.q_order.name for plan in part.schedule((16, 16)).plans] == ["by doc[q]"] * 2
+        (part,) = p.tiled(found, "auto", (16, 16))
+        check(schedule_in(part, (16, 16)), p.dense(found))
+        assert [plan.q_order.name for plan in schedule_in(part, (16, 16)).plans] == [
+            "by doc[q]"
+        ] * 2
     assert searches.made == 1
 
 
@@ -283,7 +291,7 @@ def test_heads_that_waste_as_much_as_one_that_stayed_natural_are_not_searched(
     searches = Searches(monkeypatch)
     p = program(f"pattern p = {body}")
     call = p.call(640, 640, 1, 8, None, {})
-    check_parts(p.parts(call, "auto", (16, 16)), p.dense(call), (16, 16))
+    check_parts(p.tiled(call, "auto", (16, 16)), p.dense(call), (16, 16))
     assert searches.made == made
 
 
@@ -292,12 +300,12 @@ def test_a_choice_that_has_become_dear_is_made_anew(monkeypatch):
     p, call = packed(PACKED)
     in_order = call(np.sort(draw.integers(0, 32, (1, 500))))
     disorder = call(draw.integers(0, 32, (1, 500)))
-    (part,) = p.parts(in_order, "auto", (16, 16))
-    assert part.schedule((16, 16)).plans[0].q_order is None
-    (part,) = p.parts(disorder, "auto", (16, 16))
+    (part,) = p.tiled(in_order, "auto", (16, 16))
+    assert schedule_in(part, (16, 16)).plans[0].q_order is None
+    (part,) = p.tiled(disorder, "auto", (16, 16))
     assert searches.made == 2
-    assert part.schedule((16, 16)).plans[0].q_order.name == "by doc[q]"
-    check(part.schedule((16, 16)), p.dense(disorder))
+    assert schedule_in(part, (16, 16)).plans[0].q_order.name == "by doc[q]"
+    check(schedule_in(part, (16, 16)), p.dense(disorder))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +317,7 @@ def test_of_long_sequences_a_stretch_is_searched(monkeypatch, body):
     call = p.call(2048, 2048, 1, 1, None, {})
     parts = optimise(p.normal, call, (32, 32))
     check_parts(parts, p.dense(call), (32, 32))
-    live = sum(part.schedule((32, 32)).plans[0].live for part in parts)
+    live = sum(schedule_in(part, (32, 32)).plans[0].live for part in parts)
     natural = plan(p.normal, call, (32, 32)).plans[0].live
     assert live == natural if body.startswith("q") else live < 0.5 * natural
 
@@ -321,7 +329,7 @@ def test_a_split_is_remembered_part_by_part(monkeypatch):
     )
     for batch in (1, 2):
         found = call(draw.integers(0, 40, (batch, 640)))
-        parts = p.parts(found, "auto", (16, 16))
+        parts = p.tiled(found, "auto", (16, 16))
         assert len(parts) == 2
         check_parts(parts, p.dense(found), (16, 16))
     assert searches.made == 1

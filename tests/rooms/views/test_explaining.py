@@ -17,7 +17,7 @@ def explained(text: str, length: int, heads: int = 1) -> Explanation:
 
     def counted(layout: str, size: int) -> Arrangement:
         tile = size, size
-        parts = [part.schedule(tile) for part in p.parts(call, layout, tile)]
+        parts = [part.schedules[tile] for part in p.tiled(call, layout, tile)]
         return arrangement(layout, parts, 64, heads)
 
     return Explanation(

@@ -23,7 +23,7 @@ def before_and_after(text: str, length: int, layout: str, tile: int, **options):
     program = Program(read_mask(f"pattern p = {text}"))
     call = program.call(length, length, 1, 1, None, {})
     natural = program.schedule(call, (tile, tile))
-    parts = [part.schedule((tile, tile)) for part in program.parts(call, layout, (tile, tile))]
+    parts = [part.schedules[tile, tile] for part in program.tiled(call, layout, (tile, tile))]
     return sheet_of_tiles(natural, parts, title="p", **options), [natural, *parts]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, split_sum
 from attndsl.schedule.model import BoolArray, IntArray
-from attndsl.schedule.refine import Found, parted
+from attndsl.schedule.refine import Found, split_comparison
 from attndsl.schedule.summaries import TileAxis
 
 LOGIC = (ir.And, ir.Or, ir.Not)
@@ -146,9 +146,7 @@ def _pieced(
     node: ir.Node, queries: TileAxis, keys: TileAxis, count: int
 ) -> tuple[ir.Node, ir.Node] | None:
     """The terms that are compared, if among so many tiles it pays to look at the pieces in which some fall."""
-    if not isinstance(node, ir.AtMost | ir.Equals):
-        return None
-    sides = parted(node, queries, keys)
+    sides = split_comparison(node)
     if sides is None:
         return None
     mine, theirs, _ = sides

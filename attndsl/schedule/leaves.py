@@ -15,7 +15,7 @@ from attndsl.analysis import is_translation_invariant
 from attndsl.schedule.distinct import Distinct, row_classes
 from attndsl.schedule.kinds import LOGIC, comparisons, signature, told_apart
 from attndsl.schedule.model import BoolArray, ByteArray, IntArray, ShortArray, once_each
-from attndsl.schedule.refine import Found, parted
+from attndsl.schedule.refine import Found, split_comparison
 from attndsl.schedule.summaries import TileAxis
 
 _Ints: TypeAlias = IntArray | ShortArray
@@ -244,7 +244,7 @@ def _holds(
                 memo[node] = _any([memo[item] for item in inner])
             case ir.Not() if inner:
                 memo[node] = ~truth(node.item)
-            case ir.AtMost() | ir.Equals() if (parts := parted(node, queries, keys)) is not None:
+            case ir.AtMost() | ir.Equals() if (parts := split_comparison(node)) is not None:
                 memo[node] = _compared(
                     node, of_side(parts[0]), parts[2] - of_side(parts[1]), -keys.slope(parts[1])
                 )

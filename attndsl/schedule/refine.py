@@ -8,12 +8,13 @@ tile is left to ``leaves``.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
 from attndsl import ir
-from attndsl.analysis import Interpreter, Range, Truths, split_sum
+from attndsl.analysis import Interpreter, Range, Truths, parts_of, split_sum
 from attndsl.schedule.meetings import meeting
 from attndsl.schedule.model import BoolArray, IntArray, Runs
 from attndsl.schedule.summaries import TileAxis, as_truths
@@ -56,7 +57,7 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
     columns = np.arange(keys.count(level), dtype=np.int64)[None, :]
     full: list[tuple[IntArray, IntArray, IntArray]] = []
     while True:
-        boxes = interpreter(queries, keys, levels, rows, columns)
+        boxes = interpreter(root, queries, keys, levels, rows, columns)
         verdict = boxes.truths(root)
         sure = verdict.may_hold & ~verdict.may_fail
         unsure = verdict.may_hold & verdict.may_fail
@@ -83,65 +84,111 @@ def _those(which: BoolArray, rows: IntArray, columns: IntArray) -> tuple[IntArra
 
 
 def interpreter(
+    root: ir.Node,
     queries: TileAxis,
     keys: TileAxis,
     levels: tuple[int, int],
     rows: IntArray,
     columns: IntArray,
 ) -> Interpreter:
-    """Tells of each of these boxes, of those levels, whether it may hold a pair or lack one."""
-
-    def sides(node: ir.Node) -> Range | Truths | None:
-        for axis, level, index in ((queries, levels[0], rows), (keys, levels[1], columns)):
-            if axis.owns(node):
-                found = axis.summary(node, level)
-                step = None if found.step is None else found.step[index]
-                gathered = Range(found.low[index], found.high[index], step)
-                return as_truths(gathered) if node.sort is ir.Sort.BOOL else gathered
-        if isinstance(node, ir.Load) and node.kind is ir.Sort.INT:
+    """Evaluates a root on boxes of these levels, given the exact ranges of its leaves."""
+    known: dict[ir.Node, Range | Truths] = {}
+    for node in leaves(root):
+        if isinstance(node, ir.AtMost | ir.Equals) and node.is_pair:
+            known[node] = _compared(node, queries, keys, levels, rows, columns)
+        elif isinstance(node, ir.Load) and not _is_sided(node):
             low, high = queries.table_bounds(node.table)
-            return Range(rows * 0 + low, rows * 0 + high)
+            known[node] = Range(rows * 0 + low, rows * 0 + high)
+        else:
+            side = (queries, levels[0], rows) if queries.owns(node) else (keys, levels[1], columns)
+            known[node] = _summarised(node, *side)
+    for node in equations(root):
+        met = meeting(node, queries, keys)
+        if met is not None:
+            ranged = known.get(node)
+            if not isinstance(ranged, Truths):  # no comparison of one term of each side
+                ranged = Interpreter(known.get, rows).truths(node)
+            may_hold = ranged.may_hold & met.may_hold(levels, rows, columns)
+            known[node] = Truths(may_hold, ranged.may_fail)
+    return Interpreter(known.get, rows)
+
+
+@functools.lru_cache(maxsize=1024)
+def leaves(root: ir.Node) -> tuple[ir.Node, ...]:
+    """The outermost sub-expressions of a root whose ranges on boxes are known without its other parts.
+
+    Terms of one side; reads of integers at other places; comparisons of one term of each side.
+    """
+    found: dict[ir.Node, None] = {}
+    seen: set[ir.Node] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        is_read = isinstance(node, ir.Load) and node.sort is ir.Sort.INT
+        if _is_sided(node) or is_read or split_comparison(node) is not None:
+            found[node] = None
+        else:
+            stack.extend(parts_of(node))
+    return tuple(found)
+
+
+def _is_sided(node: ir.Node) -> bool:
+    return node.rank & ir.Rank.PAIR in (ir.Rank.QUERY, ir.Rank.KEY)
+
+
+@functools.lru_cache(maxsize=1024)
+def equations(root: ir.Node) -> tuple[ir.Equals, ...]:
+    """The equations between both sides in a root."""
+    return tuple(
+        node for node in ir.postorder(root) if isinstance(node, ir.Equals) and node.is_pair
+    )
+
+
+def _summarised(node: ir.Node, axis: TileAxis, level: int, index: IntArray) -> Range | Truths:
+    found = axis.summary(node, level)
+    step = None if found.step is None else found.step[index]
+    gathered = Range(found.low[index], found.high[index], step)
+    return as_truths(gathered) if node.sort is ir.Sort.BOOL else gathered
+
+
+def _compared(
+    node: ir.AtMost | ir.Equals,
+    queries: TileAxis,
+    keys: TileAxis,
+    levels: tuple[int, int],
+    rows: IntArray,
+    columns: IntArray,
+) -> Truths:
+    """Compares a + b with a bound as a with the bound less b: on a grid, ranges are those of its edges."""
+    parts = split_comparison(node)
+    assert parts is not None, "such comparisons are leaves"
+    mine, theirs, bound = parts
+    left, right = queries.summary(mine, levels[0]), keys.summary(theirs, levels[1])
+    if isinstance(node, ir.AtMost):
+        return Truths(
+            left.low[rows] <= (bound - right.low)[columns],
+            left.high[rows] > (bound - right.high)[columns],
+        )
+    # Steps would tell no more: those of two affine terms have no common factor, as coefficients have none.
+    low, high = (bound - right.high)[columns], (bound - right.low)[columns]
+    least, most = left.low[rows], left.high[rows]
+    return Truths((least <= high) & (most >= low), (least < high) | (most > low))
+
+
+def split_comparison(node: ir.Node) -> tuple[ir.Node, ir.Node, int] | None:
+    """Returns (a, b, bound) if the node compares a + b with a bound, a of queries alone and b of keys alone."""
+    if not isinstance(node, ir.AtMost | ir.Equals) or not node.is_pair:
         return None
-
-    def compared(node: ir.AtMost | ir.Equals) -> Truths | None:
-        """Of a + b with a bound, as a with the bound less b: on a grid, ranges are those of its edges."""
-        if (parts := parted(node, queries, keys)) is None:
-            return None
-        mine, theirs, bound = parts
-        left, right = queries.summary(mine, levels[0]), keys.summary(theirs, levels[1])
-        if isinstance(node, ir.AtMost):
-            return Truths(
-                left.low[rows] <= (bound - right.low)[columns],
-                left.high[rows] > (bound - right.high)[columns],
-            )
-        # Steps would tell no more: those of two affine terms have no common factor, as coefficients have none.
-        low, high = (bound - right.high)[columns], (bound - right.low)[columns]
-        least, most = left.low[rows], left.high[rows]
-        return Truths((least <= high) & (most >= low), (least < high) | (most > low))
-
-    def known(node: ir.Node) -> Range | Truths | None:
-        if not node.is_pair or not isinstance(node, ir.AtMost | ir.Equals):
-            return sides(node)
-        met = meeting(node, queries, keys) if isinstance(node, ir.Equals) else None
-        found = compared(node)
-        if met is None:
-            return found
-        ranged = found or Interpreter(sides, rows).truths(node)
-        return Truths(ranged.may_hold & met.may_hold(levels, rows, columns), ranged.may_fail)
-
-    return Interpreter(known, rows)
-
-
-def parted(
-    node: ir.AtMost | ir.Equals, queries: TileAxis, keys: TileAxis
-) -> tuple[ir.Node, ir.Node, int] | None:
-    """(a, b, bound) where the comparison is one of a + b, a of the queries alone and b of the keys."""
-    if not isinstance(node.item, ir.Sum) or not node.is_pair:
+    if not isinstance(node.item, ir.Sum):
         return None
-    parts = split_sum(node.item)
-    if len(parts) != 2 or not (queries.owns(parts[0][0]) and keys.owns(parts[1][0])):
+    parts = [part for part, _ in split_sum(node.item)]
+    sides = [part.rank & ir.Rank.PAIR for part in parts]
+    if sides != [ir.Rank.QUERY, ir.Rank.KEY]:
         return None
-    return parts[0][0], parts[1][0], node.bound - node.item.constant
+    return parts[0], parts[1], node.bound - node.item.constant
 
 
 def check_count(tiles: int, most: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import SIMPLIFICATIONS, Program, Source, read_mask, read_switches
+from attndsl.compiler import SIMPLIFICATIONS, Program, Source, read_switches
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -548,16 +548,20 @@ def compile(  # noqa: A001 - the public name
     *,
     entry: str | None = None,
     layer: int = 0,
+    align: Literal["start", "end"] | None = None,
     without: Collection[str] = (),
     **values: frontend.Given,
 ) -> Pattern:
     """Compile a pattern.
 
     Args:
-        source: A path ("longformer.attn", "file.attn:name"), program text, the name of a pattern of the
-            prelude ("causal_window"), the Python form (``window(256) | (q < 4)``), or a mask of the IR.
+        source: A path ("longformer.attn", "file.attn:name"), program text, an expression ("causal and
+            q - k < 8"), the name of a pattern of the prelude or the library ("causal_window"), the Python
+            form (``window(256) | (q < 4)``), or a mask of the IR.
         entry: Which pattern of the file; the last one by default.
         layer: The value of ``layer``.
+        align: Where queries stand when there are fewer or more of them than keys, unless the pattern
+            says so itself: "end", at the last positions, the default; "start", at the first.
         without: Simplifications to leave out, by name: "separate", "drop_implied", "merge_heads". The
             result of a call is the same; to find out which of them a difference in speed comes from.
         **values: For the pattern's parameters, by name.
@@ -565,5 +569,5 @@ def compile(  # noqa: A001 - the public name
     Raises:
         AttnDslError: everything that is wrong with the program, with places and hints.
     """
-    origin = explaining.Origin(source, entry, values)
-    return Pattern(read_mask(source, entry, values), layer, without, origin)
+    origin = explaining.Origin(source, entry, values, align)
+    return Pattern(origin.mask(), layer, without, origin)

@@ -28,7 +28,10 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 T = TypeVar("T")
 
 _ROW = re.compile(r"[0-9]{3}")
-
+_COMMENT = re.compile(r"#[^\n]*")
+_DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
+# A declaration whose first word is misspelt is better judged as one: `patern p(w: int) = ...`
+_RESEMBLES = re.compile(r"\s*(?!let\b)\w+\s+\w+\s*(?:\([^()]*\)\s*)?=(?!=)")
 
 _CACHED_RESULTS = 128  # of a pattern
 _MOST = 1 << 20  # heads, or batch elements
@@ -37,24 +40,39 @@ _LONGEST_NAME = 200
 
 
 def read_mask(
-    source: Source, entry: str | None = None, values: Mapping[str, frontend.Given] | None = None
+    source: object,
+    entry: str | None = None,
+    values: Mapping[str, frontend.Given] | None = None,
+    align: str | None = None,
 ) -> ir.Mask:
-    """The mask of a path ("file.attn" or "file.attn:name"), program text, name, or Python form.
+    """The mask of a path ("file.attn" or "file.attn:name"), program or expression text, name, or Python form.
 
     A name is one of the prelude, else of the library; a row of the library has a number too ("049").
+    ``align``: "start" or "end", where the pattern does not say itself how its queries are placed.
 
     Raises:
         AttnDslError: whatever is wrong with the file, the program or the values, located.
     """
-    if isinstance(source, ir.Mask):
-        return source
-    if isinstance(source, frontend.PatternFunction):
-        made = source(**(values or {}))
-        return frontend.to_mask(made, source.queries, source.keys, source.align)
-    if isinstance(source, frontend.Expr):
-        return frontend.to_mask(source)
-    module, name, resolve = open_module(source, entry)
-    return frontend.elaborate(module, name, values, resolve)
+    if isinstance(source, str | os.PathLike):
+        module, name, resolve = open_module(source, entry)
+        return frontend.elaborate(module, name, values, resolve, align)
+    if entry is not None:
+        title = (
+            f"there is no pattern {entry!r:.40} in what is no text: `entry` chooses one of a file"
+        )
+        raise AttnDslError(Diagnostic("A211", title))
+    if isinstance(source, frontend.Expr | frontend.PatternFunction):
+        return frontend.to_mask(source, align=align, values=values)
+    if not isinstance(source, ir.Mask):
+        title = f"a {type(source).__name__} is no pattern"
+        note = "a pattern is text of the language, a path, a name, a Python expression, or a mask"
+        raise AttnDslError(Diagnostic("A211", title, notes=(note,)))
+    if values:
+        raise AttnDslError(Diagnostic("A211", f"a mask has no parameter {min(values)!r:.40}"))
+    if align not in (None, source.align):
+        title = f"the mask is aligned at the {source.align}, not at the {align}"
+        raise AttnDslError(Diagnostic("A212", title))
+    return source
 
 
 def describe(source: str | os.PathLike[str], entry: str | None = None) -> frontend.Signature:
@@ -70,7 +88,7 @@ def describe(source: str | os.PathLike[str], entry: str | None = None) -> fronte
 def open_module(
     source: str | os.PathLike[str], entry: str | None = None
 ) -> tuple[syn.Module, str | None, frontend.Resolve | None]:
-    """The module that a path, program text or name is to be looked up in, and under what name."""
+    """The module that a path, text or name is to be looked up in, and under what name."""
     text = os.fspath(source)
     path, _, name = text.rpartition(":")
     if text.endswith(".attn"):
@@ -83,7 +101,14 @@ def open_module(
         found = None if patterns.is_name(text) else patterns.find(text)
         module = patterns.module_of(found) if found else syn.parse("", "<library>")
         return module, found or text, None
-    return syn.parse(text, "<text>"), entry, None
+    return syn.parse(as_program(text), "<text>"), entry, None
+
+
+def as_program(text: str) -> str:
+    """A bare expression, ``causal and q - k < 8``, as the body of a pattern; other text as it is."""
+    code = _COMMENT.sub("", text)
+    is_program = _DECLARES.search(code) or _RESEMBLES.match(code) or not code.strip()
+    return text if is_program else f"pattern given = {text}"
 
 
 SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads")

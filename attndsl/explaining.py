@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from attndsl import backends, claims, codegen, frontend, op, passes, views
+from attndsl import backends, claims, codegen, frontend, ir, op, passes, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, describe, read_mask
 from attndsl.source import AttnDslError
@@ -27,6 +27,11 @@ class Origin:
     source: Source
     entry: str | None
     values: Mapping[str, frontend.Given]
+    align: str | None = None
+
+    def mask(self) -> ir.Mask:
+        """The pattern, read anew."""
+        return read_mask(self.source, self.entry, self.values, self.align)
 
     def whole_numbers(self) -> dict[str, int]:
         """The parameters that hold an integer, given or by a default that is one."""
@@ -40,7 +45,7 @@ class Origin:
     def varied(self, name: str, value: int, layer: int) -> Program | None:
         """The pattern with another value of one parameter; None where a constraint forbids it."""
         try:
-            mask = read_mask(self.source, self.entry, {**self.values, name: value})
+            mask = replace(self, values={**self.values, name: value}).mask()
         except AttnDslError:
             return None
         return Program(mask, layer)
@@ -92,6 +97,7 @@ def explanation(
         _clock(program, call, head_dim, machine, natural.cost.live // max(1, call.heads)),
         views.suggest(numbers, _fit(auto), fit, TILE[1]) if numbers else (),
         program.mask.zeros,
+        program.mask.align,
     )
 
 

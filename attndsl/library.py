@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -48,18 +49,25 @@ def describe(name: str) -> Entry:
     return patterns.entry(name)
 
 
-def load(name: str, *, layer: int = 0, **values: Given) -> Pattern:
+def load(
+    name: str,
+    *,
+    layer: int = 0,
+    align: Literal["start", "end"] | None = None,
+    **values: Given,
+) -> Pattern:
     """An entry, or a pattern of the prelude, compiled.
 
     Args:
         name: Its name, or the number of its row.
         layer: The value of ``layer``, where layers differ.
+        align: As in ``attndsl.compile``.
         **values: For its parameters; the others keep the paper's defaults.
 
     Raises:
         AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
     """
-    return Pattern(read_mask(name, None, values), layer)
+    return Pattern(read_mask(name, None, values, align), layer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,16 @@ def add_pattern(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
         help="a parameter's value; may be given several times",
     )  # fmt: skip
+    add_align(parser)
     add_without(parser)
+
+
+def add_align(parser: argparse.ArgumentParser) -> None:
+    """Where queries stand, if the pattern does not say so."""
+    parser.add_argument(
+        "--align", choices=("start", "end"),
+        help="where queries stand, unless the pattern says so: at the first positions or the last, the default",
+    )  # fmt: skip
 
 
 def add_without(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from attndsl.frontend import Given
 from attndsl.source import AttnDslError
 
 from . import arguments as args
-from .subjects import Subject, as_program, spelled, with_values
+from .subjects import Subject, spelled, with_values
 from .terminal import FAINT, GREEN, RED, Terminal
 
 FINE, WRONG, MISTAKEN = 0, 1, 2
@@ -38,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", action="append", metavar="NAME", help="only this one; may be given again"
     )
+    args.add_align(parser)
     args.add_without(parser)
     parser.add_argument("--layer", type=args.whole(0, 1 << 20), default=0, metavar="N")
     parser.add_argument("--seed", type=args.whole(0, 1 << 31), default=0, metavar="N")
@@ -63,7 +64,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             continue
         if not names:
             terminal.say(f"{source}: nothing to check, it declares no pattern")
-        found += [_judged(_Check(source, name, values), options, terminal) for name in names]
+        checks = [_Check(source, name, values, options.align) for name in names]
+        found += [_judged(check, options, terminal) for check in checks]
     _sum_up(found, terminal)
     return max(found, default=FINE)
 
@@ -101,16 +103,17 @@ class _Check:
     source: str
     name: str | None
     values: dict[str, Given]
+    align: str | None
 
     def subject(self) -> Subject:
         """The pattern with the values given, and with some for parameters left open."""
-        source = as_program(self.source)
-        return with_values(source, describe(source, self.name), self.values, self.name)
+        shown = describe(self.source, self.name)
+        return with_values(self.source, shown, self.values, self.name, self.align)
 
 
 def _patterns(source: str) -> list[str | None]:
     """The patterns to check: the one that is named, or all that the file declares."""
-    module, entry, resolve = open_module(as_program(source))
+    module, entry, resolve = open_module(source)
     if entry is not None:
         return [None]
     names = [each.name for each in module.declarations if isinstance(each, syn.Pattern)]

@@ -9,7 +9,7 @@ from attndsl import emission
 from attndsl.compiler import describe, read_mask
 
 from . import arguments as args
-from .subjects import as_program, spelled
+from .subjects import spelled
 from .terminal import Terminal
 
 
@@ -22,9 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    source = as_program(options.pattern)
-    given = args.parameters(options.param)
-    mask, written = read_mask(source, None, given), describe(source).span.text
+    source, given = options.pattern, args.parameters(options.param)
+    mask, written = read_mask(source, None, given, options.align), describe(source).span.text
     values = f"\n\n{mask.name}{spelled(given)}" if given else ""
     text = emission.emit(mask, options.layer, definition=written + values)
     if options.output is None:

@@ -50,7 +50,7 @@ def _pattern(options: argparse.Namespace, terminal: Terminal) -> int:
 
     about = subject(options)
     call = setting(about.mask, options, LARGE)
-    origin = Origin(about.source, None, about.values)
+    origin = Origin(about.source, None, about.values, options.align)
     pattern = Pattern(about.mask, options.layer, options.without, origin)
     for name, value in about.chosen.items():
         terminal.warn(f"{name} = {value} was chosen here; set it with -p {name}=...")

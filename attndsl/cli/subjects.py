@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ LARGE = {0: 4096, 1: 4096, 2: 64, 3: 16}
 LARGEST_PICTURE = 1024  # tokens a side that are chosen unasked
 MOST_INVENTED = 1 << 24  # entries of an input that is made up
 CROWDED = 0.7  # a denser mask shows nothing of its pattern: try a larger one
-_DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,14 @@ def subject(options: argparse.Namespace, *, by_example: bool = False) -> Subject
     Raises:
         AttnDslError: whatever is wrong with the words, the file, the program or the values.
     """
-    source = as_program(options.pattern)
+    source = options.pattern
     given = args.parameters(options.param)
     name = entry_name(source)
     asked = options.q_len or options.k_len or options.heads or options.extents or options.input
     if not by_example or name is None or given or asked:
-        return with_values(source, describe(source), given)
+        return with_values(source, describe(source), given, align=options.align)
     example = patterns.trial(patterns.entry(name), seed=options.seed)
-    about = with_values(source, describe(source), example.values)
+    about = with_values(source, describe(source), example.values, align=options.align)
     return replace(about, chosen=example.values, example=example)
 
 
@@ -93,15 +91,9 @@ def entry_name(source: str) -> str | None:
     return None if patterns.is_name(source) else patterns.find(source)
 
 
-def as_program(text: str) -> str:
-    """A bare expression, `causal and q - k < 8`, becomes the body of a pattern."""
-    is_name = re.fullmatch(r"\w+|.*\.attn(:\w+)?", text)
-    return text if is_name or _DECLARES.search(text) else f"pattern given = {text}"
-
-
 def with_values(
     source: str, signature: frontend.Signature, values: Mapping[str, frontend.Given],
-    entry: str | None = None,
+    entry: str | None = None, align: str | None = None,
 ) -> Subject:  # fmt: skip
     """The pattern with these values, and with the first that will do for parameters left open."""
     given = dict(values)
@@ -110,14 +102,14 @@ def with_values(
     for number in TRIED if lacking else (0,):
         chosen = {p.name: _value_of(p.kind, number) for p in lacking}
         try:
-            mask = read_mask(source, entry, {**given, **chosen})
+            mask = read_mask(source, entry, {**given, **chosen}, align)
         except AttnDslError as error:
             refusal = refusal or error
         else:
             return Subject(source, signature, {**given, **chosen}, chosen, mask)
     assert refusal is not None
     if lacking:  # what the user is asked for, rather than what we tried
-        read_mask(source, entry, given)
+        read_mask(source, entry, given, align)
     raise refusal
 
 

@@ -18,6 +18,7 @@ from .complaints import did_you_mean, fault, listed, stop_if_any
 from .elaboration import Elaborator
 from .frames import Origin, Value
 from .kinds import check
+from .placing import placed
 from .scope import Definition, Linker, Resolve, Unit
 from .shelf import Shelf
 
@@ -86,6 +87,7 @@ def elaborate(
     entry: str | None = None,
     values: Mapping[str, Given] | None = None,
     resolve: Resolve | None = None,
+    align: str | None = None,
 ) -> ir.Mask:
     """The mask of one pattern of a module.
 
@@ -95,13 +97,17 @@ def elaborate(
             or of an imported file may be named too.
         values: For its parameters, by name; the others keep their defaults.
         resolve: Brings the module that an import names, see `files`. Without it, imports fail.
+        align: "start" or "end", where the pattern does not say itself how its queries are placed.
 
     Raises:
         AttnDslError: A2xx for names and kinds, A3xx for values and sizes; up to ten together.
     """
     with _enough_stack(module.span):
         definition = chosen(checked(Linker(resolve, prelude()), module), entry)
-        return mask_of(definition, outside(definition, values or {}))
+        written = getattr(definition.declaration, "align", None)
+        span = definition.declaration.name_span
+        place = placed(definition.pair, definition.name, written, align, span)
+        return mask_of(definition, outside(definition, values or {}), place)
 
 
 @contextlib.contextmanager
@@ -115,9 +121,9 @@ def _enough_stack(span: Span) -> Iterator[None]:
         raise AttnDslError(fault("A304", title, span, helps=helps)) from None
 
 
-def mask_of(definition: Definition, values: Mapping[str, Value]) -> ir.Mask:
+def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align) -> ir.Mask:
     """The mask of a checked definition with these values for parameters."""
-    elaborator = Elaborator(definition.pair, definition.align)
+    elaborator = Elaborator(definition.pair, align)
     span = definition.declaration.name_span
     try:
         root = elaborator.open(definition, values, Origin(), span)
@@ -132,7 +138,7 @@ def mask_of(definition: Definition, values: Mapping[str, Value]) -> ir.Mask:
     stop_if_any(elaborator.faults)
     tables = tuple(elaborator.tables[name] for name in sorted(elaborator.tables))
     mask = ir.Mask(
-        root, definition.pair.queries, definition.pair.keys, tables, definition.align,
+        root, definition.pair.queries, definition.pair.keys, tables, align,
         definition.name, definition.declaration.doc, claims, zeros,
     )  # fmt: skip
     return mask.with_root(root)

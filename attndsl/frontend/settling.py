@@ -15,6 +15,7 @@ from .elaboration import Elaborator
 from .embedding import Expr, as_expr, merged, parts_of, zeros_of
 from .entry import convert, described
 from .frames import Origin, Value
+from .placing import placed
 from .rows import SHIFT, shift_of
 from .scope import Definition
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
@@ -24,34 +25,38 @@ def to_mask(
     expr: object,
     queries: ir.Space | None = None,
     keys: ir.Space | None = None,
-    align: ir.Align | str | None = None,
+    align: str | None = None,
     name: str | None = None,
     doc: str | None = None,
+    values: Mapping[str, object] | None = None,
 ) -> ir.Mask:
     """The mask of an expression.
 
     Args:
-        expr: An `Expr` that is a truth value, or a `PatternFunction` that needs no arguments.
+        expr: An `Expr` that is a truth value, or a `PatternFunction`.
         queries: The space of the queries; by default that of the prelude patterns in it, else flat.
         keys: The space of the keys; by default that of the queries.
         align: As `align start` and `align end` of the language.
         name: For people; by default that of the function the expression came from.
         doc: Likewise.
+        values: For the parameters of a `PatternFunction`.
 
     Raises:
         AttnDslError: A2xx, with the place in the caller's program.
     """
-    span = here()
+    span, written = here(), None
     if isinstance(expr, PatternFunction):
-        queries, keys, align = queries or expr.queries, keys or expr.keys, align or expr.align
-        expr = expr()
+        queries, keys, written = queries or expr.queries, keys or expr.keys, expr.align
+        expr = expr(**(values or {}))
+    elif values:
+        raise AttnDslError(fault("A211", f"an expression has no parameter `{min(values)}`", span))
     made = as_expr(expr)
     node, tables, overs, about = parts_of(made)
     if node.sort is not ir.Sort.BOOL:
         title = "a pattern is a truth value, this is an int"
         raise AttnDslError(fault("A202", title, span, helps=("compare it with something",)))
     pair = Pair(queries, keys or queries) if queries else _common(overs, span)
-    place = _align(pair, align, span)
+    place = placed(pair, name or about[0], written, align, span)
     settling = _Settling(pair, overs, shift_of(place), span)
     root, zeros = settling.settled(node), settling.settled(zeros_of(made))
     if zeros.rank & ir.Rank.KEY:
@@ -70,17 +75,6 @@ def _common(overs: tuple[Pair, ...], span: Span) -> Pair:
         helps = ("say which one it is for: queries=grid(...)",)
         raise AttnDslError(fault("A210", title, span, helps=helps))
     return overs[0] if overs else FLAT_PAIR
-
-
-def _align(pair: Pair, align: ir.Align | str | None, span: Span) -> ir.Align:
-    if align is not None and align not in ("start", "end"):
-        raise AttnDslError(fault("A212", f"align is start or end, not {align!r}", span))
-    if align == "end" and pair.is_rectangular:
-        title = "positions in different spaces cannot be aligned at their ends"
-        raise AttnDslError(fault("A212", title, span))
-    if align is None:
-        return ir.Align.START if pair.is_rectangular else ir.Align.END
-    return ir.Align(align)
 
 
 def _check_tables(pair: Pair, tables: tuple[ir.Table, ...], span: Span) -> None:
@@ -203,7 +197,7 @@ class PatternFunction:
     def __repr__(self) -> str:
         return f"{self.__name__}{self.__signature__}"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Expr:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Expr:
         try:
             self.__signature__.bind(*args, **kwargs)
         except TypeError as error:

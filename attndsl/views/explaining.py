@@ -134,6 +134,7 @@ class Explanation:
     clock: Clock | None = None
     nearby: tuple[Suggestion, ...] = ()
     zeros: ir.Node = ir.ZERO  # how many zero keys a query sees
+    align: ir.Align = ir.Align.END
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -166,6 +167,7 @@ class Explanation:
             "name": self.name,
             "meaning": ir.show(self.meaning),
             "zeros": ir.show(self.zeros),
+            "align": self.align.value,
             "steps": {name: ir.show(root) for name, root in self.steps},
             "facts": dict(self.facts),
             "q_len": self.q_len,
@@ -189,6 +191,8 @@ class Explanation:
         bq, bk = self.natural.cost.tile
         lines = [f"pattern  {self.name}", f"meaning  {ir.show(self.meaning)}"]
         lines += [f"zeros    {ir.show(self.zeros)}"] if self.zeros is not ir.ZERO else []
+        position = "i + len(k) - len(q)" if self.align is ir.Align.END else "i"
+        lines += [f"align    {self.align}: query i is at position {position}"]
         lines += self._passes()
         lines += ["facts", *(f"  {name:24} {fact}" for name, fact in self.facts.items())]
         lines += [f"schedule of {self.q_len} queries x {self.k_len} keys, tile {bq} x {bk}"]

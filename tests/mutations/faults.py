@@ -335,4 +335,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     # ------------------------------------------------------------------ what is asked of a pattern
     ("compiled.py", "return Pattern(mask, layer, without)\n\n\ndef _not_saved", "return Pattern(mask, layer)\n\n\ndef _not_saved",
      "a saved pattern forgets what it was compiled without"),
+    ("frontend/placing.py", "place = ir.Align(asked or written or usual)", "place = ir.Align(written or usual)",
+     "the alignment that is asked for is forgotten"),
+    ("frontend/placing.py", "if written is not None and asked not in (None, written):", "if False:",
+     "what a pattern says of its alignment is overruled"),
 )  # fmt: skip

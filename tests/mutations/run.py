@@ -59,6 +59,7 @@ NEAR = {
     "backends/triton.py": ("rooms/backends/test_triton.py",),
     "claims": ("rooms/claims",),
     "op": ("rooms/op", "laws"),
+    "frontend/placing.py": ("rooms/op/test_compile.py",),
     "compiled.py": ("rooms/op", "rooms/views"),
     "compiler.py": ("rooms/schedule/test_exact.py", "rooms/op", "laws"),
 }

@@ -1,0 +1,94 @@
+"""What ``attndsl.compile`` takes, and what it makes of it."""
+
+import pytest
+import torch
+
+import attndsl
+from attndsl import k, q
+from attndsl.patterns import causal
+
+LISTED = "input near: list[q, 2]\npattern p = k in near[q]"
+
+
+def seen(pattern: attndsl.Pattern, q_len: int, k_len: int, **inputs: object) -> list[list[int]]:
+    """The keys of each query."""
+    rows = pattern.mask(q_len, k_len, **inputs)[0, 0]
+    return [row.nonzero().flatten().tolist() for row in rows]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["causal", "pattern p = k <= q", "k <= q", causal, causal(), k <= q],
+    ids=["name", "program", "text", "function", "opened", "expression"],
+)
+@pytest.mark.parametrize(("align", "first"), [("start", 0), ("end", 3), (None, 3)])
+def test_align_says_where_the_queries_stand(source, align, first):
+    p = attndsl.compile(source, align=align)
+    for q_len, k_len in ((2, 5), (5, 2)):
+        shift = first * (k_len - q_len) // 3
+        rows = [[key for key in range(k_len) if key <= i + shift] for i in range(q_len)]
+        assert seen(p, q_len, k_len) == rows
+    assert f"align    {align or 'end'}: query i is at position i" in p.explain(2, 5)
+
+
+def test_align_reaches_inputs_over_queries_and_the_library():
+    near = torch.tensor([[0, 2], [1, -1]])
+    for align in ("start", "end"):
+        p = attndsl.compile(LISTED, align=align)
+        assert seen(p, 2, 4, near=near) == [[0, 2], [1]], "an entry is that of its query"
+    tensors = torch.randn(1, 1, 2, 8), torch.randn(1, 1, 4, 8), torch.randn(1, 1, 4, 8)
+    for align in ("start", "end"):
+        p = attndsl.library.load("longlora", align=align)
+        assert p.ir.align == align
+    early = attndsl.compile("causal", align="start")
+    dense = torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=True)
+    torch.testing.assert_close(early(*tensors), dense)
+
+
+def test_a_pattern_keeps_the_alignment_that_it_states():
+    early = "pattern early align start = k <= q"
+    assert attndsl.compile(early, align="start") == attndsl.compile(early)
+    used = attndsl.compile(f"{early}\npattern p = early or k < 1", align="start")
+    assert used.ir.align == "start"
+
+    @attndsl.pattern(align="start")
+    def written():
+        return k <= q
+
+    early_mask = attndsl.compile(early).ir
+    for source in (
+        early,
+        written,
+        early_mask,
+        "grid a(n)\ngrid b(m)\npattern p over a -> b = true",
+    ):
+        with pytest.raises(attndsl.AttnDslError, match="A212"):
+            attndsl.compile(source, align="end")
+    with pytest.raises(attndsl.AttnDslError, match='align is "start" or "end", not \'middle\''):
+        attndsl.compile("causal", align="middle")
+
+
+def test_an_expression_is_the_body_of_a_pattern():
+    text = "causal and q - k < 4"
+    assert attndsl.compile(text) == attndsl.compile(f"pattern p = {text}")
+    assert attndsl.compile(f"# all `input` words\n{text}") == attndsl.compile(text)
+    assert attndsl.compile("let w = 4: 0 <= q - k < w") == attndsl.compile(text)
+    assert attndsl.compile("causal zeros 1") == attndsl.compile("pattern p = causal zeros 1")
+
+
+def test_a_misspelt_declaration_is_judged_as_one():
+    for text in ("patern p = k < q", "patern p(w: int = 3) = q - k < w"):
+        with pytest.raises(attndsl.AttnDslError, match="did you mean `pattern`"):
+            attndsl.compile(text)
+
+
+def test_what_means_nothing_to_a_source_is_refused():
+    window = attndsl.patterns.window(3)
+    for source, options in (
+        (window, {"left": 4}),
+        (window, {"entry": "p"}),
+        (attndsl.compile("causal").ir, {"w": 4}),
+        (3, {}),
+    ):
+        with pytest.raises(attndsl.AttnDslError, match="A211"):
+            attndsl.compile(source, **options)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl.backends.generated import MASKS, Functions, load
+from attndsl.backends.arguments import Pairs, Splits, Tiles, by_name
+from attndsl.backends.generated import load
 from attndsl.backends.work import Work
 from attndsl.backends.worklists import WorkList, by_key, by_query, device_masks, head_classes
 from attndsl.codegen import Predicate, TooDear, predicate
@@ -27,19 +28,13 @@ PROCESSORS = 132  # where there is no device to ask
 class DeviceLists:
     """A work list as the kernels take it."""
 
-    tiles: tuple[Any, ...]  # their arguments from ``items`` to ``tables``
-    functions: Functions
-    splits: tuple[Any, ...]  # those of the merging kernels, ``splits`` to ``plan_head``
-    q_order: Tensor | None
-    k_order: Tensor | None
-    width: int
-    slots: int
-    most_splits: int
-    at_once: int
+    tiles: Tiles
+    splits: Splits
+    most_splits: int  # of any plan
 
     def grid(self, x: Tensor) -> tuple[int]:
         """A program for each item and head of x [B, H, ...]."""
-        return (self.width * x.shape[0] * x.shape[1],)
+        return (self.tiles.width * x.shape[0] * x.shape[1],)
 
     def split_grid(self, x: Tensor) -> tuple[int, int]:
         """A program for each split tile and head of x [B, H, ...]."""
@@ -47,9 +42,9 @@ class DeviceLists:
 
     def shares(self, x: Tensor, *shape: int) -> Tensor | None:
         """Room for what each slot of each head of x [B, H, ...] holds: float32 [B, H, slots, *shape]."""
-        if not self.slots:
+        if not self.tiles.slots:
             return None
-        return x.new_empty((*x.shape[:2], self.slots, *shape), dtype=torch.float32)
+        return x.new_empty((*x.shape[:2], self.tiles.slots, *shape), dtype=torch.float32)
 
 
 _KNOWN: weakref.WeakKeyDictionary[Schedule, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -72,9 +67,9 @@ def device_lists(
         else:
             made = by_query(schedule, longest)
             classes = [(plan,) for plan in range(len(schedule.plans))]
-        judged = _judged(_predicate(work.bound), classes, q.device)
-        masks = None if judged else _masks(schedule, known, q.device)
-        known[key] = _moved(made, masks, judged, k, kv_heads if transposed else heads)
+        pairs = _evaluated(_predicate(work.bound), classes, q.device)
+        pairs = pairs or Pairs(masks=_masks(schedule, known, q.device))
+        known[key] = _moved(made, pairs, k, kv_heads if transposed else heads)
     found: DeviceLists = known[key]
     return found
 
@@ -101,10 +96,10 @@ def _predicate(bound: BoundMask | None) -> Predicate | None:
     return _PREDICATES[bound]
 
 
-def _judged(
+def _evaluated(
     found: Predicate | None, classes: list[tuple[int, ...]], device: torch.device
-) -> tuple[Functions, tuple[Any, ...]] | None:
-    """Functions and the kernels' arguments ``constants`` to ``tables``; None if masks are needed.
+) -> Pairs | None:
+    """The predicate and what it reads; None if masks are needed.
 
     They are when query heads that share a key head differ: its tiles are walked for all of them.
     """
@@ -113,34 +108,42 @@ def _judged(
     ):
         return None
     constants = found.constants[[one[0] for one in classes]]
-    sent = (torch.from_numpy(constants).to(device), constants.shape[1])
-    return load(found.text), (*sent, torch.from_numpy(found.tables).to(device))
+    return Pairs(
+        constants=torch.from_numpy(constants).to(device),
+        n_constants=constants.shape[1],
+        tables=torch.from_numpy(found.tables).to(device),
+        **load(found.text),
+    )
 
 
-def _moved(
-    work: WorkList,
-    masks: Tensor | None,
-    judged: tuple[Functions, tuple[Any, ...]] | None,
-    k: Tensor,
-    owners: int,
-) -> DeviceLists:
+def _moved(work: WorkList, pairs: Pairs, k: Tensor, owners: int) -> DeviceLists:
     arrays = ((field.name, getattr(work, field.name)) for field in fields(work))
     sent = {name: torch.from_numpy(x).to(k.device) for name, x in arrays if x is not None}
     by_batch, by_head = (int(size > 1) for size in work.class_of.shape)
-    classes = (sent["class_of"], by_batch * work.class_of.shape[1], by_head)
-    tiles = (sent["items"], sent["first_items"], *classes, sent["full"], sent["partial"])
-    functions, read = judged or (MASKS, (None, 0, None))
-    return DeviceLists(
-        (*tiles, sent["mask_ids"], masks, *read),
-        functions,
-        (sent["splits"], sent["first_splits"], *classes),
-        sent.get("q_order"),
-        sent.get("k_order"),
-        work.width,
-        work.slots,
-        work.most_splits,
-        _at_once(k, owners),
+    plans: dict[str, Any] = {
+        "plan_of": sent["class_of"],
+        "plan_batch": by_batch * work.class_of.shape[1],
+        "plan_head": by_head,
+        "slots": work.slots,
+    }
+    tiles = Tiles(
+        **plans,
+        **by_name(pairs),
+        items=sent["items"],
+        first_items=sent["first_items"],
+        full=sent["full"],
+        partial=sent["partial"],
+        mask_ids=sent["mask_ids"],
+        q_order=sent.get("q_order"),
+        k_order=sent.get("k_order"),
+        at_once=_at_once(k, owners),
+        width=work.width,
+        SPLIT=work.slots > 0,
+        Q_ORDERED=work.q_order is not None,
+        K_ORDERED=work.k_order is not None,
     )
+    splits = Splits(**plans, splits=sent["splits"], first_splits=sent["first_splits"])
+    return DeviceLists(tiles, splits, work.most_splits)
 
 
 def _balanced(schedule: Schedule, batch: int, heads: int, device: torch.device) -> int:

@@ -5,28 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import linecache
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import triton
 import triton.language as tl
 
-NAMES = ("constants", "query_terms", "key_terms", "keep")
-
-
-@dataclass(frozen=True, slots=True)
-class Functions:
-    """What the kernels call: CONSTANTS, QUERY_TERMS, KEY_TERMS, KEEP; all None to read masks instead."""
-
-    arguments: tuple[Any, ...]
-
-
-MASKS = Functions((None, None, None, None))
+NAMES = ("CONSTANTS", "QUERY_TERMS", "KEY_TERMS", "KEEP")
 
 
 @functools.cache
-def load(text: str) -> Functions:
-    """The functions of a text that ``codegen`` wrote.
+def load(text: str) -> Mapping[str, Any]:
+    """The functions of a text that ``codegen`` wrote, by the names of the kernels' parameters.
 
     Triton reads the source of a function from the file it was defined in. The text is no file; it is
     handed to linecache, where ``inspect`` looks first.
@@ -35,4 +25,4 @@ def load(text: str) -> Functions:
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     space: dict[str, Any] = {"triton": triton, "tl": tl, "__name__": "attndsl.generated"}
     exec(compile(text, name, "exec"), space)  # emitted from the IR alone
-    return Functions(tuple(space[item] for item in NAMES))
+    return {name: space[name.lower()] for name in NAMES}

@@ -16,6 +16,23 @@ import triton
 from torch import Tensor
 
 from attndsl.backends import kernels
+from attndsl.backends.arguments import (
+    BackwardKeysArgs,
+    BackwardKeysCall,
+    BackwardQueriesArgs,
+    BackwardQueriesCall,
+    ForwardArgs,
+    ForwardCall,
+    MergeOutputsArgs,
+    MergeOutputsCall,
+    PrepareBackwardArgs,
+    PrepareBackwardCall,
+    Prepared,
+    SumChunksArgs,
+    SumChunksCall,
+    by_name,
+    strides,
+)
 from attndsl.backends.configs import (
     Config,
     Pass,
@@ -46,6 +63,13 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32, *EIGHT_BITS)
 WIDEST = 256
 INTERPRETED = not isinstance(kernels.forward, triton.JITFunction)
 ROWS = 64  # of a program that prepares the backward pass
+
+
+_ARGUMENTS: dict[Pass, tuple[Any, Any]] = {
+    "forward": (ForwardCall, ForwardArgs),
+    "backward_queries": (BackwardQueriesCall, BackwardQueriesArgs),
+    "backward_keys": (BackwardKeysCall, BackwardKeysArgs),
+}
 
 
 class Triton:
@@ -107,14 +131,24 @@ class Triton:
         lse = q.new_empty(q.shape[:3], dtype=torch.float32)
         if lse.numel() == 0:
             return out, lse
-        width, results = v.shape[3], (out, lse)
         with _on_device(q):
             walk = self._walk("forward", work, (q, k, v, out), (out,))
             bq, lists = walk.config.bq, walk.lists
-            parts = lists.shares(q, bq, width), lists.shares(q, bq)
-            walk.launch((q, k, v, *results, *parts), scale)
+            part_out, part_lse = lists.shares(q, bq, v.shape[3]), lists.shares(q, bq)
+            walk.launch(
+                ForwardCall(
+                    Q=q,
+                    K=k,
+                    V=v,
+                    Out=out,
+                    Lse=lse,
+                    PartOut=part_out,
+                    PartLse=part_lse,
+                    scale=float(scale),
+                )
+            )
             for merge in walk.merges:
-                merge((*parts, *results))
+                merge(MergeOutputsCall(PartOut=part_out, PartLse=part_lse, Out=out, Lse=lse))
         return out, lse
 
     def backward(
@@ -137,8 +171,8 @@ class Triton:
             return dq.zero_(), dk.zero_(), dv.zero_()
         with _on_device(q):
             given = self._prepared(work, q, k, v, out, lse, dout, dlse)
-            self._backward("backward_queries", work, given, (dq,), scale)
-            self._backward_keys(work, given, (dk, dv), scale)
+            self._backward_queries(work, given, dq, scale)
+            self._backward_keys(work, given, dk, dv, scale)
         return dq, dk, dv
 
     @torch.no_grad()
@@ -149,17 +183,17 @@ class Triton:
         wanted = any(x.requires_grad for x in (q, k, v))
         q, k, v = (reachable(x.detach()) for x in (q, k, v))
         out, lse = self.forward(work, q, k, v, scale=scale)
-        grads, empty = [x.new_empty(x.shape) for x in (q, k, v)], out.numel() * k.numel() == 0
+        dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+        if out.numel() * k.numel() == 0:
+            return ()
         with _on_device(q):
-            given = [] if empty else self._prepared(work, q, k, v, out, lse, out, None)
+            given = self._prepared(work, q, k, v, out, lse, out, None)
             runs: dict[Pass, Callable[[Triton], Any]] = {
                 "forward": lambda it: it.forward(work, q, k, v, scale=scale),
-                "backward_queries": lambda it: it._backward(
-                    "backward_queries", work, given, grads[:1], scale
-                ),
-                "backward_keys": lambda it: it._backward_keys(work, given, grads[1:], scale),
+                "backward_queries": lambda it: it._backward_queries(work, given, dq, scale),
+                "backward_keys": lambda it: it._backward_keys(work, given, dk, dv, scale),
             }
-            passes = () if empty else get_args(Pass)[: None if wanted else 1]
+            passes = get_args(Pass)[: None if wanted else 1]
             return tuple(self._tuned(which, runs[which], work, q, k, v) for which in passes)
 
     def _tuned(
@@ -193,38 +227,72 @@ class Triton:
         lse: Tensor,
         dout: Tensor,
         dlse: Tensor | None,
-    ) -> Sequence[Tensor]:
-        """What both passes of the backward are given."""
+    ) -> Prepared:
+        """Run the kernel that prepares the backward."""
         level, delta = torch.empty_like(lse), torch.empty_like(lse)
 
-        def make() -> Launch:
-            return Launch(
-                kernels.prepare_backward,
-                (triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1]),
-                (*out.stride(), *dout.stride(), q.shape[2], q.shape[1]),
-                (v.shape[3], padded(v.shape[3]), ROWS, dlse is not None),
+        def make() -> Launch[PrepareBackwardCall]:
+            given = PrepareBackwardArgs(
+                **strides(o=out, g=dout),
+                q_len=q.shape[2],
+                heads=q.shape[1],
+                DV=v.shape[3],
+                BDV=padded(v.shape[3]),
+                BQ=ROWS,
+                THROUGH_LSE=dlse is not None,
             )
+            grid = triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1]
+            return Launch(kernels.prepare_backward, grid, PrepareBackwardCall, given)
 
         prepare = work.keep(("prepare", dlse is None, _layout_of((out, dout, lse))), make)
-        through = None if dlse is None else dlse.contiguous()
-        prepare((out, dout, lse.contiguous(), through, level, delta))
-        return q, k, v, dout, level, delta
+        prepare(
+            PrepareBackwardCall(
+                Out=out,
+                GradOut=dout,
+                Lse=lse.contiguous(),
+                GradLse=None if dlse is None else dlse.contiguous(),
+                Level=level,
+                Delta=delta,
+            )
+        )
+        return Prepared(Q=q, K=k, V=v, GradOut=dout, Level=level, Delta=delta)
+
+    def _backward_queries(self, work: Work, given: Prepared, dq: Tensor, scale: float) -> None:
+        walk = self._walk("backward_queries", work, given[:4], (dq,))
+        part = walk.lists.shares(dq, walk.config.bq, dq.shape[3])
+        walk.launch(BackwardQueriesCall(*given, GradQ=dq, PartQ=part, scale=float(scale)))
+        for merge in walk.merges:
+            merge(SumChunksCall(Part=part, Out=dq))
 
     def _backward_keys(
-        self, work: Work, given: Sequence[Tensor], results: Sequence[Tensor], scale: float
+        self, work: Work, given: Prepared, dk: Tensor, dv: Tensor, scale: float
     ) -> None:
-        q, k, v, *rest = given
+        q, k, v = given[:3]
         group = q.shape[1] // k.shape[1]
         if self._joined(work, q, k, v):
-            self._backward("backward_keys", work, given, results, scale)
+            self._joined_keys(work, given, dk, dv, scale)
             return
         # heads that share keys but not the order of their tiles: each has sums of its own at first
         k, v = (x.repeat_interleave(group, 1) for x in (k, v))
-        each = [torch.empty_like(x) for x in (k, v)]
-        self._backward("backward_keys", work, (q, k, v, *rest), each, scale)
-        for mine, total in zip(each, results, strict=True):
+        dk_each, dv_each = torch.empty_like(k), torch.empty_like(v)
+        self._joined_keys(work, given._replace(K=k, V=v), dk_each, dv_each, scale)
+        for mine, total in ((dk_each, dk), (dv_each, dv)):
             by_member = mine.reshape(*total.shape[:2], group, *total.shape[2:])
             total.copy_(by_member.sum(2, dtype=torch.float32))
+
+    def _joined_keys(
+        self, work: Work, given: Prepared, dk: Tensor, dv: Tensor, scale: float
+    ) -> None:
+        """The gradients of keys whose query heads are walked together."""
+        walk = self._walk("backward_keys", work, given[:4], (dk, dv))
+        parts = [walk.lists.shares(x, walk.config.bk, x.shape[3]) for x in (dk, dv)]
+        walk.launch(
+            BackwardKeysCall(
+                *given, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], scale=float(scale)
+            )
+        )
+        for merge, part, x in zip(walk.merges, parts, (dk, dv), strict=False):  # none, or all
+            merge(SumChunksCall(Part=part, Out=x))
 
     def _joined(self, work: Work, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """Whether a key tile meets the query heads that share it in one walk."""
@@ -235,21 +303,6 @@ class Triton:
             return orders_agree(work.schedule((config.bq, config.bk)), group)
 
         return work.keep(("joined", self, edition(), _layout_of((q, k, v))), make)
-
-    def _backward(
-        self,
-        which: Pass,
-        work: Work,
-        given: Sequence[Tensor],
-        results: Sequence[Tensor],
-        scale: float,
-    ) -> None:
-        walk = self._walk(which, work, given[:4], results)
-        block = walk.config.bq if which == "backward_queries" else walk.config.bk
-        parts = [walk.lists.shares(x, block, x.shape[3]) for x in results]
-        walk.launch((*given, *results, *parts), scale)
-        for merge, *pair in zip(walk.merges, parts, results, strict=False):  # none, or all
-            merge(pair)
 
     def _walk(
         self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
@@ -262,27 +315,30 @@ class Triton:
     def _made(
         self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
     ) -> Walk:
-        q, k, v, _ = strided
+        q, k, v, beside = strided
         config = self._chosen(which, work, q, k, v)
         tile, is_by_key = (config.bq, config.bk), which == "backward_keys"
         lists = device_lists(work, tile, is_by_key, q, k, self._longest)
         owner = results[0]
-        launch = Launch(
-            getattr(kernels, which),
-            lists.grid(owner),
-            (
-                *(step for x in strided for step in x.stride()),
-                *(*lists.tiles, lists.q_order, lists.k_order, q.shape[2], k.shape[2]),
-                *(owner.shape[1], lists.at_once, lists.width, lists.slots),
-            ),
-            (
-                *(q.shape[1] // k.shape[1], q.shape[3], v.shape[3], padded(q.shape[3])),
-                *(padded(v.shape[3]), *tile, lists.slots > 0, _precision(q.dtype)),
-                *(*lists.functions.arguments, lists.q_order is not None, lists.k_order is not None),
-            ),
-            **options(architecture(q.device), config),
+        call, args = _ARGUMENTS[which]
+        given = args(
+            **by_name(lists.tiles),
+            **strides(q=q, k=k, v=v, **{"o" if which == "forward" else "g": beside}),
+            **{"kv_heads" if is_by_key else "heads": owner.shape[1]},
+            q_len=q.shape[2],
+            k_len=k.shape[2],
+            GROUP=q.shape[1] // k.shape[1],
+            D=q.shape[3],
+            DV=v.shape[3],
+            BD=padded(q.shape[3]),
+            BDV=padded(v.shape[3]),
+            BQ=config.bq,
+            BK=config.bk,
+            PRECISION=_precision(q.dtype),
         )
-        merges = [_merge(which, config, lists, x) for x in results] if lists.slots else []
+        compiled = options(architecture(q.device), config)
+        launch = Launch(getattr(kernels, which), lists.grid(owner), call, given, **compiled)
+        merges = [_merge(which, config, lists, x) for x in results] if lists.tiles.SPLIT else []
         return Walk(config, lists, launch, tuple(merges))
 
 
@@ -292,23 +348,39 @@ class Walk:
 
     config: Config
     lists: DeviceLists
-    launch: Launch
-    merges: tuple[Launch, ...]  # of the shares of split tiles, one a result, if there are any
+    launch: Launch[Any]
+    merges: tuple[Launch[Any], ...]  # of the shares of split tiles, one a result, if there are any
 
 
-def _merge(which: Pass, config: Config, lists: DeviceLists, x: Tensor) -> Launch:
-    """What makes a result whole where tiles were split."""
-    is_forward, is_by_key = which == "forward", which == "backward_keys"
-    kernel = kernels.merge_outputs if is_forward else kernels.sum_chunks
-    order = lists.k_order if is_by_key else lists.q_order
-    block = config.bk if is_by_key else config.bq
-    steps = x.stride() if is_forward else ()
-    return Launch(
-        kernel,
-        lists.split_grid(x),
-        (*steps, *lists.splits, order, x.shape[2], x.shape[1], lists.slots),
-        (x.shape[3], padded(x.shape[3]), block, order is not None),
+def _merge(which: Pass, config: Config, lists: DeviceLists, x: Tensor) -> Launch[Any]:
+    """The launch that makes a result whole where tiles were split."""
+    splits, grid = by_name(lists.splits), lists.split_grid(x)
+    if which == "forward":
+        merged = MergeOutputsArgs(
+            **splits,
+            **strides(o=x),
+            q_order=lists.tiles.q_order,
+            q_len=x.shape[2],
+            heads=x.shape[1],
+            DV=x.shape[3],
+            BDV=padded(x.shape[3]),
+            BQ=config.bq,
+            Q_ORDERED=lists.tiles.Q_ORDERED,
+        )
+        return Launch(kernels.merge_outputs, grid, MergeOutputsCall, merged)
+    is_by_key = which == "backward_keys"
+    order = lists.tiles.k_order if is_by_key else lists.tiles.q_order
+    summed = SumChunksArgs(
+        **splits,
+        order=order,
+        length=x.shape[2],
+        heads=x.shape[1],
+        D=x.shape[3],
+        BD=padded(x.shape[3]),
+        BLOCK=config.bk if is_by_key else config.bq,
+        ORDERED=order is not None,
     )
+    return Launch(kernels.sum_chunks, grid, SumChunksCall, summed)
 
 
 def _layout_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:

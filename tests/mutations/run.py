@@ -57,6 +57,8 @@ NEAR = {
     "backends/kernels": ("rooms/backends/test_triton.py",),
     "backends/worklists.py": ("rooms/backends/test_worklists.py", "rooms/backends/test_triton.py"),
     "backends/triton.py": ("rooms/backends/test_triton.py",),
+    "backends/arguments.py": ("rooms/backends/test_launching.py",),
+    "backends/launching.py": ("rooms/backends/test_launching.py",),
     "claims": ("rooms/claims",),
     "op": ("rooms/op", "laws"),
     "frontend/placing.py": ("rooms/op/test_compile.py",),

@@ -53,6 +53,7 @@ class Recorder:
 
     def __init__(self, kernel: Any, launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]):
         self.kernel, self.launches = kernel, launches
+        self.arg_names = kernel.arg_names
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         return lambda *args, **options: self.launches.append((self.kernel, args, options))

@@ -70,11 +70,11 @@ def _query_share(
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "at_once", "width", "slots"])
 def backward_queries(
-    Q, K, V, GradOut, Level, Delta, GradQ, PartQ,
+    Q, K, V, GradOut, Level, Delta, GradQ, PartQ, scale,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, gb, gh, gs, gd,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
     constants, n_constants, tables, q_order, k_order,
-    q_len, k_len, heads, at_once, width, slots, scale,
+    q_len, k_len, heads, at_once, width, slots,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
@@ -193,11 +193,11 @@ def _key_share(
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "at_once", "width", "slots"])
 def backward_keys(
-    Q, K, V, GradOut, Level, Delta, GradK, GradV, PartK, PartV,
+    Q, K, V, GradOut, Level, Delta, GradK, GradV, PartK, PartV, scale,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, gb, gh, gs, gd,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
     constants, n_constants, tables, q_order, k_order,
-    q_len, k_len, kv_heads, at_once, width, slots, scale,
+    q_len, k_len, kv_heads, at_once, width, slots,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,

@@ -61,11 +61,11 @@ def _absorb(
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "at_once", "width", "slots"])
 def forward(
-    Q, K, V, Out, Lse, PartOut, PartLse,
+    Q, K, V, Out, Lse, PartOut, PartLse, scale,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, ob, oh, os, od,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
     constants, n_constants, tables, q_order, k_order,
-    q_len, k_len, heads, at_once, width, slots, scale,
+    q_len, k_len, heads, at_once, width, slots,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,

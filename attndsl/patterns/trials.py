@@ -4,10 +4,11 @@
 Example: n=24, heads=2, w=5, layer=[0, 1], doc sorted 0..4, rank permuted, near in 0..y
 ```
 
-`name=` gives a parameter, the extent of an axis, `q`, `k` or `n` (both lengths of a flat pattern),
-`heads`, `batch`, the values of `layer`, or a free dim of an input. The other clauses say how an input
-is drawn: uniformly, uniformly and sorted, or as a permutation; a bound may be an axis. What is not
-mentioned: lists hold keys and empty slots, ints keys, bools are tossed. `Large:` is read alike.
+`name=` gives a parameter, the extent of an axis, `q`, `k` or `n` (both lengths of a flat pattern;
+`q` alone: the queries are the last tokens of the keys' space), `heads`, `batch`, the values of
+`layer`, or a free dim of an input. The other clauses say how an input is drawn: uniformly, uniformly
+and sorted, or as a permutation; a bound may be an axis. What is not mentioned: lists hold keys and
+empty slots, ints keys, bools are tossed. `Large:` is read alike.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def trial(entry: Entry, grow: int = 0, seed: int = 0) -> Trial:
     extents = _extents(entry, numbers, grow)
     q_len = _length(shown.queries, extents, numbers.get("q", numbers.get("n")), grow)
     k_len = _length(shown.keys, extents, numbers.get("k", numbers.get("n")), grow)
+    if shown.queries.segments and "q" in numbers:
+        q_len = numbers["q"] + grow
     heads, batch = numbers.get("heads", 1), numbers.get("batch", 2 if shown.inputs else 1)
     layers = numbers.get("layer", 0)
     axes = {*extents, *(full.rpartition(".")[2] for full in extents)}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from attndsl import Pattern, library, patterns
+from attndsl import AttnDslError, Pattern, library, patterns
 from tests.library.oracles import ORACLES, Case
 from tests.rooms.patterns.oracles import drawn
 
@@ -73,10 +73,9 @@ def per_axis(case: Case, axes: str) -> Case:
 
 
 def folded(case: Case) -> Case:
-    """The keys' grid has half the extents; windows are shifted by half on odd layers."""
+    """The keys' grid has half the extents."""
     keys = {f"folded.{axis}": case.extents[axis] // 2 for axis in "yx"}
-    layer = 1 if case.params["shift"] else 0
-    return params(replace(case, layer=layer, extents=case.extents | keys), shift=None)
+    return replace(case, extents=case.extents | keys)
 
 
 def phantom_group(case: Case) -> Case:
@@ -98,11 +97,6 @@ def frames_in_a_row(case: Case) -> Case:
 def one_reference(case: Case) -> Case:
     flags = case.inputs["foreground"][:, None]
     return replace(case, extents=case.extents | {"c": 1}, inputs={"foreground": flags})
-
-
-def low_percent(case: Case) -> Case:
-    low = 100 * (case.heads - case.params["high_heads"]) // case.heads
-    return params(case, high_heads=None, low=low)
 
 
 def ends(case: Case) -> Case:
@@ -179,7 +173,7 @@ JOINS = [
     join("035-transnext", "transnext", "y=image.y x=image.x py=pooled.y px=pooled.x"),
     join("036-segman", "segman"),
     join("037-tcpa", "tcpa"),
-    join("038-hilo-both", "hilo", "y=image.y x=image.x py=pooled.y px=pooled.x", turn=low_percent),
+    join("038-hilo-both", "hilo", "y=image.y x=image.x py=pooled.y px=pooled.x"),
     join("039-longlora", "longlora"),
     join("040-complete_modelling-between", "iagc", layer=1),
     join("040-complete_modelling-local", "iagc", layer=0),
@@ -276,7 +270,7 @@ JOINS = [
     join("095-pointgs", "pointgs", "neighbours=neighbors"),
     join("096-griffin", "griffin"),
     join("097-rope_nope", "rnope"),
-    join("098-moba", "moba", "chosen=chosen_keys"),
+    join("098-moba", "moba", "chosen=key_blocks"),
     join("099-mcanet-columns", "mcanet", layer=0),
     join("099-mcanet-rows", "mcanet", layer=1),
     join("100-lean", "lean", "length=filled"),
@@ -387,7 +381,7 @@ def test_an_entry_attends_to_what_its_oracle_says(
 LARGE = {
     "018-dinat": Case({"y": 26, "x": 23}, {"window": 5, "dilation": 4}, layer=1),
     "021-maxvit-grid": Case({"y": 28, "x": 21}, {"grid_size": 7}),
-    "025-video_infinity": Case({"n": 600}, {"pad": 9, "top": 12}),
+    "025-video_infinity": Case({"n": 600}, {"pad": 9, "top": 12, "devices": 4}),
     "039-longlora": Case({"n": 650}, {"group": 96}, heads=2),
     "053-cca": Case({"c": 40, "n": 645}, {"group": 16, "window": 70}),
     "061-power_attention-blocks": Case({"n": 700}, {"block": 16, "window": 2, "sink": 1}),
@@ -455,6 +449,31 @@ def test_bigbird_with_the_blocks_that_its_hash_draws():
     case = Case({"n": n}, {"block": block}, {"random": table[None]}, heads=heads)
     pattern = library.load("lra_bigbird", block=block, count=count, seed=seed)
     assert np.array_equal(pattern.mask(n, heads=heads).numpy(), oracle.expected(case))
+
+
+@pytest.mark.parametrize("row", ["044-lizard", "046-block_transformer-token", "053-cca"])
+def test_a_step_of_decoding_is_the_last_rows_of_the_whole(row: str):
+    joint = next(joint for joint in JOINS if joint.oracle == row)
+    case = BY_ID[row].cases[0]
+    expected = torch.from_numpy(BY_ID[row].expected(case))
+    pattern, call = compiled(joint, case)
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(1, 1, n, 8, dtype=torch.float64, generator=draw)
+        for n in (expected.shape[2], expected.shape[3], expected.shape[3])
+    )
+    whole = pattern(q, k, v, **call)
+    for steps in (1, 3):
+        found = pattern.mask(steps, expected.shape[3], **call)
+        assert torch.equal(found, expected[:, :, -steps:])
+        np.testing.assert_allclose(pattern(q[:, :, -steps:], k, v, **call), whole[:, :, -steps:])
+
+
+def test_srformer_refuses_a_shift_that_cuts_folds_apart():
+    assert library.load("srformer", window=22)
+    with pytest.raises(AttnDslError, match="needs `shift % 2 == 0`") as caught:
+        library.load("srformer", window=22, shift=11)
+    assert caught.value.diagnostics[0].code == "A301"
 
 
 def test_every_oracle_is_stated_by_an_entry_or_says_why_not():

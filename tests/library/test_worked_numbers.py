@@ -174,10 +174,22 @@ def test_sparse_transformer_fixed_has_33_summary_columns_a_block():
     assert opened[:, 0].all()
 
 
-def test_lras_longformer_leans_left_when_even():
+def test_the_cls_token_of_lra_stands_before_the_blocks():
+    seen = mask(81, "fixed", Case({"n": 10}, {"block": 4, "summary": 1, "cls": True}))
+    assert np.flatnonzero(seen[6]).tolist() == [
+        0,
+        1,
+        4,
+        5,
+        6,
+    ]  # token 5: block 4, 5; 0 and 3 of block 0
+    assert seen[0].all()
+
+
+def test_lras_longformer_leans_right_when_even():
     none = {"marked": np.zeros((1, 40), bool)}
     seen = mask(81, "longformer", Case({"n": 40}, {"window": 16}, none))
-    assert np.flatnonzero(seen[20]).tolist() == list(range(12, 28))
+    assert np.flatnonzero(seen[20]).tolist() == list(range(20 - 8 + 1, 20 + 8 + 1))
 
 
 def test_var_scales_sum_to_680_tokens():
@@ -199,9 +211,35 @@ def test_catanet_sees_two_groups_and_the_last_only_itself():
     assert np.array_equal(counts, np.where(rank // 16 == 3, 16, 32))
 
 
-def test_a_union_counts_a_frame_once():
-    counts = keys(25, "", {"n": 24}, pad=3, top=3)
-    assert counts[8] == 7 + 3 - 1  # frame 8 is near and a key frame
+def test_catanets_last_group_sees_as_many_places_before_as_it_lacks_twice():
+    rank = {"rank": np.arange(26)[None]}  # groups of 6: 5, of which the last lacks 4
+    seen = mask(4, "", Case({"n": 26}, {"group": 6}, rank))
+    assert np.flatnonzero(seen[25]).tolist() == list(range(4 * 6 - 2 * 4, 26))
+    assert np.flatnonzero(seen[23]).tolist() == list(range(18, 26))
+
+
+def test_video_infinity_samples_each_device_and_counts_the_padding():
+    case = Case({"n": 35}, {"pad": 2, "top": 10, "devices": 5})  # 7 frames each, stride 3
+    shared = mask(25, "", case)[[0, 34]].all(axis=0)
+    assert np.flatnonzero(shared).tolist() == [0, 3, 6, 7, 10, 13, 14, 17, 20, 21]
+    assert mask(25, "", case)[8].sum() == 5 + 10 - 3  # a frame both near and sampled counts once
+    assert ORACLE[25, ""].zero_keys(Case({"n": 24}, {"pad": 5, "top": 4, "devices": 1})).sum() == 30
+
+
+def test_freelong_sees_seventeen_frames():
+    seen = mask(33, "", Case({"n": 40}, {"window": 16}))
+    assert np.flatnonzero(seen[20]).tolist() == list(range(12, 29))
+    assert np.flatnonzero(seen[0]).tolist() == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("heads", "low", "window", "pooled"), [(3, 50, 2, 1), (3, 50, 1, 3), (4, 90, 2, 3)]
+)
+def test_hilo_rounds_the_pooled_heads_down(heads, low, window, pooled):
+    extents = {"y": 4, "x": 4, "py": 4 // window, "px": 4 // window}
+    case = Case(extents, {"window": window, "low": low}, heads=heads)
+    sees_image = ORACLE[38, "both"].expected(case)[0, :, :, :16].any(axis=(1, 2))
+    assert sees_image.tolist() == [True] * (heads - pooled) + [False] * pooled
 
 
 def test_presto_gives_five_captions_two_frames_each():
@@ -236,13 +274,14 @@ def test_radial_keeps_two_frames_an_octave():
     assert kept[:, 0].all()  # the sink frame
 
 
-def test_hicoms_uneven_cells_overlap_by_one_and_miss_nothing():
-    for cells in range(1, 9):
-        extents = {"ct": 1, "cy": 1, "cx": cells, "t": 1, "y": 1, "x": 8}
-        seen = mask(42, "", Case(extents))
+def test_hicoms_cells_have_one_size_overlap_by_one_and_miss_nothing():
+    for n, cells in ((8, 3), (8, 4), (8, 5), (27, 14)):
+        seen = mask(42, "", Case({"ct": 1, "cy": 1, "cx": cells, "t": 1, "y": 1, "x": n}))
+        assert set(seen.sum(axis=1)) == {math.ceil(n / cells)}  # 27 in 14: cells of exactly 2
         assert seen.any(axis=0).all()
         overlap = (seen[1:] & seen[:-1]).sum(axis=1)
-        assert set(overlap) <= ({0} if 8 % cells == 0 else {0, 1})
+        assert overlap.sum() == cells * math.ceil(n / cells) - n
+        assert set(overlap) <= {0, 1}
 
 
 def test_drsformers_masks_are_nested():

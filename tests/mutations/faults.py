@@ -343,4 +343,15 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "the alignment that is asked for is forgotten"),
     ("frontend/placing.py", "if written is not None and asked not in (None, written):", "if False:",
      "what a pattern says of its alignment is overruled"),
+    # ------------------------------------------------------------------ the library
+    ("patterns/library/selected.attn", "rank[k] >= last * group - 2 * pad", "rank[k] >= last * group - pad",
+     "CATANet's last group sees its mirrored places once"),
+    ("patterns/library/sequences.attn", "zeros 2 * pad + 1 - inside(q - pad, 2 * pad + 1, len(k))", "zeros 0",
+     "Video-Infinity's missing frames do not count"),
+    ("patterns/library/windows.attn", "if window > 1 and head < heads - low * heads // 100", "if head < (100 - low) * heads // 100",
+     "HiLo rounds the other heads down"),
+    ("patterns/library/videos.attn", "first = cell * size - max(cell - whole + 1, 0)", "first = cell * length // count",
+     "HiCom's cells differ in size"),
+    ("patterns/library/sequences.attn", "let i = if cls then q - 1 else q, j = if cls then k - 1 else k:", "let i = q, j = k:",
+     "a CLS token moves the blocks of the others"),
 )  # fmt: skip

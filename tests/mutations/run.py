@@ -60,6 +60,7 @@ NEAR = {
     "backends/arguments.py": ("rooms/backends/test_launching.py",),
     "backends/launching.py": ("rooms/backends/test_launching.py",),
     "claims": ("rooms/claims",),
+    "patterns/library": ("library/test_entries.py",),
     "op": ("rooms/op", "laws"),
     "frontend/placing.py": ("rooms/op/test_compile.py",),
     "compiled.py": ("rooms/op", "rooms/views"),

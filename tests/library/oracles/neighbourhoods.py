@@ -1,6 +1,6 @@
 """Keys around a query: clipped, clamped, dilated, strided or grown from a block."""
 
-from tests.library.oracles.registry import Case, axes, grid, oracle, outside, pairs, rng
+from tests.library.oracles.registry import Case, axes, grid, oracle, outside, pairs, rng, up
 
 
 def near(y, x, radius):
@@ -385,17 +385,29 @@ def varying_window(y, x, window, ratio):
     return pairs(tokens, tokens, rule)
 
 
+def frames_missing(n, pad, top, devices):
+    return [sum(not 0 <= i + step < n for step in range(-pad, pad + 1)) for i in range(n)]
+
+
 @oracle(
     25,
     "video_infinity",
     [
-        Case({"n": 16}, {"pad": 2, "top": 4}),
-        Case({"n": 13}, {"pad": 1, "top": 5}),
-        Case({"n": 1}, {"pad": 3, "top": 2}),
+        Case({"n": 16}, {"pad": 2, "top": 4, "devices": 2}),
+        Case({"n": 21}, {"pad": 1, "top": 7, "devices": 3}),  # 7 frames each, share 2, stride 3
+        Case({"n": 12}, {"pad": 3, "top": 2, "devices": 4}),  # less than a frame a device
+        Case({"n": 1}, {"pad": 3, "top": 2, "devices": 1}),
     ],
+    zeros=frames_missing,
 )
-def video_infinity(n, pad, top):
-    sampled = range(0, n, max(n // top, 1))[:top]
+def video_infinity(n, pad, top, devices):
+    own = up(n, devices)
+    share = top // devices
+    stride = max(own // share, 1) if share else own
+    sampled = []
+    for start in range(0, n, own):
+        sampled += range(start, start + own, stride)
+    sampled = sampled[:top]
     return pairs(range(n), range(n), lambda i, j: abs(i - j) <= pad or j in sampled)
 
 
@@ -403,5 +415,5 @@ def video_infinity(n, pad, top):
     33, "freelong", [Case({"n": n}, {"window": w}) for n, w in [(12, 4), (13, 5), (3, 1), (1, 16)]]
 )
 def freelong(n, window):
-    around = range(-(window // 2), window - window // 2)
-    return pairs(range(n), range(n), lambda i, j: j - i in around)
+    half = window // 2
+    return pairs(range(n), range(n), lambda i, j: max(0, i - half) <= j < min(n, i + half + 1))

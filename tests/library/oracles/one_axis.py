@@ -38,15 +38,21 @@ def short_range(n, window, local_heads, head):
 GROUPS = [
     Case({"n": 16}, {"group": 4}, heads=2),
     Case({"n": 18}, {"group": 4}, heads=4),
-    Case({"n": 13}, {"group": 6}, heads=2),
+    Case({"n": 13}, {"group": 5}, heads=2),
     Case({"n": 1}, {"group": 4}, heads=2),
 ]
 
 
+def shifted_groups(n, group, head, heads):
+    """Which group each position is in: borders every ``group``, half a group later for half the heads."""
+    borders = range(0 if head < heads // 2 else group // 2, n, group)
+    return [sum(border <= i for border in borders) for i in range(n)]
+
+
 @oracle(39, "longlora", GROUPS, causal=True)
 def longlora(n, group, head, heads):
-    shift = 0 if head < heads // 2 else group // 2
-    return flat(n, lambda i, j: (i + shift) // group == (j + shift) // group and j <= i)
+    of = shifted_groups(n, group, head, heads)
+    return flat(n, lambda i, j: of[i] == of[j] and j <= i)
 
 
 @oracle(51, "cab", lengths((8, {}), (5, {}), (1, {})), part="causal_self", causal=True)
@@ -105,16 +111,8 @@ def power_attention_blocks(n, block, window, sink):
     causal=True,
 )
 def sinklora(n, group, sink, head, heads):
-    shift = 0 if head < heads // 2 else group // 2
-
-    def place(i):  # after rolling the sequence back by the shift
-        return (i - shift) % n
-
-    def rule(i, j):
-        together = place(i) // group == place(j) // group
-        return j <= i and (together or i < sink or j < sink)
-
-    return flat(n, rule)
+    of = shifted_groups(n, group, head, heads)
+    return flat(n, lambda i, j: j <= i and (of[i] == of[j] or i < sink or j < sink))
 
 
 @oracle(68, "lsm", lengths((6, {}), (1, {})), dense=True)
@@ -144,10 +142,15 @@ def based(n, window):
     causal=True,
 )
 def lra_fixed(n, block, summary, cls):
-    def rule(i, j):
-        seen = i // block == j // block or j % block == 0 or j % block >= block - summary
-        return (j <= i and seen) or (cls and 0 in (i, j))
+    tokens = [*["cls"] * cls, *range(n - cls)]
 
+    def rule(a, b):
+        i, j = tokens[a], tokens[b]
+        if "cls" in (i, j):
+            return True
+        return j <= i and (i // block == j // block or j % block in {0, *last})
+
+    last = range(block - summary, block)
     return flat(n, rule)
 
 

@@ -24,9 +24,14 @@ def ranks(seed, n, *shape):
     ],
 )
 def catanet(n, group, rank):
+    group = min(n, group)
+    lacking = up(n, group) * group - n
+    mirrored = range(n - 1, max(n - lacking - group, 0) - 1, -1)
+    places = [*range(n), *mirrored]  # sorted tokens, and the tail once more, backwards
+
     def rule(i, j):
-        mine = rank[i] // group
-        return rank[j] // group in (mine, mine + 1)
+        first = rank[i] // group * group
+        return rank[j] in places[first : first + 2 * group]
 
     return flat(n, rule)
 
@@ -312,7 +317,8 @@ def acmil(n, m, top, dropped):
     part="longformer",
 )
 def lra_longformer(n, window, marked):
-    around = range(-(window // 2), window - window // 2)
+    left = window - window // 2  # counts the query's own key
+    around = range(1 - left, window // 2 + 1)
     return flat(n, lambda i, j: j - i in around or marked[i] or marked[j])
 
 
@@ -338,10 +344,9 @@ def lra_bigbird(n, block, random, head):
 
 
 def hashed(seed, buckets, batch, heads, n):
-    """Buckets, and each token's place when tokens are sorted by bucket, then by position."""
-    bucket = ids(seed, buckets, batch, heads, n)
-    order = np.argsort(bucket, axis=-1, kind="stable")
-    return {"rank": np.argsort(order, axis=-1), "bucket": bucket}
+    """Each token's place when tokens are sorted by bucket, then by position."""
+    order = np.argsort(ids(seed, buckets, batch, heads, n), axis=-1, kind="stable")
+    return {"rank": np.argsort(order, axis=-1)}
 
 
 @oracle(
@@ -354,11 +359,13 @@ def hashed(seed, buckets, batch, heads, n):
     ],
     part="reformer",
 )
-def lra_reformer(n, chunk, rank, bucket, head):
-    rank, bucket = rank[head], bucket[head]
+def lra_reformer(n, chunk, rank, head):
+    chunks = up(n, chunk)
 
     def rule(i, j):
-        return bucket[i] == bucket[j] and rank[i] // chunk - rank[j] // chunk in (0, 1)
+        mine = int(rank[head, i]) // chunk
+        before = mine - 1 if mine > 0 else chunks - 1
+        return rank[head, j] // chunk in (mine, before)
 
     return flat(n, rule)
 

@@ -143,14 +143,16 @@ def transnext(y, x, py, px, window):
     38,
     "hilo",
     [
-        Case(POOLED, {"window": 2, "high_heads": 2}, heads=4),
-        Case({"y": 5, "x": 7, "py": 2, "px": 3}, {"window": 3, "high_heads": 1}, heads=3),
-        Case({"y": 1, "x": 6, "py": 1, "px": 2}, {"window": 3, "high_heads": 1}, heads=2),
+        Case(POOLED, {"window": 2, "low": 50}, heads=4),
+        Case({"y": 5, "x": 7, "py": 2, "px": 3}, {"window": 3, "low": 50}, heads=3),
+        Case({"y": 1, "x": 6, "py": 1, "px": 2}, {"window": 3, "low": 90}, heads=2),
+        Case({"y": 3, "x": 2, "py": 3, "px": 2}, {"window": 1, "low": 50}, heads=2),
     ],
     part="both",
 )
-def hilo_both(y, x, py, px, window, high_heads, head):
-    return windows_or_pooled(y, x, py, px, window, head < high_heads)
+def hilo_both(y, x, py, px, window, low, head, heads):
+    pooled_heads = heads * low // 100 if window > 1 else heads  # the last ones
+    return windows_or_pooled(y, x, py, px, window, head < heads - pooled_heads)
 
 
 def windows_or_pooled(y, x, py, px, window, high):
@@ -184,19 +186,30 @@ def sgformer(y, x, py, px, window, head, heads):
     "hicom",
     [
         Case({"ct": 2, "cy": 2, "cx": 3, "t": 4, "y": 4, "x": 6}),
-        Case({"ct": 2, "cy": 3, "cx": 2, "t": 3, "y": 4, "x": 5}),
-        Case({"ct": 1, "cy": 1, "cx": 3, "t": 1, "y": 5, "x": 7}),
+        Case({"ct": 2, "cy": 3, "cx": 2, "t": 3, "y": 5, "x": 5}),
+        Case({"ct": 1, "cy": 1, "cx": 5, "t": 1, "y": 3, "x": 7}),
     ],
 )
 def hicom(ct, cy, cx, t, y, x):
-    def inside(c, b, cells, n):  # from the floor of the cell's start to the ceiling of its end
-        return c * n // cells <= b < -(-(c + 1) * n // cells)
-
+    spans = [cells_of_one_size(*axis) for axis in axes((ct, cy, cx), (t, y, x))]
     return pairs(
         grid(ct, cy, cx),
         grid(t, y, x),
-        lambda i, j: all(inside(*axis) for axis in axes(i, j, (ct, cy, cx), (t, y, x))),
+        lambda i, j: all(b in span[c] for c, b, span in axes(i, j, spans)),
     )
+
+
+def cells_of_one_size(cells, n):
+    """The positions of each cell: dealt out one cell after the other; a cell that gets one position
+    less than the first ones begins one early."""
+    size = up(n, cells)
+    whole = n % cells or cells  # cells that get as many as their size
+    spans, dealt = [], 0
+    for cell in range(cells):
+        got = size if cell < whole else size - 1
+        spans.append(range(dealt + got - size, dealt + got))
+        dealt += got
+    return spans
 
 
 @oracle(

@@ -14,6 +14,7 @@ from torch import Tensor
 from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import SIMPLIFICATIONS, Program, Source, read_switches
+from attndsl.files import write_file
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -495,8 +496,8 @@ class Pattern:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pattern as JSON; ``Pattern.load`` reads back an equal one."""
-        Path(path).write_text(self._saved(), encoding="utf-8")
+        """Writes the pattern as JSON, whole or not at all; ``Pattern.load`` reads back an equal one."""
+        write_file(path, self._saved().encode())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Pattern:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import attndsl
+from attndsl.files import write_file
 
 PATTERN = """\
 ## What a reader of code looks at: the last `w` bytes up to the query's own, and the first `sinks`
@@ -307,7 +308,7 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "reader.attn"
-    source.write_text(PATTERN, encoding="utf-8")
+    write_file(source, PATTERN.encode())
     say(f"the pattern, {source}:\n\n{PATTERN}")
 
     pattern = attndsl.compile(source)
@@ -339,7 +340,7 @@ def run(
     say(f"\n{table(pair)}\n")
 
     found = figures(pair) | {"verified": report.ok, "cases": report.cases}
-    (folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_file(folder / "figures.json", f"{json.dumps(found, indent=1)}\n".encode())
     try:
         plot(pair, folder / "loss.png")
     except ImportError:

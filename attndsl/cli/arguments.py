@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from attndsl import syntax as syn
 from attndsl.compiler import SIMPLIFICATIONS
+from attndsl.files import write_file
 from attndsl.frontend import Given
 from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span, suggest
 
-from .terminal import Terminal
+from .terminal import Terminal, put
 
 Run = Callable[[argparse.Namespace, Terminal], int]
 T = TypeVar("T")
@@ -45,6 +47,9 @@ class Parser(argparse.ArgumentParser):
             f"{self.prog}: {message.removeprefix('argument ')}",
             helps=(f"see `{self.prog} --help`",),
         )
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        put(file, message, end="")  # its own way fails on streams that speak ASCII or are closed
 
 
 def mistake(code: str, title: str, *, helps: Iterable[str | None] = ()) -> AttnDslError:
@@ -234,10 +239,26 @@ def add_layout(group: argparse._ArgumentGroup, default: str) -> None:
     )  # fmt: skip
 
 
-def write(path: Path, data: bytes, terminal: Terminal) -> None:
-    """A file that the user asked for."""
+def write(path: Path, data: bytes, options: argparse.Namespace) -> None:
+    """Writes a file that the user asked for, whole or not at all.
+
+    Raises:
+        AttnDslError: A603, it cannot be written, or the command line reads from it.
+    """
+    title = f"cannot write {path}"
     try:
-        path.write_bytes(data)
+        if _is_read(path, options):
+            raise mistake("A603", f"{title}: the pattern is read from it", helps=("name another",))
+        write_file(path, data)
     except OSError as error:
-        raise mistake("A603", f"cannot write {path}: {error.strerror}") from None
-    terminal.say(f"wrote {path}")
+        raise mistake("A603", f"{title}: {error.strerror}") from None
+
+
+def _is_read(path: Path, options: argparse.Namespace) -> bool:
+    """Whether a file is the pattern, one that it may import, or an input."""
+    if not os.path.exists(path):  # noqa: PTH110 - never raises, whatever the name
+        return False
+    file, suffix, _ = options.pattern.rpartition(".attn")
+    sources = [file + suffix, *(word.partition("=")[2] for word in getattr(options, "input", ()))]
+    is_source = path.resolve().suffix == ".attn"
+    return is_source or any(os.path.exists(x) and path.samefile(x) for x in sources)  # noqa: PTH110

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from attndsl import frontend
 from attndsl import syntax as syn
+from attndsl.analysis import Fact
+from attndsl.claims import Judgement
 from attndsl.compiler import describe, open_module
 from attndsl.frontend import Given
 from attndsl.source import AttnDslError
@@ -16,7 +18,8 @@ from . import arguments as args
 from .subjects import Subject, spelled, with_values
 from .terminal import FAINT, GREEN, RED, Terminal
 
-FINE, WRONG, MISTAKEN = 0, 1, 2
+FINE, WRONG, MISTAKEN, UNDECIDED = 0, 1, 2, 3  # exit statuses
+_GRAVEST_FIRST = (MISTAKEN, WRONG, UNDECIDED, FINE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +70,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         checks = [_Check(source, name, values, options.align) for name in names]
         found += [_judged(check, options, terminal) for check in checks]
     _sum_up(found, terminal)
-    return max(found, default=FINE)
+    return min(found, key=_GRAVEST_FIRST.index, default=FINE)
 
 
 def _warm_up(terminal: Terminal) -> None:
@@ -145,20 +148,29 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
         terminal.complain(error)
         return MISTAKEN
     told = f"{about.mask.name}{spelled(about.values)}"
-    is_fine = report.ok and all(claim.ok for claim in claims)
-    verdict = terminal.paint(GREEN, "ok   ") if is_fine else terminal.paint(RED, "wrong")
+    verdict = _verdict(report.ok, claims)
+    colour = {FINE: GREEN, WRONG: RED}.get(verdict, FAINT)
+    word = {FINE: "ok", WRONG: "wrong"}.get(verdict, "not decided")
     work = f"{report.cases} calls of up to {report.longest} tokens" if report.ok else ""
     spent = terminal.paint(FAINT, f"{time.monotonic() - began:.1f} s")
-    terminal.say(f"{verdict} {told:40} {work}  {spent}")
+    terminal.say(f"{terminal.paint(colour, f'{word:5}')} {told:40} {work}  {spent}")
     for claim in claims:
         terminal.code(str(claim), "      ")
     if not report.ok:
         terminal.code(str(report), "      ")
-    return FINE if is_fine else WRONG
+    return verdict
+
+
+def _verdict(is_computed_right: bool, claims: tuple[Judgement, ...]) -> int:
+    """An assert that is neither proved nor refuted, nor could be tried, is not known to be wrong."""
+    if not is_computed_right or any(claim.fact is Fact.REFUTED for claim in claims):
+        return WRONG
+    return FINE if all(claim.ok for claim in claims) else UNDECIDED
 
 
 def _sum_up(found: list[int], terminal: Terminal) -> None:
-    counts = {"ok": found.count(FINE), "wrong": found.count(WRONG), "bad": found.count(MISTAKEN)}
+    words = {FINE: "ok", UNDECIDED: "not decided", WRONG: "wrong", MISTAKEN: "bad"}
+    counts = {word: found.count(verdict) for verdict, word in words.items()}
     if len(found) > 1:
         terminal.say(", ".join(f"{count} {word}" for word, count in counts.items() if count))
 
@@ -176,5 +188,6 @@ COMMAND = args.Command(
     run,
     "Each pattern is run on generated calls: odd lengths, grids, heads, inputs and dtypes. Schedules,\n"
     "claimed facts, outputs and gradients are compared with the dense meaning. What it asserts is\n"
-    "judged, and held to these calls. Exit status: 0 all is well, 1 something is wrong, 2 a file has errors.",
+    "judged, and held to these calls. Exit status: 0 all is well, 1 something is wrong, 2 a file has errors,\n"
+    "3 nothing is wrong, but an assert could not be decided.",
 )

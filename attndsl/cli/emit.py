@@ -27,9 +27,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     values = f"\n\n{mask.name}{spelled(given)}" if given else ""
     text = emission.emit(mask, options.layer, definition=written + values)
     if options.output is None:
-        terminal.say(text.rstrip("\n"))
+        terminal.say_exactly(text)
     else:
-        args.write(options.output, text.encode(), terminal)
+        args.write(options.output, text.encode(), options)
+        terminal.say(f"wrote {options.output}")
     return 0
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 from attndsl import syntax as syn
+from attndsl.files import write_file
 from attndsl.source import AttnDslError
 
 from . import arguments as args
@@ -36,13 +35,21 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _stdin(options: argparse.Namespace, terminal: Terminal) -> bool:
-    text = sys.stdin.read(1 << 21)  # beyond the largest file, which the parser refuses
-    made = syn.format(syn.parse(text, "<stdin>"))
+    if sys.stdin is None or sys.stdin.closed:
+        raise args.mistake("A603", "cannot read the standard input: it is closed")
+    raw = getattr(sys.stdin, "buffer", None)
+    most = 1 << 21  # bytes: beyond the largest file, which the parser refuses
+    try:
+        given = sys.stdin.read(most).encode() if raw is None else raw.read(most)
+    except OSError as error:
+        raise args.mistake("A603", f"cannot read the standard input: {error.strerror}") from None
+    source = syn.decode(given, "<stdin>")
+    made = syn.format(syn.parse(source.text, source.name))
     if not options.check:
-        terminal.out.write(made)
-    elif made != text:
+        terminal.say_exactly(made)
+    elif made.encode() != given:
         terminal.say("<stdin> would be reformatted")
-    return made != text
+    return made.encode() != given
 
 
 def _file(name: str, options: argparse.Namespace, terminal: Terminal) -> bool:
@@ -55,26 +62,11 @@ def _file(name: str, options: argparse.Namespace, terminal: Terminal) -> bool:
         terminal.say(f"{name} would be reformatted")
         return True
     try:
-        replace(path, made)
+        write_file(path, made)
     except OSError as error:
         raise args.mistake("A603", f"cannot write {name}: {error.strerror}") from None
     terminal.say(f"reformatted {name}")
     return True
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write all of it or nothing: a full disk must not cost the user the file."""
-    target = path.resolve()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    made = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        made.chmod(target.stat().st_mode)
-        made.replace(target)
-    except OSError:
-        made.unlink(missing_ok=True)
-        raise
 
 
 COMMAND = args.Command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from attndsl.source import AttnDslError
 
 from . import arguments as args
 from . import bench, check, demonstrate, emit, explain, fmt, listing, show
-from .terminal import Terminal
+from .terminal import Terminal, open_closed_streams
 
 COMMANDS = (
     show.COMMAND,
@@ -24,15 +23,11 @@ COMMANDS = (
     bench.COMMAND,
     demonstrate.COMMAND,
 )
-INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``attndsl ARGV``.
-
-    Returns:
-        The exit status: 0 fine, 1 a check failed, 2 a mistake of the user, explained on stderr.
-    """
+def run(argv: Sequence[str] | None) -> int:
+    """Runs ``attndsl ARGV``; returns what `main` does."""
+    open_closed_streams()
     terminal = Terminal()
     try:
         return _run(sys.argv[1:] if argv is None else argv, terminal)
@@ -41,12 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AttnDslError as error:
         terminal.complain(error)
         return 2
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # `attndsl list | head`
-        # Python flushes the stream once more when it ends: into nothing, then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _run(argv: Sequence[str], terminal: Terminal) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     about = subject(options, by_example=True)
     call = example_setting(about.example) if about.example else setting(about.mask, options)
     program = Program(about.mask, options.layer, read_switches(options.without))
+    drawn = draw(program, about.mask, call, options, terminal)
+    written = _write(drawn.sheet, options)  # before a word is said: its reader may leave early
     tell(about, call, terminal)
-    picture(program, about.mask, call, options, terminal)
+    terminal.head(drawn.title)
+    terminal.picture(drawn.text, drawn.inks)
+    if drawn.rows:
+        terminal.say("\n" + "\n".join(drawn.rows))
+    for path in written:
+        terminal.say(f"wrote {path}")
     return 0
 
 
@@ -148,10 +156,25 @@ def _axis(segment: ir.Segment, axis: ir.Axis, sizes: dict[str, int]) -> str:
 # ---------------------------------------------------------------------------- pictures
 
 
-def picture(
+@dataclass(frozen=True)
+class _Drawn:
+    """A picture: for files, and in characters under a title, with rows of words below it."""
+
+    sheet: views.Sheet
+    title: str
+    text: str
+    inks: tuple[views.Ink, ...]
+    rows: tuple[str, ...] = ()
+
+
+def draw(
     program: Program, mask: ir.Mask, call: Setting, options: argparse.Namespace, terminal: Terminal
-) -> None:
-    """Tiles, one query, or all pairs; on the terminal and into files."""
+) -> _Drawn:
+    """The picture of tiles, of one query, or of all pairs.
+
+    Raises:
+        AttnDslError: A602, there is no such head or query, or there are too many pairs.
+    """
     if options.head >= call.heads:
         title = f"there is no head {options.head}: the call has {call.heads}"
         raise args.mistake("A602", title, helps=(f"give `--heads {options.head + 1}` too",))
@@ -160,24 +183,20 @@ def picture(
     which = f", head {options.head} of {call.heads}" if call.heads > 1 else ""
     if options.tiles or options.layout != "natural":
         sheet = _tiles(program, mask, call, options, most=512)
-        terminal.head(f"tiles{which}")
         small = _tiles(program, mask, call, options, most=width // 2)
-        terminal.picture(small.text(terminal.width - 2, charset), small.inks)
+        text = small.text(terminal.width - 2, charset)
+        return _Drawn(sheet, f"tiles{which}", text, small.inks)
+    pairs = _pairs(program, call, options.head)
+    counts = program.zero_keys(call.call(program))
+    zeros = 0 if counts is None else counts[0, options.head % counts.shape[1]]
+    if options.query is None:
+        sheet = views.Sheet((views.picture_mask(pairs, title=mask.name),))
+        title, text = f"mask{which}", views.draw_mask(pairs, width=width, charset=charset)
     else:
-        pairs = _pairs(program, call, options.head)
-        if options.query is not None:
-            sheet = _view(mask, program, call, pairs, options.query)
-            terminal.head(f"query {options.query} of {call.q_len}{which}")
-            terminal.picture(sheet.text(terminal.width - 2, charset), sheet.inks)
-        else:
-            sheet = views.Sheet((views.picture_mask(pairs, title=mask.name),))
-            terminal.head(f"mask{which}")
-            terminal.picture(views.draw_mask(pairs, width=width, charset=charset), sheet.inks)
-        terminal.say()
-        counts = program.zero_keys(call.call(program))
-        zeros = 0 if counts is None else counts[0, options.head % counts.shape[1]]
-        terminal.say("\n".join(_rows(pairs, zeros, options.query)))
-    _write(sheet, options, terminal)
+        sheet = _view(mask, program, call, pairs, options.query)
+        title = f"query {options.query} of {call.q_len}{which}"
+        text = sheet.text(terminal.width - 2, charset)
+    return _Drawn(sheet, title, text, sheet.inks, tuple(_rows(pairs, zeros, options.query)))
 
 
 def _tiles(
@@ -234,11 +253,13 @@ def runs(keys: Any) -> str:
     return ", ".join(spelled[:MOST_RUNS]) + (f", ... and {rest} runs more" if rest > 0 else "")
 
 
-def _write(sheet: views.Sheet, options: argparse.Namespace, terminal: Terminal) -> None:
-    if options.png:
-        args.write(options.png, sheet.png(), terminal)
-    if options.svg:
-        args.write(options.svg, sheet.svg().encode(), terminal)
+def _write(sheet: views.Sheet, options: argparse.Namespace) -> list[Path]:
+    """Writes the files that were asked for, and returns their paths."""
+    if options.png is not None:
+        args.write(options.png, sheet.png(), options)
+    if options.svg is not None:
+        args.write(options.svg, sheet.svg().encode(), options)
+    return [path for path in (options.png, options.svg) if path is not None]
 
 
 COMMAND = args.Command(

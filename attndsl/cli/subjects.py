@@ -16,6 +16,7 @@ import numpy as np
 
 from attndsl import frontend, ir, patterns
 from attndsl.compiler import Program, describe, read_mask
+from attndsl.files import open_file
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -270,6 +271,7 @@ def _is_crowded(mask: ir.Mask, found: Setting, layer: int) -> bool:
 def _loaded(path: Path) -> Any:
     """The array of a file: mapped, not read, so that a false header costs no memory; never unpickled."""
     try:
+        open_file(path).close()  # a pipe is refused, not waited for
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

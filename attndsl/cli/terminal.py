@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,13 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
+from pathlib import Path
+from typing import IO, TextIO
 
 from attndsl.source import AttnDslError, Diagnostic, printable, render_all
 from attndsl.views import Charset, Ink, charset_for
 
 BOLD, FAINT, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
-WIDEST = 100  # prose wider than this is hard to read
+WIDEST = 100  # columns: prose wider than this is hard to read
+NARROWEST = 24  # columns: narrower than this there is no room beside indents and names
 ERASE = "\r\x1b[2K"
 BETWEEN_FRAMES = 0.1  # seconds
 
@@ -38,8 +41,7 @@ class Progress:
         if self.on and now - self.shown >= BETWEEN_FRAMES:
             self.shown = now
             seconds = f"{now - self.started:.0f} s"
-            self.stream.write(f"{ERASE}{self.title}: {text}, {seconds}")
-            self.stream.flush()
+            put(self.stream, f"{ERASE}{self.title}: {text}, {seconds}", end="")
 
     def aside(self, say: Callable[[str], None]) -> Callable[[str], None]:
         """The same ``say``, which first clears the line it would run into."""
@@ -53,16 +55,15 @@ class Progress:
     def clear(self) -> None:
         """Leave no trace."""
         if self.shown:
-            self.stream.write(ERASE)
-            self.stream.flush()
+            put(self.stream, ERASE, end="")
 
 
 @dataclass(frozen=True)
 class Terminal:
     """The two streams of a command and what each can show."""
 
-    out: TextIO = field(default_factory=lambda: sys.stdout)
-    err: TextIO = field(default_factory=lambda: sys.stderr)
+    out: TextIO = field(default_factory=lambda: _open(sys.stdout))
+    err: TextIO = field(default_factory=lambda: _open(sys.stderr))
 
     @property
     def charset(self) -> Charset:
@@ -71,16 +72,28 @@ class Terminal:
 
     @property
     def width(self) -> int:
-        """Columns to fill."""
-        return min(shutil.get_terminal_size().columns, WIDEST)
+        """Columns to fill; on a very narrow terminal lines are longer than it is wide."""
+        return min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
 
     def say(self, text: str = "") -> None:
-        """A line, or several, on the output."""
-        _write(self.out, text)
+        """A line, or several, on the output.
+
+        Raises:
+            AttnDslError: A603, it cannot be written: a disk is full.
+        """
+        _complain_of(put(self.out, text))
+
+    def say_exactly(self, text: str) -> None:
+        """A program on the output: UTF-8 whatever the stream speaks, and not a byte more.
+
+        Raises:
+            AttnDslError: A603, as `say`.
+        """
+        _complain_of(put(self.out, text, end="", exactly=True))
 
     def warn(self, text: str) -> None:
         """A line on the error stream."""
-        _write(self.err, text)
+        put(self.err, text)  # if that fails there is nowhere left to complain
 
     def head(self, text: str) -> None:
         """A heading, with a blank line before it."""
@@ -168,13 +181,66 @@ def paragraphs(text: str) -> Iterator[str]:
         yield " ".join(run)
 
 
-def _write(stream: TextIO, text: str) -> None:
-    """What the stream cannot encode is written as an escape: a picture is no reason to fail."""
-    encoding = stream.encoding or "utf-8"
+def _complain_of(reason: str | None) -> None:
+    if reason is not None:
+        raise AttnDslError(Diagnostic("A603", f"cannot write the output: {reason}"))
+
+
+def put(stream: IO[str] | None, text: str, end: str = "\n", *, exactly: bool = False) -> str | None:
+    """Writes text; what the stream cannot encode as an escape: a picture is no reason to fail.
+
+    A reader who leaves, as `head` does, has seen enough: what follows goes nowhere, and the command
+    does its work to the end.
+
+    Args:
+        stream: Where to; None for one that is closed, nowhere.
+        text: What.
+        end: Behind it.
+        exactly: In UTF-8, past the stream's own encoding, where there are bytes below it.
+
+    Returns:
+        Why it cannot be written, if so.
+    """
+    if stream is None:
+        return None
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    raw = getattr(stream, "buffer", None) if exactly else None
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        if raw is None:
+            plain = text.encode(encoding, "backslashreplace").decode(encoding)
+            print(plain, end=end, file=stream, flush=True)
+        else:
+            stream.flush()
+            raw.write(f"{text}{end}".encode())
+            raw.flush()
     except BrokenPipeError:
-        raise  # the reader has seen enough; `main` knows
-    except OSError as error:
-        title = f"cannot write the output: {error.strerror}"
-        raise AttnDslError(Diagnostic("A603", title)) from None
+        _silence(stream)
+    except (OSError, ValueError) as error:  # ValueError: the stream was closed
+        _silence(stream)
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
+def _silence(stream: IO[str]) -> None:
+    """Sends the rest nowhere: Python flushes once more when it ends, and would complain."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a file behind it
+        number = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def open_closed_streams() -> None:
+    """Leads standard streams that are closed (`>&-`) nowhere: the next file opened would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _open(stream: TextIO | None) -> TextIO:
+    """The stream, or nowhere if it is closed: Python has None for one that was closed from the start."""
+    if stream is not None and not stream.closed:
+        return stream
+    return Path(os.devnull).open("w", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from attndsl import syntax as syn
@@ -24,7 +25,9 @@ def files(root: str | Path) -> Resolve:
         refusal = _refusal(path)
         importer = Path(span.source.name).parent
         target = _tidy((importer if importer.is_relative_to(base) else base) / path)
-        if refusal is None and not target.resolve().is_relative_to(base.resolve()):
+        # not Path.resolve, which crashes on links that go round in circles
+        inside = Path(os.path.realpath(target)).is_relative_to(os.path.realpath(base))
+        if refusal is None and not inside:
             refusal = "it leads out of the folder of the main file"
         if refusal is not None:
             title = f"`{path}` cannot be imported"

@@ -8,7 +8,7 @@ The only room that knows lark.
 from .formatting import format_assertion, format_expression
 from .formatting import format_module as format  # noqa: A004  (a door is a verb: syn.format)
 from .outlining import Outline
-from .parsing import parse, read
+from .parsing import decode, parse, read
 from .tree import (
     Access,
     Align,
@@ -110,6 +110,7 @@ __all__ = [
     "format",
     "format_assertion",
     "format_expression",
+    "decode",
     "parse",
     "parts",
     "read",

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import lark
 
+from attndsl.files import open_file
 from attndsl.source import AttnDslError, Diagnostic, Source, Span
 
 from . import tree
@@ -37,15 +38,24 @@ def read(path: str | Path) -> Source:
     """A file as a Source, named by its path; never more than a little over 1 MiB is read.
 
     Raises:
-        AttnDslError: A102, there is no such file, it is too large, or it is not UTF-8 text.
+        AttnDslError: A102, there is no such file, it is none (a pipe, a folder), too large, or not UTF-8 text.
     """
     name = str(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             raw = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise AttnDslError(Diagnostic("A102", f"cannot read {name}: {reason}")) from error
+    return decode(raw, name)
+
+
+def decode(raw: bytes, name: str) -> Source:
+    """The bytes of a file as a Source.
+
+    Raises:
+        AttnDslError: A102, there are too many, or they are not UTF-8 text.
+    """
     if len(raw) > LARGEST_FILE:
         raise AttnDslError(too_long(name, "1 MiB"))
     try:

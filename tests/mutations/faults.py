@@ -328,6 +328,18 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("claims/graph.py", "hit = (active[rows][:, :, None] & masks).any(axis=1)", "hit = masks.any(axis=1)", "all queries of a tile see what one does"),
     ("claims/judging.py", "wanted = least + 1", "wanted = least", "more than 0 keys is at least 0 keys"),
     ("claims/judging.py", "max(reach.back + reach.ahead + 1, 0)", "max(reach.back + reach.ahead, 0)", "a window has one key fewer than it reaches"),
+    # ------------------------------------------------------------------ files and the command line
+    ("files.py", "    if stat.S_ISREG(mode):\n        return os.fdopen", "    if not stat.S_ISDIR(mode):\n        return os.fdopen",
+     "a named pipe is read"),
+    ("files.py", "replace_file(os.path.realpath(path), data, stat.S_IMODE(mode))", "Path(path).write_bytes(data)",
+     "a file is cut off before it is written"),
+    ("cli/show.py", "written = _write(drawn.sheet, options)  # before a word is said: its reader may leave early\n    tell(about, call, terminal)",
+     "tell(about, call, terminal)\n    written = _write(drawn.sheet, options)", "a picture is written after words are said"),
+    ("cli/terminal.py", "    except BrokenPipeError:\n        _silence(stream)\n", "", "a reader who leaves is an error"),
+    ("cli/arguments.py", "is_source = path.resolve().suffix == \".attn\"", "is_source = False", "an import is overwritten"),
+    ("cli/arguments.py", "any(os.path.exists(x) and path.samefile(x) for x in sources)", "False", "an input is overwritten"),
+    ("cli/check.py", "return FINE if all(claim.ok for claim in claims) else UNDECIDED", "return FINE if all(claim.ok for claim in claims) else WRONG",
+     "what is not decided is wrong"),
     # ------------------------------------------------------------------ the judge itself
     ("verification/truths.py", "return ~torch.where(torch.isfinite(want), near, same)", "return ~near & torch.isfinite(want)",
      "what should not be finite is not looked at"),

@@ -61,6 +61,8 @@ NEAR = {
     "backends/launching.py": ("rooms/backends/test_launching.py",),
     "claims": ("rooms/claims",),
     "patterns/library": ("library/test_entries.py",),
+    "cli": ("rooms/cli/test_streams_and_files.py",),
+    "files.py": ("rooms/cli/test_streams_and_files.py",),
     "op": ("rooms/op", "laws"),
     "frontend/placing.py": ("rooms/op/test_compile.py",),
     "compiled.py": ("rooms/op", "rooms/views"),

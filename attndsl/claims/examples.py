@@ -41,7 +41,7 @@ class Ranges:
             heads if per_head or "heads" in names else (1,),
             tuple(range(MOST_LAYERS)) if layer is None and "layer" in names else (layer or 0,),
             tuple(range(DRAWS)) if mask.tables else (0,),
-            by_length and not (mask.queries.segments and mask.align is ir.Align.START),
+            by_length and not mask.is_rectangular,
         )
 
 
@@ -84,21 +84,14 @@ def _call(
     random = np.random.default_rng([draw, q_len, k_len])
     tables = {}
     for table in mask.tables:
-        shape = [_dim(dim, sizes, k_len, batch, heads) for dim in table.dims]
+        known = ir.known_shape(mask, table, sizes, batch, heads)
+        shape = [_SLOTS if size is None else size for size in known]
         tables[table.name] = _drawn(table, shape, k_len, random)
     shapes = {
         t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :] for t in mask.tables
     }
     sizes = ir.resolve_sizes(mask, q_len, k_len, extents, shapes)
     return Call(q_len, k_len, batch, heads, layer, sizes, tables)
-
-
-def _dim(dim: str | int, sizes: Mapping[str, int], k_len: int, batch: int, heads: int) -> int:
-    if isinstance(dim, int):
-        return dim
-    known = {"batch": batch, "head": heads, "pos": k_len, **sizes}
-    axes = [size for name, size in sizes.items() if name.endswith(f".{dim}")]
-    return known.get(dim, axes[0] if axes else _SLOTS)
 
 
 def _drawn(table: ir.Table, shape: list[int], k_len: int, random: np.random.Generator) -> Any:
@@ -135,12 +128,13 @@ def _extents(mask: ir.Mask, most: int) -> Iterator[dict[str, int]]:
         for axis in segment.axes
         if axis.extent is None
     }
+    several = any(len(space.segments) > 1 for space in (mask.queries, mask.keys))
     chosen: list[dict[str, int]] = [{}]
     for name in axes:
         chosen = [
             grown
             for old in chosen
-            for size in range(1, most + 1)
+            for size in range(0 if several else 1, most + 1)  # a segment may be empty
             if _fits(mask, grown := {**old, name: size}, most)
         ]
     yield from chosen

@@ -169,9 +169,9 @@ def _value(body: syn.Expression) -> Given | None:
 
 def _extent(word: str, text: str) -> int:
     try:
-        return whole(1)(text)
+        return whole(0)(text)
     except argparse.ArgumentTypeError as error:
-        title = "an extent is a whole number of positions, at least 1"
+        title = "an extent is a whole number of positions, at least 0"
         raise fault_in("--extents", word, text, title, str(error)) from None
 
 

@@ -150,7 +150,7 @@ def _spelled(space: ir.Space, call: Setting) -> str:
 
 def _axis(segment: ir.Segment, axis: ir.Axis, sizes: dict[str, int]) -> str:
     size = axis.extent or sizes.get(f"{segment.name}.{axis.name}", sizes.get(axis.name))
-    return f"{axis.name}={size}" if size else axis.name
+    return axis.name if size is None else f"{axis.name}={size}"
 
 
 # ---------------------------------------------------------------------------- pictures

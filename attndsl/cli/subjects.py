@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -241,12 +241,14 @@ def _tokens(space: ir.Space, extents: Mapping[str, int], side: int) -> int:
     if not space.segments:
         return side
     return sum(
-        math.prod(
-            axis.extent or extents.get(f"{segment.name}.{axis.name}") or extents[axis.name]
-            for axis in segment.axes
-        )
+        math.prod(_extent_of(segment, axis, extents) for axis in segment.axes)
         for segment in space.segments
     )
+
+
+def _extent_of(segment: ir.Segment, axis: ir.Axis, extents: Mapping[str, int]) -> int:
+    full = f"{segment.name}.{axis.name}"
+    return axis.extent or extents[full if full in extents else axis.name]
 
 
 def _roots(mask: ir.Mask, length: int, given: Mapping[str, int]) -> dict[str, int]:
@@ -290,33 +292,33 @@ def _unreadable(path: Path, reason: str) -> AttnDslError:
 def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed: int) -> Setting:
     """With the inputs that were loaded, and the others made up."""
     sizes = ir.resolve_sizes(mask, trial.q_len, trial.k_len, trial.extents)
-    sizes |= {name.rpartition(".")[2]: size for name, size in sizes.items()}
-    sizes |= {"pos": trial.k_len, "batch": 1, "head": trial.heads}
     inputs, words = dict(loaded), dict[str, str]()
     for table in mask.tables:
+        shape = ir.known_shape(mask, table, sizes, 1, trial.heads)
         if table.name in loaded:
-            inputs[table.name] = _spread(table, loaded[table.name], sizes)
+            inputs[table.name] = _spread(table, loaded[table.name], shape)
         else:
             rng = np.random.default_rng(seed)
-            inputs[table.name], words[table.name] = _invented(table, sizes, rng)
+            inputs[table.name], words[table.name] = _invented(table, shape, sizes["k"], rng)
     return replace(trial, inputs=inputs, made_up=words)
 
 
-def _spread(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
+def _spread(table: ir.Table, array: Any, shape: Sequence[int | None]) -> Any:
     """The same for every batch element and head, where the file leaves these dims out."""
     missing = len(table.dims) - array.ndim
     leading = table.dims[: max(0, missing)]
     if not leading or not set(leading) <= {"batch", "head"}:
         return array
-    return np.broadcast_to(array, (*(sizes[str(dim)] for dim in leading), *array.shape))
+    counts = [size for size in shape[: len(leading)] if size is not None]
+    return np.broadcast_to(array, (*counts, *array.shape))
 
 
 def _invented(
-    table: ir.Table, sizes: Mapping[str, int], rng: np.random.Generator
+    table: ir.Table, known: Sequence[int | None], k_len: int, rng: np.random.Generator
 ) -> tuple[Any, str]:
     """Contents that make a picture, and what they are in words."""
-    shape = [dim if isinstance(dim, int) else sizes.get(dim, sizes["k"]) for dim in table.dims]
-    if table.is_list and table.dims[-1] not in sizes and not isinstance(table.dims[-1], int):
+    shape = [k_len if size is None else size for size in known]
+    if table.is_list and known[-1] is None:
         shape[-1] = 4  # slots, under whatever name
     if math.prod(shape) > MOST_INVENTED:
         title = f"input `{table.name}` would have {math.prod(shape):,} entries: too many to make up"
@@ -324,7 +326,7 @@ def _invented(
         raise args.mistake("A602", title, helps=helps)
     if table.is_list:
         places = table.indexed_dims[:1] in (("q",), ("pos",), ("k",))
-        most = sizes["k"] if places else max(2, math.isqrt(sizes["k"]))
+        most = k_len if places else max(2, math.isqrt(k_len))
         return rng.integers(0, most, shape), f"{shape[-1]} random entries below {most} in each list"
     if table.kind is ir.Sort.BOOL:
         kept = max(1, 3 * shape[-1] // 4)

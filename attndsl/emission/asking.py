@@ -11,7 +11,7 @@ from attndsl.emission.relation import Relation
 _GIVEN = (
     "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "table", "resolved",
     "recalled", "Schedule", "Attention", "attention", "torch", "math", "make", "self", "batch", "heads",
-    "q_len", "k_len", "device", "sizes", "tables", "schedule_of", "arguments",
+    "q_len", "k_len", "device", "sizes", "tables", "schedule_of", "arguments", "extents",
 )  # fmt: skip
 
 
@@ -41,9 +41,9 @@ def attention_function(mask: ir.Mask, relation: Relation) -> tuple[str, str]:
 
 
 def _spaces(mask: ir.Mask) -> list[tuple[ir.Space, str]]:
-    """The spaces to resolve, with the length of each, in the order of the package: the last one decides."""
+    """The spaces to resolve, with the length of each. Queries of the space of the keys say nothing of its size."""
     found = [(mask.keys, "k_len")]
-    if mask.is_rectangular or mask.align is ir.Align.START:
+    if mask.is_rectangular:
         found.append((mask.queries, "q_len"))
     return [(space, length) for space, length in found if space.segments]
 
@@ -75,7 +75,8 @@ def _extents(mask: ir.Mask, names: Names) -> tuple[dict[str, str], dict[str, str
         common = full.partition(".")[2]
         if _short(mask, full) != common:
             shared = names.of(("axes", common), common)
-            axes[full], extents[shared] = f"{own} or {shared}", f"{common} in all segments"
+            axes[full] = f"{shared} if {own} is None else {own}"
+            extents[shared] = f"{common} in all segments"
     return axes, extents
 
 
@@ -90,10 +91,10 @@ def _schedule_of(mask: ir.Mask, relation: Relation, keywords: Keywords) -> str:
     parameters = ["q_len", "k_len", "batch", "heads", "device"]
     parameters += [*keywords.inputs.values(), *keywords.extents]
     lines = []
-    if mask.keys.segments and mask.align is ir.Align.END and not mask.is_rectangular:
+    if mask.keys.segments and not mask.is_rectangular:
         lines += ["if q_len > k_len:", '    raise ValueError("there are more queries than tokens")']
-    for space, length in _spaces(mask):
-        lines += _resolving(space, length, keywords)
+    if _spaces(mask):
+        lines += _resolving(mask, keywords)
     for table in mask.tables:
         lines += _reading(mask, table, keywords)
     given = [keywords.inputs[name] for name in relation.tables.values()]
@@ -109,32 +110,48 @@ def _schedule_of(mask: ir.Mask, relation: Relation, keywords: Keywords) -> str:
     return "\n".join([*decorator, *head, doc, *(f"    {line}" for line in lines)])
 
 
-def _resolving(space: ir.Space, length: str, keywords: Keywords) -> list[str]:
-    targets, segments = [], []
-    for segment in space.segments:
-        row = []
-        for axis in segment.axes:
-            full = f"{segment.name}.{axis.name}"
-            row.append(str(axis.extent) if axis.extent is not None else keywords.axes[full])
-            targets.append(keywords.sizes[full])
-        segments.append(f"[{', '.join(row)}]")
-    name = printable(space.name).replace("\\", "").replace('"', "")
+def _resolving(mask: ir.Mask, keywords: Keywords) -> list[str]:
+    """All extents at once, and each space as the places of its extents among them."""
+    axes = {
+        f"{segment.name}.{axis.name}": axis
+        for space, _ in _spaces(mask)
+        for segment in space.segments
+        for axis in segment.axes
+    }
+    places = {full: place for place, full in enumerate(axes)}
+    given = [
+        keywords.axes[full] if axis.extent is None else str(axis.extent)
+        for full, axis in axes.items()
+    ]
+    items, opening = [f"[{', '.join(given)}]"], list[str]()
+    if len(items[0]) > 60:
+        items, opening = ["extents"], ["extents = [", *(f"    {each}," for each in given), "]"]
+    for space, length in _spaces(mask):
+        name = printable(space.name).replace("\\", "").replace('"', "")
+        segments = [[places[f"{s.name}.{axis.name}"] for axis in s.axes] for s in space.segments]
+        items.append(f'("{name}", {length}, {segments})')
+    targets = [keywords.sizes[full] for full in axes]
     left = ", ".join(targets) if len(targets) > 1 else f"({targets[0]},)"
-    return calling(f"{left} = resolved", [f'"{name}"', length, f"[{', '.join(segments)}]"])
+    return [*opening, *calling(f"{left} = resolved", items)]
 
 
 def _reading(mask: ir.Mask, table: ir.Table, keywords: Keywords) -> list[str]:
     name = keywords.inputs[table.name]
-    shape, free = [], []
+    shape, more = [], []
     for place, dim in enumerate(table.dims):
         extent = _extent(mask, table, dim, keywords)
         if extent is None:
             size = keywords.sizes.get(f"{table.name}:{dim}")
-            free += [f"{size} = {name}.shape[{place}]"] if size else []
+            more += [f"{size} = {name}.shape[{place}]"] if size else []
+        for other in ir.axes_named(mask, str(dim))[1:]:
+            more += [f"if {keywords.sizes[other]} != {extent}:"]
+            more += [
+                f'    raise ValueError("axes of one name differ, and {name} has but one dim for them")'
+            ]
         shape.append(extent or "None")
     kind = str(table.kind is ir.Sort.BOOL)
     spelled = f"({', '.join(shape)},)" if len(shape) == 1 else f"({', '.join(shape)})"
-    return [*calling(f"{name} = table", [f'"{name}"', name, spelled, kind, "device"]), *free]
+    return [*calling(f"{name} = table", [f'"{name}"', name, spelled, kind, "device"]), *more]
 
 
 def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) -> str | None:
@@ -144,7 +161,7 @@ def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) 
     known = {"batch": "batch", "head": "heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
     if dim in known:
         return known[dim]
-    owners = [full for full in _axes(mask) if dim in (full, full.partition(".")[2])]
+    owners = ir.axes_named(mask, dim)
     return keywords.sizes[owners[0]] if owners else None
 
 

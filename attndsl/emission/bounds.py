@@ -20,6 +20,7 @@ class _Bounds:
     """The ranges of what is not known before the call."""
 
     mask: ir.Mask
+    sides: tuple[ir.Side, ...]  # that have a token when the mask is evaluated
     indices: dict[int, Range]  # of quantifiers, by level
 
     def known(self, node: ir.Node) -> Range | Truths | None:
@@ -35,7 +36,7 @@ class _Bounds:
                 space = self.mask.queries if side is ir.Side.QUERY else self.mask.keys
                 return _range(0 if len(space.segments) == 1 else -1, LONGEST)
             case ir.Size(name=name):
-                return _range(0 if ":" in name or self._has_several(name) else 1, LONGEST)
+                return _range(int(self._is_positive(name)), LONGEST)
             case ir.Var(name=name):
                 return _range(int(name == "heads"), MOST_HEADS)
             case ir.Load(kind=ir.Sort.INT):
@@ -45,21 +46,23 @@ class _Bounds:
             case _:
                 return None
 
-    def _has_several(self, name: str) -> bool:
-        """Whether a segment of that space may be empty."""
-        spaces = (self.mask.queries, self.mask.keys)
-        return any(len(s.segments) > 1 and s.segment(name.partition(".")[0]) for s in spaces)
+    def _is_positive(self, name: str) -> bool:
+        """Whether there is no token where that size is 0: a length, or an extent of a space of one segment."""
+        spaces = [self.mask.queries if x is ir.Side.QUERY else self.mask.keys for x in self.sides]
+        alone = {space.segments[0].name for space in spaces if len(space.segments) == 1}
+        return name in self.sides or ("." in name and name.partition(".")[0] in alone)
 
 
 def magnitudes(mask: ir.Mask, root: ir.Node) -> Magnitudes:
-    """Bounds of all values, from the outermost quantifier inwards."""
+    """Bounds of all values, from the outermost quantifier inwards. A count has a query, but maybe no key."""
+    sides = (ir.Side.QUERY,) if root.sort is ir.Sort.INT else tuple(ir.Side)
     indices: dict[int, Range] = {}
     loops = [node for node in ir.postorder(root) if isinstance(node, ir.Exists)]
     for node in sorted(loops, key=lambda loop: -loop.level):
-        low, high = Magnitudes(_Bounds(mask, indices)).hull(node.start, node.stop)
+        low, high = Magnitudes(_Bounds(mask, sides, indices)).hull(node.start, node.stop)
         known = indices.get(node.level, _range(low, high))
         indices[node.level] = _range(min(low, int(known.low[0])), max(high, int(known.high[0])))
-    return Magnitudes(_Bounds(mask, indices))
+    return Magnitudes(_Bounds(mask, sides, indices))
 
 
 def _range(low: int, high: int) -> Range:

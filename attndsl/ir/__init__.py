@@ -85,7 +85,7 @@ from attndsl.ir.nodes import (
 )
 from attndsl.ir.printing import show
 from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide, zero_keys
-from attndsl.ir.sizing import named_extents, resolve_sizes
+from attndsl.ir.sizing import axes_named, known_shape, named_extents, resolve_sizes
 from attndsl.ir.storage import dump, load
 
 __all__ = [
@@ -172,6 +172,8 @@ __all__ = [
     "pow2",
     "rebuild",
     "scale",
+    "axes_named",
+    "known_shape",
     "named_extents",
     "resolve_sizes",
     "select",

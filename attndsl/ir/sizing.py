@@ -1,11 +1,17 @@
-"""The lengths of one call: every ``Size`` a mask may mention, inferred and checked."""
+"""The lengths of one call: every ``Size`` a mask may mention, inferred and checked.
+
+Each space whose tokens are counted is an equation, the sum over its segments of the products of their extents; each
+dim of a table that is named by an axis is another. All are gathered first, and solved and checked together: one axis
+may stand in several.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from attndsl.ir.mask import Align, Mask, Space, Table
+from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 MAX_LENGTH = 1 << 40
@@ -20,26 +26,27 @@ def resolve_sizes(
 ) -> dict[str, int]:
     """Values for all ``Size`` nodes of the mask at these lengths.
 
-    One unknown extent of a space is inferred from its length. ``extents`` names axes ("y") or, where two
-    segments share an axis name, "segment.axis". ``shapes`` are those of the run-time tables without their
-    batch and head dims; free table dims are taken from them.
+    What is not given follows from the lengths, wherever an equation has one unknown left. ``extents`` names
+    axes ("y") or, where two segments share an axis name, "segment.axis". ``shapes`` are those of the run-time
+    tables without their batch and head dims; free table dims are taken from them.
 
     Raises:
-        AttnDslError: A401 extents missing, unknown, or not multiplying to the length; A402 lengths that
-            make no sense; A501 a table whose shape does not fit.
+        AttnDslError: A401 extents missing, unknown, or contradicting each other or a length; A402 lengths
+            that make no sense; A501 a table whose shape does not fit.
     """
     given = named_extents(extents)
     _check_lengths(mask, q_len, k_len)
     _check_names(mask, given)
-    sizes = {"q": q_len, "k": k_len}
-    sizes |= _extents(mask, mask.keys, k_len, given)
-    query_len = q_len if mask.is_rectangular or mask.align is Align.START else k_len
-    if mask.is_rectangular or mask.align is Align.START:
-        sizes |= _extents(mask, mask.queries, query_len, given)
+    counts = _counts(mask, q_len, k_len)
+    known = _stated(mask, given)
+    _solve(counts, known)
+    for count in counts:
+        count.check(known)
+    sizes = {"q": q_len, "k": k_len} | {full: extent.value for full, extent in known.items()}
     for table in mask.tables:
         shape = (shapes or {}).get(table.name)
         if shape is not None:
-            sizes |= _table_sizes(mask, table, shape, sizes)
+            sizes |= _table_sizes(mask, table, shape, sizes, known)
     return sizes
 
 
@@ -56,6 +63,22 @@ def named_extents(extents: Mapping[str, int] | None) -> dict[str, int]:
     raise _fail("A401", title, helps=('for example extents={"y": 56, "x": 56}',))
 
 
+def axes_named(mask: Mask, dim: str) -> list[str]:
+    """The axes, "segment.axis", that a dim of that name has the extent of; none for a dim of its own."""
+    axes = _axes(mask.keys) + _axes(mask.queries)
+    return list(dict.fromkeys(full for full, short, _ in axes if dim in (full, short)))
+
+
+def known_shape(
+    mask: Mask, table: Table, sizes: Mapping[str, int], batch: int, heads: int
+) -> tuple[int | None, ...]:
+    """The shape that the table must have at these sizes; None for dims of any size."""
+    return tuple(
+        {"batch": batch, "head": heads}.get(str(dim), _expected(mask, dim, sizes))
+        for dim in table.dims
+    )
+
+
 def _fail(code: str, title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError:
     return AttnDslError(Diagnostic(code=code, title=title, notes=notes, helps=helps))
 
@@ -70,11 +93,12 @@ def _check_lengths(mask: Mask, q_len: int, k_len: int) -> None:
             "A402",
             f"{name}: lengths must lie between 0 and 2**40, got {q_len} and {k_len}",
         )
-    if mask.keys.segments and mask.align is Align.END and q_len > k_len:
+    if mask.keys.segments and not mask.is_rectangular and q_len > k_len:
+        which = "last" if mask.align is Align.END else "first"
         raise _fail(
             "A402",
             f"{name}: {q_len} queries do not fit the {k_len} tokens of {mask.keys.name}",
-            "queries are the last tokens of the space (align end)",
+            f"queries are the {which} tokens of the space (align {mask.align})",
         )
 
 
@@ -91,79 +115,127 @@ def _check_names(mask: Mask, given: Mapping[str, object]) -> None:
             helps = (f"did you mean {hint!r}?",) if hint else ()
             have = ", ".join(sorted({short for _, short, _ in axes})) or "none"
             raise _fail("A401", f"no axis named {name!r}", f"axes here: {have}", helps=helps)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LENGTH:
-            raise _fail("A401", f"extent of {name!r} must be a positive integer, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LENGTH:
+            raise _fail("A401", f"extent of {name!r} must be an integer from 0 on, got {value!r}")
 
 
-def _extents(mask: Mask, space: Space, length: int, given: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of all axes of the space; the one that is not given follows from the length."""
-    sizes: dict[str, int] = {}
-    unknown: list[tuple[str, str]] = []
-    for full, short, fixed in _axes(space):
+# ---------------------------------------------------------------------------- extents
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """A number of tokens along an axis. ``why`` says what it follows from, where it is not stated."""
+
+    value: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """One equation: the segments of a space hold so many tokens together."""
+
+    space: Space
+    length: int
+    word: str  # for what is counted
+
+    def unknown(self, known: Mapping[str, _Extent]) -> list[str]:
+        """The axes whose extents are open."""
+        return [full for full, _, _ in _axes(self.space) if full not in known]
+
+    def parts(self, known: Mapping[str, _Extent], default: int = 1) -> Iterator[int]:
+        """How many tokens each segment has, open extents taken for ``default``."""
+        for item in self.space.segments:
+            names = (f"{item.name}.{axis.name}" for axis in item.axes)
+            yield math.prod(known[n].value if n in known else default for n in names)
+
+    def unit(self, known: Mapping[str, _Extent]) -> int:
+        """How many tokens more there are when the one open extent is larger by one."""
+        return sum(self.parts(known)) - sum(self.parts(known, 0))
+
+    def solved(self, axis: str, known: Mapping[str, _Extent]) -> _Extent:
+        """The one extent that is open; 0 where no extent makes a difference."""
+        left, unit = self.length - sum(self.parts(known, 0)), self.unit(known)
+        if left < 0 or (left % unit if unit else left):
+            title = f"{self.length} {self.word} do not fill {self.space.name}: {left} are left for {axis}"
+            notes = self.reasons(known)
+            helps = ("check the length and the extents given",)
+            raise _fail("A401", f"{title}, in units of {unit}", *notes, helps=helps)
+        why = f"follows from the {self.length} {self.word} of {self.space.name}: {self.spelled(known)}"
+        return _Extent(left // unit if unit else 0, why)
+
+    def check(self, known: Mapping[str, _Extent]) -> None:
+        """Refuse extents that are open, or make another number of tokens."""
+        if unknown := self.unknown(known):
+            names = [full.partition(".")[2] for full in unknown]
+            example = ", ".join(f'"{name}": ...' for name in names)
+            title = f"the extents of {', '.join(names)} in {self.space.name} cannot be inferred"
+            title += f" from {self.length} {self.word}"
+            raise _fail("A401", title, helps=(f"pass extents={{{example}}}",))
+        total = sum(self.parts(known))
+        if total != self.length:
+            title = f"extents give {total} tokens, but there are {self.length}"
+            title += "" if self.word == "tokens" else f" {self.word}"
+            notes = f"{self.space.name} is {self.spelled(known)}", *self.reasons(known)
+            raise _fail("A401", title, *notes)
+
+    def spelled(self, known: Mapping[str, _Extent]) -> str:
+        """The space as a sum of products."""
+
+        def extent(segment: Segment, axis: Axis) -> str:
+            found = known.get(f"{segment.name}.{axis.name}")
+            return f"{axis.name}={found.value}" if found else axis.name
+
+        return " + ".join(
+            " * ".join(extent(segment, axis) for axis in segment.axes)
+            for segment in self.space.segments
+        )
+
+    def reasons(self, known: Mapping[str, _Extent]) -> list[str]:
+        """What the extents here follow from that follow from something else."""
+        here = ((full, known[full]) for full, _, _ in _axes(self.space) if full in known)
+        return [f"{full} = {found.value} {found.why}" for full, found in here if found.why]
+
+
+def _counts(mask: Mask, q_len: int, k_len: int) -> list[_Count]:
+    """Queries of the space of the keys are some of its tokens, and say nothing of its size."""
+    if not mask.is_rectangular:
+        found = [_Count(mask.keys, k_len, "tokens")]
+    else:
+        found = [_Count(mask.keys, k_len, "keys"), _Count(mask.queries, q_len, "queries")]
+    return [count for count in found if count.space.segments]
+
+
+def _stated(mask: Mask, given: Mapping[str, int]) -> dict[str, _Extent]:
+    """The extents that are declared or given."""
+    known: dict[str, _Extent] = {}
+    for full, short, fixed in (*_axes(mask.keys), *_axes(mask.queries)):
         value = given.get(full, given.get(short))
         if fixed is not None and value is not None and value != fixed:
-            raise _fail(
-                "A401",
-                f"axis {full} is fixed to {fixed} by its declaration, got {value}",
-            )
+            title = f"axis {full} is fixed to {fixed} by its declaration, got {value}"
+            raise _fail("A401", title)
         value = fixed if value is None else value
-        if value is None:
-            unknown.append((full, short))
-        else:
-            sizes[full] = value
-    if len(unknown) > 1:
-        names = [short for _, short in unknown]
-        example = ", ".join(f'"{name}": ...' for name in names)
-        raise _fail(
-            "A401",
-            f"the extents of {', '.join(names)} in {space.name} cannot be inferred from {length} tokens",
-            helps=(f"pass extents={{{example}}}",),
-        )
-    if unknown:
-        sizes[unknown[0][0]] = _solve(space, unknown[0][0], length, sizes)
-    if space.segments:
-        _check_total(space, length, sizes)
-    return sizes
+        if value is not None:
+            known[full] = _Extent(value)
+    return known
 
 
-def _segment_sizes(space: Space, sizes: Mapping[str, int]) -> list[int]:
-    return [
-        math.prod(sizes[f"{item.name}.{axis.name}"] for axis in item.axes)
-        for item in space.segments
-    ]
+def _solve(counts: list[_Count], known: dict[str, _Extent]) -> None:
+    """Add what follows, one extent after the other; what an empty segment leaves open comes last."""
+    while ready := [count for count in counts if len(count.unknown(known)) == 1]:
+        count = min(ready, key=lambda count: count.unit(known) == 0)
+        (axis,) = count.unknown(known)
+        known[axis] = count.solved(axis, known)
 
 
-def _solve(space: Space, unknown: str, length: int, sizes: Mapping[str, int]) -> int:
-    """The extent of the one unknown axis."""
-    with_one = _segment_sizes(space, {**sizes, unknown: 1})
-    owner = next(i for i, item in enumerate(space.segments) if unknown.startswith(item.name + "."))
-    left = length - sum(with_one) + with_one[owner]
-    unit = with_one[owner]
-    if left < 0 or left % unit:
-        raise _fail(
-            "A401",
-            f"{length} tokens do not fill {space.name}: {left} are left for {unknown}, in units of {unit}",
-            helps=("check the length and the extents given",),
-        )
-    return left // unit
-
-
-def _check_total(space: Space, length: int, sizes: Mapping[str, int]) -> None:
-    parts = _segment_sizes(space, sizes)
-    if sum(parts) != length:
-        spelled = " + ".join(
-            " * ".join(f"{axis.name}={sizes[f'{item.name}.{axis.name}']}" for axis in item.axes)
-            for item in space.segments
-        )
-        raise _fail(
-            "A401",
-            f"extents give {sum(parts)} tokens, but there are {length}",
-            f"{space.name} is {spelled}",
-        )
+# ---------------------------------------------------------------------------- tables
 
 
 def _table_sizes(
-    mask: Mask, table: Table, shape: tuple[int, ...], sizes: Mapping[str, int]
+    mask: Mask,
+    table: Table,
+    shape: tuple[int, ...],
+    sizes: Mapping[str, int],
+    known: Mapping[str, _Extent],
 ) -> dict[str, int]:
     dims = table.indexed_dims
     declared = f"{table.name}: {table.kind}[{', '.join(map(str, table.dims))}]"
@@ -175,9 +247,15 @@ def _table_sizes(
         )
     found: dict[str, int] = {}
     for dim, size in zip(dims, shape, strict=True):
-        expected = _expected(mask, dim, {**sizes, **found})
+        axes = axes_named(mask, dim) if isinstance(dim, str) else []
+        expected = _expected(mask, dim, sizes)
         if expected is None:
             found[f"{table.name}:{dim}"] = size
+        elif wrong := [full for full in axes if sizes[full] != size]:
+            full = wrong[0]
+            title = f"input {table.name!r} has {size} entries along {dim!r}, but {full} is {sizes[full]}"
+            notes = [f"{full} {known[full].why}"] if known[full].why else []
+            raise _fail("A501", title, f"declared as {declared}", *notes)
         elif size != expected:
             raise _fail(
                 "A501",
@@ -194,6 +272,5 @@ def _expected(mask: Mask, dim: str | int, sizes: Mapping[str, int]) -> int | Non
         return sizes[dim]
     if dim == "pos":
         return sizes["k"]
-    matches = [sizes[full] for full, short, _ in _axes(mask.keys) if dim in (full, short)]
-    matches += [sizes[full] for full, short, _ in _axes(mask.queries) if dim in (full, short)]
-    return matches[0] if matches else None
+    axes = axes_named(mask, dim)
+    return sizes[axes[0]] if axes else None

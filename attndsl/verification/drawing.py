@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from attndsl import ir
+from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case
 
 T = TypeVar("T")
@@ -121,9 +122,25 @@ def _lengths(mask: ir.Mask, dice: Dice, largest: int) -> tuple[dict[str, int], i
         tokens(space, extents) if space.segments else _length(dice, numbers, largest)
         for space in (mask.queries, mask.keys)
     )
-    if mask.is_rectangular or mask.align is ir.Align.START:
+    if not mask.is_rectangular:
+        q_len = dice.pick((k_len, k_len, dice.integer(min(1, k_len), k_len)))
+    return _inferred(mask, dice, extents, q_len, k_len)
+
+
+def _inferred(
+    mask: ir.Mask, dice: Dice, extents: dict[str, int], q_len: int, k_len: int
+) -> tuple[dict[str, int], int, int]:
+    """One extent left to follow from lengths that may contradict each other, where that is not refused."""
+    if not extents or dice.integer(0, 3):
         return extents, q_len, k_len
-    return extents, dice.pick((k_len, k_len, dice.integer(1, k_len))), k_len
+    left_out = dice.pick(list(extents))
+    given = {name: size for name, size in extents.items() if name != left_out}
+    queries = dice.pick((q_len, dice.integer(1, 20)))
+    try:
+        ir.resolve_sizes(mask, queries, k_len, given)
+    except AttnDslError:
+        return extents, q_len, k_len
+    return given, queries, k_len
 
 
 def _length(dice: Dice, numbers: Sequence[int], largest: int) -> int:
@@ -170,10 +187,10 @@ def _extents(space: ir.Space, dice: Dice, numbers: Sequence[int], largest: int) 
         for axis in segment.axes:
             if axis.extent is None:
                 near = [n for n in numbers if n <= most]
-                extent = dice.integer(1, most)
+                extent = dice.integer(0 if len(space.segments) > 1 else 1, most)
                 if near and dice.integer(0, 1):
                     extent = dice.pick(near) * dice.pick((1, 2)) + dice.integer(-1, 1)
-                extents[f"{segment.name}.{axis.name}"] = max(1, min(extent, most))
+                extents[f"{segment.name}.{axis.name}"] = max(0, min(extent, most))
     return extents
 
 
@@ -215,14 +232,10 @@ def draw_inputs(
         bool arrays for inputs declared bool, int64 for int and list. Documents, clusters, positions,
         flags and neighbour lists with empty slots: what the declaration allows, not more.
     """
-    known = {"batch": batch, "head": heads, "pos": sizes["k"], **sizes}
-    by_axis = {full.partition(".")[2]: size for full, size in sizes.items() if "." in full}
     inputs = {}
     for table in mask.tables:
-        shape = []
-        for dim in table.dims:
-            given = dim if isinstance(dim, int) else known.get(dim, by_axis.get(dim))
-            shape.append(dice.pick((3, 1, 2, 5, 8)) if given is None else given)
+        known = ir.known_shape(mask, table, sizes, batch, heads)
+        shape = [dice.pick((3, 1, 2, 5, 8)) if size is None else size for size in known]
         style = dice.pick(_STYLES["list" if table.is_list else table.kind.value])
         generator = np.random.default_rng(dice.integer(0, 9999))
         inputs[table.name] = style(generator, tuple(shape), sizes)

@@ -26,6 +26,7 @@ from attndsl.verification.drawing import (
     draw_far_case,
     far_numbers,
     farthest,
+    tokens,
 )
 from attndsl.verification.judging import describe, judge
 from attndsl.verification.schedules import parts_fault, schedule_fault
@@ -284,6 +285,8 @@ class _Run:
         options: dict[str, Any] = {"batch": case.batch, "tile": case.tile, "layout": case.layout}
         options |= {"extents": case.extents, **case.inputs}
         call = case.q_len, case.k_len, case.heads
+        if p.ir.keys.segments or p.ir.queries.segments:
+            yield "extents", lambda: _extent_fault(p.ir, case)
         yield "schedule", lambda: schedule_fault(p.schedule(*call, **options), pairs)
         if case.layout == "auto":  # the only one that is split in parts
             yield "parts", lambda: parts_fault(p.parts(*call, **options), pairs)
@@ -310,6 +313,19 @@ class _Run:
             read = {table.name: case.inputs[table.name] for table in frame.ir.tables}
             around[said] = dense(frame, replace(case, inputs=read)).numpy()
         return fact_fault(self._facts, pairs, shift) or frame_fault(around, pairs)
+
+
+def _extent_fault(mask: ir.Mask, case: Case) -> Fault | None:
+    """Whether the extents that the call is taken to have do not make its numbers of tokens."""
+    sizes = ir.resolve_sizes(mask, case.q_len, case.k_len, case.extents)
+    lengths = {mask.queries: case.q_len, mask.keys: case.k_len}  # the keys' where the space is one
+    for space, length in lengths.items():
+        if space.segments and tokens(space, sizes) != length:
+            shown = {name: size for name, size in sizes.items() if "." in name}
+            return Fault(
+                "extents", {}, f"{length} tokens of {space.name} with {shown}", "a refusal"
+            )
+    return None
 
 
 class _Skipped(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -75,18 +75,20 @@ def _shorter(mask: ir.Mask, case: Case) -> Iterator[Case]:
 
 def _smaller_spaces(mask: ir.Mask, case: Case) -> Iterator[Case]:
     is_square = case.q_len == case.k_len and not mask.is_rectangular
-    ends_align = mask.align is ir.Align.END and not mask.is_rectangular
-    for name, extent in case.extents.items():
-        for size in _steps(extent):
-            extents = {**case.extents, name: size}
+    is_one_space = not mask.is_rectangular
+    sizes = ir.resolve_sizes(mask, case.q_len, case.k_len, case.extents)
+    whole = {name: size for name, size in sizes.items() if "." in name}
+    for name in case.extents:
+        for size in _steps(whole[name]):
+            extents = {**whole, name: size}
             q_len, k_len = (
                 tokens(space, extents) if space.segments else length
                 for space, length in ((mask.queries, case.q_len), (mask.keys, case.k_len))
             )
-            if ends_align and not is_square:
+            if is_one_space and not is_square:
                 q_len = min(case.q_len, k_len)
             yield _cut(mask, case, extents=extents, q_len=q_len, k_len=k_len)
-    if ends_align:
+    if is_one_space:
         for size in _steps(case.q_len):
             yield _cut(mask, case, q_len=size)
 
@@ -106,16 +108,16 @@ def _cut(mask: ir.Mask, case: Case, **changes: Any) -> Case:
     except AttnDslError:  # these sizes do not go together
         return case
     inputs = {
-        table.name: _fit(table, case.inputs[table.name], changed, sizes) for table in mask.tables
+        table.name: _fit(
+            case.inputs[table.name],
+            ir.known_shape(mask, table, sizes, changed.batch, changed.heads),
+        )
+        for table in mask.tables
     }
     return replace(changed, inputs=inputs)
 
 
-def _fit(table: ir.Table, value: Any, case: Case, sizes: Mapping[str, int]) -> Any:
-    known: dict[str | int, int] = {"batch": case.batch, "head": case.heads, "pos": sizes["k"]}
-    for full, size in sizes.items():
-        known |= {full: size, full.partition(".")[2] or full: size}
-    cuts = tuple(slice(0, known.get(dim)) for dim in table.dims)
-    short = value[cuts]
-    wanted = [known.get(dim, size) for dim, size in zip(table.dims, short.shape, strict=True)]
+def _fit(value: Any, known: tuple[int | None, ...]) -> Any:
+    short = value[tuple(slice(0, size) for size in known)]
+    wanted = [n if size is None else size for size, n in zip(known, short.shape, strict=True)]
     return np.resize(short, wanted) if list(short.shape) != wanted else short

@@ -305,9 +305,17 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("codegen/writing.py", "padded = len(values) + -len(values) % ALIGNED", "padded = len(values)", "terms begin where they are not aligned"),
     ("codegen/writing.py", "np.zeros(WIDEST_TILE, np.int64)", "np.zeros(1, np.int64)", "the last tile reads beyond the terms"),
     ("codegen/writing.py", "+ c[0]\"", "\"", "queries of a longer sequence of keys count from 0"),
+    # ------------------------------------------------------------------ lengths and extents
+    ("ir/sizing.py", "        if total != self.length:", "        if total < self.length:", "extents may make more tokens than there are"),
+    ("ir/sizing.py", "found = [_Count(mask.keys, k_len, \"tokens\")]", "found = [_Count(mask.keys, q_len, \"tokens\")]",
+     "the queries tell the extents of the space of the keys"),
+    ("ir/sizing.py", "elif wrong := [full for full in axes if sizes[full] != size]:", "elif wrong := [full for full in axes[:1] if sizes[full] != size]:",
+     "of two axes of one name, a table is held to the first"),
     # ------------------------------------------------------------------ emitted files
     ("emission/device.txt", "a // b - ((a % b) < 0)", "a // b", "kernels' quotients of negative numbers truncate"),
     ("emission/device.txt", "tl.where(rest < 0, rest + b, rest)", "rest", "kernels' remainders are negative"),
+    ("emission/host.txt", "if tokens(segments, 0) != length:", "if tokens(segments, 0) < length:",
+     "emitted files take extents that make more tokens than there are"),
     # ------------------------------------------------------------------ the operator
     ("op/attention.py", "grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)",
      "grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=1.0)", "the backward pass forgets the scale"),

@@ -44,8 +44,10 @@ NEAR = {
     "schedule/layouts.py": ("rooms/schedule/test_layouts.py",),
     "passes": ("rooms/passes", "laws", "rooms/schedule/test_exact.py"),
     "ir": ("rooms/ir/test_building.py", "rooms/ir", "rooms/passes", "laws"),
+    "ir/sizing.py": ("rooms/ir/test_sizing.py",),
     "codegen": ("rooms/codegen", "rooms/backends/test_triton.py"),
     "emission": ("rooms/emission/test_integers.py",),
+    "emission/host.txt": ("rooms/emission/test_emission.py",),
     "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
     "backends": ("rooms/backends/test_blocked.py", "rooms/backends/test_merging.py", "laws"),
     "backends/strips.py": (

@@ -73,7 +73,7 @@ MISTAKEN = {
     "code_as_value": "show window -p 'left=__import__(1)'",
     "not_a_pair": "show window -p left",
     "given_twice": "show window -p left=1 -p left=2",
-    "bad_extent": "show swin --extents y=8,x=0",
+    "bad_extent": "show swin --extents y=8,x=-1",
     "no_such_head": "show causal --head 2",
     "no_such_query": "show causal --q-len 8 --query 8",
     "too_many_pairs": "show causal --q-len 100000",

@@ -48,6 +48,7 @@ class Call:
 DILATED = "pattern p = (q - k) % pow2(head) == 0 and 0 <= q - k < 20 * pow2(head)"
 BLIND = "pattern p = k < q - 3 and q > 9 and (k + q) % 3 != 0"
 NEIGHBOURS = "grid image(y, x)\npattern p over image = neighborhood2d(3, 5)"
+FIRST = "grid g(y=2, x)\npattern p over g align start = q.y == k.y and k.x > 2"
 DOCUMENTS = np.array([[0] * 30 + [1] * 40 + [5] * 20, [3] * 7 + [2] * 83])
 LISTED = np.array([[[3, -1], [0, 60]] * 35])
 
@@ -62,6 +63,8 @@ CALLS = {
     "blind": Call(BLIND, 66, 66),
     "wrapped": Call("wrapped_window", 70, 70, {"left": 4}),
     "listed": Call("listed", 70, 70, inputs={"neighbors": LISTED}),
+    "empty_text": Call("captioned_box", 35, 35, {"s": 3}, extents={"n": 0, "y": 5}),
+    "first_tokens": Call(FIRST, 8, 24, extents={}),
     "spaces": Call("captioned_box", 77, 77, {"s": 3}, extents={"n": 7, "y": 7}),
 }  # fmt: skip
 
@@ -264,6 +267,19 @@ def test_what_a_call_gives_wrongly_is_refused(tmp_path: Path):
     ]:
         with pytest.raises(ValueError, match=message):
             module.attention(*given[0], doc=given[1])
+
+
+def test_extents_that_contradict_a_length_are_refused(tmp_path: Path):
+    from tests.rooms.emission.outside import loaded
+
+    text = "grid tokens(n)\nspace s = meta(m) ++ tokens\npattern p over tokens -> s = k.n == -1"
+    path = tmp_path / "contradicting.py"
+    path.write_text(attndsl.compile(text).emit(), encoding="utf-8")
+    module, q, k = loaded(path), torch.zeros(1, 1, 3, 16), torch.zeros(1, 1, 10, 16)
+    for given in ({"m": 4}, {"n": 3, "m": 6}):
+        with pytest.raises(ValueError, match="do not fill"):
+            module.attention(q, k, k, **given)
+    assert module.attention(q, k, k).isfinite().all()  # n is 3, m is 7
 
 
 def test_without_keys_there_is_nothing(tmp_path: Path):

@@ -13,6 +13,7 @@ from attndsl import schedule as scheduling
 from attndsl.analysis import Far, Reach
 from attndsl.backends import Blocked
 from attndsl.compiler import Program
+from attndsl.ir import sizing
 from attndsl.source import AttnDslError
 from attndsl.verification import JUDGES, Random, Report, dense, draw_case
 from tests.rooms.patterns.oracles import FLAT, GRIDS
@@ -367,6 +368,13 @@ def test_a_frame_that_is_too_narrow_is_found(text: str, claimed: dict[str, objec
         report = attndsl.verify(p, seconds=5, backends=[])
     assert report.failure.where == "facts"
     assert "what `" in str(report)
+
+
+def test_extents_that_do_not_make_the_lengths_are_found(monkeypatch: pytest.MonkeyPatch):
+    text = "grid tokens(n)\nspace s = meta(m) ++ tokens\npattern p over tokens -> s = k in meta"
+    monkeypatch.setattr(sizing._Count, "check", lambda count, known: None)
+    report = attndsl.verify(attndsl.compile(text), seconds=5, backends=[])
+    assert report.failure.where == "extents"
 
 
 def test_zero_keys_that_a_backend_forgets_are_named(monkeypatch: pytest.MonkeyPatch):

@@ -261,6 +261,9 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     # ------------------------------------------------------------------ the Triton kernels, interpreted
     ("backends/kernels/forward.py", "acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)",
      "acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)", "the running output is not rescaled"),
+    ("backends/kernels/forward.py", "    scores = tl.dot(q, k, input_precision=PRECISION)\n    if MASKED:\n        if KEEP is not None:",
+     "    scores = tl.dot(q, k, input_precision=PRECISION).to(q.dtype).to(tl.float32)\n    if MASKED:\n        if KEEP is not None:",
+     "scores are rounded to 16 bits"),
     ("backends/kernels/forward.py", "total = total * decay + tl.sum(weights, 1)", "total = total + tl.sum(weights, 1)",
      "the running sum is not rescaled"),
     ("backends/kernels/forward.py", "q = tl.where(scale < 0, flipped, q)", "q = tl.where(scale < 0, q, q)", "a negative scale counts as positive"),

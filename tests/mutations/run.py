@@ -56,7 +56,7 @@ NEAR = {
         "laws",
     ),
     "backends/places.py": ("rooms/backends/test_strips.py", "rooms/backends/test_blocked.py"),
-    "backends/kernels": ("rooms/backends/test_triton.py",),
+    "backends/kernels": ("rooms/backends/test_sixteen_bits.py", "rooms/backends/test_triton.py"),
     "backends/worklists.py": ("rooms/backends/test_worklists.py", "rooms/backends/test_triton.py"),
     "backends/triton.py": ("rooms/backends/test_triton.py",),
     "backends/arguments.py": ("rooms/backends/test_launching.py",),

@@ -159,7 +159,8 @@ class _Cells:
                 valid = inside[0] & inside[1]
                 rows = np.minimum(rows, queries.length - 1)
                 columns = np.minimum(columns, keys.length - 1)
-            yield some, _holds(root, queries, keys, rows, columns) & valid, valid
+            held = _holds(root, queries, keys, rows, columns)  # of one side, or of neither, maybe
+            yield some, np.broadcast_to(held, (len(some), *self.shape)) & valid, valid
 
     def pack(self, held: BoolArray) -> ShortArray:
         """As bits, [n, words]."""

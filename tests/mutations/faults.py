@@ -70,6 +70,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "np.searchsorted(thresholds, values, side=\"left\") - 1", "ilog2 is one less at powers of two"),
     # ------------------------------------------------------------------ schedule: refinement
     ("schedule/refine.py", "sure = verdict.may_hold & ~verdict.may_fail", "sure = verdict.may_hold", "what may hold is called FULL"),
+    ("schedule/leaves.py", "np.broadcast_to(held, (len(some), *self.shape)) & valid", "held & valid", "a tile stands for others where nothing is left to ask"),
     ("schedule/refine.py", "left.low[rows] <= (bound - right.low)[columns],", "left.low[rows] <= (bound - right.high)[columns],",
      "x + y <= b is impossible where the largest y is too large"),
     ("schedule/refine.py", "fine_columns = ((columns[:, None] << steps[1]) + inner_columns).reshape(-1)",

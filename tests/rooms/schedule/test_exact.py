@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from attndsl import frontend, ir
@@ -13,6 +13,14 @@ from attndsl.compiler import Program
 from attndsl.schedule import Schedule, Tiles, leaves, meetings
 from attndsl.schedule.model import Order, Runs
 from attndsl.schedule.summaries import TileAxis
+from attndsl.source import AttnDslError
+from attndsl.testing import Program as Random
+from attndsl.testing import programs
+from tests.fuzz.checking import REFUSED
+
+# What is known on a tile can leave a constant, though the choice is open.
+CHOICE = "pattern p = if 0 <= q - k <= 64 then q - k <= 64 else k // 128 <= 5"
+TILES = [(4, 4), (8, 16), (16, 8), (32, 32), (32, 1), (1, 32), (1, 1), (7, 3), (2, 5)]
 
 PROGRAMS = [
     "pattern p = causal",
@@ -38,6 +46,7 @@ PROGRAMS = [
     "pattern p = q % 3 == 0",
     "pattern p = false",
     "pattern p = true",
+    CHOICE,
 ]
 
 
@@ -70,15 +79,40 @@ def check(schedule: Schedule, dense: np.ndarray) -> None:
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(PROGRAMS),
-    st.integers(1, 130),
-    st.integers(1, 130),
-    st.sampled_from([(4, 4), (8, 16), (16, 8), (32, 32)]),
+    st.integers(0, 130),
+    st.integers(0, 130),
+    st.sampled_from(TILES),
     st.integers(1, 4),
 )
 def test_every_pair_and_no_other(text, q_len, k_len, tile, heads):
     program = Program(frontend.elaborate(syn.parse(text)))
     call = program.call(q_len, k_len, 1, heads, None, {})
     check(program.schedule(call, tile), program.dense(call))
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_tiles_of_any_shape(tile):
+    program = Program(frontend.elaborate(syn.parse(CHOICE)))
+    call = program.call(32, 32, 1, 1, None, {})
+    check(program.schedule(call, tile), program.dense(call))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(programs(depth=2), st.sampled_from(TILES), st.sampled_from(["natural", "auto"]))
+def test_random_programs_in_tiles_of_any_shape(program: Random, tile, layout):
+    try:
+        made = Program(frontend.elaborate(syn.parse(program.text)), program.layer)
+        tables = {table.name: program.tables[table.name] for table in made.mask.tables}
+        axes = {name: n for name, n in program.sizes.items() if ir.axes_named(made.mask, name)}
+        lengths = program.q_len, program.k_len, program.batch, program.heads
+        call = made.call(*lengths, axes, tables)
+        schedule, dense = made.schedule(call, tile, layout), made.dense(call)
+    except AttnDslError as error:
+        if error.code not in (*REFUSED, "A403", "A404"):
+            raise
+        reject()
+    for b, h in np.ndindex(dense.shape[:2]):
+        assert np.array_equal(schedule.cover(b, h), dense[b, h])
 
 
 GRIDS = [

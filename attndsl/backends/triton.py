@@ -402,9 +402,13 @@ def _multiplies_eight_bits(device: torch.device) -> bool:
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """How float32 products are formed, as the user set it for torch's own."""
-    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
-    return "ieee" if exact else "tf32"
+    """How float32 products are formed, as the user set it for torch's own.
+
+    Asked so that ``torch.set_float32_matmul_precision`` counts as well: the getter beside that one
+    fails where the setting was made in torch's newer way.
+    """
+    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if allowed and dtype == torch.float32 else "ieee"
 
 
 def _on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:

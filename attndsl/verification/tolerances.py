@@ -50,7 +50,7 @@ def allowances(
 
 def _may_be_tensor_float(x: Tensor) -> bool:
     """Whether torch is told that products of float32 may be TF32 on this device."""
-    is_allowed = x.is_cuda and torch.get_float32_matmul_precision() != "highest"
+    is_allowed = x.is_cuda and torch.backends.cuda.matmul.fp32_precision == "tf32"
     return is_allowed and x.dtype == torch.float32
 
 

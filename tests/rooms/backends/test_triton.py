@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, Work, choose
 from attndsl.backends.configs import Config
-from attndsl.backends.triton import INTERPRETED, Triton, reachable
+from attndsl.backends.triton import INTERPRETED, Triton, _precision, reachable
 from attndsl.schedule import MaskBank
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
@@ -104,6 +104,18 @@ def test_it_takes_every_head_dim(width: int, value_width: int):
     v, dout = (torch.randn(1, 2, 40, value_width, generator=make) for _ in "vo")
     case = Case(np.tri(40, dtype=bool)[None, None], (32, 32), q, k, v, dout, None)
     assert_agrees(run(triton((32, 32)), dense_work(case.masks), case), case)
+
+
+@pytest.mark.parametrize("setting", ["ieee", "tf32"])
+def test_products_are_as_exact_as_torchs_newer_setting_says(setting: str):
+    case = plain_case(np.tri(40, dtype=bool), torch.float32)
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = setting
+    try:
+        assert_agrees(run(triton((32, 32)), dense_work(case.masks), case), case)
+        assert [_precision(x) for x in (torch.float32, torch.float16)] == [setting, "ieee"]
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 @pytest.mark.parametrize("scale", [-0.5, 0.0])

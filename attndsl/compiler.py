@@ -263,7 +263,16 @@ class Program:
         return self._memo(("tiled", tiles, *key), tile_all)
 
     def dense(self, call: scheduling.Call) -> BoolArray:
-        """The meaning: bool [batch, heads, q_len, k_len]."""
+        """The meaning: bool [batch, heads, q_len, k_len].
+
+        Raises:
+            AttnDslError: A403, A404, A407 for lengths, as schedules are refused.
+        """
+        key = _call_key(call, self.normal.root.rank)
+        self._memo(
+            ("numbers", key),
+            lambda: scheduling.check_numbers(self.normal, self.normal.root, call),
+        )
         return ir.meaning(
             self.mask,
             call.q_len,

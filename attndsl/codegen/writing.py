@@ -137,7 +137,7 @@ class _Writer:
 
     def _alone(self, node: ir.Node) -> str:
         """What depends on neither side is a number."""
-        found = ir.evaluate(node, ir.Env(q=0, k=0, sizes={}, tables=self._domain.tables))
+        found = ir.evaluate(node, ir.Env(q=0, k=0, sizes={}, tables=self._domain.tables, fits=True))
         number = self._number(int(found))
         return number if node.sort is ir.Sort.INT else f"({number} != 0)"
 
@@ -203,7 +203,9 @@ class _Writer:
     def _looked_up(self, node: ir.Node, side: _Side) -> str:
         # A thread holds many keys of a product: to divide for each would take longer than the product.
         at = np.arange(side.positions.start, side.positions.stop, dtype=np.int64)
-        found = ir.evaluate(node, ir.Env(q=at, k=at, sizes={}, tables=self._domain.tables))
+        found = ir.evaluate(
+            node, ir.Env(q=at, k=at, sizes={}, tables=self._domain.tables, fits=True)
+        )
         start = self._terms.start(np.broadcast_to(found, at.shape).astype(np.int64))
         place = f"tl.multiple_of({self._number(start)}, {ALIGNED})"
         value = f"tl.load(t + {place} + row).to({self._int})"

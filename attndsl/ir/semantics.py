@@ -2,15 +2,16 @@
 
 Shares no code with the passes, the analysis or the schedules, so that it can judge them. Written with
 operators that NumPy and torch spell alike, hence the ``xp`` namespace: run-time tables may be evaluated
-where they live.
+where they live. Numbers are those of mathematics: 64 bits where they are enough, else Python's own.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, TypeAlias, assert_never, cast
 
@@ -49,13 +50,17 @@ class Env:
     layer: int = 0
     queries: Space = Space()
     keys: Space = Space()
+    fits: bool = False  # whether it is known that no number on the way needs more than 64 bits
     xp: ModuleType = np
     indices: Mapping[int, Value] = field(default_factory=dict)
 
 
 def evaluate(root: Node, env: Env) -> Value:
     """The value of ``root`` under ``env``, broadcast over its positions, heads and batch."""
-    return _Evaluator(env, {}).value(root)
+    try:
+        return _Evaluator(env, {}).value(root)
+    except OverflowError:
+        return _Unlimited(env, {}).value(root)
 
 
 class _Evaluator:
@@ -67,8 +72,20 @@ class _Evaluator:
 
     def value(self, root: Node) -> Value:
         for node in _closed_postorder(root, self.memo) if self.memo else _whole_postorder(root):
-            self.memo[node] = self._step(cast(AnyNode, node))
+            self.memo[node] = self._kept(self._step(cast(AnyNode, node)))
         return self.memo[root]
+
+    def _kept(self, value: Value) -> Value:
+        return value
+
+    def _check(self, *products: tuple[Value, int | Value]) -> None:
+        """Whether a sum of products fits 64 bits, whatever their signs.
+
+        Raises:
+            OverflowError: it may not.
+        """
+        if not self.env.fits and sum(_size(a) * _size(b) for a, b in products) >= 1 << 63:
+            raise OverflowError
 
     def _step(self, node: AnyNode) -> Value:  # noqa: C901 - one arm per node class
         env, xp, at = self.env, self.env.xp, self.memo
@@ -90,10 +107,12 @@ class _Evaluator:
             case n.Index(level=level):
                 return env.indices[level]
             case n.Sum(terms=terms, constant=constant):
+                self._check((constant, 1), *((at[term], c) for term, c in terms))
                 items = (at[term] if c == 1 else c * at[term] for term, c in terms)
                 total = functools.reduce(operator.add, items)
                 return total + constant if constant else total
             case n.Mul():
+                self._check((at[node.left], at[node.right]))
                 return at[node.left] * at[node.right]
             case n.FloorDiv():
                 return _guarded(xp, operator.floordiv, at[node.left], at[node.right])
@@ -108,6 +127,7 @@ class _Evaluator:
                     lambda a, b: _choose(xp, a > b, a, b), (at[item] for item in items)
                 )
             case n.Abs(item=item):
+                self._check((at[item], 1))
                 return abs(at[item])
             case n.ILog2(item=item):
                 return _ilog2(xp, at[item])
@@ -166,9 +186,29 @@ class _Evaluator:
         for j in range(first, last):
             env = _with_index(self.env, node.level, j)
             kept = {m: v for m, v in self.memo.items() if node.level not in _free(m)}
-            body = _Evaluator(env, kept).value(node.body)
+            body = type(self)(env, kept).value(node.body)
             found = found | ((start <= j) & (stop > j) & body)
         return found
+
+
+class _Unlimited(_Evaluator):
+    """The same with Python's own integers in arrays: hundreds of times slower."""
+
+    def _check(self, *products: tuple[Value, int | Value]) -> None:
+        pass
+
+    def _kept(self, value: Value) -> Value:
+        if isinstance(value, np.integer):
+            return int(value)
+        is_array = isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+        return value.astype(object) if is_array else value
+
+
+def _size(value: Value) -> int:
+    """The greatest absolute value."""
+    if isinstance(value, _NUMBER):
+        return abs(int(value))
+    return max(int(value.max()), -int(value.min())) if math.prod(value.shape) else 0
 
 
 def too_wide(width: int) -> Diagnostic:
@@ -188,8 +228,7 @@ def _too_many(count: int) -> Diagnostic:
 
 
 def _with_index(env: Env, level: int, value: int) -> Env:
-    values = {name: getattr(env, name) for name in env.__dataclass_fields__}
-    return Env(**(values | {"indices": {**env.indices, level: value}}))
+    return replace(env, indices={**env.indices, level: value})
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -257,16 +296,25 @@ def read(
     for item, size in zip(index, shape, strict=True):
         inside = inside & (item >= 0) & (item < size)
     if xp is np and np.all(inside):  # as most are
-        found = table[(*ambient, *index)]
+        found = table[(*ambient, *map(_as_index, index))]
         return found != 0 if truth else found
     clipped = [
-        _choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item))
+        _as_index(_choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item)))
         for item, size in zip(index, shape, strict=True)
     ]
     found = table[(*ambient, *clipped)]
     if truth:
         return (found != 0) & inside
     return _choose(xp, inside, found, 0)
+
+
+def _as_index(value: Value) -> Value:
+    """Within a table, Python's integers fit into 64 bits."""
+    return value.astype(np.int64) if _is_unlimited(value) else value
+
+
+def _is_unlimited(value: Value) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "O"
 
 
 def _choose(xp: ModuleType, cond: Value, yes: Value, no: Value) -> Value:
@@ -289,6 +337,8 @@ def _guarded(xp: ModuleType, operation: Any, left: Value, right: Value) -> Value
 
 def _ilog2(xp: ModuleType, value: Value) -> Value:
     """Bit length minus one by bisection: exact on all 63 bits, unlike a float logarithm."""
+    if isinstance(value, int) or _is_unlimited(value):
+        return np.frompyfunc(lambda x: x.bit_length() - 1 if x >= 1 else -1, 1, 1)(value)
     rest = _choose(xp, value < 1, 1, value)
     result = rest * 0
     for shift in (32, 16, 8, 4, 2, 1):
@@ -327,6 +377,7 @@ def meaning(
     if batch * heads * q_len * k_len > _MOST_PAIRS:
         raise AttnDslError(_too_many(batch * heads * q_len * k_len))
     result = np.empty((batch, heads, q_len, k_len), dtype=bool)
+    tables = _wide(tables)
     shift = mask.shift(q_len, k_len)
     rows = max(1, _PAIRS_AT_ONCE // max(1, batch * heads * k_len))
     for start in range(0, q_len, rows):
@@ -339,12 +390,21 @@ def meaning(
             heads=heads,
             layer=layer,
             sizes=sizes,
-            tables=tables or {},
+            tables=tables,
             queries=mask.queries,
             keys=mask.keys,
         )
         result[:, :, start:stop] = evaluate(mask.root, env)
     return result
+
+
+def _wide(tables: Mapping[str, Value] | None) -> dict[str, Value]:
+    """Tables whose integers have 64 bits: narrower ones would wrap."""
+    arrays = {name: np.asarray(table) for name, table in (tables or {}).items()}
+    return {
+        name: table if table.dtype.kind == "b" else table.astype(np.int64, copy=False)
+        for name, table in arrays.items()
+    }
 
 
 def zero_keys(
@@ -370,7 +430,7 @@ def zero_keys(
         heads=heads,
         layer=layer,
         sizes=sizes,
-        tables=tables or {},
+        tables=_wide(tables),
         queries=mask.queries,
         keys=mask.keys,
     )

@@ -327,14 +327,14 @@ def frame_of(
 
 
 def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
-    """Refuse a call in which 64-bit arithmetic would not be exact for a value beside the relation.
+    """Refuse a call in which 64-bit arithmetic would not be exact for a value, be it the relation or another.
 
     Raises:
         AttnDslError: A403, a number in the pattern passes 2**62; A404, a quantifier is too wide; A407, the
             call is too long.
     """
-    classes, _, tables = classes_of(mask.with_root(ir.TRUE), call, (node,))
-    for _, bound in classes:
+    classes, _, tables = classes_of(replace(mask, root=node), call)
+    for (bound,) in classes:
         frame_of(bound, *positions_of(mask, call), (128, 128), tables)
 
 

@@ -219,7 +219,7 @@ def _holds(
     storage, [n, m, 1] and [n, 1, k].
     """
     q, k = queries.positions(rows), keys.positions(columns)
-    env = ir.Env(q=q, k=k, sizes={}, tables=queries.tables)
+    env = ir.Env(q=q, k=k, sizes={}, tables=queries.tables, fits=True)
     memo: dict[ir.Node, BoolArray | _Named] = {}
 
     @functools.cache

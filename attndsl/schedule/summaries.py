@@ -178,7 +178,7 @@ class TileAxis:
         for start in range(0, self.length, _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
             position = self._position[some]
-            env = ir.Env(q=position, k=position, sizes={}, tables=self.tables)
+            env = ir.Env(q=position, k=position, sizes={}, tables=self.tables, fits=True)
             values[some] = ir.evaluate(node, env)
         return values
 

@@ -45,6 +45,7 @@ NEAR = {
     "passes": ("rooms/passes", "laws", "rooms/schedule/test_exact.py"),
     "ir": ("rooms/ir/test_building.py", "rooms/ir", "rooms/passes", "laws"),
     "ir/sizing.py": ("rooms/ir/test_sizing.py",),
+    "ir/semantics.py": ("rooms/ir/test_large_numbers.py", "rooms/ir", "rooms/frontend"),
     "codegen": ("rooms/codegen", "rooms/backends/test_triton.py"),
     "emission": ("rooms/emission/test_integers.py",),
     "emission/host.txt": ("rooms/emission/test_emission.py",),

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import SIMPLIFICATIONS, Program, Source, read_switches
+from attndsl.compiler import SIMPLIFICATIONS, Program, Source, joined, read_switches
 from attndsl.files import write_file
+from attndsl.inputs import gathered
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -24,6 +25,18 @@ class Pattern:
     """A compiled pattern: call it on q, k, v; ask it for its mask, its schedule, its facts.
 
     One Pattern serves every length, batch size, head count and grid extent.
+
+    Methods that are told lengths take ``**given`` too:
+
+    - ``batch``: how many batch elements; as many as the inputs are for, by default, as is ``heads``.
+    - ``extents``: sizes of grid axes that the lengths do not determine, ``{"y": 56, "x": 56}``.
+    - ``inputs``: the pattern's run-time inputs, ``{"doc": ids}``.
+    - Any other name is an input, ``doc=ids``. A name that a method has as an argument of its own, ``tile``
+      say, means that argument; an input of that name is given in ``inputs``.
+
+    Inputs are tensors, arrays or nested lists of the declared dims and type. A dim ``batch``, ``head``, ``q`` or
+    ``k`` may have one entry that serves all. Bool inputs may be 0 and 1. An input that is declared, but that
+    the compiled pattern does not read, may be given or left out.
     """
 
     def __init__(
@@ -97,7 +110,8 @@ class Pattern:
         backend: str = "auto",
         layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attention of q [B, H, Q, D] over k [B, Hkv, K, D] and v [B, Hkv, K, Dv], within the pattern.
 
@@ -115,13 +129,15 @@ class Pattern:
                 By default "auto" on CPUs, for 512 tokens or more and patterns without run-time inputs,
                 and "natural" otherwise.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
-            **inputs: The pattern's run-time inputs by name.
+            inputs: The pattern's run-time inputs, {"doc": ids}.
+            **named: The same by name, doc=ids, where the name is none of the above.
 
         Returns:
             out [B, H, Q, Dv], and lse if asked for. Queries without a key: out 0, lse -inf.
 
         Raises:
-            AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs, backends.
+            AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs, backends; A506, an argument of
+                another library's attention that asks for what is not done here.
         """
         out, lse = op.attention(
             self._program,
@@ -132,7 +148,7 @@ class Pattern:
             backend=backend,
             layout=None if layout is None else _layout_text(layout),
             extents=extents,
-            inputs=inputs,
+            inputs=self._inputs(inputs, named),
         )
         return (out, lse) if return_lse else out
 
@@ -145,7 +161,8 @@ class Pattern:
         backend: str = "auto",
         layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> tuple[backends.Tuned, ...]:
         """Measure which tiles, warps and stages run a call with these arguments fastest; use them from now on.
 
@@ -161,81 +178,73 @@ class Pattern:
             AttnDslError: as a call.
         """
         text = None if layout is None else _layout_text(layout)
+        found = self._inputs(inputs, named)
         return op.tune(
-            *(self._program, q, k, v), backend=backend, layout=text, extents=extents, inputs=inputs
+            *(self._program, q, k, v), backend=backend, layout=text, extents=extents, inputs=found
         )
 
     def mask(
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
-        *,
-        batch: int = 1,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        heads: int | None = None,
+        **given: Any,
     ) -> Tensor:
         """The dense mask, bool [batch, heads, q_len, k_len]: the meaning. For small sizes."""
-        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        call = self._call(q_len, k_len, heads, **given)
         return torch.from_numpy(self._program.dense(call))
 
     def zero_keys(
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
-        *,
-        batch: int = 1,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        heads: int | None = None,
+        **given: Any,
     ) -> Tensor:
         """How many zero keys each query sees beside those of its mask, int64 [batch, heads, q_len].
 
         Raises:
             AttnDslError: A4xx lengths and extents, A408 a count is negative, A501 inputs.
         """
-        counts = self._program.zero_keys(self._call(q_len, k_len, heads, batch, extents, inputs))
-        whole = torch.zeros(batch, heads, q_len, dtype=torch.int64)
+        call = self._call(q_len, k_len, heads, **given)
+        counts = self._program.zero_keys(call)
+        whole = torch.zeros(call.batch, call.heads, call.q_len, dtype=torch.int64)
         return whole if counts is None else whole + torch.from_numpy(counts)
 
     def schedule(
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
-        batch: int = 1,
         tile: tuple[int, int] = (128, 128),
         layout: Layouts = "natural",
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        **given: Any,
     ) -> scheduling.Schedule:
         """The live tiles: ``.full`` and ``.partial`` tile pairs, ``.nbytes``, ``.density``.
 
         No tile in it is empty, no full tile needs a mask. Milliseconds at a million tokens.
         ``layout`` is that of a call: tiles are taken in that order.
         """
-        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        call = self._call(q_len, k_len, heads, **given)
         return self._program.schedule(call, tile, _layout_text(layout))
 
     def parts(
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
-        batch: int = 1,
         tile: tuple[int, int] = (128, 128),
         layout: Layouts = "auto",
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        **given: Any,
     ) -> tuple[scheduling.Schedule, ...]:
         """The schedules that a call with this layout runs: one, or several of disjoint pairs.
 
         Only "auto" makes several: where the alternatives of a union want different orders of tokens.
         Their softmaxes are merged by log-sum-exp, exactly.
         """
-        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        call = self._call(q_len, k_len, heads, **given)
         parts = self._program.tiled(call, _layout_text(layout), tile)
         return tuple(part.schedules[tile] for part in parts)
 
@@ -243,14 +252,12 @@ class Pattern:
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
-        batch: int = 1,
         head_dim: int = 64,
         layout: Layouts | None = None,
         machine: backends.Machine = backends.REFERENCE,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        **given: Any,
     ) -> backends.Times:
         """The seconds that a float32 call takes on a CPU, forward and backward, without running it.
 
@@ -258,36 +265,31 @@ class Pattern:
         by what it takes on ``machine``: a reference core, or ``attndsl.backends.this_machine()``, which
         is measured in half a second.
         """
-        schedules = self.running(
-            q_len,
-            k_len,
-            heads,
-            batch=batch,
-            head_dim=head_dim,
-            layout=layout,
-            extents=extents,
-            **inputs,
-        )
-        return backends.predict(schedules, head_dim, machine, heads=heads, batch=batch)
+        call = self._call(q_len, k_len, heads, **given)
+        schedules = self._running(call, head_dim, layout, "cpu")
+        return backends.predict(schedules, head_dim, machine, heads=call.heads, batch=call.batch)
 
     def running(
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
-        batch: int = 1,
         head_dim: int = 64,
         layout: Layouts | None = None,
         device: str = "cpu",
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        **given: Any,
     ) -> tuple[scheduling.Schedule, ...]:
         """The schedules that a call runs on such a device, "cpu" or "cuda", in tiles of its own choice.
 
         As ``parts``, but that "auto" goes by what work costs there. Without a layout that of such a call.
         """
-        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        call = self._call(q_len, k_len, heads, **given)
+        return self._running(call, head_dim, layout, device)
+
+    def _running(
+        self, call: scheduling.Call, head_dim: int, layout: Layouts | None, device: str
+    ) -> tuple[scheduling.Schedule, ...]:
         tile, price = op.searched_by(device, call, head_dim)
         order = op.default_layout(device, call) if layout is None else _layout_text(layout)
         parts = self._program.tiled(call, order, tile, price=price)
@@ -297,19 +299,23 @@ class Pattern:
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
         head: int = 0,
         query: int | None = None,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        element: int = 0,
+        **given: Any,
     ) -> str:
-        """A picture in characters of what one head sees; of one ``query`` alone on its own grid.
+        """A picture in characters of what one head of one batch ``element`` sees; of one ``query``, on its grid.
 
-        Inputs are those of a batch of one. Larger and other pictures: ``attndsl.views``.
+        Larger and other pictures: ``attndsl.views``.
+
+        Raises:
+            AttnDslError: A4xx lengths and extents, A402 no such head, element or query, A501 inputs.
         """
-        call = self._call(q_len, k_len, heads, 1, extents, inputs)
-        rows = self._program.dense(call)[0, head]
+        call = self._call(q_len, k_len, heads, **given)
+        _check_choice(call, head, element, query)
+        rows = self._program.dense(call)[element, head]
         if query is None:
             return views.draw_mask(rows)
         index = range(call.q_len)[query]
@@ -320,14 +326,14 @@ class Pattern:
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
         head: int = 0,
         query: int | None = None,
+        element: int = 0,
         tile: int | None = None,
         layout: Layouts = "natural",
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        **given: Any,
     ) -> views.Sheet:
         """A picture to keep: ``.svg()``, ``.png()``, ``print`` it, or leave it to a notebook.
 
@@ -340,23 +346,24 @@ class Pattern:
             heads: How many heads.
             head: Which of them.
             query: What this one sees; counted from 0, or from the end.
+            element: Which batch element.
             tile: Queries and keys of a tile; by default what makes some 32 tiles of a side.
             layout: The order of tokens, as in a call.
-            extents: Sizes of grid axes.
-            **inputs: Run-time inputs of a batch of one.
+            **given: Batch, extents and inputs.
 
         Raises:
-            AttnDslError: A4xx lengths, extents and layouts, A501 inputs.
+            AttnDslError: A4xx lengths, extents and layouts, A402 no such head, element or query, A501 inputs.
         """
-        call = self._call(q_len, k_len, heads, 1, extents, inputs)
+        call = self._call(q_len, k_len, heads, **given)
+        _check_choice(call, head, element, query)
         order = _layout_text(layout)
         if tile is not None or order != "natural":
             side = tile or views.fitting_tile(max(call.q_len, call.k_len))
             whole = self._program.schedule(call, (side, side))
             parts = self._program.tiled(call, order, (side, side))
             made = [part.schedules[side, side] for part in parts]
-            return views.sheet_of_tiles(whole, made, head, title=self.name)
-        rows = self._program.dense(call)[0, head]
+            return views.sheet_of_tiles(whole, made, head, element, title=self.name)
+        rows = self._program.dense(call)[element, head]
         if query is None:
             return views.Sheet((views.picture_mask(rows, title=self.name),))
         index = range(call.q_len)[query]
@@ -369,11 +376,8 @@ class Pattern:
         self,
         q_len: int | None = None,
         k_len: int | None = None,
-        heads: int = 1,
-        *,
-        batch: int = 1,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        heads: int | None = None,
+        **given: Any,
     ) -> dict[str, claims.FactValue]:
         """What is true of the pattern: for every length, or exactly at one.
 
@@ -386,19 +390,17 @@ class Pattern:
             AttnDslError: A4xx lengths and extents, A501 inputs.
         """
         if q_len is None:
+            _check_open(given)
             return claims.facts(self.ir, self._program.normal, self._program.layer)
-        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        call = self._call(q_len, k_len, heads, **given)
         return claims.facts_at(self.ir, call, self._program.schedule(call, (128, 128)))
 
     def claims(
         self,
         q_len: int | None = None,
         k_len: int | None = None,
-        heads: int = 1,
-        *,
-        batch: int = 1,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        heads: int | None = None,
+        **given: Any,
     ) -> tuple[claims.Judgement, ...]:
         """What became of the ``assert`` clauses beside the pattern, in order.
 
@@ -410,8 +412,9 @@ class Pattern:
             AttnDslError: A4xx lengths and extents, A501 inputs.
         """
         if q_len is None:
+            _check_open(given)
             return claims.judge(self.ir, self._program.layer)
-        call = self._call(q_len, k_len, heads, batch, extents, inputs)
+        call = self._call(q_len, k_len, heads, **given)
         return claims.judge_at(self.ir, call)
 
     def receptive_field(
@@ -419,10 +422,8 @@ class Pattern:
         length: int,
         token: int,
         layers: int = 1,
-        heads: int = 1,
-        *,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        heads: int | None = None,
+        **given: Any,
     ) -> Tensor:
         """The tokens that one token's output depends on after so many layers, bool [length].
 
@@ -435,7 +436,7 @@ class Pattern:
         if not 0 <= token < length:
             title = f"there is no token {token} among {length}"
             raise AttnDslError(Diagnostic("A402", title))
-        call = self._call(length, length, heads, 1, extents, inputs)
+        call = self._call(length, length, heads, **given)
         graph = claims.TokenGraph(self._program.schedule(call, (128, 128)))
         return torch.from_numpy(graph.receptive_field(token, layers))
 
@@ -455,45 +456,32 @@ class Pattern:
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
         head_dim: int = 64,
         machine: backends.Machine = backends.REFERENCE,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        **given: Any,
     ) -> str:
         """The pattern as the compiler sees it: passes, facts, tiles, orders of tokens, exact work, advice.
 
         Times on a CPU are predicted for ``machine``, as ``predict`` does.
         """
-        return str(
-            self.explanation(
-                q_len,
-                k_len,
-                heads,
-                head_dim=head_dim,
-                machine=machine,
-                extents=extents,
-                **inputs,
-            )
-        )
+        call = self._call(q_len, k_len, heads, **given)
+        return str(explaining.explanation(self._program, call, head_dim, machine, self._origin))
 
     def explanation(
         self,
         q_len: int,
         k_len: int | None = None,
-        heads: int = 1,
+        heads: int | None = None,
         *,
         head_dim: int = 64,
         machine: backends.Machine = backends.REFERENCE,
-        extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        **given: Any,
     ) -> views.Explanation:
         """What ``explain`` prints, as a value: its ``record()`` is plain data, for tools."""
-        call = self._call(q_len, k_len, heads, 1, extents, inputs)
-        return explaining.explanation(
-            self._program, call, head_dim, machine, self._origin, inputs, extents
-        )
+        call = self._call(q_len, k_len, heads, **given)
+        return explaining.explanation(self._program, call, head_dim, machine, self._origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the pattern as JSON, whole or not at all; ``Pattern.load`` reads back an equal one."""
@@ -516,13 +504,43 @@ class Pattern:
         self,
         q_len: int,
         k_len: int | None,
-        heads: int,
-        batch: int,
-        extents: Mapping[str, int] | None,
-        inputs: Mapping[str, Any],
+        heads: int | None,
+        /,
+        *,
+        batch: int | None = None,
+        extents: Mapping[str, int] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> scheduling.Call:
         k_len = q_len if k_len is None else k_len
-        return self._program.call(q_len, k_len, batch, heads, extents, inputs)
+        found = self._inputs(inputs, named)
+        return self._program.call(q_len, k_len, batch, heads, extents, found)
+
+    def _inputs(
+        self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        if inputs is None and not named and not self._program.mask.tables:
+            return {}
+        return gathered(self._program.mask, inputs, named)
+
+
+def _check_choice(call: scheduling.Call, head: int, element: int, query: int | None) -> None:
+    """Whether the head, the batch element and the query (from either end) of a picture exist."""
+    wanted = ("head", head, call.heads), ("batch element", element, call.batch)
+    for name, index, count in wanted:
+        if not 0 <= index < count:
+            title = f"there is no {name} {index}: the call has {count}"
+            raise AttnDslError(Diagnostic("A402", title))
+    if query is not None and not -call.q_len <= query < call.q_len:
+        title = f"there is no query {query}: the call has {call.q_len}"
+        raise AttnDslError(Diagnostic("A402", title))
+
+
+def _check_open(given: Mapping[str, Any]) -> None:
+    """For what is said of all lengths, nothing of one call is given."""
+    if given:
+        title = f"{min(given)!r} belongs to calls of one length: say which, by q_len"
+        raise AttnDslError(Diagnostic("A402", title))
 
 
 def _layout_text(layout: Layouts) -> str:
@@ -551,7 +569,8 @@ def compile(  # noqa: A001 - the public name
     layer: int = 0,
     align: Literal["start", "end"] | None = None,
     without: Collection[str] = (),
-    **values: frontend.Given,
+    values: Mapping[str, frontend.Given] | None = None,
+    **named: frontend.Given,
 ) -> Pattern:
     """Compile a pattern.
 
@@ -565,10 +584,11 @@ def compile(  # noqa: A001 - the public name
             says so itself: "end", at the last positions, the default; "start", at the first.
         without: Simplifications to leave out, by name: "separate", "drop_implied", "merge_heads". The
             result of a call is the same; to find out which of them a difference in speed comes from.
-        **values: For the pattern's parameters, by name.
+        values: For the pattern's parameters, {"w": 256}.
+        **named: The same by name, w=256, where the name is none of the above.
 
     Raises:
         AttnDslError: everything that is wrong with the program, with places and hints.
     """
-    origin = explaining.Origin(source, entry, values, align)
+    origin = explaining.Origin(source, entry, joined(values, named), align)
     return Pattern(origin.mask(), layer, without, origin)

@@ -20,6 +20,7 @@ import numpy as np
 from attndsl import frontend, ir, passes, patterns
 from attndsl import schedule as scheduling
 from attndsl import syntax as syn
+from attndsl.inputs import counted, fitted, gathered, read
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
@@ -75,6 +76,23 @@ def read_mask(
     return source
 
 
+def joined(values: object, named: Mapping[str, frontend.Given]) -> dict[str, frontend.Given]:
+    """Values of parameters that were given in a mapping and by name.
+
+    Raises:
+        AttnDslError: A211, one is given twice, or there is no mapping.
+    """
+    given = {} if values is None else values
+    if not isinstance(given, Mapping):
+        title = f"values are given by the names of parameters, not as a {type(values).__name__}"
+        raise AttnDslError(Diagnostic("A211", title, helps=('for example values={"w": 256}',)))
+    twice = set(given) & set(named)
+    if twice:
+        title = f"the value of {min(twice)!r} is given twice: by name and in `values`"
+        raise AttnDslError(Diagnostic("A211", title))
+    return {**given, **named}
+
+
 def describe(source: str | os.PathLike[str], entry: str | None = None) -> frontend.Signature:
     """What a pattern takes and says, found as `read_mask` finds it, before any value is given.
 
@@ -114,13 +132,17 @@ def as_program(text: str) -> str:
 SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads")
 
 
-def read_switches(names: Collection[str]) -> tuple[str, ...]:
+def read_switches(names: object) -> tuple[str, ...]:
     """Names of simplifications to leave out, each once and in order.
 
     Raises:
         AttnDslError: A412, there is no such simplification, or it cannot be left out.
     """
-    wanted = {names} if isinstance(names, str) else set(names)
+    if not isinstance(names, Collection):
+        title = f"`without` names simplifications, and is not {names!r:.40}"
+        said = 'the value of a parameter of that name: values={"without": ...}'
+        raise AttnDslError(Diagnostic("A412", title, helps=(said,)))
+    wanted: set[Any] = {names} if isinstance(names, str) else set(names)
     for name in sorted(wanted - set(SIMPLIFICATIONS), key=str):
         needed = name in passes.PIPELINE
         title = f"the pass {name!r} is needed" if needed else f"there is no simplification {name!r}"
@@ -175,43 +197,31 @@ class Program:
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "ticket", f"{self.key}/{self.mask.name}")
 
-    def tables(self, inputs: Mapping[str, Any], batch: int, heads: int) -> dict[str, Any]:
-        """The run-time inputs as NumPy arrays, checked against their declarations.
-
-        Raises:
-            AttnDslError: A501, an input is missing, unknown, or of the wrong shape or type.
-        """
-        declared = {table.name: table for table in self.mask.tables}
-        for name in inputs:
-            if name not in declared:
-                raise _no_such_input(self.mask, name)
-        missing = [name for name in declared if name not in inputs]
-        if missing:
-            needs = "; ".join(_declaration(declared[name]) for name in missing)
-            raise _fault(
-                f"{_title(self.mask)} needs the input {missing[0]!r}", f"declared: {needs}"
-            )
-        return {name: _array(table, inputs[name], batch, heads) for name, table in declared.items()}
-
     def call(
         self,
         q_len: int,
         k_len: int,
-        batch: int,
-        heads: int,
+        batch: int | None,
+        heads: int | None,
         extents: Mapping[str, int] | None,
-        inputs: Mapping[str, Any],
+        inputs: Mapping[str, Any] | None,
     ) -> scheduling.Call:
         """Everything a schedule or a dense mask depends on, checked.
+
+        ``batch`` and ``heads`` are those of the inputs where None is given.
 
         Raises:
             AttnDslError: A401, A402 for lengths and extents, A501 for inputs.
         """
+        arrays = {name: read(name, value) for name, value in gathered(self.mask, inputs).items()}
+        declared = self.mask.tables
+        batch = counted("batch", declared, arrays) if batch is None else batch
+        heads = counted("head", declared, arrays) if heads is None else heads
         _check_counts(batch, heads)
-        tables = self.tables(inputs, batch, heads)
+        counts = {"batch": batch, "head": heads, "q": q_len, "k": k_len}
+        tables = {t.name: fitted(t, arrays[t.name], counts) for t in declared}
         shapes = {
-            t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :]
-            for t in self.mask.tables
+            t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :] for t in declared
         }
         sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
         merges = "merge_heads" not in self.without
@@ -337,38 +347,15 @@ def read_inputs(inputs: Mapping[str, Any]) -> Given:
     Raises:
         AttnDslError: A501, one cannot be read.
     """
-    arrays = {name: _read(name, value) for name, value in inputs.items()}
+    arrays = {name: read(name, value) for name, value in inputs.items()}
     digests = [(name, x.dtype.str, x.shape, _contents(x)) for name, x in arrays.items()]
     return Given(tuple(digests), arrays)
 
 
 def _contents(array: Any) -> bytes:
     """A digest, not the version counter of a tensor: a write through a NumPy view does not move that."""
-    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
-
-
-def _title(mask: ir.Mask) -> str:
-    return f"pattern {mask.name!r}" if mask.name else "the pattern"
-
-
-def _declaration(table: ir.Table) -> str:
-    kind = "list" if table.is_list else table.kind.value
-    return f"{table.name}: {kind}[{', '.join(map(str, table.dims))}]"
-
-
-def _fault(title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError:
-    return AttnDslError(Diagnostic("A501", title, notes=notes, helps=helps))
-
-
-def _no_such_input(mask: ir.Mask, name: str) -> AttnDslError:
-    names = [table.name for table in mask.tables]
-    near = suggest(name, names)
-    parameters = "values of parameters are given to `attndsl.compile`"
-    return _fault(
-        f"{_title(mask)} has no input {name!r}",
-        f"inputs: {', '.join(map(_declaration, mask.tables)) or 'none'}",
-        helps=(f"did you mean {near!r}?",) if near else (parameters,),
-    )
+    once = array[tuple(slice(None if step else 1) for step in array.strides)]  # what is broadcast
+    return hashlib.blake2b(np.ascontiguousarray(once).data, digest_size=16).digest()
 
 
 def _check_counts(batch: int, heads: int) -> None:
@@ -386,41 +373,3 @@ def _check_tile(tile: object) -> None:
             return
     title = f"a tile is a pair of integers from 1 to {_TALLEST}, (queries, keys), not {tile!r:.40}"
     raise AttnDslError(Diagnostic("A402", title))
-
-
-def _read(name: str, value: Any) -> Any:
-    """As a NumPy array, whatever it is."""
-    try:
-        if getattr(value, "is_meta", False):
-            raise TypeError("a meta tensor holds no data")
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        if array.dtype.kind == "u" and array.size and int(array.max()) >= 1 << 63:
-            raise ValueError("it has numbers past 2**63")
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise _fault(f"input {name!r} cannot be read", reason) from error
-    return array
-
-
-def _array(table: ir.Table, value: Any, batch: int, heads: int) -> Any:
-    array = _read(table.name, value)
-    wanted = "bool" if table.kind is ir.Sort.BOOL else "an integer type"
-    is_bool = array.dtype.kind == "b"
-    if is_bool != (table.kind is ir.Sort.BOOL) or array.dtype.kind not in "bui":
-        raise _fault(f"input {table.name!r} must be {wanted}, got {array.dtype}")
-    if array.ndim != len(table.dims):
-        raise _fault(
-            f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(array.shape)}",
-            f"declared: {_declaration(table)}",
-        )
-    for dim, size, actual in zip(
-        table.dims, _ambient(table, batch, heads), array.shape, strict=False
-    ):
-        if actual != size:
-            raise _fault(f"input {table.name!r} has {actual} entries along {dim}, expected {size}")
-    return array.astype(bool if is_bool else np.int64)  # a copy: the caller's may be written to
-
-
-def _ambient(table: ir.Table, batch: int, heads: int) -> list[int]:
-    counts = {"batch": batch, "head": heads}
-    return [counts[str(dim)] for dim in table.dims if dim in counts]

@@ -57,21 +57,23 @@ def explanation(
     head_dim: int,
     machine: backends.Machine,
     origin: Origin | None,
-    inputs: Mapping[str, object],
-    extents: Mapping[str, int] | None,
 ) -> views.Explanation:
     """What is known of the pattern, what the call costs in either order, and what would be cheaper."""
     natural = _arranged(program, call, "natural", head_dim, TILE)
     auto = _arranged(program, call, "auto", head_dim, TILE)
-    live = auto.cost.live // max(1, call.heads)
+    copies = max(1, call.heads * call.batch)
+    live = auto.cost.live // copies
+    extents = {name: size for name, size in call.sizes.items() if "." in name}
     small = OTHER_TILES if live <= MOST_SMALL else ()
+
+    lengths = call.q_len, call.k_len
 
     def fit(name: str, value: int) -> views.Fit | None:
         other = origin.varied(name, value, program.layer) if origin else None
         if other is None:
             return None
         try:
-            again = other.call(call.q_len, call.k_len, 1, call.heads, extents, inputs)
+            again = other.call(*lengths, call.batch, call.heads, extents, call.tables)
         except AttnDslError:
             return None
         layout = "natural" if auto.is_natural else "auto"
@@ -87,17 +89,17 @@ def explanation(
             name: str(fact)
             for name, fact in claims.facts(program.mask, program.normal, program.layer).items()
         },
-        call.q_len,
-        call.k_len,
+        *lengths,
         call.heads,
         head_dim,
         natural,
         auto,
         tuple(_arranged(program, call, "auto", head_dim, tile) for tile in small),
-        _clock(program, call, head_dim, machine, natural.cost.live // max(1, call.heads)),
+        _clock(program, call, head_dim, machine, natural.cost.live // copies),
         views.suggest(numbers, _fit(auto), fit, TILE[1]) if numbers else (),
         program.mask.zeros,
         program.mask.align,
+        call.batch,
     )
 
 
@@ -108,7 +110,7 @@ def _arranged(
     parts = program.tiled(call, layout, tile, counted=TILE)
     schedules = [part.schedules[tile] for part in parts]
     words = [_decided(part.bound) for part in parts]
-    return views.arrangement(layout, schedules, head_dim, call.heads, partial=words)
+    return views.arrangement(layout, schedules, head_dim, call.heads, call.batch, words)
 
 
 def _decided(of: scheduling.BoundMask) -> str:
@@ -126,14 +128,15 @@ def _clock(
 ) -> views.Clock:
     """The times of dense attention, of "auto", and of the natural order, if its tiles are not too many."""
     tile, price = op.searched_by("cpu", call, head_dim)
+    counts = {"heads": call.heads, "batch": call.batch}
 
     def seconds(layout: str) -> tuple[float, float]:
         parts = program.tiled(call, layout, tile, price=price)
         schedules = [part.schedules[tile] for part in parts]
-        found = backends.predict(schedules, head_dim, machine, heads=call.heads)
+        found = backends.predict(schedules, head_dim, machine, **counts)
         return found.forward, found.backward
 
-    dense = backends.predict_dense(call.q_len, call.k_len, head_dim, machine, heads=call.heads)
+    dense = backends.predict_dense(call.q_len, call.k_len, head_dim, machine, **counts)
     layouts = ("natural", "auto") if live <= MOST_TIMED else ("auto",)
     times = {layout: seconds(layout) for layout in layouts}
     return views.Clock(machine.name, times | {"dense": (dense.forward, dense.backward)})

@@ -10,7 +10,7 @@ attndsl.library.load("gna", sy=13, ty=4)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ import torch
 
 from attndsl import patterns
 from attndsl.compiled import Pattern
-from attndsl.compiler import read_mask
+from attndsl.compiler import joined, read_mask
 from attndsl.frontend import Given
 from attndsl.patterns import Entry, Trial
 from attndsl.source import AttnDslError
@@ -54,7 +54,8 @@ def load(
     *,
     layer: int = 0,
     align: Literal["start", "end"] | None = None,
-    **values: Given,
+    values: Mapping[str, Given] | None = None,
+    **named: Given,
 ) -> Pattern:
     """An entry, or a pattern of the prelude, compiled.
 
@@ -62,12 +63,13 @@ def load(
         name: Its name, or the number of its row.
         layer: The value of ``layer``, where layers differ.
         align: As in ``attndsl.compile``.
-        **values: For its parameters; the others keep the paper's defaults.
+        values: For its parameters; the others keep the paper's defaults.
+        **named: The same, by name.
 
     Raises:
         AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
     """
-    return Pattern(read_mask(name, None, values, align), layer)
+    return Pattern(read_mask(name, None, joined(values, named), align), layer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,8 @@ def _run(
     """out, lse, dq, dk, dv; rows without keys have lse 0 here, to be comparable."""
     q, k, v, dout = (x.clone().requires_grad_() for x in given)
     inputs = {name: torch.from_numpy(array) for name, array in trial.inputs.items()}
-    out, lse = pattern(q, k, v, return_lse=True, backend=backend, extents=trial.extents, **inputs)
+    options = {"backend": backend, "extents": trial.extents, "inputs": inputs}
+    out, lse = pattern(q, k, v, return_lse=True, **options)
     finite = torch.where(torch.isfinite(lse), lse, 0.0)
     grads = torch.autograd.grad((out * dout).sum() + finite.sum(), (q, k, v))
     return [out.detach(), finite.detach(), *grads]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attndsl.compiled import Layouts, Pattern
+from attndsl.ir import named_extents
 
 
 class PatternAttention(nn.Module):
@@ -36,7 +37,7 @@ class PatternAttention(nn.Module):
         self.scale = scale
         self.backend = backend
         self.layout = layout
-        self.extents = dict(extents or {})
+        self.extents = named_extents(extents)
 
     def forward(
         self,
@@ -45,20 +46,22 @@ class PatternAttention(nn.Module):
         v: Tensor,
         *,
         extents: Mapping[str, int] | None = None,
-        **inputs: Any,
+        inputs: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> Tensor:
         """q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] -> [B, H, Q, Dv].
 
-        ``extents`` are those of this call, ``inputs`` the pattern's run-time inputs by name.
+        ``extents`` are those of this call; the pattern's run-time inputs stand in ``inputs``, or go by name.
         """
-        sizes = {**self.extents, **(extents or {})}
+        sizes = {**self.extents, **named_extents(extents)}
         out: Tensor = self.pattern(
             *(q, k, v),
             scale=self.scale,
             backend=self.backend,
             layout=self.layout,
             extents=sizes,
-            **inputs,
+            inputs=inputs,
+            **named,
         )
         return out
 
@@ -99,7 +102,12 @@ class PatternSelfAttention(nn.Module):
         self.project_out = nn.Linear(dim, dim, bias=bias)
 
     def forward(
-        self, x: Tensor, *, extents: Mapping[str, int] | None = None, **inputs: Any
+        self,
+        x: Tensor,
+        *,
+        extents: Mapping[str, int] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> Tensor:
         """x [B, S, dim] -> [B, S, dim]; ``extents`` and run-time inputs as `PatternAttention`."""
         batch, length, dim = x.shape
@@ -109,6 +117,6 @@ class PatternSelfAttention(nn.Module):
             part.reshape(batch, length, count, self.head_dim).transpose(1, 2)
             for part, count in zip(parts, counts, strict=True)
         )
-        mixed = self.attention(q, k, v, extents=extents, **inputs)
+        mixed = self.attention(q, k, v, extents=extents, inputs=inputs, **named)
         out: Tensor = self.project_out(mixed.transpose(1, 2).reshape(batch, length, dim))
         return out

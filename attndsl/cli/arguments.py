@@ -217,6 +217,7 @@ def add_call(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--q-len", type=length, metavar="N", help="how many queries")
     group.add_argument("--k-len", type=length, metavar="N", help="how many keys, where it differs")
     group.add_argument("--heads", type=whole(1, 1024), metavar="N", help="how many heads")
+    group.add_argument("--batch", type=whole(1, 1024), metavar="N", help="how many batch elements")
     group.add_argument("--layer", type=whole(0, 1 << 20), metavar="N", default=0, help="default 0")
     group.add_argument(
         "--extents", action="append", default=[], metavar="AXIS=N,...",

@@ -105,12 +105,14 @@ def _racers(
     torch.manual_seed(options.seed)
     dtype = getattr(torch, options.dtype)
     lengths = (call.q_len, call.k_len, call.k_len)
-    if call.heads * max(lengths) * options.head_dim > MOST_NUMBERS:
+    if call.batch * call.heads * max(lengths) * options.head_dim > MOST_NUMBERS:
         title = (
             f"tensors of {call.heads} x {max(lengths):,} x {options.head_dim} are too large to race"
         )
         raise args.mistake("A602", title, helps=("choose fewer tokens or heads",))
-    tensors = [torch.randn(1, call.heads, n, options.head_dim, dtype=dtype) for n in lengths]
+    tensors = [
+        torch.randn(call.batch, call.heads, n, options.head_dim, dtype=dtype) for n in lengths
+    ]
     pattern = Pattern(about.mask, options.layer, options.without)
     for name, make in _implementations(pattern, call, options):
         progress(f"{name}, first call")
@@ -150,11 +152,11 @@ def _implementations(
     """Names, and what makes the callable: its time belongs to the first call."""
     from torch.nn import functional as F
 
-    given: dict[str, Any] = {"extents": call.extents, **call.inputs}
+    given: dict[str, Any] = {"extents": call.extents, "inputs": call.inputs}
     yield "attndsl", lambda: lambda q, k, v: pattern(q, k, v, layout=options.layout, **given)
     if call.q_len * call.k_len > MOST_PAIRS:
         return
-    mask = pattern.mask(call.q_len, call.k_len, call.heads, **given)
+    mask = pattern.mask(call.q_len, call.k_len, call.heads, batch=call.batch, **given)
     if all(bool((mask[:, :1] == mask[:, head]).all()) for head in range(1, call.heads)):
         mask = mask[:, :1].clone()
     yield (

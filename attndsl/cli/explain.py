@@ -60,9 +60,10 @@ def _pattern(options: argparse.Namespace, terminal: Terminal) -> int:
     explanation = pattern.explanation(
         *lengths,
         head_dim=options.head_dim,
+        batch=call.batch,
         machine=this_machine() if options.this_cpu else REFERENCE,
         extents=call.extents,
-        **call.inputs,
+        inputs=call.inputs,
     )
     if options.json:
         record = explanation.record() | {"digest": pattern.digest, "extents": call.extents}

@@ -27,6 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the picture")
     number = args.whole(0)
     group.add_argument("--head", type=number, metavar="H", default=0, help="which head; default 0")
+    group.add_argument(
+        "--element", type=number, metavar="B", default=0, help="which batch element; default 0"
+    )
     group.add_argument("--query", type=number, metavar="Q", help="what this one query sees")
     group.add_argument(
         "--tiles", type=args.whole(1), metavar="T",
@@ -178,17 +181,23 @@ def draw(
     if options.head >= call.heads:
         title = f"there is no head {options.head}: the call has {call.heads}"
         raise args.mistake("A602", title, helps=(f"give `--heads {options.head + 1}` too",))
+    if options.element >= call.batch:
+        title = f"there is no batch element {options.element}: the call has {call.batch}"
+        raise args.mistake("A602", title, helps=(f"give `--batch {options.element + 1}` too",))
     charset = views.Charset.ASCII if options.ascii else terminal.charset
     width = max(16, terminal.width - 10)
     which = f", head {options.head} of {call.heads}" if call.heads > 1 else ""
+    which += f", batch element {options.element} of {call.batch}" if call.batch > 1 else ""
     if options.tiles or options.layout != "natural":
         sheet = _tiles(program, mask, call, options, most=512)
         small = _tiles(program, mask, call, options, most=width // 2)
         text = small.text(terminal.width - 2, charset)
         return _Drawn(sheet, f"tiles{which}", text, small.inks)
-    pairs = _pairs(program, call, options.head)
+    pairs = _pairs(program, call, options)
     counts = program.zero_keys(call.call(program))
-    zeros = 0 if counts is None else counts[0, options.head % counts.shape[1]]
+    zeros = 0
+    if counts is not None:
+        zeros = counts[options.element % counts.shape[0], options.head % counts.shape[1]]
     if options.query is None:
         sheet = views.Sheet((views.picture_mask(pairs, title=mask.name),))
         title, text = f"mask{which}", views.draw_mask(pairs, width=width, charset=charset)
@@ -208,15 +217,16 @@ def _tiles(
     natural = program.schedule(asked, (side, side))
     parts = program.tiled(asked, options.layout, (side, side))
     made = [part.schedules[side, side] for part in parts]
-    return views.sheet_of_tiles(natural, made, options.head, most=most, title=mask.name)
+    shown = options.head, options.element
+    return views.sheet_of_tiles(natural, made, *shown, most=most, title=mask.name)
 
 
-def _pairs(program: Program, call: Setting, head: int) -> Any:
-    """The dense mask of one head, bool [q, k]."""
-    if call.q_len * call.k_len * call.heads > MOST_PAIRS:
+def _pairs(program: Program, call: Setting, options: argparse.Namespace) -> Any:
+    """The dense mask of one head of one batch element, bool [q, k]."""
+    if call.q_len * call.k_len * call.heads * call.batch > MOST_PAIRS:
         title = f"{call.q_len:,} queries by {call.k_len:,} keys are too many to draw pair by pair"
         raise args.mistake("A602", title, helps=("`--tiles 128` draws tiles, at any length",))
-    return program.dense(call.call(program))[0, head]
+    return program.dense(call.call(program))[options.element, options.head]
 
 
 def _view(mask: ir.Mask, program: Program, call: Setting, pairs: Any, query: int) -> views.Sheet:

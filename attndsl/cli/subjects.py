@@ -17,6 +17,7 @@ import numpy as np
 from attndsl import frontend, ir, patterns
 from attndsl.compiler import Program, describe, read_mask
 from attndsl.files import open_file
+from attndsl.inputs import counted
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -166,10 +167,13 @@ def setting(
     given = args.extents(options.extents)
     loaded = {name: _loaded(path) for name, path in args.files(options.input).items()}
     lengths = _Lengths(options.q_len, options.k_len, given).taught_by(mask, loaded)
-    heads = options.heads or (2 if mask.root.rank & ir.Rank.HEAD else 1)
+    tables = [table for table in mask.tables if table.name in loaded]
+    least = 2 if mask.root.rank & ir.Rank.HEAD else 1
+    heads = options.heads or max(least, counted("head", tables, loaded))
+    batch = options.batch or counted("batch", tables, loaded)
     try:
         trials = (
-            _with_inputs(mask, trial, loaded, options.seed)
+            _with_inputs(mask, replace(trial, batch=batch), loaded, options.seed)
             for trial in _settings(mask, lengths, heads, sides)
         )
         smallest = next(trials)
@@ -294,7 +298,7 @@ def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed:
     sizes = ir.resolve_sizes(mask, trial.q_len, trial.k_len, trial.extents)
     inputs, words = dict(loaded), dict[str, str]()
     for table in mask.tables:
-        shape = ir.known_shape(mask, table, sizes, 1, trial.heads)
+        shape = ir.known_shape(mask, table, sizes, trial.batch, trial.heads)
         if table.name in loaded:
             inputs[table.name] = _spread(table, loaded[table.name], shape)
         else:

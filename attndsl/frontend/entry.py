@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attndsl import ir
 from attndsl import syntax as syn
@@ -16,7 +16,7 @@ from attndsl.source import AttnDslError, Diagnostic, Span
 from .assertions import check_assertions, claims_of
 from .complaints import did_you_mean, fault, listed, stop_if_any
 from .elaboration import Elaborator
-from .frames import Origin, Value
+from .frames import LARGEST, Origin, Value
 from .kinds import check
 from .placing import placed
 from .scope import Definition, Linker, Resolve, Unit
@@ -25,7 +25,6 @@ from .shelf import Shelf
 Given: TypeAlias = int | bool | Sequence[int]
 
 LONGEST_LIST = 4096
-LARGEST = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,8 @@ def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align
         stop_if_any(elaborator.faults)
         raise
     stop_if_any(elaborator.faults)
-    tables = tuple(elaborator.tables[name] for name in sorted(elaborator.tables))
+    declared = (definition.facts.tables if definition.facts else {}) | elaborator.tables
+    tables = tuple(declared[name] for name in sorted(declared))
     mask = ir.Mask(
         root, definition.pair.queries, definition.pair.keys, tables, align,
         definition.name, definition.declaration.doc, claims, zeros,
@@ -233,8 +233,10 @@ def _example(kind: syn.Kind) -> str:
     return {"int": "1", "bool": "True", "list": "[0, 1]"}[kind]
 
 
-def convert(kind: syn.Kind, value: object) -> Value | str:
-    """A Python value as a value of the kind, or what is wrong with it."""
+def convert(kind: syn.Kind, value: Any) -> Value | str:
+    """A Python value, NumPy's and torch's among them, as a value of the kind; or what is wrong with it."""
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
     match kind:
         case "bool":
             if isinstance(value, bool):
@@ -244,27 +246,32 @@ def convert(kind: syn.Kind, value: object) -> Value | str:
             made = _integer(value)
             return made if made is not None else _bad_int(value)
         case "list":
-            if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            is_array = getattr(value, "ndim", None) == 1
+            if not is_array and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
                 return f"must be a list of ints, not {_plain(value)}"
             if len(value) > LONGEST_LIST:
                 return f"has {len(value):,} entries; a list holds at most {LONGEST_LIST}"
-            made_items = [_integer(item) for item in value]
+            items = value.tolist() if is_array else value
+            made_items = [_integer(item) for item in items]
             kept = tuple(item for item in made_items if item is not None)
-            if len(kept) < len(value):
-                return f"must hold ints only, not {_plain(value[made_items.index(None)])}"
+            if len(kept) < len(items):
+                return f"must hold ints only, not {_plain(items[made_items.index(None)])}"
             return kept
 
 
 def _integer(value: object) -> ir.Node | None:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return None
-    number = int(value.__index__())
+    try:
+        number = int(value.__index__())
+    except (TypeError, ValueError):  # an array of several numbers has the method, too
+        return None
     return ir.Const(number) if abs(number) < LARGEST else None
 
 
 def _bad_int(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
-        return "must be smaller than 2**31 in magnitude"
+        return "must be smaller than 2**62 in magnitude"
     return f"must be an int, not {_plain(value)}"
 
 

@@ -87,8 +87,9 @@ class Mask:
     which is the rule between different spaces.
     ``zeros`` is how many zero keys each query sees beside its keys: an int >= 0 that does not depend on
     the key. A zero key has score 0 and value 0: it counts in the softmax, and adds nothing to the output.
-    ``name`` and ``doc`` are for people, ``claims`` for those who judge them: they take no part in
-    equality or in the digest, and ``dump`` does not write claims.
+    ``name`` and ``doc`` are for people, ``claims`` for those who judge them, ``unread`` names inputs that
+    were declared and may be given though nothing reads them: these take no part in equality or in the
+    digest, and ``dump`` does not write claims.
     """
 
     root: Node
@@ -100,6 +101,7 @@ class Mask:
     doc: str = field(default="", compare=False)
     claims: tuple[Claim, ...] = field(default=(), compare=False, repr=False)
     zeros: Node = NO_ZEROS
+    unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -119,7 +121,7 @@ class Mask:
         return k_len - q_len if self.align is Align.END else 0
 
     def with_root(self, root: Node) -> Mask:
-        """The same mask around another relation; tables that are not read are dropped."""
+        """The same mask around another relation; tables that are not read are dropped, but for their names."""
         read: set[str] = set()
         for node in (*postorder(root), *postorder(self.zeros)):
             match node:
@@ -129,4 +131,6 @@ class Mask:
                     read.add(name.partition(":")[0])
                 case _:
                     pass
-        return replace(self, root=root, tables=tuple(t for t in self.tables if t.name in read))
+        kept = tuple(table for table in self.tables if table.name in read)
+        unread = (*self.unread, *(t.name for t in self.tables if t.name not in read))
+        return replace(self, root=root, tables=kept, unread=unread)

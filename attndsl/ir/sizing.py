@@ -51,16 +51,22 @@ def resolve_sizes(
 
 
 def named_extents(extents: Mapping[str, int] | None) -> dict[str, int]:
-    """The extents as a dict.
+    """The extents as a dict of ints by name: "y" or "image.y".
 
     Raises:
-        AttnDslError: A401, they are no mapping.
+        AttnDslError: A401, they are no mapping, a name is none, or a size is no integer.
     """
-    given: object = extents
-    if given is None or isinstance(given, Mapping):
-        return dict(given or {})
-    title = f"extents are given by the names of axes, not as {given!r:.40}"
-    raise _fail("A401", title, helps=('for example extents={"y": 56, "x": 56}',))
+    given: object = {} if extents is None else extents
+    if not isinstance(given, Mapping):
+        title = f"extents are given by the names of axes, not as {given!r:.40}"
+        raise _fail("A401", title, helps=('for example extents={"y": 56, "x": 56}',))
+    for name, value in given.items():
+        if not (isinstance(name, str) and all(map(str.isidentifier, name.split(".")))):
+            raise _fail("A401", f"{name!r:.40} is no name of an axis")
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            title = f"extent of {name!r} must be an integer, got {value!r:.40}"
+            raise _fail("A401", title)
+    return {name: value if isinstance(value, int) else int(value) for name, value in given.items()}
 
 
 def axes_named(mask: Mask, dim: str) -> list[str]:

@@ -35,6 +35,7 @@ def dump(mask: Mask) -> str:
         "align": mask.align.value,
         "spaces": [_space(mask.queries), _space(mask.keys)],
         "tables": [[t.name, t.kind.value, list(t.dims), t.is_list] for t in mask.tables],
+        "unread": list(mask.unread),
         "nodes": [[type(node).__name__, *_fields(node, place)] for node in order],
         "root": place[mask.root],
         "zeros": place[mask.zeros],
@@ -68,7 +69,8 @@ def load(text: str) -> Mask:
         align = Align(document["align"])
         queries, keys = spaces
         name, doc = document["name"], document["doc"]
-        return Mask(root, queries, keys, tables, align, name, doc, zeros=zeros)
+        unread = tuple(map(str, document.get("unread", ())))
+        return Mask(root, queries, keys, tables, align, name, doc, zeros=zeros, unread=unread)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise AttnDslError(
             (Diagnostic(code="A405", title="not a saved pattern", notes=(str(error),)),)

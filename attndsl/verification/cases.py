@@ -145,7 +145,7 @@ def dense(pattern: Pattern, case: Case) -> Tensor:
         case.heads,
         batch=case.batch,
         extents=case.extents,
-        **case.inputs,
+        inputs=case.inputs,
     )
 
 
@@ -159,5 +159,5 @@ def zero_keys(pattern: Pattern, case: Case) -> Tensor | None:
         case.heads,
         batch=case.batch,
         extents=case.extents,
-        **case.inputs,
+        inputs=case.inputs,
     )

@@ -283,7 +283,7 @@ class _Run:
         p, mask = self._pattern, dense(self._pattern, case)
         pairs, counts = mask.numpy(), zero_keys(p, case)
         options: dict[str, Any] = {"batch": case.batch, "tile": case.tile, "layout": case.layout}
-        options |= {"extents": case.extents, **case.inputs}
+        options |= {"extents": case.extents, "inputs": case.inputs}
         call = case.q_len, case.k_len, case.heads
         if p.ir.keys.segments or p.ir.queries.segments:
             yield "extents", lambda: _extent_fault(p.ir, case)
@@ -339,7 +339,7 @@ def kernel_of(p: Pattern, case: Case, backend: str, device: str = "cpu") -> Kern
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return p(
             q, k, v,
-            return_lse=True, scale=case.scale, backend=backend, layout=case.layout, extents=case.extents, **inputs,
+            return_lse=True, scale=case.scale, backend=backend, layout=case.layout, extents=case.extents, inputs=inputs,
         )  # fmt: skip
 
     return kernel

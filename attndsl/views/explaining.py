@@ -135,6 +135,7 @@ class Explanation:
     nearby: tuple[Suggestion, ...] = ()
     zeros: ir.Node = ir.ZERO  # how many zero keys a query sees
     align: ir.Align = ir.Align.END
+    batch: int = 1
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -173,6 +174,7 @@ class Explanation:
             "q_len": self.q_len,
             "k_len": self.k_len,
             "heads": self.heads,
+            "batch": self.batch,
             "head_dim": self.head_dim,
             "cost": _plain(self.natural.cost),
             "layouts": {each.layout: _layout(each) for each in (self.natural, self.auto)},
@@ -195,7 +197,8 @@ class Explanation:
         lines += [f"align    {self.align}: query i is at position {position}"]
         lines += self._passes()
         lines += ["facts", *(f"  {name:24} {fact}" for name, fact in self.facts.items())]
-        lines += [f"schedule of {self.q_len} queries x {self.k_len} keys, tile {bq} x {bk}"]
+        batch = f", batch of {self.batch}" if self.batch > 1 else ""
+        lines += [f"schedule of {self.q_len} queries x {self.k_len} keys{batch}, tile {bq} x {bk}"]
         lines += [f"  {line}" for line in _work(self.natural)]
         lines += ['layout="auto"', *(f"  {line}" for line in self._orders())]
         lines += ["at the least, by the roofline"]

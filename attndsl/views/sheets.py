@@ -43,7 +43,13 @@ class Sheet:
 
 
 def sheet_of_tiles(
-    natural: Schedule, parts: Sequence[Schedule], head: int = 0, *, most: int = 512, title: str = ""
+    natural: Schedule,
+    parts: Sequence[Schedule],
+    head: int = 0,
+    element: int = 0,
+    *,
+    most: int = 512,
+    title: str = "",
 ) -> Sheet:
     """The tiles of a head before and after its tokens are reordered.
 
@@ -51,17 +57,17 @@ def sheet_of_tiles(
         natural: The schedule in natural order.
         parts: Those that a call with the layout runs; several where a union is split.
         head: Which head.
+        element: Which batch element.
         most: Cells along the longer side of a picture.
         title: Of the natural order's picture.
     """
-    before = picture_tiles(natural, 0, head, most=most, title=_joined(title, "natural order"))
+    plans = [part.plan(element, head) for part in parts]
+    before = picture_tiles(natural, element, head, most=most, title=_joined(title, "natural order"))
     after = [
-        picture_tiles(
-            part, 0, head, most=most, title=_caption(part.plan(0, head), number, len(parts))
-        )
-        for number, part in enumerate(parts, 1)
+        picture_tiles(part, element, head, most=most, title=_caption(plan, number, len(parts)))
+        for number, (part, plan) in enumerate(zip(parts, plans, strict=True), 1)
     ]
-    if all(_is_natural(part.plan(0, head)) for part in parts) and len(parts) == 1:
+    if all(map(_is_natural, plans)) and len(parts) == 1:
         return Sheet((before,))
     return Sheet((before, *after))
 

@@ -160,7 +160,7 @@ CALLS = {
         lambda: attndsl.compile("pattern p = any j in 0..q * 1000000000: j == k").mask(10),
     ),
     "window": ("A301", lambda: attndsl.compile("window", left=-1)),
-    "wide window": ("A211", lambda: attndsl.compile("window", left=10**12)),
+    "wide window": ("A211", lambda: attndsl.compile("window", left=1 << 62)),
     "half a window": ("A211", lambda: attndsl.compile("window", left=1.5)),
 }
 

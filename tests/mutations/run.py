@@ -67,6 +67,7 @@ NEAR = {
     "cli": ("rooms/cli/test_streams_and_files.py",),
     "files.py": ("rooms/cli/test_streams_and_files.py",),
     "op": ("rooms/op", "laws"),
+    "inputs.py": ("rooms/op/test_inputs.py",),
     "frontend/placing.py": ("rooms/op/test_compile.py",),
     "compiled.py": ("rooms/op", "rooms/views"),
     "compiler.py": ("rooms/schedule/test_exact.py", "rooms/op", "laws"),

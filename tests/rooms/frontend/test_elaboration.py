@@ -189,7 +189,7 @@ def test_signatures():
     [
         ({"w": True, "l": []}, "must be an int, not True"),
         ({"w": 1.5, "l": []}, "must be an int, not 1.5"),
-        ({"w": 2**31, "l": []}, r"must be smaller than 2\*\*31"),
+        ({"w": 2**62, "l": []}, r"must be smaller than 2\*\*62"),
         ({"w": 1, "l": 3}, "must be a list of ints, not 3"),
         ({"w": 1, "l": "12"}, "must be a list of ints, not '12'"),
         ({"w": 1, "l": [1, False]}, "must hold ints only, not False"),

@@ -1,0 +1,227 @@
+"""What a call gives by name: run-time inputs, held against their declarations, and words of other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.source import AttnDslError, Diagnostic, suggest
+
+BROADCAST: Final = ("batch", "head", "q", "k")  # dims of which one entry serves all
+MOST_SHOWN = 40  # characters of a value in an error
+
+
+def gathered(
+    mask: ir.Mask, inputs: Mapping[str, Any] | None, named: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The inputs that the pattern reads, of those given in a mapping and those given by name.
+
+    Left out is what changes nothing: an input that is declared but not read, and an argument of another
+    library's attention that asks for what happens anyway (``dropout_p=0.0``).
+
+    Raises:
+        AttnDslError: A501, an input is missing, unknown, or given twice; A506, another library's argument
+            asks for what is not done here.
+    """
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise _fault(f"inputs are given by their names, not as a {type(inputs).__name__}")
+    found = dict(inputs or {})
+    for name, value in (named or {}).items():
+        if name in found:
+            raise _fault(f"input {name!r} is given twice: by name and in `inputs`")
+        found[name] = value
+    declared = {table.name for table in mask.tables}
+    for name in found.keys() - declared - set(mask.unread):
+        _answer(mask, name, found[name])
+    missing = [table for table in mask.tables if table.name not in found]
+    if missing:
+        raise _lacking(mask, missing)
+    return {name: value for name, value in found.items() if name in declared}
+
+
+def read(name: str, value: Any) -> Any:
+    """A tensor, an array or nested lists as a NumPy array.
+
+    Raises:
+        AttnDslError: A501, it cannot be read.
+    """
+    try:
+        if getattr(value, "is_meta", False):
+            raise TypeError("a meta tensor holds no data")
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.dtype.kind == "u" and array.size and int(array.max()) >= 1 << 63:
+            raise ValueError("it has numbers past 2**63")
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise _fault(f"input {name!r} cannot be read", reason) from error
+    return array
+
+
+def counted(dim: str, tables: Sequence[ir.Table], arrays: Mapping[str, Any]) -> int:
+    """How many batch elements or heads the inputs are for, where a call does not say: 1 unless one has more."""
+    sizes = [
+        arrays[table.name].shape[table.dims.index(dim)]
+        for table in tables
+        if dim in table.dims and arrays[table.name].ndim == len(table.dims)
+    ]
+    return max(sizes, default=1)
+
+
+def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
+    """The array as the pattern reads it, bool or int64, of the declared dims; a copy, or a view of one.
+
+    Args:
+        table: The declaration.
+        array: What was given: bool, or whole numbers; whole numbers for a bool input are 0 and 1.
+        sizes: How many entries there are along "batch", "head", "q" and "k". One entry serves all.
+
+    Raises:
+        AttnDslError: A501, its type or its shape is another.
+    """
+    _check_type(table, array)
+    if array.ndim != len(table.dims):
+        raise _fault(
+            f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(array.shape)}",
+            f"declared: {declaration(table)}",
+        )
+    made = array.astype(bool if table.kind is ir.Sort.BOOL else np.int64)  # the caller may write
+    shape = list(made.shape)
+    for axis, dim in enumerate(table.dims):
+        if dim in BROADCAST and shape[axis] == 1 and isinstance(sizes[str(dim)], int):
+            shape[axis] = max(0, sizes[str(dim)])
+        elif dim in ("batch", "head") and shape[axis] != sizes[str(dim)]:
+            title = f"input {table.name!r} has {shape[axis]} entries along {dim}, expected {sizes[str(dim)]}"
+            raise _fault(title, f"declared: {declaration(table)}")
+    return made if shape == list(made.shape) else np.broadcast_to(made, shape)
+
+
+def declaration(table: ir.Table) -> str:
+    """`doc: int[batch, pos]`."""
+    kind = "list" if table.is_list else table.kind.value
+    return f"{table.name}: {kind}[{', '.join(map(str, table.dims))}]"
+
+
+# ---------------------------------------------------------------------------- what is wrong
+
+
+def _check_type(table: ir.Table, array: Any) -> None:
+    kind, title = array.dtype.kind, f"input {table.name!r} must be"
+    if table.kind is ir.Sort.INT:
+        if kind not in "ui":
+            raise _fault(f"{title} an integer type, got {array.dtype}")
+    elif kind in "ui":
+        if array.size and not 0 <= array.min() <= array.max() <= 1:
+            help_ = f"say which numbers mean true: `{table.name}=x != 0`"
+            raise _fault(f"{title} bool, or 0 and 1; it has other numbers", helps=(help_,))
+    elif kind != "b":
+        help_ = f"where 0 keeps a pair and -inf drops it: `{table.name}=x == 0`"
+        helps = (help_,) if kind == "f" else ()
+        raise _fault(f"{title} bool, got {array.dtype}", helps=helps)
+
+
+def _lacking(mask: ir.Mask, missing: Sequence[ir.Table]) -> AttnDslError:
+    name = missing[0].name
+    helps = (f"`{name}=` is an argument of calls too: inputs={{{name!r}: ...}}",)
+    needs = "; ".join(map(declaration, missing))
+    return _fault(
+        f"{_title(mask)} needs the input {name!r}",
+        f"declared: {needs}",
+        helps=helps if name in ARGUMENTS else (),
+    )
+
+
+def _answer(mask: ir.Mask, name: str, value: Any) -> None:
+    """Passes what other libraries call so and what changes nothing; refuses the rest."""
+    if name not in FOREIGN:
+        raise _no_such_input(mask, name)
+    known = FOREIGN[name]
+    plain = isinstance(value, bool | int | float | tuple) and value in known.harmless
+    if not (value is None or plain):
+        title = f"{_title(mask)} cannot be called with {name}={_shown(value)}"
+        near = suggest(name, [table.name for table in mask.tables])
+        helps = (f"did you mean {near!r}?",) if near else ()
+        raise AttnDslError(Diagnostic("A506", title, helps=(*helps, known.instead)))
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, bool | int | float | str | tuple) else "..."
+
+
+def _no_such_input(mask: ir.Mask, name: str) -> AttnDslError:
+    near = suggest(name, [table.name for table in mask.tables])
+    parameters = "values of parameters are given to `attndsl.compile`"
+    return _fault(
+        f"{_title(mask)} has no input {name!r}",
+        f"inputs: {', '.join(map(declaration, mask.tables)) or 'none'}",
+        helps=(f"did you mean {near!r}?",) if near else (parameters,),
+    )
+
+
+def _title(mask: ir.Mask) -> str:
+    return f"pattern {mask.name!r}" if mask.name else "the pattern"
+
+
+def _fault(title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError:
+    return AttnDslError(Diagnostic("A501", title, notes=notes, helps=helps))
+
+
+# ---------------------------------------------------------------------------- words of others
+
+# Arguments of the methods of a pattern and of the modules: inputs of these names go into `inputs`.
+ARGUMENTS: Final = frozenset(
+    "backend batch device element extents head head_dim heads inputs k k_len layers layout length machine "  # noqa: SIM905
+    "q q_len query return_lse scale self tile token v x".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """An argument of other libraries' attention: values that ask for nothing, and what to do about others."""
+
+    instead: str
+    harmless: tuple[object, ...] = ()
+
+
+_MASK = Foreign(
+    "the pattern says which pairs are seen; a mask can be an input of it:"
+    " `input keep: bool[batch, head, q, k]`, `pattern p = causal and keep[q, k]`"
+)
+_CAUSAL = Foreign(
+    'the pattern says which keys are seen: compile `causal and ...`, with align="start" where the first query'
+    " is at the first key",
+    (False,),
+)
+_DROPOUT = Foreign(
+    "no weight is dropped after the softmax; pairs can be dropped before it, by an input drawn anew in each step:"
+    " `input keep: bool[batch, head, q, k]`, `pattern p = causal and keep[q, k]`",
+    (0, False),
+)
+_SCORES = Foreign("scores are scale * q k^T; docs/scores.md says what can be had exactly", (0,))
+_WINDOW = Foreign(
+    'the window is the pattern\'s: attndsl.compile("window", left=..., right=...)', (-1, (-1, -1))
+)
+_SCALE = Foreign("the factor on the scores is called `scale`")
+_PACKED = Foreign('packed sequences are ids: attndsl.compile("documents_causal"), called with doc=')
+_WEIGHTS = Foreign(
+    "weights are never held; values that are unit vectors give them: v = torch.eye(k_len)", (False,)
+)
+_ANYWAY = Foreign("it always is so", (True, False))
+
+FOREIGN: Final[Mapping[str, Foreign]] = {
+    **dict.fromkeys(("attn_mask", "attention_mask", "key_padding_mask", "mask"), _MASK),
+    **dict.fromkeys(("block_mask", "mask_mod"), _MASK),
+    **dict.fromkeys(("is_causal", "causal"), _CAUSAL),
+    **dict.fromkeys(("dropout_p", "dropout", "attention_dropout"), _DROPOUT),
+    **dict.fromkeys(("softcap", "logits_soft_cap", "score_mod", "bias", "attn_bias"), _SCORES),
+    **dict.fromkeys(("alibi_slopes", "position_bias", "sinks", "s_aux"), _SCORES),
+    **dict.fromkeys(("window_size", "sliding_window"), _WINDOW),
+    **dict.fromkeys(("softmax_scale", "sm_scale", "scaling"), _SCALE),
+    **dict.fromkeys(("cu_seqlens", "cu_seqlens_q", "cu_seqlens_k", "cu_seqlens_kv"), _PACKED),
+    **dict.fromkeys(("return_weights", "need_weights", "output_attentions"), _WEIGHTS),
+    **dict.fromkeys(("return_attn_probs", "return_max"), _WEIGHTS),
+    **dict.fromkeys(("enable_gqa", "deterministic"), _ANYWAY),
+}

@@ -152,6 +152,8 @@ class Builder(threading.local):
 
     def align(self, parts: Parts) -> _Align:
         opening, side = parts
+        if side not in ("start", "end"):
+            raise Refusal(_no_side(self._span(side), str(side)))
         return _Align("start" if side == "start" else "end", self._span(opening, side))
 
     def where(self, parts: Parts) -> _Where:
@@ -376,6 +378,13 @@ def _no_kind(span: Span, word: str) -> Diagnostic:
         else (),
         helps=(f"did you mean `{hint}`?",) if hint else (),
     )
+
+
+def _no_side(span: Span, word: str) -> Diagnostic:
+    labels = (Label(span, "expected `start` or `end`"),)
+    hint = suggest(word, ("start", "end"))
+    helps = (f"did you mean `{hint}`?",) if hint else ()
+    return Diagnostic("A101", f"unexpected `{clip(word)}`", labels, (), helps)
 
 
 def _written_twice(first: Span, second: Span) -> Diagnostic:

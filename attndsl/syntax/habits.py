@@ -179,6 +179,7 @@ HABITS = (
         at=r"(?:over|align|where)\b",
         expected="PLUS",
     ),
+    Habit("write `align start` or `align end`", at=r"[^A-Za-z_]", before=r"\balign\s*"),
     Habit("write `input doc: int[batch, pos]`", before=r"\binput\s[^\n=]*", expected="COLON LSQB"),
     Habit("name the axis: `y=56`", at=r"[0-9]", before=r"\bgrid\s[^\n]*"),
     Habit("a grid has its axes in parentheses: `grid image(y, x)`", before=r"\bgrid\s+\w+\s*"),

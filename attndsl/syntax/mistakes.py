@@ -20,13 +20,11 @@ END = "$END"
 
 _DECLARING = ("import", "grid", "space", "input", "def", "pattern")
 _WORDS = (
-    *_DECLARING, "from", "as", "where", "zeros", "assert", "over", "align", "start", "end", "if", "then", "else",
+    *_DECLARING, "from", "as", "where", "zeros", "assert", "over", "align", "if", "then", "else",
     "let", "any", "all", "in", "and", "or", "not", "true", "false",
 )  # fmt: skip
 # Words that never stand in an expression: there they were surely meant as names.
-_NAMELIKE = frozenset(
-    (*_DECLARING, "zeros", "assert", "from", "as", "over", "align", "start", "end")
-)
+_NAMELIKE = frozenset((*_DECLARING, "zeros", "assert", "from", "as", "over", "align"))
 _SIGNS = {
     "LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COMMA": ",", "COLON": ":", "EQUAL": "=",
     "ARROW": "->", "CONCAT": "++", "RANGE": "..", "DOT": ".", "PLUS": "+", "MINUS": "-",

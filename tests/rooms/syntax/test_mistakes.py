@@ -113,6 +113,8 @@ CASES = [
     ("«x» = 3", "A101", "a declaration opens with"),
     ("«k» <= q", "A101", "pattern name = k <= q"),
     ("pattern p align «middle» = k", "A101", None),
+    ("pattern p align «strat» = k", "A101", "did you mean `start`"),
+    ("pattern p align «=» k", "A101", "write `align start` or"),
     ("pattern p «algn» start = k", "A101", "did you mean `align`"),
     ("input d: «float»[q]", "A108", None),
     ("input d: «integer»[q]", "A108", "`int`"),
@@ -121,7 +123,7 @@ CASES = [
     ("pattern p where a «where b» = k", "A109", "commas"),
     ("pattern p align start «align start» = k", "A109", None),
     # names
-    ("pattern «end» = k", "A106", "end_"),
+    ("pattern «over» = k", "A106", "over_"),
     ("pattern p = k < «space»", "A106", "space_"),
     ("pattern p = let «all» = 3: k", "A106", "all_"),
     ("grid g(«in»)", "A106", "in_"),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from attndsl import syntax as syn
 
 RESERVED = set(
-    "import from as grid space input def pattern where assert over align start end if then else let any "  # noqa: SIM905
+    "import from as grid space input def pattern where assert over align if then else let any "  # noqa: SIM905
     "all in and or not true false".split()
 )
 NAMES = st.one_of(

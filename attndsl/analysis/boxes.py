@@ -1,6 +1,6 @@
 """Abstract interpretation: what can a pattern be on a box of queries times keys?
 
-``Interpreter`` evaluates a bound expression (no Size, Exists or Coord left) on many boxes at once.
+``Interpreter`` evaluates an expression on many boxes at once.
 A box is EMPTY when the root may not hold, FULL when it may not fail. ``known`` supplies the ranges of
 per-query and per-key terms, so that whoever has exact summaries of them (the schedule keeps one per
 tile) can give those instead of interval arithmetic.
@@ -105,6 +105,8 @@ class Interpreter:
                 return Truths(functools.reduce(np.logical_or, (p.may_hold for p in parts)), fails)
             case ir.Exists():
                 return self._exists(node)
+            case ir.Total():
+                return self._total(node)
             case (
                 ir.Pos() | ir.Coord() | ir.Size() | ir.Var() | ir.Index() | ir.Load() | ir.Inside()
             ):
@@ -119,16 +121,25 @@ class Interpreter:
         return Range(self._zero - UNKNOWN, self._zero + UNKNOWN)
 
     def _exists(self, node: ir.Exists) -> Truths:
-        """Only for open lengths: the bound variable ranges over the hull of its limits."""
         start, stop = self.range(node.start), self.range(node.stop)
-        variable = Range(start.low, np.maximum(stop.high - 1, start.low))
-        bound: dict[ir.Node, Range] = {ir.Index(node.level): variable}
-        inner = Interpreter(lambda item: bound.get(item) or self._known(item), self._zero)
-        body = inner.truths(node.body)
+        body = self.inside(node).truths(node.body)
         return Truths(
             body.may_hold & (start.low < stop.high),
             body.may_fail | (start.high >= stop.low),
         )
+
+    def _total(self, node: ir.Total) -> Range:
+        start, stop = self.range(node.start), self.range(node.stop)
+        body = self.inside(node).range(node.body)
+        fewest = np.maximum(stop.low - start.high, 0)
+        return ranges.mul(body, Range(fewest, np.maximum(stop.high - start.low, fewest)))
+
+    def inside(self, node: ir.Loop) -> Interpreter:
+        """For the body: the variable ranges over the hull of its limits."""
+        start, stop = self.range(node.start), self.range(node.stop)
+        variable = Range(start.low, np.maximum(stop.high - 1, start.low))
+        bound: dict[ir.Node, Range] = {ir.Index(node.level): variable}
+        return Interpreter(lambda item: bound.get(item) or self._known(item), self._zero)
 
 
 def parts_of(node: ir.Node) -> tuple[ir.Node, ...]:
@@ -136,7 +147,7 @@ def parts_of(node: ir.Node) -> tuple[ir.Node, ...]:
     match node:
         case ir.Sum():
             return tuple(part for part, _ in split_sum(node))
-        case ir.Exists(start=start, stop=stop):
+        case ir.Exists(start=start, stop=stop) | ir.Total(start=start, stop=stop):
             return (start, stop)
         case ir.Load():
             return ()

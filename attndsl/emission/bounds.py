@@ -21,7 +21,7 @@ class _Bounds:
 
     mask: ir.Mask
     sides: tuple[ir.Side, ...]  # that have a token when the mask is evaluated
-    indices: dict[int, Range]  # of quantifiers, by level
+    indices: dict[int, Range]  # of bound variables, by level
 
     def known(self, node: ir.Node) -> Range | Truths | None:
         """A range for each leaf."""
@@ -54,10 +54,10 @@ class _Bounds:
 
 
 def magnitudes(mask: ir.Mask, root: ir.Node) -> Magnitudes:
-    """Bounds of all values, from the outermost quantifier inwards. A count has a query, but maybe no key."""
+    """Bounds of all values, from the outermost loop inwards. A count has a query, but maybe no key."""
     sides = (ir.Side.QUERY,) if root.sort is ir.Sort.INT else tuple(ir.Side)
     indices: dict[int, Range] = {}
-    loops = [node for node in ir.postorder(root) if isinstance(node, ir.Exists)]
+    loops = [node for node in ir.postorder(root) if isinstance(node, ir.Loop)]
     for node in sorted(loops, key=lambda loop: -loop.level):
         low, high = Magnitudes(_Bounds(mask, sides, indices)).hull(node.start, node.stop)
         known = indices.get(node.level, _range(low, high))

@@ -66,7 +66,7 @@ class Relation:
 def written(mask: ir.Mask, layer: int) -> Relation:
     """The functions of a mask in one layer, for all lengths."""
     root = _prepared(mask.root, layer)
-    loops = any(isinstance(node, ir.Exists) for node in ir.postorder(root))
+    loops = any(isinstance(node, ir.Loop) for node in ir.postorder(root))
     is_dear = loops or _pair_operations(root) > _MOST_PAIR_OPERATIONS
     found = _Writer(mask, layer, hoists=not is_dear, root=root).relation(root)
     if mask.zeros is ir.ZERO:
@@ -254,7 +254,7 @@ class _Writer:
     def _settled(self, node: ir.Node, piece: Piece, body: _Body) -> Piece:
         """Under a name of its own, if it is used again, long, or has one."""
         text, _ = piece
-        if isinstance(node, ir.Pos | ir.Const | ir.Size | ir.Var | ir.Index | ir.Exists):
+        if isinstance(node, ir.Pos | ir.Const | ir.Size | ir.Var | ir.Index | ir.Exists | ir.Total):
             return piece
         called = self._calling(node)
         shared = self._uses[node] > 1 and len(text) > 8
@@ -344,8 +344,8 @@ class _Writer:
                 return self._junction(" & ", _AND, [at(item) for item in items], body)
             case ir.Or(items=items):
                 return self._junction(" | ", _OR, [at(item) for item in items], body)
-            case ir.Exists():
-                return self._exists(cast(ir.Exists, node), body)
+            case ir.Exists() | ir.Total():
+                return self._loop(cast(ir.Loop, node), body)
             case other:
                 assert_never(other)
 
@@ -424,16 +424,18 @@ class _Writer:
             text = f"{text}{symbol}{part}" if text else part
         return text, strength
 
-    def _exists(self, node: ir.Exists, body: _Body) -> Piece:
+    def _loop(self, node: ir.Loop, body: _Body) -> Piece:
         """A loop; values that do not depend on its variable and were not needed before are computed in it."""
         start, stop = (self._short(self._value(x, body), body, 30) for x in (node.start, node.stop))
-        found = self._names.numbered("found")
+        sums = isinstance(node, ir.Total)
+        found = self._names.numbered("total" if sums else "found")
         variable = self._names.of(ir.Index(node.level), f"j{node.level}")
         varies = [x.rank & ir.Rank.PAIR for x in (node.start, node.stop)]
         first, last = start[0], stop[0]
         first = f"tl.min({first})" if varies[0] else first
         last = f"tl.max({last})" if varies[1] else last
-        body.add(f"{found} = {self._nowhere}")
+        nothing = f"tl.cast({self._nowhere}, {'tl.int64' if self._is_wide else 'tl.int32'})"
+        body.add(f"{found} = {nothing if sums else self._nowhere}")
         body.add(f"for {variable} in range({first}, {last}):")
         inner = _Body(body.prefix, body.lines, dict(body.known), body.indent + "    ")
         if self._is_wide:
@@ -442,9 +444,12 @@ class _Writer:
         piece = self._value(node.body, inner)
         limits = [f"({_at_least(start, _OR)} <= {variable})"] if varies[0] else []
         limits += [f"({variable} < {_at_least(stop, _OR)})"] if varies[1] else []
-        inner.add(
-            f"{found} |= {' & '.join([*limits, _at_least(piece, _SUM if limits else _COMPARE)])}"
-        )
+        if sums:
+            said = " & ".join(limits)
+            inner.add(f"{found} += {f'tl.where({said}, {piece[0]}, 0)' if said else piece[0]}")
+        else:
+            last_piece = _at_least(piece, _SUM if limits else _COMPARE)
+            inner.add(f"{found} |= {' & '.join([*limits, last_piece])}")
         return found, _ATOM
 
     def _load(self, node: ir.Load, body: _Body) -> Piece:
@@ -537,7 +542,7 @@ def _uses(root: ir.Node) -> Counter[ir.Node]:
 
 def _parts(node: ir.Node) -> tuple[ir.Node, ...]:
     match node:
-        case ir.Exists():
+        case ir.Exists() | ir.Total():
             return ()
         case ir.AtMost(item=item) | ir.Equals(item=item) | ir.Not(item=ir.Equals(item=item)):
             return tuple(ir.linear(item)[0])

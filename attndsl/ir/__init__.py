@@ -12,9 +12,7 @@ from attndsl.ir.building import (
     conj,
     disj,
     eq,
-    exists,
     floordiv,
-    forall,
     ge,
     gt,
     ilog2,
@@ -29,13 +27,10 @@ from attndsl.ir.building import (
     ne,
     negate,
     pow2,
-    rebuild,
     scale,
     select,
     static_range,
     sub,
-    substitute,
-    transform,
 )
 from attndsl.ir.claims import (
     Always,
@@ -47,6 +42,7 @@ from attndsl.ir.claims import (
     Reached,
     swapped,
 )
+from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform
 from attndsl.ir.mask import FLAT, Align, Axis, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
     Abs,
@@ -62,6 +58,7 @@ from attndsl.ir.nodes import (
     Index,
     Inside,
     Load,
+    Loop,
     Max,
     Min,
     Mod,
@@ -77,6 +74,7 @@ from attndsl.ir.nodes import (
     Size,
     Sort,
     Sum,
+    Total,
     Truth,
     Var,
     children,
@@ -112,6 +110,7 @@ __all__ = [
     "Index",
     "Inside",
     "Load",
+    "Loop",
     "Mask",
     "Max",
     "Min",
@@ -133,6 +132,7 @@ __all__ = [
     "Sort",
     "Space",
     "Sum",
+    "Total",
     "TRUE",
     "Table",
     "Truth",
@@ -145,6 +145,7 @@ __all__ = [
     "clamp",
     "combine",
     "conj",
+    "count",
     "disj",
     "eq",
     "dump",
@@ -183,6 +184,7 @@ __all__ = [
     "substitute",
     "swapped",
     "too_wide",
+    "total",
     "transform",
     "zero_keys",
 ]

@@ -6,7 +6,6 @@ expressions that differ by these laws become one node, so equality, hashing and 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
@@ -17,11 +16,8 @@ from attndsl.ir.nodes import (
     AtMost,
     Const,
     Equals,
-    Exists,
     FloorDiv,
     ILog2,
-    Index,
-    Load,
     Max,
     Min,
     Mod,
@@ -33,9 +29,8 @@ from attndsl.ir.nodes import (
     Select,
     Sort,
     Sum,
+    Total,
     Truth,
-    children,
-    postorder,
 )
 
 TRUE = Truth(True)
@@ -171,6 +166,8 @@ def static_range(node: Node) -> tuple[int | None, int | None]:
             return 0, None
         case ILog2():
             return -1, 62
+        case Total(body=Select(yes=Const(value=yes), no=Const(value=no))) if min(yes, no) >= 0:
+            return 0, None
         case Sum(terms=terms, constant=constant):
             low: int | None = constant
             high: int | None = constant
@@ -416,107 +413,3 @@ def _absorbed(kind: type[And] | type[Or], parts: dict[Node, None]) -> dict[Node,
 def implies(premise: Node, conclusion: Node) -> Node:
     """Not premise, or conclusion."""
     return TRUE if premise is conclusion else disj(negate(premise), conclusion)
-
-
-def exists(start: Node, stop: Node, body: Callable[[Node], Node]) -> Node:
-    """Some j in [start, stop) with body(j). Alpha-equivalent bodies give one node."""
-    placeholder = Index(-1 - next(_fresh))
-    made = body(placeholder)
-    if isinstance(start, Const) and isinstance(stop, Const) and stop.value <= start.value:
-        return FALSE
-    inside = list(postorder(made))
-    if placeholder not in inside:
-        return conj(made, lt(start, stop))
-    if isinstance(start, Const) and isinstance(stop, Const) and stop.value == start.value + 1:
-        return substitute(made, {placeholder: start})
-    level = 1 + max((node.level for node in inside if isinstance(node, Exists)), default=-1)
-    return Exists(level, start, stop, substitute(made, {placeholder: Index(level)}))
-
-
-def forall(start: Node, stop: Node, body: Callable[[Node], Node]) -> Node:
-    """Every j in [start, stop) has body(j)."""
-    return negate(exists(start, stop, lambda j: negate(body(j))))
-
-
-# Placeholders live only while a body is being built, so their numbers never reach an output.
-_fresh = itertools.count()
-
-
-# ---------------------------------------------------------------- rebuilding
-
-
-def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:  # noqa: C901 - one arm per node class
-    """The node with new children, canonical again."""
-    match node:
-        case Sum(terms=terms, constant=constant):
-            scaled = (scale(part, c) for part, (_, c) in zip(parts, terms, strict=True))
-            return add(Const(constant), *scaled)
-        case Mul():
-            return mul(*parts)
-        case FloorDiv():
-            return floordiv(*parts)
-        case Mod():
-            return mod(*parts)
-        case Min():
-            return minimum(*parts)
-        case Max():
-            return maximum(*parts)
-        case Abs():
-            return absolute(*parts)
-        case ILog2():
-            return ilog2(*parts)
-        case Pow2():
-            return pow2(*parts)
-        case Select():
-            return select(*parts)
-        case Load():
-            return Load(node.table, node.kind, parts, node.ambient)
-        case AtMost(bound=bound):
-            return le(parts[0], Const(bound))
-        case Equals(bound=bound):
-            return eq(parts[0], Const(bound))
-        case Not():
-            return negate(parts[0])
-        case And():
-            return conj(*parts)
-        case Or():
-            return disj(*parts)
-        case Exists():
-            return _reexists(node.level, *parts)
-        case _:
-            return node
-
-
-def _reexists(level: int, start: Node, stop: Node, body: Node) -> Node:
-    """An Exists whose parts changed: closed again if a limit folded or the levels inside shrank."""
-    if not (isinstance(start, Const) and isinstance(stop, Const) and stop.value <= start.value + 1):
-        inside = set(postorder(body))
-        deepest = max((node.level for node in inside if isinstance(node, Exists)), default=-1)
-        # Closing anew would walk every quantifier inside twice, and so on inwards: 3**depth.
-        if level == deepest + 1 and Index(level) in inside:
-            return Exists(level, start, stop, body)
-    return exists(start, stop, lambda j: substitute(body, {Index(level): j}))
-
-
-def transform(root: Node, rule: Callable[[Node], Node]) -> Node:
-    """Rewrite bottom-up: every node is rebuilt from its new children, then given to ``rule``."""
-    done: dict[Node, Node] = {}
-    for node in postorder(root):
-        done[node] = rule(_with_parts(node, done))
-    return done[root]
-
-
-def _with_parts(node: Node, done: dict[Node, Node]) -> Node:
-    parts = children(node)
-    fresh = tuple(done[part] for part in parts)
-    same = all(new is old for new, old in zip(fresh, parts, strict=True))
-    return node if same else rebuild(node, fresh)
-
-
-def substitute(root: Node, values: dict[Node, Node]) -> Node:
-    """Replace nodes by nodes, all at once: what a replacement brings in is left alone."""
-    done: dict[Node, Node] = {}
-    for node in postorder(root):
-        found = values.get(node)
-        done[node] = _with_parts(node, done) if found is None else found
-    return done[root]

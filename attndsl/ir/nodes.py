@@ -5,13 +5,14 @@ int  = Const value | Pos side | Coord side axis | Size name | Var name | Index l
      | Sum ((int, coefficient)*, constant) | Mul int int | FloorDiv int int | Mod int int
      | Min int* | Max int* | Abs int | ILog2 int | Pow2 int | Select bool int int
      | Load table int*                                        -- an int table
+     | Total level int int int
 bool = Truth value | Inside side segment | AtMost int bound | Equals int bound
      | Not bool | And bool* | Or bool* | Exists level int int bool
      | Load table int*                                        -- a bool table
 ```
 
 Nodes are immutable and hash-consed: two equal expressions are one object, so ``is`` is equality and a
-dictionary keyed by nodes is a memo table. Build them with the functions of ``building``, which keep the
+dictionary keyed by nodes is a memo table. Build them with the functions of ``building`` and ``loops``, which keep the
 canonical form (sums are linear combinations ordered by digest, comparisons have their constant on the
 right, negations sit on the leaves); the classes themselves only store.
 
@@ -190,7 +191,7 @@ class Var(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index(Node):
-    """The variable of the enclosing ``Exists`` of that level."""
+    """The variable of the enclosing ``Exists`` or ``Total`` of that level."""
 
     level: int
 
@@ -269,6 +270,16 @@ class Select(Node):
     cond: Node
     yes: Node
     no: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Total(Node):
+    """Sum of the body over all integers in ``[start, stop)``; 0 over none. Levels as for ``Exists``."""
+
+    level: int
+    start: Node
+    stop: Node
+    body: Node
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -353,9 +364,13 @@ class Exists(Node):
 
 
 Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | Truth | Inside
-Arithmetic: TypeAlias = Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load
+Arithmetic: TypeAlias = (
+    Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load | Total
+)
 Logic: TypeAlias = AtMost | Equals | Not | And | Or | Exists
 AnyNode: TypeAlias = Atom | Arithmetic | Logic
+
+Loop: TypeAlias = Exists | Total  # what binds a variable
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -377,7 +392,7 @@ def _parts(node: Node) -> tuple[Node, ...]:
             return (node.cond, node.yes, node.no)
         case Load():
             return node.index
-        case Exists():
+        case Exists() | Total():
             return (node.start, node.stop, node.body)
         case _:
             return ()

@@ -109,6 +109,15 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
         case n.Exists(level=level, start=start, stop=stop, body=body):
             limits = f"{at(start, _SUM)}..{at(stop, _SUM)}"
             return f"any j{level} in {limits}: {at(body, _OPEN)}", _OPEN
+        case n.Total(level=level, start=start, stop=stop, body=body):
+            limits = f"j{level} in {at(start, _SUM)}..{at(stop, _SUM)}"
+            match body:
+                case n.Select(cond=cond, yes=n.Const(value=1), no=n.Const(value=0)):
+                    return f"count {limits}: {at(cond, _OPEN)}", _OPEN
+                case n.Select(cond=cond, yes=n.Const(value=0), no=n.Const(value=1)):
+                    return f"count {limits}: not {at(cond, _NOT)}", _OPEN
+                case _:
+                    return f"sum {limits}: {at(body, _OPEN)}", _OPEN
         case _:
             assert_never(node)
 

@@ -147,8 +147,8 @@ class _Evaluator:
                 return functools.reduce(operator.and_, (at[item] for item in items))
             case n.Or(items=items):
                 return functools.reduce(operator.or_, (at[item] for item in items))
-            case n.Exists():
-                return self._exists(node)
+            case n.Exists() | n.Total():
+                return self._loop(node)
             case _:
                 assert_never(node)
 
@@ -177,17 +177,23 @@ class _Evaluator:
             ambient.append(self.env.head)
         return read(self.env.xp, table, ambient, index, node.kind is n.Sort.BOOL)
 
-    def _exists(self, node: n.Exists) -> Value:
+    def _loop(self, node: n.Loop) -> Value:
         start, stop = self.memo[node.start], self.memo[node.stop]
-        found: Value = False
         first, last = int(np.min(_numpy(start))), int(np.max(_numpy(stop)))
         if last - first > WIDEST_RANGE:
             raise AttnDslError(too_wide(last - first))
+        outside = {m: v for m, v in self.memo.items() if node.level not in _free(m)}
+        sums = isinstance(node, n.Total)
+        found: Value = 0 if sums else False
         for j in range(first, last):
             env = _with_index(self.env, node.level, j)
-            kept = {m: v for m, v in self.memo.items() if node.level not in _free(m)}
-            body = type(self)(env, kept).value(node.body)
-            found = found | ((start <= j) & (stop > j) & body)
+            body = type(self)(env, dict(outside)).value(node.body)
+            inside = (start <= j) & (stop > j)
+            if sums:
+                self._check((found, 1), (body, 1))
+                found = found + _choose(self.env.xp, inside, body, 0)
+            else:
+                found = found | inside & body
         return found
 
 
@@ -216,7 +222,7 @@ def too_wide(width: int) -> Diagnostic:
     return Diagnostic(
         "A404",
         f"an `any` or `all` of the pattern runs over {width:,} values at these lengths",
-        notes=(f"at most {WIDEST_RANGE:,} are allowed",),
+        notes=(f"at most {WIDEST_RANGE:,} are tried, fewer of each where one is in another",),
         helps=("state it as a comparison, or give the range a bound that does not grow",),
     )
 
@@ -237,7 +243,7 @@ def _free(node: Node) -> frozenset[int]:
     match node:
         case n.Index(level=level):
             return frozenset((level,))
-        case n.Exists(level=level):
+        case n.Exists(level=level) | n.Total(level=level):
             outer = _free(node.start) | _free(node.stop)
             return outer | (_free(node.body) - {level})
         case _:
@@ -250,7 +256,7 @@ def _whole_postorder(root: Node) -> tuple[Node, ...]:
 
 
 def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:
-    """Children first, not entering what is already known or the bodies of quantifiers."""
+    """Children first, not entering what is already known or the bodies of loops."""
     order: list[Node] = []
     seen: set[Node] = set(memo)
     stack: list[tuple[Node, bool]] = [(root, False)]
@@ -263,7 +269,7 @@ def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:
             continue
         seen.add(node)
         stack.append((node, True))
-        inner = (node.start, node.stop) if isinstance(node, n.Exists) else node.parts
+        inner = (node.start, node.stop) if isinstance(node, n.Loop) else node.parts
         stack.extend([(part, False) for part in reversed(inner) if part not in seen])
     return order
 

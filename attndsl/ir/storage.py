@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from attndsl.ir import building
+from attndsl.ir import loops
 from attndsl.ir import nodes as n
 from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
 from attndsl.ir.nodes import Node, Rank, Side, Sort
@@ -19,7 +19,7 @@ _CLASSES: dict[str, type[Node]] = {
     for cls in (
         n.Const, n.Pos, n.Coord, n.Size, n.Var, n.Index, n.Sum, n.Mul, n.FloorDiv, n.Mod, n.Min,
         n.Max, n.Abs, n.ILog2, n.Pow2, n.Select, n.Load, n.Truth, n.Inside, n.AtMost, n.Equals,
-        n.Not, n.And, n.Or, n.Exists,
+        n.Not, n.And, n.Or, n.Exists, n.Total,
     )
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ def _node(name: str, values: list[Any], made: list[Node]) -> Node:
         raise ValueError(f"{name} takes {len(types)} fields")
     arguments = [_rich(cls, key, value, made) for key, value in zip(types, values, strict=True)]
     node: Node = cls(*arguments)
-    return building.rebuild(node, n.children(node)) if not isinstance(node, n.Exists) else node
+    return node if isinstance(node, n.Loop) else loops.rebuild(node, n.children(node))
 
 
 def _rich(cls: type[Node], key: str, value: Any, made: list[Node]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from attndsl import ir
-from attndsl.passes.binding import TooManyAlternatives, bind
+from attndsl.passes.binding import bind
 from attndsl.passes.drop_implied import drop_implied
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.separate import separate, separate_root, split_sides
@@ -37,7 +37,6 @@ def normalise(mask: ir.Mask, without: Collection[str] = ()) -> ir.Mask:
 __all__ = [
     "OPTIONAL",
     "PIPELINE",
-    "TooManyAlternatives",
     "bind",
     "lower_root",
     "normalise",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import TooManyAlternatives, bind, separate_root
+from attndsl.passes import bind, separate_root
 from attndsl.schedule.keeping import schedule_of
 from attndsl.schedule.layouts import (
     NATURAL,
@@ -24,6 +24,7 @@ from attndsl.schedule.layouts import (
     stable_order,
 )
 from attndsl.schedule.leaves import decide
+from attndsl.schedule.loops import Loops, TooManyAlternatives
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.merge_heads import merge_heads
 from attndsl.schedule.model import (
@@ -178,7 +179,7 @@ def classes_of(
     """As ``specialise``, each root followed by the keys of its layouts, specialised alike.
 
     Raises:
-        AttnDslError: A404, a quantifier is wider than it may be.
+        AttnDslError: A403, a number in a loop passes 2**62; A404, a loop is wider than it may be.
     """
     nodes = (mask.root, *itertools.chain(*keys))
     rank = functools.reduce(operator.or_, (node.rank for node in nodes))
@@ -200,7 +201,16 @@ def classes_of(
             head=h,
             rename=lambda load: slices.name(load.table, b, h),
         )
-        return separate_root(made)
+        return separate_root(without_loops(made))
+
+    def without_loops(root: ir.Node) -> ir.Node:
+        if not any(isinstance(node, ir.Loop) for node in ir.postorder(root)):
+            return root
+        axes = axes_of(*positions_of(mask, call), (1, 1), slices.tables)
+        loops = Loops(*axes)
+        made = loops.read(root)
+        slices.tables |= loops.made
+        return made
 
     try:
         for b, h in np.ndindex(shape):

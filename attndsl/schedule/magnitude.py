@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from attndsl import ir
@@ -29,13 +31,30 @@ def check_magnitude(root: ir.Node, queries: TileAxis, keys: TileAxis) -> None:
             case _:
                 return None
 
-    template = np.zeros(1, dtype=object)
-    interpreter = Interpreter(known, template)
-    for node in ir.postorder(root):
+    _check(root, Interpreter(known, np.zeros(1, dtype=object)))
+
+
+def _check(root: ir.Node, interpreter: Interpreter) -> None:
+    """Bound variables lie between the limits of their loops."""
+    for node in _outside_loops(root):
+        if isinstance(node, ir.Loop):
+            _check(node.body, interpreter.inside(node))
         if node.sort is ir.Sort.INT:
             found = interpreter.range(node)
             if max(abs(int(found.low[0])), abs(int(found.high[0]))) >= LIMIT:
                 raise AttnDslError(_too_large())
+
+
+def _outside_loops(root: ir.Node) -> Iterator[ir.Node]:
+    """Every distinct node but those in bodies of loops."""
+    seen: set[ir.Node] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            stack.extend((node.start, node.stop) if isinstance(node, ir.Loop) else node.parts)
 
 
 def _range(low: int, high: int) -> Range:

@@ -88,6 +88,13 @@ def ints(depth: int, bound: int = 0) -> st.SearchStrategy[Expression]:
     if depth <= 0:
         return atoms(bound)
     one, small = st.deferred(lambda: ints(depth - 1, bound)), atoms(bound)
+    looped = []
+    if bound < 2:
+        inner, test = (
+            st.deferred(lambda kind=kind: kind(depth - 1, bound + 1))  # type: ignore[misc]
+            for kind in (ints, bools)
+        )
+        looped = [st.builds(summed, limits(bound), inner), st.builds(counted, limits(bound), test)]
     divisor = st.integers(-1, 12)
     unary = st.one_of(
         st.just(lambda x: lift(ir.absolute, abs, x)),
@@ -134,17 +141,61 @@ def ints(depth: int, bound: int = 0) -> st.SearchStrategy[Expression]:
             lambda c, x, y: lift(ir.select, lambda c, a, b: a if c else b, c, x, y),
             st.deferred(lambda: bools(depth - 1, bound)), one, one,
         ),
+        *looped,
     )  # fmt: skip
 
 
-def quantified(start: int, count: int, body: Expression) -> Expression:
-    stop = start + count
-    return Expression(
-        lambda j: ir.exists(ir.Const(start), ir.Const(stop), lambda i: body.node((*j, i))),
-        lambda at: any(
-            body.value(Point(at.q, at.k, at.head, at.batch, (*at.j, i))) for i in range(start, stop)
+def limits(bound: int) -> st.SearchStrategy[tuple[Expression, Expression]]:
+    """Of a loop: numbers, or what depends on positions, heads and tables; never far apart."""
+    known = st.integers(-2, 4).map(lambda c: Expression(lambda j: ir.Const(c), lambda at: c))
+    q, k = Expression(lambda j: Q, lambda at: at.q), Expression(lambda j: K, lambda at: at.k)
+    varying = [
+        by(ir.mod, lambda v, m: v % m, 4)(q),
+        by(ir.mod, lambda v, m: v % m, 3)(k),
+        Expression(lambda j: HEAD, lambda at: at.head),
+        Expression(
+            lambda j: ir.clamp(ir.sub(Q, K), ir.Const(-1), ir.Const(4)),
+            lambda at: max(-1, min(at.q - at.k, 4)),
         ),
+        Expression(
+            lambda j: ir.Load("b", ir.Sort.INT, (Q,), ir.Rank.BATCH),
+            lambda at: read(PER_BATCH[at.batch], at.q),
+        ),
+        *(Expression(lambda j: j[-1], lambda at: at.j[-1]) for _ in range(min(bound, 1))),
+    ]
+    one = st.one_of(known, known, st.sampled_from(varying))
+    from_start = st.builds(
+        lambda start, width: (start, by(ir.add, lambda v, w: v + w, width)(start)),
+        st.sampled_from([q, *varying]), st.integers(0, 3),
+    )  # fmt: skip
+    return st.one_of(st.tuples(one, one), st.tuples(one, one), from_start)
+
+
+Limits = tuple[Expression, Expression]
+
+
+def looped(make: Any, join: Callable[..., Any], ends: Limits, body: Expression) -> Expression:
+    """A loop as a node, and by a plain loop."""
+
+    def value(at: Point) -> Any:
+        numbers = range(*(end.value(at) for end in ends))
+        return join(body.value(Point(at.q, at.k, at.head, at.batch, (*at.j, i))) for i in numbers)
+
+    return Expression(
+        lambda j: make(*(end.node(j) for end in ends), lambda i: body.node((*j, i))), value
     )
+
+
+def summed(ends: Limits, body: Expression) -> Expression:
+    return looped(ir.total, sum, ends, body)
+
+
+def counted(ends: Limits, body: Expression) -> Expression:
+    return looped(ir.count, lambda found: sum(map(bool, found)), ends, body)
+
+
+def quantified(ends: Limits, body: Expression) -> Expression:
+    return looped(ir.exists, any, ends, body)
 
 
 @functools.cache
@@ -174,7 +225,7 @@ def bools(depth: int = 4, bound: int = 0) -> st.SearchStrategy[Expression]:
     ]
     if bound < 2:
         inner = st.deferred(lambda: bools(depth - 1, bound + 1))
-        options.append(st.builds(quantified, st.integers(-2, 3), st.integers(1, 4), inner))
+        options.append(st.builds(quantified, limits(bound), inner))
     return st.one_of(*options)
 
 

@@ -7,7 +7,7 @@ from attndsl import ir
 
 def nested(depth: int, names: tuple[ir.Node, ...] = ()) -> ir.Node:
     if depth == 0:
-        return ir.eq(ir.add(*names), ir.Pos(ir.Side.QUERY))
+        return ir.eq(ir.mod(ir.add(*names), ir.Const(5)), ir.Pos(ir.Side.QUERY))
     return ir.exists(ir.ZERO, ir.Const(3), lambda j: nested(depth - 1, (*names, j)))
 
 
@@ -26,10 +26,10 @@ def test_a_rebuilt_quantifier_whose_inner_one_vanished_is_renumbered():
 
     def body(outer: ir.Node) -> ir.Node:
         inner = ir.exists(ir.ZERO, two, lambda j: ir.eq(ir.mul(q, j), ir.ZERO))
-        return ir.conj(ir.eq(outer, k), inner)
+        return ir.conj(ir.eq(ir.mul(outer, outer), k), inner)
 
     made = ir.exists(ir.ZERO, flag, body)
     assert isinstance(made, ir.Exists)
     assert made.level == 1
     gone = ir.substitute(made, {q: ir.ZERO, k: ir.ZERO})
-    assert gone is ir.exists(ir.ZERO, flag, lambda j: ir.eq(j, ir.ZERO))
+    assert gone is ir.exists(ir.ZERO, flag, lambda j: ir.eq(ir.mul(j, j), ir.ZERO))

@@ -140,7 +140,7 @@ def no_tile():
 
 
 def too_wide():
-    program = Program(mask("pattern p = any j in 0..len(k): q == k + 2 * j"))
+    program = Program(mask("pattern p = any j in 0..len(k): q == k * j"))
     program.schedule(program.call(5000, 5000, 1, 1, None, {}), (64, 64))
 
 

@@ -1,0 +1,399 @@
+"""Loops of a bound relation become comparisons, and tables of numbers worked out once for each position.
+
+    any j in 0..3: q - k == pow2(j)        -->  q - k == 1 or q - k == 2 or q - k == 4
+    any j in 0..n[q]: k == q - j * j       -->  0 < n[q] and k == q  or  1 < n[q] and k == q - 1  or ...
+    any j in a[q]..a[q] + 2: k == t[j]     -->  k == t[a[q]] or k == t[a[q] + 1]
+    any j in k..q: odd[j]                  -->  c[k] < c[q]            c[x]: how many j < x are odd
+    any j in 0..m: f[j] <= q < g[j] and P  -->  P at the few j of the query, which a table holds
+    count j in 0..m: f[j] <= q             -->  t[q]
+
+Law: for every pair of the call both sides evaluate alike. No loop is left, so whatever is done with the
+relation afterwards knows of none. Numbers are tried one by one only where no better way is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.analysis import Interpreter, Range, Truths
+from attndsl.schedule.magnitude import check_magnitude
+from attndsl.schedule.model import IntArray
+from attndsl.schedule.summaries import TileAxis
+
+WIDEST_TABLE: Final = 1 << 24  # numbers for which a body that depends on nothing else is evaluated
+_MOST_NODES: Final = 1 << 16  # of bodies that are written out, all together: about a second
+_MOST_VALUES: Final = 1 << 31  # of a body, at all positions of one side: some seconds
+_NARROW: Final = 16  # numbers that are tried without a look for a better way
+_FEWER: Final = (
+    4  # times fewer numbers are tried where a table holds them: a comparison more for each
+)
+_AT_ONCE: Final = 1 << 20  # truth values
+
+
+class TooManyAlternatives(Exception):
+    """A loop over more numbers than are tried."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(f"a loop over {width} values")
+        self.width = width
+
+
+class Loops:
+    """Takes the loops out of one bound relation. ``made`` are the tables that it reads from then on."""
+
+    def __init__(self, queries: TileAxis, keys: TileAxis) -> None:
+        self._queries, self._keys = queries, keys
+        self._done: dict[ir.Node, ir.Node] = {}
+        self._spent = 0
+        self._bounds = Interpreter(self._known, np.zeros(1, dtype=object))
+        self.made: dict[str, Any] = {}
+
+    def read(self, root: ir.Node) -> ir.Node:
+        """The same relation without loops.
+
+        Raises:
+            AttnDslError: A403, a number that is worked out passes 2**62; A404, a loop in a loop is too wide.
+            TooManyAlternatives: a loop is too wide.
+        """
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            if node in self._done:
+                continue
+            parts = (node.start, node.stop) if isinstance(node, ir.Loop) else node.parts
+            missing = [part for part in parts if part not in self._done]
+            if missing:
+                stack += [node, *missing]
+                continue
+            fresh = tuple(self._done[part] for part in parts)
+            if isinstance(node, ir.Loop):
+                self._done[node] = self._without(node, *fresh)
+            elif isinstance(node, ir.Load) and all(isinstance(x, ir.Const) for x in fresh):
+                value = ir.evaluate(ir.rebuild(node, fresh), self._env())
+                number = node.kind is ir.Sort.INT
+                self._done[node] = ir.Const(int(value)) if number else ir.Truth(bool(value))
+            else:
+                same = all(new is old for new, old in zip(fresh, parts, strict=True))
+                self._done[node] = node if same else ir.rebuild(node, fresh)
+        return self._done[root]
+
+    def _without(self, node: ir.Loop, start: ir.Node, stop: ir.Node) -> ir.Node:
+        variable, make = ir.Index(node.level), ir.exists if _is_any(node) else ir.total
+        loop = make(start, stop, lambda j: ir.substitute(node.body, {variable: j}))
+        if not isinstance(loop, ir.Loop):  # it could be solved, now that lengths are numbers
+            return self.read(loop)
+        sides = loop.rank & ir.Rank.PAIR
+        if not sides:
+            return self._alone(loop)
+        if not loop.body.rank & ir.Rank.PAIR:
+            return self._counted(loop)
+        if sides == ir.Rank.PAIR:
+            return self._of_pair(loop)
+        return self._of_side(loop, self._queries if sides == ir.Rank.QUERY else self._keys)
+
+    # ------------------------------------------------------------------ what positions do not change
+
+    def _alone(self, loop: ir.Loop) -> ir.Node:
+        check_magnitude(loop, self._queries, self._keys)
+        values = self._values(loop.body, loop.level, *self._ends(loop))
+        return ir.Truth(bool(values.any())) if _is_any(loop) else ir.Const(int(values.sum()))
+
+    def _counted(self, loop: ir.Loop) -> ir.Node:
+        """By sums of the body over all that is smaller than a limit."""
+        check_magnitude(loop, self._queries, self._keys)
+        low, high = self._hull(loop.start)[0], self._hull(loop.stop)[1]
+        values = self._values(loop.body, loop.level, low, high)
+        if not values.any():
+            return ir.FALSE if _is_any(loop) else ir.ZERO
+        if _is_any(loop) and values.all():
+            return ir.lt(loop.start, loop.stop)
+        sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        name = self._kept(sums)
+
+        def below(limit: ir.Node) -> ir.Node:
+            least, most = self._hull(limit)
+            if least < low or most > high:
+                limit = ir.clamp(limit, ir.Const(low), ir.Const(high))
+            place = ir.sub(limit, ir.Const(low))
+            if isinstance(place, ir.Const):
+                return ir.Const(int(sums[place.value]))
+            return ir.Load(name, ir.Sort.INT, (place,), ir.Rank.NONE)
+
+        first, last = below(loop.start), below(loop.stop)
+        if _is_any(loop):
+            return ir.lt(first, last)
+        if values.min() >= 0:
+            return ir.maximum(ir.ZERO, ir.sub(last, first))
+        return ir.select(ir.lt(loop.start, loop.stop), ir.sub(last, first), ir.ZERO)
+
+    def _values(self, body: ir.Node, level: int, low: int, high: int) -> IntArray:
+        """A body that depends on nothing but the variable, for all numbers between."""
+        if high - low > WIDEST_TABLE:
+            raise TooManyAlternatives(high - low)
+        numbers = np.arange(low, max(low, high), dtype=np.int64)
+        found = np.asarray(ir.evaluate(body, self._env(indices={level: numbers})))
+        return np.broadcast_to(found, numbers.shape)
+
+    def _env(self, **more: Any) -> ir.Env:
+        known: dict[str, Any] = {
+            "q": 0,
+            "k": 0,
+            "sizes": {},
+            "tables": self._queries.tables,
+            "fits": True,
+        }
+        return ir.Env(**known | more)
+
+    # ------------------------------------------------------------------ what one position decides
+
+    def _of_side(self, loop: ir.Loop, axis: TileAxis) -> ir.Node:
+        """By its value at each position."""
+        if axis.length == 0:
+            return _nothing(loop)
+        if _is_any(loop) and _has_numbers(loop) and self._width(loop) <= _NARROW:
+            return self._tried(loop, *self._numbers(loop))
+        check_magnitude(loop, self._queries, self._keys)
+        found = self._ranked(loop, axis)
+        if found is None:
+            width, from_start = self._width(loop), self._width_from_start(loop)
+            if from_start is not None and 2 * from_start < width:
+                width, loop = from_start, _from_start(loop, from_start)
+            if width * axis.length > _MOST_VALUES:
+                raise TooManyAlternatives(width)
+            found = axis.values(loop)
+        kept = found if loop.sort is ir.Sort.INT else found != 0
+        return self._read_at(self._kept(kept), loop.sort, axis)
+
+    def _ranked(self, loop: ir.Loop, axis: TileAxis) -> IntArray | None:
+        """How many f(j), over fixed numbers, are at most g(position), or equal it: by their places when sorted."""
+        test = _tested(loop)
+        if test is None or (loop.start.rank | loop.stop.rank) & ir.Rank.PAIR:
+            return None
+        comparison, wanted = test
+        terms, constant = ir.linear(comparison.item)
+        variable = ir.Index(loop.level)
+        mine = {term: c for term, c in terms.items() if variable in ir.postorder(term)}
+        if any(term.rank & ir.Rank.PAIR for term in mine):
+            return None
+        rest = ir.combine({t: -c for t, c in terms.items() if t not in mine}, comparison.bound)
+        body = ir.combine(mine, constant)
+        for part in (rest, ir.Total(loop.level, loop.start, loop.stop, body)):
+            check_magnitude(part, self._queries, self._keys)
+        values = np.sort(self._values(body, loop.level, *self._ends(loop)))
+        limits = axis.values(rest)
+        found = np.searchsorted(values, limits, side="right")
+        if isinstance(comparison, ir.Equals):
+            found = found - np.searchsorted(values, limits, side="left")
+        found = found if wanted else len(values) - found
+        return np.asarray(found > 0 if _is_any(loop) else found, dtype=np.int64)
+
+    def _read_at(self, name: str, kind: ir.Sort, axis: TileAxis) -> ir.Node:
+        """The entry of a position of that side."""
+        place = ir.sub(ir.Pos(axis.side), ir.Const(axis.start))
+        return ir.Load(name, kind, (place,), ir.Rank.NONE)
+
+    # ------------------------------------------------------------------ what a pair decides
+
+    def _of_pair(self, loop: ir.Loop) -> ir.Node:
+        if 0 in (self._queries.length, self._keys.length):
+            return _nothing(loop)
+        width, from_start = self._width(loop), self._width_from_start(loop)
+        fewest = width if from_start is None else min(width, from_start)
+        if isinstance(loop, ir.Exists) and fewest > _NARROW:
+            if isinstance(loop.body, ir.Or):
+                return self.read(ir.disj(*(_with_body(loop, part) for part in loop.body.items)))
+            found = self._gathered(loop, fewest)
+            if found is not None:
+                return found
+        if from_start is not None and 2 * from_start < width:
+            distances = map(ir.Const, range(from_start))
+            return self._tried(loop, from_start, (ir.add(loop.start, t) for t in distances))
+        return self._tried(loop, *self._numbers(loop))
+
+    def _numbers(self, loop: ir.Loop) -> tuple[int, Iterator[ir.Node]]:
+        """All that may lie between the limits, and how many those are."""
+        low, width = self._hull(loop.start)[0], self._width(loop)
+        return width, map(ir.Const, range(low, low + width))
+
+    def _tried(self, loop: ir.Loop, count: int, numbers: Iterator[ir.Node]) -> ir.Node:
+        """The body at each of so many numbers, where it lies between the limits."""
+        variable, parts = ir.Index(loop.level), list[ir.Node]()
+        self._spent += count * _written(loop.body)
+        if count > ir.WIDEST_RANGE or self._spent > _MOST_NODES:
+            raise TooManyAlternatives(count)
+        for number in numbers:
+            limits = ir.conj(ir.le(loop.start, number), ir.lt(number, loop.stop))
+            body = ir.substitute(loop.body, {variable: number})
+            if _is_any(loop):
+                parts.append(self.read(ir.conj(limits, body)))
+            else:
+                parts.append(self.read(ir.select(limits, body, ir.ZERO)))
+        return ir.disj(*parts) if _is_any(loop) else ir.add(ir.ZERO, *parts)
+
+    def _gathered(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
+        """By the numbers that one side allows at each position, where those are few."""
+        items = loop.body.items if isinstance(loop.body, ir.And) else (loop.body,)
+        variable = ir.Index(loop.level)
+        items = (*items, ir.le(loop.start, variable), ir.lt(variable, loop.stop))
+        low, width = self._hull(loop.start)[0], self._width(loop)
+        best: tuple[IntArray, TileAxis] | None = None
+        for axis in (self._queries, self._keys):
+            own = ir.conj(*(item for item in items if not _speaks_of_other(item, axis)))
+            if not axis.owns(own) or width * axis.length > _MOST_VALUES >> 2:
+                continue
+            most = fewest // _FEWER if best is None else len(best[0]) - 1
+            found = self._allowed(own, loop.level, range(low, low + width), axis, most)
+            best = best if found is None else (found, axis)
+        if best is None:
+            return None
+        slots, axis = best
+        rest = ir.conj(*(item for item in items if _speaks_of_other(item, axis)))
+        parts = []
+        for slot in slots:
+            number = self._read_at(self._kept(slot), ir.Sort.INT, axis)
+            some = ir.substitute(rest, {variable: number})
+            parts.append(self.read(ir.conj(ir.ge(number, ir.Const(low)), some)))
+        return ir.disj(*parts)
+
+    def _allowed(
+        self, own: ir.Node, level: int, numbers: range, axis: TileAxis, most: int
+    ) -> IntArray | None:
+        """The numbers for which ``own`` holds at each position, [slots, length], below all where there are fewer.
+
+        None where some position has more than ``most``.
+        """
+        limits = ir.Const(numbers.start), ir.Const(numbers.stop)
+        check_magnitude(ir.Exists(level, *limits, own), self._queries, self._keys)
+        tried = np.arange(numbers.start, numbers.stop, dtype=np.int64)
+        slots = np.full((0, axis.length), numbers.start - 1, dtype=np.int64)
+        at_once = max(1, _AT_ONCE // max(1, len(numbers)))
+        for start in range(0, axis.length, at_once):
+            places = np.arange(start, min(start + at_once, axis.length))
+            position = axis.positions(places)[:, None]
+            env = self._env(q=position, k=position, indices={level: tried})
+            holds = np.broadcast_to(ir.evaluate(own, env), (len(places), len(numbers)))
+            counts = np.count_nonzero(holds, axis=1)
+            widest = int(counts.max(initial=0))
+            if widest > most:
+                return None
+            if widest > len(slots):
+                more = np.full((widest - len(slots), axis.length), numbers.start - 1)
+                slots = np.concatenate([slots, more])
+            row, number = np.nonzero(holds)
+            nth = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+            slots[nth, start + row] = numbers.start + number
+        return slots
+
+    # ------------------------------------------------------------------ limits
+
+    def _known(self, node: ir.Node) -> Range | Truths | None:
+        """The exact range of what depends on one side."""
+        for axis in (self._queries, self._keys):
+            if axis.owns(node) and node.sort is ir.Sort.INT:
+                values = axis.values(node)
+                return _range(*((int(values.min()), int(values.max())) if values.size else (0, 0)))
+        if isinstance(node, ir.Load):
+            return _range(*self._queries.table_bounds(node.table))
+        return None
+
+    def _hull(self, limit: ir.Node) -> tuple[int, int]:
+        """The least and the greatest value."""
+        check_magnitude(limit, self._queries, self._keys)
+        found = self._bounds.range(limit)
+        return int(found.low[0]), int(found.high[0])
+
+    def _width(self, loop: ir.Loop) -> int:
+        """How many numbers lie between the least start and the greatest stop."""
+        return max(0, self._hull(loop.stop)[1] - self._hull(loop.start)[0])
+
+    def _width_from_start(self, loop: ir.Loop) -> int | None:
+        """How many numbers a loop runs over at most; None where that is no gain."""
+        if _has_numbers(loop):
+            return None
+        return max(0, self._hull(ir.sub(loop.stop, loop.start))[1])
+
+    def _ends(self, loop: ir.Loop) -> tuple[int, int]:
+        """Both limits, where they depend on no position."""
+        start, stop = (int(ir.evaluate(x, self._env())) for x in (loop.start, loop.stop))
+        return start, max(start, stop)
+
+    # ------------------------------------------------------------------ tables
+
+    def _kept(self, values: Any) -> str:
+        """The name of a table with those values. It starts with a place, ends with the contents."""
+        digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).hexdigest()
+        known = (name for name in self.made if name.endswith(f"[{digest}]"))
+        name = next(known, f"#{len(self.made)}[{digest}]")
+        self.made[name] = self._queries.tables[name] = self._keys.tables[name] = values
+        return name
+
+
+def _is_any(loop: ir.Loop) -> bool:
+    return isinstance(loop, ir.Exists)
+
+
+def _nothing(loop: ir.Loop) -> ir.Node:
+    return ir.FALSE if _is_any(loop) else ir.ZERO
+
+
+def _has_numbers(loop: ir.Loop) -> bool:
+    """Whether both limits are numbers."""
+    return isinstance(loop.start, ir.Const) and isinstance(loop.stop, ir.Const)
+
+
+def _written(body: ir.Node) -> int:
+    """How many nodes it takes to write a body out, loops over known numbers in it too."""
+    count, stack = 0, [(body, 1)]
+    seen: set[ir.Node] = set()
+    while stack:
+        node, times = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        count += times
+        if isinstance(node, ir.Loop) and _has_numbers(node):
+            times *= max(1, int(ir.linear(ir.sub(node.stop, node.start))[1]))
+        stack.extend((part, times) for part in node.parts)
+    return count
+
+
+def _with_body(loop: ir.Exists, body: ir.Node) -> ir.Node:
+    variable = ir.Index(loop.level)
+    return ir.exists(loop.start, loop.stop, lambda j: ir.substitute(body, {variable: j}))
+
+
+def _from_start(loop: ir.Loop, width: int) -> ir.Loop:
+    """The same over the distance from the start; made as it is, for nobody to solve."""
+    variable = ir.Index(loop.level)
+    body = ir.substitute(loop.body, {variable: ir.add(loop.start, variable)})
+    inside = ir.lt(variable, ir.sub(loop.stop, loop.start))
+    limited = ir.conj(inside, body) if _is_any(loop) else ir.select(inside, body, ir.ZERO)
+    return type(loop)(loop.level, ir.ZERO, ir.Const(width), limited)
+
+
+def _tested(loop: ir.Loop) -> tuple[ir.AtMost | ir.Equals, bool] | None:
+    """The comparison whose truth is counted, and whether where it holds or where it fails."""
+    match loop.body:
+        case ir.Select(cond=cond, yes=ir.Const(value=yes), no=ir.Const(value=no)) if {yes, no} == {
+            0,
+            1,
+        }:
+            test, wanted = cond, yes == 1
+        case ir.Not(item=item):
+            test, wanted = item, False
+        case body:
+            test, wanted = body, True
+    return (test, wanted) if isinstance(test, ir.AtMost | ir.Equals) else None
+
+
+def _speaks_of_other(node: ir.Node, axis: TileAxis) -> bool:
+    return bool(node.rank & axis.side.other.rank)
+
+
+def _range(low: int, high: int) -> Range:
+    return Range(np.array([low], dtype=object), np.array([high], dtype=object))

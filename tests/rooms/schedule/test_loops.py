@@ -1,0 +1,157 @@
+"""Limits that depend on positions, inputs or parameters: scheduled as what plain loops over the numbers say."""
+
+import itertools
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import attndsl
+from attndsl import ir
+from attndsl.passes import normalise
+from attndsl.schedule import Call, plan, specialise
+from attndsl.schedule import loops as taken_out
+from tests.support import expressions as ex
+
+OFF = np.array([0, 2, 3, 3, 8, 9, 12, 12, 20])
+COUNT = np.array([3, 0, 1, 2, 2, 0, 3, 1, 1, 0, 2, 3, 1, 0, 0, 2, 1, 3, 0, 1])
+FIRST, LAST = np.array([0, 4, 4, 9, 15]), np.array([5, 4, 11, 15, 20])
+
+
+def read(table: np.ndarray, place: int) -> int:
+    return int(table[place]) if 0 <= place < len(table) else 0
+
+
+CASES: dict[str, Callable[[int, int], bool]] = {
+    "any s in 0..q: k == s": lambda q, k: any(k == s for s in range(q)),
+    "all j in k..q: j % 2 == 0": lambda q, k: all(j % 2 == 0 for j in range(k, q)),
+    "any s in off[q // 2]..off[q // 2 + 1]: k == s or k == s * s % 20": lambda q, k: any(
+        k in (s, s * s % 20) for s in range(read(OFF, q // 2), read(OFF, q // 2 + 1))
+    ),
+    "any s in 0..min(q, 3): k == q - s * s": lambda q, k: any(
+        k == q - s * s for s in range(min(q, 3))
+    ),
+    "any s in 0..n[q]: k % 4 == s": lambda q, k: any(k % 4 == s for s in range(read(COUNT, q))),
+    "any s in k - 1..k + 2: s * s % 7 == q % 7": lambda q, k: any(
+        s * s % 7 == q % 7 for s in range(k - 1, k + 2)
+    ),
+    "any s in 0..5: first[s] <= q < last[s] and first[s] <= k < last[s]": lambda q, k: any(
+        a <= q < b and a <= k < b for a, b in zip(FIRST, LAST, strict=True)
+    ),
+    "any a in 0..q: any b in a..k: a * b == 12": lambda q, k: any(
+        a * b == 12 for a in range(q) for b in range(a, k)
+    ),
+    "any s in q..k: n[s] == 3": lambda q, k: any(read(COUNT, s) == 3 for s in range(q, k)),
+    "any s in 0..k: s > q // 2 and s * 3 <= k": lambda q, k: any(
+        s > q // 2 and s * 3 <= k for s in range(k)
+    ),
+    "any s in -5..q: 3 * s == k - 1": lambda q, k: any(3 * s == k - 1 for s in range(-5, q)),
+}
+GIVEN = {"off": OFF, "n": COUNT, "first": FIRST, "last": LAST}
+INPUTS = "input off: int[m]\ninput n: int[pos]\ninput first: int[s]\ninput last: int[s]\n"
+
+
+def pattern(body: str) -> attndsl.Pattern:
+    return attndsl.compile(f"{INPUTS}pattern p = {body}")
+
+
+def inputs_of(p: attndsl.Pattern) -> dict[str, torch.Tensor]:
+    return {table.name: torch.from_numpy(GIVEN[table.name]) for table in p.ir.tables}
+
+
+@pytest.mark.parametrize("body", CASES)
+def test_limits_that_vary_are_scheduled(body: str):
+    p, holds = pattern(body), CASES[body]
+    wanted = np.array([[holds(q, k) for k in range(20)] for q in range(20)])
+    given = inputs_of(p)
+    assert np.array_equal(p.mask(20, **given)[0, 0].numpy(), wanted)
+    for tile in ((4, 8), (128, 128)):
+        assert np.array_equal(p.schedule(20, tile=tile, **given).cover(), wanted)
+
+
+@pytest.mark.parametrize("body", CASES)
+def test_limits_that_vary_run_forward_and_backward(body: str):
+    p = pattern(body)
+    make, given = torch.Generator().manual_seed(0), inputs_of(p)
+    x = [torch.randn(1, 1, 20, 8, generator=make, dtype=torch.float64) for _ in range(4)]
+    found = []
+    for backend in ("blocked", "reference"):
+        leaves = [each.clone().requires_grad_() for each in x[:3]]
+        out = p(*leaves, backend=backend, **given)
+        found.append([out.detach(), *torch.autograd.grad(out, leaves, x[3])])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=80)
+@given(ex.relations(), st.integers(1, 12), st.integers(1, 12), st.booleans())
+def test_every_way_to_take_a_loop_out_keeps_the_meaning(expression, q_len, k_len, narrow):
+    mask = ex.mask(expression.root)
+    call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
+    truth = ex.dense(mask, q_len, k_len, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taken_out, "_NARROW", 2 if narrow else 0)  # and tables where there are more
+        patch.setattr(taken_out, "_FEWER", 1)
+        made = plan(normalise(mask), call, (4, 4))
+    for batch, head in itertools.product(range(2), range(2)):
+        assert np.array_equal(made.cover(batch, head), truth[batch, head])
+
+
+def test_every_way_is_taken():
+    """Tables of sums, of counts, of values by position, of what is allowed; numbers, and distances."""
+    ways = {
+        "any s in k..q: n[s] == 3": "#0",
+        "any s in 0..20: first[s] <= q < last[s] and k % 5 == s % 3": "#0",
+        "k < 5 and any s in 0..20: n[s] <= q": "#0",
+        "k < 5 and any s in 0..n[q]: s * q % 3 == 1": "#0",
+        "any s in q - 1..q + 2: k == n[s]": None,
+    }
+    for body, table in ways.items():
+        p = pattern(body)
+        given = {name: array.numpy() for name, array in inputs_of(p).items()}
+        sizes = ir.resolve_sizes(p.ir, 20, 20, None, {name: x.shape for name, x in given.items()})
+        call = Call(20, 20, 1, 1, 0, sizes, given)
+        (root,), _, tables = specialise(normalise(p.ir), call)
+        assert not any(isinstance(node, ir.Loop) for node in ir.postorder(root))
+        assert any(name.startswith("#") for name in tables) == bool(table), body
+
+
+def test_the_cost_is_that_of_constant_limits():
+    """A bound that every query reaches, at 4,096 tokens: as fast as the number itself, but for a factor."""
+    varying = attndsl.compile("pattern p = any s in 0..min(q + 40, 40): q - k == s * s")
+    known = attndsl.compile("pattern p = any s in 0..40: q - k == s * s")
+    times = []
+    for p in (known, varying):
+        start = time.process_time()
+        p.schedule(4096)
+        times.append(time.process_time() - start)
+    assert times[1] < 5 * times[0] + 0.1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "any s in 0..q: k == s",
+        "all j in k..q: j % 2 == 0",
+        "any s in k..q: n[s] == 3",
+        "any s in q - 9..q: k == n[s]",
+    ],
+)
+def test_what_need_not_be_tried_has_no_widest_range(body: str):
+    p = pattern(body)
+    given = {table.name: torch.arange(16_384) % 7 for table in p.ir.tables}
+    assert p.schedule(16_384, **given).density > 0
+
+
+def test_what_must_be_tried_is_refused_past_the_widest_range():
+    p = pattern("any s in 0..q: (s * s + q) % 1009 == k")
+    assert p.schedule(200).density > 0
+    with pytest.raises(attndsl.AttnDslError, match="A404"):
+        p.schedule(4_100)
+    nested = pattern("any a in 0..4096: any b in 0..4096: a * b * b == q + k")
+    with pytest.raises(attndsl.AttnDslError, match="A404"):
+        nested.schedule(64)

@@ -290,9 +290,9 @@ class Pattern:
     def _running(
         self, call: scheduling.Call, head_dim: int, layout: Layouts | None, device: str
     ) -> tuple[scheduling.Schedule, ...]:
-        tile, price = op.searched_by(device, call, head_dim)
+        tile, tile_costs = op.searched_by(device, call, head_dim)
         order = op.default_layout(device, call) if layout is None else _layout_text(layout)
-        parts = self._program.tiled(call, order, tile, price=price)
+        parts = self._program.tiled(call, order, tile, tile_costs=tile_costs)
         return tuple(part.schedules[tile] for part in parts)
 
     def draw(

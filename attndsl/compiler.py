@@ -245,7 +245,7 @@ class Program:
         layout: str,
         *tiles: tuple[int, int],
         counted: tuple[int, int] | None = None,
-        price: scheduling.Price | None = None,
+        tile_costs: scheduling.TileCosts | None = None,
         split: bool = True,
     ) -> tuple[scheduling.TiledMask, ...]:
         """Disjoint parts of the pattern, each scheduled in tiles of each size: one, unless "auto" splits it.
@@ -258,8 +258,8 @@ class Program:
         """
         for tile in (*tiles, *([counted] if counted else [])):
             _check_tile(tile)
-        search = (counted or tiles[0], price, split) if layout == "auto" else None
-        key = (layout, search, _call_key(call, self.normal.root.rank))
+        search = (counted or tiles[0], tile_costs, split) if layout == "auto" else None
+        key = (layout, search, _call_key(call, self.normal.root.deps))
 
         def reorder() -> tuple[scheduling.BoundMask, ...]:
             if search is None:
@@ -278,7 +278,7 @@ class Program:
         Raises:
             AttnDslError: A403, A404, A407 for lengths, as schedules are refused.
         """
-        key = _call_key(call, self.normal.root.rank)
+        key = _call_key(call, self.normal.root.deps)
         self._memo(
             ("numbers", key),
             lambda: scheduling.check_numbers(self.normal, self.normal.root, call),
@@ -304,7 +304,7 @@ class Program:
         """
         if self.mask.zeros is ir.ZERO:
             return None
-        key = _call_key(call, self.mask.zeros.rank)
+        key = _call_key(call, self.mask.zeros.deps)
 
         def count() -> IntArray:
             scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
@@ -322,10 +322,10 @@ class Program:
         return self._memo(("zeros", key), count)
 
 
-def _call_key(call: scheduling.Call, rank: ir.Rank) -> tuple[Any, ...]:
+def _call_key(call: scheduling.Call, deps: ir.Deps) -> tuple[Any, ...]:
     # their shapes are lengths, counts and sizes, all of which are in the key
     contents = [(name, _contents(array)) for name, array in sorted(call.tables.items())]
-    batch = call.batch if rank & ir.Rank.BATCH else 1
+    batch = call.batch if deps & ir.Deps.BATCH else 1
     sizes = tuple(sorted(call.sizes.items()))
     return (call.q_len, call.k_len, batch, call.heads, sizes, tuple(contents))
 

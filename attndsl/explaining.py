@@ -127,11 +127,11 @@ def _clock(
     program: Program, call: scheduling.Call, head_dim: int, machine: backends.Machine, live: int
 ) -> views.Clock:
     """The times of dense attention, of "auto", and of the natural order, if its tiles are not too many."""
-    tile, price = op.searched_by("cpu", call, head_dim)
+    tile, tile_costs = op.searched_by("cpu", call, head_dim)
     counts = {"heads": call.heads, "batch": call.batch}
 
     def seconds(layout: str) -> tuple[float, float]:
-        parts = program.tiled(call, layout, tile, price=price)
+        parts = program.tiled(call, layout, tile, tile_costs=tile_costs)
         schedules = [part.schedules[tile] for part in parts]
         found = backends.predict(schedules, head_dim, machine, **counts)
         return found.forward, found.backward

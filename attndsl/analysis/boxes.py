@@ -59,7 +59,7 @@ class Interpreter:
         match node:
             case ir.Const(value=value):
                 return Range.point(self._zero + value)
-            case ir.Truth(value=value):
+            case ir.BoolConst(value=value):
                 holds = (self._zero == 0) & value
                 return Truths(holds, ~holds)
             case ir.Sum(constant=constant):
@@ -88,9 +88,9 @@ class Interpreter:
                     self.range(node.no),
                 )
                 return ranges.choose(cond, yes, no)
-            case ir.AtMost(item=item, bound=bound):
+            case ir.Le(item=item, bound=bound):
                 return ranges.at_most(self.range(item), bound)
-            case ir.Equals(item=item, bound=bound):
+            case ir.Eq(item=item, bound=bound):
                 return ranges.equals(self.range(item), bound)
             case ir.Not(item=item):
                 inner = self.truths(item)
@@ -162,8 +162,8 @@ def split_sum(node: ir.Sum) -> tuple[tuple[ir.Node, int], ...]:
     Joined terms are summarised together, which is exact where the sum of their summaries is not
     (``q - q % 64`` is constant on a block; the difference of the two ranges is not).
     """
-    queries = {t: c for t, c in node.terms if t.rank & ir.Rank.PAIR == ir.Rank.QUERY}
-    keys = {t: c for t, c in node.terms if t.rank & ir.Rank.PAIR == ir.Rank.KEY}
+    queries = {t: c for t, c in node.terms if t.deps & ir.Deps.PAIR == ir.Deps.QUERY}
+    keys = {t: c for t, c in node.terms if t.deps & ir.Deps.PAIR == ir.Deps.KEY}
     rest = [(t, c) for t, c in node.terms if t not in queries and t not in keys]
     if not node.is_pair:
         return node.terms

@@ -40,8 +40,8 @@ def facts(mask: ir.Mask) -> dict[str, Fact]:
         "sees_itself": sees_itself(root),
         "every_row_non_empty": sees_some_key(root),
         "block_diagonal": bool(separators(root)),
-        "same_for_all_heads": not root.rank & ir.Rank.HEAD,
-        "same_for_all_batches": not root.rank & ir.Rank.BATCH,
+        "same_for_all_heads": not root.deps & ir.Deps.HEAD,
+        "same_for_all_batches": not root.deps & ir.Deps.BATCH,
     }
     return {name: Fact.PROVED if true else Fact.UNDECIDED for name, true in claims.items()}
 
@@ -88,7 +88,7 @@ def is_translation_invariant(root: ir.Node) -> bool:
 def _joined(node: ir.Node) -> ir.Node:
     """f % m == g % m as (f - g) % m == 0, which sees the difference of both."""
     match node:
-        case ir.Equals(
+        case ir.Eq(
             item=ir.Sum(terms=((ir.Mod(left=f, right=m), a), (ir.Mod(left=g, right=n), b))), bound=0
         ) if m is n and a == -b:
             return ir.eq(ir.mod(ir.sub(f, g), m), ir.ZERO)
@@ -135,7 +135,7 @@ def separators(root: ir.Node) -> frozenset[ir.Node]:
     found: dict[ir.Node, frozenset[ir.Node]] = {}
     for node in ir.postorder(root):
         match node:
-            case ir.Equals():
+            case ir.Eq():
                 found[node] = _separator(node)
             case ir.And(items=items):
                 found[node] = frozenset().union(*(found[item] for item in items))
@@ -147,11 +147,11 @@ def separators(root: ir.Node) -> frozenset[ir.Node]:
     return found[root]
 
 
-def _separator(node: ir.Equals) -> frozenset[ir.Node]:
+def _separator(node: ir.Eq) -> frozenset[ir.Node]:
     terms, constant = ir.linear(node.item)
     if any(term.is_pair for term in terms):
         return frozenset()
-    ours = {t: c for t, c in terms.items() if t.rank & ir.Rank.QUERY}
+    ours = {t: c for t, c in terms.items() if t.deps & ir.Deps.QUERY}
     others = {t: -c for t, c in terms.items() if t not in ours}
     mine, theirs = ir.combine(ours), ir.combine(others, node.bound - constant)
     same = ours and ir.substitute(theirs, {_K: _Q}) is mine

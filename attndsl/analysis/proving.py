@@ -44,13 +44,13 @@ def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -
         root: A truth value. What is not among the variables ranges over all it can be.
         variables: Nodes with the least and greatest value each may have.
     """
-    if isinstance(root, ir.Truth):
+    if isinstance(root, ir.BoolConst):
         return not root.value
     if sum(1 for _ in itertools.islice(ir.postorder(root), _MOST_WORK)) == _MOST_WORK:
         return False
     known = dict(variables or {})
     root = _relaxed(root, known)
-    if isinstance(root, ir.Truth):
+    if isinstance(root, ir.BoolConst):
         return not root.value
     nodes = list(ir.postorder(root))
     box = {node: known.get(node, _usual(node)) for node in nodes if _is_free(node)}
@@ -144,7 +144,7 @@ def _cuts(nodes: list[ir.Node]) -> list[int]:
     found = {0, 1}
     for node in nodes:
         match node:
-            case ir.AtMost(bound=b) | ir.Equals(bound=b):
+            case ir.Le(bound=b) | ir.Eq(bound=b):
                 found |= {b, b + 1, -b, 1 - b}
             case ir.Sum(constant=c):
                 found |= {-c, 1 - c}

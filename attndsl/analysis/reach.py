@@ -132,7 +132,7 @@ def _within(root: ir.Node, segment: ir.Segment) -> ir.Node:
     def rule(node: ir.Node) -> ir.Node:
         match node:
             case ir.Inside(segment=name):
-                return ir.Truth(name == segment.name)
+                return ir.BoolConst(name == segment.name)
             case ir.Coord(axis=axis) if axis not in _names(segment):
                 return ir.Const(-1)
             case _:

@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 from attndsl.backends.blocked import Blocked, best_tile
-from attndsl.backends.choosing import choose, names
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.merging import backward_parts, forward_parts
 from attndsl.backends.protocol import EIGHT_BITS, Backend, Request, lse_dtype, out_dtype
+from attndsl.backends.selection import choose, names
 from attndsl.backends.timing import (
     REFERENCE,
     Machine,
     Times,
     predict,
     predict_dense,
-    price_of,
     this_machine,
+    tile_costs_of,
 )
 from attndsl.backends.tuning import Tunable, Tuned
 from attndsl.backends.work import Work
@@ -44,6 +44,6 @@ __all__ = [
     "out_dtype",
     "predict",
     "predict_dense",
-    "price_of",
+    "tile_costs_of",
     "this_machine",
 ]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attndsl.backends.block_batches import BlockBatch, block_batches
 from attndsl.backends.merging import merged
 from attndsl.backends.places import Index, IntArray
 from attndsl.backends.protocol import EIGHT_BITS, Request, lse_dtype, out_dtype
-from attndsl.backends.strips import Strip, strips
 from attndsl.backends.work import Work
 from attndsl.schedule import Schedule
 
@@ -39,7 +39,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 _LEVELS = np.where(_BITS > 0, np.float32(0), np.float32(-np.inf))
 
-_KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[Strip, ...], ...]] = (
+_KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[BlockBatch, ...], ...]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -75,8 +75,8 @@ class Blocked:
             return out.to(out_dtype(q.dtype)), lse
         schedule = self._schedule(work, q, k)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
-        plans = strips_of(schedule)
-        merges = any(not strip.fresh for plan in plans for strip in plan)
+        plans = batches_of(schedule)
+        merges = any(not strip.first_writer for plan in plans for strip in plan)
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
         lse = q.new_empty(shape[:3], dtype=lse_dtype(dtype))
         if not all(_reaches_all(plan, schedule.q_len) for plan in plans):
@@ -85,7 +85,9 @@ class Blocked:
         width = max(1, q.shape[3], v.shape[3])
         finite = _finite(k), _finite(v)
         given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
-        for unit in _units(schedule, [given[0], out, lse], [given[1], given[2]], results=(2, 0)):
+        for unit in _head_groups(
+            schedule, [given[0], out, lse], [given[1], given[2]], results=(2, 0)
+        ):
             forward_unit(unit, scale)
         if finite[0] is not k or finite[1] is not v:
             self._spread_nan(work, q, k, v, out, lse)
@@ -124,7 +126,7 @@ class Blocked:
         if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
             columns[1][..., v.shape[3]] = 1.0
             rows[2][..., v.shape[3]] = dlse
-        for unit in _units(
+        for unit in _head_groups(
             self._schedule(work, q, k),
             [*rows, lse, sums[0]],
             [*columns, sums[1], sums[2]],
@@ -151,15 +153,15 @@ class Blocked:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class HeadGroup:
     """Heads that share a plan: tensors by query head and by key head, [heads, length, ...]."""
 
-    strips: tuple[Strip, ...]
+    block_batches: tuple[BlockBatch, ...]
     of_queries: list[Tensor]
     of_keys: list[Tensor]
 
 
-def forward_unit(unit: Unit, scale: float) -> None:
+def forward_unit(unit: HeadGroup, scale: float) -> None:
     (q, out, lse), (k, v) = unit.of_queries, unit.of_keys
     for part, bias, dead in _calls(unit, q, per_key=0):
         queries, keys = part.queries, part.keys
@@ -169,13 +171,13 @@ def forward_unit(unit: Unit, scale: float) -> None:
         o = o[..., : out.shape[-1]]
         if dead is not None:
             level = level.masked_fill(dead, -math.inf)
-        if not part.fresh:
+        if not part.first_writer:
             o, level = merged(queries.read(out), queries.read(lse), o, level)
         queries.write(out, o)
         queries.write(lse, level)
 
 
-def backward_unit(unit: Unit, scale: float) -> None:
+def backward_unit(unit: HeadGroup, scale: float) -> None:
     (q, out, dout, lse, dq), (k, v, dk, dv) = unit.of_queries, unit.of_keys
     for part, bias, _ in _calls(unit, q, per_key=2):
         queries, keys = part.queries, part.keys
@@ -196,13 +198,13 @@ def backward_unit(unit: Unit, scale: float) -> None:
 
 
 def _calls(
-    unit: Unit, q: Tensor, per_key: int
-) -> Iterator[tuple[Strip, Tensor | None, Tensor | None]]:
+    unit: HeadGroup, q: Tensor, per_key: int
+) -> Iterator[tuple[BlockBatch, Tensor | None, Tensor | None]]:
     """Strips in pieces of bounded size, each with its mask as a bias, and the queries it empties.
 
     ``per_key``: tensors as large as the keys that the kernel returns; gathered keys are two more.
     """
-    for strip in unit.strips:
+    for strip in unit.block_batches:
         shared = strip.mask is None or len(strip.mask) == 1
         step = at_once(strip, q.shape[0], q.shape[-1], per_key)
         bias = _bias(strip, q) if shared else (None, None)
@@ -211,7 +213,7 @@ def _calls(
             yield part, *(bias if shared else _bias(part, q))
 
 
-def at_once(strip: Strip, heads: int, width: int, per_key: int) -> int:
+def at_once(strip: BlockBatch, heads: int, width: int, per_key: int) -> int:
     """How many items of a strip one kernel call takes, so that its temporaries stay in the budget."""
     of_keys = per_key + 2 * isinstance(strip.keys, Index)
     item = width * (strip.queries.length + of_keys * strip.keys.length)
@@ -220,7 +222,7 @@ def at_once(strip: Strip, heads: int, width: int, per_key: int) -> int:
     return max(1, BUDGET // (heads * item + own_mask))
 
 
-def _bias(strip: Strip, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _bias(strip: BlockBatch, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """0 or -inf by pair [items or 1, 1, queries, keys], and the queries without a key, if any."""
     if strip.mask is None:
         return None, None
@@ -234,26 +236,26 @@ def _bias(strip: Strip, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
 # ---------------------------------------------------------------------------- units
 
 
-def strips_of(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
+def batches_of(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:
     """The strips of each plan, remembered with the schedule."""
     known = _KNOWN.get(schedule)
     if known is None:
-        known = _KNOWN[schedule] = strips(schedule)
+        known = _KNOWN[schedule] = block_batches(schedule)
     return known
 
 
-def _reaches_all(plan: Sequence[Strip], q_len: int) -> bool:
+def _reaches_all(plan: Sequence[BlockBatch], q_len: int) -> bool:
     """Whether every query is written. Those of fresh strips are distinct: counting them is enough."""
-    written = (part.queries.items * part.queries.length for part in plan if part.fresh)
+    written = (part.queries.items * part.queries.length for part in plan if part.first_writer)
     return sum(written) == q_len
 
 
-def _units(
+def _head_groups(
     schedule: Schedule,
     of_queries: Sequence[Tensor],
     of_keys: Sequence[Tensor],
     results: tuple[int, int],
-) -> Iterator[Unit]:
+) -> Iterator[HeadGroup]:
     """The heads of all batch elements, those that go together in one piece.
 
     The last ``results`` tensors of either side are written to.
@@ -279,14 +281,14 @@ def _stored(
     queries: list[Tensor],
     keys: list[Tensor],
     results: tuple[int, int],
-) -> Iterator[Unit]:
+) -> Iterator[HeadGroup]:
     """One unit, its tensors in the storage order of its plan while it is worked on."""
-    strips, plan = strips_of(schedule)[number], schedule.plans[number]
+    block_batches, plan = batches_of(schedule)[number], schedule.plans[number]
     sides = (queries, plan.q_order, results[0]), (keys, plan.k_order, results[1])
     taken = [
         tensors if order is None else _rows(tensors, order.rows) for tensors, order, _ in sides
     ]
-    yield Unit(strips, *taken)
+    yield HeadGroup(block_batches, *taken)
     for (tensors, order, count), stored in zip(sides, taken, strict=True):
         if order is None:
             continue

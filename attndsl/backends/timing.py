@@ -18,19 +18,19 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from attndsl.backends.blocked import Unit, backward_unit, forward_unit
-from attndsl.backends.effort import (
-    TERMS,
-    Effort,
-    FloatArray,
-    backward_of,
-    dense_efforts,
-    efforts,
-    forward_of,
-)
+from attndsl.backends.block_batches import BlockBatch
+from attndsl.backends.blocked import HeadGroup, backward_unit, forward_unit
 from attndsl.backends.places import Index, Span
-from attndsl.backends.strips import Strip
-from attndsl.schedule import Price, Schedule
+from attndsl.backends.work_counts import (
+    TERMS,
+    FloatArray,
+    WorkCounts,
+    backward_of,
+    dense_work_counts,
+    forward_of,
+    work_counts,
+)
+from attndsl.schedule import Schedule, TileCosts
 
 TRUST = 0.03  # how far a factor is drawn to the reference, against one measurement
 ROUNDS = 4
@@ -55,11 +55,11 @@ class Machine:
     """Nanoseconds of one of each count of an Effort, on one thread, and how many threads there are."""
 
     name: str
-    forward: Effort
-    backward: Effort
+    forward: WorkCounts
+    backward: WorkCounts
     threads: int = 1
 
-    def seconds(self, forward: Effort, backward: Effort) -> Times:
+    def seconds(self, forward: WorkCounts, backward: WorkCounts) -> Times:
         """The time of a call of such efforts, in float32."""
         return Times(
             _seconds(forward, self.forward, self.threads),
@@ -75,7 +75,7 @@ class Machine:
 # The factor of biases is not of that fit: they are made faster since, by a measurement on Zen 3, scaled.
 REFERENCE: Final = Machine(
     "a reference core",
-    Effort(
+    WorkCounts(
         calls=45_000,
         additions=6_000,
         blocks=800,
@@ -88,7 +88,7 @@ REFERENCE: Final = Machine(
         moved=0.61,
         merged=3.4,
     ),
-    Effort(
+    WorkCounts(
         calls=29_000,
         additions=8_600,
         blocks=410,
@@ -106,16 +106,18 @@ SERIAL: Final = np.array([name in ("calls", "additions", "biases") for name in T
 
 
 @functools.cache
-def price_of(heads: int, head_dim: int) -> Price:
+def tile_costs_of(heads: int, head_dim: int) -> TileCosts:
     """What the search for an order of tokens goes by: the prediction for the reference core.
 
     Not for this machine: the order is part of what a call computes, and must not depend on a measurement.
     """
 
-    def judge(parts: Sequence[Schedule]) -> float:
+    def cost_model(parts: Sequence[Schedule]) -> float:
         return predict(parts, head_dim, REFERENCE, heads=heads).both
 
-    return Price(gathers=True, judge=judge, name=f"reference core, {heads} heads of {head_dim}")
+    return TileCosts(
+        gathers=True, cost_model=cost_model, name=f"reference core, {heads} heads of {head_dim}"
+    )
 
 
 def predict(
@@ -130,13 +132,13 @@ def predict(
         heads: query heads; keys have as many.
         batch: batch elements.
     """
-    forward, backward = Effort(), Effort()
+    forward, backward = WorkCounts(), WorkCounts()
     for part in parts:
-        more = efforts(part, head_dim, heads=heads, batch=batch)
+        more = work_counts(part, head_dim, heads=heads, batch=batch)
         forward, backward = forward + more[0], backward + more[1]
     tokens = (len(parts) - 1) * batch * heads * head_dim
-    forward += Effort(merged=tokens * parts[0].q_len)
-    backward += Effort(merged=tokens * (parts[0].q_len + 2 * parts[0].k_len))
+    forward += WorkCounts(merged=tokens * parts[0].q_len)
+    backward += WorkCounts(merged=tokens * (parts[0].q_len + 2 * parts[0].k_len))
     return machine.seconds(forward, backward)
 
 
@@ -144,12 +146,12 @@ def predict_dense(
     q_len: int, k_len: int, head_dim: int, machine: Machine, *, heads: int = 1, batch: int = 1
 ) -> Times:
     """The time of attention over all pairs, by the same kernels and without a mask."""
-    return machine.seconds(*dense_efforts(q_len, k_len, head_dim, heads=heads, batch=batch))
+    return machine.seconds(*dense_work_counts(q_len, k_len, head_dim, heads=heads, batch=batch))
 
 
-def _seconds(effort: Effort, factors: Effort, threads: int) -> float:
+def _seconds(counts: WorkCounts, factors: WorkCounts, threads: int) -> float:
     """Kernels and copies are shared out among threads; calls, additions and masks are made by one."""
-    nanoseconds = effort.vector() * factors.vector()
+    nanoseconds = counts.vector() * factors.vector()
     return float((nanoseconds / np.where(SERIAL, 1, threads)).sum()) * 1e-9
 
 
@@ -166,27 +168,27 @@ def _measured(threads: int) -> Machine:
     tensors = [torch.ones(HEADS, TOKENS, WIDTH) for _ in range(8)]
     level = torch.zeros(HEADS, TOKENS)
     q, k, v, out, dout, dq, dk, dv = tensors
-    found: list[Effort] = []
+    found: list[WorkCounts] = []
     for factors, count, run, of_queries, of_keys in (
         (REFERENCE.forward, forward_of, forward_unit, [q, out, level], [k, v]),
         (REFERENCE.backward, backward_of, backward_unit, [q, out, dout, level, dq], [k, v, dk, dv]),
     ):
         rows = [count(strip, HEADS, WIDTH) for strip in _samples()]
-        units = [Unit((strip,), list(of_queries), list(of_keys)) for strip in _samples()]
+        units = [HeadGroup((strip,), list(of_queries), list(of_keys)) for strip in _samples()]
         taken = _shortest([functools.partial(run, unit, WIDTH**-0.5) for unit in units])
         found.append(fitted(rows, taken, factors))
     forward, backward = found
     return Machine(f"this CPU, {threads} thread{'s' * (threads > 1)}", forward, backward)
 
 
-def _samples() -> Iterator[Strip]:
+def _samples() -> Iterator[BlockBatch]:
     """Strips of a few shapes, which differ in what they spend their time on."""
     shapes = ((1, 16, 16), (32, 8, 128), (16, 32, 128), (16, 64, 64), (4, 64, 1024), (2, 192, 512))
     for items, queries, keys in (*shapes, (1, 768, 768)):
         yield _sample(items, queries, keys)
     yield replace(_sample(8, 64, 256), mask=_mask(1, 64, 256))
     yield replace(_sample(8, 64, 256), mask=_mask(8, 64, 256))
-    yield replace(_sample(16, 64, 32), fresh=False)
+    yield replace(_sample(16, 64, 32), first_writer=False)
     for lists in (1, 16):
         rows = (np.arange(lists * 64) * 7919 % TOKENS).reshape(lists, 64)
         yield replace(_sample(16, 64, 64), keys=Index(rows, 16))
@@ -194,9 +196,9 @@ def _samples() -> Iterator[Strip]:
             yield replace(_sample(16, 64, 64), queries=Index(rows, 16))
 
 
-def _sample(items: int, queries: int, keys: int) -> Strip:
+def _sample(items: int, queries: int, keys: int) -> BlockBatch:
     windows = [Span(0, (TOKENS - n) // items, items, n) for n in (queries, keys)]
-    return Strip(windows[0], windows[1], mask=None, fresh=True)
+    return BlockBatch(windows[0], windows[1], mask=None, first_writer=True)
 
 
 def _mask(lists: int, queries: int, keys: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -218,7 +220,7 @@ def _shortest(runs: Sequence[Callable[[], None]]) -> FloatArray:
     return np.asarray(taken[1:].min(axis=0))
 
 
-def fitted(rows: Sequence[Effort], seconds: FloatArray, reference: Effort) -> Effort:
+def fitted(rows: Sequence[WorkCounts], seconds: FloatArray, reference: WorkCounts) -> WorkCounts:
     """Factors, none negative, that explain the times of these efforts, drawn to the reference.
 
     Least squares of relative errors; a machine that is slower at everything alike is no deviation.
@@ -232,4 +234,4 @@ def fitted(rows: Sequence[Effort], seconds: FloatArray, reference: Effort) -> Ef
     for _ in range(500):  # coordinate descent: the minimum is unique
         for j in range(len(scale)):
             found[j] = max(0.0, found[j] + (wanted[j] - matrix[j] @ found) / matrix[j, j])
-    return Effort(*(found * reference.vector()).tolist())
+    return WorkCounts(*(found * reference.vector()).tolist())

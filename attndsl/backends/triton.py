@@ -42,7 +42,7 @@ from attndsl.backends.configs import (
     options,
     padded,
 )
-from attndsl.backends.device_lists import DeviceLists, device_lists
+from attndsl.backends.kernel_metadata import KernelMetadata, kernel_metadata
 from attndsl.backends.launching import Launch
 from attndsl.backends.protocol import EIGHT_BITS, Request, out_dtype
 from attndsl.backends.tuning import (
@@ -57,7 +57,7 @@ from attndsl.backends.tuning import (
     stopwatch,
 )
 from attndsl.backends.work import Work
-from attndsl.backends.worklists import orders_agree
+from attndsl.backends.work_partition import orders_agree
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, *EIGHT_BITS)
 WIDEST = 256
@@ -306,7 +306,7 @@ class Triton:
 
     def _walk(
         self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
-    ) -> Walk:
+    ) -> PassLauncher:
         """One of the three passes, over tensors with strides that the kernel is given; kept."""
         dtype = strided[0].dtype
         key = which, self, edition(), _precision(dtype), _layout_of(strided)
@@ -314,11 +314,11 @@ class Triton:
 
     def _made(
         self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
-    ) -> Walk:
+    ) -> PassLauncher:
         q, k, v, beside = strided
         config = self._chosen(which, work, q, k, v)
         tile, is_by_key = (config.bq, config.bk), which == "backward_keys"
-        lists = device_lists(work, tile, is_by_key, q, k, self._longest)
+        lists = kernel_metadata(work, tile, is_by_key, q, k, self._longest)
         owner = results[0]
         call, args = _ARGUMENTS[which]
         given = args(
@@ -339,20 +339,20 @@ class Triton:
         compiled = options(architecture(q.device), config)
         launch = Launch(getattr(kernels, which), lists.grid(owner), call, given, **compiled)
         merges = [_merge(which, config, lists, x) for x in results] if lists.tiles.SPLIT else []
-        return Walk(config, lists, launch, tuple(merges))
+        return PassLauncher(config, lists, launch, tuple(merges))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Walk:
+class PassLauncher:
     """A pass over work lists, a program an item and head of what it computes, for tensors that lie alike."""
 
     config: Config
-    lists: DeviceLists
+    lists: KernelMetadata
     launch: Launch[Any]
     merges: tuple[Launch[Any], ...]  # of the shares of split tiles, one a result, if there are any
 
 
-def _merge(which: Pass, config: Config, lists: DeviceLists, x: Tensor) -> Launch[Any]:
+def _merge(which: Pass, config: Config, lists: KernelMetadata, x: Tensor) -> Launch[Any]:
     """The launch that makes a result whole where tiles were split."""
     splits, grid = by_name(lists.splits), lists.split_grid(x)
     if which == "forward":

@@ -114,10 +114,12 @@ def climb(
     known = {start: cost(start)}
     best = start
     while True:
-        fresh = [config for config in around(best) if config not in known][: most - len(known)]
-        known |= {config: cost(config) for config in fresh}
+        first_writer = [config for config in around(best) if config not in known][
+            : most - len(known)
+        ]
+        known |= {config: cost(config) for config in first_writer}
         better = min(known, key=lambda config: known[config])
-        if better == best or not fresh:
+        if better == best or not first_writer:
             break
         best = better
     return (best if known[best] < GAIN * known[start] else start), known

@@ -1,5 +1,5 @@
 """Floor 0: what is worth remembering between processes, in a folder of the user's. Standard library only."""
 
-from .folder import keep, keep_bytes, location, recall, recall_bytes
+from .folder import keep, load_bytes, location, recall, store_bytes
 
-__all__ = ["keep", "keep_bytes", "location", "recall", "recall_bytes"]
+__all__ = ["keep", "store_bytes", "location", "recall", "load_bytes"]

@@ -40,16 +40,16 @@ def location() -> Path | None:
 
 def recall(kind: str, key: Key) -> Any:
     """The JSON value that was kept, or None: never kept, not readable, or spoiled."""
-    found = recall_bytes(kind, key)
+    found = load_bytes(kind, key)
     return None if found is None else json.loads(found.decode())
 
 
 def keep(kind: str, key: Key, value: object) -> bool:
     """Remember a JSON value; False if it cannot be kept: no folder, no permission, no room."""
-    return keep_bytes(kind, key, json.dumps(value).encode())
+    return store_bytes(kind, key, json.dumps(value).encode())
 
 
-def recall_bytes(kind: str, key: Key) -> bytearray | None:
+def load_bytes(kind: str, key: Key) -> bytearray | None:
     """As ``recall``, whatever was kept."""
     path = _path(kind, key)
     if path is None:
@@ -62,7 +62,7 @@ def recall_bytes(kind: str, key: Key) -> bytearray | None:
     return found if check == _check(key, found) else None
 
 
-def keep_bytes(kind: str, key: Key, value: bytes) -> bool:
+def store_bytes(kind: str, key: Key, value: bytes) -> bool:
     """As ``keep``, whatever it is; False for what is larger than ``LARGEST``, too."""
     path = _path(kind, key)
     if path is None or len(value) > LARGEST:

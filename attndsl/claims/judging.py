@@ -330,5 +330,5 @@ def _uncountable(mask: ir.Mask, claim: ir.Claim, what: ir.Density) -> Iterator[s
         yield f"it depends on the input {mask.tables[0].name}"
     if claim.condition is not ir.TRUE:
         yield "a density is claimed at one length, and takes no condition"
-    if mask.root.rank & ir.Rank.HEAD and what.heads == 1:
+    if mask.root.deps & ir.Deps.HEAD and what.heads == 1:
         yield "say how many heads there are: density(4096, heads=8)"

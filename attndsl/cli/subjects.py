@@ -168,7 +168,7 @@ def setting(
     loaded = {name: _loaded(path) for name, path in args.files(options.input).items()}
     lengths = _Lengths(options.q_len, options.k_len, given).taught_by(mask, loaded)
     tables = [table for table in mask.tables if table.name in loaded]
-    least = 2 if mask.root.rank & ir.Rank.HEAD else 1
+    least = 2 if mask.root.deps & ir.Deps.HEAD else 1
     heads = options.heads or max(least, counted("head", tables, loaded))
     batch = options.batch or counted("batch", tables, loaded)
     try:

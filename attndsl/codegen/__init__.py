@@ -2,6 +2,6 @@
 
 from attndsl.codegen.magnitudes import Leaves, Magnitudes
 from attndsl.codegen.predicates import Predicate, choice, predicate
-from attndsl.codegen.writing import TooDear
+from attndsl.codegen.writing import OverBudget
 
-__all__ = ["Leaves", "Magnitudes", "Predicate", "TooDear", "choice", "predicate"]
+__all__ = ["Leaves", "Magnitudes", "Predicate", "OverBudget", "choice", "predicate"]

@@ -70,7 +70,7 @@ class Magnitudes:
         match node:
             case ir.Sum(terms=terms, constant=constant):
                 return sum(abs(c) * (1 + self._size(term)) for term, c in terms) + abs(constant)
-            case ir.AtMost(item=item, bound=bound) | ir.Equals(item=item, bound=bound):
+            case ir.Le(item=item, bound=bound) | ir.Eq(item=item, bound=bound):
                 return self._through(cast(ir.AnyNode, item)) + abs(bound)
             case _:
                 return self._size(node) if node.sort is ir.Sort.INT else 0

@@ -21,7 +21,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.codegen.magnitudes import Domain
-from attndsl.codegen.writing import Terms, TooDear, write
+from attndsl.codegen.writing import OverBudget, Terms, write
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,12 +59,12 @@ def predicate(
     terms = Terms()
     written = [write(root, domain, terms) for root in roots]
     if len({one.text for one in written}) > 1:
-        raise TooDear("heads or batch elements have patterns of different shapes")
+        raise OverBudget("heads or batch elements have patterns of different shapes")
     if not written:
-        raise TooDear("there is nothing to compute")
+        raise OverBudget("there is nothing to compute")
     first = written[0]
     if first.pair_operations > MOST_PAIR_OPERATIONS:
-        raise TooDear(f"to evaluate the pattern takes {first.pair_operations} operations a pair")
+        raise OverBudget(f"to evaluate the pattern takes {first.pair_operations} operations a pair")
     constants = np.array([one.constants for one in written], dtype=np.int64)
     return Predicate(first.text, constants, terms.joined(), first.pair_operations)
 
@@ -73,7 +73,7 @@ def choice(roots: Sequence[ir.Node], tables: Mapping[str, Any], queries: range, 
     """How kernels decide the pairs of PARTIAL tiles, in words; arguments as for ``predicate``."""
     try:
         made = predicate(roots, tables, queries, keys)
-    except TooDear as reason:
+    except OverBudget as reason:
         return f"kernels read masks, a bit a pair: {reason}"
     count = made.pair_operations
     return f"kernels evaluate the pattern: {count} operation{'s' * (count != 1)} a pair"

@@ -23,7 +23,7 @@ MOST_SIDE_OPERATIONS: Final = 4  # beyond it a value is read, and takes a regist
 _COMMUTATIVE: Final = (ir.And, ir.Or, ir.Min, ir.Max, ir.Mul)
 
 
-class TooDear(Exception):
+class OverBudget(Exception):
     """Why packed masks serve a pattern better than its predicate."""
 
 
@@ -128,9 +128,9 @@ class _Writer:
         if isinstance(node, ir.Sum) and node.is_pair:
             self._known[node] = self._assign(self._pairs, "p", self._pair_sum(node))
             return self._known[node]
-        if not node.rank & ir.Rank.PAIR:
+        if not node.deps & ir.Deps.PAIR:
             return self._alone(node)
-        side = self._key if node.rank & ir.Rank.KEY else self._query
+        side = self._key if node.deps & ir.Deps.KEY else self._query
         return side.give(self._of_side(node, side))
 
     def _alone(self, node: ir.Node) -> str:
@@ -140,12 +140,12 @@ class _Writer:
         return number if node.sort is ir.Sort.INT else f"({number} != 0)"
 
     def _of_pair(self, node: ir.Node) -> str:
-        if isinstance(node, ir.AtMost | ir.Equals):
+        if isinstance(node, ir.Le | ir.Eq):
             return self._comparison(node)
         self.operations += _cost(node)
         return self._operation(node, self._value)
 
-    def _comparison(self, node: ir.AtMost | ir.Equals) -> str:
+    def _comparison(self, node: ir.Le | ir.Eq) -> str:
         """``key <= bound - query``: one operation, when nothing else is mixed."""
         parts = split_sum(node.item) if isinstance(node.item, ir.Sum) else ((node.item, 1),)
         mixed = {part: factor for part, factor in parts if part.is_pair}
@@ -153,13 +153,13 @@ class _Writer:
         sides: dict[str, ir.Node] = {"q": ir.Const(-node.bound), "k": ir.ZERO}
         for part, factor in parts:
             if not part.is_pair:  # what depends on neither side goes with the query
-                side = "k" if part.rank & ir.Rank.KEY else "q"
+                side = "k" if part.deps & ir.Deps.KEY else "q"
                 sides[side] = ir.add(sides[side], ir.scale(part, factor))
         of_key = ir.linear(sides["k"])[0]
         sign = -1 if all(factor < 0 for factor in (mixed | of_key).values()) else 1
         left = [self._value(ir.scale(sides["k"], sign))] if of_key else []
         left += [self._times(sign * factor, self._value(part)) for part, factor in mixed.items()]
-        symbol = "==" if isinstance(node, ir.Equals) else "<=" if sign > 0 else ">="
+        symbol = "==" if isinstance(node, ir.Eq) else "<=" if sign > 0 else ">="
         return f"{' + '.join(left)} {symbol} {self._value(ir.scale(sides['q'], -sign))}"
 
     def _pair_sum(self, node: ir.Sum) -> str:
@@ -172,7 +172,7 @@ class _Writer:
 
     def _of_side(self, node: ir.Node, side: _Side) -> str:
         """The name of a value in the function of one side."""
-        if not node.rank & ir.Rank.PAIR:
+        if not node.deps & ir.Deps.PAIR:
             return self._alone(node)
         if isinstance(node, ir.Pos):
             return side.name
@@ -191,9 +191,9 @@ class _Writer:
                 ordered = sorted(terms, key=lambda item: (self._shape(item[0]), item[1] < 0))
                 items = [self._times(factor, value(term)) for term, factor in ordered]
                 return " + ".join([*items, *([self._number(constant)] if constant else [])])
-            case ir.AtMost(item=item, bound=bound):
+            case ir.Le(item=item, bound=bound):
                 return f"{value(item)} <= {self._number(bound)}"
-            case ir.Equals(item=item, bound=bound):
+            case ir.Eq(item=item, bound=bound):
                 return f"{value(item)} == {self._number(bound)}"
             case _:
                 return self._operation(node, value)
@@ -230,12 +230,14 @@ class _Writer:
             case ir.Or(items=items):
                 return self._junction(" | ", items, value)
             case ir.Load():
-                raise TooDear("a table is read for each pair")
+                raise OverBudget("a table is read for each pair")
             case ir.FloorDiv() | ir.Mod() | ir.ILog2() | ir.Pow2():
-                raise TooDear("a quotient, a remainder or a power of two is computed for each pair")
+                raise OverBudget(
+                    "a quotient, a remainder or a power of two is computed for each pair"
+                )
             case (
-                ir.Const() | ir.Truth() | ir.Pos() | ir.Coord() | ir.Inside() | ir.Size() | ir.Var()
-                | ir.Index() | ir.Exists() | ir.Total() | ir.Sum() | ir.AtMost() | ir.Equals()
+                ir.Const() | ir.BoolConst() | ir.Pos() | ir.Coord() | ir.Inside() | ir.Size() | ir.Var()
+                | ir.Index() | ir.Exists() | ir.Total() | ir.Sum() | ir.Le() | ir.Eq()
             ):  # fmt: skip
                 raise AssertionError(f"not an operation of a bound root: {node}")
             case other:
@@ -299,7 +301,7 @@ class _Writer:
         for node in ir.postorder(root):
             if node in self._shapes:
                 continue
-            parts = [type(node).__name__.encode(), bytes([node.rank])]
+            parts = [type(node).__name__.encode(), bytes([node.deps])]
             inner = [self._shapes[part] for part in ir.children(node)]
             if isinstance(node, ir.Sum):
                 signs = (b"+" if c == 1 else b"-" if c == -1 else b"*" for _, c in node.terms)
@@ -314,7 +316,7 @@ def _cost(node: ir.Node) -> int:
     """Operations of one node, of what depends on a position."""
     if isinstance(node, ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2 | ir.Load):
         return MOST_SIDE_OPERATIONS + 1
-    return max(1, len(ir.children(node)) - 1) if node.rank & ir.Rank.PAIR else 0
+    return max(1, len(ir.children(node)) - 1) if node.deps & ir.Deps.PAIR else 0
 
 
 def _function(head: str, lines: list[str], result: str) -> str:

@@ -122,14 +122,14 @@ def emit(mask: ir.Mask, layer: int = 0, *, definition: str = "") -> str:
 
 
 def _traits(mask: ir.Mask, relation: Relation) -> Traits:
-    rank = mask.root.rank
+    rank = mask.root.deps
     far = analysis.reach(mask, normalise(mask))
     near = not {far.back, far.ahead} & {analysis.Far.UNBOUNDED, analysis.Far.UNDECIDED}
-    heads = bool(rank & ir.Rank.HEAD)
+    heads = bool(rank & ir.Deps.HEAD)
     functions = (*relation.terms.values(), relation.keep)
     asked = {name for function in functions for name in function.parameters}
     return Traits(
-        relation.reads_masks, bool(rank & ir.Rank.BATCH), heads, not near, heads or "heads" in asked
+        relation.reads_masks, bool(rank & ir.Deps.BATCH), heads, not near, heads or "heads" in asked
     )
 
 

@@ -28,7 +28,7 @@ _LINE: Final = 72  # of an expression
 # Binding strengths of Python, loosest first.
 _COMPARE, _OR, _AND, _SUM, _PRODUCT, _UNARY, _ATOM = range(7)
 
-Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
+HeadMask: TypeAlias = tuple[str, int]  # text and how tightly it binds
 
 _DEAR = (
     ir.FloorDiv, ir.Mod, ir.ILog2, ir.Pow2, ir.Mul, ir.Load, ir.Coord, ir.Inside, ir.Select,
@@ -109,7 +109,7 @@ def _pair_operations(root: ir.Node) -> int:
         if isinstance(node, ir.Load):
             return _MOST_PAIR_OPERATIONS + 1
         mixed = 0
-        if isinstance(node, ir.AtMost | ir.Equals):
+        if isinstance(node, ir.Le | ir.Eq):
             mixed = sum(term.is_pair for term in ir.linear(node.item)[0])
         dear = 20 if isinstance(node, ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2) else 0
         count += max(dear, 1 + 2 * mixed, len(ir.children(node)) - 1)
@@ -122,7 +122,7 @@ class _Body:
 
     prefix: str
     lines: list[str]
-    known: dict[ir.Node, Piece]
+    known: dict[ir.Node, HeadMask]
     indent: str = ""
 
     def add(self, line: str) -> None:
@@ -206,7 +206,7 @@ class _Writer:
 
     # ------------------------------------------------------------------------ values
 
-    def _value(self, root: ir.Node, body: _Body) -> Piece:
+    def _value(self, root: ir.Node, body: _Body) -> HeadMask:
         """How a value is written in this function, with the statements that it needs before it."""
         for node in self._order(root, body):
             home = self._home(node, body)
@@ -230,7 +230,7 @@ class _Writer:
                 stack.extend((part, False) for part in reversed(_parts(node)) if is_here)
         return list(order)
 
-    def _fetched(self, node: ir.Node, home: _Body) -> Piece:
+    def _fetched(self, node: ir.Node, home: _Body) -> HeadMask:
         """The name of a value that the function of one side returns."""
         text, _ = self._value(node, home)
         if not text.isidentifier():
@@ -243,15 +243,15 @@ class _Writer:
 
     def _home(self, node: ir.Node, body: _Body) -> _Body:
         """Where a value is computed: one that depends on one side alone and on no head, beside the loop."""
-        sided = node.rank & ir.Rank.PAIR
-        if not self._hoists or node.is_pair or not sided or node.rank & ir.Rank.HEAD:
+        sided = node.deps & ir.Deps.PAIR
+        if not self._hoists or node.is_pair or not sided or node.deps & ir.Deps.HEAD:
             return body
-        return self._sides[ir.Side.KEY if sided == ir.Rank.KEY else ir.Side.QUERY]
+        return self._sides[ir.Side.KEY if sided == ir.Deps.KEY else ir.Side.QUERY]
 
     def _is_dear(self, node: ir.Node) -> bool:
         return isinstance(node, _DEAR)
 
-    def _settled(self, node: ir.Node, piece: Piece, body: _Body) -> Piece:
+    def _settled(self, node: ir.Node, piece: HeadMask, body: _Body) -> HeadMask:
         """Under a name of its own, if it is used again, long, or has one."""
         text, _ = piece
         if isinstance(node, ir.Pos | ir.Const | ir.Size | ir.Var | ir.Index | ir.Exists | ir.Total):
@@ -274,24 +274,24 @@ class _Writer:
             case _:
                 return ""
 
-    def _assigned(self, text: str, body: _Body, name: str = "") -> Piece:
+    def _assigned(self, text: str, body: _Body, name: str = "") -> HeadMask:
         name = name or self._names.numbered(body.prefix)
         body.add(f"{name} = {text}")
         return name, _ATOM
 
-    def _short(self, piece: Piece, body: _Body, room: int) -> Piece:
+    def _short(self, piece: HeadMask, body: _Body, room: int) -> HeadMask:
         return piece if len(piece[0]) <= room else self._assigned(piece[0], body)
 
     # ------------------------------------------------------------------------ operations
 
-    def _piece(self, node: ir.Node, body: _Body) -> Piece:  # noqa: C901 - one arm per class
-        def at(child: ir.Node) -> Piece:
+    def _piece(self, node: ir.Node, body: _Body) -> HeadMask:  # noqa: C901 - one arm per class
+        def at(child: ir.Node) -> HeadMask:
             return body.known[child]
 
         match cast(ir.AnyNode, node):
             case ir.Const(value=value):
                 return _number(value)
-            case ir.Truth(value=value):
+            case ir.BoolConst(value=value):
                 symbol, side = "==" if value else "!=", "k" if "k" in self._nowhere else "q"
                 return f"{side} {symbol} {side}", _COMPARE
             case ir.Pos(side=side):
@@ -332,11 +332,11 @@ class _Writer:
                 return f"tl.where({', '.join(parts)})", _ATOM
             case ir.Load():
                 return self._load(cast(ir.Load, node), body)
-            case ir.AtMost(item=item, bound=bound):
+            case ir.Le(item=item, bound=bound):
                 return self._comparison(item, "<=", bound, body)
-            case ir.Equals(item=item, bound=bound):
+            case ir.Eq(item=item, bound=bound):
                 return self._comparison(item, "==", bound, body)
-            case ir.Not(item=ir.Equals(item=item, bound=bound)):
+            case ir.Not(item=ir.Eq(item=item, bound=bound)):
                 return self._comparison(item, "!=", bound, body)
             case ir.Not(item=item):
                 return f"{_at_least(at(item), _OR)} == 0", _COMPARE
@@ -349,7 +349,7 @@ class _Writer:
             case other:
                 assert_never(other)
 
-    def _linear(self, terms: dict[ir.Node, int], constant: int, body: _Body) -> Piece:
+    def _linear(self, terms: dict[ir.Node, int], constant: int, body: _Body) -> HeadMask:
         """Positive terms first, then the constant, then negative terms."""
         pieces = [(c, self._short(body.known[term], body, 40)) for term, c in terms.items()]
         if not pieces:
@@ -368,16 +368,16 @@ class _Writer:
         text = " - ".join([" + ".join(added), *(each for each, *_ in taken)])
         return text, _PRODUCT if len(added) + len(taken) == 1 else _SUM
 
-    def _comparison(self, item: ir.Node, symbol: str, bound: int, body: _Body) -> Piece:
+    def _comparison(self, item: ir.Node, symbol: str, bound: int, body: _Body) -> HeadMask:
         """``key <= bound - query``: the right side is one vector; what is mixed stays on the left."""
         terms, constant = ir.linear(item)
         bound -= constant
         mixed = {t: c for t, c in terms.items() if t.is_pair}
-        of_key = {t: c for t, c in terms.items() if t.rank & ir.Rank.KEY and not t.is_pair}
+        of_key = {t: c for t, c in terms.items() if t.deps & ir.Deps.KEY and not t.is_pair}
         rest = {t: c for t, c in terms.items() if t not in mixed and t not in of_key}
         left = {**mixed, **of_key}
         if not left:
-            left = {t: c for t, c in rest.items() if t.rank & ir.Rank.QUERY} or rest
+            left = {t: c for t, c in rest.items() if t.deps & ir.Deps.QUERY} or rest
             rest = {t: c for t, c in rest.items() if t not in left}
         if all(factor < 0 for factor in left.values()):  # the other way round
             left, bound = {t: -c for t, c in left.items()}, -bound
@@ -388,13 +388,13 @@ class _Writer:
         first, second = (_at_least(self._short(side, body, 48), _OR) for side in sides)
         return f"{first} {symbol} {second}", _COMPARE
 
-    def _infix(self, symbol: str, left: Piece, right: Piece, body: _Body) -> Piece:
+    def _infix(self, symbol: str, left: HeadMask, right: HeadMask, body: _Body) -> HeadMask:
         left, right = self._short(left, body, 48), self._short(right, body, 24)
         return f"{_at_least(left, _PRODUCT)}{symbol}{_at_least(right, _UNARY)}", _PRODUCT
 
     def _division(
         self, plain: str, floored: str, left: ir.Node, right: ir.Node, body: _Body
-    ) -> Piece:
+    ) -> HeadMask:
         a, b = (self._short(body.known[side], body, 36) for side in (left, right))
         is_safe = isinstance(right, ir.Const) or self._magnitudes.is_positive(right)
         divisor = b if is_safe else (f"tl.maximum({b[0]}, 1)", _ATOM)
@@ -406,17 +406,19 @@ class _Writer:
             return found
         return f"tl.where({b[0]} > 0, {self._short(found, body, 40)[0]}, 0)", _ATOM
 
-    def _helped(self, name: str, arguments: str) -> Piece:
+    def _helped(self, name: str, arguments: str) -> HeadMask:
         self._helpers.add(name)
         return f"{name}({arguments})", _ATOM
 
-    def _nested(self, name: str, pieces: list[Piece], body: _Body) -> Piece:
+    def _nested(self, name: str, pieces: list[HeadMask], body: _Body) -> HeadMask:
         first, *others = (self._short(piece, body, 32)[0] for piece in pieces)
         for other in others:
             first = f"{name}({self._short((first, _ATOM), body, 32)[0]}, {other})"
         return first, _ATOM
 
-    def _junction(self, symbol: str, strength: int, pieces: list[Piece], body: _Body) -> Piece:
+    def _junction(
+        self, symbol: str, strength: int, pieces: list[HeadMask], body: _Body
+    ) -> HeadMask:
         text = ""
         for part in sorted(_at_least(self._short(x, body, 60), strength + 1) for x in pieces):
             if text and len(text) + len(part) > _LINE:
@@ -424,13 +426,13 @@ class _Writer:
             text = f"{text}{symbol}{part}" if text else part
         return text, strength
 
-    def _loop(self, node: ir.Loop, body: _Body) -> Piece:
+    def _loop(self, node: ir.Loop, body: _Body) -> HeadMask:
         """A loop; values that do not depend on its variable and were not needed before are computed in it."""
         start, stop = (self._short(self._value(x, body), body, 30) for x in (node.start, node.stop))
         sums = isinstance(node, ir.Total)
         found = self._names.numbered("total" if sums else "found")
         variable = self._names.of(ir.Index(node.level), f"j{node.level}")
-        varies = [x.rank & ir.Rank.PAIR for x in (node.start, node.stop)]
+        varies = [x.deps & ir.Deps.PAIR for x in (node.start, node.stop)]
         first, last = start[0], stop[0]
         first = f"tl.min({first})" if varies[0] else first
         last = f"tl.max({last})" if varies[1] else last
@@ -452,7 +454,7 @@ class _Writer:
             inner.add(f"{found} |= {' & '.join([*limits, last_piece])}")
         return found, _ATOM
 
-    def _load(self, node: ir.Load, body: _Body) -> Piece:
+    def _load(self, node: ir.Load, body: _Body) -> HeadMask:
         """A table's value, 0 outside it."""
         table = next(each for each in self._mask.tables if each.name == node.table)
         pointer = self._names.of(("table", table.name), f"{table.name}_table")
@@ -516,16 +518,16 @@ class _Writer:
 _NUMBERS = ("q_len", "k_len", "batch", "head", "heads")
 
 
-def _number(value: int) -> Piece:
+def _number(value: int) -> HeadMask:
     return str(value), _ATOM if value >= 0 else _UNARY
 
 
-def _at_least(piece: Piece, strength: int) -> str:
+def _at_least(piece: HeadMask, strength: int) -> str:
     text, own = piece
     return text if own >= strength else f"({text})"
 
 
-def _times(factor: int, piece: Piece) -> str:
+def _times(factor: int, piece: HeadMask) -> str:
     return _at_least(piece, _PRODUCT) if factor == 1 else f"{factor} * {_at_least(piece, _UNARY)}"
 
 
@@ -534,7 +536,7 @@ def _uses(root: ir.Node) -> Counter[ir.Node]:
     found: Counter[ir.Node] = Counter()
     for node in ir.postorder(root):
         parts: Iterable[ir.Node] = ir.children(node)
-        if isinstance(node, ir.AtMost | ir.Equals):
+        if isinstance(node, ir.Le | ir.Eq):
             parts = ir.linear(node.item)[0]
         found.update(parts)
     return found
@@ -544,7 +546,7 @@ def _parts(node: ir.Node) -> tuple[ir.Node, ...]:
     match node:
         case ir.Exists() | ir.Total():
             return ()
-        case ir.AtMost(item=item) | ir.Equals(item=item) | ir.Not(item=ir.Equals(item=item)):
+        case ir.Le(item=item) | ir.Eq(item=item) | ir.Not(item=ir.Eq(item=item)):
             return tuple(ir.linear(item)[0])
         case _:
             return ir.children(node)

@@ -31,7 +31,7 @@ from .embedding import (
 from .entry import Given, Parameter, Signature, described, elaborate, prelude, signature
 from .files import files
 from .scope import Definition, Resolve
-from .settling import PatternFunction, pattern, python_form, to_mask
+from .space_binding import PatternFunction, pattern, python_form, to_mask
 
 __all__ = [
     "Definition", "Expr", "Given", "Operand", "Parameter", "PatternFunction", "Resolve", "Row",

@@ -19,11 +19,11 @@ from attndsl import ir
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
-from .complaints import did_you_mean, fault, listed
 from .elaboration import Elaborator
-from .frames import Frame, Origin, Value
-from .kinds import check_expressions
+from .errors import did_you_mean, listed, make_error
+from .frames import Origin, Scope, Value
 from .scope import Definition
+from .typecheck import check_expressions
 
 Kind: TypeAlias = Literal[
     "causal", "symmetric", "itself", "includes", "disjoint", "count", "density", "reach", "holds"
@@ -67,7 +67,7 @@ class _Said:
 # ---------------------------------------------------------------------- checking
 
 
-def check_assertions(definition: Definition, faults: list[Diagnostic]) -> None:
+def check_assertions(definition: Definition, diagnostics: list[Diagnostic]) -> None:
     """Complain of claims that mean nothing, and of names and kinds in them."""
     if not isinstance(definition.declaration, syn.Pattern):
         return
@@ -75,12 +75,12 @@ def check_assertions(definition: Definition, faults: list[Diagnostic]) -> None:
     for assertion in definition.declaration.assertions:
         said = _understood(definition, assertion)
         if isinstance(said, Diagnostic):
-            faults.append(said)
+            diagnostics.append(said)
         else:
             wanted += [(part, said.part_kind) for part in said.parts]
         wanted += [(condition, "bool") for condition in assertion.where]
     if wanted:
-        check_expressions(definition, wanted, faults)
+        check_expressions(definition, wanted, diagnostics)
 
 
 def _understood(definition: Definition, assertion: syn.Assertion) -> _Said | Diagnostic:
@@ -92,7 +92,7 @@ def _understood(definition: Definition, assertion: syn.Assertion) -> _Said | Dia
         case syn.Measure(bound=bound):
             title = "numbers are whole here"
             notes = ("a fraction bounds `density(4096)` only",)
-            return fault("A213", title, bound.span, notes=notes)
+            return make_error("A213", title, bound.span, notes=notes)
         case syn.Compare(
             operands=(syn.Call(name="density") as call, syn.Int(value=whole)), operators=(operator,)
         ):
@@ -115,7 +115,7 @@ def _relation(word: str, arguments: tuple[syn.Argument, ...], call: syn.Call) ->
     if len(arguments) < fewest or any(each.name is not None for each in arguments):
         example = "disjoint(a, b)" if word == "disjoint" else "covers(a)"
         title = f"`{word}` takes {fewest} or more patterns"
-        return fault("A213", title, call.span, helps=(f"write `{example}`",))
+        return make_error("A213", title, call.span, helps=(f"write `{example}`",))
     kind: Kind = "disjoint" if word == "disjoint" else "includes"
     return _Said(kind, tuple(each.value for each in arguments))
 
@@ -125,7 +125,7 @@ def _density(call: syn.Call, operator: syn.CompareOp, bound: Fraction) -> _Said 
     if not names or names.count(None) > 1 or len(set(names)) < len(names):
         title = "`density` takes a length, or the extents of the axes"
         helps = ("write `density(4096)`, `density(y=64, x=64)` or `density(4096, heads=8)`",)
-        return fault("A213", title, call.span, helps=helps)
+        return make_error("A213", title, call.span, helps=helps)
     parts = tuple(each.value for each in call.arguments)
     return _Said("density", parts, "int", operator=operator, bound=bound, names=names)
 
@@ -134,15 +134,15 @@ def _no_claim(definition: Definition, node: syn.Name | syn.Call) -> Diagnostic:
     item = definition.unit.find(node.name)
     if node.name == "density":
         helps: tuple[str | None, ...] = ("compare it: `density(4096) < 0.1`",)
-        return fault("A213", "a density alone claims nothing", node.span, helps=helps)
+        return make_error("A213", "a density alone claims nothing", node.span, helps=helps)
     if isinstance(item, Definition):
         what = node.span.text if len(node.span.text) < 40 else node.name
         title = f"`{node.name}` is a definition, not a claim"
         helps = (f"compare it, `{definition.name} == {what}`, or write `covers({what})`",)
-        return fault("A213", title, node.span, helps=helps)
+        return make_error("A213", title, node.span, helps=helps)
     title = f"there is no claim `{node.name}`"
     near = did_you_mean(node.name, (*_WORDS, "disjoint", "density"))
-    return fault("A213", title, node.span, notes=() if near else _FORMS, helps=(near,))
+    return make_error("A213", title, node.span, notes=() if near else _FORMS, helps=(near,))
 
 
 def _phrase(phrase: syn.Phrase) -> _Said | Diagnostic:
@@ -175,11 +175,13 @@ def _fits(phrase: syn.Phrase, form: str) -> tuple[syn.Expression, ...] | None:
 def _unknown_phrase(phrase: syn.Phrase, said: str) -> Diagnostic:
     if said in _COUNTS:
         title = f"`{said}` alone claims nothing" if phrase.bound is None else "keys are whole"
-        return fault("A213", title, phrase.span, helps=(f"write `{said} == 49`",))
+        return make_error("A213", title, phrase.span, helps=(f"write `{said} == 49`",))
     forms = [form.replace(_NUMBER, "1").replace("1 keys", "1 key") for form in _PHRASES]
     near = difflib.get_close_matches(said, [*forms, *(f"{c} == 49" for c in _COUNTS)], 1, 0.5)
     helps = (f"did you mean `{near[0]}`?",) if near else ()
-    return fault("A213", "this is no claim", phrase.span, notes=() if near else _FORMS, helps=helps)
+    return make_error(
+        "A213", "this is no claim", phrase.span, notes=() if near else _FORMS, helps=helps
+    )
 
 
 # ---------------------------------------------------------------------- elaborating
@@ -211,7 +213,7 @@ class _Claiming:
         root: ir.Node,
         zeros: ir.Node,
         elaborator: Elaborator,
-        frame: Frame,
+        frame: Scope,
         assertion: syn.Assertion,
     ) -> None:
         self.definition = definition
@@ -230,7 +232,7 @@ class _Claiming:
         what = self._property(said, parts)
         conditions = [self.elaborator.node(each, self.frame) for each in self.assertion.where]
         for node, expression in zip(conditions, self.assertion.where, strict=True):
-            self._check_rank(node, _allowed(what), expression.span, "this condition")
+            self._check_deps(node, _allowed(what), expression.span, "this condition")
         condition = ir.conj(*conditions)
         text = syn.format_assertion(self.assertion)
         tables = self._tables([self.root, condition, *parts])
@@ -257,7 +259,7 @@ class _Claiming:
                 return ir.Always(ir.negate(ir.disj(*(ir.conj(a, b) for a, b in pairs))))
             case "count":
                 (bound,) = parts
-                self._check_rank(bound, said.side.rank, said.parts[0].span, "this bound")
+                self._check_deps(bound, said.side.deps, said.parts[0].span, "this bound")
                 return ir.Counted(said.side, said.operator, bound)
             case "density":
                 return self._density(said, parts)
@@ -280,23 +282,23 @@ class _Claiming:
         if isinstance(node, ir.Const) and node.value >= 1:
             return node.value
         title = "a number that is known and positive is needed here"
-        self.elaborator.faults.append(fault("A213", title, span))
+        self.elaborator.diagnostics.append(make_error("A213", title, span))
         return 1
 
-    def _check_rank(self, node: ir.Node, allowed: ir.Rank, span: Span, what: str) -> None:
-        wrong = node.rank & ir.Rank.PAIR & ~allowed
-        names = listed(side.value for side in ir.Side if wrong & side.rank)
+    def _check_deps(self, node: ir.Node, allowed: ir.Deps, span: Span, what: str) -> None:
+        wrong = node.deps & ir.Deps.PAIR & ~allowed
+        names = listed(side.value for side in ir.Side if wrong & side.deps)
         if wrong:
             title = f"{what} cannot depend on {names}"
-            self.elaborator.faults.append(fault("A213", title, span))
+            self.elaborator.diagnostics.append(make_error("A213", title, span))
 
 
-def _allowed(what: ir.Property) -> ir.Rank:
+def _allowed(what: ir.Property) -> ir.Deps:
     """The positions that a condition on the claim may speak of."""
     match what:
         case ir.Always():
-            return ir.Rank.PAIR
+            return ir.Deps.PAIR
         case ir.Counted(side=side):
-            return side.rank
+            return side.deps
         case _:
-            return ir.Rank.NONE
+            return ir.Deps.NONE

@@ -9,7 +9,7 @@ from attndsl import ir
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
-from .complaints import did_you_mean, fault, listed
+from .errors import did_you_mean, listed, make_error
 from .scope import Definition, Facts, Need, SpaceItem
 from .spaces import Pair, Place, places_of
 
@@ -19,11 +19,11 @@ Role: TypeAlias = Literal["body", "default", "where"]
 class Axes:
     """The part of a check that knows the spaces of its definition."""
 
-    def __init__(self, definition: Definition, facts: Facts, faults: list[Diagnostic]) -> None:
+    def __init__(self, definition: Definition, facts: Facts, diagnostics: list[Diagnostic]) -> None:
         """Learn ``facts`` about the definition; complain to ``faults``."""
         self.definition = definition
         self.facts = facts
-        self.faults = faults
+        self.diagnostics = diagnostics
         self.unit = definition.unit
         self.pair = definition.pair
         self.role: Role = "body"
@@ -108,4 +108,6 @@ class Axes:
         notes: Iterable[str] = (),
         helps: Iterable[str | None] = (),
     ) -> None:
-        self.faults.append(fault(code, title, span, label, also=also, notes=notes, helps=helps))
+        self.diagnostics.append(
+            make_error(code, title, span, label, also=also, notes=notes, helps=helps)
+        )

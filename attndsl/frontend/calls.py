@@ -5,7 +5,7 @@ from __future__ import annotations
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic
 
-from .complaints import did_you_mean, fault, listed
+from .errors import did_you_mean, listed, make_error
 from .scope import Definition
 
 Given = dict[str, syn.Expression]
@@ -14,7 +14,7 @@ Given = dict[str, syn.Expression]
 def matched(definition: Definition, call: syn.Call) -> tuple[Given, list[Diagnostic]]:
     """The argument of each parameter that gets one, and what is wrong with the call."""
     given: Given = {}
-    faults: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     names = [each.name for each in definition.parameters]
     positional = 0
     for argument in call.arguments:
@@ -22,24 +22,28 @@ def matched(definition: Definition, call: syn.Call) -> tuple[Given, list[Diagnos
         if name is None:
             if len(given) > positional:
                 title = "an argument without a name stands behind one with a name"
-                faults.append(fault("A205", title, argument.span))
+                diagnostics.append(make_error("A205", title, argument.span))
                 continue
             positional += 1
             if positional > len(names):
                 title = f"`{definition.name}` takes {_count(len(names))}"
-                faults.append(
-                    fault("A205", title, argument.span, "one too many", notes=_form(definition))
+                diagnostics.append(
+                    make_error(
+                        "A205", title, argument.span, "one too many", notes=_form(definition)
+                    )
                 )
                 break
             name = names[positional - 1]
         if name not in names:
             title = f"`{definition.name}` has no parameter `{name}`"
             helps = (did_you_mean(name, names),)
-            faults.append(fault("A205", title, argument.span, notes=_form(definition), helps=helps))
+            diagnostics.append(
+                make_error("A205", title, argument.span, notes=_form(definition), helps=helps)
+            )
         elif name in given:
             also = ((given[name].span, "first here"),)
             title = f"`{name}` is given twice"
-            faults.append(fault("A205", title, argument.span, "again here", also=also))
+            diagnostics.append(make_error("A205", title, argument.span, "again here", also=also))
         else:
             given[name] = argument.value
     missing = [
@@ -47,10 +51,10 @@ def matched(definition: Definition, call: syn.Call) -> tuple[Given, list[Diagnos
         for each in definition.parameters
         if each.default is None and each.name not in given
     ]
-    if missing and not faults:
+    if missing and not diagnostics:
         title = f"`{definition.name}` needs {listed(missing)}"
-        faults.append(fault("A205", title, call.span, notes=_form(definition)))
-    return given, faults
+        diagnostics.append(make_error("A205", title, call.span, notes=_form(definition)))
+    return given, diagnostics
 
 
 def _count(number: int) -> str:

@@ -16,7 +16,7 @@ from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, Span
 
 from .calls import matched
-from .complaints import fault, quoted
+from .errors import make_error, quoted
 from .frames import (
     DEEPEST,
     LARGEST,
@@ -24,18 +24,18 @@ from .frames import (
     MOST_WORK,
     WIDEST_RANGE,
     Chain,
-    Frame,
     Origin,
+    Scope,
     Value,
     largest,
     one_of,
     pick,
 )
-from .judgements import too_deep, too_large, too_wide, violated
 from .order import used_alone
 from .rows import SHIFT, in_row, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
+from .value_errors import too_deep, too_large, too_wide, violated
 
 _POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
 # What a faulty part counts as: nothing that could be decided, so that the rest is judged too.
@@ -56,7 +56,7 @@ class Elaborator:
         self.align = align
         self.is_open = is_open
         self.shift = SHIFT if is_open else shift_of(align)
-        self.faults: list[Diagnostic] = []
+        self.diagnostics: list[Diagnostic] = []
         self.tables: dict[str, ir.Table] = {}
         self._declared: dict[str, Span] = {}
         self._nodes: set[ir.Node] = set()
@@ -86,9 +86,9 @@ class Elaborator:
         frame = self.frame(definition, given, origin)
         if definition.zeros is not None:
             count = self.node(definition.zeros, frame)
-            if count.rank & ir.Rank.KEY:
+            if count.deps & ir.Deps.KEY:
                 title = "a count of zero keys cannot depend on `k`"
-                self.faults.append(fault("A214", title, definition.zeros.span))
+                self.diagnostics.append(make_error("A214", title, definition.zeros.span))
             return count
         used, body = used_alone(definition), definition.declaration.body
         if used is None:
@@ -96,31 +96,31 @@ class Elaborator:
         call = body if isinstance(body, syn.Call) else syn.Call(used.name, (), body.span, body.span)
         return self.zeros(used, self._given(used, call, frame), Origin(body.span, frame))
 
-    def frame(self, definition: Definition, given: Mapping[str, Value], origin: Origin) -> Frame:
+    def frame(self, definition: Definition, given: Mapping[str, Value], origin: Origin) -> Scope:
         """Where the body of a definition stands: its parameters with their values."""
         chain = self._chain(definition, origin.frame)
         local: dict[str, Value] = {}
         for parameter in definition.parameters:
             value = given.get(parameter.name)
             if value is None and parameter.default is not None:
-                value = self.value(parameter.default, Frame(definition, dict(local), chain))
+                value = self.value(parameter.default, Scope(definition, dict(local), chain))
             assert value is not None, "calls were checked"
             local[parameter.name] = value
-        return Frame(definition, local, chain)
+        return Scope(definition, local, chain)
 
-    def _chain(self, definition: Definition, around: Frame | None) -> Chain:
+    def _chain(self, definition: Definition, around: Scope | None) -> Chain:
         facts = definition.facts
         if facts is not None and not facts.needs:
             return ()  # speaks of no axis: the same wherever it is used
         return (definition.pair, *(around.chain if around else ()))
 
-    def _obeys_constraints(self, definition: Definition, frame: Frame, origin: Origin) -> bool:
-        before = len(self.faults)
+    def _obeys_constraints(self, definition: Definition, frame: Scope, origin: Origin) -> bool:
+        before = len(self.diagnostics)
         for constraint in definition.constraints:
             # What depends on lengths or heads cannot be judged yet; arithmetic is total anyway.
             if self.node(constraint, frame) is ir.FALSE:
-                self.faults.append(violated(definition, constraint, frame, origin))
-        return len(self.faults) == before
+                self.diagnostics.append(violated(definition, constraint, frame, origin))
+        return len(self.diagnostics) == before
 
     def _check_align(self, definition: Definition, span: Span) -> None:
         written = getattr(definition.declaration, "align", None)
@@ -130,17 +130,17 @@ class Elaborator:
             )
             also = ((definition.declaration.name_span, "declared here"),)
             helps = (f"write `align {written}` here too",)
-            self.faults.append(fault("A212", title, span, also=also, helps=helps))
+            self.diagnostics.append(make_error("A212", title, span, also=also, helps=helps))
 
     # ------------------------------------------------------------------ expressions
 
-    def node(self, expression: syn.Expression, frame: Frame) -> ir.Node:
+    def node(self, expression: syn.Expression, frame: Scope) -> ir.Node:
         """An int or a bool."""
         value = self.value(expression, frame)
         assert isinstance(value, ir.Node), "kinds were checked"
         return value
 
-    def value(self, expression: syn.Expression, frame: Frame) -> Value:
+    def value(self, expression: syn.Expression, frame: Scope) -> Value:
         """The value of an expression."""
         if self._depth > DEEPEST:
             raise AttnDslError(too_deep(expression.span))
@@ -150,7 +150,7 @@ class Elaborator:
         self._depth -= 1
         return self._kept(made, expression.span) if isinstance(made, ir.Node) else made
 
-    def _nodes_of(self, items: tuple[syn.Expression, ...], frame: Frame) -> list[ir.Node]:
+    def _nodes_of(self, items: tuple[syn.Expression, ...], frame: Scope) -> list[ir.Node]:
         made: list[ir.Node] = []
         for item in items:
             value = self.value(item, frame)
@@ -158,28 +158,28 @@ class Elaborator:
             made.append(value)
         return made
 
-    def _list(self, node: syn.ListOf, frame: Frame) -> Value:
+    def _list(self, node: syn.ListOf, frame: Scope) -> Value:
         return tuple(self._nodes_of(node.items, frame))
 
-    def _negative(self, node: syn.Neg, frame: Frame) -> ir.Node:
+    def _negative(self, node: syn.Neg, frame: Scope) -> ir.Node:
         return ir.scale(self.node(node.operand, frame), -1)
 
-    def _not(self, node: syn.Not, frame: Frame) -> ir.Node:
+    def _not(self, node: syn.Not, frame: Scope) -> ir.Node:
         return ir.negate(self.node(node.operand, frame))
 
-    def _and(self, node: syn.And, frame: Frame) -> ir.Node:
+    def _and(self, node: syn.And, frame: Scope) -> ir.Node:
         return ir.conj(*self._until(ir.FALSE, node.operands, frame))
 
-    def _or(self, node: syn.Or, frame: Frame) -> ir.Node:
+    def _or(self, node: syn.Or, frame: Scope) -> ir.Node:
         return ir.disj(*self._until(ir.TRUE, node.operands, frame))
 
-    def _sum(self, node: syn.Sum, frame: Frame) -> ir.Node:
+    def _sum(self, node: syn.Sum, frame: Scope) -> ir.Node:
         signs = [1, *(1 if operator == "+" else -1 for operator in node.operators)]
         items = self._nodes_of(node.operands, frame)
         self._spend(sum(len(ir.children(item)) for item in items), node.span)
         return ir.add(*(ir.scale(i, sign) for i, sign in zip(items, signs, strict=True)))
 
-    def _product(self, node: syn.Product, frame: Frame) -> ir.Node:
+    def _product(self, node: syn.Product, frame: Scope) -> ir.Node:
         made = self.node(node.operands[0], frame)
         for operator, operand in zip(node.operators, node.operands[1:], strict=True):
             right = self.node(operand, frame)
@@ -197,17 +197,17 @@ class Elaborator:
         is_plain = isinstance(operand, syn.Int)
         notes = () if is_plain else (f"{quoted(operand.span)} is {value.value} here",)
         title = "division by a number that is not positive"
-        self.faults.append(fault("A302", title, operand.span, notes=notes))
+        self.diagnostics.append(make_error("A302", title, operand.span, notes=notes))
         return False
 
-    def _compare(self, node: syn.Compare, frame: Frame) -> ir.Node:
+    def _compare(self, node: syn.Compare, frame: Scope) -> ir.Node:
         items = self._nodes_of(node.operands, frame)
         pairs = zip(items, node.operators, items[1:], strict=False)
         made = [self._kept(_COMPARE[op](left, right), node.span) for left, op, right in pairs]
         return ir.conj(*made)
 
     def _until(
-        self, absorbing: ir.Node, operands: tuple[syn.Expression, ...], frame: Frame
+        self, absorbing: ir.Node, operands: tuple[syn.Expression, ...], frame: Scope
     ) -> list[ir.Node]:
         """Left to right; nothing behind an operand that decides is looked at."""
         items: list[ir.Node] = []
@@ -220,27 +220,27 @@ class Elaborator:
             self._spend(len(ir.children(value)), operand.span)
         return items
 
-    def _if(self, node: syn.If, frame: Frame) -> ir.Node:
+    def _if(self, node: syn.If, frame: Scope) -> ir.Node:
         condition = self.node(node.condition, frame)
-        if isinstance(condition, ir.Truth):
+        if isinstance(condition, ir.BoolConst):
             return self.node(node.yes if condition.value else node.no, frame)
         return ir.select(condition, self.node(node.yes, frame), self.node(node.no, frame))
 
-    def _let(self, node: syn.Let, frame: Frame) -> Value:
+    def _let(self, node: syn.Let, frame: Scope) -> Value:
         local = dict(frame.local)
         inner = replace(frame, local=local)
         for binding in node.bindings:
             local[binding.name] = self.value(binding.value, inner)
         return self.value(node.body, inner)
 
-    def _quantifier(self, node: syn.Any | syn.All, frame: Frame) -> ir.Node:
+    def _quantifier(self, node: syn.Any | syn.All, frame: Scope) -> ir.Node:
         low, high = self.node(node.range.low, frame), self.node(node.range.high, frame)
         width = ir.sub(high, low)
         if isinstance(width, ir.Const):
             if width.value <= 0:
-                return ir.Truth(isinstance(node, syn.All))
+                return ir.BoolConst(isinstance(node, syn.All))
             if width.value > WIDEST_RANGE:
-                self.faults.append(too_wide(node.range, width.value))
+                self.diagnostics.append(too_wide(node.range, width.value))
                 return _SOME_BOOL
 
         def body(index: ir.Node) -> ir.Node:
@@ -255,7 +255,7 @@ class Elaborator:
 
     # ------------------------------------------------------------------ names
 
-    def _name(self, node: syn.Name, frame: Frame) -> Value:
+    def _name(self, node: syn.Name, frame: Scope) -> Value:
         name = node.name
         if name in frame.local:
             return frame.local[name]
@@ -267,14 +267,14 @@ class Elaborator:
         assert isinstance(item, TableItem), "names were checked"
         return self._load(item, (), node.span)
 
-    def _access(self, node: syn.Access, frame: Frame) -> ir.Node:
+    def _access(self, node: syn.Access, frame: Scope) -> ir.Node:
         segment = node.base.name if isinstance(node.base, syn.Access) else None
         base = node.base.base if isinstance(node.base, syn.Access) else node.base
         assert isinstance(base, syn.Name), "names were checked"
         side = ir.Side(base.name)
         return ir.Coord(side, self._place(side, node.name, segment, frame).full)
 
-    def _place(self, side: ir.Side | None, axis: str, segment: str | None, frame: Frame) -> Place:
+    def _place(self, side: ir.Side | None, axis: str, segment: str | None, frame: Scope) -> Place:
         """The axis of the mask's space that a name means, through all patterns around."""
         place: Place | None = frame.chain[0].places(side, axis, segment)[0]
         for pair in (*frame.chain[1:], self.outer):
@@ -283,7 +283,7 @@ class Elaborator:
         assert place is not None, "calls were checked"
         return place
 
-    def _segment(self, side: ir.Side | None, name: str, frame: Frame) -> ir.Segment:
+    def _segment(self, side: ir.Side | None, name: str, frame: Scope) -> ir.Segment:
         """The segment of the mask's space that a name means, likewise."""
         segment = frame.chain[0].segment(side, name)
         for pair in (*frame.chain[1:], self.outer):
@@ -292,7 +292,7 @@ class Elaborator:
         assert segment is not None, "calls were checked"
         return segment
 
-    def _inside(self, side: ir.Side, name: str, frame: Frame) -> ir.Node:
+    def _inside(self, side: ir.Side, name: str, frame: Scope) -> ir.Node:
         segment = self._segment(side, name, frame)
         if not self.is_open and len(self.outer.of(side)[0].segments) == 1:
             return ir.TRUE
@@ -300,7 +300,7 @@ class Elaborator:
 
     # ------------------------------------------------------------------ calls
 
-    def _call(self, node: syn.Call, frame: Frame) -> Value:
+    def _call(self, node: syn.Call, frame: Scope) -> Value:
         if node.name in BUILTINS:
             return self._builtin(node, frame)
         definition = frame.definition.unit.find(node.name)
@@ -308,11 +308,11 @@ class Elaborator:
         given = self._given(definition, node, frame)
         return self.open(definition, given, Origin(node.span, frame), node.span)
 
-    def _given(self, definition: Definition, node: syn.Call, frame: Frame) -> dict[str, Value]:
+    def _given(self, definition: Definition, node: syn.Call, frame: Scope) -> dict[str, Value]:
         arguments = matched(definition, node)[0]
         return {name: self.value(argument, frame) for name, argument in arguments.items()}
 
-    def _builtin(self, node: syn.Call, frame: Frame) -> ir.Node:
+    def _builtin(self, node: syn.Call, frame: Scope) -> ir.Node:
         if node.name == "len":
             return self._length(node.arguments[0].value, frame)
         items = self._nodes_of(tuple(each.value for each in node.arguments), frame)
@@ -331,7 +331,7 @@ class Elaborator:
             case _:
                 return ir.pow2(*items)
 
-    def _length(self, node: syn.Expression, frame: Frame) -> ir.Node:
+    def _length(self, node: syn.Expression, frame: Scope) -> ir.Node:
         match node:
             case syn.Name(name="q" | "k" as name):
                 return ir.Size(name)
@@ -348,7 +348,7 @@ class Elaborator:
                 assert isinstance(value, tuple), "kinds were checked"
                 return ir.Const(len(value))
 
-    def _length_of_name(self, name: str, frame: Frame) -> ir.Node:
+    def _length_of_name(self, name: str, frame: Scope) -> ir.Node:
         pair = frame.chain[0]
         if pair.segment(None, name) is not None:
             return segment_size(self._segment(None, name, frame))
@@ -360,7 +360,7 @@ class Elaborator:
 
     # ------------------------------------------------------------------ tables and lists
 
-    def _index(self, node: syn.Index, frame: Frame) -> ir.Node:
+    def _index(self, node: syn.Index, frame: Scope) -> ir.Node:
         item = _table_item(node.base, frame)
         if item is not None:
             return self._load(item, tuple(self._nodes_of(node.indices, frame)), node.span)
@@ -385,7 +385,7 @@ class Elaborator:
                 (self._declared[table.name], "and here, also in use"),
             )
             title = f"two inputs named `{table.name}` are declared in different ways"
-            self.faults.append(fault("A209", title, span, also=also))
+            self.diagnostics.append(make_error("A209", title, span, also=also))
         self._declared.setdefault(table.name, item.declaration.span)
         if "pos" in table.dims and not self.is_open and self.outer.is_rectangular:
             title = (
@@ -393,14 +393,14 @@ class Elaborator:
             )
             declared = ((item.declaration.span, "declared here"),)
             helps = ("declare two inputs, one over `q` and one over `k`",)
-            self.faults.append(fault("A209", title, span, also=declared, helps=helps))
+            self.diagnostics.append(make_error("A209", title, span, also=declared, helps=helps))
         return table
 
-    def _member(self, node: syn.Member, frame: Frame) -> ir.Node:
+    def _member(self, node: syn.Member, frame: Scope) -> ir.Node:
         found = self._is_in(node, frame)
         return ir.negate(found) if node.negated else found
 
-    def _is_in(self, node: syn.Member, frame: Frame) -> ir.Node:
+    def _is_in(self, node: syn.Member, frame: Scope) -> ir.Node:
         container = node.container
         if isinstance(container, syn.Range):
             item = self.node(node.item, frame)
@@ -440,7 +440,7 @@ class Elaborator:
             return node
         if largest(node) >= LARGEST:
             title = "this constant is too large"
-            self.faults.append(fault("A305", title, span, "its magnitude reaches 2**62"))
+            self.diagnostics.append(make_error("A305", title, span, "its magnitude reaches 2**62"))
             return _SOME_INT if node.sort is ir.Sort.INT else _SOME_BOOL
         self._nodes.add(node)
         if len(self._nodes) > MOST_NODES:
@@ -451,7 +451,7 @@ class Elaborator:
 # Keyed by class, not matched: a dispatching frame less on the stack for each level of nesting.
 _MEANINGS: dict[type[syn.Expression], Any] = {
     syn.Int: lambda _, node, frame: ir.Const(node.value),
-    syn.Bool: lambda _, node, frame: ir.Truth(node.value),
+    syn.Bool: lambda _, node, frame: ir.BoolConst(node.value),
     syn.Name: Elaborator._name,
     syn.ListOf: Elaborator._list,
     syn.Access: Elaborator._access,
@@ -472,7 +472,7 @@ _MEANINGS: dict[type[syn.Expression], Any] = {
 }
 
 
-def _table_item(node: syn.Expression, frame: Frame) -> TableItem | None:
+def _table_item(node: syn.Expression, frame: Scope) -> TableItem | None:
     if not isinstance(node, syn.Name) or node.name in frame.local:
         return None
     item = frame.definition.unit.find(node.name)

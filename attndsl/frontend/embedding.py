@@ -16,7 +16,7 @@ from attndsl import ir
 from attndsl.source import AttnDslError
 
 from .callers import here
-from .complaints import fault
+from .errors import make_error
 from .frames import LARGEST, WIDEST_RANGE, largest, one_of
 from .rows import SHIFT, in_row, open_size, stored
 from .spaces import Pair
@@ -231,7 +231,7 @@ def where(condition: Operand, yes: Operand, no: Operand) -> Expr:
     test = _expect(ir.Sort.BOOL, "where", condition)
     parts = (test, as_expr(yes), as_expr(no))
     if parts[1]._node.sort is not parts[2]._node.sort:
-        raise AttnDslError(fault("A202", "`where` needs two ints or two bools", here()))
+        raise AttnDslError(make_error("A202", "`where` needs two ints or two bools", here()))
     return merged(ir.select(*(part._node for part in parts)), parts)
 
 
@@ -260,7 +260,7 @@ def _quantified(
     width = ir.sub(limits[1]._node, limits[0]._node)
     if isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
         title = f"a range of {width.value:,} is too wide"
-        raise AttnDslError(fault("A303", title, here(), f"at most {WIDEST_RANGE}"))
+        raise AttnDslError(make_error("A303", title, here(), f"at most {WIDEST_RANGE}"))
     parts = list(limits)
 
     def inner(index: ir.Node) -> ir.Node:
@@ -303,7 +303,7 @@ class Table:
         wanted = len(self.table.indexed_dims) - self.table.is_list
         if len(items) != wanted:
             title = f"`{self.table.name}` takes {wanted} indices, not {len(items)}"
-            raise AttnDslError(fault("A205", title, here()))
+            raise AttnDslError(make_error("A205", title, here()))
         parts = tuple(_expect(ir.Sort.INT, "an index", item) for item in items)
         if self.table.is_list:
             return Row(self.table, parts)
@@ -337,7 +337,7 @@ def table(name: str, kind: str, *dims: str | int) -> Table:
     order = [{"batch": 0, "head": 1}.get(str(dim), 2) for dim in dims]
     if kind not in ("int", "bool", "list") or order != sorted(order) or not dims:
         title = f"an input is int, bool or list, its dims lead with batch and head: `{name}` is not"
-        raise AttnDslError(fault("A209", title, here()))
+        raise AttnDslError(make_error("A209", title, here()))
     sort = ir.Sort.BOOL if kind == "bool" else ir.Sort.INT
     return Table(ir.Table(name, sort, dims, kind == "list"))
 
@@ -351,13 +351,15 @@ def as_expr(value: object) -> Expr:
         case Expr():
             return value
         case bool():
-            return Expr(ir.Truth(value))
+            return Expr(ir.BoolConst(value))
         case int():
             return Expr(ir.Const(value))
         case _ if hasattr(value, "__index__"):
             return Expr(ir.Const(value.__index__()))
     title = f"{type(value).__name__} cannot be part of a pattern"
-    raise AttnDslError(fault("A202", title, here(), "an int, a bool or an expression is needed"))
+    raise AttnDslError(
+        make_error("A202", title, here(), "an int, a bool or an expression is needed")
+    )
 
 
 def _expect(sort: ir.Sort, what: str, value: object) -> Expr:
@@ -368,7 +370,7 @@ def _expect(sort: ir.Sort, what: str, value: object) -> Expr:
     if what in ("&", "|", "~", "^"):
         helps.append("comparisons bind looser than & and |: write (q < 4) & (k < 4)")
     title = f"`{what}` takes {_WORDS[sort]}, not {_WORDS[made._node.sort]}"
-    raise AttnDslError(fault("A202", title, here(), helps=helps))
+    raise AttnDslError(make_error("A202", title, here(), helps=helps))
 
 
 def _ints(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
@@ -393,13 +395,13 @@ def _divided(what: str, build: Callable[..., ir.Node], left: object, right: obje
     divisor = _expect(ir.Sort.INT, what, right)
     if isinstance(divisor._node, ir.Const) and divisor._node.value <= 0:
         title = "division by a number that is not positive"
-        raise AttnDslError(fault("A302", title, here()))
+        raise AttnDslError(make_error("A302", title, here()))
     return _ints(what, build, left, divisor)
 
 
 def _some(what: str, items: tuple[Operand, ...]) -> tuple[Operand, ...]:
     if not items:
-        raise AttnDslError(fault("A205", f"`{what}` takes 1 or more arguments", here()))
+        raise AttnDslError(make_error("A205", f"`{what}` takes 1 or more arguments", here()))
     return items
 
 
@@ -411,14 +413,14 @@ def merged(node: ir.Node, parts: Iterable[Expr]) -> Expr:
         if part._zeros is not ir.ZERO:
             title = "the zero keys of a pattern are lost in a larger expression"
             helps = ("say how many the whole has, and drop those of the part: part.zeros(0)",)
-            raise AttnDslError(fault("A215", title, here(), helps=helps))
+            raise AttnDslError(make_error("A215", title, here(), helps=helps))
         overs |= dict.fromkeys(part._overs)
         for each in part._tables:
             if tables.setdefault(each.name, each) != each:
                 title = f"two inputs named `{each.name}` are declared in different ways"
-                raise AttnDslError(fault("A209", title, here()))
+                raise AttnDslError(make_error("A209", title, here()))
     if largest(node) >= LARGEST:
-        raise AttnDslError(fault("A305", "this constant is too large", here()))
+        raise AttnDslError(make_error("A305", "this constant is too large", here()))
     return Expr(node, tuple(tables.values()), tuple(overs))
 
 

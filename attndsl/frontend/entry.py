@@ -14,13 +14,13 @@ from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, Span
 
 from .assertions import check_assertions, claims_of
-from .complaints import did_you_mean, fault, listed, stop_if_any
 from .elaboration import Elaborator
+from .errors import did_you_mean, listed, make_error, stop_if_any
 from .frames import LARGEST, Origin, Value
-from .kinds import check
+from .lazy_module import LazyModule
 from .placing import placed
 from .scope import Definition, Linker, Resolve, Unit
-from .shelf import Shelf
+from .typecheck import check
 
 Given: TypeAlias = int | bool | Sequence[int]
 
@@ -67,17 +67,17 @@ def prelude() -> Unit:
     """The definitions visible in every file."""
     # A data file of the package; the room that gives it to people is a floor further up.
     path = resources("attndsl") / "patterns" / "prelude.attn"
-    return Shelf(syn.Outline(path.read_text(encoding="utf-8"), "prelude.attn"))
+    return LazyModule(syn.Outline(path.read_text(encoding="utf-8"), "prelude.attn"))
 
 
 def checked(linker: Linker, module: syn.Module) -> Unit:
     """The names of a module, every definition in it checked."""
     unit = linker.load(module)
-    faults = list(linker.faults)
-    check(unit.definitions(), faults)
+    diagnostics = list(linker.diagnostics)
+    check(unit.definitions(), diagnostics)
     for definition in unit.definitions():
-        check_assertions(definition, faults)
-    stop_if_any(faults)
+        check_assertions(definition, diagnostics)
+    stop_if_any(diagnostics)
     return unit
 
 
@@ -117,7 +117,7 @@ def _enough_stack(span: Span) -> Iterator[None]:
     except RecursionError:
         title = "too little of Python's stack is left to read this program"
         helps = ("nest it less deeply, or compile it outside of deep recursion",)
-        raise AttnDslError(fault("A304", title, span, helps=helps)) from None
+        raise AttnDslError(make_error("A304", title, span, helps=helps)) from None
 
 
 def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align) -> ir.Mask:
@@ -126,15 +126,15 @@ def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align
     span = definition.declaration.name_span
     try:
         root = elaborator.open(definition, values, Origin(), span)
-        stop_if_any(elaborator.faults)
+        stop_if_any(elaborator.diagnostics)
         assert isinstance(root, ir.Node), "kinds were checked"
         zeros = elaborator.zeros(definition, values, Origin())
         claims = claims_of(definition, values, root, zeros, elaborator)
     except AttnDslError as error:
-        elaborator.faults.extend(error.diagnostics)
-        stop_if_any(elaborator.faults)
+        elaborator.diagnostics.extend(error.diagnostics)
+        stop_if_any(elaborator.diagnostics)
         raise
-    stop_if_any(elaborator.faults)
+    stop_if_any(elaborator.diagnostics)
     declared = (definition.facts.tables if definition.facts else {}) | elaborator.tables
     tables = tuple(declared[name] for name in sorted(declared))
     mask = ir.Mask(
@@ -179,7 +179,7 @@ def chosen(unit: Unit, entry: str | None) -> Definition:
         if not patterns:
             title = f"{unit.name} declares no pattern"
             helps = ("a file needs one: `pattern causal = k <= q`",)
-            raise AttnDslError(fault("A211", title, unit.module.span, helps=helps))
+            raise AttnDslError(make_error("A211", title, unit.module.span, helps=helps))
         return patterns[-1]
     item = unit.find(entry)
     if isinstance(item, Definition) and item.is_pattern:
@@ -187,7 +187,7 @@ def chosen(unit: Unit, entry: str | None) -> Definition:
     known = [n for n in unit.names(Definition) if (d := unit.find(n)) and _is_pattern(d)]
     what = f"`{entry}` is no pattern" if item else f"{unit.name} has no pattern `{entry}`"
     notes = (f"its patterns are {listed(each.name for each in patterns)}",) if patterns else ()
-    raise AttnDslError(fault("A211", what, notes=notes, helps=(did_you_mean(entry, known),)))
+    raise AttnDslError(make_error("A211", what, notes=notes, helps=(did_you_mean(entry, known),)))
 
 
 def _is_pattern(item: object) -> bool:
@@ -199,25 +199,27 @@ def _is_pattern(item: object) -> bool:
 
 def outside(definition: Definition, values: Mapping[str, Given]) -> dict[str, Value]:
     """Values given from outside the language, judged and converted."""
-    faults: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     converted: dict[str, Value] = {}
     parameters = {each.name: each for each in definition.parameters}
     for name, value in values.items():
         if name not in parameters:
-            faults.append(_unknown(definition, name))
+            diagnostics.append(_unknown(definition, name))
             continue
         made = convert(parameters[name].kind, value)
         if isinstance(made, str):
             title = f"`{name}` of `{definition.name}` {made}"
-            faults.append(fault("A211", title, parameters[name].span, "declared here"))
+            diagnostics.append(make_error("A211", title, parameters[name].span, "declared here"))
         else:
             converted[name] = made
     for each in definition.parameters:
         if each.default is None and each.name not in values:
             title = f"`{definition.name}` needs a value for `{each.name}`"
             helps = (f"give it by name: `{each.name}={_example(each.kind)}`",)
-            faults.append(fault("A211", title, each.span, "it has no default", helps=helps))
-    stop_if_any(faults)
+            diagnostics.append(
+                make_error("A211", title, each.span, "it has no default", helps=helps)
+            )
+    stop_if_any(diagnostics)
     return converted
 
 
@@ -226,7 +228,7 @@ def _unknown(definition: Definition, name: str) -> Diagnostic:
     title = f"`{definition.name}` has no parameter `{name}`"
     notes = (f"its parameters are {listed(names)}" if names else "it has no parameters",)
     span = definition.declaration.name_span
-    return fault("A211", title, span, notes=notes, helps=(did_you_mean(name, names),))
+    return make_error("A211", title, span, notes=notes, helps=(did_you_mean(name, names),))
 
 
 def _example(kind: syn.Kind) -> str:
@@ -240,7 +242,7 @@ def convert(kind: syn.Kind, value: Any) -> Value | str:
     match kind:
         case "bool":
             if isinstance(value, bool):
-                return ir.Truth(value)
+                return ir.BoolConst(value)
             return f"must be true or false, not {_plain(value)}"
         case "int":
             made = _integer(value)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Span
 
-from .complaints import fault
+from .errors import make_error
 from .scope import Resolve
 
 
@@ -31,13 +31,13 @@ def files(root: str | Path) -> Resolve:
             refusal = "it leads out of the folder of the main file"
         if refusal is not None:
             title = f"`{path}` cannot be imported"
-            raise AttnDslError(fault("A208", title, span, refusal))
+            raise AttnDslError(make_error("A208", title, span, refusal))
         try:
             source = syn.read(target)
         except AttnDslError as error:
             reason = error.diagnostics[0].title
             raise AttnDslError(
-                fault("A208", f"`{path}` cannot be imported", span, reason)
+                make_error("A208", f"`{path}` cannot be imported", span, reason)
             ) from error
         return syn.parse(source.text, source.name)
 

@@ -23,7 +23,7 @@ LARGEST = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Scope:
     """Where an expression stands: whose names, which values, in which spaces."""
 
     definition: Definition
@@ -36,7 +36,7 @@ class Origin:
     """Where the values of a definition come from: a call, or the outside."""
 
     span: Span | None = None
-    frame: Frame | None = None
+    frame: Scope | None = None
 
 
 def one_of(item: ir.Node, values: tuple[ir.Node, ...]) -> ir.Node:
@@ -71,7 +71,7 @@ def largest(node: ir.Node) -> int:
             return abs(value)
         case ir.Sum(terms=terms, constant=constant):
             return max(abs(constant), *(abs(factor) for _, factor in terms))
-        case ir.AtMost(item=item, bound=bound) | ir.Equals(item=item, bound=bound):
+        case ir.Le(item=item, bound=bound) | ir.Eq(item=item, bound=bound):
             return max(abs(bound), largest(item) if isinstance(item, ir.Sum) else 0)
         case _:
             return 0

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
-from .complaints import fault
+from .errors import make_error
 from .scope import Definition
 
 Use: TypeAlias = tuple[Definition, Span]
@@ -79,14 +79,14 @@ def _inside(node: syn.Expression) -> list[_Job]:
 def callees_first(roots: Iterable[Definition]) -> tuple[list[Definition], list[Diagnostic]]:
     """What is reachable and not yet checked, callees before callers; faults where that fails."""
     done: dict[Definition, None] = {}
-    faults: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for root in roots:
         if root not in done and root.facts is None:
-            _descend(root, done, faults)
-    return list(done), faults
+            _descend(root, done, diagnostics)
+    return list(done), diagnostics
 
 
-def _descend(root: Definition, done: dict[Definition, None], faults: list[Diagnostic]) -> None:
+def _descend(root: Definition, done: dict[Definition, None], diagnostics: list[Diagnostic]) -> None:
     path: dict[Definition, Iterator[Use]] = {root: uses(root)}
     while path:
         last = next(reversed(path))
@@ -95,7 +95,7 @@ def _descend(root: Definition, done: dict[Definition, None], faults: list[Diagno
             done[last] = None
             del path[last]
         elif callee in path:
-            faults.append(_cycle(list(path), callee, span))
+            diagnostics.append(_cycle(list(path), callee, span))
         elif callee not in done and callee.facts is None:
             path[callee] = uses(callee)
 
@@ -108,4 +108,4 @@ def _cycle(path: list[Definition], back: Definition, span: Span) -> Diagnostic:
     helps = ("the language has no recursion; repeat with `any j in lo..hi: ...`",)
     title = f"`{back.name}` is defined by itself"
     notes = (" uses ".join(shown),)
-    return fault("A207", title, span, "used here", also=also, notes=notes, helps=helps)
+    return make_error("A207", title, span, "used here", also=also, notes=notes, helps=helps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attndsl import ir
 from attndsl.source import AttnDslError, Span
 
-from .complaints import fault
+from .errors import make_error
 from .spaces import Pair
 
 
@@ -23,13 +23,15 @@ def placed(pair: Pair, name: str, written: str | None, asked: str | None, span: 
         AttnDslError: A212, there is no such alignment, the two differ, or the spaces do.
     """
     if asked is not None and asked not in set(ir.Align):
-        raise AttnDslError(fault("A212", f'align is "start" or "end", not {asked!r:.40}', span))
+        raise AttnDslError(
+            make_error("A212", f'align is "start" or "end", not {asked!r:.40}', span)
+        )
     if written is not None and asked not in (None, written):
         title = f"`{name or 'the pattern'}` is aligned at the {written}, not at the {asked}"
-        raise AttnDslError(fault("A212", title, span, "it says so itself"))
+        raise AttnDslError(make_error("A212", title, span, "it says so itself"))
     usual = ir.Align.START if pair.is_rectangular else ir.Align.END
     place = ir.Align(asked or written or usual)
     if place is ir.Align.END and pair.is_rectangular:
         title = "positions in different spaces cannot be aligned at their ends"
-        raise AttnDslError(fault("A212", title, span))
+        raise AttnDslError(make_error("A212", title, span))
     return place

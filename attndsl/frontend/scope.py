@@ -11,7 +11,7 @@ from attndsl import ir
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, Span
 
-from .complaints import did_you_mean, fault
+from .errors import did_you_mean, make_error
 from .spaces import FLAT_PAIR, Pair, Place
 
 Resolve: TypeAlias = Callable[[str, Span], syn.Module]
@@ -145,7 +145,7 @@ class Linker:
         self.prelude = prelude
         self.units: dict[str, Unit] = {}
         self.open: list[tuple[str, Span]] = []  # files being loaded, and the import that asked
-        self.faults: list[Diagnostic] = []
+        self.diagnostics: list[Diagnostic] = []
 
     def load(self, module: syn.Module) -> Unit:
         """The module's names. Each file is loaded once."""
@@ -157,7 +157,7 @@ class Linker:
                 if isinstance(each, kind):
                     self.declare(unit, each)
         for definition in unit.definitions():
-            self.settle(definition)
+            self.resolve_names(definition)
         return unit
 
     # ------------------------------------------------------------------ declarations
@@ -186,10 +186,10 @@ class Linker:
     ) -> None:  # fmt: skip
         name, span = declaration.name, declaration.name_span
         if (reserved := reserved_fault(name, span)) is not None:
-            self.faults.append(reserved)
+            self.diagnostics.append(reserved)
         before = unit.own.get(name) or unit.imported.get(name)
         if before is not None:
-            self.faults.append(_twice(name, span, before))
+            self.diagnostics.append(_twice(name, span, before))
         else:
             unit.own[name] = item
 
@@ -205,7 +205,9 @@ class Linker:
             if axis.name in seen:
                 also = ((seen[axis.name], "first here"),)
                 title = f"axis `{axis.name}` is declared twice"
-                self.faults.append(fault("A203", title, axis.span, "again here", also=also))
+                self.diagnostics.append(
+                    make_error("A203", title, axis.span, "again here", also=also)
+                )
             seen.setdefault(axis.name, axis.span)
         return tuple(ir.Axis(axis.name, axis.extent) for axis in axes)
 
@@ -213,24 +215,28 @@ class Linker:
         if axis.name in _DIM_WORDS:
             title = f"an axis cannot be named `{axis.name}`"
             note = "batch, head, pos, q and k name dims of inputs"
-            self.faults.append(fault("A204", title, axis.name_span, notes=(note,)))
+            self.diagnostics.append(make_error("A204", title, axis.name_span, notes=(note,)))
         if axis.extent == 0:
-            self.faults.append(fault("A209", "an axis has at least one position", axis.span))
+            self.diagnostics.append(
+                make_error("A209", "an axis has at least one position", axis.span)
+            )
 
     def _check_extents(self, segments: tuple[tuple[ir.Axis, ...], ...], span: Span) -> None:
         fixed = [math.prod(axis.extent or 1 for axis in axes) for axes in segments]
         if sum(fixed) > LARGEST_SPACE:
             title = "a space has at most 2**40 positions"
-            self.faults.append(fault("A209", title, span, f"this one has {sum(fixed):,} or more"))
+            self.diagnostics.append(
+                make_error("A209", title, span, f"this one has {sum(fixed):,} or more")
+            )
 
     def _space(self, unit: Unit, declaration: syn.Space) -> ir.Space:
         segments: dict[str, ir.Segment] = {}
         for segment in declaration.segments:
             if segment.name in segments:
                 title = f"segment `{segment.name}` is declared twice"
-                self.faults.append(fault("A203", title, segment.span, "again here"))
+                self.diagnostics.append(make_error("A203", title, segment.span, "again here"))
             if (reserved := reserved_fault(segment.name, segment.name_span)) is not None:
-                self.faults.append(reserved)
+                self.diagnostics.append(reserved)
             segments[segment.name] = ir.Segment(segment.name, self._segment_axes(unit, segment))
         made = tuple(segments.values())
         self._check_extents(tuple(each.axes for each in made), declaration.name_span)
@@ -241,7 +247,9 @@ class Linker:
             return self._axes(segment.axes)
         if segment.length is not None:
             if segment.length == 0:
-                self.faults.append(fault("A209", "a segment has at least one token", segment.span))
+                self.diagnostics.append(
+                    make_error("A209", "a segment has at least one token", segment.span)
+                )
             return (ir.Axis(segment.name, segment.length),)
         grid = unit.find(segment.name)
         if isinstance(grid, SpaceItem) and isinstance(grid.declaration, syn.Grid):
@@ -253,7 +261,7 @@ class Linker:
             f"a segment of fixed length is `{segment.name}(77)`",
         )
         title = f"there is no grid `{segment.name}`"
-        self.faults.append(fault("A201", title, segment.name_span, helps=helps))
+        self.diagnostics.append(make_error("A201", title, segment.name_span, helps=helps))
         return (ir.Axis(segment.name),)
 
     def _table(self, declaration: syn.Input) -> ir.Table:
@@ -264,18 +272,22 @@ class Linker:
             if rank < before or (rank == before and rank < 2):
                 title = f"`{dim.value}` stands too late in the dims of `{declaration.name}`"
                 note = "`batch`, then `head`, come before all others, each at most once"
-                self.faults.append(fault("A209", title, dim.span, notes=(note,)))
+                self.diagnostics.append(make_error("A209", title, dim.span, notes=(note,)))
         for dim in declaration.dims:
             if dim.value == 0:
-                self.faults.append(fault("A209", "a dim has at least one entry", dim.span))
+                self.diagnostics.append(
+                    make_error("A209", "a dim has at least one entry", dim.span)
+                )
         if declaration.kind == "list" and (ranks[-1] < 2 or dims[-1] in _DIM_WORDS):
             title = f"the last dim of the list `{declaration.name}` must hold its slots"
             helps = (f"write `list[{', '.join(map(str, dims))}, 8]`, or a name instead of 8",)
-            self.faults.append(fault("A209", title, declaration.dims[-1].span, helps=helps))
+            self.diagnostics.append(
+                make_error("A209", title, declaration.dims[-1].span, helps=helps)
+            )
         kind = ir.Sort.BOOL if declaration.kind == "bool" else ir.Sort.INT
         return ir.Table(declaration.name, kind, dims, declaration.kind == "list")
 
-    def settle(self, definition: Definition) -> None:
+    def resolve_names(self, definition: Definition) -> None:
         """Find the spaces of a pattern, now that all names are known."""
         pattern = definition.declaration
         if not isinstance(pattern, syn.Pattern) or pattern.over is None:
@@ -292,14 +304,14 @@ class Linker:
             title = "positions in different spaces cannot be aligned at their ends"
             label = "queries and keys live in different spaces"
             also = ((over.span, label),)
-            self.faults.append(fault("A212", title, pattern.align_span, also=also))
+            self.diagnostics.append(make_error("A212", title, pattern.align_span, also=also))
         for segment in queries.segments:
             other = keys.segment(segment.name)
             if other is not None and other != segment:
                 title = (
                     f"segment `{segment.name}` has other axes in {over.queries} than in {over.keys}"
                 )
-                self.faults.append(fault("A209", title, over.span))
+                self.diagnostics.append(make_error("A209", title, over.span))
 
     def _space_named(self, unit: Unit, name: str, span: Span) -> ir.Space:
         item = unit.find(name)
@@ -309,7 +321,9 @@ class Linker:
             did_you_mean(name, unit.names(SpaceItem)),
             f"declare `grid {name}(y, x)` or `space {name} = ...`",
         )
-        self.faults.append(fault("A201", f"there is no space `{name}`", span, helps=helps))
+        self.diagnostics.append(
+            make_error("A201", f"there is no space `{name}`", span, helps=helps)
+        )
         return ir.FLAT
 
     # ------------------------------------------------------------------ other files
@@ -326,28 +340,28 @@ class Linker:
             if item_or_none is None:
                 title = f"`{declaration.path}` declares no `{wanted.name}`"
                 helps = (did_you_mean(wanted.name, source.own),)
-                self.faults.append(fault("A208", title, wanted.name_span, helps=helps))
+                self.diagnostics.append(make_error("A208", title, wanted.name_span, helps=helps))
             else:
                 self._bring(unit, wanted.alias or wanted.name, item_or_none, wanted.span)
 
     def _bring(self, unit: Unit, name: str, item: Item, span: Span) -> None:
         if (reserved := reserved_fault(name, span)) is not None:
-            self.faults.append(reserved)
+            self.diagnostics.append(reserved)
         before = unit.own.get(name) or unit.imported.get(name)
         if before is not None and before is not item:
-            self.faults.append(_twice(name, span, before))
+            self.diagnostics.append(_twice(name, span, before))
         else:
             unit.imported[name] = item
 
     def _load_import(self, declaration: syn.Import) -> Unit | None:
         if self.resolve is None:
             title = f"cannot import `{declaration.path}`: this program is no file"
-            self.faults.append(fault("A208", title, declaration.path_span))
+            self.diagnostics.append(make_error("A208", title, declaration.path_span))
             return None
         try:
             module = self.resolve(declaration.path, declaration.path_span)
         except AttnDslError as error:
-            self.faults.extend(error.diagnostics)
+            self.diagnostics.extend(error.diagnostics)
             return None
         name = module.span.source.name
         if self._is_open(name, declaration):
@@ -367,11 +381,13 @@ class Linker:
         span = declaration.path_span
         if name in chain:
             turn = " imports ".join([*chain[chain.index(name) :], name])
-            self.faults.append(fault("A208", "files import each other", span, notes=(turn,)))
+            self.diagnostics.append(
+                make_error("A208", "files import each other", span, notes=(turn,))
+            )
             return True
         if len(chain) > DEEPEST_IMPORT:
             title = f"imports reach more than {DEEPEST_IMPORT} files deep"
-            self.faults.append(fault("A208", title, span))
+            self.diagnostics.append(make_error("A208", title, span))
             return True
         return False
 
@@ -385,11 +401,11 @@ def reserved_fault(name: str, span: Span) -> Diagnostic | None:
     if name not in FIXED and name not in BUILTINS:
         return None
     what = "a built-in function" if name in BUILTINS else "a name with a fixed meaning"
-    return fault("A204", f"`{name}` cannot be declared", span, f"this is {what}")
+    return make_error("A204", f"`{name}` cannot be declared", span, f"this is {what}")
 
 
 def _twice(name: str, span: Span, before: Item) -> Diagnostic:
     first = before.declaration.name_span
-    return fault(
+    return make_error(
         "A203", f"`{name}` is declared twice", span, "again here", also=((first, "first here"),)
     )

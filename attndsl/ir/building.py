@@ -13,11 +13,12 @@ from weakref import WeakKeyDictionary
 from attndsl.ir.nodes import (
     Abs,
     And,
-    AtMost,
+    BoolConst,
     Const,
-    Equals,
+    Eq,
     FloorDiv,
     ILog2,
+    Le,
     Max,
     Min,
     Mod,
@@ -30,11 +31,10 @@ from attndsl.ir.nodes import (
     Sort,
     Sum,
     Total,
-    Truth,
 )
 
-TRUE = Truth(True)
-FALSE = Truth(False)
+TRUE = BoolConst(True)
+FALSE = BoolConst(False)
 ZERO = Const(0)
 ONE = Const(1)
 
@@ -246,7 +246,7 @@ def pow2(item: Node) -> Node:
 
 def select(cond: Node, yes: Node, no: Node) -> Node:
     """if cond then yes else no, on integers or truth values."""
-    if isinstance(cond, Truth):
+    if isinstance(cond, BoolConst):
         return yes if cond.value else no
     if yes is no:
         return yes
@@ -268,7 +268,7 @@ def le(left: Node, right: Node) -> Node:
 
 def _at_most(terms: dict[Node, int], bound: int) -> Node:
     if not terms:
-        return Truth(bound >= 0)
+        return BoolConst(bound >= 0)
     factor = math.gcd(*terms.values())
     # g*x <= b  <=>  x <= b // g
     item = combine({t: c // factor for t, c in terms.items()})
@@ -278,7 +278,7 @@ def _at_most(terms: dict[Node, int], bound: int) -> Node:
         return TRUE
     if low is not None and low > bound:
         return FALSE
-    return AtMost(item, bound)
+    return Le(item, bound)
 
 
 def lt(left: Node, right: Node) -> Node:
@@ -304,7 +304,7 @@ def eq(left: Node, right: Node) -> Node:
         return disj(conj(left, right), conj(negate(left), negate(right)))
     terms, constant = linear(sub(left, right))
     if not terms:
-        return Truth(constant == 0)
+        return BoolConst(constant == 0)
     factor = math.gcd(*terms.values())
     if constant % factor:  # g*x == b has no solution unless g divides b
         return FALSE
@@ -315,7 +315,7 @@ def eq(left: Node, right: Node) -> Node:
     low, high = static_range(item)
     if (low is not None and bound < low) or (high is not None and bound > high):
         return FALSE
-    return Equals(item, bound)
+    return Eq(item, bound)
 
 
 def ne(left: Node, right: Node) -> Node:
@@ -344,12 +344,12 @@ _negations: WeakKeyDictionary[Node, Node] = WeakKeyDictionary()
 
 def _negated(item: Node) -> Node:
     match item:
-        case Truth(value=value):
-            return Truth(not value)
+        case BoolConst(value=value):
+            return BoolConst(not value)
         case Not(item=inner):
             return inner
-        case AtMost(item=inner, bound=bound):  # not x <= b  <=>  -x <= -b-1
-            return AtMost(scale(inner, -1), -bound - 1)
+        case Le(item=inner, bound=bound):  # not x <= b  <=>  -x <= -b-1
+            return Le(scale(inner, -1), -bound - 1)
         case And(items=items):
             return disj(*(negate(part) for part in items))
         case Or(items=items):
@@ -377,12 +377,12 @@ def _junction(kind: type[And] | type[Or], items: Iterable[Node]) -> Node:
         for part in item.items if isinstance(item, kind) else (item,):
             if part is absorbing:
                 return absorbing
-            if isinstance(part, AtMost):
+            if isinstance(part, Le):
                 # x <= a and x <= b  <=>  x <= min(a, b);  or: max
                 pick = min if kind is And else max
                 known = limits.get(part.item)
                 limits[part.item] = part.bound if known is None else pick(known, part.bound)
-            elif not isinstance(part, Truth):
+            elif not isinstance(part, BoolConst):
                 parts[part] = None
     for item, bound in limits.items():
         opposite = limits.get(scale(item, -1)) if len(limits) > 1 else None
@@ -391,8 +391,8 @@ def _junction(kind: type[And] | type[Or], items: Iterable[Node]) -> Node:
                 return FALSE
             if kind is Or and bound + opposite >= -1:  # x <= b or x >= b+1
                 return TRUE
-        parts[AtMost(item, bound)] = None
-    if any(negate(part) in parts for part in parts if not isinstance(part, And | Or | AtMost)):
+        parts[Le(item, bound)] = None
+    if any(negate(part) in parts for part in parts if not isinstance(part, And | Or | Le)):
         return absorbing
     parts = _absorbed(kind, parts)
     if len(parts) < 2:

@@ -40,13 +40,13 @@ from attndsl.ir.building import (
 from attndsl.ir.nodes import (
     Abs,
     And,
-    AtMost,
     Const,
-    Equals,
+    Eq,
     Exists,
     FloorDiv,
     ILog2,
     Index,
+    Le,
     Load,
     Loop,
     Max,
@@ -172,7 +172,7 @@ def _solved_part(
         return conj(lt(start, stop), *others)
     solutions = [_linear_in(item, variable, varying) for item in inside]
     for item, solution in zip(inside, solutions, strict=True):
-        if solution is None or not isinstance(item, Equals):
+        if solution is None or not isinstance(item, Eq):
             continue
         # Where the rest is no comparison with the variable, a few numbers leave more to laws than a term.
         if None in solutions and (solution[1].is_pair or _is_narrow(start, stop)):
@@ -180,7 +180,7 @@ def _solved_part(
         rest = conj(*(other for other in inside if other is not item))
         return conj(*others, _substituted(start, stop, variable, solution, rest))
     bounds = [each for each in solutions if each is not None]
-    if len(bounds) < len(inside) or any(isinstance(item, Equals) for item in inside):
+    if len(bounds) < len(inside) or any(isinstance(item, Eq) for item in inside):
         return None
     between = _between(start, stop, bounds)
     return None if between is None else conj(*others, between)
@@ -188,7 +188,7 @@ def _solved_part(
 
 def _linear_in(item: Node, variable: Index, varying: set[Node]) -> tuple[int, Node] | None:
     """(c, x) where the item says ``c * variable <= x`` or ``c * variable == x``, x without the variable."""
-    if not isinstance(item, AtMost | Equals):
+    if not isinstance(item, Le | Eq):
         return None
     terms, constant = linear(item.item)
     factor = terms.pop(variable, 0)
@@ -252,9 +252,9 @@ def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:  # noqa: C901 - one ar
             return select(*parts)
         case Load():
             return Load(node.table, node.kind, parts, node.ambient)
-        case AtMost(bound=bound):
+        case Le(bound=bound):
             return le(parts[0], Const(bound))
-        case Equals(bound=bound):
+        case Eq(bound=bound):
             return eq(parts[0], Const(bound))
         case Not():
             return negate(parts[0])

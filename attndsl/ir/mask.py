@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from attndsl.ir.nodes import Const, Load, Node, Rank, Size, Sort, postorder
+from attndsl.ir.nodes import Const, Deps, Load, Node, Size, Sort, postorder
 
 if TYPE_CHECKING:
     from attndsl.ir.claims import Claim
@@ -66,12 +66,12 @@ class Table:
     is_list: bool = False
 
     @property
-    def ambient(self) -> Rank:
+    def ambient(self) -> Deps:
         """The rank that every read of the table has: batch, head, both or none."""
-        rank = Rank.NONE
-        for dim, flag in (("batch", Rank.BATCH), ("head", Rank.HEAD)):
-            rank |= flag if dim in self.dims else Rank.NONE
-        return rank
+        deps = Deps.NONE
+        for dim, flag in (("batch", Deps.BATCH), ("head", Deps.HEAD)):
+            deps |= flag if dim in self.dims else Deps.NONE
+        return deps
 
     @property
     def indexed_dims(self) -> tuple[str | int, ...]:

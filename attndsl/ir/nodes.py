@@ -6,7 +6,7 @@ int  = Const value | Pos side | Coord side axis | Size name | Var name | Index l
      | Min int* | Max int* | Abs int | ILog2 int | Pow2 int | Select bool int int
      | Load table int*                                        -- an int table
      | Total level int int int
-bool = Truth value | Inside side segment | AtMost int bound | Equals int bound
+bool = BoolConst value | Inside side segment | Le int bound | Eq int bound
      | Not bool | And bool* | Or bool* | Exists level int int bool
      | Load table int*                                        -- a bool table
 ```
@@ -16,8 +16,8 @@ dictionary keyed by nodes is a memo table. Build them with the functions of ``bu
 canonical form (sums are linear combinations ordered by digest, comparisons have their constant on the
 right, negations sit on the leaves); the classes themselves only store.
 
-Every node knows its ``rank``: which of batch, head, query and key its value depends on. Code generation
-hoists by rank, and the analysis summarises per-query and per-key terms once per tile.
+Every node knows its ``deps``: which of batch, head, query and key its value depends on. Code generation
+hoists by them, and the analysis summarises per-query and per-key terms once per tile.
 """
 
 from __future__ import annotations
@@ -27,11 +27,24 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import IntFlag, StrEnum
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 from weakref import WeakValueDictionary
 
+# Classes that were renamed: digests and saved patterns know them by their first names, so that both stay valid.
+_FIRST_NAMES: Final = {
+    "BoolConst": "Truth",
+    "Le": "AtMost",
+    "Eq": "Equals",
+    "Deps": "Rank",
+}
 
-class Rank(IntFlag):
+
+def tag_of(cls: type) -> str:
+    """The name under which digests and saved patterns know a class."""
+    return _FIRST_NAMES.get(cls.__name__, cls.__name__)
+
+
+class Deps(IntFlag):
     """What a value depends on, beside lengths and parameters."""
 
     NONE = 0
@@ -49,9 +62,9 @@ class Side(StrEnum):
     KEY = "k"
 
     @property
-    def rank(self) -> Rank:
+    def deps(self) -> Deps:
         """The rank of a value that depends on this side alone."""
-        return Rank.QUERY if self is Side.QUERY else Rank.KEY
+        return Deps.QUERY if self is Side.QUERY else Deps.KEY
 
     @property
     def other(self) -> Side:
@@ -86,7 +99,7 @@ class _Interned(type):
 class Node(metaclass=_Interned):
     """Base of all nodes: identity is equality; ``digest`` is stable across processes."""
 
-    rank: Rank = field(init=False, repr=False)
+    deps: Deps = field(init=False, repr=False)
     is_pair: bool = field(init=False, repr=False)
     """Whether the value depends on the query and the key together."""
     digest: bytes = field(init=False, repr=False)
@@ -94,18 +107,18 @@ class Node(metaclass=_Interned):
     """The direct sub-expressions, left to right."""
 
     def __post_init__(self) -> None:
-        hasher = hashlib.blake2b(type(self).__name__.encode(), digest_size=16)
-        rank = int(self._own_rank())
+        hasher = hashlib.blake2b(tag_of(type(self)).encode(), digest_size=16)
+        deps = int(self._own_deps())
         for item in fields(self):
             if item.init:
-                rank |= _absorb(hasher, getattr(self, item.name))
-        object.__setattr__(self, "rank", _RANKS[rank])
-        object.__setattr__(self, "is_pair", rank & _PAIR == _PAIR)
+                deps |= _absorb(hasher, getattr(self, item.name))
+        object.__setattr__(self, "deps", _DEPS[deps])
+        object.__setattr__(self, "is_pair", deps & _PAIR == _PAIR)
         object.__setattr__(self, "digest", hasher.digest())
         object.__setattr__(self, "parts", _parts(self))
 
-    def _own_rank(self) -> Rank:
-        return Rank.NONE
+    def _own_deps(self) -> Deps:
+        return Deps.NONE
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, item.name) for item in fields(self) if item.init)
@@ -115,12 +128,12 @@ class Node(metaclass=_Interned):
         """Whether the node is an integer or a truth value."""
         if isinstance(self, Load):
             return self.kind
-        truths = (Truth, Inside, AtMost, Equals, Not, And, Or, Exists)
+        truths = (BoolConst, Inside, Le, Eq, Not, And, Or, Exists)
         return Sort.BOOL if isinstance(self, truths) else Sort.INT
 
 
-_PAIR = int(Rank.PAIR)
-_RANKS = tuple(map(Rank, range(16)))  # numbers are joined several times faster than flags
+_PAIR = int(Deps.PAIR)
+_DEPS = tuple(map(Deps, range(16)))  # numbers are joined several times faster than flags
 
 
 def _absorb(hasher: Any, value: object) -> int:
@@ -128,15 +141,15 @@ def _absorb(hasher: Any, value: object) -> int:
     match value:
         case Node():
             hasher.update(b"n" + value.digest)
-            return int(value.rank)
+            return int(value.deps)
         case tuple():
             hasher.update(b"t%d:" % len(value))
-            rank = 0
+            deps = 0
             for item in value:
-                rank |= _absorb(hasher, item)
-            return rank
+                deps |= _absorb(hasher, item)
+            return deps
         case _:
-            text = f"{type(value).__name__}:{value}".encode()
+            text = f"{tag_of(type(value))}:{value}".encode()
             hasher.update(b"v%d:" % len(text) + text)
             return 0
 
@@ -157,8 +170,8 @@ class Pos(Node):
 
     side: Side
 
-    def _own_rank(self) -> Rank:
-        return self.side.rank
+    def _own_deps(self) -> Deps:
+        return self.side.deps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,8 +181,8 @@ class Coord(Node):
     side: Side
     axis: str
 
-    def _own_rank(self) -> Rank:
-        return self.side.rank
+    def _own_deps(self) -> Deps:
+        return self.side.deps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,8 +198,8 @@ class Var(Node):
 
     name: str
 
-    def _own_rank(self) -> Rank:
-        return {"head": Rank.HEAD, "batch": Rank.BATCH}.get(self.name, Rank.NONE)
+    def _own_deps(self) -> Deps:
+        return {"head": Deps.HEAD, "batch": Deps.BATCH}.get(self.name, Deps.NONE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -289,9 +302,9 @@ class Load(Node):
     table: str
     kind: Sort
     index: tuple[Node, ...]
-    ambient: Rank  # batch and head dims are implicit: the table's own rank
+    ambient: Deps  # batch and head dims are implicit: the table's own rank
 
-    def _own_rank(self) -> Rank:
+    def _own_deps(self) -> Deps:
         return self.ambient
 
 
@@ -299,7 +312,7 @@ class Load(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Truth(Node):
+class BoolConst(Node):
     """True or false."""
 
     value: bool
@@ -312,12 +325,12 @@ class Inside(Node):
     side: Side
     segment: str
 
-    def _own_rank(self) -> Rank:
-        return self.side.rank
+    def _own_deps(self) -> Deps:
+        return self.side.deps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AtMost(Node):
+class Le(Node):
     """``item <= bound``; the item carries no constant and its coefficients have no common factor."""
 
     item: Node
@@ -325,7 +338,7 @@ class AtMost(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Equals(Node):
+class Eq(Node):
     """``item == bound``; as for AtMost, and the first coefficient is positive."""
 
     item: Node
@@ -363,11 +376,11 @@ class Exists(Node):
     body: Node
 
 
-Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | Truth | Inside
+Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | BoolConst | Inside
 Arithmetic: TypeAlias = (
     Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load | Total
 )
-Logic: TypeAlias = AtMost | Equals | Not | And | Or | Exists
+Logic: TypeAlias = Le | Eq | Not | And | Or | Exists
 AnyNode: TypeAlias = Atom | Arithmetic | Logic
 
 Loop: TypeAlias = Exists | Total  # what binds a variable
@@ -386,7 +399,7 @@ def _parts(node: Node) -> tuple[Node, ...]:
             return (node.left, node.right)
         case Min() | Max() | And() | Or():
             return node.items
-        case Abs() | ILog2() | Pow2() | AtMost() | Equals() | Not():
+        case Abs() | ILog2() | Pow2() | Le() | Eq() | Not():
             return (node.item,)
         case Select():
             return (node.cond, node.yes, node.no)
@@ -417,7 +430,7 @@ def numbers(root: Node) -> set[int]:
     found = set()
     for node in postorder(root):
         match node:
-            case AtMost(bound=value) | Equals(bound=value) | Const(value=value):
+            case Le(bound=value) | Eq(bound=value) | Const(value=value):
                 found.add(abs(value))
             case _:
                 pass

@@ -12,7 +12,7 @@ from attndsl.ir.nodes import AnyNode, Node
 # Binding strengths, loosest first, as in the grammar.
 _OPEN, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(9)
 
-Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
+HeadMask: TypeAlias = tuple[str, int]  # text and how tightly it binds
 
 _LONG = 24  # shared parts shorter than this are repeated rather than named
 
@@ -23,7 +23,7 @@ def show(root: Node, zeros: Node = NO_ZEROS) -> str:
         return f"{show(root)} zeros {show(zeros)}"
     uses = Counter(child for node in n.postorder(root) for child in n.children(node))
     bound = _with_bound_variables(root)
-    pieces: dict[Node, Piece] = {}
+    pieces: dict[Node, HeadMask] = {}
     lets: list[str] = []
     for node in n.postorder(root):
         text, strength = _piece(cast(AnyNode, node), pieces)
@@ -45,18 +45,18 @@ def _with_bound_variables(root: Node) -> set[Node]:
     return found
 
 
-def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one arm per class
+def _piece(node: AnyNode, done: dict[Node, HeadMask]) -> HeadMask:  # noqa: C901 - one arm per class
     def at(child: Node, strength: int) -> str:
         text, own = done[child]
         return text if own >= strength else f"({text})"
 
-    def call(name: str, *items: Node) -> Piece:
+    def call(name: str, *items: Node) -> HeadMask:
         return f"{name}({', '.join(at(item, _OPEN) for item in items)})", _ATOM
 
     match node:
         case n.Const(value=value):
             return str(value), _ATOM if value >= 0 else _UNARY
-        case n.Truth(value=value):
+        case n.BoolConst(value=value):
             return str(value).lower(), _ATOM
         case n.Pos(side=side):
             return side.value, _ATOM
@@ -94,11 +94,11 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
         case n.Load(table=table, index=index):
             reads = ", ".join(at(item, _OPEN) for item in index)
             return f"{table}[{reads}]" if index else table, _ATOM
-        case n.AtMost(item=item, bound=bound):
+        case n.Le(item=item, bound=bound):
             return _comparison(item, "<=", bound, done), _COMPARE
-        case n.Equals(item=item, bound=bound):
+        case n.Eq(item=item, bound=bound):
             return _comparison(item, "==", bound, done), _COMPARE
-        case n.Not(item=n.Equals(item=item, bound=bound)):
+        case n.Not(item=n.Eq(item=item, bound=bound)):
             return _comparison(item, "!=", bound, done), _COMPARE
         case n.Not(item=item):
             return f"not {at(item, _NOT)}", _NOT
@@ -122,7 +122,9 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
             assert_never(node)
 
 
-def _linear(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, Piece]) -> Piece:
+def _linear(
+    terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, HeadMask]
+) -> HeadMask:
     """Positive terms first, then negative ones, then the constant."""
     ordered = sorted(terms, key=lambda term: (term[1] < 0, done[term[0]][0]))
     text = ""
@@ -139,7 +141,7 @@ def _linear(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node,
     return text, _SUM
 
 
-def _comparison(item: Node, operator: str, bound: int, done: dict[Node, Piece]) -> str:
+def _comparison(item: Node, operator: str, bound: int, done: dict[Node, HeadMask]) -> str:
     """``left operator right`` with positive terms left and negative ones right where that reads well."""
     terms = item.terms if isinstance(item, n.Sum) else ((item, 1),)
     left = tuple((node, c) for node, c in terms if c > 0)
@@ -154,7 +156,7 @@ def _comparison(item: Node, operator: str, bound: int, done: dict[Node, Piece]) 
     return f"{_linear(terms, 0, done)[0]} {operator} {bound}"
 
 
-def _side(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, Piece]) -> str:
+def _side(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, HeadMask]) -> str:
     if len(terms) == 1 and terms[0][1] == 1 and not constant:
         text, strength = done[terms[0][0]]
         return text if strength >= _SUM else f"({text})"

@@ -19,7 +19,7 @@ import numpy as np
 
 from attndsl.ir import nodes as n
 from attndsl.ir.mask import Mask, Space
-from attndsl.ir.nodes import AnyNode, Node, Rank, Side
+from attndsl.ir.nodes import AnyNode, Deps, Node, Side
 from attndsl.source import AttnDslError, Diagnostic
 
 WIDEST_RANGE = 4096  # of a quantifier, at the lengths of a call
@@ -90,7 +90,7 @@ class _Evaluator:
     def _step(self, node: AnyNode) -> Value:  # noqa: C901 - one arm per node class
         env, xp, at = self.env, self.env.xp, self.memo
         match node:
-            case n.Const(value=value) | n.Truth(value=value):
+            case n.Const(value=value) | n.BoolConst(value=value):
                 return value
             case n.Pos(side=side):
                 return self._position(side)
@@ -137,9 +137,9 @@ class _Evaluator:
                 return _choose(xp, at[node.cond], at[node.yes], at[node.no])
             case n.Load():
                 return self._load(node)
-            case n.AtMost(item=item, bound=bound):
+            case n.Le(item=item, bound=bound):
                 return at[item] <= bound
-            case n.Equals(item=item, bound=bound):
+            case n.Eq(item=item, bound=bound):
                 return at[item] == bound
             case n.Not(item=item):
                 return _not(at[item])
@@ -171,9 +171,9 @@ class _Evaluator:
         table = self.env.tables[node.table]
         index = [self.memo[item] for item in node.index]
         ambient = []
-        if node.ambient & Rank.BATCH:
+        if node.ambient & Deps.BATCH:
             ambient.append(self.env.batch)
-        if node.ambient & Rank.HEAD:
+        if node.ambient & Deps.HEAD:
             ambient.append(self.env.head)
         return read(self.env.xp, table, ambient, index, node.kind is n.Sort.BOOL)
 

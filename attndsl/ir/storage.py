@@ -9,16 +9,16 @@ from typing import Any
 from attndsl.ir import loops
 from attndsl.ir import nodes as n
 from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
-from attndsl.ir.nodes import Node, Rank, Side, Sort
+from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.source import AttnDslError, Diagnostic
 
 FORMAT = 1
 
 _CLASSES: dict[str, type[Node]] = {
-    cls.__name__: cls
+    n.tag_of(cls): cls
     for cls in (
         n.Const, n.Pos, n.Coord, n.Size, n.Var, n.Index, n.Sum, n.Mul, n.FloorDiv, n.Mod, n.Min,
-        n.Max, n.Abs, n.ILog2, n.Pow2, n.Select, n.Load, n.Truth, n.Inside, n.AtMost, n.Equals,
+        n.Max, n.Abs, n.ILog2, n.Pow2, n.Select, n.Load, n.BoolConst, n.Inside, n.Le, n.Eq,
         n.Not, n.And, n.Or, n.Exists, n.Total,
     )
 }  # fmt: skip
@@ -36,7 +36,7 @@ def dump(mask: Mask) -> str:
         "spaces": [_space(mask.queries), _space(mask.keys)],
         "tables": [[t.name, t.kind.value, list(t.dims), t.is_list] for t in mask.tables],
         "unread": list(mask.unread),
-        "nodes": [[type(node).__name__, *_fields(node, place)] for node in order],
+        "nodes": [[n.tag_of(type(node)), *_fields(node, place)] for node in order],
         "root": place[mask.root],
         "zeros": place[mask.zeros],
     }
@@ -64,7 +64,7 @@ def load(text: str) -> Mask:
         root, zeros = made[document["root"]], made[document["zeros"]]
         if root.sort is not Sort.BOOL:
             raise ValueError("the root is not a truth value")
-        if zeros.sort is not Sort.INT or zeros.rank & Rank.KEY:
+        if zeros.sort is not Sort.INT or zeros.deps & Deps.KEY:
             raise ValueError("the zero keys are not a count for each query")
         align = Align(document["align"])
         queries, keys = spaces
@@ -88,7 +88,7 @@ def _plain(value: Any, place: dict[Node, int]) -> Any:
             return {"n": place[value]}
         case tuple():
             return [_plain(item, place) for item in value]
-        case Rank():
+        case Deps():
             return int(value)
         case Side() | Sort():
             return value.value
@@ -118,7 +118,7 @@ def _rich(cls: type[Node], key: str, value: Any, made: list[Node]) -> Any:
         case str() if key == "kind":
             return Sort(value)
         case int() if key == "ambient":
-            return Rank(value)
+            return Deps(value)
         case str() | int():
             return value
         case _:

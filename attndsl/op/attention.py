@@ -21,7 +21,7 @@ from attndsl.backends import (
 )
 from attndsl.compiler import Program
 from attndsl.op.checks import check_plain, check_tensors, wants_gradient
-from attndsl.op.dispatching import is_followed, operator, untraced
+from attndsl.op.dispatching import eager_only, needs_dispatcher, operator
 from attndsl.op.planning import Plan, counts_of, planned, spec_of
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -73,7 +73,7 @@ def attention(
         return attend(mask, q, k, v, factor, counts_of(program, call, q.device))
     tables, spec = _packed(q, given, extents, layout)
     args = q, k, v, tables, program.ticket, spec, factor, backend
-    if is_followed(q, k, v, *tables):
+    if needs_dispatcher(q, k, v, *tables):
         out, lse = _forward(*args)
     else:
         out, lse = _directly(*args)
@@ -147,7 +147,7 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-@untraced
+@eager_only
 def _directly(
     q: Tensor,
     k: Tensor,
@@ -167,7 +167,7 @@ def _directly(
     return out, lse
 
 
-@untraced
+@eager_only
 def _forward_now(
     q: Tensor,
     k: Tensor,
@@ -201,7 +201,7 @@ def _forward_fake(
     return out, q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
 
 
-@untraced
+@eager_only
 def _backward_now(
     q: Tensor,
     k: Tensor,
@@ -220,7 +220,7 @@ def _backward_now(
     return _gradients(plan, q, k, v, out, lse, dout, dlse, scale)
 
 
-@untraced
+@eager_only
 def _gradients(
     plan: Plan,
     q: Tensor,
@@ -273,7 +273,7 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
         return (None, None, None, nothing, None, None, None, None)
     dout = torch.zeros_like(out) if dout is None else dout
     # one that is itself differentiated goes where that is refused
-    if ctx.plan is None or torch.is_grad_enabled() or is_followed(q, k, v, dout, *tables):
+    if ctx.plan is None or torch.is_grad_enabled() or needs_dispatcher(q, k, v, dout, *tables):
         grads = _backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
     else:
         _, _, scale, _ = ctx.rest

@@ -32,13 +32,13 @@ def check_tensors(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
     """
     problem = _shape_problem(q, k, v)
     if problem is not None:
-        raise _fault("A502", problem, name, q, k, v)
+        raise _make_error("A502", problem, name, q, k, v)
     if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
-        raise _fault("A503", "q, k and v must have one floating dtype", name, q, k, v)
+        raise _make_error("A503", "q, k and v must have one floating dtype", name, q, k, v)
     if q.dtype in EIGHT_BITS and wants_gradient(q, k, v):
-        raise _fault("A503", "attention over 8-bit tensors has no gradient", name, q, k, v)
+        raise _make_error("A503", "attention over 8-bit tensors has no gradient", name, q, k, v)
     if not q.device == k.device == v.device:
-        raise _fault("A503", "q, k and v must be on one device", name, q, k, v)
+        raise _make_error("A503", "q, k and v must be on one device", name, q, k, v)
 
 
 def wants_gradient(q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -60,7 +60,7 @@ def _shape_problem(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def _fault(code: str, title: str, name: str, q: Tensor, k: Tensor, v: Tensor) -> AttnDslError:
+def _make_error(code: str, title: str, name: str, q: Tensor, k: Tensor, v: Tensor) -> AttnDslError:
     shapes = [
         f"{label}: {str(x.dtype).removeprefix('torch.')}{list(x.shape)} on {x.device}"
         for label, x in zip("qkv", (q, k, v), strict=True)

@@ -28,7 +28,7 @@ def operator(name: str, function: Callable[..., Any]) -> Any:
     return getattr(torch.ops.attndsl, name).default
 
 
-def untraced(function: Callable[P, T]) -> Callable[P, T]:
+def eager_only(function: Callable[P, T]) -> Callable[P, T]:
     """The function, with dynamo, where somebody has loaded it, told to look away."""
 
     @functools.cache
@@ -44,7 +44,7 @@ def untraced(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def is_followed(*tensors: Tensor) -> bool:
+def needs_dispatcher(*tensors: Tensor) -> bool:
     """Whether anything follows operators as they are called: a tracer, a mode, a transform, a profiler, a subclass."""
     return (
         torch.compiler.is_compiling()

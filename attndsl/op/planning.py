@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.backends import Backend, Request, Work, best_tile, choose, price_of
+from attndsl.backends import Backend, Request, Work, best_tile, choose, tile_costs_of
 from attndsl.compiler import NOTHING, Given, Program, read_inputs
-from attndsl.schedule import Call, Price
+from attndsl.schedule import Call, TileCosts
 from attndsl.source import AttnDslError, Diagnostic
 
 _REMEMBERED = 64  # calls of a program
@@ -83,9 +83,9 @@ def _plan(
     batch, heads, q_len, head_dim = shape
     extents, layout = _read_spec(spec)
     call = program.call(q_len, k_len, batch, heads, extents, given.arrays)
-    tile, price = searched_by(device.type, call, head_dim)
+    tile, tile_costs = searched_by(device.type, call, head_dim)
     layout = layout or default_layout(device.type, call)
-    parts = program.tiled(call, layout, tile, price=price)
+    parts = program.tiled(call, layout, tile, tile_costs=tile_costs)
     works = (Work.of(part, f"{program.key}/{layout}/{index}") for index, part in enumerate(parts))
     runner = choose(Request(device.type, dtype, head_dim, value_dim), backend)
     return Plan(runner, tuple(works), counts_of(program, call, device))
@@ -97,11 +97,11 @@ def counts_of(program: Program, call: Call, device: torch.device) -> Tensor | No
     return None if counts is None else torch.from_numpy(counts).to(device)
 
 
-def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], Price]:
+def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], TileCosts]:
     """What layout="auto" counts in and by there: tiles as the backend asks for, and what they cost."""
     if device != "cpu":
-        return (128, 128), Price()
-    return best_tile(call.q_len, call.k_len), price_of(call.heads, head_dim)
+        return (128, 128), TileCosts()
+    return best_tile(call.q_len, call.k_len), tile_costs_of(call.heads, head_dim)
 
 
 def default_layout(device: str, call: Call) -> str:

@@ -38,7 +38,7 @@ def bind(
             case ir.Var(name=name) if name in known:
                 return ir.Const(known[name])
             case ir.Load() if rename is not None and node.ambient:
-                return ir.Load(rename(node), node.kind, node.index, ir.Rank.NONE)
+                return ir.Load(rename(node), node.kind, node.index, ir.Deps.NONE)
             case _:
                 return node
 

@@ -19,7 +19,7 @@ inputs, so the whole is the same relation. What the few laws of ``knowledge`` ca
 from __future__ import annotations
 
 from attndsl import ir
-from attndsl.passes.knowledge import Effort, Known
+from attndsl.passes.knowledge import Budget, Known
 from attndsl.passes.lower_coordinates import segment_size
 
 _Q, _K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
@@ -41,7 +41,7 @@ def drop_implied(mask: ir.Mask) -> ir.Mask:
 
 def _of_every_call(mask: ir.Mask) -> Known:
     """What holds of every pair, whatever the call."""
-    known, ends = Known(Effort()), mask.align is ir.Align.END
+    known, ends = Known(Budget()), mask.align is ir.Align.END
     facts = [ir.ge(_K, ir.ZERO), ir.lt(_K, ir.Size("k"))]
     facts.append(ir.lt(_Q, ir.Size("k" if ends else "q")))
     if ends:  # query i is at i + len(k) - len(q): below 0 where there are more queries than keys
@@ -60,7 +60,7 @@ def _of_every_call(mask: ir.Mask) -> Known:
 class _Reader:
     """Rewrites expressions where they stand."""
 
-    def __init__(self, effort: Effort) -> None:
+    def __init__(self, effort: Budget) -> None:
         self._effort = effort
         self._asks: dict[ir.Node, bool] = {}
 
@@ -80,7 +80,7 @@ class _Reader:
         if node.sort is ir.Sort.BOOL:
             verdict = known.decide(node)
             if verdict is not None:
-                return ir.Truth(verdict)
+                return ir.BoolConst(verdict)
         parts = ir.children(node)
         fresh = tuple(self.read(part, known, depth + 1) for part in parts)
         return node if fresh == parts else ir.rebuild(node, fresh)
@@ -125,7 +125,7 @@ class _Reader:
 
     def _choice(self, node: ir.Select, known: Known, depth: int) -> ir.Node:
         cond = self.read(node.cond, known, depth + 1)
-        if isinstance(cond, ir.Truth):
+        if isinstance(cond, ir.BoolConst):
             return self.read(node.yes if cond.value else node.no, known, depth + 1)
         branches = []
         for held, branch in ((cond, node.yes), (ir.negate(cond), node.no)):

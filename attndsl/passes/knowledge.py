@@ -27,7 +27,7 @@ _LARGE = 1 << 62  # larger bounds are not told apart
 
 
 @dataclass(slots=True)
-class Effort:
+class Budget:
     """What is left to spend on one mask: steps of some microseconds."""
 
     left: int = 6_000
@@ -51,7 +51,7 @@ class _Facts:
 class Known:
     """Facts of one level upon those of the levels around it."""
 
-    def __init__(self, effort: Effort, around: Known | None = None) -> None:
+    def __init__(self, effort: Budget, around: Known | None = None) -> None:
         self.effort = effort
         self._around = around
         self._facts = _Facts()
@@ -75,9 +75,9 @@ class Known:
             case ir.And(items=items):
                 for item in items:
                     self.learn(item, owner)
-            case ir.AtMost(item=item, bound=bound):
+            case ir.Le(item=item, bound=bound):
                 self._limit(item, (-math.inf, bound), owner)
-            case ir.Equals(item=item, bound=bound):
+            case ir.Eq(item=item, bound=bound):
                 self._judge(node, True, owner)
                 self._limit(item, (bound, bound), owner)
             case ir.Not(item=item):
@@ -134,7 +134,7 @@ class Known:
         if depth <= 0 or not self.effort.spend():
             return None
         match node:
-            case ir.Truth(value=value):
+            case ir.BoolConst(value=value):
                 return value
             case ir.Not(item=item):
                 found = self.decide(item, depth - 1)
@@ -143,10 +143,10 @@ class Known:
                 return self._junction(items, False, depth - 1)
             case ir.Or(items=items):
                 return self._junction(items, True, depth - 1)
-            case ir.AtMost(item=item, bound=bound):
+            case ir.Le(item=item, bound=bound):
                 low, high = self.between(item)
                 return True if high <= bound else False if low > bound else None
-            case ir.Equals(item=item, bound=bound):
+            case ir.Eq(item=item, bound=bound):
                 return self._equal(node, item, bound)
             case _:
                 return self._verdict(node)

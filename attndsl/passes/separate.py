@@ -46,7 +46,7 @@ class _Opener:
         return ir.transform(root, lambda node: self._rule(node, depth))
 
     def _rule(self, node: ir.Node, depth: int) -> ir.Node:
-        if not node.is_pair or not isinstance(node, ir.AtMost | ir.Equals):
+        if not node.is_pair or not isinstance(node, ir.Le | ir.Eq):
             return node
         if node not in self.opened:
             if depth > _DEEPEST or len(self.opened) >= _MOST:
@@ -56,7 +56,7 @@ class _Opener:
         return self.opened[node]
 
 
-def _once(node: ir.AtMost | ir.Equals) -> ir.Node | None:
+def _once(node: ir.Le | ir.Eq) -> ir.Node | None:
     """The comparison without the first of its terms that a law opens."""
     for term, factor in ir.linear(node.item)[0].items():
         if term.is_pair:
@@ -67,12 +67,12 @@ def _once(node: ir.AtMost | ir.Equals) -> ir.Node | None:
     return None
 
 
-def _compare(node: ir.AtMost | ir.Equals, item: ir.Node) -> ir.Node:
-    make = ir.le if isinstance(node, ir.AtMost) else ir.eq
+def _compare(node: ir.Le | ir.Eq, item: ir.Node) -> ir.Node:
+    make = ir.le if isinstance(node, ir.Le) else ir.eq
     return make(item, ir.Const(node.bound))
 
 
-def _open(node: ir.AtMost | ir.Equals, term: ir.Node, factor: int, rest: ir.Node) -> ir.Node | None:
+def _open(node: ir.Le | ir.Eq, term: ir.Node, factor: int, rest: ir.Node) -> ir.Node | None:
     """The comparison ``factor * term + rest (<= or ==) bound`` without ``term``, or None."""
     match term:
         case ir.Select(cond=cond, yes=yes, no=no):
@@ -93,7 +93,7 @@ def _open(node: ir.AtMost | ir.Equals, term: ir.Node, factor: int, rest: ir.Node
             return None
 
 
-def _both_ways(node: ir.Equals) -> ir.Node:
+def _both_ways(node: ir.Eq) -> ir.Node:
     """x == b  <=>  x <= b and -x <= -b."""
     mirrored = ir.scale(node.item, -1)
     bound = ir.Const(node.bound)
@@ -101,13 +101,13 @@ def _both_ways(node: ir.Equals) -> ir.Node:
 
 
 def _open_extremum(
-    node: ir.AtMost | ir.Equals,
+    node: ir.Le | ir.Eq,
     items: tuple[ir.Node, ...],
     is_max: bool,
     factor: int,
     rest: ir.Node,
 ) -> ir.Node:
-    if isinstance(node, ir.Equals):
+    if isinstance(node, ir.Eq):
         return _both_ways(node)
     parts = [_compare(node, ir.add(ir.scale(item, factor), rest)) for item in items]
     # f*max(x) + r <= b  holds for all x when f > 0, for some x when f < 0; min the other way
@@ -115,11 +115,11 @@ def _open_extremum(
 
 
 def _open_division(
-    node: ir.AtMost | ir.Equals, left: ir.Node, m: int, factor: int, rest: ir.Node
+    node: ir.Le | ir.Eq, left: ir.Node, m: int, factor: int, rest: ir.Node
 ) -> ir.Node | None:
     if abs(factor) != 1:
         return None
-    if isinstance(node, ir.Equals):
+    if isinstance(node, ir.Eq):
         return _both_ways(node)
     if factor == 1:  # left // m <= t  <=>  left <= t*m + m - 1
         limit = ir.sub(ir.Const(node.bound), rest)
@@ -129,13 +129,13 @@ def _open_division(
 
 
 def _open_residue(
-    node: ir.AtMost | ir.Equals, left: ir.Node, m: int, factor: int, rest: ir.Node
+    node: ir.Le | ir.Eq, left: ir.Node, m: int, factor: int, rest: ir.Node
 ) -> ir.Node | None:
     parts = split_sides(left)
     if parts is None:
         return None
     mine, theirs = parts  # left = mine - theirs
-    if isinstance(node, ir.Equals) and factor == 1 and isinstance(rest, ir.Const):
+    if isinstance(node, ir.Eq) and factor == 1 and isinstance(rest, ir.Const):
         residue = node.bound - rest.value  # 0 <= residue < m, or the equation were FALSE
         return ir.eq(
             ir.mod(mine, ir.Const(m)),
@@ -153,6 +153,6 @@ def split_sides(item: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     terms, constant = ir.linear(item)
     if any(term.is_pair for term in terms):
         return None
-    ours = {t: c for t, c in terms.items() if not t.rank & ir.Rank.KEY}
-    theirs = {t: -c for t, c in terms.items() if t.rank & ir.Rank.KEY}
+    ours = {t: c for t, c in terms.items() if not t.deps & ir.Deps.KEY}
+    theirs = {t: -c for t, c in terms.items() if t.deps & ir.Deps.KEY}
     return ir.combine(ours, constant), ir.combine(theirs)

@@ -10,10 +10,10 @@ from attndsl.schedule.building import (
     specialise,
     tiled,
 )
-from attndsl.schedule.choosing import Decision, Decisions, optimise
-from attndsl.schedule.estimates import Price
+from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
-from attndsl.schedule.model import MaskBank, Order, Plan, Schedule, Tiles, compress
+from attndsl.schedule.model import MaskTable, Plan, Schedule, Tiles, TokenOrder, compress
+from attndsl.schedule.reordering import Decision, Decisions, optimise
 
 __all__ = [
     "NATURAL",
@@ -22,10 +22,10 @@ __all__ = [
     "Decision",
     "Decisions",
     "Layout",
-    "MaskBank",
-    "Order",
+    "MaskTable",
+    "TokenOrder",
     "Plan",
-    "Price",
+    "TileCosts",
     "Schedule",
     "TiledMask",
     "Tiles",

@@ -13,7 +13,8 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import bind, separate_root
-from attndsl.schedule.keeping import schedule_of
+from attndsl.schedule.boundary_tiles import evaluate_tiles
+from attndsl.schedule.disk_cache import schedule_of
 from attndsl.schedule.layouts import (
     NATURAL,
     Layout,
@@ -23,21 +24,20 @@ from attndsl.schedule.layouts import (
     ranked_table,
     stable_order,
 )
-from attndsl.schedule.leaves import decide
 from attndsl.schedule.loops import Loops, TooManyAlternatives
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.merge_heads import merge_heads
 from attndsl.schedule.model import (
     ByteArray,
+    HeadMask,
     IntArray,
-    MaskBank,
-    Order,
-    Piece,
+    MaskTable,
     Plan,
     Runs,
     Schedule,
     ShortArray,
     Tiles,
+    TokenOrder,
     compress,
 )
 from attndsl.schedule.refine import refine
@@ -68,7 +68,7 @@ class BoundMask:
     A pattern is one such mask, or several disjoint ones, where the search splits it.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[HeadMask, ...]
     piece_of: ShortArray  # [1 or batch, 1 or heads], index into pieces
     tables: Mapping[str, Any]
     queries: range  # positions of the queries
@@ -120,11 +120,11 @@ def _scheduled(bound: BoundMask, tile: tuple[int, int]) -> Schedule:
 
 
 def _computed(bound: BoundMask, tile: tuple[int, int]) -> Schedule:
-    bank, lengths = Bank(tile), (len(bound.queries), len(bound.keys))
+    bank, lengths = MaskTableBuilder(tile), (len(bound.queries), len(bound.keys))
     plans = []
     for piece in bound.pieces:
-        frame = frame_of(piece.root, bound.queries, bound.keys, tile, bound.tables)
-        plans.append(plan_of_frame(frame.ordered(piece.q_order, piece.k_order), bank))
+        relation = tiled_relation(piece.root, bound.queries, bound.keys, tile, bound.tables)
+        plans.append(plan_of_relation(relation.ordered(piece.q_order, piece.k_order), bank))
     return Schedule(*lengths, tile, tuple(plans), bound.piece_of, bank.finish())
 
 
@@ -163,7 +163,7 @@ def arranged(
             order_of(axes[0], sorting[: counts[0]], layouts[0].name),
             order_of(axes[1], sorting[counts[0] : counts[1]], layouts[1].name),
         )
-        pieces.append(Piece(root, *orders))
+        pieces.append(HeadMask(root, *orders))
     return BoundMask(tuple(pieces), piece_of, tables, *positions)
 
 
@@ -182,10 +182,10 @@ def classes_of(
         AttnDslError: A403, a number in a loop passes 2**62; A404, a loop is wider than it may be.
     """
     nodes = (mask.root, *itertools.chain(*keys))
-    rank = functools.reduce(operator.or_, (node.rank for node in nodes))
+    deps = functools.reduce(operator.or_, (node.deps for node in nodes))
     shape = (
-        call.batch if rank & ir.Rank.BATCH else 1,
-        call.heads if rank & ir.Rank.HEAD else 1,
+        call.batch if deps & ir.Deps.BATCH else 1,
+        call.heads if deps & ir.Deps.HEAD else 1,
     )
     slices = _Slices(mask, call.tables)
     found: dict[tuple[ir.Node, ...], int] = {}
@@ -240,12 +240,12 @@ class _Slices:
         listed = ranked_table(table)
         if listed is not None:
             return rank_table(self.name(listed, batch, head))
-        rank = self._declared[table].ambient
-        b = batch if rank & ir.Rank.BATCH else 0
-        h = head if rank & ir.Rank.HEAD else 0
+        deps = self._declared[table].ambient
+        b = batch if deps & ir.Deps.BATCH else 0
+        h = head if deps & ir.Deps.HEAD else 0
         key = (table, b, h)
         if key not in self._names:
-            index = [i for i, flag in ((b, ir.Rank.BATCH), (h, ir.Rank.HEAD)) if rank & flag]
+            index = [i for i, flag in ((b, ir.Deps.BATCH), (h, ir.Deps.HEAD)) if deps & flag]
             content = np.asarray(self._arrays[table][tuple(index)], order="C")  # may have no dims
             name = fresh = f"{table}[{b},{h}]"
             if content.size < self._arrays[table].size:  # there are other slices
@@ -256,21 +256,23 @@ class _Slices:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class TiledRelation:
     """One distinct root and its two sides, each in some order."""
 
     root: ir.Node
     queries: TileAxis
     keys: TileAxis
 
-    def ordered(self, q_order: Order | None, k_order: Order | None) -> Frame:
+    def ordered(self, q_order: TokenOrder | None, k_order: TokenOrder | None) -> TiledRelation:
         """The same in other orders."""
         if q_order is None and k_order is None:
             return self
-        return Frame(self.root, self.queries.reordered(q_order), self.keys.reordered(k_order))
+        return TiledRelation(
+            self.root, self.queries.reordered(q_order), self.keys.reordered(k_order)
+        )
 
 
-def order_of(axis: TileAxis, keys: Sequence[ir.Node], name: str) -> Order | None:
+def order_of(axis: TileAxis, keys: Sequence[ir.Node], name: str) -> TokenOrder | None:
     """The side sorted by these keys of its position; None where that is the natural order."""
     if not keys or axis.length == 0:
         return None
@@ -278,7 +280,7 @@ def order_of(axis: TileAxis, keys: Sequence[ir.Node], name: str) -> Order | None
     if wanted not in axis.orders:
         rows = _sorted(axis, wanted)
         natural = bool((rows[1:] > rows[:-1]).all())
-        made = None if natural else Order(rows, name, wanted)
+        made = None if natural else TokenOrder(rows, name, wanted)
         known = (order for order in axis.orders.values() if order is not None)
         alike = (order for order in known if _is_same(order.rows, rows))
         axis.orders[wanted] = None if made is None else next(alike, made)
@@ -323,9 +325,9 @@ def axes_of(
     )
 
 
-def frame_of(
+def tiled_relation(
     root: ir.Node, queries: range, keys: range, tile: tuple[int, int], tables: Mapping[str, Any]
-) -> Frame:
+) -> TiledRelation:
     """A root on both sides in natural order.
 
     Raises:
@@ -333,7 +335,7 @@ def frame_of(
     """
     axes = axes_of(queries, keys, tile, tables)
     check_magnitude(root, *axes)
-    return Frame(root, *axes)
+    return TiledRelation(root, *axes)
 
 
 def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
@@ -345,17 +347,17 @@ def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
     """
     classes, _, tables = classes_of(replace(mask, root=node), call)
     for (bound,) in classes:
-        frame_of(bound, *positions_of(mask, call), (128, 128), tables)
+        tiled_relation(bound, *positions_of(mask, call), (128, 128), tables)
 
 
-def plan_of_frame(frame: Frame, bank: Bank) -> Plan:
+def plan_of_relation(relation: TiledRelation, bank: MaskTableBuilder) -> Plan:
     """All live tiles; the masks of the PARTIAL ones go to the bank."""
-    root, queries, keys = frame.root, frame.queries, frame.keys
+    root, queries, keys = relation.root, relation.queries, relation.keys
     found = refine(root, queries, keys)
     rows, columns = found.rows, found.columns
     if len(rows) == 0:
         return _assemble(found.full, (rows, columns), rows.astype(np.int32), queries, keys)
-    leaves = decide(root, queries, keys, found)
+    leaves = evaluate_tiles(root, queries, keys, found)
     full = leaves.is_full[leaves.which]
     partial = ~full & ~leaves.is_empty[leaves.which]
     ids = bank.add(leaves.masks)[leaves.mask_of[leaves.which[partial]]]
@@ -375,7 +377,7 @@ def _assemble(
     return Plan(full_tiles, partial_tiles, ids[order], keys.n_tiles, queries.order, keys.order)
 
 
-class Bank:
+class MaskTableBuilder:
     """Collects the distinct masks of all plans."""
 
     def __init__(self, tile: tuple[int, int]) -> None:
@@ -396,8 +398,8 @@ class Bank:
         self._masks.append(masks[ids >= known])
         return ids
 
-    def finish(self) -> MaskBank:
+    def finish(self) -> MaskTable:
         size = -(-self.tile[0] * self.tile[1] // 8)
         none = np.zeros((0, size), dtype=np.uint8)
         joined = self._masks[0] if len(self._masks) == 1 else np.concatenate([none, *self._masks])
-        return MaskBank(joined, self.tile)
+        return MaskTable(joined, self.tile)

@@ -103,8 +103,8 @@ def _classes(group: tuple[ir.Node, ...]) -> Candidate:
     """f(q) == g(k): tokens with equal values form a class, and see their own class only."""
     sides: dict[tuple[ir.Node, ir.Node], None] = {}
     for node in group:
-        parts = split_sides(node.item) if isinstance(node, ir.Equals) else None
-        if parts is not None and all(part.rank & ir.Rank.PAIR for part in parts):
+        parts = split_sides(node.item) if isinstance(node, ir.Eq) else None
+        if parts is not None and all(part.deps & ir.Deps.PAIR for part in parts):
             sides[_upright(*parts)] = None
     name = ", ".join(ir.show(mine) for mine, _ in sides)
     return Candidate(f"by {name}", *_columns(sides))
@@ -135,7 +135,7 @@ def _one_sided(group: tuple[ir.Node, ...]) -> Iterator[Candidate]:
         side: tuple(
             ir.negate(node)
             for node in group
-            if node.rank & ir.Rank.PAIR == side.rank and node.sort is ir.Sort.BOOL
+            if node.deps & ir.Deps.PAIR == side.deps and node.sort is ir.Sort.BOOL
         )
         for side in ir.Side
     }

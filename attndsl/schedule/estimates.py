@@ -16,27 +16,29 @@ from typing import TypeAlias
 import numpy as np
 
 from attndsl import ir
-from attndsl.schedule.building import Frame
-from attndsl.schedule.leaves import Survey, survey
+from attndsl.schedule.boundary_tiles import Survey, survey
+from attndsl.schedule.building import TiledRelation
 from attndsl.schedule.model import IntArray, Schedule, once_each
-from attndsl.schedule.refine import Found, refine
+from attndsl.schedule.refine import Classified, refine
 from attndsl.schedule.summaries import TileAxis
 
 FIRST_ROWS, ROWS = 8, 64  # rows of tiles looked at: to sort out, to decide
 LEAVES = 48  # distinct tiles evaluated to decide, for at most ROWS rows
 
-Judge: TypeAlias = Callable[[Sequence[Schedule]], float]
+CostModel: TypeAlias = Callable[[Sequence[Schedule]], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class TileCosts:
     """What work costs, in FULL tiles."""
 
     partial: float = 1.25  # a PARTIAL tile: the mask on top
     moved: float = 0.25  # one tile's rows of one side, gathered and scattered
     merged: float = 0.5  # one tile's queries, merged from two softmaxes
     gathers: bool = False  # a PARTIAL tile costs the share of its keys that some query sees
-    judge: Judge | None = None  # what disjoint parts take, in any unit: he has the last word
+    cost_model: CostModel | None = (
+        None  # what disjoint parts take, in any unit: he has the last word
+    )
     name: str = ""  # of the judge, in every process; without one, his searches are not kept
 
 
@@ -56,19 +58,19 @@ class Estimate:
         """Tiles that are visited."""
         return self.full + self.partial
 
-    def cost(self, price: Price) -> float:
+    def cost(self, tile_costs: TileCosts) -> float:
         """In FULL tiles."""
-        return self.full + price.partial * (self.keys if price.gathers else self.partial)
+        return self.full + tile_costs.partial * (self.keys if tile_costs.gathers else self.partial)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class RowSample:
     """Some rows of tiles of a frame, classified as far as that goes without looking at pairs."""
 
     root: ir.Node
     queries: TileAxis  # of these rows
     keys: TileAxis
-    found: Found
+    found: Classified
     rows: int  # that were asked for
     n_tiles: int  # of the queries, in all
 
@@ -89,7 +91,7 @@ class Look:
             self._error(rest, limit),
         )
 
-    def _undecided(self) -> tuple[TileAxis, Found]:
+    def _undecided(self) -> tuple[TileAxis, Classified]:
         """The tiles of keys that have undecided ones, alone: not all are then classified in an order tried once."""
         if self.keys.order is None:  # whose terms have closed forms
             return self.keys, self.found
@@ -112,14 +114,14 @@ class Look:
         return math.hypot(of_rows, math.sqrt((1 - share) / share / min(evaluated, undecided)))
 
 
-def look_at(frame: Frame, rows: int) -> Look:
+def sample_rows(relation: TiledRelation, rows: int) -> RowSample:
     """At most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
-    queries, keys = frame.queries, frame.keys
+    queries, keys = relation.queries, relation.keys
     n_tiles, chosen = queries.n_tiles, _drawn(queries.n_tiles, rows)
     if len(chosen) < n_tiles:
         queries = queries.sampled(chosen)
-    found = refine(frame.root, queries, keys, apart=len(chosen) < n_tiles)
-    return Look(frame.root, queries, keys, found, rows, n_tiles)
+    found = refine(relation.root, queries, keys, apart=len(chosen) < n_tiles)
+    return RowSample(relation.root, queries, keys, found, rows, n_tiles)
 
 
 @functools.lru_cache(maxsize=64)

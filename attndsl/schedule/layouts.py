@@ -140,11 +140,11 @@ def _morton(names: Sequence[str]) -> tuple[ir.Node, ...]:
 
 
 def _sorted(names: Sequence[str]) -> tuple[ir.Node, ...]:
-    return (ir.Load(names[0], ir.Sort.INT, (_Q,), ir.Rank.NONE),)
+    return (ir.Load(names[0], ir.Sort.INT, (_Q,), ir.Deps.NONE),)
 
 
 def _banded(names: Sequence[str]) -> tuple[ir.Node, ...]:
-    return (ir.Load(rank_table(names[0]), ir.Sort.INT, (_Q,), ir.Rank.NONE),)
+    return (ir.Load(rank_table(names[0]), ir.Sort.INT, (_Q,), ir.Deps.NONE),)
 
 
 _RANK = "rank of "  # no table of a program can bear such a name

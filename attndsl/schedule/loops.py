@@ -76,7 +76,7 @@ class Loops:
             elif isinstance(node, ir.Load) and all(isinstance(x, ir.Const) for x in fresh):
                 value = ir.evaluate(ir.rebuild(node, fresh), self._env())
                 number = node.kind is ir.Sort.INT
-                self._done[node] = ir.Const(int(value)) if number else ir.Truth(bool(value))
+                self._done[node] = ir.Const(int(value)) if number else ir.BoolConst(bool(value))
             else:
                 same = all(new is old for new, old in zip(fresh, parts, strict=True))
                 self._done[node] = node if same else ir.rebuild(node, fresh)
@@ -87,21 +87,21 @@ class Loops:
         loop = make(start, stop, lambda j: ir.substitute(node.body, {variable: j}))
         if not isinstance(loop, ir.Loop):  # it could be solved, now that lengths are numbers
             return self.read(loop)
-        sides = loop.rank & ir.Rank.PAIR
+        sides = loop.deps & ir.Deps.PAIR
         if not sides:
             return self._alone(loop)
-        if not loop.body.rank & ir.Rank.PAIR:
+        if not loop.body.deps & ir.Deps.PAIR:
             return self._counted(loop)
-        if sides == ir.Rank.PAIR:
+        if sides == ir.Deps.PAIR:
             return self._of_pair(loop)
-        return self._of_side(loop, self._queries if sides == ir.Rank.QUERY else self._keys)
+        return self._of_side(loop, self._queries if sides == ir.Deps.QUERY else self._keys)
 
     # ------------------------------------------------------------------ what positions do not change
 
     def _alone(self, loop: ir.Loop) -> ir.Node:
         check_magnitude(loop, self._queries, self._keys)
         values = self._values(loop.body, loop.level, *self._ends(loop))
-        return ir.Truth(bool(values.any())) if _is_any(loop) else ir.Const(int(values.sum()))
+        return ir.BoolConst(bool(values.any())) if _is_any(loop) else ir.Const(int(values.sum()))
 
     def _counted(self, loop: ir.Loop) -> ir.Node:
         """By sums of the body over all that is smaller than a limit."""
@@ -122,7 +122,7 @@ class Loops:
             place = ir.sub(limit, ir.Const(low))
             if isinstance(place, ir.Const):
                 return ir.Const(int(sums[place.value]))
-            return ir.Load(name, ir.Sort.INT, (place,), ir.Rank.NONE)
+            return ir.Load(name, ir.Sort.INT, (place,), ir.Deps.NONE)
 
         first, last = below(loop.start), below(loop.stop)
         if _is_any(loop):
@@ -172,13 +172,13 @@ class Loops:
     def _ranked(self, loop: ir.Loop, axis: TileAxis) -> IntArray | None:
         """How many f(j), over fixed numbers, are at most g(position), or equal it: by their places when sorted."""
         test = _tested(loop)
-        if test is None or (loop.start.rank | loop.stop.rank) & ir.Rank.PAIR:
+        if test is None or (loop.start.deps | loop.stop.deps) & ir.Deps.PAIR:
             return None
         comparison, wanted = test
         terms, constant = ir.linear(comparison.item)
         variable = ir.Index(loop.level)
         mine = {term: c for term, c in terms.items() if variable in ir.postorder(term)}
-        if any(term.rank & ir.Rank.PAIR for term in mine):
+        if any(term.deps & ir.Deps.PAIR for term in mine):
             return None
         rest = ir.combine({t: -c for t, c in terms.items() if t not in mine}, comparison.bound)
         body = ir.combine(mine, constant)
@@ -187,7 +187,7 @@ class Loops:
         values = np.sort(self._values(body, loop.level, *self._ends(loop)))
         limits = axis.values(rest)
         found = np.searchsorted(values, limits, side="right")
-        if isinstance(comparison, ir.Equals):
+        if isinstance(comparison, ir.Eq):
             found = found - np.searchsorted(values, limits, side="left")
         found = found if wanted else len(values) - found
         return np.asarray(found > 0 if _is_any(loop) else found, dtype=np.int64)
@@ -195,7 +195,7 @@ class Loops:
     def _read_at(self, name: str, kind: ir.Sort, axis: TileAxis) -> ir.Node:
         """The entry of a position of that side."""
         place = ir.sub(ir.Pos(axis.side), ir.Const(axis.start))
-        return ir.Load(name, kind, (place,), ir.Rank.NONE)
+        return ir.Load(name, kind, (place,), ir.Deps.NONE)
 
     # ------------------------------------------------------------------ what a pair decides
 
@@ -376,7 +376,7 @@ def _from_start(loop: ir.Loop, width: int) -> ir.Loop:
     return type(loop)(loop.level, ir.ZERO, ir.Const(width), limited)
 
 
-def _tested(loop: ir.Loop) -> tuple[ir.AtMost | ir.Equals, bool] | None:
+def _tested(loop: ir.Loop) -> tuple[ir.Le | ir.Eq, bool] | None:
     """The comparison whose truth is counted, and whether where it holds or where it fails."""
     match loop.body:
         case ir.Select(cond=cond, yes=ir.Const(value=yes), no=ir.Const(value=no)) if {yes, no} == {
@@ -388,11 +388,11 @@ def _tested(loop: ir.Loop) -> tuple[ir.AtMost | ir.Equals, bool] | None:
             test, wanted = item, False
         case body:
             test, wanted = body, True
-    return (test, wanted) if isinstance(test, ir.AtMost | ir.Equals) else None
+    return (test, wanted) if isinstance(test, ir.Le | ir.Eq) else None
 
 
 def _speaks_of_other(node: ir.Node, axis: TileAxis) -> bool:
-    return bool(node.rank & axis.side.other.rank)
+    return bool(node.deps & axis.side.other.deps)
 
 
 def _range(low: int, high: int) -> Range:

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from attndsl.schedule.model import Order, Plan, Schedule, Tiles
+from attndsl.schedule.model import Plan, Schedule, Tiles, TokenOrder
 
 
 def merge_heads(schedule: Schedule) -> tuple[Schedule, list[int]]:
@@ -46,5 +46,5 @@ def _contents(plan: Plan) -> object:
     return id(plan.full), id(plan.partial), plan.mask_ids.tobytes(), orders
 
 
-def _rows(order: Order | None) -> bytes | None:
+def _rows(order: TokenOrder | None) -> bytes | None:
     return None if order is None else order.rows.tobytes()

@@ -166,7 +166,7 @@ def compress(rows: IntArray, columns: IntArray, n_rows: int) -> tuple[Tiles, Int
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class TokenOrder:
     """The storage order of one side: storage index ``s`` holds row ``rows[s]`` of the tensors.
 
     A permutation. Tiles are runs of storage indices; kernels gather and scatter rows.
@@ -185,12 +185,12 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class HeadMask:
     """What one distinct (batch, head) class computes, and the orders of its tokens."""
 
     root: ir.Node
-    q_order: Order | None = None
-    k_order: Order | None = None
+    q_order: TokenOrder | None = None
+    k_order: TokenOrder | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +206,8 @@ class Plan:
     partial: Tiles
     mask_ids: ShortArray  # [partial.nnz]
     n_columns: int
-    q_order: Order | None = None
-    k_order: Order | None = None
+    q_order: TokenOrder | None = None
+    k_order: TokenOrder | None = None
 
     @functools.cached_property
     def transpose(self) -> Plan:
@@ -238,7 +238,7 @@ def _transposed(tiles: Tiles, n_columns: int) -> tuple[Tiles, IntArray]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MaskBank:
+class MaskTable:
     """The distinct masks of PARTIAL tiles, one bit a pair; bits outside the lengths are 0."""
 
     packed: ByteArray  # [n, bq * bk / 8], row-major, most significant bit first
@@ -267,7 +267,7 @@ class Schedule:
     tile: tuple[int, int]
     plans: tuple[Plan, ...]
     plan_of: ShortArray  # [1 or batch, 1 or heads] index into plans
-    masks: MaskBank
+    masks: MaskTable
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -333,5 +333,5 @@ class Schedule:
         return natural
 
 
-def _rows(order: Order | None, length: int) -> IntArray:
+def _rows(order: TokenOrder | None, length: int) -> IntArray:
     return np.arange(length) if order is None else order.rows

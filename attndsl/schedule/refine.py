@@ -15,7 +15,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths, parts_of, split_sum
-from attndsl.schedule.meetings import meeting
+from attndsl.schedule.equi_joins import equi_join
 from attndsl.schedule.model import BoolArray, IntArray, Runs
 from attndsl.schedule.summaries import TileAxis, as_truths
 from attndsl.source import AttnDslError, Diagnostic
@@ -26,7 +26,7 @@ _FIRST_BOXES = 4096  # levels with fewer boxes are skipped: a pass costs as much
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class Classified:
     """The tiles known to be FULL, and those still undecided: their coordinates, and what is known of them."""
 
     full: Runs
@@ -43,7 +43,7 @@ class Found:
         return Truths(holds[self._open], fails[self._open])
 
 
-def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = False) -> Found:
+def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = False) -> Classified:
     """Classify all tiles of the square that may be live.
 
     ``apart``: rows of tiles have nothing to do with each other, and are not joined in boxes.
@@ -68,7 +68,7 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
         rows, columns = _those(unsure, rows, columns)
         if levels[1] == 0:
             runs = (np.concatenate(parts) for parts in zip(*full, strict=True))
-            return Found(Runs.joined(*runs), rows, columns, boxes, unsure)
+            return Classified(Runs.joined(*runs), rows, columns, boxes, unsure)
         finer = _next_levels(levels, len(rows))
         check_count(len(rows) << sum(levels) - sum(finer), MOST_OPEN)
         rows, columns = _split(rows, columns, levels, finer, queries, keys)
@@ -94,7 +94,7 @@ def interpreter(
     """Evaluates a root on boxes of these levels, given the exact ranges of its leaves."""
     known: dict[ir.Node, Range | Truths] = {}
     for node in leaves(root):
-        if isinstance(node, ir.AtMost | ir.Equals) and node.is_pair:
+        if isinstance(node, ir.Le | ir.Eq) and node.is_pair:
             known[node] = _compared(node, queries, keys, levels, rows, columns)
         elif isinstance(node, ir.Load) and not _is_sided(node):
             low, high = queries.table_bounds(node.table)
@@ -103,7 +103,7 @@ def interpreter(
             side = (queries, levels[0], rows) if queries.owns(node) else (keys, levels[1], columns)
             known[node] = _summarised(node, *side)
     for node in equations(root):
-        met = meeting(node, queries, keys)
+        met = equi_join(node, queries, keys)
         if met is not None:
             ranged = known.get(node)
             if not isinstance(ranged, Truths):  # no comparison of one term of each side
@@ -136,15 +136,13 @@ def leaves(root: ir.Node) -> tuple[ir.Node, ...]:
 
 
 def _is_sided(node: ir.Node) -> bool:
-    return node.rank & ir.Rank.PAIR in (ir.Rank.QUERY, ir.Rank.KEY)
+    return node.deps & ir.Deps.PAIR in (ir.Deps.QUERY, ir.Deps.KEY)
 
 
 @functools.lru_cache(maxsize=1024)
-def equations(root: ir.Node) -> tuple[ir.Equals, ...]:
+def equations(root: ir.Node) -> tuple[ir.Eq, ...]:
     """The equations between both sides in a root."""
-    return tuple(
-        node for node in ir.postorder(root) if isinstance(node, ir.Equals) and node.is_pair
-    )
+    return tuple(node for node in ir.postorder(root) if isinstance(node, ir.Eq) and node.is_pair)
 
 
 def _summarised(node: ir.Node, axis: TileAxis, level: int, index: IntArray) -> Range | Truths:
@@ -155,7 +153,7 @@ def _summarised(node: ir.Node, axis: TileAxis, level: int, index: IntArray) -> R
 
 
 def _compared(
-    node: ir.AtMost | ir.Equals,
+    node: ir.Le | ir.Eq,
     queries: TileAxis,
     keys: TileAxis,
     levels: tuple[int, int],
@@ -167,7 +165,7 @@ def _compared(
     assert parts is not None, "such comparisons are leaves"
     mine, theirs, bound = parts
     left, right = queries.summary(mine, levels[0]), keys.summary(theirs, levels[1])
-    if isinstance(node, ir.AtMost):
+    if isinstance(node, ir.Le):
         return Truths(
             left.low[rows] <= (bound - right.low)[columns],
             left.high[rows] > (bound - right.high)[columns],
@@ -180,13 +178,13 @@ def _compared(
 
 def split_comparison(node: ir.Node) -> tuple[ir.Node, ir.Node, int] | None:
     """Returns (a, b, bound) if the node compares a + b with a bound, a of queries alone and b of keys alone."""
-    if not isinstance(node, ir.AtMost | ir.Equals) or not node.is_pair:
+    if not isinstance(node, ir.Le | ir.Eq) or not node.is_pair:
         return None
     if not isinstance(node.item, ir.Sum):
         return None
     parts = [part for part, _ in split_sum(node.item)]
-    sides = [part.rank & ir.Rank.PAIR for part in parts]
-    if sides != [ir.Rank.QUERY, ir.Rank.KEY]:
+    sides = [part.deps & ir.Deps.PAIR for part in parts]
+    if sides != [ir.Deps.QUERY, ir.Deps.KEY]:
         return None
     return parts[0], parts[1], node.bound - node.item.constant
 

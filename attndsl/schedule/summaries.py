@@ -17,7 +17,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import Range, Truths
 from attndsl.schedule.distinct import row_classes
-from attndsl.schedule.model import BoolArray, IntArray, Order
+from attndsl.schedule.model import BoolArray, IntArray, TokenOrder
 
 _AT_ONCE = 1 << 13  # positions for which a term is evaluated: what lies between stays in a cache
 
@@ -35,7 +35,7 @@ class TileAxis:
         start: int,
         tile: int,
         tables: dict[str, Any],
-        order: Order | None = None,
+        order: TokenOrder | None = None,
     ) -> None:
         self.side = side
         self.length = length
@@ -54,11 +54,11 @@ class TileAxis:
         self._slopes: dict[ir.Node, int | None] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
         # Weak, as they refer back: what a search leaves is free at once, not at the next collection of garbage.
-        self._reordered: WeakValueDictionary[Order, TileAxis] = WeakValueDictionary()
-        self.meetings: dict[Any, Any] = {}  # a memo of ``meetings``
-        self.orders: dict[Any, Order | None] = {}  # a memo of ``building``
+        self._reordered: WeakValueDictionary[TokenOrder, TileAxis] = WeakValueDictionary()
+        self.equi_joins: dict[Any, Any] = {}  # a memo of ``meetings``
+        self.orders: dict[Any, TokenOrder | None] = {}  # a memo of ``building``
 
-    def reordered(self, order: Order | None) -> TileAxis:
+    def reordered(self, order: TokenOrder | None) -> TileAxis:
         """The same side, in natural order so far, in another."""
         if order is None:
             return self
@@ -73,7 +73,7 @@ class TileAxis:
         places = (tiles[:, None] * self.tile + np.arange(self.tile)).reshape(-1)
         places = places[places < self.length]
         rows = places if self.order is None else self.order.rows[places]
-        made = self._derived(len(rows), Order(rows))
+        made = self._derived(len(rows), TokenOrder(rows))
         made._natural, made._is_sample = self._natural or self, True
         return made
 
@@ -81,7 +81,7 @@ class TileAxis:
         """The side's first positions alone, in natural order."""
         return self._derived(length)
 
-    def _derived(self, length: int, order: Order | None = None) -> TileAxis:
+    def _derived(self, length: int, order: TokenOrder | None = None) -> TileAxis:
         """Others of its positions; what does not depend on them is shared."""
         made = TileAxis(self.side, length, self.start, self.tile, self.tables, order)
         made._owned, made._bounds = self._owned, self._bounds
@@ -91,7 +91,7 @@ class TileAxis:
         """Whether the node depends on this side's position and not on the other's."""
         known = self._owned.get(node)
         if known is None:
-            known = self._owned[node] = node.rank & ir.Rank.PAIR == self.side.rank
+            known = self._owned[node] = node.deps & ir.Deps.PAIR == self.side.deps
         return known
 
     def count(self, level: int) -> int:
@@ -109,7 +109,7 @@ class TileAxis:
         slope = self._slope(node)
         if slope is not None:
             return self._affine(node, slope, level)
-        if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
+        if isinstance(node, ir.Le) and self._slope(node.item) is not None:
             item = self.summary(node.item, level)
             return Range(item.high <= node.bound, item.low <= node.bound)
         if (line := _line(node)) is not None:
@@ -214,7 +214,7 @@ class TileAxis:
         slope = self._slope(node)
         if slope is not None:
             return None, self._affine(node, slope, 0).low
-        if isinstance(node, ir.AtMost) and self._slope(node.item) is not None:
+        if isinstance(node, ir.Le) and self._slope(node.item) is not None:
             return None, self.summary(node.item, 0).low
         padded = _pad(self.values(node), self.n_tiles * self.tile).reshape(-1, self.tile)
         offset = padded[:, 0] * (node.sort is not ir.Sort.BOOL)

@@ -18,7 +18,7 @@ DEEPEST = 200
 MOST_DIGITS = 9
 
 
-class Refusal(Exception):
+class TreeError(Exception):
     """The grammar reads it, the language does not."""
 
     def __init__(self, diagnostic: Diagnostic, offset: int | None = None) -> None:
@@ -153,7 +153,7 @@ class Builder(threading.local):
     def align(self, parts: Parts) -> _Align:
         opening, side = parts
         if side not in ("start", "end"):
-            raise Refusal(_no_side(self._span(side), str(side)))
+            raise TreeError(_no_side(self._span(side), str(side)))
         return _Align("start" if side == "start" else "end", self._span(opening, side))
 
     def where(self, parts: Parts) -> _Where:
@@ -188,7 +188,7 @@ class Builder(threading.local):
         whole, _, rest = parts[0].replace("_", "").partition(".")
         span = self._span(parts[0])
         if max(len(whole), len(rest)) > MOST_DIGITS:
-            raise Refusal(_too_long(span))
+            raise TreeError(_too_long(span))
         return tree.Fraction(f"{int(whole)}.{rest.rstrip('0') or '0'}", span)
 
     # -------------------------------------------------------------------- expressions
@@ -292,7 +292,7 @@ class Builder(threading.local):
         digits = token.replace("_", "").lstrip("0") or "0"
         # Python refuses to read very long numbers, so their length is judged first.
         if len(digits) > len(str(LARGEST)) or int(digits) > LARGEST:
-            raise Refusal(_too_large(self._span(token)))
+            raise TreeError(_too_large(self._span(token)))
         return int(digits)
 
     def _kind(self, token: Token) -> tree.Kind:
@@ -300,7 +300,7 @@ class Builder(threading.local):
             case "int" | "bool" | "list" as kind:
                 return kind
             case other:
-                raise Refusal(_no_kind(self._span(token), other))
+                raise TreeError(_no_kind(self._span(token), other))
 
 
 class _Align(typing.NamedTuple):
@@ -325,14 +325,14 @@ def _check_chain(node: tree.Expression) -> None:
         node = node.base
         length += 1
         if length > DEEPEST:
-            raise Refusal(too_deep(node.span))
+            raise TreeError(too_deep(node.span))
 
 
 def _sort_clauses(clauses: Parts) -> dict[type, typing.Any]:
     found: dict[type, typing.Any] = {}
     for clause in clauses:
         if type(clause) in found:
-            raise Refusal(_written_twice(found[type(clause)].span, clause.span))
+            raise TreeError(_written_twice(found[type(clause)].span, clause.span))
         found[type(clause)] = clause
     return found
 

@@ -7,7 +7,7 @@ import re
 from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span
 
 from . import tree
-from .building import DEEPEST, Refusal, too_deep
+from .building import DEEPEST, TreeError, too_deep
 
 LARGEST_FILE = 1 << 20
 MOST_TOKENS = 200_000
@@ -61,7 +61,7 @@ def check_brackets(source: Source, start: int, stop: int) -> None:
             case "(" | "[":
                 depth += 1
                 if depth > DEEPEST:
-                    raise Refusal(too_deep(Span(source, match.start(), match.end())))
+                    raise TreeError(too_deep(Span(source, match.start(), match.end())))
             case ")" | "]":
                 depth = max(depth - 1, 0)
             case '"' | "#":
@@ -76,7 +76,7 @@ def check_depth(module: tree.Module) -> None:
     while pending:
         node, depth = pending.pop()
         if depth > DEEPEST:
-            raise Refusal(too_deep(node.span))
+            raise TreeError(too_deep(node.span))
         depth += 1
         pending.extend((child, depth) for child in tree.children(node))
 

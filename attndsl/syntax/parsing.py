@@ -13,7 +13,7 @@ from attndsl.files import open_file
 from attndsl.source import AttnDslError, Diagnostic, Source, Span
 
 from . import tree
-from .building import Refusal, too_deep
+from .building import TreeError, too_deep
 from .comments import attach
 from .grammar import BUILDER, parser
 from .limits import (
@@ -27,7 +27,7 @@ from .limits import (
     not_text,
     too_long,
 )
-from .mistakes import END, Mistake, explain
+from .parse_errors import END, ParseProblem, explain
 
 MOST_REPORTED = 10
 _BUSY = threading.Lock()  # the builder within the parser knows one source at a time
@@ -88,7 +88,7 @@ def parse_part(source: Source, start: int, stop: int) -> tree.Module:
             check_brackets(source, start, stop)
             module = _run(source, start, stop)
             check_depth(module)
-        except Refusal as refusal:
+        except TreeError as refusal:
             raise AttnDslError(_collect(source, refusal)) from None
     return attach(module, source, start, stop)
 
@@ -105,27 +105,27 @@ def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
         for last in steps.iter_parse():
             count += 1
             if count > MOST_TOKENS:
-                raise Refusal(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
+                raise TreeError(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
             if len(stack) > TALLEST_STACK:
-                raise Refusal(too_deep(_span(source, last)))
+                raise TreeError(too_deep(_span(source, last)))
             before = last
         return cast("tree.Module", steps.feed_eof(last))
     except lark.UnexpectedToken as error:
         raise _unexpected(source, text, start, error.token, count, before) from None
     except lark.UnexpectedCharacters as error:
         at = cast("int", error.pos_in_stream)
-        raise explain(Mistake(source, start, at, at + 1, "", frozenset())) from None
+        raise explain(ParseProblem(source, start, at, at + 1, "", frozenset())) from None
 
 
 def _unexpected(
     source: Source, text: str, start: int, token: lark.Token, count: int, before: lark.Token | None
-) -> Refusal:
+) -> TreeError:
     expected = frozenset(_accepted(text, count - (token.type != END)))
     if token.type == END:  # shown behind the last thing written, not on some empty last line
         at = (before.end_pos or 0) if before else 0
-        return explain(Mistake(source, start, at, at, END, expected))
+        return explain(ParseProblem(source, start, at, at, END, expected))
     span = _span(source, token)
-    return explain(Mistake(source, start, span.start, span.stop, token.type, expected))
+    return explain(ParseProblem(source, start, span.start, span.stop, token.type, expected))
 
 
 def _accepted(text: str, count: int) -> set[str]:
@@ -141,7 +141,7 @@ def _span(source: Source, token: lark.Token) -> Span:
     return Span(source, token.start_pos or 0, token.end_pos or 0)
 
 
-def _collect(source: Source, refusal: Refusal) -> list[Diagnostic]:
+def _collect(source: Source, refusal: TreeError) -> list[Diagnostic]:
     """The first fault, and those of the declarations that begin a line further down."""
     found = [refusal.diagnostic]
     start = 0
@@ -153,7 +153,7 @@ def _collect(source: Source, refusal: Refusal) -> list[Diagnostic]:
         try:
             _run(source, start)
             break
-        except Refusal as next_refusal:
+        except TreeError as next_refusal:
             refusal = next_refusal
             found.append(refusal.diagnostic)
     return found

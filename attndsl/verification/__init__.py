@@ -5,10 +5,10 @@ from attndsl.verification.claims import JUDGES, fact_fault, frame_fault, frames
 from attndsl.verification.comparing import CounterExample, Status, Verdict, equivalent, implies
 from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
 from attndsl.verification.judging import describe, judge
+from attndsl.verification.references import Fault, Kernel
 from attndsl.verification.running import Failure, Report, verify
 from attndsl.verification.shrinking import shrink
 from attndsl.verification.tolerances import allowances
-from attndsl.verification.truths import Fault, Kernel
 
 __all__ = [
     "Case",

@@ -12,7 +12,7 @@ from attndsl.analysis import Distance, Far, Reach, separators
 from attndsl.claims import Judgement
 from attndsl.compiled import Pattern
 from attndsl.passes import normalise
-from attndsl.verification.truths import Fault
+from attndsl.verification.references import Fault
 
 BoolArray: TypeAlias = Any  # np.ndarray of bool
 

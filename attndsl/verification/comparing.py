@@ -160,7 +160,9 @@ class _Comparison:
         """Why the claim holds for all calls; empty when that could not be shown."""
         first, second = (normalise(mask).root for mask in self._bound())
         aligned = self._masks[0].align is self._masks[1].align or self._frame.is_rectangular
-        if not aligned and not (isinstance(first, ir.Truth) or isinstance(second, ir.Truth)):
+        if not aligned and not (
+            isinstance(first, ir.BoolConst) or isinstance(second, ir.BoolConst)
+        ):
             return ""
         if self._both_ways and not self._count_alike(deadline):
             return ""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attndsl.verification.cases import Case, Tensors
-from attndsl.verification.truths import Kernel, Truth, oracle, wrong_entries
+from attndsl.verification.references import Kernel, ReferenceResult, oracle, wrong_entries
 
 _MOST_PROBES = 64  # calls of the kernel to find out what it sees
 
@@ -92,7 +92,7 @@ def about_numbers(
     case: Case,
     tensors: Tensors,
     results: Mapping[str, Tensor],
-    known: Truth,
+    known: ReferenceResult,
     what: str,
 ) -> Iterator[str]:
     """Remarks on the wrong result ``what`` of a kernel that sees the right pairs."""

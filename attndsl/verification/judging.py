@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attndsl.verification.cases import Case
 from attndsl.verification.diagnosing import about_numbers, about_pairs, seen_pairs
-from attndsl.verification.truths import Fault, Kernel, first_fault, run, truth
+from attndsl.verification.references import Fault, Kernel, first_fault, run, truth
 
 
 def judge(

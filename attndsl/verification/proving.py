@@ -111,7 +111,7 @@ def _solved(root: ir.Node) -> ir.Node:
 
 def _solution(part: ir.Node) -> tuple[ir.Node, ir.Node, ir.Node] | None:
     """(v, value, the equation) where the part says v == value for a position or coordinate v."""
-    if not isinstance(part, ir.Equals):
+    if not isinstance(part, ir.Eq):
         return None
     terms, constant = ir.linear(part.item)
     for term, factor in terms.items():

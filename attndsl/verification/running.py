@@ -29,9 +29,9 @@ from attndsl.verification.drawing import (
     tokens,
 )
 from attndsl.verification.judging import describe, judge
+from attndsl.verification.references import Fault, Kernel
 from attndsl.verification.schedules import parts_fault, schedule_fault
 from attndsl.verification.shrinking import shrink
-from attndsl.verification.truths import Fault, Kernel
 
 Target = tuple[str, str]  # backend, device
 

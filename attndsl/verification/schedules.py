@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from attndsl.schedule import Plan, Schedule, Tiles
-from attndsl.verification.truths import Fault
+from attndsl.verification.references import Fault
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from attndsl import ir
-from attndsl.schedule import Order, Plan, Schedule
+from attndsl.schedule import Plan, Schedule, TokenOrder
 from attndsl.views.advising import Suggestion
 from attndsl.views.costs import Cost, cost, report, total
 
@@ -110,7 +110,7 @@ class Clock:
 
 
 def _tokens(plan: Plan) -> Tokens:
-    def name(order: Order | None) -> str:
+    def name(order: TokenOrder | None) -> str:
         return NATURAL if order is None else order.name
 
     return Tokens(name(plan.q_order), name(plan.k_order), plan.full.nnz, plan.partial.nnz)
@@ -219,11 +219,11 @@ class Explanation:
         if self.auto.is_natural:
             yield "the natural order is the cheapest of those that the pattern suggests"
             return
-        for number, (classes, price) in enumerate(
+        for number, (classes, tile_costs) in enumerate(
             zip(self.auto.parts, self.auto.costs, strict=True)
         ):
             part = f"part {number + 1}: " if len(self.auto.parts) > 1 else ""
-            yield f"{part}{price.live:,} tiles live, {price.full:,} of them full"
+            yield f"{part}{tile_costs.live:,} tiles live, {tile_costs.full:,} of them full"
             for item in classes:
                 same = item.queries == item.keys
                 order = item.queries if same else f"queries {item.queries}; keys {item.keys}"
@@ -264,8 +264,12 @@ def _layout(of: Arrangement) -> dict[str, Any]:
     partial = of.partial or ("",) * len(of.parts)
     return {
         "parts": [
-            {"classes": [asdict(item) for item in classes], "cost": _plain(price), "partial": words}
-            for classes, price, words in zip(of.parts, of.costs, partial, strict=True)
+            {
+                "classes": [asdict(item) for item in classes],
+                "cost": _plain(tile_costs),
+                "partial": words,
+            }
+            for classes, tile_costs, words in zip(of.parts, of.costs, partial, strict=True)
         ],
         "cost": _plain(of.cost),
         "live": of.cost.live,
@@ -291,9 +295,9 @@ def _gain(dense: tuple[float, float], ours: tuple[float, float]) -> str:
     return f"{times:.3g} times as fast as dense"
 
 
-def _plain(price: Cost) -> dict[str, Any]:
-    shares = {"density": price.density, "waste": price.waste}
-    return asdict(price) | {"live": price.live} | shares
+def _plain(tile_costs: Cost) -> dict[str, Any]:
+    shares = {"density": tile_costs.density, "waste": tile_costs.waste}
+    return asdict(tile_costs) | {"live": tile_costs.live} | shares
 
 
 def _duration(seconds: float) -> str:

@@ -51,14 +51,17 @@ NEAR = {
     "emission/host.txt": ("rooms/emission/test_emission.py",),
     "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
     "backends": ("rooms/backends/test_blocked.py", "rooms/backends/test_merging.py", "laws"),
-    "backends/strips.py": (
+    "backends/block_batches.py": (
         "rooms/backends/test_strips.py",
         "rooms/backends/test_blocked.py",
         "laws",
     ),
     "backends/places.py": ("rooms/backends/test_strips.py", "rooms/backends/test_blocked.py"),
     "backends/kernels": ("rooms/backends/test_sixteen_bits.py", "rooms/backends/test_triton.py"),
-    "backends/worklists.py": ("rooms/backends/test_worklists.py", "rooms/backends/test_triton.py"),
+    "backends/work_partition.py": (
+        "rooms/backends/test_worklists.py",
+        "rooms/backends/test_triton.py",
+    ),
     "backends/triton.py": ("rooms/backends/test_triton.py",),
     "backends/arguments.py": ("rooms/backends/test_launching.py",),
     "backends/launching.py": ("rooms/backends/test_launching.py",),

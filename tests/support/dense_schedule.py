@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from attndsl.backends import Work
-from attndsl.schedule import MaskBank, Order, Plan, Schedule, Tiles
+from attndsl.schedule import MaskTable, Plan, Schedule, Tiles, TokenOrder
 
 
 def dense_work(
@@ -21,7 +21,7 @@ def dense_work(
     ``rows`` and ``columns``: the tokens that storage order takes one after the other.
     """
     orders = {"q_order": rows, "k_order": columns}
-    orders = {name: Order(given) for name, given in orders.items() if given is not None}
+    orders = {name: TokenOrder(given) for name, given in orders.items() if given is not None}
     stored = masks if rows is None else masks[:, :, rows]
     stored = stored if columns is None else stored[..., columns]
 
@@ -77,9 +77,9 @@ def assemble(
     return Plan(_tiles(full, grid[0]), _tiles(partial, grid[0]), np.array(ids, np.int32), grid[1])
 
 
-def finish(bank: dict[bytes, int], tile: tuple[int, int]) -> MaskBank:
+def finish(bank: dict[bytes, int], tile: tuple[int, int]) -> MaskTable:
     packed = np.frombuffer(b"".join(bank), np.uint8).reshape(-1, -(-tile[0] * tile[1] // 8))
-    return MaskBank(packed, tile)
+    return MaskTable(packed, tile)
 
 
 def _tiles(places: list[tuple[int, int]], rows: int) -> Tiles:

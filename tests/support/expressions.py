@@ -108,12 +108,12 @@ def ints(depth: int, bound: int = 0) -> st.SearchStrategy[Expression]:
         ),
         st.just(
             lambda x: lift(
-                lambda n: ir.Load("t", ir.Sort.INT, (n,), ir.Rank.NONE), lambda v: read(TABLE, v), x
+                lambda n: ir.Load("t", ir.Sort.INT, (n,), ir.Deps.NONE), lambda v: read(TABLE, v), x
             )
         ),
         st.just(
             lambda x: Expression(
-                lambda j: ir.Load("b", ir.Sort.INT, (x.node(j),), ir.Rank.BATCH),
+                lambda j: ir.Load("b", ir.Sort.INT, (x.node(j),), ir.Deps.BATCH),
                 lambda at: read(PER_BATCH[at.batch], x.value(at)),
             )
         ),
@@ -158,7 +158,7 @@ def limits(bound: int) -> st.SearchStrategy[tuple[Expression, Expression]]:
             lambda at: max(-1, min(at.q - at.k, 4)),
         ),
         Expression(
-            lambda j: ir.Load("b", ir.Sort.INT, (Q,), ir.Rank.BATCH),
+            lambda j: ir.Load("b", ir.Sort.INT, (Q,), ir.Deps.BATCH),
             lambda at: read(PER_BATCH[at.batch], at.q),
         ),
         *(Expression(lambda j: j[-1], lambda at: at.j[-1]) for _ in range(min(bound, 1))),

@@ -23,7 +23,7 @@ def point(low, high):
 
 @pytest.mark.parametrize("kind", [ir.And, ir.Or])
 def test_junctions_say_what_independent_parts_can_be(kind):
-    parts = [ir.Load(name, ir.Sort.BOOL, (Q,), ir.Rank.NONE) for name in "abc"]
+    parts = [ir.Load(name, ir.Sort.BOOL, (Q,), ir.Deps.NONE) for name in "abc"]
     node = (ir.conj if kind is ir.And else ir.disj)(*parts)
     assert isinstance(node, kind)
     for given in itertools.product(VERDICTS, repeat=3):

@@ -40,7 +40,7 @@ def values(node, box):
 def closed(root):
     def plain(node):
         if isinstance(node, ir.Load):
-            return ir.Load(node.table, node.kind, node.index, ir.Rank.NONE)
+            return ir.Load(node.table, node.kind, node.index, ir.Deps.NONE)
         return node
 
     return ir.transform(bind(root, {}, batch=0, head=1), plain)

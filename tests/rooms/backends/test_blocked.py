@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attndsl.backends import Blocked, Request, blocked, strips
+from attndsl.backends import Blocked, Request, block_batches, blocked
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import dense_work
@@ -60,9 +60,9 @@ def test_it_agrees_with_and_without_products_of_16_bits(dtype: str, data: st.Dat
 def test_it_agrees_when_runs_are_cut_and_calls_are_small(case: Case, segment: int, long: int):
     with (
         mock.patch.object(blocked, "BUDGET", 10_000),
-        mock.patch.object(strips, "SEGMENT", segment),
-        mock.patch.object(strips, "LONG_RUN", long),
-        mock.patch.object(strips, "FEWEST_FLAT", 1),
+        mock.patch.object(block_batches, "SEGMENT", segment),
+        mock.patch.object(block_batches, "LONG_RUN", long),
+        mock.patch.object(block_batches, "FEWEST_FLAT", 1),
     ):
         assert_agrees(run(Blocked(), dense_work(case.masks, case.tile), case), case)
 
@@ -72,7 +72,7 @@ def test_each_piece_of_a_strip_has_its_own_masks():
     places = rng.random((12, 12)).argsort(1) < 3
     case = plain_case(np.kron(places, np.ones((16, 16), bool)) & (rng.random((192, 192)) < 0.8))
     work = dense_work(case.masks, (16, 16))
-    (found,) = strips.strips(work.schedule((16, 16)))
+    (found,) = block_batches.block_batches(work.schedule((16, 16)))
     assert any(strip.mask is not None and len(strip.mask) > 2 for strip in found)
     with mock.patch.object(blocked, "BUDGET", 1), mock.patch.object(blocked, "TILE", 16):
         assert_agrees(run(Blocked(), work, case), case)
@@ -162,7 +162,7 @@ def test_strips_of_a_schedule_are_made_once_and_freed_with_it():
     before = len(blocked._KNOWN)
     run(Blocked(), work, case)
     schedule = work.schedule(case.tile)
-    assert blocked.strips_of(schedule) is blocked.strips_of(schedule)
+    assert blocked.batches_of(schedule) is blocked.batches_of(schedule)
     assert len(blocked._KNOWN) == before + 1
     del schedule, work
     assert len(blocked._KNOWN) == before

@@ -69,9 +69,9 @@ def test_a_page_without_results_says_so(scripts: SimpleNamespace):
     assert "No GPU has been measured yet." in scripts.report.page([])
 
 
-def kept(scripts: SimpleNamespace, folder: Path, fresh: bool = False):
+def kept(scripts: SimpleNamespace, folder: Path, first_writer: bool = False):
     about = {key: results()[key] for key in ("gpu", "circumstances")}
-    return scripts.gpu.Results(folder / "invented-1.json", folder / "page.md", about, fresh)
+    return scripts.gpu.Results(folder / "invented-1.json", folder / "page.md", about, first_writer)
 
 
 def test_results_are_kept_one_by_one(scripts: SimpleNamespace, tmp_path: Path):
@@ -83,7 +83,7 @@ def test_results_are_kept_one_by_one(scripts: SimpleNamespace, tmp_path: Path):
     assert not again.has("checks", "b"), "what went wrong is tried again"
     assert again.faults() == 1
     assert "out: error" in (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert not kept(scripts, tmp_path, fresh=True).has("checks", "a")
+    assert not kept(scripts, tmp_path, first_writer=True).has("checks", "a")
 
 
 def test_results_of_other_sources_are_forgotten(scripts: SimpleNamespace, tmp_path: Path):

@@ -9,9 +9,9 @@ import torch
 
 import attndsl
 from attndsl import backends
-from attndsl.backends import REFERENCE, blocked, price_of, timing
-from attndsl.backends.effort import BLOCKS, STRETCH, TERMS, Effort, efforts
+from attndsl.backends import REFERENCE, blocked, tile_costs_of, timing
 from attndsl.backends.places import Index, Span
+from attndsl.backends.work_counts import BLOCKS, STRETCH, TERMS, WorkCounts, work_counts
 from attndsl.schedule import Schedule
 
 PATTERNS = [
@@ -110,7 +110,7 @@ def test_counts_are_those_of_what_runs(name, values, length, layout, budget, mon
         # Of tensors taken in another order every row is gathered; the backend does it by other means.
         plans = (replace(plan, q_order=None, k_order=None) for plan in schedule.plans)
         plain = replace(schedule, plans=tuple(plans))
-        told = efforts(plain, 16, heads=2)
+        told = work_counts(plain, 16, heads=2)
         for each, seen, terms in zip(
             told, runs(plain), (kernel, (*kernel, "additions", "merged")), strict=True
         ):
@@ -118,29 +118,29 @@ def test_counts_are_those_of_what_runs(name, values, length, layout, budget, mon
                 term: seen[term] for term in terms
             }
         forward, seen = told[0], next(runs(plain))
-        indexed = [s for p in blocked.strips_of(plain) for s in p if isinstance(s.queries, Index)]
+        indexed = [s for p in blocked.batches_of(plain) for s in p if isinstance(s.queries, Index)]
         if not indexed:
             assert forward.gathered == seen["gathered"]
 
 
 def test_merging_writes_what_is_not_fresh():
     (schedule,) = running("longformer", {"w": 40, "g": 3}, 333, "natural")
-    strips = blocked.strips_of(schedule)[0]
-    old = sum(s.queries.items * s.queries.length for s in strips if not s.fresh)
+    block_batches = blocked.batches_of(schedule)[0]
+    old = sum(s.queries.items * s.queries.length for s in block_batches if not s.first_writer)
     assert old > 0
-    assert efforts(schedule, 16, heads=2)[0].merged == 2 * 16 * old
+    assert work_counts(schedule, 16, heads=2)[0].merged == 2 * 16 * old
 
 
 def test_heads_of_different_plans_are_counted_by_their_plans():
     (schedule,) = running("strided_by_head", {"s": 16}, 300, "auto")
     apart = sum(
         (
-            efforts(replace(schedule, plan_of=np.array([[n]], np.int32)), 16)[0]
+            work_counts(replace(schedule, plan_of=np.array([[n]], np.int32)), 16)[0]
             for n in schedule.plan_of[0]
         ),
-        start=Effort(),
+        start=WorkCounts(),
     )
-    assert efforts(schedule, 16, heads=2)[0] == apart
+    assert work_counts(schedule, 16, heads=2)[0] == apart
 
 
 def seconds(
@@ -165,12 +165,12 @@ def test_more_work_takes_longer():
 
 
 def test_threads_share_the_work_but_not_the_calls():
-    effort = Effort(calls=10, products=1e9)
+    effort = WorkCounts(calls=10, products=1e9)
     one, four = REFERENCE, replace(REFERENCE, threads=4)
-    calls = one.seconds(Effort(calls=10), Effort()).forward
-    products = one.seconds(Effort(products=1e9), Effort()).forward
-    assert one.seconds(effort, Effort()).forward == pytest.approx(calls + products)
-    assert four.seconds(effort, Effort()).forward == pytest.approx(calls + products / 4)
+    calls = one.seconds(WorkCounts(calls=10), WorkCounts()).forward
+    products = one.seconds(WorkCounts(products=1e9), WorkCounts()).forward
+    assert one.seconds(effort, WorkCounts()).forward == pytest.approx(calls + products)
+    assert four.seconds(effort, WorkCounts()).forward == pytest.approx(calls + products / 4)
 
 
 def test_factors_explain_times_of_efforts_that_were_not_measured():
@@ -179,7 +179,7 @@ def test_factors_explain_times_of_efforts_that_were_not_measured():
     true = usual * 3 * rng.uniform(0.7, 1.4, len(TERMS))
     counts = rng.exponential(1e6 / usual, (60, len(TERMS)))
     times = counts @ true * 1e-9
-    rows = [Effort(*each) for each in counts[:40].tolist()]
+    rows = [WorkCounts(*each) for each in counts[:40].tolist()]
     found = timing.fitted(rows, times[:40], REFERENCE.forward).vector()
     assert np.allclose(counts[40:] @ found * 1e-9, times[40:], rtol=0.1)
     assert not np.allclose(counts[40:] @ usual * 3e-9, times[40:], rtol=0.1)
@@ -221,8 +221,8 @@ def test_the_order_taken_is_within_a_tenth_of_the_best_by_the_same_prediction(te
 
 
 def test_the_search_goes_by_the_reference_whatever_the_machine():
-    assert price_of(4, 64) is price_of(4, 64)
+    assert tile_costs_of(4, 64) is tile_costs_of(4, 64)
     (schedule,) = running("causal_window", {"w": 100}, 500, "natural")
-    judge = price_of(4, 64).judge
+    judge = tile_costs_of(4, 64).judge
     assert judge is not None
     assert judge([schedule]) == backends.predict([schedule], 64, REFERENCE, heads=4).both

@@ -13,7 +13,7 @@ import attndsl
 from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, Work, choose
 from attndsl.backends.configs import Config
 from attndsl.backends.triton import INTERPRETED, Triton, _precision, reachable
-from attndsl.schedule import MaskBank
+from attndsl.schedule import MaskTable
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import dense_work
@@ -81,7 +81,7 @@ def test_heads_that_share_keys_may_order_their_tokens_differently():
         one,
         plans=(one.plans[0], replace(other.plans[0], mask_ids=ids)),
         plan_of=np.array([[0, 1]], np.int32),
-        masks=MaskBank(np.concatenate([one.masks.packed, other.masks.packed]), (32, 32)),
+        masks=MaskTable(np.concatenate([one.masks.packed, other.masks.packed]), (32, 32)),
     )
     assert_agrees(run(triton((32, 32)), Work(lambda tile: both), case), case)
 

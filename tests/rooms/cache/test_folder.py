@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attndsl.cache import folder as folder_file
-from attndsl.cache import keep, keep_bytes, location, recall, recall_bytes
+from attndsl.cache import keep, load_bytes, location, recall, store_bytes
 
 KEY = {"pattern": "abc", "width": 64}
 
@@ -72,15 +72,15 @@ def test_an_entry_under_the_name_of_another_is_not_there(folder: Path):
 
 def test_bytes_are_kept_as_they_are():
     for value in (b"", b"\0\xff" * 1_000):
-        assert keep_bytes("any", KEY, value)
-        assert recall_bytes("any", KEY) == value
+        assert store_bytes("any", KEY, value)
+        assert load_bytes("any", KEY) == value
 
 
 def test_what_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(folder_file, "LARGEST", 10)
-    assert keep_bytes("any", KEY, bytes(10))
-    assert not keep_bytes("any", KEY, bytes(11))
-    assert recall_bytes("any", KEY) == bytes(10)
+    assert store_bytes("any", KEY, bytes(10))
+    assert not store_bytes("any", KEY, bytes(11))
+    assert load_bytes("any", KEY) == bytes(10)
 
 
 def test_the_oldest_give_way(monkeypatch: pytest.MonkeyPatch, folder: Path):

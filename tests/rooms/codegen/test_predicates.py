@@ -56,7 +56,7 @@ def test_it_is_the_pattern(program: str, q_len: int, k_len: int, monkeypatch: py
         one = [roots[plan]]
         try:
             made = codegen.predicate(one, tables, range(shift, shift + q_len), range(k_len))
-        except codegen.TooDear:
+        except codegen.OverBudget:
             assert "%" in program  # of what cannot be separated
         else:
             assert np.array_equal(evaluated(made, 0, q_len, k_len), truth[head])
@@ -89,7 +89,7 @@ def test_it_is_what_generated_programs_mean(program: Program):
     for b, h in np.ndindex(plan_of.shape):
         try:
             made = codegen.predicate([roots[plan_of[b, h]]], tables, *positions)
-        except codegen.TooDear:
+        except codegen.OverBudget:
             continue
         assert np.array_equal(evaluated(made, 0, program.q_len, program.k_len), dense[b, h])
 
@@ -125,12 +125,12 @@ def test_one_text_serves_all_heads_whose_patterns_differ_in_numbers():
 
 def test_heads_of_different_shapes_read_masks():
     p = attndsl.compile("pattern p = if head == 0 then k <= q else q % 3 == k % 3")
-    with pytest.raises(codegen.TooDear, match="shapes"):
+    with pytest.raises(codegen.OverBudget, match="shapes"):
         predicate_of(p, 50, 50, heads=2)
 
 
 def test_a_dear_predicate_reads_masks():
-    with pytest.raises(codegen.TooDear, match="operations a pair"):
+    with pytest.raises(codegen.OverBudget, match="operations a pair"):
         predicate_of(attndsl.compile("pattern p = any j in 0..40: q - k == j * j"), 50, 50)
 
 
@@ -154,7 +154,7 @@ def test_numbers_beyond_32_bits_are_computed_in_64():
     "body", ["abs(q - k) // 7 % 3 == 1", "q * k % 7 == 3", "pow2(abs(q - k)) <= q"]
 )
 def test_nothing_is_divided_for_each_pair(body: str):
-    with pytest.raises(codegen.TooDear, match="for each pair"):
+    with pytest.raises(codegen.OverBudget, match="for each pair"):
         predicate_of(attndsl.compile(f"pattern p = {body}"), 50, 50)
 
 
@@ -197,7 +197,7 @@ def test_a_table_without_positions_is_one_number():
 
 def test_a_table_that_is_read_for_each_pair_is_left_to_masks():
     p = attndsl.compile("input near: bool[d]\npattern p = near[abs(q - k)]")
-    with pytest.raises(codegen.TooDear, match="read for each pair"):
+    with pytest.raises(codegen.OverBudget, match="read for each pair"):
         predicate_of(p, 9, 9, near=np.array([True, False, True]))
 
 

@@ -84,7 +84,7 @@ def test_tables_over_queries_hold_the_entries_of_the_call():
     late = ir.sub(Q, ir.sub(ir.Size("k"), ir.Size("q")))
 
     def load(at: ir.Node) -> ir.Node:
-        return ir.Load("t", ir.Sort.INT, (at, ir.ZERO), ir.Rank.BATCH)
+        return ir.Load("t", ir.Sort.INT, (at, ir.ZERO), ir.Deps.BATCH)
 
     assert root(table + "pattern p = t[q, 0] == k") is ir.eq(load(late), K)
     assert root(table + "pattern p align start = t[q, 0] == k") is ir.eq(load(Q), K)
@@ -94,7 +94,7 @@ def test_a_row_is_searched_slot_by_slot_and_holds_no_negative_number():
     text = "input t: list[batch, k, slots]\npattern p = q in t[k]"
 
     def holds(j: ir.Node) -> ir.Node:
-        return ir.eq(ir.Load("t", ir.Sort.INT, (K, j), ir.Rank.BATCH), Q)
+        return ir.eq(ir.Load("t", ir.Sort.INT, (K, j), ir.Deps.BATCH), Q)
 
     some = ir.exists(ir.ZERO, ir.Size("t:slots"), holds)
     assert root(text) is ir.conj(ir.le(ir.ZERO, Q), some)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attndsl
 from attndsl.compiler import Program
-from attndsl.op.dispatching import is_followed
+from attndsl.op.dispatching import needs_dispatcher
 
 
 class Listener(TorchDispatchMode):
@@ -37,13 +37,13 @@ def tensors(length: int = 40) -> list[torch.Tensor]:
 
 def test_a_plain_call_is_followed_by_nobody():
     q, k, v = tensors()
-    assert not is_followed(q, torch.nn.Parameter(k), v.detach())
+    assert not needs_dispatcher(q, torch.nn.Parameter(k), v.detach())
 
 
 @pytest.mark.parametrize("mode", [Listener, BaseTorchFunctionMode, torch.profiler.profile])
 def test_modes_and_profilers_follow(mode):
     with mode():
-        assert is_followed(*tensors())
+        assert needs_dispatcher(*tensors())
 
 
 @pytest.mark.parametrize(
@@ -51,18 +51,18 @@ def test_modes_and_profilers_follow(mode):
 )
 def test_other_tensors_are_followed(other):
     q, k, _ = tensors()
-    assert is_followed(q, k, other(q.detach()))
+    assert needs_dispatcher(q, k, other(q.detach()))
 
 
 def test_transforms_follow():
     seen = []
-    torch.func.vmap(lambda x: (seen.append(is_followed(x)), x)[1])(torch.zeros(2, 3))
+    torch.func.vmap(lambda x: (seen.append(needs_dispatcher(x)), x)[1])(torch.zeros(2, 3))
     assert seen == [True]
 
 
 def test_traces_follow():
     seen = []
-    torch.jit.trace(lambda x: (seen.append(is_followed(x)), x + 1)[1], torch.zeros(2))
+    torch.jit.trace(lambda x: (seen.append(needs_dispatcher(x)), x + 1)[1], torch.zeros(2))
     assert seen[0]
 
 

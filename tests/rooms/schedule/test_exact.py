@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from attndsl import frontend, ir
 from attndsl import syntax as syn
 from attndsl.compiler import Program
-from attndsl.schedule import Schedule, Tiles, leaves, meetings
-from attndsl.schedule.model import Order, Runs
+from attndsl.schedule import Schedule, Tiles, boundary_tiles, equi_joins
+from attndsl.schedule.model import Runs, TokenOrder
 from attndsl.schedule.summaries import TileAxis
 from attndsl.source import AttnDslError
 from attndsl.testing import Program as Random
@@ -211,12 +211,12 @@ def test_masks_that_differ_in_highest_bits_are_told_apart_by_their_hash(monkeypa
     call = program.call(64, 64, 1, 1, None, {"flag": flag})
     made = []
 
-    class Noted(leaves.Distinct):
+    class Noted(boundary_tiles.Distinct):
         def __init__(self, *given):
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr(leaves, "Distinct", Noted)
+    monkeypatch.setattr(boundary_tiles, "Distinct", Noted)
     schedule = program.schedule(call, (4, 64))
     assert made
     assert all(each.is_hashed for each in made)
@@ -254,7 +254,7 @@ def test_equal_values_in_disorder(length, kinds, seed, text, apart):
 
 @pytest.mark.parametrize("text", JOINED)
 def test_where_a_table_of_all_boxes_were_too_large_they_are_looked_up_by_search(monkeypatch, text):
-    monkeypatch.setattr(meetings, "_LARGEST_TABLE", 0)
+    monkeypatch.setattr(equi_joins, "_LARGEST_TABLE", 0)
     test_equal_values_in_disorder.hypothesis.inner_test(300, 3, 0, text, 1)
 
 
@@ -267,7 +267,7 @@ def test_random_blocks_cost_what_is_live():
     assert schedule.plans[0].live <= 256 * 2 * 3
 
 
-@pytest.mark.parametrize("order", [None, Order(np.random.default_rng(0).permutation(37))])
+@pytest.mark.parametrize("order", [None, TokenOrder(np.random.default_rng(0).permutation(37))])
 @pytest.mark.parametrize(("factor", "constant"), [(1, 4), (-1, 0), (-3, 2), (5, -1)])
 def test_multiples_of_a_term_are_summarised_by_the_term(order, factor, constant):
     axis = TileAxis(ir.Side.QUERY, 37, 3, 8, {}, order)
@@ -287,7 +287,7 @@ def test_multiples_of_a_term_are_summarised_by_the_term(order, factor, constant)
 
 def test_a_sample_has_the_values_of_its_places():
     natural = TileAxis(ir.Side.QUERY, 37, 3, 8, {})
-    order = Order(np.random.default_rng(0).permutation(37))
+    order = TokenOrder(np.random.default_rng(0).permutation(37))
     node = ir.mod(ir.Pos(ir.Side.QUERY), ir.Const(7))
     for _ in ("not known yet", "known"):
         for axis in (natural, natural.reordered(order)):

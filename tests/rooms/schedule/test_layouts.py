@@ -11,7 +11,16 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import NATURAL, Call, building, kinds, leaves, plan, read_layout, summaries
+from attndsl.schedule import (
+    NATURAL,
+    Call,
+    boundary_tiles,
+    building,
+    plan,
+    read_layout,
+    summaries,
+    tile_classes,
+)
 from attndsl.schedule.layouts import stable_order
 from attndsl.source import AttnDslError
 from tests.support import expressions as ex
@@ -114,13 +123,13 @@ def test_sorting_by_large_keys_is_stable_and_the_first_key_comes_first(seed, cou
 def test_tiles_in_which_a_class_ends_and_the_next_begins_are_of_few_kinds(monkeypatch, text, name):
     found = []
 
-    def decide(*given):
-        made = leaves.decide(*given)
+    def evaluate_tiles(*given):
+        made = boundary_tiles.evaluate_tiles(*given)
         found.append(len(made.is_empty))
         return made
 
-    monkeypatch.setattr(building, "decide", decide)
-    monkeypatch.setattr(kinds, "_MANY", 0)
+    monkeypatch.setattr(building, "evaluate_tiles", evaluate_tiles)
+    monkeypatch.setattr(tile_classes, "_MANY", 0)
     p, layout = program(f"pattern p = {text}"), read_layout(name)
     for length in (903, 1804):
         call = p.call(length, length, 1, 1, None, {})
@@ -151,11 +160,11 @@ def test_random_relations_told_apart_by_pieces_and_evaluated_a_few_at_a_time(
     call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
     layouts = read_layout(of_queries), read_layout(of_keys)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kinds, "_MANY", 0)
-        patch.setattr(kinds, "_FEWEST_ALIKE", 0)
+        patch.setattr(tile_classes, "_MANY", 0)
+        patch.setattr(tile_classes, "_FEWEST_ALIKE", 0)
         patch.setattr(summaries, "_AT_ONCE", 8)
         for name, most in (("PAIRS", 256), ("NUMBERS", 64), ("TILES", 2)):
-            patch.setattr(leaves, f"_{name}_AT_ONCE", most)
+            patch.setattr(boundary_tiles, f"_{name}_AT_ONCE", most)
         check(plan(normalise(mask), call, (4, 8), layouts), ex.dense(mask, q_len, k_len, 2))
 
 

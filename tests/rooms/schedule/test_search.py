@@ -11,9 +11,9 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.compiler import Program
 from attndsl.passes import normalise
-from attndsl.schedule import Call, Price, TiledMask, choosing, optimise, plan, search, tiled
-from attndsl.schedule.building import Frame, classes_of, frame_of, positions_of
-from attndsl.schedule.estimates import look_at
+from attndsl.schedule import Call, TileCosts, TiledMask, optimise, plan, reordering, search, tiled
+from attndsl.schedule.building import TiledRelation, classes_of, positions_of, tiled_relation
+from attndsl.schedule.estimates import sample_rows
 from tests.rooms.schedule.test_layouts import check
 from tests.support import expressions as ex
 
@@ -84,8 +84,8 @@ def test_documents_in_disorder_become_blocks():
 def test_where_keys_are_gathered_few_keys_of_each_tile_stay_where_they_are():
     p = program("pattern p = causal and (q - k < 128 or k % 128 == 127)")
     call = p.call(16_384, 16_384, 1, 1, None, {})
-    assert len(optimise(p.normal, call, (64, 64), Price(gathers=True))) == 1
-    assert len(optimise(p.normal, call, (64, 64), Price())) == 2
+    assert len(optimise(p.normal, call, (64, 64), TileCosts(gathers=True))) == 1
+    assert len(optimise(p.normal, call, (64, 64), TileCosts())) == 2
 
 
 def test_heads_choose_apart():
@@ -100,7 +100,7 @@ def test_heads_choose_apart():
 
 
 # Nothing is too dear to move or to merge: the search changes and splits whatever it can.
-GREEDY = Price(partial=1.0, moved=0.0, merged=0.0)
+GREEDY = TileCosts(partial=1.0, moved=0.0, merged=0.0)
 LENGTH = st.integers(1, 90)
 
 
@@ -138,14 +138,14 @@ UNIONS = [
 @given(
     st.sampled_from(UNIONS),
     st.integers(1, 300),
-    st.sampled_from([GREEDY, Price()]),
+    st.sampled_from([GREEDY, TileCosts()]),
     st.sampled_from([(8, 8), (16, 32)]),
 )
-def test_unions_are_split_into_disjoint_parts(body, length, price, tile):
+def test_unions_are_split_into_disjoint_parts(body, length, tile_costs, tile):
     p = program(f"pattern p = {body}")
     call = p.call(length, length, 1, 2, None, {})
     dense = np.broadcast_to(p.dense(call), (1, 2, length, length))
-    check_parts(optimise(p.normal, call, (8, 8), price), dense, tile)
+    check_parts(optimise(p.normal, call, (8, 8), tile_costs), dense, tile)
 
 
 @settings(max_examples=60)
@@ -153,12 +153,12 @@ def test_unions_are_split_into_disjoint_parts(body, length, price, tile):
 def test_the_result_is_never_worse_by_its_own_count(expression, q_len, k_len):
     mask = normalise(ex.mask(expression.root))
     call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
-    price = Price(moved=0.0, merged=0.0)
+    tile_costs = TileCosts(moved=0.0, merged=0.0)
     natural = plan(mask, call, (8, 8))
-    parts = [schedule_in(part, (8, 8)) for part in optimise(mask, call, (8, 8), price)]
+    parts = [schedule_in(part, (8, 8)) for part in optimise(mask, call, (8, 8), tile_costs)]
 
     def cost(plans):
-        return sum(each.full.nnz + price.partial * each.partial.nnz for each in plans)
+        return sum(each.full.nnz + tile_costs.partial * each.partial.nnz for each in plans)
 
     found = cost(each for part in parts for each in part.plans)
     assert found <= cost(natural.plans) + 1e-9
@@ -171,7 +171,9 @@ def test_an_estimate_that_looks_at_all_rows_is_the_count(expression, q_len, k_le
     call = Call(q_len, k_len, 2, 1, 0, {"q": q_len, "k": k_len}, ex.TABLES, merge_heads=False)
     classes, _, tables = classes_of(mask, call)
     for (root,), counted in zip(classes, plan(mask, call, tile).plans, strict=True):
-        found = look_at(frame_of(root, *positions_of(mask, call), tile, tables), 1 << 40).estimate()
+        found = sample_rows(
+            tiled_relation(root, *positions_of(mask, call), tile, tables), 1 << 40
+        ).estimate()
         assert found.exact
         assert (found.full, found.partial) == (counted.full.nnz, counted.partial.nnz)
 
@@ -181,10 +183,10 @@ def test_an_estimate_tells_by_how_much_it_may_err():
         p = program(f"pattern p = {body}")
         call = p.call(4096, 4096, 1, 1, None, {})
         ((root,),), _, tables = classes_of(p.normal, call)
-        frame = frame_of(root, *positions_of(p.normal, call), (16, 16), tables)
-        inner = Frame(root, frame.queries.sampled(np.arange(1, 255)), frame.keys)
-        assert least <= look_at(inner, 8).estimate().error <= most
-        assert look_at(frame, 256).estimate().error == 0
+        relation = tiled_relation(root, *positions_of(p.normal, call), (16, 16), tables)
+        inner = TiledRelation(root, relation.queries.sampled(np.arange(1, 255)), relation.keys)
+        assert least <= sample_rows(inner, 8).estimate().error <= most
+        assert sample_rows(relation, 256).estimate().error == 0
 
 
 class Looks:
@@ -192,11 +194,11 @@ class Looks:
 
     def __init__(self, monkeypatch):
         self.natural, self.others = [], []
-        monkeypatch.setattr(search, "look_at", self)
+        monkeypatch.setattr(search, "sample_rows", self)
 
-    def __call__(self, frame, rows):
-        (self.natural if frame.queries.order is None else self.others).append(rows)
-        return look_at(frame, rows)
+    def __call__(self, relation, rows):
+        (self.natural if relation.queries.order is None else self.others).append(rows)
+        return sample_rows(relation, rows)
 
 
 def test_orders_that_chance_alone_may_make_the_best_get_a_first_look_only(monkeypatch):
@@ -211,9 +213,11 @@ def test_orders_that_chance_alone_may_make_the_best_get_a_first_look_only(monkey
 
 def test_of_alternatives_that_are_alike_one_is_taken_apart(monkeypatch):
     sketched = []
-    sketch = search._Hunt.sketch
+    rough_cost = search._Search.rough_cost
     monkeypatch.setattr(
-        search._Hunt, "sketch", lambda hunt, *given: sketched.append(given) or sketch(hunt, *given)
+        search._Search,
+        "rough_cost",
+        lambda hunt, *given: sketched.append(given) or rough_cost(hunt, *given),
     )
     p = program("pattern p = random_blocks(32, 3)")
     optimise(p.normal, p.call(8192, 8192, 1, 1, None, {}), (64, 64))
@@ -238,7 +242,7 @@ class Searches:
 
     def __init__(self, monkeypatch):
         self.made = 0
-        monkeypatch.setattr(choosing, "search", self)
+        monkeypatch.setattr(reordering, "search", self)
 
     def __call__(self, *given):
         self.made += 1
@@ -247,10 +251,10 @@ class Searches:
 
 @pytest.mark.parametrize("body", ["causal", "power_of_two", "window(9) or abs(q - k) == 20"])
 def test_where_there_is_nothing_to_choose_nothing_is_counted(monkeypatch, body):
-    monkeypatch.setattr(search, "look_at", None)
+    monkeypatch.setattr(search, "sample_rows", None)
     p = program(f"pattern p = {body}")
-    for price in (Price(), Price(gathers=True)):
-        (part,) = optimise(p.normal, p.call(256, 256, 1, 1, None, {}), (8, 8), price)
+    for tile_costs in (TileCosts(), TileCosts(gathers=True)):
+        (part,) = optimise(p.normal, p.call(256, 256, 1, 1, None, {}), (8, 8), tile_costs)
         assert part.pieces[0].q_order is part.pieces[0].k_order is None
 
 
@@ -312,7 +316,7 @@ def test_a_choice_that_has_become_dear_is_made_anew(monkeypatch):
     "body", ["abs(q - k) <= 128 and (q - k) % 8 == 0", "strided(32)", "q - k < 40 and k <= q"]
 )
 def test_of_long_sequences_a_stretch_is_searched(monkeypatch, body):
-    monkeypatch.setattr(search, "STRETCH", 512)
+    monkeypatch.setattr(search, "LONGEST_SEARCHED", 512)
     p = program(f"pattern p = {body}")
     call = p.call(2048, 2048, 1, 1, None, {})
     parts = optimise(p.normal, call, (32, 32))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic
-from attndsl.syntax.habits import HABITS
+from attndsl.syntax.foreign_syntax import HABITS
 from tests.rooms.syntax.trees import MODULES
 
 

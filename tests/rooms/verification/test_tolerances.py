@@ -6,8 +6,8 @@ import torch
 
 import attndsl
 from attndsl.verification import Random, dense, draw_case
+from attndsl.verification.references import first_fault, oracle, run, truth, wrong_entries
 from attndsl.verification.running import kernel_of
-from attndsl.verification.truths import first_fault, oracle, run, truth, wrong_entries
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 WINDOW = attndsl.compile("window", left=40)

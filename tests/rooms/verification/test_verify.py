@@ -139,7 +139,7 @@ def test_a_full_tile_with_a_mask_is_found():
         bits[: call.q_len, : call.k_len] = True
         if made.grid != (1, 1):
             return made
-        bank = scheduling.MaskBank(np.packbits(bits)[None], tile)
+        bank = scheduling.MaskTable(np.packbits(bits)[None], tile)
         only = made.plans[0]
         ids = np.zeros(1, np.int32)
         changed = replace(only, full=only.partial, partial=only.full, mask_ids=ids)
@@ -153,7 +153,7 @@ def test_a_full_tile_with_a_mask_is_found():
 def test_an_empty_tile_that_is_visited_is_found():
     def wrong(self, call, tile, *rest):
         made = SCHEDULE(self, call, tile, *rest)
-        bank = scheduling.MaskBank(np.zeros((1, tile[0] * tile[1] // 8), np.uint8), tile)
+        bank = scheduling.MaskTable(np.zeros((1, tile[0] * tile[1] // 8), np.uint8), tile)
         zero = np.zeros(1, np.int32)
         tiles = scheduling.Tiles(np.minimum(np.arange(made.grid[0] + 1), 1), zero)
         changed = replace(made.plans[0], partial=tiles, mask_ids=zero)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from attndsl.schedule import MaskBank, Plan, Schedule, Tiles
+from attndsl.schedule import MaskTable, Plan, Schedule, Tiles
 
 
 def window(length: int, size: int, globals_: int = 0) -> np.ndarray:
@@ -45,7 +45,7 @@ def schedule_of(
     packed = np.array(bank, dtype=np.uint8).reshape(len(bank), -(-tile[0] * tile[1] // 8))
     q_len, k_len = masks[0].shape
     index = np.array(plan_of, dtype=np.int32)
-    return Schedule(q_len, k_len, tile, tuple(plans), index, MaskBank(packed, tile))
+    return Schedule(q_len, k_len, tile, tuple(plans), index, MaskTable(packed, tile))
 
 
 def _csr(present: np.ndarray) -> Tiles:

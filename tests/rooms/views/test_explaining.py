@@ -60,10 +60,12 @@ def test_the_roofline_is_the_slower_of_arithmetic_and_memory():
     assert device.least_time(100.0, 20.0) == 2.0
     found = explained("pattern p = causal", 1024)
     forward, backward = found.natural.seconds(device)
-    (price,) = found.natural.costs
-    assert forward == pytest.approx(max(price.forward_flops / 100, price.forward.compulsory / 10))
+    (tile_costs,) = found.natural.costs
+    assert forward == pytest.approx(
+        max(tile_costs.forward_flops / 100, tile_costs.forward.compulsory / 10)
+    )
     assert backward == pytest.approx(
-        max(price.backward_flops / 100, price.backward.compulsory / 10)
+        max(tile_costs.backward_flops / 100, tile_costs.backward.compulsory / 10)
     )
 
 

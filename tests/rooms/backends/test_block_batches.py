@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attndsl.backends.block_batches import BlockBatch, block_batches
 from attndsl.backends.places import Index, Span
-from attndsl.backends.strips import Strip, strips
 from tests.rooms.backends.cases import random_mask
 from tests.support.dense_schedule import dense_schedule
 
 TILES = st.sampled_from([16, 32, 64])
 
 
-def pairs(strip: Strip) -> np.ndarray:
+def pairs(strip: BlockBatch) -> np.ndarray:
     """Each (query, key) of a strip, [n, 2], with its repetitions."""
     shape = strip.queries.items, strip.queries.length, strip.keys.length
     queries = np.broadcast_to(strip.queries.rows().reshape(-1, shape[1], 1), shape)
@@ -41,11 +41,11 @@ def test_a_strip_is_fresh_where_no_other_has_touched_any_of_its_queries():
 def check_strips(mask: np.ndarray, tile: tuple[int, int]) -> None:
     counts = np.zeros(mask.shape, dtype=int)
     seen = np.zeros(len(mask), dtype=bool)
-    for strip in strips(schedule_of(mask, tile))[0]:
+    for strip in block_batches(schedule_of(mask, tile))[0]:
         np.add.at(counts, tuple(pairs(strip).T), 1)
         rows = strip.queries.rows()
         assert len(set(rows.tolist())) == len(rows), "a query twice in one strip"
-        assert strip.fresh == (not seen[rows].any())
+        assert strip.first_writer == (not seen[rows].any())
         seen[rows] = True
     assert np.array_equal(counts, mask.astype(int))
 
@@ -53,7 +53,7 @@ def check_strips(mask: np.ndarray, tile: tuple[int, int]) -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 7))
 def test_the_pieces_of_a_strip_are_the_strip(seed: int, length: int, step: int):
     mask = random_mask(np.random.default_rng(seed), length, length)
-    for strip in strips(schedule_of(mask, (16, 16)))[0]:
+    for strip in block_batches(schedule_of(mask, (16, 16)))[0]:
         pieces = [
             strip.cut(i, min(i + step, strip.queries.items))
             for i in range(0, strip.queries.items, step)
@@ -67,7 +67,7 @@ def position(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_inside_of_a_window_is_one_strip_trimmed_to_grains():
     q, k = position(1024)
-    (found,) = strips(schedule_of((k <= q) & (q - k < 100), (64, 64)))
+    (found,) = block_batches(schedule_of((k <= q) & (q - k < 100), (64, 64)))
     inside = max(found, key=lambda strip: strip.queries.items)
     assert inside.queries == Span(128, 64, 14, 64)
     assert inside.keys == Span(16, 64, 14, 176)  # 29 to 192, in grains of 16
@@ -76,16 +76,16 @@ def test_the_inside_of_a_window_is_one_strip_trimmed_to_grains():
 
 def test_global_keys_are_one_strip_of_those_keys():
     q, k = position(1024)
-    (found,) = strips(schedule_of((abs(q - k) < 100) | (k < 5), (64, 64)))
+    (found,) = block_batches(schedule_of((abs(q - k) < 100) | (k < 5), (64, 64)))
     assert any(strip.keys == Span(0, 0, strip.keys.items, 5) for strip in found)
-    (found,) = strips(schedule_of((abs(q - k) < 100) | (k % 200 == 3), (64, 64)))
+    (found,) = block_batches(schedule_of((abs(q - k) < 100) | (k % 200 == 3), (64, 64)))
     visited = sum(strip.keys.length * strip.queries.items for strip in found)
     assert visited < 1.2 * 16 * (262 + 6)
 
 
 def test_global_queries_leave_the_others_alone():
     q, k = position(1024)
-    (found,) = strips(schedule_of((abs(q - k) < 100) | (q == 3), (64, 64)))
+    (found,) = block_batches(schedule_of((abs(q - k) < 100) | (q == 3), (64, 64)))
     far = [strip for strip in found if strip.queries.length == 1]
     assert [strip.queries.start for strip in far] == [3]
     assert far[0].mask is None
@@ -95,7 +95,7 @@ def test_scattered_blocks_are_gathered_together():
     rng = np.random.default_rng(0)
     blocks = np.stack([rng.permutation(np.arange(32) < 4) for _ in range(32)])
     mask = np.kron(blocks, np.ones((32, 32), bool))
-    (found,) = strips(schedule_of(mask, (32, 32)))
+    (found,) = block_batches(schedule_of(mask, (32, 32)))
     gathered = [strip for strip in found if isinstance(strip.keys, Index)]
     assert sum(strip.queries.items for strip in gathered) >= 16
     assert len(found) <= 20
@@ -103,7 +103,7 @@ def test_scattered_blocks_are_gathered_together():
 
 def test_long_causal_rows_share_their_parts():
     q, k = position(8192)
-    (found,) = strips(schedule_of(k <= q, (256, 256)))
+    (found,) = block_batches(schedule_of(k <= q, (256, 256)))
     assert max(strip.keys.length for strip in found) <= 3072
     assert max(strip.queries.items for strip in found if strip.mask is None) >= 16
 

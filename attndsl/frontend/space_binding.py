@@ -10,10 +10,10 @@ from attndsl import ir
 from attndsl.source import AttnDslError, Span
 
 from .callers import here
-from .complaints import did_you_mean, fault, listed, stop_if_any
 from .elaboration import Elaborator
 from .embedding import Expr, as_expr, merged, parts_of, zeros_of
 from .entry import convert, described
+from .errors import did_you_mean, listed, make_error, stop_if_any
 from .frames import Origin, Value
 from .placing import placed
 from .rows import SHIFT, shift_of
@@ -49,18 +49,20 @@ def to_mask(
         queries, keys, written = queries or expr.queries, keys or expr.keys, expr.align
         expr = expr(**(values or {}))
     elif values:
-        raise AttnDslError(fault("A211", f"an expression has no parameter `{min(values)}`", span))
+        raise AttnDslError(
+            make_error("A211", f"an expression has no parameter `{min(values)}`", span)
+        )
     made = as_expr(expr)
     node, tables, overs, about = parts_of(made)
     if node.sort is not ir.Sort.BOOL:
         title = "a pattern is a truth value, this is an int"
-        raise AttnDslError(fault("A202", title, span, helps=("compare it with something",)))
+        raise AttnDslError(make_error("A202", title, span, helps=("compare it with something",)))
     pair = Pair(queries, keys or queries) if queries else _common(overs, span)
     place = placed(pair, name or about[0], written, align, span)
-    settling = _Settling(pair, overs, shift_of(place), span)
-    root, zeros = settling.settled(node), settling.settled(zeros_of(made))
-    if zeros.rank & ir.Rank.KEY:
-        raise AttnDslError(fault("A214", "a count of zero keys cannot depend on `k`", span))
+    settling = _SpaceBinder(pair, overs, shift_of(place), span)
+    root, zeros = settling.bound_to_spaces(node), settling.bound_to_spaces(zeros_of(made))
+    if zeros.deps & ir.Deps.KEY:
+        raise AttnDslError(make_error("A214", "a count of zero keys cannot depend on `k`", span))
     _check_tables(pair, tables, span)
     ordered = tuple(sorted(tables, key=lambda table: table.name))
     name, doc = name if name is not None else about[0], doc if doc is not None else about[1]
@@ -73,7 +75,7 @@ def _common(overs: tuple[Pair, ...], span: Span) -> Pair:
         names = listed(pair.queries.name for pair in overs)
         title = f"parts of this pattern were written for different spaces: {names}"
         helps = ("say which one it is for: queries=grid(...)",)
-        raise AttnDslError(fault("A210", title, span, helps=helps))
+        raise AttnDslError(make_error("A210", title, span, helps=helps))
     return overs[0] if overs else FLAT_PAIR
 
 
@@ -84,10 +86,10 @@ def _check_tables(pair: Pair, tables: tuple[ir.Table, ...], span: Span) -> None:
                 f"`{table.name}` is indexed by `pos`, but queries and keys live in different spaces"
             )
             helps = ("use two tables, one over q and one over k",)
-            raise AttnDslError(fault("A209", title, span, helps=helps))
+            raise AttnDslError(make_error("A209", title, span, helps=helps))
 
 
-class _Settling:
+class _SpaceBinder:
     """Open names to those of the spaces; what is not found is reported together."""
 
     def __init__(self, pair: Pair, overs: tuple[Pair, ...], shift: ir.Node, span: Span) -> None:
@@ -97,7 +99,7 @@ class _Settling:
         self.span = span
         self.missing: dict[str, ir.Side | None] = {}
 
-    def settled(self, node: ir.Node) -> ir.Node:
+    def bound_to_spaces(self, node: ir.Node) -> ir.Node:
         root = ir.transform(node, self._rule)
         stop_if_any(self._complaint(name, side) for name, side in self.missing.items())
         return root
@@ -156,14 +158,16 @@ class _Settling:
         spaces = [space for space in self.pair.of(side) if space.segments]
         if not spaces:
             title = f"there is no `{name}`: the pattern has no space"
-            return fault("A206", title, self.span, helps=('pass queries=grid("image", "y", "x")',))
+            return make_error(
+                "A206", title, self.span, helps=('pass queries=grid("image", "y", "x")',)
+            )
         have = listed(sorted(set(self.pair.names(side))))
         many = len(self.pair.places(side, name)) > 1
         title = f"`{name}` is {'in several segments' if many else 'not'} of this space"
         if not many:
             title = f"there is no axis or segment `{name}` in this space"
         helps = (did_you_mean(name, self.pair.names(side)),)
-        return fault("A206", title, self.span, notes=(f"it has {have}",), helps=helps)
+        return make_error("A206", title, self.span, notes=(f"it has {have}",), helps=helps)
 
 
 # ---------------------------------------------------------------------- functions
@@ -203,7 +207,7 @@ class PatternFunction:
         except TypeError as error:
             title = f"{self.__name__}: {error}"
             notes = (f"it is declared as {self!r}",)
-            raise AttnDslError(fault("A205", title, here(), notes=notes)) from None
+            raise AttnDslError(make_error("A205", title, here(), notes=notes)) from None
         made = as_expr(self.make(*args, **kwargs))
         node, tables, overs, _ = parts_of(made)
         if self.queries is not None:
@@ -274,9 +278,9 @@ def opened(definition: Definition, values: Mapping[str, object]) -> Expr:
         node = elaborator.open(definition, given, Origin(span), span)
         zeros = elaborator.zeros(definition, given, Origin(span))
     except AttnDslError as error:
-        stop_if_any([*elaborator.faults, *error.diagnostics])
+        stop_if_any([*elaborator.diagnostics, *error.diagnostics])
         raise
-    stop_if_any(elaborator.faults)
+    stop_if_any(elaborator.diagnostics)
     assert isinstance(node, ir.Node), "kinds were checked"
     tables = tuple(elaborator.tables.values())
     overs = (definition.pair,) if definition.pair.queries.segments else ()
@@ -302,6 +306,6 @@ def _given(
             made = convert(parameter.kind, value)
         if isinstance(made, str):
             title = f"`{parameter.name}` of `{definition.name}` {made}"
-            raise AttnDslError(fault("A211", title, span))
+            raise AttnDslError(make_error("A211", title, span))
         given[parameter.name] = made
     return given, parts

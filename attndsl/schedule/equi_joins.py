@@ -26,7 +26,7 @@ _LARGEST_TABLE = 1 << 24  # pairs of boxes, a byte each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Meeting:
+class EquiJoin:
     """The pairs of tiles on which an equation has a solution, exactly."""
 
     rows: IntArray
@@ -64,17 +64,17 @@ def _codes(rows: IntArray, columns: IntArray) -> IntArray:
     return (rows << 32) | columns
 
 
-def meeting(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
+def equi_join(node: ir.Node, queries: TileAxis, keys: TileAxis) -> EquiJoin | None:
     """Of an equation between a per-query and a per-key term, where that decides more than ranges do."""
-    memo: dict[tuple[ir.Node, TileAxis], Meeting | None] = queries.meetings
+    memo: dict[tuple[ir.Node, TileAxis], EquiJoin | None] = queries.equi_joins
     if (node, keys) not in memo:
         memo[node, keys] = _found(node, queries, keys)
     return memo[node, keys]
 
 
-def _found(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
-    sides = split_sides(node.item) if isinstance(node, ir.Equals) else None
-    if sides is None or not isinstance(node, ir.Equals):
+def _found(node: ir.Node, queries: TileAxis, keys: TileAxis) -> EquiJoin | None:
+    sides = split_sides(node.item) if isinstance(node, ir.Eq) else None
+    if sides is None or not isinstance(node, ir.Eq):
         return None
     mine, theirs = sides
     if not (queries.owns(mine) and keys.owns(theirs)):
@@ -83,7 +83,7 @@ def _found(node: ir.Node, queries: TileAxis, keys: TileAxis) -> Meeting | None:
     if not _pays(mine, theirs, queries, keys):
         return None
     met = _joined(_distinct(mine, queries), _distinct(theirs, keys))
-    return None if met is None else Meeting(*met, (queries.n_tiles, keys.n_tiles))
+    return None if met is None else EquiJoin(*met, (queries.n_tiles, keys.n_tiles))
 
 
 def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> bool:
@@ -113,9 +113,9 @@ def _picked(count: int) -> IntArray:
 
 def _distinct(node: ir.Node, axis: TileAxis) -> tuple[IntArray, IntArray]:
     """(values, tiles): each value of each tile once, sorted by value."""
-    if (known := axis.meetings.get(node)) is not None:
+    if (known := axis.equi_joins.get(node)) is not None:
         return known[0], known[1]
-    found = axis.meetings[node] = _once_each(axis.values(node), axis.tile)
+    found = axis.equi_joins[node] = _once_each(axis.values(node), axis.tile)
     return found
 
 

@@ -18,14 +18,23 @@ from typing import Any, Final
 import numpy as np
 
 from attndsl import cache
-from attndsl.schedule.model import MaskBank, Order, Piece, Plan, Runs, Schedule, ShortArray, Tiles
+from attndsl.schedule.model import (
+    HeadMask,
+    MaskTable,
+    Plan,
+    Runs,
+    Schedule,
+    ShortArray,
+    Tiles,
+    TokenOrder,
+)
 
 SLOW: Final = 0.02  # seconds; what takes less is computed again
 _ALIGNED = 16  # bytes
 
 
 def schedule_of(
-    pieces: Sequence[Piece],
+    pieces: Sequence[HeadMask],
     lengths: tuple[int, int],
     shift: int,
     tile: tuple[int, int],
@@ -42,13 +51,13 @@ def schedule_of(
         "tile": json.dumps(tile),
         "code": code(),
     }
-    found = cache.recall_bytes("schedules", key)
+    found = cache.load_bytes("schedules", key)
     if found is not None:
         return _unpacked(found, pieces, lengths, tile, plan_of)
     started = time.perf_counter()
     made = compute()
     if time.perf_counter() - started > SLOW:
-        cache.keep_bytes("schedules", key, _packed(made))
+        cache.store_bytes("schedules", key, _packed(made))
     return made
 
 
@@ -74,7 +83,7 @@ def _packed(schedule: Schedule) -> bytes:
 
 def _unpacked(
     data: bytearray,
-    pieces: Sequence[Piece],
+    pieces: Sequence[HeadMask],
     lengths: tuple[int, int],
     tile: tuple[int, int],
     plan_of: ShortArray,
@@ -94,18 +103,18 @@ def _unpacked(
         indptr, *runs, more_indptr, more, ids = rest[7 * number : 7 * number + 7]
         full, partial = Tiles(indptr, Runs(*runs)), Tiles(more_indptr, more)
         plans.append(Plan(full, partial, ids, n_columns, piece.q_order, piece.k_order))
-    return Schedule(*lengths, tile, tuple(plans), plan_of, MaskBank(bank, tile))
+    return Schedule(*lengths, tile, tuple(plans), plan_of, MaskTable(bank, tile))
 
 
 # ---------------------------------------------------------------------------- searches
 
 
-def recall_search(asked: object) -> Any:
+def load_search(asked: object) -> Any:
     """What was kept of a search that was asked the same."""
     return cache.recall("searches", _search_key(asked)) if cache.location() else None
 
 
-def keep_search(asked: object, seconds: float, found: object) -> None:
+def store_search(asked: object, seconds: float, found: object) -> None:
     """Remember what a search found, if it took long."""
     if seconds > SLOW and cache.location():
         cache.keep("searches", _search_key(asked), found)
@@ -130,7 +139,7 @@ def code() -> str:
     return _digest(f"{path} {x.st_mtime_ns} {x.st_size}".encode() for path, x in found)
 
 
-def _order_digest(order: Order | None) -> bytes:
+def _order_digest(order: TokenOrder | None) -> bytes:
     if order is None:
         return b""
     return hashlib.blake2b(order.rows.tobytes(), digest_size=16).digest()

@@ -54,17 +54,17 @@ class Fault:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class ReferenceResult:
     """What attention gives, exactly, and how far from it each entry may be."""
 
     exact: Mapping[str, Tensor]
     allowed: Mapping[str, Tensor]
 
 
-def truth(mask: Tensor, tensors: Tensors, scale: float, backward: bool = True) -> Truth:
+def truth(mask: Tensor, tensors: Tensors, scale: float, backward: bool = True) -> ReferenceResult:
     """The oracle's results in float64 under the dense mask, bool [B or 1, H or 1, Q, K]."""
     exact = oracle(mask, tensors.to(torch.float64), scale, backward)
-    return Truth(exact, allowances(mask, tensors, scale, exact))
+    return ReferenceResult(exact, allowances(mask, tensors, scale, exact))
 
 
 def oracle(
@@ -103,7 +103,7 @@ def run(
     return found
 
 
-def first_fault(results: Mapping[str, Tensor], known: Truth) -> Fault | None:
+def first_fault(results: Mapping[str, Tensor], known: ReferenceResult) -> Fault | None:
     """The first result that is wrong, at its first wrong entry; None when rounding explains all."""
     for name in NAMES:
         if name in results and name in known.exact:
@@ -113,7 +113,7 @@ def first_fault(results: Mapping[str, Tensor], known: Truth) -> Fault | None:
     return None
 
 
-def _compare(name: str, got: Tensor, known: Truth) -> Fault | None:
+def _compare(name: str, got: Tensor, known: ReferenceResult) -> Fault | None:
     want, allowed = known.exact[name], known.allowed[name]
     if got.shape != want.shape:
         return Fault(name, {}, f"shape {list(got.shape)}", f"shape {list(want.shape)}")

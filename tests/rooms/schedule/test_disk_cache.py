@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import attndsl
-from attndsl.schedule import Schedule, building, choosing, keeping
-from attndsl.schedule.estimates import Price
+from attndsl.schedule import Schedule, building, disk_cache, reordering
+from attndsl.schedule.estimates import TileCosts
 
 CALLS = [
     ("causal", 300, {}),
@@ -24,7 +24,7 @@ CALLS = [
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ATTNDSL_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(keeping, "SLOW", 0.0)
+    monkeypatch.setattr(disk_cache, "SLOW", 0.0)
     return tmp_path
 
 
@@ -40,7 +40,7 @@ def parts(text: str, n: int, options: dict, layout: str) -> list[Schedule]:
 
 
 def same(one: Schedule, other: Schedule) -> bool:
-    arrays, others = ([*keeping._arrays(x), x.plan_of] for x in (one, other))
+    arrays, others = ([*disk_cache._arrays(x), x.plan_of] for x in (one, other))
     for plan, theirs in zip(one.plans, other.plans, strict=True):
         for a, b in ((plan.q_order, theirs.q_order), (plan.k_order, theirs.k_order)):
             assert (a is None) == (b is None)
@@ -61,7 +61,7 @@ def refuse(*args: object, **options: object):
 def test_what_is_found_is_what_was_computed(text, n, options, layout, monkeypatch):
     first = parts(text, n, options, layout)
     monkeypatch.setattr(building, "_computed", refuse)
-    monkeypatch.setattr(choosing, "search", refuse)
+    monkeypatch.setattr(reordering, "search", refuse)
     again = parts(text, n, options, layout)
     assert len(first) == len(again)
     assert all(same(*pair) for pair in zip(first, again, strict=True))
@@ -92,7 +92,7 @@ def test_equal_relations_are_one_entry(folder: Path):
 
 
 def test_what_is_soon_computed_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(keeping, "SLOW", 1e9)
+    monkeypatch.setattr(disk_cache, "SLOW", 1e9)
     parts(*CALLS[2], "auto")
     assert kinds(folder) == {}
 
@@ -103,7 +103,7 @@ def test_of_inputs_the_choice_is_kept_and_not_the_schedule(folder: Path, monkeyp
     (first,) = attndsl.compile(text).parts(200, tile=(32, 32), layout="auto", doc=docs[0])
     assert first.plans[0].q_order is not None
     assert kinds(folder) == {"searches": 1}
-    monkeypatch.setattr(choosing, "search", refuse)
+    monkeypatch.setattr(reordering, "search", refuse)
     (again,) = attndsl.compile(text).parts(200, tile=(32, 32), layout="auto", doc=docs[1])
     assert np.array_equal(again.cover(), (docs[1][:, None] == docs[1]).numpy())
     assert again.plans[0].live == first.plans[0].live
@@ -113,14 +113,16 @@ def test_what_a_judge_without_a_name_chose_is_not_kept(folder: Path):
     p = compiled(CALLS[2][0])
     call = p._program.call(512, 512, 1, 1, None, {})
     for name, kept in (("", 0), ("by its tiles", 1)):
-        price = Price(judge=lambda parts: sum(part.density for part in parts), name=name)
-        compiled(CALLS[2][0])._program.tiled(call, "auto", (32, 32), price=price)
+        tile_costs = TileCosts(
+            cost_model=lambda parts: sum(part.density for part in parts), name=name
+        )
+        compiled(CALLS[2][0])._program.tiled(call, "auto", (32, 32), tile_costs=tile_costs)
         assert kinds(folder).get("searches", 0) == kept
 
 
 def test_other_sources_find_nothing(monkeypatch: pytest.MonkeyPatch):
     parts(*CALLS[1], "natural")
-    monkeypatch.setattr(keeping, "code", lambda: "another")
+    monkeypatch.setattr(disk_cache, "code", lambda: "another")
     monkeypatch.setattr(building, "_computed", refuse)
     with pytest.raises(AssertionError, match="to be found"):
         parts(*CALLS[1], "natural")
@@ -139,6 +141,6 @@ def test_a_spoiled_entry_is_computed_anew(folder: Path):
 def test_a_choice_that_is_no_more_is_searched_anew(monkeypatch: pytest.MonkeyPatch):
     first = parts(*CALLS[2], "auto")
     assert len(first) == 2, "the union is split"
-    monkeypatch.setattr(choosing, "candidates", lambda *_: [])
+    monkeypatch.setattr(reordering, "candidates", lambda *_: [])
     again = parts(*CALLS[2], "auto")
     assert all(same(*pair) for pair in zip(first, again, strict=True))

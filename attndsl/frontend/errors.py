@@ -9,7 +9,7 @@ from attndsl.source import AttnDslError, Diagnostic, Label, Span, suggest
 MOST_REPORTED = 10
 
 
-def fault(
+def make_error(
     code: str,
     title: str,
     at: Span | None = None,
@@ -44,10 +44,10 @@ def listed(names: Iterable[str]) -> str:
     return " and ".join(filter(None, (", ".join(ticked[:-1]), ticked[-1]))) if ticked else "none"
 
 
-def stop_if_any(faults: Iterable[Diagnostic]) -> None:
+def stop_if_any(diagnostics: Iterable[Diagnostic]) -> None:
     """Raise what was found, each once, in the order of the text, at most ten."""
     distinct: dict[object, Diagnostic] = {}
-    for each in faults:
+    for each in diagnostics:
         distinct.setdefault((each.code, each.span, each.title), each)
     ordered = sorted(distinct.values(), key=_order)
     if ordered:

@@ -13,10 +13,10 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import is_translation_invariant
 from attndsl.schedule.distinct import Distinct, row_classes
-from attndsl.schedule.kinds import LOGIC, comparisons, signature, told_apart
 from attndsl.schedule.model import BoolArray, ByteArray, IntArray, ShortArray, once_each
-from attndsl.schedule.refine import Found, split_comparison
+from attndsl.schedule.refine import Classified, split_comparison
 from attndsl.schedule.summaries import TileAxis
+from attndsl.schedule.tile_classes import LOGIC, canonical_key, classes_of_tiles, comparisons
 
 _Ints: TypeAlias = IntArray | ShortArray
 _PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
@@ -26,7 +26,7 @@ _FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Leaves:
+class BoundaryTiles:
     """The verdict on each open tile, by what kind of tile it is; and the distinct masks."""
 
     which: IntArray  # [n] index into kinds
@@ -36,9 +36,11 @@ class Leaves:
     masks: ByteArray  # [distinct, bq * bk / 8] of the PARTIAL ones, in bits, 0 outside the lengths
 
 
-def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Leaves:
+def evaluate_tiles(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified
+) -> BoundaryTiles:
     """Evaluate the distinct ones of the undecided tiles pair by pair."""
-    first, which = told_apart(root, queries, keys, found)
+    first, which = classes_of_tiles(root, queries, keys, found)
     cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
     mask_of = np.zeros(len(first), dtype=np.int64)
@@ -50,7 +52,7 @@ def decide(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> Le
             is_full[some] = (bits == cells.pack(valid)).all(axis=1)
             partial = ~is_empty[some] & ~is_full[some]
             mask_of[some[partial]] = distinct.add(bits[partial])
-    return Leaves(which, is_empty, is_full, mask_of, cells.masks(distinct.rows))
+    return BoundaryTiles(which, is_empty, is_full, mask_of, cells.masks(distinct.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ class Survey:
     exact: bool = True
 
 
-def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit: int) -> Survey:
+def survey(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified, limit: int
+) -> Survey:
     """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn.
 
     With none evaluated, all are taken for PARTIAL.
@@ -75,7 +79,7 @@ def survey(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, limit
     count = float(len(found.rows))
     if count == 0 or limit == 0:
         return Survey(0.0, count, 0.0, count, exact=count == 0)
-    code = signature(root, queries, keys, found)
+    code = canonical_key(root, queries, keys, found)
     _, first, counts = np.unique(code, return_index=True, return_counts=True)
     some = np.linspace(0, len(first) - 1, min(limit, len(first))).astype(np.int64)
     full, partial, pairs, seen = np.zeros((4, len(some)))
@@ -189,7 +193,7 @@ class _Cells:
 
 
 def _narrowed(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found, tiles: IntArray
+    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified, tiles: IntArray
 ) -> Iterator[tuple[ir.Node, IntArray]]:
     """The root less the comparisons that are decided on some of the tiles, and which of them; where that pays."""
     if len(tiles) < _FEWEST_ALIKE:
@@ -245,7 +249,7 @@ def _holds(
                 memo[node] = _any([memo[item] for item in inner])
             case ir.Not() if inner:
                 memo[node] = ~truth(node.item)
-            case ir.AtMost() | ir.Equals() if (parts := split_comparison(node)) is not None:
+            case ir.Le() | ir.Eq() if (parts := split_comparison(node)) is not None:
                 memo[node] = _compared(
                     node, of_side(parts[0]), parts[2] - of_side(parts[1]), -keys.slope(parts[1])
                 )
@@ -270,13 +274,13 @@ def _pair_by_pair(node: ir.Node, env: ir.Env) -> BoolArray:
 
 
 def _compared(
-    node: ir.AtMost | ir.Equals, mine: IntArray, theirs: IntArray, slope: int
+    node: ir.Le | ir.Eq, mine: IntArray, theirs: IntArray, slope: int
 ) -> BoolArray | _Named:
     """Values of queries, [n, m, 1], with those of keys, [n, 1, k], that rise by the slope if it is known."""
-    if isinstance(node, ir.Equals) and abs(slope) == 1:
+    if isinstance(node, ir.Eq) and abs(slope) == 1:
         return _Named((mine - theirs[:, :, :1]) * slope, theirs.shape[2])
     few, many = _short(mine), _short(theirs)
-    return np.asarray(few <= many if isinstance(node, ir.AtMost) else few == many)
+    return np.asarray(few <= many if isinstance(node, ir.Le) else few == many)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

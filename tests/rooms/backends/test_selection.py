@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attndsl.backends import Request, choose, choosing, names
+from attndsl.backends import Request, choose, names, selection
 from attndsl.source import AttnDslError
 
 HERE = Path(__file__).parent
@@ -25,10 +25,10 @@ def test_all_reasons_are_given_when_none_can(
     golden: Callable[[Path, str], None],
 ):
     monkeypatch.setattr(
-        choosing, "_BACKENDS", {**only_blocked(), "triton": ("attndsl.nowhere", "X")}
+        selection, "_BACKENDS", {**only_blocked(), "triton": ("attndsl.nowhere", "X")}
     )
-    choosing._load.cache_clear()
-    request.addfinalizer(choosing._load.cache_clear)
+    selection._load.cache_clear()
+    request.addfinalizer(selection._load.cache_clear)
     with pytest.raises(AttnDslError) as caught:
         choose(Request("meta", torch.float32, 64, 64))
     golden(HERE / "golden" / "none.err", str(caught.value) + "\n")
@@ -41,4 +41,4 @@ def test_a_name_that_is_unknown_meets_a_suggestion(golden: Callable[[Path, str],
 
 
 def only_blocked() -> dict[str, tuple[str, str]]:
-    return {"blocked": choosing._BACKENDS["blocked"]}
+    return {"blocked": selection._BACKENDS["blocked"]}

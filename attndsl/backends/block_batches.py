@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from attndsl.backends.places import Index, IntArray, Places, Span
-from attndsl.schedule import MaskBank, Plan, Schedule
+from attndsl.schedule import MaskTable, Plan, Schedule
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -31,41 +31,43 @@ FEWEST_FLAT = 4  # flat tiles in a row, below which setting them apart does not 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Strip:
+class BlockBatch:
     """Item i: all of ``queries`` i against all of ``keys`` i, but for pairs that the mask drops."""
 
     queries: Places
     keys: Places
     mask: ByteArray | None  # [items or 1, queries, keys / 8], bits; None: no pair is dropped
-    fresh: bool = False  # no strip before this one touches its queries
+    first_writer: bool = False  # no strip before this one touches its queries
 
-    def cut(self, first: int, last: int) -> Strip:
+    def cut(self, first: int, last: int) -> BlockBatch:
         """The items first <= i < last."""
         if last - first == self.queries.items:
             return self
         mask = self.mask
         if mask is not None and len(mask) > 1:
             mask = mask[first:last]
-        return Strip(self.queries.cut(first, last), self.keys.cut(first, last), mask, self.fresh)
+        return BlockBatch(
+            self.queries.cut(first, last), self.keys.cut(first, last), mask, self.first_writer
+        )
 
 
-def strips(schedule: Schedule) -> tuple[tuple[Strip, ...], ...]:
+def block_batches(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:
     """The strips of each plan, in the order to run them."""
     extents = Extents(schedule.masks)
-    return tuple(_strips(schedule, _cells(plan), extents) for plan in schedule.plans)
+    return tuple(_block_batches(schedule, _cells(plan), extents) for plan in schedule.plans)
 
 
-def _strips(schedule: Schedule, cells: Cells, extents: Extents) -> tuple[Strip, ...]:
+def _block_batches(schedule: Schedule, cells: Cells, extents: Extents) -> tuple[BlockBatch, ...]:
     flat = extents.is_flat[cells.ids]
     flat &= cells.per_row(flat) >= FEWEST_FLAT
     whole = cells.take(~flat)
     viewed = _worth_a_view(whole, extents.is_thin[whole.ids], schedule.tile[1])
     parts = [
-        *_run_strips(schedule, whole.take(viewed), None),
-        *_gathered_strips(schedule, whole.take(~viewed)),
-        *_run_strips(schedule, cells.take(flat), extents),
+        *_run_batches(schedule, whole.take(viewed), None),
+        *_gathered_batches(schedule, whole.take(~viewed)),
+        *_run_batches(schedule, cells.take(flat), extents),
     ]
-    return tuple(_with_freshness(parts, schedule.q_len))
+    return tuple(_with_first_writers(parts, schedule.q_len))
 
 
 # ---------------------------------------------------------------------------- cells
@@ -97,7 +99,7 @@ class Cells:
 class Extents:
     """Where the live pairs of each mask lie. The last entry is that of FULL: id -1 reaches it."""
 
-    def __init__(self, masks: MaskBank) -> None:
+    def __init__(self, masks: MaskTable) -> None:
         bq, bk = masks.tile
         queries, keys = np.ones((len(masks) + 1, bq), bool), np.ones((len(masks) + 1, bk), bool)
         step = max(1, (1 << 24) // (bq * bk))
@@ -136,7 +138,7 @@ def _worth_a_view(cells: Cells, thin: BoolArray, tile_keys: int) -> BoolArray:
 # ---------------------------------------------------------------------------- runs
 
 
-def _run_strips(schedule: Schedule, cells: Cells, flat: Extents | None) -> Iterator[Strip]:
+def _run_batches(schedule: Schedule, cells: Cells, flat: Extents | None) -> Iterator[BlockBatch]:
     """Equal runs at evenly spaced places, one strip each; of flat cells the live queries only."""
     (bq, bk), groups = schedule.tile, defaultdict[Any, list[tuple[int, int]]](list)
     reach = _reach(cells, flat, schedule)
@@ -154,7 +156,7 @@ def _run_strips(schedule: Schedule, cells: Cells, flat: Extents | None) -> Itera
         starts = np.array(places, dtype=np.int64) * (bq, bk) + (low, left)
         for part in _progressions(starts):
             queries, windows = _span(part[:, 0], high - low), _span(part[:, 1], right - left)
-            yield Strip(queries, windows, mask)
+            yield BlockBatch(queries, windows, mask)
 
 
 def _reach(cells: Cells, flat: Extents | None, schedule: Schedule) -> dict[int, tuple[int, int]]:
@@ -203,7 +205,7 @@ def _progressions(starts: IntArray) -> Iterator[IntArray]:
 # ---------------------------------------------------------------------------- gathering
 
 
-def _gathered_strips(schedule: Schedule, cells: Cells) -> Iterator[Strip]:
+def _gathered_batches(schedule: Schedule, cells: Cells) -> Iterator[BlockBatch]:
     """Of each row of tiles the live keys of its cells; rows with as many keys go together."""
     bq = schedule.tile[0]
     alike = defaultdict[Any, list[int]](list)  # rows of equal tiles and masks
@@ -220,14 +222,16 @@ def _gathered_strips(schedule: Schedule, cells: Cells) -> Iterator[Strip]:
         )
         starts = np.array(rows, dtype=np.int64) * bq
         if len(rows) > 1 or _is_range(keys):
-            yield Strip(_places(starts, queries), _common(keys, len(rows)), _packed(pairs[None]))
+            yield BlockBatch(
+                _places(starts, queries), _common(keys, len(rows)), _packed(pairs[None])
+            )
         else:
             stacks[queries, len(keys)].append((rows[0] * bq, keys, pairs))
     for (queries, _), items in stacks.items():
         starts = np.array([start for start, _, _ in items], dtype=np.int64)
         index = Index(np.stack([keys for _, keys, _ in items]), len(items))
         mask = _packed(np.stack([pairs for _, _, pairs in items]))
-        yield Strip(_places(starts, queries), index, mask)
+        yield BlockBatch(_places(starts, queries), index, mask)
 
 
 def _live_keys(
@@ -255,7 +259,7 @@ def _is_range(keys: IntArray) -> bool:
 # ---------------------------------------------------------------------------- parts
 
 
-def _pairs(masks: MaskBank, ids: IntArray) -> BoolArray:
+def _pairs(masks: MaskTable, ids: IntArray) -> BoolArray:
     """Tiles side by side, bool [bq, len(ids) * bk]."""
     bq, bk = masks.tile
     masked = ids != FULL
@@ -290,9 +294,9 @@ def _places(starts: IntArray, length: int) -> Places:
     return Index(starts[:, None] + np.arange(length), len(starts))
 
 
-def _with_freshness(parts: list[Strip], q_len: int) -> Iterator[Strip]:
+def _with_first_writers(parts: list[BlockBatch], q_len: int) -> Iterator[BlockBatch]:
     touched = np.zeros(q_len, dtype=bool)
     for part in parts:
         rows = part.queries.rows()
-        yield replace(part, fresh=not touched[rows].any())
+        yield replace(part, first_writer=not touched[rows].any())
         touched[rows] = True

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from attndsl.source import Diagnostic, Label, Source, Span, suggest
 
-from .building import Refusal, clip
-from .habits import HABITS, Habit
+from .building import TreeError, clip
+from .foreign_syntax import HABITS, ForeignSyntax
 
 END = "$END"
 
@@ -50,7 +50,7 @@ _BRACKET = re.compile(r'"[^"\n]*"|#[^\n]*|[()\[\]]')
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class ParseProblem:
     """Where reading stopped, in the part of the source that was read from `begin` on.
 
     `found` is a terminal, END, or "" for a character that no terminal starts with; `expected` are
@@ -77,13 +77,13 @@ class Mistake:
         return begins_line and self.span.text in _DECLARING
 
 
-def explain(mistake: Mistake) -> Refusal:
+def explain(mistake: ParseProblem) -> TreeError:
     """The mistake as something to tell the user."""
     diagnostic = _explained(mistake)
-    return Refusal(diagnostic, mistake.start)
+    return TreeError(diagnostic, mistake.start)
 
 
-def _explained(mistake: Mistake) -> Diagnostic:
+def _explained(mistake: ParseProblem) -> Diagnostic:
     opened = _open_bracket(mistake)
     if opened and mistake.is_at_next_declaration and _closes(opened) in mistake.expected:
         return _never_closed(mistake, opened)
@@ -108,14 +108,14 @@ def _explained(mistake: Mistake) -> Diagnostic:
 # ----------------------------------------------------------------------- kinds of mistake
 
 
-def _unexpected(mistake: Mistake, opened: Span | None, helps: tuple[str, ...]) -> Diagnostic:
+def _unexpected(mistake: ParseProblem, opened: Span | None, helps: tuple[str, ...]) -> Diagnostic:
     labels = [Label(mistake.span, f"expected {words(mistake.expected)}")]
     if opened and _closes(opened) in mistake.expected:
         labels += _opening(opened)
     return Diagnostic("A101", f"unexpected {_quoted(mistake.span)}", tuple(labels), (), helps)
 
 
-def _habitual(mistake: Mistake, habit: Habit, start: int) -> Diagnostic:
+def _habitual(mistake: ParseProblem, habit: ForeignSyntax, start: int) -> Diagnostic:
     match = re.compile(habit.at).match(mistake.source.text, mistake.start)
     stop = max(mistake.stop, match.end() if match else 0)  # operators are shown whole: `&&`
     span = Span(mistake.source, start, stop)
@@ -129,7 +129,7 @@ def _habitual(mistake: Mistake, habit: Habit, start: int) -> Diagnostic:
     )
 
 
-def _unfinished(mistake: Mistake, opened: Span | None) -> Diagnostic:
+def _unfinished(mistake: ParseProblem, opened: Span | None) -> Diagnostic:
     """Point behind the last thing written; the next declaration is not to blame."""
     at = _written_until(mistake)
     labels = [Label(Span(mistake.source, at, at), f"expected {words(mistake.expected)} here")]
@@ -145,7 +145,7 @@ def _unfinished(mistake: Mistake, opened: Span | None) -> Diagnostic:
     return Diagnostic("A101", f"{_what(mistake)} is not complete", tuple(labels), (), tuple(helps))
 
 
-def _never_closed(mistake: Mistake, opened: Span) -> Diagnostic:
+def _never_closed(mistake: ParseProblem, opened: Span) -> Diagnostic:
     closing = _CLOSING[opened.text]
     at = _written_until(mistake)
     labels = (
@@ -160,7 +160,7 @@ def _open_quote(span: Span) -> Diagnostic:
     return Diagnostic("A107", 'this `"` is never closed', (label,))
 
 
-def _reserved(mistake: Mistake) -> Diagnostic:
+def _reserved(mistake: ParseProblem) -> Diagnostic:
     word = mistake.span.text
     return Diagnostic(
         code="A106",
@@ -170,7 +170,7 @@ def _reserved(mistake: Mistake) -> Diagnostic:
     )
 
 
-def _foreign(mistake: Mistake) -> Diagnostic:
+def _foreign(mistake: ParseProblem) -> Diagnostic:
     char = mistake.span.text
     like = _LOOKALIKES.get(char)
     if like:
@@ -219,14 +219,14 @@ def _quoted(span: Span) -> str:
     return f"`{clip(text)}`" if "`" not in text else "a back quote"
 
 
-def _what(mistake: Mistake) -> str:
+def _what(mistake: ParseProblem) -> str:
     """This `pattern`, this `grid`: the declaration that holds the mistake."""
     before = mistake.source.text[mistake.begin : mistake.start]
     found = re.findall(rf"^(?:{'|'.join(_DECLARING)})\b", before, re.MULTILINE)
     return f"this `{found[-1]}`" if found else "this declaration"
 
 
-def _misspelt(mistake: Mistake) -> tuple[str, ...]:
+def _misspelt(mistake: ParseProblem) -> tuple[str, ...]:
     """Help for a word where one of the reserved words could have stood."""
     if mistake.found != "NAME":
         return ()
@@ -244,7 +244,7 @@ def _misspelt(mistake: Mistake) -> tuple[str, ...]:
     return ()
 
 
-def _wrong_bracket(mistake: Mistake, opened: Span | None) -> tuple[str, ...]:
+def _wrong_bracket(mistake: ParseProblem, opened: Span | None) -> tuple[str, ...]:
     text = mistake.span.text
     if text not in (")", "]"):
         return ()
@@ -254,7 +254,7 @@ def _wrong_bracket(mistake: Mistake, opened: Span | None) -> tuple[str, ...]:
     return (f"`{opened.text}` is closed by `{closing}`",) if text != closing else ()
 
 
-def _is_reserved_name(mistake: Mistake) -> bool:
+def _is_reserved_name(mistake: ParseProblem) -> bool:
     word = mistake.span.text
     if "NAME" not in mistake.expected or word not in _WORDS:
         return False
@@ -268,7 +268,7 @@ def _opening(opened: Span | None) -> list[Label]:
     return [Label(opened, f"this `{opened.text}` is open", primary=False)] if opened else []
 
 
-def _open_bracket(mistake: Mistake) -> Span | None:
+def _open_bracket(mistake: ParseProblem) -> Span | None:
     """The innermost bracket that is open where reading stopped."""
     opened: list[Span] = []
     for match in _BRACKET.finditer(mistake.source.text, mistake.begin, mistake.start):
@@ -283,7 +283,7 @@ def _closes(opened: Span) -> str:
     return "RPAR" if opened.text == "(" else "RSQB"
 
 
-def _written_until(mistake: Mistake) -> int:
+def _written_until(mistake: ParseProblem) -> int:
     """The end of the last token before the mistake: neither blanks nor comments count."""
     text = mistake.source.text
     at = mistake.begin

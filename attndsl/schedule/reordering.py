@@ -20,20 +20,22 @@ from attndsl.passes import bind
 from attndsl.schedule.building import (
     BoundMask,
     Call,
-    Frame,
+    TiledRelation,
     classes_of,
-    frame_of,
     positions_of,
+    tiled_relation,
 )
 from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, form
-from attndsl.schedule.estimates import Price
-from attndsl.schedule.keeping import keep_search, recall_search
-from attndsl.schedule.model import Piece
+from attndsl.schedule.disk_cache import load_search, store_search
+from attndsl.schedule.estimates import TileCosts
+from attndsl.schedule.model import HeadMask
 from attndsl.schedule.search import counted, measured, reordered, search, sorting, splits
 
-DEARER = 1.25  # a choice that costs more than so many times what it did is made anew
+SEARCH_AGAIN = 1.25  # a choice that costs more than so many times what it did is made anew
 MOST_DECISIONS = 64  # of a pattern
-ALIKE = 1.1  # a head wastes about as much as another does if it is no more than so many times that
+SIMILAR_WASTE = (
+    1.1  # a head wastes about as much as another does if it is no more than so many times that
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def optimise(
     mask: ir.Mask,
     call: Call,
     tile: tuple[int, int],
-    price: Price | None = None,
+    tile_costs: TileCosts | None = None,
     split: bool = True,
     decisions: Decisions | None = None,
 ) -> tuple[BoundMask, ...]:
@@ -63,89 +65,104 @@ def optimise(
     Raises:
         AttnDslError: A403, A404, as ``plan``.
     """
-    price, decisions = price or Price(), {} if decisions is None else decisions
+    tile_costs, decisions = tile_costs or TileCosts(), {} if decisions is None else decisions
     classes, piece_of, tables = classes_of(mask, call)
     positions = positions_of(mask, call)
     axes = _bound_axes(mask, call)
-    chosen: list[list[Piece]] = []
-    stayed: dict[tuple[str, ...], Frame] = {}  # in natural order, by form
+    chosen: list[list[HeadMask]] = []
+    stayed: dict[tuple[str, ...], TiledRelation] = {}  # in natural order, by form
     # Of a few frames at a time: what they know of their terms is megabytes for each.
-    look = functools.lru_cache(maxsize=2)(functools.partial(measured, price=price))
+    look = functools.lru_cache(maxsize=2)(functools.partial(measured, tile_costs=tile_costs))
     for (root,) in classes:
         view = _View(root, tables)
-        frame = frame_of(view.root, *positions, tile, view.tables)
-        key, kind = (view.root, call.q_len, call.k_len, tile, price, split), form(frame.root)
-        decided = decisions.get(key) or _kept(frame, axes, price, split)
-        found = _recalled(frame, decided, price)
+        relation = tiled_relation(view.root, *positions, tile, view.tables)
+        key, kind = (
+            (view.root, call.q_len, call.k_len, tile, tile_costs, split),
+            form(relation.root),
+        )
+        decided = decisions.get(key) or _kept(relation, axes, tile_costs, split)
+        found = _recalled(relation, decided, tile_costs)
         if decided is None or found is None:
-            if kind in stayed and look(frame).waste <= ALIKE * look(stayed[kind]).waste:
-                found, decided = [frame], _decision([frame], look(frame).cost)
+            if kind in stayed and look(relation).waste <= SIMILAR_WASTE * look(stayed[kind]).waste:
+                found, decided = [relation], _decision([relation], look(relation).cost)
             else:
-                found, decided = _searched(frame, axes, price, split)
-                if found == [frame]:
-                    stayed[kind] = frame
-        elif found == [frame]:
-            stayed.setdefault(kind, frame)
+                found, decided = _searched(relation, axes, tile_costs, split)
+                if found == [relation]:
+                    stayed[kind] = relation
+        elif found == [relation]:
+            stayed.setdefault(kind, relation)
         decisions[key] = decided
         for oldest in list(decisions)[:-MOST_DECISIONS]:
             decisions.pop(oldest, None)
         chosen.append([view.piece(part) for part in found])
-    columns = itertools.zip_longest(*chosen, fillvalue=Piece(ir.FALSE))
+    columns = itertools.zip_longest(*chosen, fillvalue=HeadMask(ir.FALSE))
     return tuple(BoundMask(pieces, piece_of, tables, *positions) for pieces in columns)
 
 
 def _searched(
-    frame: Frame, axes: Axes | None, price: Price, split: bool
-) -> tuple[list[Frame], Decision]:
+    relation: TiledRelation, axes: Axes | None, tile_costs: TileCosts, split: bool
+) -> tuple[list[TiledRelation], Decision]:
     started = time.perf_counter()
-    found, cost = search(frame, axes, price, split)
+    found, cost = search(relation, axes, tile_costs, split)
     decided = _decision(found, cost)
-    _keep(frame, axes, price, split, decided, time.perf_counter() - started)
+    _keep(relation, axes, tile_costs, split, decided, time.perf_counter() - started)
     return found, decided
 
 
-def _decision(found: Iterable[Frame], cost: float) -> Decision:
+def _decision(found: Iterable[TiledRelation], cost: float) -> Decision:
     return Decision(tuple((part.root, sorting(part)) for part in found), cost)
 
 
-def _recalled(frame: Frame, known: Decision | None, price: Price) -> list[Frame] | None:
+def _recalled(
+    relation: TiledRelation, known: Decision | None, tile_costs: TileCosts
+) -> list[TiledRelation] | None:
     """The parts as they were decided, sorted by the tables of this call; None where they are dear."""
     if known is None:
         return None
-    parts = [reordered(Frame(root, frame.queries, frame.keys), by) for root, by in known.parts]
-    if frame.queries.tables and counted(parts, price) > DEARER * known.cost:
+    parts = [
+        reordered(TiledRelation(root, relation.queries, relation.keys), by)
+        for root, by in known.parts
+    ]
+    if relation.queries.tables and counted(parts, tile_costs) > SEARCH_AGAIN * known.cost:
         return None
     return parts
 
 
 def _keep(
-    frame: Frame, axes: Axes | None, price: Price, split: bool, decided: Decision, seconds: float
+    relation: TiledRelation,
+    axes: Axes | None,
+    tile_costs: TileCosts,
+    split: bool,
+    decided: Decision,
+    seconds: float,
 ) -> None:
     """For other processes, as hashes of expressions."""
-    asked = _asked(frame, axes, price, split)
+    asked = _asked(relation, axes, tile_costs, split)
     parts = [
         [root.digest.hex(), by.name, _names(by.of_queries), _names(by.of_keys)]
         for root, by in decided.parts
     ]
     if asked is not None:
-        keep_search(asked, seconds, [parts, decided.cost])
+        store_search(asked, seconds, [parts, decided.cost])
 
 
-def _kept(frame: Frame, axes: Axes | None, price: Price, split: bool) -> Decision | None:
+def _kept(
+    relation: TiledRelation, axes: Axes | None, tile_costs: TileCosts, split: bool
+) -> Decision | None:
     """What another process decided, its expressions found among those that would be thought of here."""
-    asked = _asked(frame, axes, price, split)
-    found = None if asked is None else recall_search(asked)
+    asked = _asked(relation, axes, tile_costs, split)
+    found = None if asked is None else load_search(asked)
     if found is None:
         return None
-    halves = itertools.chain.from_iterable(splits(frame.root))
-    roots = {root.digest.hex(): root for root in itertools.chain((frame.root,), halves)}
+    halves = itertools.chain.from_iterable(splits(relation.root))
+    roots = {root.digest.hex(): root for root in itertools.chain((relation.root,), halves)}
     parts, cost = found
     made: list[tuple[ir.Node, Candidate]] = []
     for root, name, *sides in parts:
         if root not in roots:
             return None
         known: dict[tuple[str, ...], tuple[ir.Node, ...]] = {(): ()}
-        tokens = min(frame.queries.tile, frame.keys.tile)
+        tokens = min(relation.queries.tile, relation.keys.tile)
         for item in itertools.chain.from_iterable(candidates(roots[root], axes, tokens)):
             known |= {tuple(_names(keys)): keys for keys in (item.of_queries, item.of_keys)}
         keys = [known.get(tuple(side)) for side in sides]
@@ -155,16 +172,18 @@ def _kept(frame: Frame, axes: Axes | None, price: Price, split: bool) -> Decisio
     return Decision(tuple(made), cost)
 
 
-def _asked(frame: Frame, axes: Axes | None, price: Price, split: bool) -> object:
+def _asked(
+    relation: TiledRelation, axes: Axes | None, tile_costs: TileCosts, split: bool
+) -> object:
     """All that a search depends on but tables, the same in every process; None if it cannot be named."""
-    if price.judge is not None and not price.name:
+    if tile_costs.cost_model is not None and not tile_costs.name:
         return None
-    sides = [(side.length, side.start, side.tile) for side in (frame.queries, frame.keys)]
+    sides = [(side.length, side.start, side.tile) for side in (relation.queries, relation.keys)]
     grid = None
     if axes is not None:
         of_sides = _names(axes.of_queries), _names(axes.of_keys)
         grid = (axes.names, tuple(axes.extents), of_sides)
-    return frame.root.digest.hex(), sides, grid, replace(price, judge=None), split
+    return relation.root.digest.hex(), sides, grid, replace(tile_costs, cost_model=None), split
 
 
 def _names(nodes: Iterable[ir.Node]) -> list[str]:
@@ -183,9 +202,9 @@ class _View:
         self.root = _renamed(root, {name: short for short, name in self._slices.items()})
         self.tables = {short: tables[name] for short, name in self._slices.items()}
 
-    def piece(self, part: Frame) -> Piece:
+    def piece(self, part: TiledRelation) -> HeadMask:
         """What to compute, its tables under the names of this class again."""
-        return Piece(_renamed(part.root, self._slices), part.queries.order, part.keys.order)
+        return HeadMask(_renamed(part.root, self._slices), part.queries.order, part.keys.order)
 
 
 def _renamed(root: ir.Node, names: Mapping[str, str]) -> ir.Node:

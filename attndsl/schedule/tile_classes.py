@@ -20,7 +20,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, split_sum
 from attndsl.schedule.model import BoolArray, IntArray
-from attndsl.schedule.refine import Found, split_comparison
+from attndsl.schedule.refine import Classified, split_comparison
 from attndsl.schedule.summaries import TileAxis
 
 LOGIC = (ir.And, ir.Or, ir.Not)
@@ -28,23 +28,23 @@ _MANY = 512  # kinds: fewer are evaluated sooner than compared by their pieces
 _FEWEST_ALIKE = 16  # tiles of one shape, on average, for their pieces to be looked at
 
 
-def told_apart(
-    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found
+def classes_of_tiles(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified
 ) -> tuple[IntArray, IntArray]:
     """One undecided tile of each kind, [kinds], and the kind of each, [n]. Those of one hold equal bits."""
-    code = signature(root, queries, keys, found)
+    code = canonical_key(root, queries, keys, found)
     _, first, which = np.unique(code, return_index=True, return_inverse=True)
     count = len(first)
     if count > _MANY and any(_pieced(x, queries, keys, count) for x in comparisons(root)):
-        code = _signature(root, queries, keys, found, first, _units_by_pieces)
+        code = _canonical_key(root, queries, keys, found, first, _units_by_pieces)
         _, some, kind = np.unique(code, return_index=True, return_inverse=True)
         first, which = first[some], kind.reshape(-1)[which]
     return first, which.reshape(-1)
 
 
-def signature(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Found) -> IntArray:
+def canonical_key(root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified) -> IntArray:
     """One number per undecided tile; tiles with equal numbers hold equal bits."""
-    return _signature(root, queries, keys, found, slice(None), _units)
+    return _canonical_key(root, queries, keys, found, slice(None), _units)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,11 +57,11 @@ class _Tiles:
     columns: IntArray
 
 
-def _signature(
+def _canonical_key(
     root: ir.Node,
     queries: TileAxis,
     keys: TileAxis,
-    found: Found,
+    found: Classified,
     some: IntArray | slice,
     units: Callable[[ir.Node, _Tiles], list[IntArray]],
 ) -> IntArray:

@@ -13,8 +13,14 @@ from torch import Tensor
 from attndsl.backends.arguments import Pairs, Splits, Tiles, by_name
 from attndsl.backends.generated import load
 from attndsl.backends.work import Work
-from attndsl.backends.worklists import WorkList, by_key, by_query, device_masks, head_classes
-from attndsl.codegen import Predicate, TooDear, predicate
+from attndsl.backends.work_partition import (
+    WorkPartition,
+    by_key,
+    by_query,
+    device_masks,
+    head_classes,
+)
+from attndsl.codegen import OverBudget, Predicate, predicate
 from attndsl.schedule import BoundMask, Schedule
 
 SHORTEST = 8  # tiles; cutting work finer costs more in merging than balance gains
@@ -25,7 +31,7 @@ PROCESSORS = 132  # where there is no device to ask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DeviceLists:
+class KernelMetadata:
     """A work list as the kernels take it."""
 
     tiles: Tiles
@@ -51,9 +57,9 @@ _KNOWN: weakref.WeakKeyDictionary[Schedule, dict[Any, Any]] = weakref.WeakKeyDic
 _PREDICATES: weakref.WeakKeyDictionary[BoundMask, Predicate | None] = weakref.WeakKeyDictionary()
 
 
-def device_lists(
+def kernel_metadata(
     work: Work, tile: tuple[int, int], transposed: bool, q: Tensor, k: Tensor, longest: int | None
-) -> DeviceLists:
+) -> KernelMetadata:
     """The lists of one pass over these tensors. ``longest``: most tiles of an item, if not balanced."""
     schedule = work.schedule(tile)
     batch, heads, kv_heads = *q.shape[:2], k.shape[1]
@@ -70,7 +76,7 @@ def device_lists(
         pairs = _evaluated(_predicate(work.bound), classes, q.device)
         pairs = pairs or Pairs(masks=_masks(schedule, known, q.device))
         known[key] = _moved(made, pairs, k, kv_heads if transposed else heads)
-    found: DeviceLists = known[key]
+    found: KernelMetadata = known[key]
     return found
 
 
@@ -90,7 +96,7 @@ def _predicate(bound: BoundMask | None) -> Predicate | None:
     if bound not in _PREDICATES:
         try:
             made = predicate(bound.roots, bound.tables, bound.queries, bound.keys)
-        except TooDear:
+        except OverBudget:
             made = None
         _PREDICATES[bound] = made
     return _PREDICATES[bound]
@@ -116,7 +122,7 @@ def _evaluated(
     )
 
 
-def _moved(work: WorkList, pairs: Pairs, k: Tensor, owners: int) -> DeviceLists:
+def _moved(work: WorkPartition, pairs: Pairs, k: Tensor, owners: int) -> KernelMetadata:
     arrays = ((field.name, getattr(work, field.name)) for field in fields(work))
     sent = {name: torch.from_numpy(x).to(k.device) for name, x in arrays if x is not None}
     by_batch, by_head = (int(size > 1) for size in work.class_of.shape)
@@ -143,7 +149,7 @@ def _moved(work: WorkList, pairs: Pairs, k: Tensor, owners: int) -> DeviceLists:
         K_ORDERED=work.k_order is not None,
     )
     splits = Splits(**plans, splits=sent["splits"], first_splits=sent["first_splits"])
-    return DeviceLists(tiles, splits, work.most_splits)
+    return KernelMetadata(tiles, splits, work.most_splits)
 
 
 def _balanced(schedule: Schedule, batch: int, heads: int, device: torch.device) -> int:

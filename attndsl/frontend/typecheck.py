@@ -16,7 +16,7 @@ from attndsl.source import Diagnostic, Span
 
 from .axes import Axes
 from .calls import matched
-from .complaints import did_you_mean, fault, listed, quoted
+from .errors import did_you_mean, listed, make_error, quoted
 from .order import callees_first, mentioned, used_alone
 from .scope import (
     BUILTINS,
@@ -35,24 +35,24 @@ _WORDS = {"int": "an int", "bool": "a bool", "list": "a list"}
 _VARYING = frozenset({"q", "k", "head", "batch"})
 
 
-def check(roots: Iterable[Definition], faults: list[Diagnostic]) -> None:
+def check(roots: Iterable[Definition], diagnostics: list[Diagnostic]) -> None:
     """Fill in the facts of all definitions reachable from the roots; faults are appended."""
     order, cycles = callees_first(roots)
-    faults.extend(cycles)
+    diagnostics.extend(cycles)
     for definition in order:
         definition.facts = facts = Facts()
-        _Check(definition, facts, faults).run()
+        _Check(definition, facts, diagnostics).run()
 
 
 def check_expressions(
     definition: Definition,
     wanted: Iterable[tuple[syn.Expression, syn.Kind]],
-    faults: list[Diagnostic],
+    diagnostics: list[Diagnostic],
 ) -> None:
     """Check expressions that stand beside the body of a checked definition, each against its kind."""
     pairs = list(wanted)
-    check((used for used, _ in mentioned(definition, (each for each, _ in pairs))), faults)
-    checker = _Check(definition, Facts(), faults)
+    check((used for used, _ in mentioned(definition, (each for each, _ in pairs))), diagnostics)
+    checker = _Check(definition, Facts(), diagnostics)
     local = {each.name: each.kind for each in definition.parameters}
     for expression, kind in pairs:
         checker.expect(expression, kind, local)
@@ -66,10 +66,10 @@ class _Check(Axes):
         self.role = "default"
         for parameter in self.definition.parameters:
             if (reserved := reserved_fault(parameter.name, parameter.name_span)) is not None:
-                self.faults.append(reserved)
+                self.diagnostics.append(reserved)
             if parameter.name in local:
                 title = f"parameter `{parameter.name}` is declared twice"
-                self.faults.append(fault("A203", title, parameter.name_span))
+                self.diagnostics.append(make_error("A203", title, parameter.name_span))
             if parameter.default is not None:
                 self.expect(parameter.default, parameter.kind, local)
             local[parameter.name] = parameter.kind
@@ -218,7 +218,7 @@ class _Check(Axes):
 
     def _check_local(self, name: str, span: Span) -> None:
         if (reserved := reserved_fault(name, span)) is not None:
-            self.faults.append(reserved)
+            self.diagnostics.append(reserved)
 
     # ------------------------------------------------------------------ names
 
@@ -462,8 +462,8 @@ class _Check(Axes):
 
     def _use(self, definition: Definition, call: syn.Call, local: Locals) -> syn.Kind | None:
         """A call of a definition, or its bare name."""
-        given, faults = matched(definition, call)
-        self.faults.extend(faults)
+        given, diagnostics = matched(definition, call)
+        self.diagnostics.extend(diagnostics)
         kinds = {each.name: each.kind for each in definition.parameters}
         for name, argument in given.items():
             self.expect(argument, kinds[name], local)

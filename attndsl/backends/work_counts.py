@@ -14,9 +14,9 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from attndsl.backends.blocked import alike, at_once, strips_of
+from attndsl.backends.block_batches import BlockBatch
+from attndsl.backends.blocked import alike, at_once, batches_of
 from attndsl.backends.places import Index, Places
-from attndsl.backends.strips import Strip
 from attndsl.schedule import Plan, Schedule
 
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -27,7 +27,7 @@ STRETCH: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class WorkCounts:
     """Counts of one pass. Elements are numbers of a tensor; all heads and batch elements together."""
 
     calls: float = 0  # of a kernel
@@ -42,24 +42,24 @@ class Effort:
     moved: float = 0  # elements that are read or written in order
     merged: float = 0  # elements of queries merged from two softmaxes; of gradients added up
 
-    def __add__(self, other: Effort) -> Effort:
-        return Effort(*map(operator.add, _counts(self), _counts(other)))
+    def __add__(self, other: WorkCounts) -> WorkCounts:
+        return WorkCounts(*map(operator.add, _counts(self), _counts(other)))
 
-    def __mul__(self, times: int) -> Effort:
-        return Effort(*(times * count for count in _counts(self)))
+    def __mul__(self, times: int) -> WorkCounts:
+        return WorkCounts(*(times * count for count in _counts(self)))
 
     def vector(self) -> FloatArray:
         """The counts in order, float64 [11]."""
         return np.array(_counts(self), dtype=np.float64)
 
 
-TERMS: Final = tuple(field.name for field in fields(Effort))
+TERMS: Final = tuple(field.name for field in fields(WorkCounts))
 _counts: Final = operator.attrgetter(*TERMS)  # dataclasses.astuple copies each number deeply
 
 
-def efforts(
+def work_counts(
     schedule: Schedule, head_dim: int, *, heads: int = 1, batch: int = 1, v_dim: int | None = None
-) -> tuple[Effort, Effort]:
+) -> tuple[WorkCounts, WorkCounts]:
     """(forward, backward) of a call with this schedule, in the order and the pieces of the backend.
 
     Args:
@@ -72,45 +72,45 @@ def efforts(
     width = max(1, head_dim, v_dim or head_dim)
     tokens = batch * heads * width
     streams = schedule.q_len + 2 * schedule.k_len
-    forward = Effort(moved=tokens * streams)  # is every key finite? and the output, once
-    backward = Effort(moved=2 * tokens * (schedule.q_len + streams))
+    forward = WorkCounts(moved=tokens * streams)  # is every key finite? and the output, once
+    backward = WorkCounts(moved=2 * tokens * (schedule.q_len + streams))
     for (plan, count), times in _units(schedule, batch, heads).items():
         orders = _reordering(schedule.plans[plan], count * width)
         forward += orders[0] * times
         backward += orders[1] * times
-        for strip in strips_of(schedule)[plan]:
+        for strip in batches_of(schedule)[plan]:
             forward += forward_of(strip, count, width) * times
             backward += backward_of(strip, count, width) * times
     return forward, backward
 
 
-def dense_efforts(
+def dense_work_counts(
     q_len: int, k_len: int, head_dim: int, *, heads: int = 1, batch: int = 1
-) -> tuple[Effort, Effort]:
+) -> tuple[WorkCounts, WorkCounts]:
     """(forward, backward) of attention over all pairs, unmasked, by the same kernels."""
     keys = q_len, k_len, batch * heads, head_dim
     forward = _kernel(1, *keys)
     return forward, forward
 
 
-def forward_of(strip: Strip, heads: int, width: int) -> Effort:
+def forward_of(strip: BlockBatch, heads: int, width: int) -> WorkCounts:
     """The forward pass of one strip for so many heads."""
     made = _kernel_of(strip, heads, width, per_key=0)
     rows = strip.queries.items * strip.queries.length * heads * width
     if isinstance(strip.queries, Index):
-        made += Effort(gathered=(2 if strip.fresh else 3) * rows)
-    return made + (Effort(moved=rows) if strip.fresh else Effort(merged=rows))
+        made += WorkCounts(gathered=(2 if strip.first_writer else 3) * rows)
+    return made + (WorkCounts(moved=rows) if strip.first_writer else WorkCounts(merged=rows))
 
 
-def backward_of(strip: Strip, heads: int, width: int) -> Effort:
+def backward_of(strip: BlockBatch, heads: int, width: int) -> WorkCounts:
     """The backward pass of one strip for so many heads."""
     made = _kernel_of(strip, heads, width, per_key=2)
     rows = strip.queries.items * strip.queries.length * heads * width
     keys = strip.keys.items * strip.keys.length * heads * width
     if isinstance(strip.queries, Index):
-        made += Effort(gathered=3 * rows)
+        made += WorkCounts(gathered=3 * rows)
     additions = _additions(strip.queries, made.calls) + 2 * _additions(strip.keys, made.calls)
-    return made + Effort(merged=rows + 2 * keys, additions=additions)
+    return made + WorkCounts(merged=rows + 2 * keys, additions=additions)
 
 
 def _additions(places: Places, calls: float) -> float:
@@ -120,24 +120,24 @@ def _additions(places: Places, calls: float) -> float:
     return calls * (-(-places.length // places.step) if places.step else 1)
 
 
-def _kernel_of(strip: Strip, heads: int, width: int, per_key: int) -> Effort:
+def _kernel_of(strip: BlockBatch, heads: int, width: int, per_key: int) -> WorkCounts:
     items, queries, keys = strip.queries.items, strip.queries.length, strip.keys.length
     calls = -(-items // at_once(strip, heads, width, per_key))
-    made = _kernel(items, queries, keys, heads, width) + Effort(calls=calls - 1)
+    made = _kernel(items, queries, keys, heads, width) + WorkCounts(calls=calls - 1)
     if strip.mask is not None:
-        made += Effort(
+        made += WorkCounts(
             masked=items * heads * queries * keys, biases=len(strip.mask) * queries * keys
         )
     if isinstance(strip.keys, Index):
-        made += Effort(gathered=2 * len(strip.keys.index) * keys * heads * width)
+        made += WorkCounts(gathered=2 * len(strip.keys.index) * keys * heads * width)
     return made
 
 
-def _kernel(items: int, queries: int, keys: int, heads: int, width: int) -> Effort:
+def _kernel(items: int, queries: int, keys: int, heads: int, width: int) -> WorkCounts:
     """One call, unmasked."""
     block = next(size for least, size in BLOCKS if queries >= least)
     blocks, pairs = items * heads * -(-queries // block), items * heads * queries * keys
-    return Effort(
+    return WorkCounts(
         calls=1,
         blocks=blocks * -(-keys // STRETCH),
         loaded=blocks * keys * width,
@@ -159,8 +159,8 @@ def _rows_of(schedule: Schedule, batch: int, heads: int) -> Iterator[tuple[int, 
             yield plan, mine.stop - mine.start
 
 
-def _reordering(plan: Plan, elements: int) -> tuple[Effort, Effort]:
+def _reordering(plan: Plan, elements: int) -> tuple[WorkCounts, WorkCounts]:
     """Tensors taken in the orders of a plan and put back, by the elements of one token."""
     queries = 0 if plan.q_order is None else len(plan.q_order.rows) * elements
     keys = 0 if plan.k_order is None else len(plan.k_order.rows) * elements
-    return Effort(gathered=3 * queries + 2 * keys), Effort(gathered=5 * queries + 6 * keys)
+    return WorkCounts(gathered=3 * queries + 2 * keys), WorkCounts(gathered=5 * queries + 6 * keys)

@@ -6,13 +6,13 @@ from attndsl import ir
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
-from .complaints import fault, quoted
-from .frames import DEEPEST, WIDEST_RANGE, Frame, Origin, Value
+from .errors import make_error, quoted
+from .frames import DEEPEST, WIDEST_RANGE, Origin, Scope, Value
 from .scope import Definition
 
 
 def violated(
-    definition: Definition, constraint: syn.Expression, frame: Frame, origin: Origin
+    definition: Definition, constraint: syn.Expression, frame: Scope, origin: Origin
 ) -> Diagnostic:
     required = f"required here: {quoted(constraint.span)}"
     named = _names_in(constraint)
@@ -20,8 +20,8 @@ def violated(
     notes = (f"{', '.join(values)} in this use",) if values else ()
     title = f"`{definition.name}` needs {quoted(constraint.span)}"
     if origin.span is None:
-        return fault("A301", title, constraint.span, "required here", notes=notes)
-    return fault(
+        return make_error("A301", title, constraint.span, "required here", notes=notes)
+    return make_error(
         "A301", title, origin.span, "not so in this use",
         also=((constraint.span, required),), notes=notes,
     )  # fmt: skip
@@ -42,7 +42,7 @@ def _shown(value: Value) -> str:
     match value:
         case ir.Const(value=number):
             return str(number)
-        case ir.Truth(value=truth):
+        case ir.BoolConst(value=truth):
             return str(truth).lower()
         case tuple():
             return f"[{', '.join(_shown(item) for item in value[:8])}{', ...' * (len(value) > 8)}]"
@@ -54,14 +54,14 @@ def too_wide(domain: syn.Range, width: int) -> Diagnostic:
     title = f"a range of {width:,} is too wide"
     notes = (f"`any` and `all` try every number: at most {WIDEST_RANGE}",)
     helps = ("`//` and `%` often say the same without trying",)
-    return fault("A303", title, domain.span, notes=notes, helps=helps)
+    return make_error("A303", title, domain.span, notes=notes, helps=helps)
 
 
 def too_large(span: Span, what: str) -> Diagnostic:
     title = "this program is too large"
-    return fault("A304", title, span, "given up here", notes=(f"it takes {what}",))
+    return make_error("A304", title, span, "given up here", notes=(f"it takes {what}",))
 
 
 def too_deep(span: Span) -> Diagnostic:
     title = f"definitions and expressions are nested more than {DEEPEST} deep"
-    return fault("A304", title, span, "given up here")
+    return make_error("A304", title, span, "given up here")

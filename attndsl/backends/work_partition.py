@@ -8,14 +8,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl.schedule import Order, Plan, Schedule, Tiles, compress
+from attndsl.schedule import Plan, Schedule, Tiles, TokenOrder, compress
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WorkList:
+class WorkPartition:
     """What one pass does: which tiles against which, for each distinct class of heads.
 
     ``full`` and ``partial`` end in one entry that is never used: kernels read one ahead.
@@ -48,7 +48,7 @@ class WorkList:
         return int(np.diff(self.first_splits).max(initial=0))
 
 
-def by_query(schedule: Schedule, longest: int) -> WorkList:
+def by_query(schedule: Schedule, longest: int) -> WorkPartition:
     """Key tiles of each query tile, in items of at most ``longest`` tiles."""
     ragged = schedule.k_len % schedule.tile[1] != 0
     plans = [_bounded(plan, schedule.grid[1] - 1, _edges(schedule)[0]) for plan in schedule.plans]
@@ -57,7 +57,7 @@ def by_query(schedule: Schedule, longest: int) -> WorkList:
     return _work_list(plans, schedule.plan_of, longest, orders)
 
 
-def by_key(schedule: Schedule, group: int, longest: int) -> WorkList:
+def by_key(schedule: Schedule, group: int, longest: int) -> WorkPartition:
     """Query tiles of each key tile, for all ``group`` query heads of a key head together.
 
     An entry is query tile * group + head within the group.
@@ -121,7 +121,7 @@ def _orders(
 ) -> tuple[ShortArray | None, ShortArray | None]:
     """The rows of each class in storage order, if any class has an order of its own."""
 
-    def of_side(orders: list[Order | None], length: int, tile: int) -> ShortArray | None:
+    def of_side(orders: list[TokenOrder | None], length: int, tile: int) -> ShortArray | None:
         if not any(orders):
             return None
         table = np.zeros((len(orders), -(-length // tile) * tile), dtype=np.int32)
@@ -178,7 +178,7 @@ def _work_list(
     class_of: ShortArray,
     longest: int,
     orders: tuple[ShortArray | None, ShortArray | None],
-) -> WorkList:
+) -> WorkPartition:
     items, splits = [], []
     full_start = partial_start = 0
     for plan in plans:
@@ -189,7 +189,7 @@ def _work_list(
         splits.append(split)
         full_start += plan.full.nnz
         partial_start += plan.partial.nnz
-    return WorkList(
+    return WorkPartition(
         _stacked(items, 6),
         _offsets(items),
         class_of.astype(np.int32),

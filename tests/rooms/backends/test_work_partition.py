@@ -1,7 +1,7 @@
 """What kernels are told of a schedule."""
 
 import attndsl
-from attndsl.backends.worklists import device_masks
+from attndsl.backends.work_partition import device_masks
 
 
 def test_the_masks_of_tiles_at_the_ends_hold_what_is_inside():

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
-from .kinds import check
 from .scope import Definition, Item, Linker, Unit
+from .typecheck import check
 
 
-class Shelf(Unit):
+class LazyModule(Unit):
     """A sound file of which most programs use little. Threads may ask at the same time."""
 
     def __init__(self, outline: syn.Outline) -> None:
@@ -43,8 +43,8 @@ class Shelf(Unit):
 
     def _read(self, name: str) -> None:
         self._linker.declare(self, self._outline.declaration(name))
-        item, faults = self.own[name], list[Diagnostic]()
+        item, diagnostics = self.own[name], list[Diagnostic]()
         if isinstance(item, Definition):
-            self._linker.settle(item)
-            check([item], faults)
-        assert not faults + self._linker.faults, f"{self.name} is unsound at {name}"
+            self._linker.resolve_names(item)
+            check([item], diagnostics)
+        assert not diagnostics + self._linker.diagnostics, f"{self.name} is unsound at {name}"

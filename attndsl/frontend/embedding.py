@@ -10,6 +10,7 @@ sets the expression in its spaces.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
 from attndsl import ir
@@ -26,25 +27,46 @@ Operand: TypeAlias = "Expr | int | bool"
 _WORDS = {ir.Sort.INT: "an int", ir.Sort.BOOL: "a bool"}
 
 
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """``left & right`` or ``left | right``, not built yet: each node built alone would copy all before it."""
+
+    kind: type[ir.And] | type[ir.Or]
+    left: Expr
+    right: Expr
+
+
 class Expr:
     """An int or a truth value that depends on the pair, on heads, lengths or run-time tables."""
 
-    __slots__ = ("_about", "_node", "_overs", "_tables", "_zeros")
+    __slots__ = ("_about", "_built", "_overs", "_tables", "_zeros")
 
     def __init__(
         self,
-        node: ir.Node,
+        node: ir.Node | Chain,
         tables: tuple[ir.Table, ...] = (),
         overs: tuple[Pair, ...] = (),
         about: tuple[str, str] = ("", ""),
         zeros: ir.Node = ir.ZERO,
     ) -> None:
         """``tables``: those it reads. ``overs``: the spaces its parts were written for."""
-        self._node = node
+        self._built = node
         self._tables = tables
         self._overs = overs
         self._about = about  # name and documentation
         self._zeros = zeros
+
+    @property
+    def _node(self) -> ir.Node:
+        """What the text would be. A chain of ``&`` or of ``|`` is built when somebody asks, whole."""
+        if isinstance(self._built, Chain):
+            _build(self)
+        assert isinstance(self._built, ir.Node)
+        return self._built
+
+    @property
+    def _sort(self) -> ir.Sort:
+        return ir.Sort.BOOL if isinstance(self._built, Chain) else self._built.sort
 
     def __repr__(self) -> str:
         return f"Expr({ir.show(self._node)})"
@@ -128,16 +150,16 @@ class Expr:
     # ------------------------------------------------------------------ logic
 
     def __and__(self, other: Operand) -> Expr:
-        return _bools("&", ir.conj, self, other)
+        return _chained("&", ir.And, self, other)
 
     def __rand__(self, other: Operand) -> Expr:
-        return _bools("&", ir.conj, other, self)
+        return _chained("&", ir.And, other, self)
 
     def __or__(self, other: Operand) -> Expr:
-        return _bools("|", ir.disj, self, other)
+        return _chained("|", ir.Or, self, other)
 
     def __ror__(self, other: Operand) -> Expr:
-        return _bools("|", ir.disj, other, self)
+        return _chained("|", ir.Or, other, self)
 
     def __xor__(self, other: Operand) -> Expr:
         return _bools("^", ir.ne, self, other)
@@ -230,7 +252,7 @@ def where(condition: Operand, yes: Operand, no: Operand) -> Expr:
     """``yes`` where the condition holds, else ``no``; both ints or both truth values."""
     test = _expect(ir.Sort.BOOL, "where", condition)
     parts = (test, as_expr(yes), as_expr(no))
-    if parts[1]._node.sort is not parts[2]._node.sort:
+    if parts[1]._sort is not parts[2]._sort:
         raise AttnDslError(make_error("A202", "`where` needs two ints or two bools", here()))
     return merged(ir.select(*(part._node for part in parts)), parts)
 
@@ -364,12 +386,12 @@ def as_expr(value: object) -> Expr:
 
 def _expect(sort: ir.Sort, what: str, value: object) -> Expr:
     made = as_expr(value)
-    if made._node.sort is sort:
+    if made._sort is sort:
         return made
     helps = []
     if what in ("&", "|", "~", "^"):
         helps.append("comparisons bind looser than & and |: write (q < 4) & (k < 4)")
-    title = f"`{what}` takes {_WORDS[sort]}, not {_WORDS[made._node.sort]}"
+    title = f"`{what}` takes {_WORDS[sort]}, not {_WORDS[made._sort]}"
     raise AttnDslError(make_error("A202", title, here(), helps=helps))
 
 
@@ -383,12 +405,49 @@ def _bools(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
     return merged(build(*(part._node for part in parts)), parts)
 
 
+def _chained(what: str, kind: type[ir.And] | type[ir.Or], left: object, right: object) -> Expr:
+    first, second = (_expect(ir.Sort.BOOL, what, item) for item in (left, right))
+    return merged(Chain(kind, first, second), (first, second))
+
+
+def _build(whole: Expr) -> None:
+    """Builds a chain, and those that are operands of it. Iterative: any length, any depth."""
+    waiting = [whole]
+    while waiting:
+        chain = waiting[-1]._built
+        if not isinstance(chain, Chain):
+            waiting.pop()
+            continue
+        operands = _operands(chain)
+        unbuilt = [each for each in operands if isinstance(each._built, Chain)]
+        waiting += unbuilt
+        if not unbuilt:
+            waiting.pop()._built = ir.chained(chain.kind, [each._node for each in operands])
+
+
+def _operands(chain: Chain) -> list[Expr]:
+    """What a chain joins, one after the other."""
+    found: list[Expr] = []
+    link: Chain | None = chain
+    while link is not None:
+        inner = link.left._built, link.right._built
+        ends = [isinstance(each, Chain) and each.kind is chain.kind for each in inner]
+        longer, other = (
+            (link.right, link.left) if ends == [False, True] else (link.left, link.right)
+        )
+        found.append(other)
+        link = longer._built if any(ends) and isinstance(longer._built, Chain) else None
+        if link is None:
+            found.append(longer)
+    return found[::-1]
+
+
 def _alike(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
     return _bools(what, build, left, right) if _is_bool(left) else _ints(what, build, left, right)
 
 
 def _is_bool(value: object) -> bool:
-    return as_expr(value)._node.sort is ir.Sort.BOOL
+    return as_expr(value)._sort is ir.Sort.BOOL
 
 
 def _divided(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
@@ -405,7 +464,7 @@ def _some(what: str, items: tuple[Operand, ...]) -> tuple[Operand, ...]:
     return items
 
 
-def merged(node: ir.Node, parts: Iterable[Expr]) -> Expr:
+def merged(node: ir.Node | Chain, parts: Iterable[Expr]) -> Expr:
     """The node, with what its parts know of tables and spaces."""
     tables: dict[str, ir.Table] = {}
     overs: dict[Pair, None] = {}
@@ -419,7 +478,7 @@ def merged(node: ir.Node, parts: Iterable[Expr]) -> Expr:
             if tables.setdefault(each.name, each) != each:
                 title = f"two inputs named `{each.name}` are declared in different ways"
                 raise AttnDslError(make_error("A209", title, here()))
-    if largest(node) >= LARGEST:
+    if isinstance(node, ir.Node) and largest(node) >= LARGEST:
         raise AttnDslError(make_error("A305", "this constant is too large", here()))
     return Expr(node, tuple(tables.values()), tuple(overs))
 

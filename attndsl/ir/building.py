@@ -7,6 +7,7 @@ expressions that differ by these laws become one node, so equality, hashing and 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
@@ -58,9 +59,19 @@ def combine(terms: dict[Node, int], constant: int = 0) -> Node:
     kept = [(term, factor) for term, factor in terms.items() if factor]
     if not kept:
         return Const(constant)
-    if constant == 0 and len(kept) == 1 and kept[0][1] == 1:
+    if len(kept) > 1:
+        kept.sort(key=_first_digest)
+    elif constant == 0 and kept[0][1] == 1:
         return kept[0][0]
-    return Sum(tuple(sorted(kept, key=lambda pair: pair[0].digest)), constant)
+    return Sum(tuple(kept), constant)
+
+
+def _first_digest(term: tuple[Node, int]) -> bytes:
+    return term[0].digest
+
+
+def _digest(node: Node) -> bytes:
+    return node.digest
 
 
 def add(*items: Node) -> Node:
@@ -83,7 +94,27 @@ def scale(item: Node, factor: int) -> Node:
 
 def sub(left: Node, right: Node) -> Node:
     """Difference."""
-    return add(left, scale(right, -1))
+    return combine(*_difference(left, right))
+
+
+def _difference(left: Node, right: Node) -> tuple[dict[Node, int], int]:
+    """``left - right`` as {term: coefficient}, none of them zero, and a constant."""
+    terms, constant = linear(left)
+    others, other = linear(right)
+    for term, factor in others.items():
+        total = terms.get(term, 0) - factor
+        if total:
+            terms[term] = total
+        else:
+            del terms[term]
+    return terms, constant - other
+
+
+def _divided(terms: dict[Node, int], factor: int) -> Node:
+    """The linear combination with its coefficients divided by what divides them all."""
+    if factor == 1:
+        return combine(terms)
+    return combine({term: c // factor for term, c in terms.items()})
 
 
 def mul(left: Node, right: Node) -> Node:
@@ -262,7 +293,7 @@ def select(cond: Node, yes: Node, no: Node) -> Node:
 
 def le(left: Node, right: Node) -> Node:
     """left <= right."""
-    terms, constant = linear(sub(left, right))
+    terms, constant = _difference(left, right)
     return _at_most(terms, -constant)
 
 
@@ -271,7 +302,7 @@ def _at_most(terms: dict[Node, int], bound: int) -> Node:
         return BoolConst(bound >= 0)
     factor = math.gcd(*terms.values())
     # g*x <= b  <=>  x <= b // g
-    item = combine({t: c // factor for t, c in terms.items()})
+    item = _divided(terms, factor)
     bound //= factor
     low, high = static_range(item)
     if high is not None and high <= bound:
@@ -283,7 +314,8 @@ def _at_most(terms: dict[Node, int], bound: int) -> Node:
 
 def lt(left: Node, right: Node) -> Node:
     """left < right."""
-    return le(add(left, ONE), right)
+    terms, constant = _difference(left, right)
+    return _at_most(terms, -constant - 1)
 
 
 def ge(left: Node, right: Node) -> Node:
@@ -302,15 +334,15 @@ def eq(left: Node, right: Node) -> Node:
         return TRUE
     if left.sort is Sort.BOOL:
         return disj(conj(left, right), conj(negate(left), negate(right)))
-    terms, constant = linear(sub(left, right))
+    terms, constant = _difference(left, right)
     if not terms:
         return BoolConst(constant == 0)
     factor = math.gcd(*terms.values())
     if constant % factor:  # g*x == b has no solution unless g divides b
         return FALSE
-    first = min(terms, key=lambda node: node.digest)
+    first = min(terms, key=_digest)
     factor = factor if terms[first] > 0 else -factor
-    item = combine({t: c // factor for t, c in terms.items()})
+    item = _divided(terms, factor)
     bound = -constant // factor
     low, high = static_range(item)
     if (low is not None and bound < low) or (high is not None and bound > high):
@@ -328,21 +360,31 @@ def ne(left: Node, right: Node) -> Node:
 
 def negate(item: Node) -> Node:
     """Logical not, pushed to the leaves. Iterative: depth is no limit."""
-    waiting = [item]
-    while item not in _negations:
+    if not isinstance(item, And | Or):
+        return _denied(item)
+    done: dict[Node, Node] = {}
+    waiting: list[And | Or] = [item]
+    while waiting:
         node = waiting[-1]
-        parts = node.items if isinstance(node, And | Or) else ()
-        waiting += [part for part in parts if part not in _negations]
-        if waiting[-1] is node:
-            _negations[waiting.pop()] = _negated(node)
-    return _negations[item]
+        made = known() if (known := _negations.get(node)) else None
+        if made is None:
+            inner = [p for p in node.items if isinstance(p, And | Or) and p not in done]
+            if inner:
+                waiting += inner
+                continue
+            parts = [done.get(part) or _denied(part) for part in node.items]
+            made = disj(*parts) if isinstance(node, And) else conj(*parts)
+        done[waiting.pop()] = made
+        _negations[node] = weakref.ref(made)
+    return done[item]
 
 
 # Remembered, because an expression that shares parts would otherwise be walked once per path to them.
-_negations: WeakKeyDictionary[Node, Node] = WeakKeyDictionary()
+_negations: WeakKeyDictionary[Node, weakref.ref[Node]] = WeakKeyDictionary()
 
 
-def _negated(item: Node) -> Node:
+def _denied(item: Node) -> Node:
+    """Logical not of what is no conjunction and no disjunction."""
     match item:
         case BoolConst(value=value):
             return BoolConst(not value)
@@ -350,64 +392,115 @@ def _negated(item: Node) -> Node:
             return inner
         case Le(item=inner, bound=bound):  # not x <= b  <=>  -x <= -b-1
             return Le(scale(inner, -1), -bound - 1)
-        case And(items=items):
-            return disj(*(negate(part) for part in items))
-        case Or(items=items):
-            return conj(*(negate(part) for part in items))
         case _:
             return Not(item)
 
 
 def conj(*items: Node) -> Node:
     """Logical and."""
-    return _junction(And, items)
+    return _Junction(And).joined(items).node()
 
 
 def disj(*items: Node) -> Node:
     """Logical or."""
-    return _junction(Or, items)
+    return _Junction(Or).joined(items).node()
 
 
-def _junction(kind: type[And] | type[Or], items: Iterable[Node]) -> Node:
-    """Flatten, drop units and doubles, merge comparisons of one item, absorb."""
-    absorbing = FALSE if kind is And else TRUE
-    parts: dict[Node, None] = {}
-    limits: dict[Node, int] = {}
+def chained(kind: type[And] | type[Or], items: Iterable[Node]) -> Node:
+    """``items[0] and items[1] and ...``, each joined to what the ones before it gave, in linear time."""
+    found = _Junction(kind)
     for item in items:
-        for part in item.items if isinstance(item, kind) else (item,):
-            if part is absorbing:
-                return absorbing
-            if isinstance(part, Le):
-                # x <= a and x <= b  <=>  x <= min(a, b);  or: max
-                pick = min if kind is And else max
-                known = limits.get(part.item)
-                limits[part.item] = part.bound if known is None else pick(known, part.bound)
-            elif not isinstance(part, BoolConst):
-                parts[part] = None
-    for item, bound in limits.items():
-        opposite = limits.get(scale(item, -1)) if len(limits) > 1 else None
-        if opposite is not None:
-            if kind is And and bound + opposite < 0:  # x <= b and x >= c > b
-                return FALSE
-            if kind is Or and bound + opposite >= -1:  # x <= b or x >= b+1
-                return TRUE
-        parts[Le(item, bound)] = None
-    if any(negate(part) in parts for part in parts if not isinstance(part, And | Or | Le)):
-        return absorbing
-    parts = _absorbed(kind, parts)
-    if len(parts) < 2:
-        return next(iter(parts), TRUE if kind is And else FALSE)
-    return kind(tuple(sorted(parts, key=lambda node: node.digest)))
+        found.joined((item,))
+    return found.node()
 
 
-def _absorbed(kind: type[And] | type[Or], parts: dict[Node, None]) -> dict[Node, None]:
-    """x and (x or y) = x;  x or (x and y) = x."""
-    dual = Or if kind is And else And
-    return {
-        part: None
-        for part in parts
-        if not (isinstance(part, dual) and any(inner in parts for inner in part.items))
-    }
+class _Junction:
+    """A conjunction or disjunction while it grows: flat, without doubles, comparisons of one item merged."""
+
+    def __init__(self, kind: type[And] | type[Or]) -> None:
+        self._kind = kind
+        self._is_and = kind is And
+        self._absorbing = FALSE if kind is And else TRUE
+        self._is_absorbed = False
+        self._parts: dict[Node, None] = {}  # but for comparisons
+        self._denied: set[Node] = set()  # whose opposites are among the parts
+        self._limits: dict[Node, int] = {}
+        self._duals: list[Or | And] = []  # not entered in _holders yet
+        self._holders: dict[Node, list[Node]] = {}  # the duals that hold a node
+
+    def joined(self, items: Iterable[Node]) -> _Junction:
+        """The same with more parts."""
+        if self._is_absorbed:
+            return self
+        if self._duals:
+            for dual in self._duals:
+                for inner in dual.items:
+                    self._holders.setdefault(inner, []).append(dual)
+            self._duals = []
+        fresh: list[Node] = []
+        moved: dict[Node, None] = {}
+        for item in items:
+            for part in item.items if isinstance(item, self._kind) else (item,):
+                self._enter(part, fresh, moved)
+        if not self._contradicts(fresh, moved):
+            self._absorb(fresh, moved)
+        return self
+
+    def node(self) -> Node:
+        """What has grown."""
+        if self._is_absorbed:
+            return self._absorbing
+        parts = [*self._parts, *(Le(item, bound) for item, bound in self._limits.items())]
+        if len(parts) < 2:
+            return parts[0] if parts else BoolConst(self._is_and)
+        return self._kind(tuple(sorted(parts, key=_digest)))
+
+    def _enter(self, part: Node, fresh: list[Node], moved: dict[Node, None]) -> None:
+        if isinstance(part, Le):
+            # x <= a and x <= b  <=>  x <= min(a, b);  or: max
+            known = self._limits.get(part.item)
+            if known is None or ((part.bound < known) == self._is_and and part.bound != known):
+                self._limits[part.item] = part.bound
+                moved[part.item] = None
+        elif isinstance(part, BoolConst):
+            self._is_absorbed |= part is self._absorbing
+        elif part not in self._parts:
+            self._parts[part] = None
+            fresh.append(part)
+            if isinstance(part, Not):
+                self._denied.add(part.item)
+
+    def _contradicts(self, fresh: list[Node], moved: Iterable[Node]) -> bool:
+        """x <= b and x >= c > b; x <= b or x >= b+1; x and not x; x or not x."""
+        if len(self._limits) > 1:
+            for item in moved:
+                opposite = self._limits.get(scale(item, -1))
+                if opposite is not None:
+                    gap = self._limits[item] + opposite
+                    self._is_absorbed |= gap < 0 if self._is_and else gap >= -1
+        for part in fresh if self._denied else ():
+            other = part.item if isinstance(part, Not) else part
+            self._is_absorbed |= other in self._denied and other in self._parts
+        return self._is_absorbed
+
+    def _absorb(self, fresh: list[Node], moved: Iterable[Node]) -> None:
+        """x and (x or y) = x;  x or (x and y) = x."""
+        for part in fresh:
+            if isinstance(part, And | Or):
+                if any(map(self._has, part.items)):
+                    del self._parts[part]
+                else:
+                    self._duals.append(part)
+        if self._holders:
+            limits = (Le(item, self._limits[item]) for item in moved)
+            for part in (*fresh, *limits):
+                for dual in self._holders.pop(part, ()):
+                    self._parts.pop(dual, None)
+
+    def _has(self, part: Node) -> bool:
+        if isinstance(part, Le):
+            return self._limits.get(part.item) == part.bound
+        return part in self._parts
 
 
 def implies(premise: Node, conclusion: Node) -> Node:

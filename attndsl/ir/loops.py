@@ -293,10 +293,8 @@ def transform(root: Node, rule: Callable[[Node], Node]) -> Node:
 
 
 def _with_parts(node: Node, done: dict[Node, Node]) -> Node:
-    parts = children(node)
-    fresh = tuple(done[part] for part in parts)
-    same = all(new is old for new, old in zip(fresh, parts, strict=True))
-    return node if same else rebuild(node, fresh)
+    fresh = tuple(map(done.__getitem__, node.parts))
+    return node if fresh == node.parts else rebuild(node, fresh)
 
 
 def substitute(root: Node, values: dict[Node, Node]) -> Node:

@@ -22,12 +22,13 @@ hoists by them, and the analysis summarises per-query and per-key terms once per
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import IntFlag, StrEnum
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, cast
 from weakref import WeakValueDictionary
 
 # Classes that were renamed: digests and saved patterns know them by their first names, so that both stay valid.
@@ -107,51 +108,50 @@ class Node(metaclass=_Interned):
     """The direct sub-expressions, left to right."""
 
     def __post_init__(self) -> None:
-        hasher = hashlib.blake2b(tag_of(type(self)).encode(), digest_size=16)
+        parts: list[Node] = []
+        spelled = [_spelled(getattr(self, name), parts) for name in _given(type(self))]
+        text = b"".join((tag_of(type(self)).encode(), *spelled))
         deps = int(self._own_deps())
-        for item in fields(self):
-            if item.init:
-                deps |= _absorb(hasher, getattr(self, item.name))
+        for part in parts:
+            deps |= int(part.deps)
         object.__setattr__(self, "deps", _DEPS[deps])
         object.__setattr__(self, "is_pair", deps & _PAIR == _PAIR)
-        object.__setattr__(self, "digest", hasher.digest())
-        object.__setattr__(self, "parts", _parts(self))
+        object.__setattr__(self, "digest", hashlib.blake2b(text, digest_size=16).digest())
+        object.__setattr__(self, "parts", tuple(parts))
 
     def _own_deps(self) -> Deps:
         return Deps.NONE
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, item.name) for item in fields(self) if item.init)
+        return type(self), tuple(getattr(self, name) for name in _given(type(self)))
 
     @property
     def sort(self) -> Sort:
         """Whether the node is an integer or a truth value."""
         if isinstance(self, Load):
             return self.kind
-        truths = (BoolConst, Inside, Le, Eq, Not, And, Or, Exists)
-        return Sort.BOOL if isinstance(self, truths) else Sort.INT
+        return Sort.BOOL if type(self) in _TRUTHS else Sort.INT
 
 
 _PAIR = int(Deps.PAIR)
 _DEPS = tuple(map(Deps, range(16)))  # numbers are joined several times faster than flags
 
 
-def _absorb(hasher: Any, value: object) -> int:
-    """Feed one field into the digest, unambiguously, and return the rank it contributes."""
-    match value:
-        case Node():
-            hasher.update(b"n" + value.digest)
-            return int(value.deps)
-        case tuple():
-            hasher.update(b"t%d:" % len(value))
-            deps = 0
-            for item in value:
-                deps |= _absorb(hasher, item)
-            return deps
-        case _:
-            text = f"{tag_of(type(value))}:{value}".encode()
-            hasher.update(b"v%d:" % len(text) + text)
-            return 0
+@functools.cache
+def _given(kind: type[Node]) -> tuple[str, ...]:
+    """The fields that a node of the class is made of, in order."""
+    return tuple(item.name for item in fields(kind) if item.init)
+
+
+def _spelled(value: object, parts: list[Node]) -> bytes:
+    """A field as bytes, unambiguously; the nodes in it are appended to ``parts``, left to right."""
+    if isinstance(value, Node):
+        parts.append(value)
+        return b"n" + value.digest
+    if isinstance(value, tuple):
+        return b"".join((b"t%d:" % len(value), *[_spelled(item, parts) for item in value]))
+    text = f"{tag_of(type(value))}:{value}".encode()
+    return b"v%d:" % len(text) + text
 
 
 # ---------------------------------------------------------------- integers
@@ -376,6 +376,8 @@ class Exists(Node):
     body: Node
 
 
+_TRUTHS = frozenset((BoolConst, Inside, Le, Eq, Not, And, Or, Exists))
+
 Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | BoolConst | Inside
 Arithmetic: TypeAlias = (
     Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load | Total
@@ -391,38 +393,21 @@ def children(node: Node) -> tuple[Node, ...]:
     return node.parts
 
 
-def _parts(node: Node) -> tuple[Node, ...]:
-    match node:
-        case Sum(terms=terms):
-            return tuple(term for term, _ in terms)
-        case Mul() | FloorDiv() | Mod():
-            return (node.left, node.right)
-        case Min() | Max() | And() | Or():
-            return node.items
-        case Abs() | ILog2() | Pow2() | Le() | Eq() | Not():
-            return (node.item,)
-        case Select():
-            return (node.cond, node.yes, node.no)
-        case Load():
-            return node.index
-        case Exists() | Total():
-            return (node.start, node.stop, node.body)
-        case _:
-            return ()
-
-
 def postorder(root: Node) -> Iterator[Node]:
     """Every distinct node below ``root``, children first. Iterative: depth is no limit."""
     seen: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(root, False)]
+    stack: list[Node | None] = [root]  # None stands above a node whose parts are done
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            yield node
+        node = stack.pop()
+        if node is None:
+            yield cast(Node, stack.pop())
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend([(part, False) for part in reversed(node.parts) if part not in seen])
+            if parts := node.parts:
+                stack += (node, None)
+                stack += parts[::-1]
+            else:
+                yield node
 
 
 def numbers(root: Node) -> set[int]:

@@ -96,9 +96,13 @@ def _append(code: IntArray, column: IntArray | BoolArray) -> IntArray:
 def comparisons(root: ir.Node) -> list[ir.Node]:
     """The outermost truth values that are not And, Or, Not of pairs."""
     found: dict[ir.Node, None] = {}
+    seen: set[ir.Node] = set()  # parts may be shared: there can be many more paths than nodes
     stack = [root]
     while stack:
         node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
         if node.is_pair and isinstance(node, LOGIC):
             stack.extend(ir.children(node))
         else:

@@ -3,6 +3,7 @@
 # ruff: noqa: SIM300  (the spelling under test)
 
 import inspect
+import time
 
 import pytest
 
@@ -192,3 +193,29 @@ def test_expressions_cannot_be_keys_and_show_themselves():
     with pytest.raises(TypeError, match="unhashable"):
         hash(q)
     assert repr(q - k < 3) == f"Expr({ir.show((q - k < 3)._node)})"
+
+
+def test_a_long_chain_is_the_text_that_it_stands_for():
+    text = "k <= q and (q < 4 or " + " or ".join(f"k == {3 * i}" for i in range(300)) + ")"
+    chain = q < 4
+    for i in range(300):
+        chain = (k == 3 * i) | chain if i % 2 else chain | (k == 3 * i)
+    assert to_mask((k <= q) & chain).root is fe.elaborate(syn.parse(f"pattern p = {text}")).root
+
+
+def test_each_link_of_a_chain_can_be_used_by_itself():
+    first = (q < 4) & (k < 9)
+    second = first & (q != k)
+    third = (first | (k == 0)) & ~second
+    assert repr(second) == "Expr(k != q and k <= 8 and q <= 3)"
+    text = "(q < 4 and k < 9 or k == 0) and not (q < 4 and k < 9 and q != k)"
+    assert to_mask(third).root is fe.elaborate(syn.parse(f"pattern p = {text}")).root
+
+
+def test_the_time_of_a_chain_grows_with_its_length():
+    start = time.process_time()
+    chain = k <= q
+    for i in range(16_000):
+        chain = chain & (q != i)
+    assert len(to_mask(chain).root.items) == 16_001
+    assert time.process_time() - start < 20  # a second on an idle machine; squared, minutes

@@ -113,3 +113,31 @@ def test_nodes_are_replaced_all_at_once():
     block = ir.floordiv(q, four)
     assert ir.substitute(block, {q: ir.add(ir.scale(q, 4), ir.Const(3))}) is q
     assert ir.substitute(ir.sub(block, k), {q: ir.scale(k, 4), k: q}) is ir.sub(k, q)
+
+
+ATOMS = [
+    *(ir.le(ex.Q, ir.Const(bound)) for bound in (1, 3, 5)),
+    *(ir.ge(ex.Q, ir.Const(bound)) for bound in (0, 2, 4)),
+    ir.eq(ex.Q, ex.K),
+    ir.ne(ex.Q, ex.K),
+    ir.eq(ex.K, ir.Const(7)),
+    ir.le(ex.Q, ex.K),
+]
+JUNCTIONS = st.recursive(
+    st.sampled_from([*ATOMS, ir.TRUE, ir.FALSE]),
+    lambda inner: st.builds(
+        lambda make, items: make(*items),
+        st.sampled_from([ir.conj, ir.disj]),
+        st.lists(inner, min_size=2, max_size=4),
+    ),
+)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from([(ir.And, ir.conj), (ir.Or, ir.disj)]), st.lists(JUNCTIONS, max_size=8))
+def test_a_chain_is_what_its_links_give_one_by_one(kind, items):
+    kind, join = kind
+    found = join()
+    for item in items:
+        found = join(found, item)
+    assert ir.chained(kind, items) is found

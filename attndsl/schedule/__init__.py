@@ -1,4 +1,4 @@
-"""Which tiles to compute, in which order of tokens: exact schedules by refinement."""
+"""Exact schedules: the tiles to compute, and the order of tokens they are taken in, by refinement."""
 
 from attndsl.schedule.building import (
     BoundMask,

@@ -1,4 +1,4 @@
-"""Decide exactly what refinement left open, evaluating one leaf of each kind pair by pair."""
+"""Exact evaluation of the tiles that refinement left undecided, one tile of each class pair by pair."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from attndsl.schedule.summaries import TileAxis
 from attndsl.schedule.tile_classes import LOGIC, canonical_key, classes_of_tiles, comparisons
 
 _Ints: TypeAlias = IntArray | ShortArray
-_PAIRS_AT_ONCE = 1 << 19  # of leaves that are evaluated: truth values of so many stay in a cache
-_NUMBERS_AT_ONCE = 1 << 16  # eight times as long
-_TILES_AT_ONCE = 256  # of which each offset is compared with the one before
-_FEWEST_ALIKE = 16  # tiles on which the same is known, on average, for it to be left out
+_PAIRS_AT_ONCE = 1 << 19  # pairs evaluated at a time: their truth values stay in a core's cache
+_NUMBERS_AT_ONCE = 1 << 16  # int64 elements per chunk (8 bytes each, so 8x fewer than booleans)
+_TILES_AT_ONCE = 256  # tiles compared at a time, to bound temporaries
+_FEWEST_ALIKE = (
+    16  # tiles with one set of decided comparisons, on average, for dropping those to pay
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundaryTiles:
-    """The verdict on each open tile, by what kind of tile it is; and the distinct masks."""
+    """The verdict on each undecided tile, by its class, and the distinct masks."""
 
-    which: IntArray  # [n] index into kinds
+    which: IntArray  # [n] index into classes
     is_empty: BoolArray  # [kinds]
     is_full: BoolArray  # [kinds], within the lengths
     mask_of: IntArray  # [kinds] index into masks
@@ -39,7 +41,7 @@ class BoundaryTiles:
 def evaluate_tiles(
     root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified
 ) -> BoundaryTiles:
-    """Evaluate the distinct ones of the undecided tiles pair by pair."""
+    """Evaluates one undecided tile of each class pair by pair."""
     first, which = classes_of_tiles(root, queries, keys, found)
     cells = _Cells.of(root, queries, keys, found.rows[first], found.columns[first])
     is_empty, is_full = (np.empty(len(first), dtype=bool) for _ in range(2))
@@ -57,7 +59,7 @@ def evaluate_tiles(
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """How many tiles turn out FULL and PARTIAL, and how many pairs the PARTIAL ones hold.
+    """Numbers of FULL and PARTIAL tiles, and of pairs in the PARTIAL ones.
 
     ``keys``: the PARTIAL tiles by the share of their keys that some query sees.
     """
@@ -72,9 +74,9 @@ class Survey:
 def survey(
     root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified, limit: int
 ) -> Survey:
-    """``decide`` in numbers only, at most ``limit`` of the distinct tiles evaluated, evenly drawn.
+    """Estimates the numbers from at most ``limit`` of the distinct tiles, evenly drawn.
 
-    With none evaluated, all are taken for PARTIAL.
+    With a limit of 0 all undecided tiles count as PARTIAL.
     """
     count = float(len(found.rows))
     if count == 0 or limit == 0:
@@ -120,7 +122,7 @@ class _Offsets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
-    """Tiles, a run of queries by a run of keys at a time: where neighbours are alike, one stands for all."""
+    """Tiles cut into cells, a run of queries by a run of keys; one pair stands for all of a cell."""
 
     of_queries: _Offsets
     of_keys: _Offsets
@@ -140,15 +142,15 @@ class _Cells:
 
     @property
     def words(self) -> int:
-        """32 cells are packed in one: of 64, a product would forget where the highest bit stood."""
+        """Number of 32-bit words: the product of a 64-bit word would lose its top bit, making hashes collide."""
         return -(-math.prod(self.shape) // 32)
 
     def evaluated(
         self, root: ir.Node, tiles: IntArray
     ) -> Iterator[tuple[IntArray, BoolArray, BoolArray]]:
-        """Some of the tiles at a time: which, their cells, and which of those lie inside the lengths.
+        """Yields some tiles at a time: their numbers, their cells, and which cells lie inside the lengths.
 
-        Where all do, one tile says so for the others, [1, runs of queries, runs of keys].
+        Where all cells do, the last array is that of one tile, [1, runs of queries, runs of keys].
         """
         queries, keys = self.of_queries.axis, self.of_keys.axis
         at_once = max(1, _PAIRS_AT_ONCE // math.prod(self.shape))
@@ -167,7 +169,7 @@ class _Cells:
             yield some, np.broadcast_to(held, (len(some), *self.shape)) & valid, valid
 
     def pack(self, held: BoolArray) -> ShortArray:
-        """As bits, [n, words]."""
+        """Packs cells as bits, [n, words]."""
         bits = np.packbits(held.reshape(len(held), -1), axis=1)
         if bits.shape[1] < 4 * self.words:
             packed = np.zeros((len(held), 4 * self.words), dtype=np.uint8)
@@ -176,7 +178,7 @@ class _Cells:
         return bits.view(np.int32)
 
     def masks(self, packed: ShortArray) -> ByteArray:
-        """Of all pairs of the tiles, as bits, row-major: [n, bq * bk / 8]."""
+        """Expands cells to all pairs of the tiles, as bits, row-major: [n, bq * bk / 8]."""
         tile = self.of_queries.axis.tile, self.of_keys.axis.tile
         size = -(-math.prod(tile) // 8)
         if self.shape == tile:
@@ -195,7 +197,7 @@ class _Cells:
 def _narrowed(
     root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified, tiles: IntArray
 ) -> Iterator[tuple[ir.Node, IntArray]]:
-    """The root less the comparisons that are decided on some of the tiles, and which of them; where that pays."""
+    """Splits the tiles by which comparisons are decided on them, and drops those from the root, where that pays."""
     if len(tiles) < _FEWEST_ALIKE:
         yield root, np.arange(len(tiles))
         return
@@ -217,7 +219,7 @@ def _narrowed(
 def _holds(
     root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
 ) -> BoolArray:
-    """``ir.evaluate``, with a + b <= c of a query's a and a key's b as a <= c - b: no sum of each pair.
+    """Like ``ir.evaluate``, but rewrites ``f(q) + g(k) <= c`` to ``f(q) <= c - g(k)`` to avoid a per-pair addition.
 
     Keys that rise by one are counted to where they equal a query's value. ``rows``, ``columns``: places in
     storage, [n, m, 1] and [n, 1, k].
@@ -261,7 +263,7 @@ def _holds(
 
 
 def _pair_by_pair(node: ir.Node, env: ir.Env) -> BoolArray:
-    """``ir.evaluate`` on few tiles at a time; what depends on q - k alone, once at each difference."""
+    """Like ``ir.evaluate``, on few tiles at a time; functions of q - k alone are evaluated once per difference."""
     alone = _of_difference(node)
     shape = np.broadcast_shapes(env.q.shape, env.k.shape)
     found = np.empty(shape, dtype=bool)
@@ -276,7 +278,7 @@ def _pair_by_pair(node: ir.Node, env: ir.Env) -> BoolArray:
 def _compared(
     node: ir.Le | ir.Eq, mine: IntArray, theirs: IntArray, slope: int
 ) -> BoolArray | _Named:
-    """Values of queries, [n, m, 1], with those of keys, [n, 1, k], that rise by the slope if it is known."""
+    """Compares values of queries, [n, m, 1], with values of keys, [n, 1, k], which rise by the slope if it is known."""
     if isinstance(node, ir.Eq) and abs(slope) == 1:
         return _Named((mine - theirs[:, :, :1]) * slope, theirs.shape[2])
     few, many = _short(mine), _short(theirs)
@@ -285,13 +287,13 @@ def _compared(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Named:
-    """Truth values that hold at few keys, which are named: ``places`` in the tile or outside, [n, queries, few]."""
+    """Sparse truth values: ``places`` of the few keys at which they hold, in the tile or outside, [n, queries, few]."""
 
     places: _Ints
     keys: int
 
     def written(self) -> BoolArray:
-        """For each pair, [n, queries, keys]."""
+        """Expands to one truth value per pair, [n, queries, keys]."""
         count, queries, _ = self.places.shape
         found = np.zeros(count * queries * self.keys, dtype=bool)
         first = np.arange(0, len(found), self.keys, dtype=np.int32).reshape(count, queries, 1)
@@ -300,7 +302,7 @@ class _Named:
 
 
 def _any(items: list[BoolArray | _Named]) -> BoolArray | _Named:
-    """Or: what is named is named together, and written once."""
+    """Disjunction; sparse operands are concatenated before they are expanded to dense."""
     named = [item for item in items if isinstance(item, _Named)]
     others = [item for item in items if not isinstance(item, _Named)]
     if named:
@@ -313,14 +315,14 @@ def _any(items: list[BoolArray | _Named]) -> BoolArray | _Named:
 
 
 def _short(values: IntArray) -> _Ints:
-    """In half the bits where they fit, which are compared in half the time."""
+    """Casts to int32 where the values fit, since comparisons then take half the time."""
     fits = values.size and values.min() >= -1 << 31 and values.max() < 1 << 31
     return values.astype(np.int32) if fits else values
 
 
 @functools.lru_cache(maxsize=4096)
 def _of_difference(node: ir.Node) -> ir.Node | None:
-    """The node as a function of q - k, which q stands for, if it is one."""
+    """Rewrites the node as a function of q - k, for which q then stands; None if it is none."""
     if not node.is_pair or not is_translation_invariant(node):
         return None
     return ir.substitute(node, {ir.Pos(ir.Side.KEY): ir.ZERO})

@@ -1,4 +1,4 @@
-"""From a normal mask and the facts of one call to its schedule."""
+"""Binding of a normal mask to a call, and its exact schedule."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from attndsl.schedule.refine import refine
 from attndsl.schedule.summaries import TileAxis
 from attndsl.source import AttnDslError, Diagnostic
 
-MOST_TOKENS = 1 << 28  # of one side: eight bytes each, for every value by position that is needed
+MOST_TOKENS = 1 << 28  # tokens of one side; every term by position takes eight bytes each
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a schedule depends on beside the pattern. ``tables`` hold NumPy arrays of the declared dims."""
+    """Everything a schedule depends on beside the pattern; ``tables`` hold NumPy arrays of the declared dims."""
 
     q_len: int
     k_len: int
@@ -58,7 +58,7 @@ class Call:
     layer: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
-    merge_heads: bool = True  # those that turn out to see the same
+    merge_heads: bool = True  # whether heads that turn out to see the same pairs share one plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def specialise(mask: ir.Mask, call: Call) -> tuple[tuple[ir.Node, ...], ShortArr
 def classes_of(
     mask: ir.Mask, call: Call, *keys: tuple[ir.Node, ...]
 ) -> tuple[tuple[tuple[ir.Node, ...], ...], ShortArray, dict[str, Any]]:
-    """As ``specialise``, each root followed by the keys of its layouts, specialised alike.
+    """Like ``specialise``, with each root followed by the sort keys of its layouts, specialised alike.
 
     Raises:
         AttnDslError: A403, a number in a loop passes 2**62; A404, a loop is wider than it may be.
@@ -257,14 +257,14 @@ class _Slices:
 
 @dataclass(frozen=True, slots=True)
 class TiledRelation:
-    """One distinct root and its two sides, each in some order."""
+    """One distinct root on its two sides, each in some order and cut into tiles."""
 
     root: ir.Node
     queries: TileAxis
     keys: TileAxis
 
     def ordered(self, q_order: TokenOrder | None, k_order: TokenOrder | None) -> TiledRelation:
-        """The same in other orders."""
+        """Same relation in other orders."""
         if q_order is None and k_order is None:
             return self
         return TiledRelation(
@@ -387,7 +387,7 @@ class MaskTableBuilder:
 
     def add(self, masks: ByteArray) -> ShortArray:
         """The ids of the distinct masks of one plan."""
-        if not self._masks:  # and often there are no others
+        if not self._masks:  # the first plan is often the only one
             self._masks.append(masks)
             return np.arange(len(masks), dtype=np.int32)
         if not self._ids:

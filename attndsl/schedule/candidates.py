@@ -1,11 +1,11 @@
-"""Which orders of tokens a pattern itself suggests.
+"""Token orders that a pattern itself suggests.
 
     q % 8 == k % 8                      equal values on both sides: sort by them, and classes lie together
     k % 128 == 127,  flag[k]            a condition on one side: what meets it first, side by side
     abs(q.y - k.y) <= 3 and ...         distances on several axes: boxes of tokens
     all of these at once                classes first, boxes of what is left within each class
 
-Nothing here judges: each suggestion is counted.
+Nothing here compares them: the search counts each suggestion.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from attndsl import ir
 from attndsl.passes import lower_root, split_sides
 
-_MOST_GROUPS = 8  # alternatives of a union that are looked into
+_MOST_GROUPS = 8  # alternatives of a union that are examined
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Candidate:
     name: str
     of_queries: tuple[ir.Node, ...]
     of_keys: tuple[ir.Node, ...]
-    shape: tuple[int, ...] = ()  # of a box, in steps
+    shape: tuple[int, ...] = ()  # extents of a box, in steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Axes:
 
 
 def candidates(root: ir.Node, axes: Axes | None, tokens: int) -> list[tuple[Candidate, ...]]:
-    """Orders worth counting, for a root whose lengths are bound. ``tokens`` is the size of a tile.
+    """Returns orders worth counting, for a root whose lengths are bound. ``tokens`` is the size of a tile.
 
-    Those that differ in the shape of a box only are in one tuple.
+    Orders that differ only in the shape of a box are in one tuple.
     """
     found: dict[tuple[tuple[ir.Node, ...], tuple[ir.Node, ...]], tuple[Candidate, ...]] = {}
     for group in groups(root):
@@ -80,7 +80,7 @@ def neighbours(family: Sequence[Candidate], item: Candidate) -> list[Candidate]:
 
 
 def form(root: ir.Node) -> tuple[str, ...]:
-    """The same for roots that differ in numbers alone, such as the seeds or widths of heads."""
+    """Key that is equal for roots that differ in numbers alone, such as the seeds or widths of heads."""
     kinds = (type(node).__name__ for node in ir.postorder(root) if not isinstance(node, ir.Const))
     return tuple(sorted(kinds))
 
@@ -111,7 +111,7 @@ def _classes(group: tuple[ir.Node, ...]) -> Candidate:
 
 
 def _upright(mine: ir.Node, theirs: ir.Node) -> tuple[ir.Node, ir.Node]:
-    """f == g or -f == -g, whichever reads better: classes in increasing order. Likewise below ``%``."""
+    """f == g or -f == -g, whichever reads better, below ``%`` too: classes in increasing order."""
     match mine, theirs:
         case ir.Mod(left=f, right=m), ir.Mod(left=g, right=n) if m is n:
             upright = _upright(f, g)
@@ -130,7 +130,7 @@ def _columns(
 
 
 def _one_sided(group: tuple[ir.Node, ...]) -> Iterator[Candidate]:
-    """What meets the conditions of its side alone comes first; class by class, where there are classes."""
+    """Sorts tokens that meet the conditions of their side alone first, class by class where there are classes."""
     of = {
         side: tuple(
             ir.negate(node)

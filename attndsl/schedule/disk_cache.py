@@ -1,7 +1,7 @@
-"""Schedules and searches that took long are kept between processes, where ``cache`` keeps things.
+"""Disk cache of schedules and reordering decisions that took long to compute.
 
-A schedule is found by the bound relation itself, whatever pattern it came from; none is kept of calls with
-run-time inputs, which seldom come back. A choice of orders holds for any inputs.
+A schedule is keyed by the bound relation itself, whatever pattern it came from. Calls with run-time inputs are not
+cached, because their contents seldom come back. A decision about token orders holds for any inputs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from attndsl.schedule.model import (
     TokenOrder,
 )
 
-SLOW: Final = 0.02  # seconds; what takes less is computed again
+SLOW: Final = 0.02  # seconds; a result that took less is not worth a file
 _ALIGNED = 16  # bytes
 
 
@@ -41,7 +41,7 @@ def schedule_of(
     plan_of: ShortArray,
     compute: Callable[[], Schedule],
 ) -> Schedule:
-    """What ``compute`` gives: a plan for each of the relations. Kept, or found, if that saves time."""
+    """Returns what ``compute`` gives, a plan for each relation, from the disk cache if it is there."""
     if cache.location() is None:
         return compute()
     key = {
@@ -69,7 +69,7 @@ def _arrays(schedule: Schedule) -> list[np.ndarray[Any, Any]]:
 
 
 def _packed(schedule: Schedule) -> bytes:
-    """A line of JSON, the arrays one after another."""
+    """Serialises a schedule: a line of JSON, then the arrays one after another."""
     arrays = _arrays(schedule)
     about = [[array.dtype.str, list(array.shape)] for array in arrays]
     columns = [plan.n_columns for plan in schedule.plans]
@@ -110,12 +110,12 @@ def _unpacked(
 
 
 def load_search(asked: object) -> Any:
-    """What was kept of a search that was asked the same."""
+    """Loads the stored result of an equal search; None if there is none."""
     return cache.recall("searches", _search_key(asked)) if cache.location() else None
 
 
 def store_search(asked: object, seconds: float, found: object) -> None:
-    """Remember what a search found, if it took long."""
+    """Stores what a search found, if it took long."""
     if seconds > SLOW and cache.location():
         cache.keep("searches", _search_key(asked), found)
 
@@ -126,9 +126,9 @@ def _search_key(asked: object) -> dict[str, str]:
 
 @functools.cache
 def code() -> str:
-    """A hash of the age and size of the sources: others may schedule otherwise.
+    """Cache version: changes when the compiler's source files change.
 
-    Of all of them in a checkout, where any may be edited; what was installed came at once.
+    A checkout is hashed file by file, by age and size, because any file may be edited; an installed package by one.
     """
     package = Path(__file__).parents[1]
     files = [str(package / "__init__.py"), __file__]

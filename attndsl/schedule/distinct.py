@@ -1,4 +1,4 @@
-"""Equal rows of numbers: found by hashes and then compared, so that a collision costs time alone."""
+"""Search for equal rows of numbers by hashes that are then compared, so that a collision costs time alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from attndsl.schedule.model import IntArray, ShortArray
 
-_AT_ONCE = 1 << 15  # numbers that are compared: so many stay in a cache
+_AT_ONCE = 1 << 15  # numbers compared at a time, so that they stay in a core's cache
 
 
 def row_classes(
     rows: IntArray | ShortArray, offset: IntArray | None = None
 ) -> tuple[IntArray, IntArray]:
-    """One of each distinct row less its offset, [distinct], and which of those each equals, [n]."""
+    """Returns one index per distinct row less its offset, [distinct], and the class of each row, [n]."""
     hashes = _hashes(rows)
     if offset is not None:
         hashes -= offset * _weights(rows.shape[1]).sum()
@@ -49,12 +49,12 @@ class Distinct:
 
     @property
     def rows(self) -> ShortArray:
-        """By number, [distinct, width]. Memory is not held for many more."""
+        """The distinct rows by number, [distinct, width]; spare memory is released."""
         used = self._rows[: len(self._numbers)]
         return used if 2 * len(used) > len(self._rows) else used.copy()
 
     def add(self, rows: ShortArray) -> IntArray:
-        """The numbers of these."""
+        """Returns the numbers of these rows, adding those that are new."""
         known = len(self._numbers)
         names = _hashes(rows).tolist() if self.is_hashed else [row.tobytes() for row in rows]
         found = [self._numbers.setdefault(name, len(self._numbers)) for name in names]

@@ -1,4 +1,4 @@
-"""Where two sides can be equal, by joining values, when ranges cannot tell.
+"""Equi-join of both sides on their values, for equations that ranges cannot decide.
 
     k // 64 == hash(q // 64) % 1024        cluster[q] == cluster[k], clusters in disorder
 
@@ -31,11 +31,11 @@ class EquiJoin:
 
     rows: IntArray
     columns: IntArray
-    n_tiles: tuple[int, int]  # of the queries and the keys
+    n_tiles: tuple[int, int]  # numbers of query tiles and of key tiles
     _levels: dict[tuple[int, int], BoolArray | IntArray] = field(default_factory=dict)
 
     def may_hold(self, levels: tuple[int, int], rows: IntArray, columns: IntArray) -> BoolArray:
-        """For boxes of those levels."""
+        """True for each box of those levels on which the equation may hold."""
         known = self._levels.get(levels)
         if known is None:
             known = self._levels[levels] = self._known(levels)
@@ -65,7 +65,7 @@ def _codes(rows: IntArray, columns: IntArray) -> IntArray:
 
 
 def equi_join(node: ir.Node, queries: TileAxis, keys: TileAxis) -> EquiJoin | None:
-    """Of an equation between a per-query and a per-key term, where that decides more than ranges do."""
+    """Returns the join of an equation between a per-query and a per-key term; None where ranges decide as much."""
     memo: dict[tuple[ir.Node, TileAxis], EquiJoin | None] = queries.equi_joins
     if (node, keys) not in memo:
         memo[node, keys] = _found(node, queries, keys)

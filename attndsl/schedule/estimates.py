@@ -1,8 +1,7 @@
-"""What an order of tokens costs, by a sample of the rows of tiles.
+"""Estimates of what a token order costs, from a sample of the rows of tiles.
 
-A look classifies the tiles of these rows as far as that goes without looking at pairs; what it leaves undecided
-is taken for PARTIAL, or drawn from and evaluated. From how much the rows differ follows by how much the estimate
-may err.
+A sample classifies the tiles of its rows without evaluating pairs. Undecided tiles are counted as PARTIAL, or some of
+them are drawn and evaluated. The spread between rows gives the standard error of the estimate.
 """
 
 from __future__ import annotations
@@ -22,36 +21,38 @@ from attndsl.schedule.model import IntArray, Schedule, once_each
 from attndsl.schedule.refine import Classified, refine
 from attndsl.schedule.summaries import TileAxis
 
-FIRST_ROWS, ROWS = 8, 64  # rows of tiles looked at: to sort out, to decide
-LEAVES = 48  # distinct tiles evaluated to decide, for at most ROWS rows
+FIRST_ROWS, ROWS = 8, 64  # rows of tiles sampled: first to discard candidates, then to decide
+LEAVES = 48  # distinct boundary tiles evaluated for a sample of ROWS rows
 
 CostModel: TypeAlias = Callable[[Sequence[Schedule]], float]
 
 
 @dataclass(frozen=True, slots=True)
 class TileCosts:
-    """What work costs, in FULL tiles."""
+    """Costs of work, in units of one FULL tile."""
 
-    partial: float = 1.25  # a PARTIAL tile: the mask on top
+    partial: float = 1.25  # a PARTIAL tile, with its mask
     moved: float = 0.25  # one tile's rows of one side, gathered and scattered
     merged: float = 0.5  # one tile's queries, merged from two softmaxes
     gathers: bool = False  # a PARTIAL tile costs the share of its keys that some query sees
     cost_model: CostModel | None = (
-        None  # what disjoint parts take, in any unit: he has the last word
+        None  # optional cost model of whole schedules, in any unit; re-ranks the shortlist
     )
-    name: str = ""  # of the judge, in every process; without one, his searches are not kept
+    name: str = (
+        ""  # name of the cost model in every process; searches with an unnamed one are not stored
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Tiles of a frame, by those that were looked at."""
+    """Estimated numbers of tiles and pairs of a relation."""
 
     full: float
     partial: float
     pairs: float
     keys: float
     exact: bool = True
-    error: float = 0.0  # the standard error of their number, as a share of it
+    error: float = 0.0  # relative standard error of the number of tiles
 
     @property
     def live(self) -> float:
@@ -59,13 +60,13 @@ class Estimate:
         return self.full + self.partial
 
     def cost(self, tile_costs: TileCosts) -> float:
-        """In FULL tiles."""
+        """The cost, in FULL tiles."""
         return self.full + tile_costs.partial * (self.keys if tile_costs.gathers else self.partial)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowSample:
-    """Some rows of tiles of a frame, classified as far as that goes without looking at pairs."""
+    """A sample of rows of tiles, classified without evaluating pairs."""
 
     root: ir.Node
     queries: TileAxis  # of these rows
@@ -75,7 +76,7 @@ class RowSample:
     n_tiles: int  # of the queries, in all
 
     def estimate(self, leaves: int = LEAVES) -> Estimate:
-        """Tiles of the frame; of those left undecided, at most ``leaves`` in ``ROWS`` rows are evaluated."""
+        """Extrapolates to the whole relation; at most ``leaves`` undecided tiles per ``ROWS`` rows are evaluated."""
         seen, sure = self.queries.n_tiles, self.found.full.count
         limit = leaves * self.rows // ROWS
         keys, found = self._undecided() if limit else (self.keys, self.found)
@@ -92,7 +93,7 @@ class RowSample:
         )
 
     def _undecided(self) -> tuple[TileAxis, Classified]:
-        """The tiles of keys that have undecided ones, alone: not all are then classified in an order tried once."""
+        """Restricts the keys to tiles with undecided ones, so that fewer are classified in an order tried once."""
         if self.keys.order is None:  # whose terms have closed forms
             return self.keys, self.found
         tiles = once_each(self.found.columns)
@@ -100,7 +101,7 @@ class RowSample:
         return self.keys.sampled(tiles), replace(self.found, columns=columns)
 
     def _error(self, rest: Survey, evaluated: int) -> float:
-        """Of the mean of the rows, and of the share of the tiles evaluated that are not EMPTY."""
+        """Relative standard error: between-row variance plus the binomial error of the sampled boundary tiles."""
         rows, runs, undecided = self.queries.n_tiles, self.found.full, len(self.found.rows)
         if self.n_tiles == rows or rows < 2:
             of_rows = 0.0
@@ -115,7 +116,7 @@ class RowSample:
 
 
 def sample_rows(relation: TiledRelation, rows: int) -> RowSample:
-    """At most ``rows`` rows of tiles, one drawn from each of as many equal stretches."""
+    """Samples at most ``rows`` rows of tiles, one from each of as many equal stretches."""
     queries, keys = relation.queries, relation.keys
     n_tiles, chosen = queries.n_tiles, _drawn(queries.n_tiles, rows)
     if len(chosen) < n_tiles:

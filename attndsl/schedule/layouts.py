@@ -232,10 +232,10 @@ def _ranks(column: IntArray) -> tuple[IntArray, int]:
 
 
 def _order(code: IntArray, count: int) -> IntArray:
-    """``argsort(code, stable)`` of numbers from 0 up to the count.
+    """Stable argsort of numbers from 0 up to the count.
 
-    Those of 16 bits NumPy sorts in linear time. Others are sorted with their places behind them in one number:
-    numbers are sorted several times faster than what refers to them.
+    NumPy sorts 16-bit numbers in linear time. Larger ones are sorted with their places packed behind them, because
+    sorting numbers is several times faster than an argsort.
     """
     if count <= 1 << 16:
         return np.argsort(code.astype(np.uint16), kind="stable")

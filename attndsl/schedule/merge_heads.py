@@ -41,7 +41,7 @@ def _sharing() -> Callable[[Tiles], Tiles]:
 
 
 def _contents(plan: Plan) -> object:
-    """What two equal plans agree on; their tiles are shared already."""
+    """Key on which two equal plans agree; their tiles are shared already."""
     orders = (_rows(plan.q_order), _rows(plan.k_order))
     return id(plan.full), id(plan.partial), plan.mask_ids.tobytes(), orders
 

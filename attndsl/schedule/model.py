@@ -19,7 +19,7 @@ _Ints = TypeVar("_Ints", IntArray, ShortArray)
 
 
 def written_out(first: _Ints, stop: _Ints) -> _Ints:
-    """All numbers from each of the first up to its stop."""
+    """Concatenates the ranges from each first up to its stop."""
     lengths = stop - first
     before = np.cumsum(lengths, dtype=np.int64) - lengths
     found = np.repeat((first - before).astype(first.dtype), lengths)
@@ -37,7 +37,7 @@ class Runs:
 
     @staticmethod
     def joined(rows: IntArray, first: IntArray, stop: IntArray) -> Runs:
-        """Of disjoint runs in any order."""
+        """Joins neighbouring runs; the given ones are disjoint, in any order."""
         order = np.argsort((rows << 32) | first, kind="stable")  # by merging: most are in order
         rows, first, stop = rows[order], first[order], stop[order]
         apart = np.ones(len(rows) + 1, dtype=bool)
@@ -46,7 +46,7 @@ class Runs:
         return Runs(*(x.astype(np.int32) for x in (rows[begins], first[begins], stop[ends])))
 
     def and_tiles(self, rows: IntArray, columns: IntArray) -> Runs:
-        """These and more tiles, of which none is among them."""
+        """Union with disjoint tiles."""
         if len(rows) == 0:
             return self
         mine = (x.astype(np.int64) for x in (self.rows, self.first, self.stop))
@@ -65,13 +65,14 @@ class Runs:
 
     @property
     def arrays(self) -> tuple[ShortArray, ShortArray, ShortArray]:
-        """All that there is."""
+        """The three arrays."""
         return self.rows, self.first, self.stop
 
     def transposed(self) -> Runs:
-        """By column. A run begins, or ends, where a row has a tile and the one before has none, or inversely.
+        """Transposes to runs by column.
 
-        So the work follows the runs of both directions, whatever their lengths.
+        A run of a column begins where a row has a tile and the row before has none, and ends where it is the other
+        way round, so the work follows the number of runs in both directions, whatever their lengths.
         """
         width = max(1, int(self.stop.max(initial=0)))
         here = self.rows.astype(np.int64) * width
@@ -101,7 +102,7 @@ class Tiles:
 
     @staticmethod
     def of(runs: Runs, n_rows: int) -> Tiles:
-        """Those of the runs."""
+        """Builds the CSR form of runs."""
         before = np.concatenate([[0], np.cumsum(runs.lengths)])
         return Tiles(before[np.searchsorted(runs.rows, np.arange(n_rows + 1))], runs)
 
@@ -124,7 +125,7 @@ class Tiles:
 
     @property
     def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
-        """As they are held: equal for equal tiles that are held alike."""
+        """The arrays as they are held; equal for equal tiles that are held alike."""
         held = self.held.arrays if isinstance(self.held, Runs) else (self.held,)
         return self.indptr, *held
 
@@ -173,12 +174,12 @@ class TokenOrder:
     """
 
     rows: IntArray  # [length]
-    name: str = ""  # of the layout it comes from
-    keys: tuple[ir.Node, ...] = field(default=(), repr=False)  # what it sorts positions by
+    name: str = ""  # name of the layout it comes from
+    keys: tuple[ir.Node, ...] = field(default=(), repr=False)  # keys by which positions are sorted
 
     @functools.cached_property
     def places(self) -> IntArray:
-        """The inverse: where in storage each row is, [length]."""
+        """Inverse permutation: the place in storage of each row, [length]."""
         found = np.empty_like(self.rows)
         found[self.rows] = np.arange(len(self.rows))
         return found
@@ -186,7 +187,7 @@ class TokenOrder:
 
 @dataclass(frozen=True, slots=True)
 class HeadMask:
-    """What one distinct (batch, head) class computes, and the orders of its tokens."""
+    """Relation and token orders of one distinct (batch, head) class."""
 
     root: ir.Node
     q_order: TokenOrder | None = None

@@ -2,8 +2,8 @@
 
     classify boxes -> EMPTY: forget · FULL: keep as it is · undecided: split in four -> repeat
 
-The cost follows the live tiles, never the square of the length. What is still undecided at the size of a
-tile is left to ``leaves``.
+The cost follows the live tiles, never the square of the length. Tiles that are still undecided at the
+last level are left to ``boundary_tiles``.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from attndsl.schedule.model import BoolArray, IntArray, Runs
 from attndsl.schedule.summaries import TileAxis, as_truths
 from attndsl.source import AttnDslError, Diagnostic
 
-MOST_TILES = 1 << 26  # full ones: twice those of a causal mask of a million tokens in tiles of 128
-MOST_OPEN = 1 << 24  # undecided at once: each takes a dozen arrays
-_FIRST_BOXES = 4096  # levels with fewer boxes are skipped: a pass costs as much, and decides little
+MOST_TILES = 1 << 26  # FULL tiles: twice those of a causal mask of a million tokens in tiles of 128
+MOST_OPEN = 1 << 24  # undecided boxes at once, because each takes a dozen array entries
+_FIRST_BOXES = (
+    4096  # boxes; levels with fewer are skipped, because a pass costs as much and decides little
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classified:
-    """The tiles known to be FULL, and those still undecided: their coordinates, and what is known of them."""
+    """Result of the classification: FULL tiles, undecided tiles, and the ranges known on those."""
 
     full: Runs
     rows: IntArray
     columns: IntArray
     _boxes: Interpreter
-    _open: BoolArray  # which of the boxes
+    _open: BoolArray  # [boxes] which are undecided
 
     def truths(self, node: ir.Node) -> Truths:
-        """What a part of the root can be on the undecided tiles."""
+        """Possible truth values of a part of the root on the undecided tiles."""
         found = self._boxes.truths(node)
         shape = self._open.shape
         holds, fails = (np.broadcast_to(x, shape) for x in (found.may_hold, found.may_fail))
@@ -44,7 +46,7 @@ class Classified:
 
 
 def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = False) -> Classified:
-    """Classify all tiles of the square that may be live.
+    """Classifies all tiles of the square that may be live.
 
     ``apart``: rows of tiles have nothing to do with each other, and are not joined in boxes.
     """
@@ -76,7 +78,7 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
 
 
 def _those(which: BoolArray, rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:
-    """The boxes of a grid or of a list for which it is true, as a list."""
+    """Lists the boxes of a grid or of a list for which ``which`` is true."""
     if which.ndim == 2:
         places = np.nonzero(which)
         return places[0], places[1]
@@ -190,7 +192,7 @@ def split_comparison(node: ir.Node) -> tuple[ir.Node, ir.Node, int] | None:
 
 
 def check_count(tiles: int, most: int) -> None:
-    """A schedule, and the work on it, fits into memory.
+    """Refuses a schedule that would not fit into memory.
 
     Raises:
         AttnDslError: A407, it does not.

@@ -1,9 +1,9 @@
-"""From a pattern and a call to disjoint parts in chosen orders; what was chosen is remembered.
+"""Choice of token orders for a call, remembered for later calls and other processes.
 
-A choice is made of expressions: roots, and what their sides are sorted by. It holds for every table that
-may be bound, so another call of the same sizes, with other documents say, sorts by the new ones and does
-not search. It is never wrong, only maybe slow: where it turns out clearly dearer than it was when it was
-made, the search is done again. What took long is kept for other processes, too.
+A decision consists of expressions: the roots of disjoint parts, and the keys their sides are sorted by. It holds for
+any tables, so a call of the same sizes with other documents sorts by the new tables without a search. A decision
+is never wrong, only possibly slow: the search runs again where the decision now costs clearly more than it did.
+Decisions that took long to find are stored on disk.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.model import HeadMask
 from attndsl.schedule.search import counted, measured, reordered, search, sorting, splits
 
-SEARCH_AGAIN = 1.25  # a choice that costs more than so many times what it did is made anew
-MOST_DECISIONS = 64  # of a pattern
+SEARCH_AGAIN = (
+    1.25  # search again if a cached decision now costs this many times its original estimate
+)
+MOST_DECISIONS = 64  # decisions remembered for each pattern
 SIMILAR_WASTE = (
-    1.1  # a head wastes about as much as another does if it is no more than so many times that
+    1.1  # a head within this factor of another's waste that kept natural order is not searched
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The parts, what each is sorted by, and what they cost when that was decided."""
+    """Disjoint parts with their sort keys, and their cost when they were chosen."""
 
     parts: tuple[tuple[ir.Node, Candidate], ...]
     cost: float
@@ -57,10 +59,10 @@ def optimise(
     split: bool = True,
     decisions: Decisions | None = None,
 ) -> tuple[BoundMask, ...]:
-    """Disjoint parts that make up a normal mask, each in the order that is cheapest in such tiles.
+    """Returns the disjoint parts of a normal mask, each in the token order that is cheapest in such tiles.
 
-    Usually one. Their outputs are merged by log-sum-exp. With ``split`` off there is exactly one.
-    ``decisions`` are looked up and added to.
+    There is usually one part, and exactly one with ``split`` off; outputs of several are merged by log-sum-exp.
+    ``decisions`` is a memo that is read and added to.
 
     Raises:
         AttnDslError: A403, A404, as ``plan``.
@@ -70,8 +72,8 @@ def optimise(
     positions = positions_of(mask, call)
     axes = _bound_axes(mask, call)
     chosen: list[list[HeadMask]] = []
-    stayed: dict[tuple[str, ...], TiledRelation] = {}  # in natural order, by form
-    # Of a few frames at a time: what they know of their terms is megabytes for each.
+    stayed: dict[tuple[str, ...], TiledRelation] = {}  # relations that kept natural order, by form
+    # Keep two at most: each holds several MB of term summaries.
     look = functools.lru_cache(maxsize=2)(functools.partial(measured, tile_costs=tile_costs))
     for (root,) in classes:
         view = _View(root, tables)
@@ -116,7 +118,7 @@ def _decision(found: Iterable[TiledRelation], cost: float) -> Decision:
 def _recalled(
     relation: TiledRelation, known: Decision | None, tile_costs: TileCosts
 ) -> list[TiledRelation] | None:
-    """The parts as they were decided, sorted by the tables of this call; None where they are dear."""
+    """Applies a known decision with the tables of this call; returns None if it costs clearly more than it did."""
     if known is None:
         return None
     parts = [
@@ -136,7 +138,7 @@ def _keep(
     decided: Decision,
     seconds: float,
 ) -> None:
-    """For other processes, as hashes of expressions."""
+    """Stores a decision on disk, its expressions by their digests."""
     asked = _asked(relation, axes, tile_costs, split)
     parts = [
         [root.digest.hex(), by.name, _names(by.of_queries), _names(by.of_keys)]
@@ -149,7 +151,7 @@ def _keep(
 def _kept(
     relation: TiledRelation, axes: Axes | None, tile_costs: TileCosts, split: bool
 ) -> Decision | None:
-    """What another process decided, its expressions found among those that would be thought of here."""
+    """Loads a stored decision; returns None if its sort keys are not among this mask's candidates."""
     asked = _asked(relation, axes, tile_costs, split)
     found = None if asked is None else load_search(asked)
     if found is None:
@@ -175,7 +177,7 @@ def _kept(
 def _asked(
     relation: TiledRelation, axes: Axes | None, tile_costs: TileCosts, split: bool
 ) -> object:
-    """All that a search depends on but tables, the same in every process; None if it cannot be named."""
+    """Returns the cache key of a search: all it depends on but tables; None if the cost model has no name."""
     if tile_costs.cost_model is not None and not tile_costs.name:
         return None
     sides = [(side.length, side.start, side.tile) for side in (relation.queries, relation.keys)]
@@ -191,9 +193,9 @@ def _names(nodes: Iterable[ir.Node]) -> list[str]:
 
 
 class _View:
-    """A root of one (batch, head) class as the pattern has it: tables under their declared names.
+    """A root of one (batch, head) class with its tables under their declared names.
 
-    So that what is decided for one class can be recognised in another.
+    Decisions for one class can so be recognised in another.
     """
 
     def __init__(self, root: ir.Node, tables: Mapping[str, Any]) -> None:
@@ -203,7 +205,7 @@ class _View:
         self.tables = {short: tables[name] for short, name in self._slices.items()}
 
     def piece(self, part: TiledRelation) -> HeadMask:
-        """What to compute, its tables under the names of this class again."""
+        """Returns the head mask with the tables under the names of this class again."""
         return HeadMask(_renamed(part.root, self._slices), part.queries.order, part.keys.order)
 
 

@@ -1,9 +1,9 @@
-"""The cheapest order of tokens that the pattern suggests, counted and not assumed.
+"""Search for the cheapest token order that a pattern suggests.
 
-Every candidate is classified on some rows of tiles (all of them when they are few), its leaves decided
-exactly, and priced; on more rows as long as its estimate, by its standard error, may turn out the best. Unless
-the gain is clear, the winner and the natural order are counted in full, where that is feasible: by its own
-count, the result is never worse.
+Each candidate order is classified on a sample of rows of tiles (on all rows when they are few), its boundary tiles
+are evaluated exactly, and the result is priced in FULL tiles. A candidate whose estimate may still win, by its
+standard error, is sampled again on more rows. Unless the gain is clear, the winner and the natural order are then
+counted in full where that is feasible, so the search never returns an order that its own count calls worse.
 
 A union whose alternatives want different orders is split into disjoint parts, each scheduled in its own,
 when that is cheaper in spite of merging two softmaxes:
@@ -36,20 +36,19 @@ from attndsl.schedule.estimates import (
 )
 from attndsl.schedule.model import Schedule
 
-LONGEST_SEARCHED = 1 << 17  # tokens that are searched at most
+LONGEST_SEARCHED = (
+    1 << 17
+)  # tokens; a longer sequence is searched on its first stretch of this length
 FINALISTS = 2
-CLIMBS = 2  # shapes of boxes from which others are reached
-CLEAR_GAIN = 0.8  # an estimate this much cheaper than the natural order's needs no second look
-LEAST_GAIN = (
-    0.95  # what a count that is not feasible must promise before an order is changed for it
-)
-ERRORS = 3.0  # by so many of its standard errors an estimate may err
-MOST_COUNTED_TILES = (
-    300_000  # live tiles up to which the natural order is counted in full, to compare
-)
-MOST_SPLITS_CONSIDERED = 6  # of unions that are thought of being tried apart,
-MOST_SPLITS_TRIED = 2  # and that are
-# A judge hears so many, that cost at most so many times the cheapest, and have at most so many live tiles.
+CLIMBS = 2  # box shapes from which the hill climb starts
+CLEAR_GAIN = 0.8  # share of the natural order's cost below which an estimate needs no full count
+LEAST_GAIN = 0.95  # share of the natural order's cost; a smaller gain may be noise
+ERRORS = 3.0  # standard errors by which an estimate may be wrong
+MOST_COUNTED_TILES = 300_000  # live tiles; counting more in full takes longer than it can save
+MOST_SPLITS_CONSIDERED = 6  # ways to split a union that are sampled
+MOST_SPLITS_TRIED = 2  # ways to split a union that are searched
+# The cost model re-ranks at most SHORTLIST candidates, each within CLOSE_COST times the cheapest and with at most
+# MOST_MODELLED_TILES live tiles, because it reads whole schedules.
 SHORTLIST, CLOSE_COST, MOST_MODELLED_TILES = 4, 2.0, 8_000
 
 
@@ -63,22 +62,22 @@ class Choice:
 
     @property
     def floor(self) -> float:
-        """The cost, were all pairs in FULL tiles."""
+        """The cost if every pair lay in a FULL tile."""
         return self.estimate.pairs / (self.relation.queries.tile * self.relation.keys.tile)
 
     @property
     def waste(self) -> float:
-        """The cost, in times of what its pairs need."""
+        """The cost divided by the floor."""
         return self.cost / max(self.floor, 1e-9)
 
 
 def search(
     relation: TiledRelation, axes: Axes | None, tile_costs: TileCosts, split: bool
 ) -> tuple[list[TiledRelation], float]:
-    """Disjoint parts of a pattern, each in its cheapest order, and their cost; one, in no other, if that is no gain.
+    """Returns the cheapest split into disjoint parts, each with a token order, and its cost.
 
-    Of long sequences a first stretch is searched; what is found there is counted on the whole. Where there
-    is nothing to choose, nothing is counted, and the cost infinite.
+    Returns the input unchanged if nothing is cheaper. A long sequence is searched on its first stretch, and the
+    result is then counted on the whole. Where there is nothing to choose, the cost is infinite and nothing is counted.
     """
     queries, keys = relation.queries, relation.keys
     long = queries.length == keys.length > LONGEST_SEARCHED
@@ -103,23 +102,23 @@ def search(
 
 
 def counted(parts: Iterable[TiledRelation], tile_costs: TileCosts) -> float:
-    """What they cost, by a sample of their rows."""
+    """Estimates the cost of disjoint parts from a sample of their rows."""
     return _cost_of([measured(part, tile_costs) for part in parts], tile_costs)
 
 
 def measured(relation: TiledRelation, tile_costs: TileCosts) -> Choice:
-    """The frame as it is, by a sample of its rows."""
+    """Estimates the cost of a relation in its present orders from a sample of its rows."""
     return _choice(relation, sample_rows(relation, ROWS), tile_costs)
 
 
 def _cost_of(parts: Sequence[Choice], tile_costs: TileCosts) -> float:
-    """Of disjoint parts, with what it takes to merge their softmaxes."""
+    """Adds the costs of disjoint parts and of merging their softmaxes."""
     merging = tile_costs.merged * parts[0].relation.queries.n_tiles * (len(parts) - 1)
     return sum(part.cost for part in parts) + merging
 
 
 def sorting(relation: TiledRelation) -> Candidate:
-    """What its sides are sorted by."""
+    """Returns the sort keys of both sides of a relation."""
     orders = relation.queries.order, relation.keys.order
     name = next((order.name for order in orders if order), "natural")
     of_queries, of_keys = (order.keys if order else () for order in orders)
@@ -127,7 +126,7 @@ def sorting(relation: TiledRelation) -> Candidate:
 
 
 def reordered(relation: TiledRelation, by: Candidate) -> TiledRelation:
-    """A frame in natural order, sorted so."""
+    """Sorts a relation in natural order by these keys."""
     return _ordered(relation, by) or relation
 
 
@@ -136,7 +135,7 @@ def reordered(relation: TiledRelation, by: Candidate) -> TiledRelation:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """One search. What has been counted is not counted again."""
+    """The state of one search: its options, and a memo of what was counted."""
 
     axes: Axes | None
     tile_costs: TileCosts
@@ -148,11 +147,11 @@ class _Search:
 
     @property
     def finalists(self) -> int:
-        """How many orders are looked at more closely."""
+        """The number of orders that are sampled on more rows."""
         return FINALISTS if self.tile_costs.cost_model is None else 2 * SHORTLIST
 
     def count(self, relation: TiledRelation, rows: int, leaves: int = LEAVES) -> Choice:
-        """The frame, by so many of its rows."""
+        """Estimates a relation from so many of its rows of tiles."""
         known = self._counted.get((relation, rows, leaves))
         if known is None:
             known = _choice(relation, self.look(relation, rows), self.tile_costs, leaves)
@@ -160,7 +159,7 @@ class _Search:
         return known
 
     def look(self, relation: TiledRelation, rows: int) -> RowSample:
-        """At so many of its rows; a first look is kept, to be looked at more closely."""
+        """Samples so many rows of tiles; the first, small sample is kept for later estimates."""
         known = self._looks.get(relation) if rows == FIRST_ROWS else None
         if known is None:
             known = sample_rows(relation, rows)
@@ -169,14 +168,14 @@ class _Search:
         return known
 
     def families(self, root: ir.Node) -> list[tuple[Candidate, ...]]:
-        """The orders that the root suggests."""
+        """Returns the orders that a root suggests."""
         known = self._families.get(root)
         if known is None:
             known = self._families[root] = candidates(root, self.axes, self.tokens)
         return known
 
     def best(self, relation: TiledRelation, ranked: Sequence[Choice] | None = None) -> Choice:
-        """The cheapest order of a frame, of those that are ``ranked`` if they are known."""
+        """Returns the cheapest order of a relation, among the ``ranked`` ones if they are given."""
         natural = self.count(relation, ROWS if ranked is None else FIRST_ROWS)
         if natural.cost <= 1.2 * natural.floor:
             return self.count(relation, ROWS)
@@ -202,7 +201,7 @@ class _Search:
         return best if best.cost < LEAST_GAIN * natural.cost else natural
 
     def may_beat(self, choice: Choice, cost: float) -> bool:
-        """Whether the choice may well be cheaper, for all that its estimate errs and a judge may think otherwise."""
+        """True if the candidate could still beat ``cost`` within its error bar and the cost model's freedom."""
         sure = max(1 - ERRORS * choice.estimate.error, 1 / CLOSE_COST)
         return choice.cost * sure <= cost * (
             1 if self.tile_costs.cost_model is None else CLOSE_COST
@@ -210,13 +209,16 @@ class _Search:
 
     @staticmethod
     def is_close(best: Choice, natural: Choice) -> bool:
-        """Whether it takes a count to tell that it is cheaper than the natural order."""
+        """True if only a full count can tell whether the best order beats the natural one."""
         errors = (each.cost * each.estimate.error for each in (best, natural))
         gain = natural.cost - best.cost
         return 0 < gain < min((1 - CLEAR_GAIN) * natural.cost, ERRORS * math.hypot(*errors))
 
     def by_cost_model(self, options: Sequence[list[Choice]]) -> list[Choice]:
-        """The cheapest; the judge decides among those about as cheap. The first is left for a clear gain only."""
+        """Picks the cheapest option; the cost model re-ranks those about as cheap.
+
+        The first option (the natural order) is kept unless another is clearly cheaper.
+        """
         tile_costs = self.tile_costs
         ranked = sorted(options, key=lambda option: _cost_of(option, tile_costs))
         least = _cost_of(ranked[0], tile_costs)
@@ -240,17 +242,17 @@ class _Search:
         return close[costs.index(min(costs))]
 
     def schedule(self, relation: TiledRelation) -> Schedule:
-        """Of one head, in full."""
+        """Builds the whole schedule of a relation, as a call of one head."""
         known = self._schedules.get(relation)
         if known is None:
             known = self._schedules[relation] = _schedule(relation)
         return known
 
     def ranked(self, natural: Choice, limit: float = math.inf) -> list[Choice]:
-        """The frame in other orders, roughly counted, the cheapest first; those that may cost less than the limit.
+        """Returns rough estimates of other orders that may cost less than the limit, cheapest first.
 
-        Of boxes, those that are tried start from a few shapes and move on while that is cheaper. To compare
-        them, what refinement leaves undecided is taken for PARTIAL; of the best, it is looked at.
+        Box shapes are explored by a hill climb from a few starts. For the comparison, undecided tiles count as
+        PARTIAL; the best candidates are then sampled with their boundary tiles evaluated.
         """
         relation = natural.relation
         rough: dict[Candidate, Choice | None] = {}
@@ -274,12 +276,12 @@ class _Search:
         return self.looked_at(cheapest[: 2 * self.finalists], min(natural.cost, limit))
 
     def looked_at(self, cheapest: Sequence[Choice], cost: float) -> list[Choice]:
-        """The orders as they are when looked at, while one may still be cheaper than those before and ``cost``.
+        """Samples candidates in order of their rough costs while one may still beat the best so far and ``cost``.
 
-        Of a rough cost, at most twice as much is taken to turn out EMPTY as in those orders.
+        The share of a rough cost that turns out EMPTY is assumed to be at most twice what earlier candidates showed.
         """
         found: list[Choice] = []
-        empty = 0.0  # of a rough cost
+        empty = 0.0  # share of a rough cost that turned out EMPTY
         for choice in cheapest:
             if found and not self.may_beat(choice, cost / max(1 - 2 * empty, 1 / CLOSE_COST)):
                 break
@@ -289,7 +291,7 @@ class _Search:
         return sorted(found, key=lambda choice: choice.cost)
 
     def parts(self, relation: TiledRelation) -> list[Choice]:
-        """Disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
+        """Returns disjoint parts of a pattern, each in its own order, if they are cheaper than the whole."""
         whole = self.best(relation)
         merging = self.tile_costs.merged * relation.queries.n_tiles
         if whole.cost <= 2 * whole.floor:
@@ -315,14 +317,15 @@ class _Search:
         return parts if self.tile_costs.cost_model is None else self.by_cost_model([[whole], parts])
 
     def movable(self, root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
-        """The splits of which a part may be sorted: in natural order, parts cost no less than the whole."""
+        """Yields the splits with a part that suggests an order; in natural order, parts cost no less than the whole."""
         some = itertools.islice(splits(root), MOST_SPLITS_CONSIDERED)
         return (roots for roots in some if any(map(self.families, roots)))
 
     def splits_by_waste(self, relation: TiledRelation) -> list[tuple[ir.Node, ...]]:
-        """The splits whose first part costs most beyond what its pairs need.
+        """Returns the splits whose first part costs most beyond what its pairs need.
 
-        Of parts that differ in numbers alone and waste about as much, such as draws by several seeds, one.
+        Parts that differ in numbers alone and waste about as much, such as draws by several seeds, are represented
+        by one of them.
         """
 
         def waste(roots: tuple[ir.Node, ...]) -> float:
@@ -341,7 +344,7 @@ class _Search:
         )
 
     def rough_cost(self, relation: TiledRelation, limit: float) -> tuple[float, list[Choice]]:
-        """About what the frame costs in its cheapest order; and in others than the natural one, below the limit."""
+        """Rough cost of the best order, and the reorderings estimated below ``limit``."""
         natural = self.count(relation, FIRST_ROWS)
         ranked = [] if natural.cost <= 1.2 * natural.floor else self.ranked(natural, limit)
         return min(choice.cost for choice in (natural, *ranked)), ranked
@@ -368,7 +371,7 @@ def _ordered(relation: TiledRelation, item: Candidate) -> TiledRelation | None:
 
 @functools.lru_cache(maxsize=4096)
 def _mirror(key: ir.Node) -> ir.Node:
-    """The same term of the other side."""
+    """Returns the same term for the other side."""
     return ir.substitute(key, {ir.Pos(ir.Side.QUERY): ir.Pos(ir.Side.KEY)})
 
 
@@ -385,7 +388,7 @@ def _moving(relation: TiledRelation, tile_costs: TileCosts) -> float:
 
 
 def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
-    """Ways to write a pattern as disjoint parts: one alternative of a union, and what it leaves."""
+    """Yields ways to write a pattern as disjoint parts: one alternative of a union, and the rest."""
     conjuncts = root.items if isinstance(root, ir.And) else (root,)
     for union in conjuncts:
         if not isinstance(union, ir.Or):

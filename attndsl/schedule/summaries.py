@@ -19,13 +19,13 @@ from attndsl.analysis import Range, Truths
 from attndsl.schedule.distinct import row_classes
 from attndsl.schedule.model import BoolArray, IntArray, TokenOrder
 
-_AT_ONCE = 1 << 13  # positions for which a term is evaluated: what lies between stays in a cache
+_AT_ONCE = 1 << 13  # positions evaluated at a time, so that temporaries stay in a core's cache
 
 
 class TileAxis:
-    """One side of the square: ``length`` positions from ``start`` on, in tiles of ``tile``.
+    """One side of the square of pairs: ``length`` positions from ``start`` on, in tiles of ``tile``.
 
-    ``order`` says which of them each place in storage holds; None is the natural order.
+    ``order`` gives the position that each place in storage holds; None is the natural order.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TileAxis:
         self.tables = tables
         self.order = order
         self._natural: TileAxis | None = None  # the same side in natural order
-        self._is_sample = False  # a few of its places
+        self._is_sample = False  # True for a few places of a side
         self._owned: dict[ir.Node, bool] = {}
         self._summaries: dict[tuple[ir.Node, int], Range] = {}
         self._values: dict[ir.Node, IntArray] = {}
@@ -53,13 +53,13 @@ class TileAxis:
         self._pieces: dict[ir.Node, Range] = {}
         self._slopes: dict[ir.Node, int | None] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
-        # Weak, as they refer back: what a search leaves is free at once, not at the next collection of garbage.
+        # Weak, because they refer back: memory is freed when the search ends, not at the next garbage collection.
         self._reordered: WeakValueDictionary[TokenOrder, TileAxis] = WeakValueDictionary()
         self.equi_joins: dict[Any, Any] = {}  # a memo of ``meetings``
         self.orders: dict[Any, TokenOrder | None] = {}  # a memo of ``building``
 
     def reordered(self, order: TokenOrder | None) -> TileAxis:
-        """The same side, in natural order so far, in another."""
+        """Same side, so far in natural order, in another order."""
         if order is None:
             return self
         made = self._reordered.get(order)
@@ -69,7 +69,7 @@ class TileAxis:
         return made
 
     def sampled(self, tiles: IntArray) -> TileAxis:
-        """Those tiles of the side alone, in increasing order."""
+        """Restricts the side to some tiles, in increasing order."""
         places = (tiles[:, None] * self.tile + np.arange(self.tile)).reshape(-1)
         places = places[places < self.length]
         rows = places if self.order is None else self.order.rows[places]
@@ -78,11 +78,11 @@ class TileAxis:
         return made
 
     def first(self, length: int) -> TileAxis:
-        """The side's first positions alone, in natural order."""
+        """Restricts the side to its first positions, in natural order."""
         return self._derived(length)
 
     def _derived(self, length: int, order: TokenOrder | None = None) -> TileAxis:
-        """Others of its positions; what does not depend on them is shared."""
+        """Same side restricted to other positions; position-independent caches are shared."""
         made = TileAxis(self.side, length, self.start, self.tile, self.tables, order)
         made._owned, made._bounds = self._owned, self._bounds
         return made
@@ -133,11 +133,11 @@ class TileAxis:
         return np.asarray(ir.evaluate(node, env) if known is None else known[places])
 
     def slope(self, node: ir.Node) -> int:
-        """By how much each value is known to exceed the one before; 0 where it is not known."""
+        """Known difference between neighbouring values; 0 where it is not known."""
         return self._slope(node) or 0
 
     def table_bounds(self, name: str) -> tuple[int, int]:
-        """What a read of that table can give, the 0 of an index outside it included."""
+        """Least and greatest value that a read of the table can give, the 0 of an index outside it included."""
         found = self._bounds.get(name)
         if found is None:
             values = self.tables[name]
@@ -160,7 +160,7 @@ class TileAxis:
         return bool((values.max(axis=1) - values.min(axis=1) <= changes).all())
 
     def on_tiles(self, node: ir.Node, tiles: IntArray) -> IntArray:
-        """The values on those tiles, [len(tiles), tile]; of a last one that is cut, the last value again."""
+        """The values on some tiles, [len(tiles), tile]; a last tile that is cut repeats its last value."""
         values = self.values(node)
         if self.length % self.tile == 0:
             return np.asarray(values.reshape(-1, self.tile)[tiles])
@@ -184,7 +184,7 @@ class TileAxis:
 
     @functools.cached_property
     def _position(self) -> IntArray:
-        """The one that each place in storage holds, [length]."""
+        """The position that each place in storage holds, [length]."""
         if self.order is None:
             return np.arange(self.start, self.start + self.length, dtype=np.int64)
         return self.order.rows + self.start if self.start else self.order.rows
@@ -228,8 +228,9 @@ class TileAxis:
     def pieces(self, node: ir.Node) -> Range:
         """Least and greatest value before and after the one great step of each tile, [n_tiles, 2].
 
-        As where one residue class ends and the next begins. Tiles of one shape are cut at one place. Of
-        whole tiles, [n_tiles, 1], where none has a step greater than all its others together.
+        A great step is larger than all other steps of its tile together, for example where one residue class ends
+        and the next begins. Tiles of one shape are cut at one place. Without a great step anywhere the result is
+        that of whole tiles, [n_tiles, 1].
         """
         found = self._pieces.get(node)
         if found is None:
@@ -281,14 +282,14 @@ class TileAxis:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A term, multiplied and shifted: what is known of the term is not worked out again."""
+    """A term multiplied and shifted, so that summaries of the term are reused."""
 
     term: ir.Node
     factor: int
     constant: int
 
     def at(self, values: IntArray) -> IntArray:
-        """The node's values where those are the term's."""
+        """Applies the line to values of the term."""
         return self.factor * values + self.constant
 
 

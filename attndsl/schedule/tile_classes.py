@@ -1,4 +1,4 @@
-"""Which undecided tiles hold the same bits, told without a look at their pairs.
+"""Equivalence classes of undecided tiles that hold the same bits, found without evaluating pairs.
 
 The values a pattern takes on a tile are a function of a few *units*: per-query terms, per-key terms and
 their sums. Two tiles whose units have the same shapes and offsets hold the same bits. A comparison that
@@ -24,14 +24,14 @@ from attndsl.schedule.refine import Classified, split_comparison
 from attndsl.schedule.summaries import TileAxis
 
 LOGIC = (ir.And, ir.Or, ir.Not)
-_MANY = 512  # kinds: fewer are evaluated sooner than compared by their pieces
-_FEWEST_ALIKE = 16  # tiles of one shape, on average, for their pieces to be looked at
+_MANY = 512  # classes; below this many, evaluating them is faster than refining the key
+_FEWEST_ALIKE = 16  # tiles of one shape, on average, for a key by pieces to pay
 
 
 def classes_of_tiles(
     root: ir.Node, queries: TileAxis, keys: TileAxis, found: Classified
 ) -> tuple[IntArray, IntArray]:
-    """One undecided tile of each kind, [kinds], and the kind of each, [n]. Those of one hold equal bits."""
+    """One tile of each class, [classes], and the class of each tile, [n]; tiles of a class hold equal bits."""
     code = canonical_key(root, queries, keys, found)
     _, first, which = np.unique(code, return_index=True, return_inverse=True)
     count = len(first)
@@ -65,7 +65,7 @@ def _canonical_key(
     some: IntArray | slice,
     units: Callable[[ir.Node, _Tiles], list[IntArray]],
 ) -> IntArray:
-    """Of some of the tiles, with these units of the comparisons that are undecided on them."""
+    """Computes the key of some tiles from the given units of the comparisons that are undecided on them."""
     tiles = _Tiles(queries, keys, found.rows[some], found.columns[some])
     code = np.zeros(len(tiles.rows), dtype=np.int64)
     for axis, index in ((queries, tiles.rows), (keys, tiles.columns)):
@@ -111,7 +111,7 @@ def comparisons(root: ir.Node) -> list[ir.Node]:
 
 
 def _units(root: ir.Node, tiles: _Tiles) -> list[IntArray]:
-    """The columns of the signature that ``root`` needs on tiles where it is undecided."""
+    """Returns the columns of the key that ``root`` needs on tiles where it is undecided."""
     parts: list[IntArray] = []
     seen: set[ir.Node] = set()
     stack = [root]
@@ -149,7 +149,7 @@ def _joint(sides: list[ir.Node], tiles: _Tiles) -> list[IntArray]:
 def _pieced(
     node: ir.Node, queries: TileAxis, keys: TileAxis, count: int
 ) -> tuple[ir.Node, ir.Node] | None:
-    """The terms that are compared, if among so many tiles it pays to look at the pieces in which some fall."""
+    """Returns the two compared terms, if a key by pieces pays among so many tiles."""
     sides = split_comparison(node)
     if sides is None:
         return None
@@ -161,7 +161,7 @@ def _pieced(
 
 
 def _units_by_pieces(node: ir.Node, tiles: _Tiles) -> list[IntArray]:
-    """``_units``, with an offset only where the comparison is open on some pair of pieces."""
+    """Like ``_units``, with an offset only where the comparison is undecided on some pair of pieces."""
     sides = _pieced(node, tiles.queries, tiles.keys, len(tiles.rows))
     if sides is None:
         return _units(node, tiles)

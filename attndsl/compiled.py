@@ -166,8 +166,8 @@ class Pattern:
     ) -> tuple[backends.Tuned, ...]:
         """Measure which tiles, warps and stages run a call with these arguments fastest; use them from now on.
 
-        For every later call of this pattern, in this process and others, with these dtypes, widths and
-        layout, heads that share keys alike, and lengths up to the same powers of two. What was found is kept
+        The result serves every later call of this pattern, in this process and others, with these dtypes, widths and
+        layout, heads that share keys alike, and lengths up to the same powers of two. Results are stored
         in the folder ``ATTNDSL_CACHE_DIR``, by default ``attndsl`` in the user's cache. Without tuning, calls
         take defaults that are known to fit each GPU.
 
@@ -282,7 +282,7 @@ class Pattern:
     ) -> tuple[scheduling.Schedule, ...]:
         """The schedules that a call runs on such a device, "cpu" or "cuda", in tiles of its own choice.
 
-        As ``parts``, but that "auto" goes by what work costs there. Without a layout that of such a call.
+        Like ``parts``, but "auto" uses the costs of that device. The default layout is that of such a call.
         """
         call = self._call(q_len, k_len, heads, **given)
         return self._running(call, head_dim, layout, device)
@@ -379,7 +379,7 @@ class Pattern:
         heads: int | None = None,
         **given: Any,
     ) -> dict[str, claims.FactValue]:
-        """What is true of the pattern: for every length, or exactly at one.
+        """Properties of the pattern: for every length, or exactly at one.
 
         Without a length each fact is proved for all lengths, false at some, or not decided; ``reach``
         bounds how far a query sees. With one nothing is left undecided, and three entries say more:
@@ -402,7 +402,7 @@ class Pattern:
         heads: int | None = None,
         **given: Any,
     ) -> tuple[claims.Judgement, ...]:
-        """What became of the ``assert`` clauses beside the pattern, in order.
+        """Outcomes of the ``assert`` clauses beside the pattern, in order.
 
         Without a length each is proved for all lengths, refuted by an example, or checked on every call
         of up to some tens of tokens. With one it is judged at that call, over all its pairs. A pattern
@@ -479,7 +479,7 @@ class Pattern:
         machine: backends.Machine = backends.REFERENCE,
         **given: Any,
     ) -> views.Explanation:
-        """What ``explain`` prints, as a value: its ``record()`` is plain data, for tools."""
+        """The value that ``explain`` prints; its ``record()`` is plain data, for tools."""
         call = self._call(q_len, k_len, heads, **given)
         return explaining.explanation(self._program, call, head_dim, machine, self._origin)
 
@@ -544,7 +544,7 @@ def _check_open(given: Mapping[str, Any]) -> None:
 
 
 def _layout_text(layout: Layouts) -> str:
-    """As one plain string: what crosses into the operator, and is read there."""
+    """The layout as one plain string, which the operator can take."""
     return " / ".join(map(str, layout)) if isinstance(layout, tuple) else str(layout)
 
 

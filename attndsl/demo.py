@@ -218,7 +218,7 @@ def smooth(losses: list[float], memory: float = 0.95) -> list[float]:
 
 
 def figures(pair: tuple[Twin, Twin]) -> dict[str, Any]:
-    """What the demo found, for people and for tools."""
+    """Results of the demo, for people and for tools."""
     steps = min(len(each.losses) for each in pair)
     return {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

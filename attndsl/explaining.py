@@ -58,7 +58,7 @@ def explanation(
     machine: backends.Machine,
     origin: Origin | None,
 ) -> views.Explanation:
-    """What is known of the pattern, what the call costs in either order, and what would be cheaper."""
+    """Explains a pattern: its properties, the cost of a call in either order, and what would be cheaper."""
     natural = _arranged(program, call, "natural", head_dim, TILE)
     auto = _arranged(program, call, "auto", head_dim, TILE)
     copies = max(1, call.heads * call.batch)
@@ -106,7 +106,7 @@ def explanation(
 def _arranged(
     program: Program, call: scheduling.Call, layout: str, head_dim: int, tile: tuple[int, int]
 ) -> views.Arrangement:
-    """What a layout comes to; the order of tokens is that for tiles of 128, whatever the tile."""
+    """Tiles and costs of a layout; the token order is that for tiles of 128, whatever the tile."""
     parts = program.tiled(call, layout, tile, counted=TILE)
     schedules = [part.schedules[tile] for part in parts]
     words = [_decided(part.bound) for part in parts]

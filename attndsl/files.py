@@ -53,7 +53,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 def replace_file(path: str | os.PathLike[str], data: bytes, mode: int | None = None) -> None:
     """Puts a file with this content at ``path``, at once: readers see the old one or the new one.
 
-    What stood there is replaced, never written to: of a link, the link. The new file is written
+    An existing file or link at the path is replaced, never written to. The new file is written
     beside it under a name of its own, which is gone if anything fails.
 
     Args:

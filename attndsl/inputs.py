@@ -1,4 +1,4 @@
-"""What a call gives by name: run-time inputs, held against their declarations, and words of other libraries."""
+"""Arguments given by name: run-time inputs, checked against their declarations, and words of other libraries."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def rows() -> dict[str, tuple[str, ...]]:
 
 
 def describe(name: str) -> Entry:
-    """What an entry is, by its name or the number of its row (then its first).
+    """Describes an entry, by its name or the number of its row (then its first).
 
     Raises:
         AttnDslError: A211, there is none.
@@ -74,13 +74,13 @@ def load(
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What became of one row of the catalogue; as text, a line, and one for each thing to know.
+    """Result of checking one row of the catalogue; its text has a line, and one for each remark.
 
     Attributes:
         row: Its number.
         entries: Its entries, or those that were asked for.
         calls: How many calls were compared.
-        faults: What went wrong, and in which entry.
+        faults: The errors, with the entry of each.
     """
 
     row: str
@@ -95,7 +95,7 @@ class Checked:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What the language cannot say of the row, with the entry."""
+        """The parts of the row that the language cannot express, with the entry."""
         return tuple(f"{each.name}: {each.missing}" for each in self.entries if each.missing)
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ def check(wanted: Iterable[str] | None = None) -> Iterator[Checked]:
     """Compile, schedule and run the entries on their example sizes; one result a row, as it comes.
 
     The blocked backend is compared with the dense reference: output, log-sum-exp and gradients, at
-    two sizes and on every layer that an example names. What an entry asserts is judged.
+    two sizes and on every layer that an example names. The assertions of each entry are checked.
 
     Args:
         wanted: Names of entries and numbers of rows; all by default.

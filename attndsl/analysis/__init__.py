@@ -1,4 +1,4 @@
-"""What a pattern is on boxes of pairs: abstract interpretation with intervals and congruences."""
+"""Abstract interpretation of patterns on boxes of pairs, with intervals and congruences."""
 
 from attndsl.analysis.boxes import Interpreter, parts_of, split_sum
 from attndsl.analysis.facts import (

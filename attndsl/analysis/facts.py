@@ -1,4 +1,4 @@
-"""What holds for every length, proved from the IR alone.
+"""Properties that hold for every length, proved from the IR alone.
 
 A fact is proved by interval reasoning over all positions (up to 2**40), or left undecided. Nothing here
 guesses: undecided means that this analysis found no proof, not that the fact is false.

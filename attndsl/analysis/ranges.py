@@ -36,7 +36,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truths:
-    """Which truth values are possible."""
+    """The truth values that are possible on each box."""
 
     may_hold: Array
     may_fail: Array

@@ -1,8 +1,8 @@
-"""From the tiles of a plan to strips: few batched calls with few wasted pairs.
+"""Batches of equally shaped blocks made from the tiles of a plan: few calls with few wasted pairs.
 
 1. Cells (live tiles) of one query tile that lie side by side are a *run*: a contiguous range of keys.
 2. Runs with equal masks at evenly spaced places are one strip over strided views: nothing is copied.
-3. What is left (short runs, tiles with few live keys) is gathered, key by key, into one strip a tile.
+3. The rest (short runs, tiles with few live keys) is gathered, key by key, into one strip a tile.
 4. Tiles with few live queries (global tokens) are apart: their strips take those queries only.
 """
 
@@ -82,7 +82,7 @@ class Cells:
     ids: IntArray
 
     def take(self, which: BoolArray) -> Cells:
-        """Those cells only."""
+        """Selects some of the cells."""
         return Cells(self.rows[which], self.columns[which], self.ids[which])
 
     def per_row(self, which: BoolArray) -> IntArray:
@@ -206,7 +206,7 @@ def _progressions(starts: IntArray) -> Iterator[IntArray]:
 
 
 def _gathered_batches(schedule: Schedule, cells: Cells) -> Iterator[BlockBatch]:
-    """Of each row of tiles the live keys of its cells; rows with as many keys go together."""
+    """Gathers the live keys of each row of tiles; rows with equally many keys share a batch."""
     bq = schedule.tile[0]
     alike = defaultdict[Any, list[int]](list)  # rows of equal tiles and masks
     bounds = np.flatnonzero(np.diff(cells.rows, prepend=-1, append=-1)).tolist()

@@ -35,7 +35,7 @@ TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones star
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
-# What each byte of a mask adds to eight scores, [256, 8].
+# The biases of eight scores for each byte of a mask, [256, 8].
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 _LEVELS = np.where(_BITS > 0, np.float32(0), np.float32(-np.inf))
 
@@ -245,7 +245,7 @@ def batches_of(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:
 
 
 def _reaches_all(plan: Sequence[BlockBatch], q_len: int) -> bool:
-    """Whether every query is written. Those of fresh strips are distinct: counting them is enough."""
+    """True if every query is written. Queries of first writers are distinct, so counting them is enough."""
     written = (part.queries.items * part.queries.length for part in plan if part.first_writer)
     return sum(written) == q_len
 

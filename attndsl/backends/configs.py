@@ -122,7 +122,7 @@ def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) ->
 
 
 def options(arch: Arch, config: Config) -> dict[str, int]:
-    """What the compiler is told of a config.
+    """Compiler options of a config.
 
     For sm100 the assembler spills to make room in the registers for a second program, though it does not
     know whether the shared memory has room for it. A bound of its own keeps it from that.

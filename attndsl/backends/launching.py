@@ -25,7 +25,7 @@ class Launch(Generic[Call]):
     Triton looks a compiled kernel up by the type, the alignment and the divisors of each argument: for sixty
     of them that takes longer than a short kernel runs. Here all but the pointers of the tensors, and numbers that
     no kernel is compiled for, stay the same, so the kernel that was found for aligned ones serves all that are.
-    Of one device, dtypes and strides: whoever keeps it sees to that.
+    A launch serves one device and one set of dtypes and strides, which its owner guarantees.
     """
 
     def __init__(

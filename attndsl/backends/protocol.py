@@ -1,4 +1,4 @@
-"""What every backend gives: a forward and a backward over the same tensors."""
+"""The protocol of back ends: a forward and a backward over the same tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ W = TypeVar("W", contravariant=True)  # what says which pairs to compute
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a backend must know to say whether it can run a call."""
+    """Facts of a call by which a back end says whether it can run it."""
 
     device: str  # "cpu", "cuda", ...
     dtype: torch.dtype
@@ -25,7 +25,7 @@ class Backend(Protocol[W]):
 
     Shapes: q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] with Hkv dividing H; any strides.
     out [B, H, Q, Dv] in the input dtype, bfloat16 for 8 bits. lse [B, H, Q]: natural logarithm, float64 for float64
-    inputs, else float32. A query without a key has out 0, lse -inf and no gradient. What comes back is not
+    inputs, else float32. A query without a key has out 0, lse -inf and no gradient. Results are not
     differentiable, whatever went in.
     """
 

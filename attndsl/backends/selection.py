@@ -1,4 +1,4 @@
-"""Which backend runs a call. Backends load on first use: triton need not be installed."""
+"""Selection of the back end that runs a call. Back ends load on first use, so triton need not be installed."""
 
 from __future__ import annotations
 

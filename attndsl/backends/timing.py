@@ -67,7 +67,7 @@ class Machine:
         )
 
     def record(self) -> dict[str, Any]:
-        """As plain data."""
+        """The value as plain data."""
         return asdict(self)
 
 
@@ -107,7 +107,7 @@ SERIAL: Final = np.array([name in ("calls", "additions", "biases") for name in T
 
 @functools.cache
 def tile_costs_of(heads: int, head_dim: int) -> TileCosts:
-    """What the search for an order of tokens goes by: the prediction for the reference core.
+    """Costs that the search for a token order uses: the prediction for the reference core.
 
     Not for this machine: the order is part of what a call computes, and must not depend on a measurement.
     """

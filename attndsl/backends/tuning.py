@@ -41,7 +41,7 @@ _RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What was found for one pass of one part of a pattern; times in milliseconds."""
+    """Result of tuning one pass of one part of a pattern; times in milliseconds."""
 
     which: Pass
     config: Config
@@ -95,7 +95,7 @@ def edition() -> int:
 
 
 def _place(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> tuple[object, ...]:
-    """What `_key` tells apart, soon made: every call does."""
+    """A cheap key that distinguishes what `_key` does; every call computes it."""
     widths, group = (q.shape[3], v.shape[3]), q.shape[1] // k.shape[1]
     lengths = (q.shape[2] - 1).bit_length(), (k.shape[2] - 1).bit_length()
     return which, work.name, q.device, q.dtype, widths, group, lengths
@@ -166,7 +166,7 @@ def _fits(config: Config, which: Pass, q: Tensor, v: Tensor) -> bool:
 
 
 def _sound(kept: Any, which: Pass, q: Tensor, v: Tensor) -> Config | None:
-    """What the cache gave, if it is a config that fits."""
+    """Validates a cached config; None if it is none or does not fit."""
     names: Final = ("bq", "bk", "warps", "stages")
     if not isinstance(kept, dict) or sorted(kept) != sorted(names):
         return None

@@ -1,4 +1,4 @@
-"""What a backend is given to do, beside tensors."""
+"""The work that a back end is given, beside tensors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Work:
         return Work(schedule, part.bound, name)
 
     def keep(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What was made under this key before, as long as the work lives; else made now."""
+        """Returns the value made under this key before, for as long as the work lives, or makes it."""
         found: T | None = self._kept.get(key)
         if found is None:
             if len(self._kept) >= _MOST_KEPT:

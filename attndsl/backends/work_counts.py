@@ -1,7 +1,7 @@
-"""What a schedule makes the CPU backend do, counted strip by strip: the terms of its time.
+"""Counts of the CPU back end's operations on a schedule, batch by batch: the terms of its time.
 
 The kernels of torch take queries in blocks and keys in stretches; each block reads all keys of its strip.
-What they spend is close to linear in the counts below (``timing.py`` has the factors).
+Their time is close to linear in the counts below (``timing.py`` has the factors).
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def backward_of(strip: BlockBatch, heads: int, width: int) -> WorkCounts:
 
 
 def _additions(places: Places, calls: float) -> float:
-    """As many as ``Places.add`` makes, in so many calls."""
+    """Number of additions that ``Places.add`` makes in so many calls."""
     if isinstance(places, Index):
         return len(places.index) if len(places.index) > 1 else calls
     return calls * (-(-places.length // places.step) if places.step else 1)

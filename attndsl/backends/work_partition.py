@@ -16,7 +16,7 @@ ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkPartition:
-    """What one pass does: which tiles against which, for each distinct class of heads.
+    """Work of one pass: which tiles meet which, for each distinct class of heads.
 
     ``full`` and ``partial`` end in one entry that is never used: kernels read one ahead.
     """

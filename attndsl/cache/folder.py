@@ -50,7 +50,7 @@ def keep(kind: str, key: Key, value: object) -> bool:
 
 
 def load_bytes(kind: str, key: Key) -> bytearray | None:
-    """As ``recall``, whatever was kept."""
+    """Loads bytes, like ``recall``."""
     path = _path(kind, key)
     if path is None:
         return None
@@ -63,7 +63,7 @@ def load_bytes(kind: str, key: Key) -> bytearray | None:
 
 
 def store_bytes(kind: str, key: Key, value: bytes) -> bool:
-    """As ``keep``, whatever it is; False for what is larger than ``LARGEST``, too."""
+    """Stores bytes, like ``keep``; returns False for more than ``LARGEST``."""
     path = _path(kind, key)
     if path is None or len(value) > LARGEST:
         return False
@@ -104,7 +104,7 @@ def _path(kind: str, key: Key) -> Path | None:
 
 
 def _check(key: Key, value: bytes | bytearray) -> bytes:
-    """Of the key, too: an entry is of use under its own name only."""
+    """Checksum of the key and the value, so that an entry is valid under its own name only."""
     return hashlib.blake2b(_text(key) + b"\0" + value, digest_size=_CHECK).digest()
 
 

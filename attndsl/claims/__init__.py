@@ -1,4 +1,4 @@
-"""What is true of a pattern: for all lengths where that can be proved, exactly at one length otherwise."""
+"""Properties of a pattern: proved for all lengths where possible, exact at one length otherwise."""
 
 from attndsl.claims.examples import Ranges, calls
 from attndsl.claims.facts import FactValue, facts, facts_at

@@ -22,7 +22,7 @@ _SLOTS = 3  # of a table's dims that nothing else determines
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Which calls there are to try: what the relations of a claim depend on."""
+    """The calls to try, by what the relations of a claim depend on."""
 
     heads: tuple[int, ...]
     layers: tuple[int, ...]

@@ -31,9 +31,9 @@ _FARTHEST = 1_500  # the largest number of a pattern that one more call goes bey
 
 
 def facts(mask: ir.Mask, normal: ir.Mask, layer: int = 0) -> dict[str, FactValue]:
-    """What holds for every length, see `analysis.facts`, and the ``reach``.
+    """Properties for every length (see `analysis.facts`), and the ``reach``.
 
-    What could not be proved is tried on small calls, and on one that is long enough for the numbers in the
+    A property that could not be proved is tried on small calls, and on one that is long enough for the numbers in the
     pattern to matter, so that most of what is false says so.
     """
     found = analysis.facts(normal)
@@ -61,7 +61,7 @@ def _long(mask: ir.Mask, ranges: Ranges) -> Iterator[Call]:
 
 
 def _holds(pairs: BoolArray, shift: int) -> dict[str, bool]:
-    """Which facts the dense mask of one call agrees with, bool [batch, heads, q_len, k_len]."""
+    """The facts that hold in the dense mask of one call, bool [batch, heads, q_len, k_len]."""
     q_len, k_len = pairs.shape[2:]
     square = q_len == k_len
     return {

@@ -65,7 +65,7 @@ class TokenGraph:
     # ------------------------------------------------------------------ reach
 
     def seen_by(self, tokens: BoolArray) -> BoolArray:
-        """What these tokens know after one layer, bool [length]: themselves and the keys they see."""
+        """Tokens known to these after one layer, bool [length]: themselves and the keys they see."""
         padded = np.zeros(self.n_tiles * self.tile, dtype=bool)
         padded[: self.length] = tokens
         active = padded.reshape(self.n_tiles, self.tile)

@@ -60,7 +60,7 @@ class Counterexample:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What became of a claim.
+    """Outcome of checking a claim.
 
     Attributes:
         claim: The claim.
@@ -120,7 +120,7 @@ def judge_claim(mask: ir.Mask, claim: ir.Claim, layer: int | None = None) -> Jud
 
 
 def judge_at(mask: ir.Mask, call: Call) -> tuple[Judgement, ...]:
-    """What becomes of each claim at one call: proved or refuted, undecided where it does not speak of it.
+    """Outcome of each claim at one call: proved, refuted, or undecided where it does not speak of the call.
 
     Claims speak of no more queries than keys, and a density of one length, see `judge`.
     """

@@ -1,4 +1,4 @@
-"""What a schedule says of rows, exactly and without its pairs: FULL tiles by their corners, distinct masks once."""
+"""Properties of rows read off a schedule without its pairs: FULL tiles by their corners, distinct masks once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rows_without_keys(schedule: Schedule) -> Rows:
 
 
 def _seen(plan: Plan, schedule: Schedule) -> BoolArray:
-    """Which rows have a key, [n_rows * bq]."""
+    """True for each row with a key, [n_rows * bq]."""
     rows = np.zeros((len(plan.full.indptr) - 1, schedule.tile[0]), dtype=bool)
     rows[np.diff(plan.full.indptr) > 0] = True
     any_key = np.zeros((len(schedule.masks), schedule.tile[0]), dtype=bool)

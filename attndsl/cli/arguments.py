@@ -179,7 +179,7 @@ def _extent(word: str, text: str) -> int:
 
 
 def add_pattern(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """What every command about one pattern takes."""
+    """Adds the arguments of every command about one pattern."""
     parser.add_argument(
         "pattern",
         nargs="?" if optional else None,

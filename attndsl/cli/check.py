@@ -126,7 +126,7 @@ def _patterns(source: str) -> list[str | None]:
 
 
 def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> int:
-    """What is asserted beside the pattern, then what is compiled from it."""
+    """Checks the assertions beside the pattern, then what is compiled from it."""
     import attndsl
 
     began = time.monotonic()

@@ -91,7 +91,7 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
 
 
 def _tell_entry(entry: patterns.Entry, terminal: Terminal) -> None:
-    """What the library says of a published pattern, field by field."""
+    """Prints the fields of a library entry."""
     terminal.say()
     terminal.prose(entry.summary)
     terminal.say()

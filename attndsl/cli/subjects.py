@@ -1,6 +1,6 @@
-"""What a command is about: a pattern with its values, and a call small enough to look at.
+"""The subject of a command: a pattern with its values, and a call small enough to look at.
 
-What the user left open is chosen here, and every choice is written down for the output to tell.
+Values that the user left open are chosen here, and every choice is written down for the output to tell.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Setting:
     made_up: dict[str, str] = field(default_factory=dict)
 
     def call(self, program: Program) -> Call:
-        """What the program takes."""
+        """Builds the call of the program."""
         return program.call(
             self.q_len, self.k_len, self.batch, self.heads, self.extents, self.inputs
         )

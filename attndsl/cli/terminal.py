@@ -67,7 +67,7 @@ class Terminal:
 
     @property
     def charset(self) -> Charset:
-        """What pictures may be drawn with."""
+        """The characters that pictures may use."""
         return charset_for(self.out.encoding)
 
     @property

@@ -48,7 +48,7 @@ def write(root: ir.Node, domain: Domain, terms: Terms) -> Written:
 
 
 class Terms:
-    """What depends on one side alone, at each of its positions: arrays laid one behind the other."""
+    """Values of one-sided terms at each position, in arrays laid one behind the other."""
 
     def __init__(self) -> None:
         self._starts: dict[tuple[int, bytes], int] = {}
@@ -134,7 +134,7 @@ class _Writer:
         return side.give(self._of_side(node, side))
 
     def _alone(self, node: ir.Node) -> str:
-        """What depends on neither side is a number."""
+        """Writes a term that depends on neither side as a number."""
         found = ir.evaluate(node, ir.Env(q=0, k=0, sizes={}, tables=self._domain.tables, fits=True))
         number = self._number(int(found))
         return number if node.sort is ir.Sort.INT else f"({number} != 0)"
@@ -324,5 +324,5 @@ def _function(head: str, lines: list[str], result: str) -> str:
 
 
 def _tuple(side: _Side) -> str:
-    """What a side returns; the position itself where ``keep`` needs nothing of it."""
+    """Return values of a side; the position itself where ``keep`` needs nothing of it."""
     return f"({', '.join(side.returned or [side.name])},)"

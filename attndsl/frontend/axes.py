@@ -89,7 +89,7 @@ class Axes:
             self.add("A210", title, call.span, also=also)
 
     def _here(self, need: Need, span: Span) -> Need | None:
-        """What another pattern's need means in the space of this one."""
+        """Translates another pattern's need to the space of this one."""
         what: Place | ir.Segment | None
         if isinstance(need.what, Place):
             what = self.pair.translate(need.side, need.what)

@@ -38,7 +38,7 @@ from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 from .value_errors import too_deep, too_large, too_wide, violated
 
 _POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
-# What a faulty part counts as: nothing that could be decided, so that the rest is judged too.
+# A faulty part counts as undecided, so that the rest is checked too.
 _SOME_INT = ir.Pos(ir.Side.QUERY)
 _SOME_BOOL = ir.eq(ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
 _COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
@@ -117,7 +117,7 @@ class Elaborator:
     def _obeys_constraints(self, definition: Definition, frame: Scope, origin: Origin) -> bool:
         before = len(self.diagnostics)
         for constraint in definition.constraints:
-            # What depends on lengths or heads cannot be judged yet; arithmetic is total anyway.
+            # A value that depends on lengths or heads cannot be checked yet; arithmetic is total anyway.
             if self.node(constraint, frame) is ir.FALSE:
                 self.diagnostics.append(violated(definition, constraint, frame, origin))
         return len(self.diagnostics) == before

@@ -38,7 +38,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a pattern takes and speaks of."""
+    """Parameters, inputs and spaces of a pattern."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -51,7 +51,7 @@ class Signature:
     span: Span
 
     def __str__(self) -> str:
-        """As it is declared: `window(left: int, right: int = left)`."""
+        """The declaration: `window(left: int, right: int = left)`."""
         parts = [
             f"{p.name}: {p.kind}" + ("" if p.default is None else f" = {p.default}")
             for p in self.parameters
@@ -147,7 +147,7 @@ def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align
 def signature(
     module: syn.Module, entry: str | None = None, resolve: Resolve | None = None
 ) -> Signature:
-    """What the pattern takes, for help texts and command lines. Raises as `elaborate` does."""
+    """Signature of a pattern, for help texts and command lines. Raises as `elaborate` does."""
     with _enough_stack(module.span):
         return described(chosen(checked(Linker(resolve, prelude()), module), entry))
 

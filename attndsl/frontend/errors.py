@@ -33,7 +33,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def quoted(span: Span, most: int = 40) -> str:
-    """What is written there, or a word for it where it is long."""
+    """Quotes the text of a span, or a word for it where it is long."""
     text = " ".join(span.text.split())
     return f"`{text}`" if 0 < len(text) <= most else "this"
 

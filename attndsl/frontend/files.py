@@ -15,7 +15,7 @@ from .scope import Resolve
 def files(root: str | Path) -> Resolve:
     """A ``resolve`` for `elaborate` that reads files.
 
-    A path is relative to the file that imports it, written with `/`, and ends in `.attn`. What it
+    A path is relative to the file that imports it, written with `/`, and ends in `.attn`. The file it
     leads to, links followed, must lie in the folder ``root`` (that of the main file) or below it:
     a pattern from elsewhere cannot read the rest of the disk. Absolute paths are refused.
     """

@@ -1,4 +1,4 @@
-"""What elaboration works with: values, places in the program, limits, and lists as expressions."""
+"""Values, scopes, limits, and lists as expressions: the material of elaboration."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class LazyModule(Unit):
         self._lock = threading.RLock()  # reading one declaration asks for those that it names
 
     def find(self, name: str) -> Item | None:
-        """What the name means, read now if it was not before."""
+        """Finds the meaning of a name, reading its declaration if that was not read before."""
         if name not in self._outline:
             return None
         with self._lock:

@@ -1,4 +1,4 @@
-"""Which definition uses which: callees before callers, and no definition within itself."""
+"""Dependency order of definitions: callees before callers, and no definition within itself."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _mentioned(
 
 
 def _inside(node: syn.Expression) -> list[_Job]:
-    """What to do for the parts of a node, local names included."""
+    """Pushes the parts of a node, local names included."""
     match node:
         case syn.Let(bindings=bindings, body=body):
             jobs: list[_Job] = []
@@ -77,7 +77,7 @@ def _inside(node: syn.Expression) -> list[_Job]:
 
 
 def callees_first(roots: Iterable[Definition]) -> tuple[list[Definition], list[Diagnostic]]:
-    """What is reachable and not yet checked, callees before callers; faults where that fails."""
+    """Lists the reachable definitions that are not yet checked, callees before callers; reports cycles."""
     done: dict[Definition, None] = {}
     diagnostics: list[Diagnostic] = []
     for root in roots:

@@ -37,13 +37,13 @@ class Need:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The word for it in messages."""
         return self.what.axis if isinstance(self.what, Place) else self.what.name
 
 
 @dataclass(slots=True)
 class Facts:
-    """What checking learns of a definition once, for all its uses."""
+    """Results of checking a definition, found once for all its uses."""
 
     kind: syn.Kind | None = None
     needs: dict[tuple[ir.Side | None, Place | ir.Segment], Need] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Definition:
 
     @property
     def align(self) -> ir.Align:
-        """What the pattern has as the main one of its file."""
+        """Settings that a pattern has as the main one of its file."""
         written = getattr(self.declaration, "align", None)
         if written is not None:
             return ir.Align(written)
@@ -121,7 +121,7 @@ class Unit:
         self.prelude = prelude
 
     def find(self, name: str) -> Item | None:
-        """What the name means here: its own declaration, an imported one, or the prelude's."""
+        """Finds the meaning of a name here: its own declaration, an imported one, or the prelude's."""
         found = self.own.get(name) or self.imported.get(name)
         return found or (self.prelude.find(name) if self.prelude else None)
 

@@ -1,6 +1,6 @@
 """Names and kinds, checked definition by definition before anything is built.
 
-A kind is int, bool or list. What a definition gives, which axes it speaks of and which inputs it
+A kind is int, bool or list. The type of a definition, the axes it speaks of and the inputs it
 reads are found once, for all its uses. After a fault the kind is unknown (None) and silences what
 would follow from it.
 """

@@ -228,7 +228,7 @@ def maximum(*items: Node) -> Node:
 def _extremum(
     kind: type[Min] | type[Max], pick: Callable[[int, int], int], items: Iterable[Node]
 ) -> Node:
-    """Of items that differ by a constant only the extreme one stays: min(x + 1, x + 3) = x + 1."""
+    """Keeps the extreme one of items that differ by a constant: min(x + 1, x + 3) = x + 1."""
     constants: dict[Node, int] = {}
     for item in items:
         for part in item.items if isinstance(item, kind) else (item,):

@@ -1,4 +1,4 @@
-"""What is claimed of a mask beside it: data for whoever judges. Claims are no part of a mask's meaning."""
+"""Claims about a mask, as data for the checkers. Claims are no part of a mask's meaning."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _solved(start: Node, stop: Node, variable: Index, body: Node) -> Node | None
 
 
 def _varying(root: Node, variable: Index) -> set[Node]:
-    """What depends on the variable."""
+    """The parts that depend on the variable."""
     found: set[Node] = {variable}
     for node in postorder(root):
         if any(part in found for part in children(node)):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Align(StrEnum):
-    """Which ends of the two sequences coincide when their lengths differ."""
+    """The ends of the two sequences that coincide when their lengths differ."""
 
     END = "end"
     START = "start"

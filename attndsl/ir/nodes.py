@@ -46,7 +46,7 @@ def tag_of(cls: type) -> str:
 
 
 class Deps(IntFlag):
-    """What a value depends on, beside lengths and parameters."""
+    """The set of things a value depends on, beside lengths and parameters."""
 
     NONE = 0
     BATCH = 1

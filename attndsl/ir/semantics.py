@@ -218,7 +218,7 @@ def _size(value: Value) -> int:
 
 
 def too_wide(width: int) -> Diagnostic:
-    """What to say of a quantifier wider than ``WIDEST_RANGE``."""
+    """The diagnostic for a quantifier wider than ``WIDEST_RANGE``."""
     return Diagnostic(
         "A404",
         f"an `any` or `all` of the pattern runs over {width:,} values at these lengths",

@@ -26,7 +26,7 @@ def resolve_sizes(
 ) -> dict[str, int]:
     """Values for all ``Size`` nodes of the mask at these lengths.
 
-    What is not given follows from the lengths, wherever an equation has one unknown left. ``extents`` names
+    Sizes that are not given follow from the lengths, wherever an equation has one unknown left. ``extents`` names
     axes ("y") or, where two segments share an axis name, "segment.axis". ``shapes`` are those of the run-time
     tables without their batch and head dims; free table dims are taken from them.
 
@@ -197,7 +197,7 @@ class _Count:
         )
 
     def reasons(self, known: Mapping[str, _Extent]) -> list[str]:
-        """What the extents here follow from that follow from something else."""
+        """Sources of the extents that follow from something else."""
         here = ((full, known[full]) for full, _, _ in _axes(self.space) if full in known)
         return [f"{full} = {found.value} {found.why}" for full, found in here if found.why]
 

@@ -121,7 +121,7 @@ def _number(scale: object) -> float:
 def _packed(
     q: Tensor, inputs: Mapping[str, Any], extents: Mapping[str, int] | None, layout: str | None
 ) -> tuple[list[Tensor], str]:
-    """What crosses into the operator of all that is given by name: tensors, and a string about them."""
+    """Packs everything given by name for the operator."""
     names = sorted(inputs)
     return [_as_table(name, inputs[name], q) for name in names], spec_of(
         names, extents, layout or ""
@@ -158,7 +158,7 @@ def _directly(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """As the operator, past the dispatcher."""
+    """Runs the call like the operator, past the dispatcher."""
     plan = planned(q, k, v, tables, program, spec, backend)
     if not wants_gradient(q, k, v):
         return _outputs(plan, q, k, v, scale)

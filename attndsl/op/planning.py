@@ -98,7 +98,7 @@ def counts_of(program: Program, call: Call, device: torch.device) -> Tensor | No
 
 
 def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], TileCosts]:
-    """What layout="auto" counts in and by there: tiles as the backend asks for, and what they cost."""
+    """The tile and the costs that layout="auto" counts with on a device."""
     if device != "cpu":
         return (128, 128), TileCosts()
     return best_tile(call.q_len, call.k_len), tile_costs_of(call.heads, head_dim)

@@ -3,7 +3,7 @@
     len(image.x)                   -->  56
     doc[q], batch 3                -->  a table of its own, "doc" of batch element 3
 
-Law: for that call both sides evaluate alike. What is left depends on positions alone, so schedules can be
+Law: for that call both sides evaluate alike. The result depends on positions alone, so schedules can be
 shared between all heads and batch elements whose specialised roots are the same object.
 """
 

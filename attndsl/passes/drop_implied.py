@@ -13,7 +13,7 @@ all stands what is true of every call: ``0 <= k < len(k)``, ``q < len(k)`` where
 ``head < heads``, sizes that are not negative.
 
 Law: whatever replaces a condition agrees with it wherever it is looked at, for all lengths, heads and
-inputs, so the whole is the same relation. What the few laws of ``knowledge`` cannot decide stays.
+inputs, so the whole is the same relation. A condition that the few laws of ``knowledge`` cannot decide stays.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def drop_implied(mask: ir.Mask) -> ir.Mask:
 
 
 def _of_every_call(mask: ir.Mask) -> Known:
-    """What holds of every pair, whatever the call."""
+    """Conditions that hold for every pair, whatever the call."""
     known, ends = Known(Budget()), mask.align is ir.Align.END
     facts = [ir.ge(_K, ir.ZERO), ir.lt(_K, ir.Size("k"))]
     facts.append(ir.lt(_Q, ir.Size("k" if ends else "q")))

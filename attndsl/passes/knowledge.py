@@ -1,4 +1,4 @@
-"""What is known where a condition stands: bounds of linear terms, and conditions that hold or fail.
+"""Knowledge at the place of a condition: bounds of linear terms, and conditions that hold or fail.
 
 A few laws of integers, each with its reason beside it, applied to at most two facts at a time: enough for
 what people write twice, and cheap. ``decide`` says True or False only where that holds for every length,
@@ -28,7 +28,7 @@ _LARGE = 1 << 62  # larger bounds are not told apart
 
 @dataclass(slots=True)
 class Budget:
-    """What is left to spend on one mask: steps of some microseconds."""
+    """Remaining budget for one mask, in steps of some microseconds."""
 
     left: int = 6_000
 

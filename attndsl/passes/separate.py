@@ -6,7 +6,7 @@
     max(a, b) <= c             -->  a <= c and b <= c
     (if c then x else y) <= b  -->  c and x <= b  or  not c and y <= b
 
-What is left to do for each pair is then a few comparisons of values that were computed once per query and
+The work that remains for each pair is then a few comparisons of values that were computed once per query and
 once per key: the analysis summarises those per tile, kernels hoist them out of the pair loop. A comparison
 that cannot be separated stays as it is; nothing behind this pass relies on success.
 

@@ -1,6 +1,6 @@
 """Floor 3: the patterns people know by name, written in the language itself.
 
-Those of the prelude (prelude.attn) are Python functions here too, made from their definitions:
+Patterns of the prelude (prelude.attn) are Python functions here too, made from their definitions:
 `window(256) | (q < 4)`; `names`, `catalogue` and `describe` tell what there is. Published systems are
 in the library (library/*.attn): `published` names them, `entry` tells of one, `trial` and `large_trial`
 give sizes and inputs to try it on.
@@ -40,7 +40,7 @@ def is_name(text: str) -> bool:
 
 
 def catalogue() -> tuple[Signature, ...]:
-    """What each pattern takes and says, in the order of the text."""
+    """Signatures of all patterns, in the order of the text."""
     return tuple(describe(name) for name in names())
 
 

@@ -26,17 +26,17 @@ class Entry:
     """One published pattern.
 
     Attributes:
-        name: As it is declared.
+        name: The declared name.
         row: Its number in the catalogue of published systems, three digits; systems of several
             index sets have several entries.
         title: The title of the paper.
         family: The file it stands in, without `.attn`.
         summary: Exactly which keys a query sees.
         source: Authors, year and where it was published.
-        reading: What is followed where sources disagree or say too little; "" where they do not.
-        edges: What happens at the edges.
+        reading: The source that is followed where sources disagree or say too little; "" where they do not.
+        edges: The behaviour at the edges.
         part: Where the system is more than an index set: which part this is.
-        missing: What the language cannot say yet, so that the entry is not all of the index set.
+        missing: The part that the language cannot express yet, so that the entry is not all of the index set.
         example: Sizes and inputs to try it on, see `trials`.
         large: Sizes like those of the paper, where they do not follow from one length or extent.
         signature: Parameters, inputs, spaces, and the place of its text.
@@ -151,7 +151,7 @@ def _known(name: str) -> str:
 
 
 def _read(doc: str) -> tuple[str, dict[str, str]]:
-    """What stands before the fields, and the fields."""
+    """Splits a comment into the text before the fields, and the fields."""
     fields: dict[str, list[str]] = {"": []}
     current = ""
     for line in doc.splitlines():

@@ -7,7 +7,7 @@ Example: n=24, heads=2, w=5, layer=[0, 1], doc sorted 0..4, rank permuted, near 
 `name=` gives a parameter, the extent of an axis, `q`, `k` or `n` (both lengths of a flat pattern;
 `q` alone: the queries are the last tokens of the keys' space), `heads`, `batch`, the values of
 `layer`, or a free dim of an input. The other clauses say how an input is drawn: uniformly, uniformly
-and sorted, or as a permutation; a bound may be an axis. What is not mentioned: lists hold keys and
+and sorted, or as a permutation; a bound may be an axis. Inputs that are not mentioned: lists hold keys and
 empty slots, ints keys, bools are tossed. `Large:` is read alike.
 """
 
@@ -118,7 +118,7 @@ def _clauses(entry: Entry) -> tuple[dict[str, Any], dict[str, _Draw]]:
 
 
 def _extents(entry: Entry, numbers: Mapping[str, int], grow: int) -> dict[str, int]:
-    """Of every axis that the declarations leave open; fixed ones come along under their full names."""
+    """Extents of every axis that the declarations leave open; fixed ones come along under their full names."""
     found: dict[str, int] = {}
     for space in (entry.signature.queries, entry.signature.keys):
         for segment in space.segments:

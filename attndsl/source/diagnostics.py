@@ -1,4 +1,4 @@
-"""What went wrong, as data: the text a user reads is rendered from it."""
+"""Diagnostics as data; the text a user reads is rendered from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Diagnostic:
 
 
 class AttnDslError(Exception):
-    """What the user did cannot be done; ``str(error)`` shows where and why.
+    """An error of the user; ``str(error)`` shows where and why.
 
     Attributes:
         diagnostics: All faults found together, in the order of the text; never empty.

@@ -131,7 +131,7 @@ def _excerpt(
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """What of a label lies on one line: characters ``[start, stop)`` of that line."""
+    """The part of a label on one line: characters ``[start, stop)`` of that line."""
 
     line: int
     start: int

@@ -63,7 +63,7 @@ class Span:
 
     @property
     def text(self) -> str:
-        """What is written there."""
+        """The text of the span."""
         return self.source.text[self.start : self.stop]
 
     def to(self, other: Span) -> Span:

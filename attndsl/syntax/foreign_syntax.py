@@ -1,4 +1,4 @@
-"""What people write by habit from elsewhere, and what to write here: a table, first match wins."""
+"""Foreign syntax that people write by habit, and what to write here: a table, first match wins."""
 
 from __future__ import annotations
 

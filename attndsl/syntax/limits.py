@@ -12,7 +12,7 @@ from .building import DEEPEST, TreeError, too_deep
 LARGEST_FILE = 1 << 20
 MOST_TOKENS = 200_000
 
-# What lark may hold at once: each level keeps at most six symbols of an unfinished rule. Passing
+# Symbols that lark may hold at once: each level keeps at most six symbols of an unfinished rule. Passing
 # it ends the parse of an endless `not not not ...` early.
 TALLEST_STACK = 8 * DEEPEST
 

@@ -38,7 +38,7 @@ class Outline:
         return name in self._places
 
     def declaration(self, name: str) -> Named:
-        """What it declares by that name: the same as `parse` makes of it, at the same place."""
+        """Parses the declaration of a name; equal to what `parse` makes of it, at the same place."""
         (declaration,) = parse_part(self.source, *self._places[name]).declarations
         assert not isinstance(declaration, tree.Import)
         return declaration

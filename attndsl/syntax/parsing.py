@@ -129,7 +129,7 @@ def _unexpected(
 
 
 def _accepted(text: str, count: int) -> set[str]:
-    """What may follow the first tokens; by the time lark finds a fault it has forgotten some."""
+    """The tokens that may follow the first ones; by the time lark reports an error it has forgotten some."""
     steps: Any = parser().parse_interactive(text)
     tokens = steps.lexer_thread.lex(steps.parser_state)
     for _ in range(count):

@@ -53,7 +53,7 @@ def assert_matches_dense(
     """A kernel computes attention within the pattern, and so do its gradients.
 
     It is run on normal random numbers; output, log-sum-exp and gradients are held against masked
-    softmax in float64, within what rounding explains. What is not finite must be the same: a query
+    softmax in float64, within what rounding explains. Entries that are not finite must be the same: a query
     without a key has out 0, lse -inf and no gradient.
 
     Args:

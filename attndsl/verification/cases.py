@@ -17,7 +17,7 @@ from attndsl.compiled import Pattern
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """What goes into attention, and the gradients that come back to it."""
+    """Tensors of one attention call, and the gradients that come back to it."""
 
     q: Tensor  # [B, H, Q, D]
     k: Tensor  # [B, Hkv, K, D]
@@ -37,13 +37,13 @@ class Case:
     """Lengths, heads, widths, dtype, extents and run-time inputs of one call.
 
     Attributes:
-        extents: Of grid axes that are not fixed, by full name ("image.y").
+        extents: Sizes of grid axes that are not fixed, by full name ("image.y").
         inputs: Arrays of the declared dims.
-        tile: Which tiles to check the schedule at.
+        tile: The tile to check the schedule at.
         layout: The order in which tokens are taken into tiles.
-        scale: Of the scores; None is 1 / sqrt(head_dim).
+        scale: Factor of the scores; None is 1 / sqrt(head_dim).
         is_contiguous: Whether tensors lie [B, H, S, D] in memory; else [B, S, H, D].
-        seed: Of the numbers in the tensors.
+        seed: Seed of the numbers in the tensors.
     """
 
     q_len: int
@@ -69,7 +69,7 @@ class Case:
 
     @property
     def factor(self) -> float:
-        """What the scores are multiplied with."""
+        """The factor of the scores."""
         return float(max(1, self.head_dim)) ** -0.5 if self.scale is None else self.scale
 
     def tensors(self, device: str = "cpu") -> Tensors:
@@ -98,7 +98,7 @@ class Case:
         return {name: torch.as_tensor(value).to(device) for name, value in self.inputs.items()}
 
     def __repr__(self) -> str:
-        """As one would write it: what differs from the defaults."""
+        """The call as one would write it, without defaults."""
         plain = Case(self.q_len, self.k_len)
         given = {each.name: getattr(self, each.name) for each in fields(self)}
         shown = {

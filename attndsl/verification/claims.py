@@ -1,4 +1,4 @@
-"""What facts and claims say of a dense mask, so that proved facts and all claims can be held to it."""
+"""Facts and claims evaluated on a dense mask, to check proved facts and all claims against it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _same_at_both(function: ir.Node) -> ir.Node:
 
 
 def _near(segment: str, axis: str, back: Distance, ahead: Distance) -> Iterator[ir.Node]:
-    """What the bounds allow of pairs within the segment."""
+    """The pairs within the segment that the bounds allow."""
     mine, theirs = (ir.Coord(side, f"{segment}.{axis}") for side in ir.Side)
     inside = ir.conj(*(ir.Inside(side, segment) for side in ir.Side))
     for apart, bound in ((ir.sub(mine, theirs), back), (ir.sub(theirs, mine), ahead)):

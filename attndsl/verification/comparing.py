@@ -65,7 +65,7 @@ class Verdict:
 
     Attributes:
         status: How the claim stands.
-        claim: What was asked.
+        claim: The question.
         why: The proof in words, or what was tried.
         counter_example: Where they differ, if they do.
         checked: All calls of up to so many tokens were tried, inputs at random. 0 where there was no

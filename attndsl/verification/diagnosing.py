@@ -1,4 +1,4 @@
-"""What kind of mistake a wrong result looks like: which pairs the kernel sees, which factor is off.
+"""Guesses at the kind of mistake behind a wrong result: which pairs the kernel sees, which factor is off.
 
 Nothing here decides whether a result is right; it only puts a known name to a wrong one.
 """
@@ -19,7 +19,7 @@ _MOST_PROBES = 64  # calls of the kernel to find out what it sees
 
 
 def seen_pairs(kernel: Kernel, tensors: Tensors) -> Tensor | None:
-    """Which pairs the kernel computes, bool [B, H, Q, K]; None where it takes too many calls to tell.
+    """The pairs that a kernel computes, bool [B, H, Q, K]; None where it takes too many calls to tell.
 
     With q = 0 all live keys weigh the same, 1 / n where n counts zero keys too; values that are 1 at one
     key only show its weight.

@@ -154,7 +154,7 @@ def _length(dice: Dice, numbers: Sequence[int], largest: int) -> int:
 
 
 def _numbers(root: ir.Node, largest: int) -> list[int]:
-    """Those in the pattern that a call of so many tokens reaches."""
+    """Numbers in the pattern that a call of so many tokens reaches."""
     return sorted(value for value in ir.numbers(root) if 2 <= value <= largest)
 
 

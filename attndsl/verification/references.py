@@ -1,4 +1,4 @@
-"""What attention gives, exactly and as rounding allows, and the first entry where a result differs."""
+"""Reference results of attention with the error that rounding allows, and the first entry where a result differs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Fault:
     """The first wrong entry of one result.
 
     Attributes:
-        what: Which result: "out", "lse", "dq", "dk", "dv", "schedule", ...
+        what: Name of the result: "out", "lse", "dq", "dk", "dv", "schedule", ...
         place: Where: {"batch": 0, "head": 1, "query": 7, ...}.
-        got: What was computed, in words.
-        want: What it should be, in words.
-        nature: What kind of mistake this looks like; empty when nothing fits.
+        got: The computed value, in words.
+        want: The right value, in words.
+        nature: The kind of mistake this looks like; empty when nothing fits.
         is_about_pairs: Whether ``nature`` speaks of pairs that the kernel should (not) see.
     """
 
@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceResult:
-    """What attention gives, exactly, and how far from it each entry may be."""
+    """Exact results of attention, and how far from them each entry may be."""
 
     exact: Mapping[str, Tensor]
     allowed: Mapping[str, Tensor]
@@ -131,7 +131,7 @@ def _compare(name: str, got: Tensor, known: ReferenceResult) -> Fault | None:
 
 
 def wrong_entries(got: Tensor, want: Tensor, allowed: Tensor) -> Tensor:
-    """Which entries are farther off than is allowed, bool. What is not finite must be the same."""
+    """True for each entry that is farther off than allowed. Entries that are not finite must be the same."""
     got = got.double().to(want.device)
     same = (got == want) | (got.isnan() & want.isnan())
     near = (got - want).abs() <= allowed

@@ -46,10 +46,10 @@ class Failure:
     """A case that is wrong, as small as it could be made.
 
     Attributes:
-        where: What was checked: "schedule", "facts", "asserts", "backend blocked on cpu".
+        where: The check that failed: "schedule", "facts", "asserts", "backend blocked on cpu".
         case: The call.
         fault: The first wrong entry.
-        seed: Of the run, and ``index`` of the case within it, before it was made small.
+        seed: Seed of the run, and ``index`` of the case within it, before it was made small.
         index: See ``seed``.
     """
 
@@ -62,17 +62,17 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What ``verify`` found; ``str`` of it is for people.
+    """Report of ``verify``; its ``str`` is for people.
 
     Attributes:
-        name: Of the pattern.
+        name: Name of the pattern.
         meaning: The pattern, as the IR prints it.
         cases: How many calls were checked.
         seconds: How long that took.
         longest: The greatest length among them.
         checked: How often each thing was checked: "schedule", "backend blocked on cpu", ...
         skipped: Why calls could not be checked, and how often.
-        failure: What is wrong, if anything.
+        failure: The first failure, if there is one.
     """
 
     name: str

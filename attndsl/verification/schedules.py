@@ -15,7 +15,7 @@ BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def schedule_fault(schedule: Schedule, dense: BoolArray) -> Fault | None:
-    """What is wrong with the schedule, if anything.
+    """The first error of a schedule, if it has one.
 
     Args:
         schedule: Of one call.
@@ -35,7 +35,7 @@ def schedule_fault(schedule: Schedule, dense: BoolArray) -> Fault | None:
 
 
 def parts_fault(parts: Sequence[Schedule], dense: BoolArray) -> Fault | None:
-    """What is wrong with schedules whose softmaxes are merged: each pair of the pattern is in just one.
+    """The first error of schedules whose softmaxes are merged: each pair of the pattern must be in just one.
 
     Args:
         parts: Of one call.

@@ -97,7 +97,7 @@ class _Steps:
         )
 
     def gradient_errors(self) -> dict[str, Tensor]:
-        """Of dq, dk and dv."""
+        """Allowed errors of dq, dk and dv."""
         sums, unit, dout = self._sum_unit, self._unit, self._dout
         width = self._v.shape[-1] ** 0.5
         out = self._exact["out"]

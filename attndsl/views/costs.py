@@ -1,4 +1,4 @@
-"""What a schedule costs: tiles, arithmetic and memory traffic, counted and not estimated."""
+"""Exact costs of a schedule: tiles, arithmetic and memory traffic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one call costs, all batch elements and heads together. FLOPs: a multiply-add is two."""
+    """Cost of one call, all batch elements and heads together. FLOPs: a multiply-add is two."""
 
     tile: tuple[int, int]
     tiles: int  # of the whole square
@@ -142,7 +142,7 @@ def cost(
 
 
 def total(costs: Sequence[Cost]) -> Cost:
-    """What disjoint parts of one call cost together; the square is that of the call.
+    """Total cost of disjoint parts of one call; the square is that of the call.
 
     Queries, outputs and statistics are moved once for each part. Merging is not counted.
     """

@@ -30,7 +30,7 @@ from .pictures import (
 
 
 class Charset(StrEnum):
-    """What the reader's terminal can show."""
+    """Characters that the reader's terminal can show."""
 
     UNICODE = "unicode"
     ASCII = "ascii"
@@ -111,7 +111,7 @@ def draw_view(
     width: int = 64,
     charset: Charset | str = Charset.UNICODE,
 ) -> str:
-    """What one query sees on its own grid; the arguments are those of ``picture_view``."""
+    """Draws the keys one query sees on its own grid; the arguments are those of ``picture_view``."""
     across = max(1, width // (2 * shape[-1] + 2))
     return draw_picture(picture_view(seen, shape, query, across=across), charset=charset)
 
@@ -125,7 +125,7 @@ def draw_query(
     width: int = 64,
     charset: Charset | str = Charset.UNICODE,
 ) -> str:
-    """What one query sees, each segment of the keys' space drawn on its own grid.
+    """Draws the keys one query sees, each segment of the keys' space on its own grid.
 
     Args:
         seen: bool [k], one row of the mask.

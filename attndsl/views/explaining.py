@@ -48,7 +48,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """What one layout comes to, part by part: the classes, the cost, how kernels decide PARTIAL tiles."""
+    """Tiles and costs of one layout, part by part: the classes, the cost, how kernels decide PARTIAL tiles."""
 
     layout: str
     parts: tuple[tuple[Tokens, ...], ...]
@@ -57,7 +57,7 @@ class Arrangement:
 
     @property
     def cost(self) -> Cost:
-        """Of all parts together."""
+        """The cost of all parts together."""
         return total(self.costs)
 
     @property
@@ -139,7 +139,7 @@ class Explanation:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What would make the call cheaper, if anything does."""
+        """Suggestions that would make the call cheaper, if there are any."""
         return tuple(self._advice())
 
     def _advice(self) -> Iterator[str]:
@@ -163,7 +163,7 @@ class Explanation:
         yield from map(str, self.nearby)
 
     def record(self) -> dict[str, Any]:
-        """As plain data: what JSON can hold. ``docs/explain.schema.json`` describes it."""
+        """The value as plain data that JSON can hold. ``docs/explain.schema.json`` describes it."""
         return {
             "name": self.name,
             "meaning": ir.show(self.meaning),
@@ -247,7 +247,7 @@ class Explanation:
 
 
 def _work(of: Arrangement) -> Iterator[str]:
-    """What is computed, and how PARTIAL tiles are decided, said once where parts agree."""
+    """Lines about the work and about how PARTIAL tiles are decided, once where parts agree."""
     yield from report(of.cost).splitlines()
     if len(set(of.partial)) <= 1:
         yield from (f"partial  {words}" for words in of.partial[:1])

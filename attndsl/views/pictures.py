@@ -1,6 +1,6 @@
 """A picture before it is ink: cells, what each kind of cell means, and rulers along the sides.
 
-Three subjects: the token mask, the tiles of a schedule, and what one query sees. What is too large
+Three subjects: the token mask, the tiles of a schedule, and what one query sees. A subject that is too large
 is shrunk by whole blocks, honestly: a block is drawn empty only when it is empty and full only when
 it is full, so that a single stray pair among millions still shows.
 """
@@ -37,7 +37,7 @@ class Ink:
 
 @dataclass(frozen=True, slots=True)
 class Ruler:
-    """What runs along one side: cell ``i`` stands for ``[i * step, (i + 1) * step)``."""
+    """Labels along one side: cell ``i`` stands for ``[i * step, (i + 1) * step)``."""
 
     label: str
     length: int
@@ -114,7 +114,7 @@ def picture_mask(mask: BoolArray, *, most: int = 512, title: str = "") -> Pictur
 def picture_tiles(
     schedule: Schedule, batch: int = 0, head: int = 0, *, most: int = 512, title: str = ""
 ) -> Picture:
-    """Which tiles one (batch, head) skips, computes, and masks.
+    """Picture of the tiles that one (batch, head) skips, computes, and masks.
 
     Args:
         schedule: of any length; the work follows its live tiles.
@@ -155,7 +155,7 @@ def picture_view(
     across: int = 5,
     title: str = "",
 ) -> Picture:
-    """What one query sees, on the grid where its keys live.
+    """Picture of the keys one query sees, on the grid where they live.
 
     Args:
         seen: bool [k], one row of the mask; ``k == prod(shape)``.
@@ -193,7 +193,7 @@ def picture_query(
     width: int = 32,
     title: str = "",
 ) -> tuple[Picture, ...]:
-    """What one query sees, a picture for each segment of the keys' space, on its own grid.
+    """Pictures of the keys one query sees, one for each segment of the keys' space, on its own grid.
 
     Args:
         seen: bool [k], one row of the mask.

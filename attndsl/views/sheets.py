@@ -20,7 +20,7 @@ class Sheet:
 
     @property
     def inks(self) -> tuple[Ink, ...]:
-        """Those of all the pictures."""
+        """The inks of all the pictures."""
         return tuple(dict.fromkeys(ink for each in self.pictures for ink in each.inks))
 
     def svg(self) -> str:
@@ -86,7 +86,7 @@ def _is_natural(plan: Plan) -> bool:
 
 
 def _caption(plan: Plan, number: int, count: int) -> str:
-    """Which part it is, and how its tokens are ordered."""
+    """Caption of a part: its number, and how its tokens are ordered."""
     names = ["natural" if order is None else order.name for order in (plan.q_order, plan.k_order)]
     order = names[0] if names[0] == names[1] else f"queries {names[0]}; keys {names[1]}"
     return f"part {number}: {order}" if count > 1 else order

@@ -1,4 +1,4 @@
-"""What all kernels share: how work is dealt out, where a tile lies, which of its pairs are in the pattern.
+"""Device functions shared by all kernels: the work items, addresses of tiles, and masks of their pairs.
 
 A program handles one *item*: a stretch of the live tiles of one query tile (or key tile) of one head.
 An item is six int32: tile, first and last FULL entry, first and last PARTIAL entry, slot. An item with a
@@ -39,7 +39,7 @@ def stretches(items, item):
 def addresses(base, first, row, step, column, across, order, ORDERED: tl.constexpr):
     """Addresses of a tile: rows ``first + row``, ``step`` apart, and columns, ``across`` apart.
 
-    ``row`` and ``column`` lie along the two axes of the result. What moves from tile to tile is one
+    ``row`` and ``column`` lie along the two axes of the result. The part that moves from tile to tile is one
     scalar of 64 bits; offsets within a tile have 32. ``order``, if ORDERED, holds the row in memory of
     each row as the schedule counts them.
     """

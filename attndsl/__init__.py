@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         any_,
         batch,
         clamp,
+        count_,
         grid,
         head,
         heads,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         pow2,
         q,
         space,
+        sum_,
         table,
         where,
     )
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PYTHON_FORM = (
-    "all_", "any_", "batch", "clamp", "grid", "head", "heads", "ilog2", "k", "layer", "length",
-    "maximum", "minimum", "pattern", "pow2", "q", "space", "table", "where",
+    "all_", "any_", "batch", "clamp", "count_", "grid", "head", "heads", "ilog2", "k", "layer", "length",
+    "maximum", "minimum", "pattern", "pow2", "q", "space", "sum_", "table", "where",
 )  # fmt: skip
 
 # public name -> "module:attribute", or "module" where the name is a whole module. To add a name: a
@@ -60,8 +62,9 @@ _HOMES = {
 
 __all__ = [
     "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
-    "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
-    "maximum", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "table", "verify", "where",
+    "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
+    "maximum", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "sum_", "table", "verify",
+    "where",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from .embedding import (
     any_,
     batch,
     clamp,
+    count_,
     grid,
     head,
     heads,
@@ -25,6 +26,7 @@ from .embedding import (
     pow2,
     q,
     space,
+    sum_,
     table,
     where,
 )
@@ -35,7 +37,7 @@ from .space_binding import PatternFunction, pattern, python_form, to_mask
 
 __all__ = [
     "Definition", "Expr", "Given", "Operand", "Parameter", "PatternFunction", "Resolve", "Row",
-    "Signature", "Table", "all_", "any_", "batch", "clamp", "described", "elaborate", "files",
+    "Signature", "Table", "all_", "any_", "batch", "clamp", "count_", "described", "elaborate", "files",
     "grid", "head", "heads", "ilog2", "k", "layer", "length", "maximum", "minimum", "pattern",
-    "pow2", "prelude", "python_form", "q", "signature", "space", "table", "to_mask", "where",
+    "pow2", "prelude", "python_form", "q", "signature", "space", "sum_", "table", "to_mask", "where",
 ]  # fmt: skip

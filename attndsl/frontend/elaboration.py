@@ -43,6 +43,9 @@ _SOME_INT = ir.Pos(ir.Side.QUERY)
 _SOME_BOOL = ir.eq(ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
 _COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
 
+_LOOPS = {syn.Any: ir.exists, syn.All: ir.forall, syn.Count: ir.count, syn.Total: ir.total}
+_NOTHING = {syn.Any: ir.FALSE, syn.All: ir.TRUE, syn.Count: ir.ZERO, syn.Total: ir.ZERO}
+
 
 class Elaborator:
     """One elaboration: a budget, a memo of opened definitions, and the faults so far."""
@@ -233,15 +236,11 @@ class Elaborator:
             local[binding.name] = self.value(binding.value, inner)
         return self.value(node.body, inner)
 
-    def _quantifier(self, node: syn.Any | syn.All, frame: Scope) -> ir.Node:
+    def _loop(self, node: syn.Loop, frame: Scope) -> ir.Node:
         low, high = self.node(node.range.low, frame), self.node(node.range.high, frame)
         width = ir.sub(high, low)
-        if isinstance(width, ir.Const):
-            if width.value <= 0:
-                return ir.BoolConst(isinstance(node, syn.All))
-            if width.value > WIDEST_RANGE:
-                self.diagnostics.append(too_wide(node.range, width.value))
-                return _SOME_BOOL
+        if isinstance(width, ir.Const) and width.value <= 0:
+            return _NOTHING[type(node)]
 
         def body(index: ir.Node) -> ir.Node:
             inner = replace(frame, local={**frame.local, node.name: index})
@@ -251,7 +250,12 @@ class Elaborator:
             self._spend(sum(1 for _ in ir.postorder(made)), node.span)
             return made
 
-        return (ir.exists if isinstance(node, syn.Any) else ir.forall)(low, high, body)
+        made = _LOOPS[type(node)](low, high, body)
+        is_left = isinstance(made.item if isinstance(made, ir.Not) else made, ir.Loop)
+        if is_left and isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
+            self.diagnostics.append(too_wide(node.range, width.value))
+            return _SOME_BOOL if made.sort is ir.Sort.BOOL else _SOME_INT
+        return made
 
     # ------------------------------------------------------------------ names
 
@@ -467,8 +471,10 @@ _MEANINGS: dict[type[syn.Expression], Any] = {
     syn.Or: Elaborator._or,
     syn.If: Elaborator._if,
     syn.Let: Elaborator._let,
-    syn.Any: Elaborator._quantifier,
-    syn.All: Elaborator._quantifier,
+    syn.Any: Elaborator._loop,
+    syn.All: Elaborator._loop,
+    syn.Count: Elaborator._loop,
+    syn.Total: Elaborator._loop,
 }
 
 

@@ -264,33 +264,45 @@ def length(name: str) -> Expr:
 
 def any_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
     """Whether some int j with start <= j < stop makes ``body(j)`` true."""
-    return _quantified(ir.exists, start, stop, body)
+    return _looped(ir.exists, ir.Sort.BOOL, start, stop, body)
 
 
 def all_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
     """Whether every int j with start <= j < stop makes ``body(j)`` true."""
-    return _quantified(ir.forall, start, stop, body)
+    return _looped(ir.forall, ir.Sort.BOOL, start, stop, body)
 
 
-Quantifier: TypeAlias = Callable[[ir.Node, ir.Node, Callable[[ir.Node], ir.Node]], ir.Node]
+def count_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
+    """How many ints j with start <= j < stop make ``body(j)`` true."""
+    return _looped(ir.count, ir.Sort.BOOL, start, stop, body)
 
 
-def _quantified(
-    quantifier: Quantifier, start: Operand, stop: Operand, body: Callable[[Expr], Operand]
+def sum_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
+    """The sum of ``body(j)`` over the ints j with start <= j < stop; 0 where there are none."""
+    return _looped(ir.total, ir.Sort.INT, start, stop, body)
+
+
+Looping: TypeAlias = Callable[[ir.Node, ir.Node, Callable[[ir.Node], ir.Node]], ir.Node]
+
+
+def _looped(
+    make: Looping, sort: ir.Sort, start: Operand, stop: Operand, body: Callable[[Expr], Operand]
 ) -> Expr:
     limits = [_expect(ir.Sort.INT, "a range", each) for each in (start, stop)]
-    width = ir.sub(limits[1]._node, limits[0]._node)
-    if isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
-        title = f"a range of {width.value:,} is too wide"
-        raise AttnDslError(make_error("A303", title, here(), f"at most {WIDEST_RANGE}"))
     parts = list(limits)
 
     def inner(index: ir.Node) -> ir.Node:
-        made = _expect(ir.Sort.BOOL, "the body", body(Expr(index)))
+        made = _expect(sort, "the body", body(Expr(index)))
         parts.append(made)
         return made._node
 
-    return merged(quantifier(limits[0]._node, limits[1]._node, inner), parts)
+    ends = limits[0]._node, limits[1]._node
+    found, width = make(*ends, inner), ir.sub(ends[1], ends[0])
+    is_left = isinstance(found.item if isinstance(found, ir.Not) else found, ir.Loop)
+    if is_left and isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
+        title = f"a range of {width.value:,} is too wide"
+        raise AttnDslError(make_error("A303", title, here(), f"at most {WIDEST_RANGE}"))
+    return merged(found, parts)
 
 
 # ---------------------------------------------------------------------- spaces and tables

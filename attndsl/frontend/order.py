@@ -68,10 +68,8 @@ def _inside(node: syn.Expression) -> list[_Job]:
             for binding in bindings:
                 jobs += [binding.value, (binding.name, 1)]
             return [*jobs, body, *((binding.name, -1) for binding in bindings)]
-        case syn.Any(name=name, range=domain, body=body):
-            return [domain, (name, 1), body, (name, -1)]
-        case syn.All(name=name, range=domain, body=body):
-            return [domain, (name, 1), body, (name, -1)]
+        case syn.Any() | syn.All() | syn.Count() | syn.Total():
+            return [node.range, (node.name, 1), node.body, (node.name, -1)]
         case _:
             return [*syn.children(node)]
 

@@ -147,24 +147,29 @@ class _Check(Axes):
                 return self._if(node, local)
             case syn.Let():
                 return self._let(node, local)
-            case syn.Any() | syn.All():
-                self._quantifier(node, local)
-                return "bool"
+            case syn.Any() | syn.All() | syn.Count():
+                self._loop(node, "bool", local)
+                return "int" if isinstance(node, syn.Count) else "bool"
+            case syn.Total():
+                self._loop(node, "int", local)
+                return "int"
             case _:
                 assert_never(node)
 
     def expect(self, node: syn.Expression, wanted: syn.Kind, local: Locals) -> None:
         """The expression must have the kind."""
-        found = self.kind(node, local)
+        self.judge(self.kind(node, local), wanted, node.span, [])
+
+    def judge(self, found: syn.Kind | None, wanted: syn.Kind, span: Span, helps: list[str]) -> None:
+        """Complain of another kind than is wanted."""
         if found is None or found == wanted:
             return
-        helps: list[str] = []
         if (wanted, found) == ("bool", "int"):
             helps.append("compare it: write `... != 0`")
-        if (wanted, found) == ("int", "bool"):
+        if (wanted, found) == ("int", "bool") and not helps:
             helps.append("write `if ... then 1 else 0`")
         title = f"{_WORDS[wanted]} is needed here"
-        self.add("A202", title, node.span, f"this is {_WORDS[found]}", helps=helps)
+        self.add("A202", title, span, f"this is {_WORDS[found]}", helps=helps)
 
     def scalar(self, node: syn.Expression, local: Locals) -> syn.Kind | None:
         """The kind of an expression that may not be a list."""
@@ -211,10 +216,16 @@ class _Check(Axes):
             inner[binding.name] = self.kind(binding.value, inner)
         return self.kind(node.body, inner)
 
-    def _quantifier(self, node: syn.Any | syn.All, local: Locals) -> None:
+    def _loop(self, node: syn.Loop, body: syn.Kind, local: Locals) -> None:
         self._check_local(node.name, node.name_span)
         self._all((node.range.low, node.range.high), "int", local)
-        self.expect(node.body, "bool", {**local, node.name: "int"})
+        found = self.kind(node.body, {**local, node.name: "int"})
+        helps = []
+        if body == "int" and isinstance(node.body, syn.Compare):
+            helps.append(
+                f"a body reaches as far as it can: write `(sum {node.name} in ...: ...) <= x`"
+            )
+        self.judge(found, body, node.body.span, helps)
 
     def _check_local(self, name: str, span: Span) -> None:
         if (reserved := reserved_fault(name, span)) is not None:

@@ -52,7 +52,7 @@ def _shown(value: Value) -> str:
 
 def too_wide(domain: syn.Range, width: int) -> Diagnostic:
     title = f"a range of {width:,} is too wide"
-    notes = (f"`any` and `all` try every number: at most {WIDEST_RANGE}",)
+    notes = (f"every number is tried: at most {WIDEST_RANGE}",)
     helps = ("`//` and `%` often say the same without trying",)
     return make_error("A303", title, domain.span, notes=notes, helps=helps)
 

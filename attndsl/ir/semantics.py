@@ -221,7 +221,7 @@ def too_wide(width: int) -> Diagnostic:
     """The diagnostic for a quantifier wider than ``WIDEST_RANGE``."""
     return Diagnostic(
         "A404",
-        f"an `any` or `all` of the pattern runs over {width:,} values at these lengths",
+        f"an `any`, `all`, `count` or `sum` of the pattern runs over {width:,} values at these lengths",
         notes=(f"at most {WIDEST_RANGE:,} are tried, fewer of each where one is in another",),
         helps=("state it as a comparison, or give the range a bound that does not grow",),
     )

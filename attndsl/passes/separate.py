@@ -21,6 +21,7 @@ from attndsl import ir
 
 _MOST = 2_000  # comparisons opened; extrema multiply them: past so many the original is kept
 _DEEPEST = 48  # comparisons opened within what others became
+_MOST_CHOICES = 3  # in one sum, as of a count that is written out: each doubles what comes of it
 
 
 def separate(mask: ir.Mask) -> ir.Mask:
@@ -58,8 +59,10 @@ class _Opener:
 
 def _once(node: ir.Le | ir.Eq) -> ir.Node | None:
     """The comparison without the first of its terms that a law opens."""
-    for term, factor in ir.linear(node.item)[0].items():
-        if term.is_pair:
+    terms = ir.linear(node.item)[0]
+    choices = sum(isinstance(term, ir.Select) and term.is_pair for term in terms)
+    for term, factor in terms.items():
+        if term.is_pair and not (isinstance(term, ir.Select) and choices > _MOST_CHOICES):
             rest = ir.sub(node.item, ir.scale(term, factor))
             opened = _open(node, term, factor, rest)
             if opened is not None:

@@ -16,6 +16,9 @@ Parts: typing.TypeAlias = list[typing.Any]  # tokens, and nodes that earlier cal
 LARGEST = 2**31 - 1
 DEEPEST = 200
 MOST_DIGITS = 9
+_LOOPS: dict[str, type[tree.Loop]] = {
+    "any": tree.Any, "all": tree.All, "count": tree.Count, "sum": tree.Total,
+}  # fmt: skip
 
 
 class TreeError(Exception):
@@ -269,9 +272,9 @@ class Builder(threading.local):
         opening, *bindings, body = parts
         return tree.Let(tuple(bindings), body, self._span(opening, body))
 
-    def quantifier(self, parts: Parts) -> tree.Any | tree.All:
+    def loop(self, parts: Parts) -> tree.Loop:
         opening, name, _, domain, body = parts
-        node = tree.Any if opening.type == "ANY" else tree.All
+        node = _LOOPS[str(opening)]
         return node(str(name), domain, body, self._span(name), self._span(opening, body))
 
     # ------------------------------------------------------------------------- pieces

@@ -109,7 +109,7 @@ HABITS = (
     ForeignSyntax("write `x not in S`", before=r"\bnot\s+", expected="IN"),
     ForeignSyntax(
         "put it in parentheses, as in `a == (not b)`",
-        at=r"(?:not|if|let|any|all)\b",
+        at=r"(?:not|if|let|any|all|(?:count|sum)\s+\w+\s+in)\b",
         before=r"[<>=!+*/%-]\s*",
         expected="INT",
     ),
@@ -140,6 +140,9 @@ HABITS = (
     ),
     ForeignSyntax("write `any j in 0..16: body`", at=r"\(", before=r"\b(?:any|all)\s*"),
     ForeignSyntax("write `any j in 0..16: body`", at=r"for\b"),
+    ForeignSyntax(
+        "write `count j in 0..16: body`", at=r"\w+\s+[0-9]", before=r"\b(?:count|sum)\s+"
+    ),
     ForeignSyntax("write `any j in 0..16: body`", before=r"\b(?:any|all)\s+\w+\s*", expected="IN"),
     ForeignSyntax("write `any j in 0..16: body`", before=r"\b(?:any|all)\s[^:]*", expected="COLON"),
     # -------------------------------------------------------------------- if, let, lambda

@@ -2,7 +2,7 @@
 
 Canonical means: one line where 100 columns hold it, else broken, loosest operator first, each
 operand on its own line behind its operator; no parentheses but those that are needed, and those
-around an `if`, `let`, `any` or `all` that is an operand; clauses in the order over, align, where, zeros; a
+around an `if`, a `let` or a loop that is an operand; clauses in the order over, align, where, zeros; a
 blank line between declarations, except between one-liners of a kind without documentation.
 """
 
@@ -197,7 +197,7 @@ def _parameter(node: tree.Parameter) -> str:
 
 def _binds(node: tree.Expression) -> int:
     match node:
-        case tree.If() | tree.Let() | tree.Any() | tree.All():
+        case tree.If() | tree.Let() | tree.Any() | tree.All() | tree.Count() | tree.Total():
             return _LOOSE
         case tree.Or():
             return _OR
@@ -253,14 +253,14 @@ def _flat_operator(node: tree.Neg | tree.Not | tree.Range | tree.Member) -> str:
             return _asks(node) + _container(node.container)
 
 
-def _flat_loose(node: tree.If | tree.Let | tree.Any | tree.All) -> str:
+def _flat_loose(node: tree.If | tree.Let | tree.Loop) -> str:
     match node:
         case tree.If(condition, yes, no):
             return f"if {_flat(condition)} then {_flat(yes)} else {_flat(no)}"
         case tree.Let(bindings, body):
             return f"let {', '.join(map(_binding, bindings))}: {_flat(body)}"
-        case tree.Any(_, _, body) | tree.All(_, _, body):
-            return f"{_quantifier(node)} {_flat(body)}"
+        case loop:
+            return f"{_loop(loop)} {_flat(loop.body)}"
 
 
 def _at(node: tree.Expression, level: int) -> str:
@@ -275,9 +275,11 @@ def _binding(node: tree.Binding) -> str:
     return f"{node.name} = {_flat(node.value)}"
 
 
-def _quantifier(node: tree.Any | tree.All) -> str:
-    word = "any" if isinstance(node, tree.Any) else "all"
-    return f"{word} {node.name} in {_flat(node.range)}:"
+_WORDS = {tree.Any: "any", tree.All: "all", tree.Count: "count", tree.Total: "sum"}
+
+
+def _loop(node: tree.Loop) -> str:
+    return f"{_WORDS[type(node)]} {node.name} in {_flat(node.range)}:"
 
 
 def _asks(node: tree.Member) -> str:
@@ -332,7 +334,7 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
         case tree.Member(_, container):
             level = _COMPARE if isinstance(container, tree.Range) else _SUM
             return _lead(asks := _asks(node), _lines_at(container, level, room - len(asks)))
-        case tree.If() | tree.Let() | tree.Any() | tree.All():
+        case tree.If() | tree.Let() | tree.Any() | tree.All() | tree.Count() | tree.Total():
             return _loose_lines(node, room)
         case tree.Call(name, arguments):
             return _bracketed(f"{name}(", arguments, _argument_lines, room, ")")
@@ -348,7 +350,7 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
             return [flat]
 
 
-def _loose_lines(node: tree.If | tree.Let | tree.Any | tree.All, room: int) -> list[str]:
+def _loose_lines(node: tree.If | tree.Let | tree.Loop, room: int) -> list[str]:
     match node:
         case tree.If(condition, yes, no):
             return [
@@ -358,8 +360,8 @@ def _loose_lines(node: tree.If | tree.Let | tree.Any | tree.All, room: int) -> l
             ]
         case tree.Let(bindings, body):
             return [*_bound(bindings, room), *_lines(body, room)]
-        case tree.Any(_, _, body) | tree.All(_, _, body):
-            return [_quantifier(node), *_indented(_lines(body, room - len(_STEP)))]
+        case loop:
+            return [_loop(loop), *_indented(_lines(loop.body, room - len(_STEP)))]
 
 
 def _lines_at(node: tree.Expression, level: int, room: int) -> list[str]:

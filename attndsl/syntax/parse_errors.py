@@ -35,7 +35,7 @@ _KINDS = {
     "COMPARE": "`<=`",
 }  # fmt: skip
 _OPENS_EXPRESSION = frozenset(
-    "NAME INT LPAR LSQB MINUS NOT IF LET ANY ALL TRUE FALSE".split()  # noqa: SIM905  (a word list)
+    "NAME INT LPAR LSQB MINUS NOT IF LET ANY ALL FOLD TRUE FALSE".split()  # noqa: SIM905  (a word list)
 )
 _GOES_ON = frozenset(
     "AND OR COMPARE PLUS MINUS STAR FLOORDIV PERCENT IN NOT DOT LSQB LPAR".split()  # noqa: SIM905

@@ -4,7 +4,7 @@
     Declaration = Import | Grid | Space | Input | Def | Pattern
     Expression  = Int | Bool | Name | ListOf | Access | Index | Call
                 | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
-                | If | Let | Any | All
+                | If | Let | Any | All | Count | Total
 
 Every node carries the `span` it was read from. Spans take no part in equality. Parentheses leave
 no node (they only widen the span), but grouping is kept: `(a + b) + c` is a Sum within a Sum,
@@ -129,7 +129,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """`lo..hi`, half-open; stands right of `in` only (in Member, Any, All)."""
+    """`lo..hi`, half-open; stands right of `in` only (in Member and in loops)."""
 
     low: Expression
     high: Expression
@@ -230,10 +230,33 @@ class All:
     span: Span = _span()
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """`count j in lo..hi: body`: for how many numbers the body holds."""
+
+    name: str
+    range: Range
+    body: Expression
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """`sum j in lo..hi: body`: the body added up over the numbers."""
+
+    name: str
+    range: Range
+    body: Expression
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+Loop: TypeAlias = Any | All | Count | Total
 Expression: TypeAlias = (
     Int | Bool | Name | ListOf | Access | Index | Call
     | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
-    | If | Let | Any | All
+    | If | Let | Loop
 )  # fmt: skip
 
 
@@ -469,8 +492,8 @@ def children(node: Expression) -> tuple[Expression, ...]:
             return (condition, yes, no)
         case Let(bindings, body):
             return (*(binding.value for binding in bindings), body)
-        case Any(_, domain, body) | All(_, domain, body):
-            return (domain, body)
+        case Any() | All() | Count() | Total():
+            return (node.range, node.body)
 
 
 def parts(assertion: Assertion) -> tuple[Expression, ...]:

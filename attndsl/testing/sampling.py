@@ -133,7 +133,7 @@ class _Spelling:
             return self.pick(self.atom, self.linear)(names)  # type: ignore[no-any-return]
         how = self.pick(
             self.sum, self.sum, self.product, self.divided, self.divided, self.extremum,
-            self.function, self.choice, self.let, self.load, self.item,
+            self.function, self.choice, self.let, self.load, self.item, self.counted,
         )  # fmt: skip
         made: str = how(depth - 1, names)
         return made
@@ -257,13 +257,27 @@ class _Spelling:
         return f"not ({self.truth(depth, names)})"
 
     def quantified(self, depth: int, names: tuple[str, ...]) -> str:
+        body, name, limits = self.looped(self.truth, depth, names)
+        return f"({self.pick('any', 'all')} {name} in {limits}: {body})"
+
+    def counted(self, depth: int, names: tuple[str, ...]) -> str:
+        word, kind = self.pick(("count", self.truth), ("sum", self.number))
+        body, name, limits = self.looped(kind, depth, names)
+        return f"({word} {name} in {limits}: {body})"
+
+    def looped(
+        self, kind: Callable[[int, tuple[str, ...]], str], depth: int, names: tuple[str, ...]
+    ) -> tuple[str, str, str]:
+        """The body of a loop, its variable and its limits, which may be anything."""
         name = self.name()
-        low, high = self.pick("0..3", "-1..2", "0..1", "q..k", "q - 1..q + 2", "0..head").split(
-            ".."
-        )
-        depth = min(depth, 2)  # quantifiers multiply the cost of what they hold
-        body = self.truth(depth, (*names, name))
-        return f"({self.pick('any', 'all')} {name} in {low}..{high}: {body})"
+        low, high = self.pick(
+            "0..3", "-1..2", "0..1", "q..k", "q - 1..q + 2", "0..head", "0..min(q, 3)", "0..own[q]",
+            "k % 3..len(k)", "ids[q]..ids[k] + 1", "reach..4", *(f"{v}..q" for v in names),
+        ).split("..")  # fmt: skip
+        if "ids" in low and self.where == "pair":
+            low, high = "own[q]", "own[q] + 2"
+        # loops multiply the cost of what they hold
+        return kind(min(depth, 2), (*names, name)), name, f"{low}..{high}"
 
     def member(self, depth: int, names: tuple[str, ...]) -> str:
         item, word = self.number(depth, names), self.pick("in", "not in")

@@ -49,6 +49,7 @@ DILATED = "pattern p = (q - k) % pow2(head) == 0 and 0 <= q - k < 20 * pow2(head
 BLIND = "pattern p = k < q - 3 and q > 9 and (k + q) % 3 != 0"
 NEIGHBOURS = "grid image(y, x)\npattern p over image = neighborhood2d(3, 5)"
 FIRST = "grid g(y=2, x)\npattern p over g align start = q.y == k.y and k.x > 2"
+COUNTED = "pattern p = k < (count j in 2..q: j * j % 3 == 1) or (sum j in k..k + 3: j * q % 5) == 6"
 DOCUMENTS = np.array([[0] * 30 + [1] * 40 + [5] * 20, [3] * 7 + [2] * 83])
 LISTED = np.array([[[3, -1], [0, 60]] * 35])
 
@@ -64,6 +65,7 @@ CALLS = {
     "wrapped": Call("wrapped_window", 70, 70, {"left": 4}),
     "listed": Call("listed", 70, 70, inputs={"neighbors": LISTED}),
     "empty_text": Call("captioned_box", 35, 35, {"s": 3}, extents={"n": 0, "y": 5}),
+    "counted": Call(COUNTED, 12, 12),
     "first_tokens": Call(FIRST, 8, 24, extents={}),
     "spaces": Call("captioned_box", 77, 77, {"s": 3}, extents={"n": 7, "y": 7}),
 }  # fmt: skip

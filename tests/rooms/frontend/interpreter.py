@@ -63,11 +63,12 @@ def run(node: syn.Expression, world: World) -> Any:  # noqa: C901  (an arm for e
                 value = run(binding.value, world)
                 world = replace(world, local={**world.local, binding.name: value})
             return run(body, world)
-        case syn.Any(name, domain, body) | syn.All(name, domain, body):
+        case syn.Any() | syn.All() | syn.Count() | syn.Total():
+            name, domain, body = node.name, node.range, node.body
             low, high = run(domain.low, world), run(domain.high, world)
             worlds = (replace(world, local={**world.local, name: j}) for j in range(low, high))
-            found = (run(body, each) for each in worlds)
-            return any(found) if isinstance(node, syn.Any) else all(found)
+            joined = {syn.Any: any, syn.All: all, syn.Count: sum, syn.Total: sum}[type(node)]
+            return joined(run(body, each) for each in worlds)
         case syn.Member(item, container, negated):
             return _member(item, container, world) != negated
     raise AssertionError(node)

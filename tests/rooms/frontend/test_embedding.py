@@ -36,6 +36,9 @@ FLAT = {
     "(if q < k then q else 3 - k) <= 2": lambda: fe.where(q < k, q, 3 - k) <= 2,
     "if q < k then q < 3 else false": lambda: fe.where(q < k, q < 3, False),
     "any j in 0..16: q - k == pow2(j)": lambda: fe.any_(0, 16, lambda j: q - k == fe.pow2(j)),
+    "k < (count j in 0..q: j % 3 == 1)": lambda: k < fe.count_(0, q, lambda j: j % 3 == 1),
+    "(sum j in k..q: j * head) % 2 == 0":
+        lambda: fe.sum_(k, q, lambda j: j * head) % 2 == 0,
     "all j in 0..head: (any i in 0..j: i + j != k)":
         lambda: fe.all_(0, head, lambda j: fe.any_(0, j, lambda i: i + j != k)),
     "k in [1, 2, 9] or q in 2..5": lambda: k.isin([1, 2, 9]) | q.isin(range(2, 5)),
@@ -160,7 +163,7 @@ FAULTS = {
     "A215": [lambda: (q < k).zeros(1) | (q < 3), lambda: ~patterns.padded_window(2)],
     "A301": [lambda: patterns.window(-1)],
     "A302": [lambda: q // 0, lambda: q % -3],
-    "A303": [lambda: fe.any_(0, 5000, lambda j: j == q)],
+    "A303": [lambda: fe.any_(0, 5000, lambda j: j * j == q)],
     "A305": [lambda: q * 2**62, lambda: (q * 2**40) * 2**40],
 }  # fmt: skip
 

@@ -49,6 +49,28 @@ CASES: dict[str, Callable[[int, int], bool]] = {
     "any s in 0..k: s > q // 2 and s * 3 <= k": lambda q, k: any(
         s > q // 2 and s * 3 <= k for s in range(k)
     ),
+    "2 <= (count s in 0..6: (q + s) % 5 == k % (s + 2))": lambda q, k: (
+        sum((q + s) % 5 == k % (s + 2) for s in range(6)) >= 2
+    ),
+    "k == (count s in 0..q: n[s] > 0)": lambda q, k: k == sum(read(COUNT, s) > 0 for s in range(q)),
+    "(sum s in k..q: n[s]) < 4": lambda q, k: sum(read(COUNT, s) for s in range(k, q)) < 4,
+    "(count s in 0..5: first[s] <= q) == (count s in 0..5: not first[s] > k)": lambda q, k: (
+        sum(q >= FIRST) == sum(k >= FIRST)
+    ),
+    "k < (count s in 0..n[q]: s * q % 3 == 0)": lambda q, k: (
+        k < sum(s * q % 3 == 0 for s in range(read(COUNT, q)))
+    ),
+    "k <= (sum s in off[q // 2]..off[q // 2 + 1]: s * q % 7 - 2)": lambda q, k: (
+        k <= sum(s * q % 7 - 2 for s in range(read(OFF, q // 2), read(OFF, q // 2 + 1)))
+    ),
+    "(sum s in q - 1..q + 2: if s < k then n[s] else s) % 3 == 0": lambda q, k: (
+        sum(read(COUNT, s) if s < k else s for s in range(q - 1, q + 2)) % 3 == 0
+    ),
+    "k == (sum s in 0..4: 5)": lambda q, k: k == 20,
+    "(count s in 2..q: true) == k": lambda q, k: max(0, q - 2) == k,
+    "all a in 1..4: k // a <= (count b in 0..q: b % a == 0)": lambda q, k: all(
+        k // a <= sum(b % a == 0 for b in range(q)) for a in range(1, 4)
+    ),
     "any s in -5..q: 3 * s == k - 1": lambda q, k: any(3 * s == k - 1 for s in range(-5, q)),
 }
 GIVEN = {"off": OFF, "n": COUNT, "first": FIRST, "last": LAST}
@@ -106,8 +128,8 @@ def test_every_way_is_taken():
     ways = {
         "any s in k..q: n[s] == 3": "#0",
         "any s in 0..20: first[s] <= q < last[s] and k % 5 == s % 3": "#0",
-        "k < 5 and any s in 0..20: n[s] <= q": "#0",
-        "k < 5 and any s in 0..n[q]: s * q % 3 == 1": "#0",
+        "k < (count s in 0..5: first[s] <= q)": "#0",
+        "k < (count s in 0..n[q]: s * q % 3 == 1)": "#0",
         "any s in q - 1..q + 2: k == n[s]": None,
     }
     for body, table in ways.items():

@@ -69,6 +69,8 @@ CASES = [
     ("pattern p = any«(»k == j for j in 0..3)", "A101", "any j in 0..16"),
     ("pattern p = any j «0»..3: k == j", "A101", "any j in 0..16"),
     ("pattern p = any j in 0..3 «k» == j", "A101", "any j in 0..16"),
+    ("pattern p = k < (count «j 0»..3: k == j)", "A101", "count j in 0..16"),
+    ("pattern p = 3 == «sum j in» 0..3: j", "A101", "parentheses"),
     # if, let, lambda
     ("pattern p = if q < 3«:» k", "A101", "if c then a else b"),
     ("pattern p = if a «else» b", "A101", "needs `then` and `else`"),

@@ -60,6 +60,11 @@ one, two = syn.Int(1), syn.Int(2)
                 (syn.Binding("x", a), syn.Binding("y", syn.Any("j", syn.Range(one, two), b))), c
             ),
         ),
+        ("count j in 1..2: a", syn.Count("j", syn.Range(one, two), a)),
+        ("(sum j in 1..2: a) + b", syn.Sum((syn.Total("j", syn.Range(one, two), a), b), ("+",))),
+        ("count + sum", syn.Sum((syn.Name("count"), syn.Name("sum")), ("+",))),
+        ("sum not in 1..2", syn.Member(syn.Name("sum"), syn.Range(one, two), True)),
+        ("sum in 1..2", syn.Member(syn.Name("sum"), syn.Range(one, two))),
         ("all j in 1..2: a and b", syn.All("j", syn.Range(one, two), syn.And((a, b)))),
     ],
 )

@@ -9,7 +9,9 @@ RESERVED = set(
     "all in and or not true false".split()
 )
 NAMES = st.one_of(
-    st.sampled_from(["q", "k", "a", "b1", "_", "batch", "head", "Any", "iff", "in_", "int"]),
+    st.sampled_from(
+        ["q", "k", "a", "b1", "_", "batch", "head", "Any", "iff", "in_", "int", "sum", "count"]
+    ),
     st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True),
 ).filter(lambda name: name not in RESERVED)
 SIZES = st.one_of(st.integers(0, 9), st.integers(0, 2**31 - 1))
@@ -49,6 +51,8 @@ def larger(inner: st.SearchStrategy) -> st.SearchStrategy:
         st.builds(syn.Let, some(bindings, 1), inner),
         st.builds(syn.Any, NAMES, ranges, inner),
         st.builds(syn.All, NAMES, ranges, inner),
+        st.builds(syn.Count, NAMES, ranges, inner),
+        st.builds(syn.Total, NAMES, ranges, inner),
     )
 
 

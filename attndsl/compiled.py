@@ -443,7 +443,7 @@ class Pattern:
     def emit(self, *, definition: str = "") -> str:
         """A stand-alone Python file that computes attention within the pattern: torch and triton, nothing else.
 
-        It holds the pattern as a Triton function, the kernels cut to it, forward and backward, and
+        It holds the pattern as a function on tensors, the Triton kernels of the package, forward and backward, and
         ``attention(q, k, v, *, scale=None, return_lse=False, ...)`` with the inputs and open extents of the
         pattern as keywords. Equal patterns give equal bytes.
 

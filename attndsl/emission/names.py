@@ -50,6 +50,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def escaped(text: str) -> str:
+    """The text within a string of double quotes: nothing in it ends the string or the line, or hides."""
+    return text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+
+
+def quoted(text: str) -> str:
+    """The text as a string of Python."""
+    return f'"{escaped(text)}"'
+
+
 def commented(text: str, indent: str = "") -> str:
     """The text as comment lines, whatever it holds."""
     lines = [piece for line in text.splitlines() for piece in _broken(printable(line.expandtabs()))]

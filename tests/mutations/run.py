@@ -47,8 +47,10 @@ NEAR = {
     "ir/sizing.py": ("rooms/ir/test_sizing.py",),
     "ir/semantics.py": ("rooms/ir/test_large_numbers.py", "rooms/ir", "rooms/frontend"),
     "codegen": ("rooms/codegen", "rooms/backends/test_triton.py"),
-    "emission": ("rooms/emission/test_integers.py",),
-    "emission/host.txt": ("rooms/emission/test_emission.py",),
+    "emission": ("rooms/emission/test_emission.py",),
+    "backends/integers.py": ("rooms/emission/test_integers.py",),
+    "backends/live_tiles.py": ("rooms/backends/test_live_tiles.py",),
+    "backends/standalone.py": ("rooms/emission/test_emission.py",),
     "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
     "backends": ("rooms/backends/test_blocked.py", "rooms/backends/test_merging.py", "laws"),
     "backends/block_batches.py": (

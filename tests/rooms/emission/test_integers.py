@@ -1,76 +1,50 @@
-"""The arithmetic of emitted files, compiled: floors and remainders are the language's, not the device's."""
+"""The arithmetic of emitted files: floors, remainders, powers and reads are the language's."""
 
-import importlib.util
 import itertools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import torch
 
-from attndsl.emission import assembling
-from attndsl.emission.cutting import definitions
-from tests.support import ptx
+from attndsl.backends import integers
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="there is no compiler without triton"
-)
-
-KERNEL = """import triton
-import triton.language as tl
+MOST = (1 << 62) - 1
+LEFT = (-MOST, -8, -7, -1, 0, 1, 6, 7, 30, 62, 63, (1 << 61) + 1, MOST)
+RIGHT = (-MOST, -3, -1, 0, 1, 2, 7, 64, MOST)
 
 
-{}
-
-@triton.jit(do_not_specialize=["a", "b"])
-def integers(Out, a, b, BITS: tl.constexpr):
-    tl.store(Out, floordiv(a, b))
-    tl.store(Out + 1, mod(a, b))
-    tl.store(Out + 2, ilog2(a, BITS))
-    tl.store(Out + 3, pow2(a))
-"""
-FLOORED = " - ((a % b) < 0)"
+@pytest.mark.parametrize("as_scalar", [False, True])
+def test_quotients_floor_and_are_zero_where_the_divisor_is_not_positive(as_scalar: bool):
+    for a, b in itertools.product(LEFT, RIGHT):
+        left, right = (torch.tensor(a) if not as_scalar else a), torch.tensor(b)
+        truth = (a // b, a % b) if b > 0 else (0, 0)
+        found = integers.quotient(left, right), integers.remainder(left, right)
+        assert tuple(int(x) for x in found) == truth
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """By kind of number: as it is, and without what makes a quotient floor."""
-    device = (Path(assembling.__file__).parent / "device.txt").read_text(encoding="utf-8")
-    sound = KERNEL.format(definitions(device, ["floordiv", "mod", "ilog2", "pow2"]))
-    assert FLOORED in sound
-    folder = tmp_path_factory.mktemp("integers")
-    files = [folder / name for name in ("sound.py", "truncating.py")]
-    for file, text in zip(files, (sound, sound.replace(FLOORED, "")), strict=True):
-        file.write_text(text, encoding="utf-8")
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    asked = [sys.executable, "-m", "tests.rooms.emission.integers", *map(str, files)]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(asked, capture_output=True, text=True, cwd=root, env=env, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def test_logarithms_and_powers_are_exact():
+    for a in (*LEFT, *(1 << n for n in range(62)), *((1 << n) - 1 for n in range(62))):
+        assert int(integers.ilog2(torch.tensor(a))) == (a.bit_length() - 1 if a > 0 else -1)
+        assert int(integers.pow2(torch.tensor(a))) == (1 << a if 0 <= a <= 62 else 0)
 
 
-def wrong(text: str, bits: int) -> list[tuple[int, int]]:
-    """The operands for which the kernel says anything but Python."""
-    most = (1 << bits - 1) - 1
-    found = []
-    for a, b in itertools.product((-most, -8, -7, -1, 0, 1, 6, 7, 30, most), (1, 2, 7, 64, most)):
-        truth = a // b, a % b, a.bit_length() - 1 if a > 0 else -1, 1 << a if 0 <= a <= 62 else 0
-        stored = ptx.run(text, 0, a, b)
-        if tuple(stored[bits // 8 * i] for i in range(4)) != truth:
-            found.append((a, b))
-    return found
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_what_lies_outside_an_input_is_zero(dtype: torch.dtype):
+    values = torch.arange(1, 7).view(2, 3).to(dtype)
+    rows, columns = torch.arange(-2, 4)[:, None], torch.arange(-2, 5)
+    found = integers.read(values, rows, columns)
+    assert found.dtype == dtype
+    for i, j in itertools.product(range(6), range(7)):
+        row, column = i - 2, j - 2
+        inside = 0 <= row < 2 and 0 <= column < 3
+        assert found[i, j] == (values[row, column] if inside else 0)
+    assert integers.read(values[:0], rows, 1).eq(0).all()
+    assert integers.read(values, 1, 3) == 0
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("i32", 32), ("i64", 64)])
-def test_compiled_integers_are_pythons(compiled: list[dict[str, str]], kind: str, bits: int):
-    assert wrong(compiled[0][kind], bits) == []
-
-
-@pytest.mark.parametrize(("kind", "bits"), [("i32", 32), ("i64", 64)])
-def test_a_quotient_that_truncates_is_seen(compiled: list[dict[str, str]], kind: str, bits: int):
-    found = wrong(compiled[1][kind], bits)
-    assert (-7, 2) in found
-    assert all(a < 0 and a % b for a, b in found)
+def test_a_loop_goes_over_whatever_any_position_asks_for():
+    q, ends = torch.arange(3), torch.tensor([[4], [6]])
+    assert [int(j) for j in integers.span(q, ends, q)] == [0, 1, 2, 3, 4, 5]
+    assert [int(j) for j in integers.span(5, torch.tensor(2), q)] == []
+    assert [int(j) for j in integers.span(0, ends[:0], q)] == []
+    with pytest.raises(ValueError, match="runs over 100000 values"):
+        list(integers.span(0, 100_000, q))

@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attndsl import ir
-from attndsl.emission.names import Names, calling, printable
-from attndsl.emission.relation import Relation
+from attndsl.emission.functions import Relation
+from attndsl.emission.names import Names, calling, escaped, quoted
 
 _GIVEN = (
-    "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "table", "resolved",
-    "recalled", "Schedule", "Attention", "attention", "torch", "math", "make", "self", "batch", "heads",
-    "q_len", "k_len", "device", "sizes", "tables", "schedule_of", "arguments", "extents",
+    "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "table", "resolved", "numbers",
+    "recalled", "Schedule", "Pattern", "Attention", "attention", "functools", "batch", "head", "heads",
+    "q_len", "k_len", "device", "sizes", "schedule_of", "extents", "in_pattern", "zero_keys", "LONGEST", "HEADS",
+    "LARGEST", "torch", "tl", "triton", "sees", "counts", "pattern", "inputs",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the schedule of a call is told of the pattern."""
+
+    batches: bool  # whether batch elements differ
+    heads: bool  # whether heads do
+    back: int | None  # the farthest key behind a query that it sees; None without a bound
+    ahead: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +36,18 @@ class Keywords:
     sizes: dict[str, str]  # length, as nodes name it -> local name
 
 
-def attention_function(mask: ir.Mask, relation: Relation) -> tuple[str, str]:
+def attention_function(mask: ir.Mask, relation: Relation, traits: Traits) -> tuple[str, str]:
     """The text of ``attention`` and of what it calls; and how a call of it looks."""
-    names = Names(*_GIVEN, *relation.sizes, *relation.tables)
+    names = Names(*_GIVEN, *relation.sizes)
     inputs = {table.name: names.of(("input", table.name), table.name) for table in mask.tables}
     axes, extents = _extents(mask, names)
     parameters = {size: name for name, size in relation.sizes.items()}
     sizes = {full: parameters.get(full) or names.of(("size", full), f"len_{_short(mask, full)}")
              for full in _axes(mask)}  # fmt: skip
     keywords = Keywords(inputs, axes, extents, sizes | parameters)
-    text = "\n\n\n".join([_schedule_of(mask, relation, keywords), _attention(mask, keywords)])
+    text = "\n\n\n".join(
+        [_attention(mask, keywords), _schedule_of(mask, relation, traits, keywords)]
+    )
     shown = [f"{name}={name}" for name in inputs.values()]
     shown += [f"{name}=..." for name in list(extents)[1:]]
     return text + "\n", ", ".join(["q", "k", "v", *shown])
@@ -87,7 +100,7 @@ def _short(mask: ir.Mask, full: str) -> str:
     return short if owners == {segment} else f"{segment}_{short}"
 
 
-def _schedule_of(mask: ir.Mask, relation: Relation, keywords: Keywords) -> str:
+def _schedule_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Keywords) -> str:
     parameters = ["q_len", "k_len", "batch", "heads", "device"]
     parameters += [*keywords.inputs.values(), *keywords.extents]
     lines = []
@@ -97,17 +110,28 @@ def _schedule_of(mask: ir.Mask, relation: Relation, keywords: Keywords) -> str:
         lines += _resolving(mask, keywords)
     for table in mask.tables:
         lines += _reading(mask, table, keywords)
-    given = [keywords.inputs[name] for name in relation.tables.values()]
-    together = [*given, *relation.sizes]
-    arguments = f"({together[0]},)" if len(together) == 1 else f"({', '.join(together)})"
-    if len(arguments) > 60:
-        lines += ["arguments = (", *(f"    {each}," for each in together), ")"]
-        arguments = "arguments"
-    lines += calling("return Schedule", ["q_len", "k_len", "batch", "heads", "device", arguments])
+    given = [f"{name}={keywords.inputs[table]}" for name, table in relation.tables.items()]
+    if relation.sizes:
+        known = [f"{name}={name}" for name in relation.sizes]
+        lines += calling("sizes = numbers", ["device", *known])
+        given.append("**sizes")
+    functions = [("sees", "in_pattern"), ("counts", "zero_keys")]
+    for name, function in functions if relation.zero_keys else functions[:1]:
+        lines += calling(f"{name} = functools.partial", [function, *given])
+    counts = ["batch" if traits.batches else "1", "heads" if traits.heads else "1"]
+    told = ["sees", "q_len", "k_len", *counts, "device"]
+    if mask.align is ir.Align.END:
+        told.append("q_start=k_len - q_len")
+    bounds = {"back": traits.back, "ahead": traits.ahead}
+    near = {name: bound for name, bound in bounds.items() if bound is not None}
+    # the bounds are proved for positions from 0 on
+    told += [f"{name}={bound} if q_len <= k_len else None" for name, bound in near.items()]
+    told += ["zero_keys=counts"] if relation.zero_keys else []
+    lines += calling("pattern = Pattern", told)
+    lines += ["return Schedule(pattern)"]
     head = calling("def schedule_of", parameters, ":", 100)
-    decorator = [] if keywords.inputs else ["@functools.lru_cache(maxsize=64)"]
     doc = '    """The schedule of a call; its inputs are checked."""'
-    return "\n".join([*decorator, *head, doc, *(f"    {line}" for line in lines)])
+    return "\n".join([*head, doc, *(f"    {line}" for line in lines)])
 
 
 def _resolving(mask: ir.Mask, keywords: Keywords) -> list[str]:
@@ -127,9 +151,8 @@ def _resolving(mask: ir.Mask, keywords: Keywords) -> list[str]:
     if len(items[0]) > 60:
         items, opening = ["extents"], ["extents = [", *(f"    {each}," for each in given), "]"]
     for space, length in _spaces(mask):
-        name = printable(space.name).replace("\\", "").replace('"', "")
         segments = [[places[f"{s.name}.{axis.name}"] for axis in s.axes] for s in space.segments]
-        items.append(f'("{name}", {length}, {segments})')
+        items.append(f"({quoted(space.name)}, {length}, {segments})")
     targets = [keywords.sizes[full] for full in axes]
     left = ", ".join(targets) if len(targets) > 1 else f"({targets[0]},)"
     return [*opening, *calling(f"{left} = resolved", items)]
@@ -151,7 +174,8 @@ def _reading(mask: ir.Mask, table: ir.Table, keywords: Keywords) -> list[str]:
         shape.append(extent or "None")
     kind = str(table.kind is ir.Sort.BOOL)
     spelled = f"({', '.join(shape)},)" if len(shape) == 1 else f"({', '.join(shape)})"
-    return [*calling(f"{name} = table", [f'"{name}"', name, spelled, kind, "device"]), *more]
+    told = [quoted(table.name), name, spelled, kind, "device", "LARGEST"]
+    return [*calling(f"{name} = table", told), *more]
 
 
 def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) -> str | None:
@@ -178,22 +202,26 @@ def _attention(mask: ir.Mask, keywords: Keywords) -> str:
         "    out [B, H, Q, Dv] and, if asked for, its log-sum-exp [B, H, Q], float32. Both are differentiable.",
         "    A query without a key has out 0, log-sum-exp -inf and no gradient.",
         '"""',
-        "check(q, k, v)",
+        "check(q, k, v, LONGEST, HEADS)",
+        *_tuple("sizes = ", [*sizes, *axes]),
     ]
-    if inputs:
-        key = ", ".join([*sizes, *axes])
-        together = f"({', '.join(inputs)},)" if len(inputs) == 1 else f"({', '.join(inputs)})"
-        lines += [f"sizes = ({key})", f"tables = {together}"]
-        made = f"lambda: schedule_of(*sizes[:5], *tables{', *sizes[5:]' if axes else ''})"
-        lines += calling("schedule = recalled", ["sizes", "tables", made])
-    else:
-        lines += calling("schedule = schedule_of", [*sizes, *axes])
+    together = _tuple("", inputs)[0] if len(inputs) < 4 else "inputs"
+    lines += _tuple("inputs = ", inputs) if together == "inputs" else []
+    asked = ["*sizes[:5]", *inputs, *(["*sizes[5:]"] if axes else [])]
+    made = f"lambda: schedule_of({', '.join(asked)})"
+    lines += calling("schedule = recalled", ["sizes", together, made])
     lines += [
         "scale = q.shape[3] ** -0.5 if scale is None else float(scale)",
         "out, lse = Attention.apply(q, k, v, schedule, scale)",
         "return (out, lse) if return_lse else out",
     ]
     return "\n".join([*head, *(f"    {line}".rstrip() for line in lines)])
+
+
+def _tuple(head: str, items: list[str]) -> list[str]:
+    """The items as a tuple behind ``head``, on one line or on one each."""
+    together = f"{head}({', '.join(items)}{',' * (len(items) == 1)})"
+    return [together] if len(together) <= 96 else [f"{head}(", *(f"    {x}," for x in items), ")"]
 
 
 def _told(mask: ir.Mask, keywords: Keywords) -> list[tuple[str, str]]:
@@ -205,13 +233,11 @@ def _told(mask: ir.Mask, keywords: Keywords) -> list[tuple[str, str]]:
     ]
     for table in mask.tables:
         kind = "truth values" if table.kind is ir.Sort.BOOL else "integers"
-        dims = printable(", ".join(map(str, table.dims))).replace("\\", "").replace('"', "")
+        dims = escaped(", ".join(map(str, table.dims)))
         more = "; negative entries are empty" if table.is_list else ""
         told.append((keywords.inputs[table.name], f"Input [{dims}], {kind}{more}."))
     for full, name in keywords.axes.items():
-        told.append(
-            (name, f"Extent of the axis {printable(full)}; one of a space may be left out.")
-        )
+        told.append((name, f"Extent of the axis {escaped(full)}; one of a space may be left out."))
     told.append(("scale", "Of the scores; 1 / sqrt(D) by default."))
     told.append(("return_lse", "Whether to return the log-sum-exp too."))
     return told

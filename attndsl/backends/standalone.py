@@ -1,0 +1,353 @@
+"""Attention over the pairs of a pattern that is a function on tensors: the kernels over its live tiles, autograd.
+
+Files that ``emit`` writes hold this text beside that of the kernels, of ``configs``, ``live_tiles`` and
+``integers``, so it asks for nothing else of the package. PARTIAL tiles read their masks.
+"""
+
+import collections
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from attndsl.backends.configs import Config, Pass, architecture, fitting, options, padded
+from attndsl.backends.kernels import (
+    backward_keys,
+    backward_queries,
+    forward,
+    merge_outputs,
+    prepare_backward,
+    sum_chunks,
+)
+from attndsl.backends.live_tiles import Lists, Schedule
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+WIDEST = 256  # head dim
+ROWS = 64  # queries of a program that prepares the backward pass
+CACHE = (
+    16 << 20
+)  # bytes of keys and values that the heads at work together may take of the L2 cache
+
+
+def walk(which: Pass, schedule: Schedule, q: Tensor, k: Tensor, v: Tensor) -> tuple[Config, Lists]:
+    """The tile, warps and stages of a pass on these tensors, and its lists."""
+    found = fitting(which, architecture(q.device), q.element_size(), q.shape[3], v.shape[3])
+    if found is None:
+        raise ValueError(f"{q.dtype} of this width does not fit the shared memory")
+    if which == "backward_keys":
+        owners, group = k.shape[0] * k.shape[1], q.shape[1] // k.shape[1]
+        return found, schedule.by_key(found.bq, found.bk, owners, group)
+    return found, schedule.by_query(found.bq, found.bk, q.shape[0] * q.shape[1])
+
+
+def launch(
+    kernel: Any,
+    config: Config,
+    lists: Lists,
+    schedule: Schedule,
+    strided: dict[str, Tensor],
+    owner: tuple[str, Tensor],
+    **tensors: Any,
+) -> None:
+    """Run a kernel that walks: a program for each item and head of the owner of its tiles."""
+    q, k, v = (strided[name] for name in "qkv")
+    heads, x = owner
+    kernel[(lists.width * x.shape[0] * x.shape[1],)](
+        **tensors,
+        **strides(strided),
+        **{heads: x.shape[1]},
+        items=lists.items,
+        first_items=lists.first_items,
+        plan_of=lists.plan_of,
+        plan_batch=lists.plan_batch,
+        plan_head=lists.plan_head,
+        full=lists.full,
+        partial=lists.partial,
+        mask_ids=lists.mask_ids,
+        masks=schedule.tiles(config.bq, config.bk).masks,
+        constants=None,
+        n_constants=0,
+        tables=None,
+        q_order=None,
+        k_order=None,
+        q_len=q.shape[2],
+        k_len=k.shape[2],
+        at_once=heads_at_once(k, x.shape[1]),
+        width=lists.width,
+        slots=lists.slots,
+        GROUP=q.shape[1] // k.shape[1],
+        D=q.shape[3],
+        DV=v.shape[3],
+        BD=padded(q.shape[3]),
+        BDV=padded(v.shape[3]),
+        BQ=config.bq,
+        BK=config.bk,
+        SPLIT=lists.slots > 0,
+        PRECISION=precision(q.dtype),
+        CONSTANTS=None,
+        QUERY_TERMS=None,
+        KEY_TERMS=None,
+        KEEP=None,
+        Q_ORDERED=False,
+        K_ORDERED=False,
+        **options(architecture(q.device), config),
+    )
+
+
+def run_forward(
+    schedule: Schedule, q: Tensor, k: Tensor, v: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out [B, H, Q, Dv], lse [B, H, Q])."""
+    q, k, v = map(reachable, (q, k, v))
+    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    if not lse.numel():
+        return out, lse
+    config, lists = walk("forward", schedule, q, k, v)
+    parts = {
+        "PartOut": share(q, lists, config.bq, v.shape[3]),
+        "PartLse": share(q, lists, config.bq),
+    }
+    with on_device(q):
+        launch(
+            forward, config, lists, schedule, {"q": q, "k": k, "v": v, "o": out}, ("heads", q),
+            Q=q, K=k, V=v, Out=out, Lse=lse, **parts, scale=scale,
+        )  # fmt: skip
+        if lists.slots:
+            merge_outputs[(lists.most_splits, q.shape[0] * q.shape[1])](
+                **parts, Out=out, Lse=lse, **strides({"o": out}), **split_tiles(lists),
+                q_order=None, q_len=q.shape[2], heads=q.shape[1], slots=lists.slots,
+                DV=v.shape[3], BDV=padded(v.shape[3]), BQ=config.bq, Q_ORDERED=False,
+            )  # fmt: skip
+    zeros = schedule.zeros()
+    if zeros is not None:
+        total = torch.logaddexp(lse, zeros.log())
+        weight = torch.where(lse == -torch.inf, 0.0, (lse - total).exp())
+        out, lse = (out * weight[..., None]).to(out.dtype), total
+    return out, lse
+
+
+def run_backward(
+    schedule: Schedule,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dq, dk, dv), each in the dtype of its input."""
+    q, k, v, dout = map(reachable, (q, k, v, dout))
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    if not lse.numel() or not k.numel():
+        return dq.zero_(), dk.zero_(), dv.zero_()
+    level, delta = torch.empty_like(lse), torch.empty_like(lse)
+    strided = {"q": q, "k": k, "v": v, "g": dout}
+    given = {"Q": q, "K": k, "V": v, "GradOut": dout, "Level": level, "Delta": delta}
+    with on_device(q):
+        prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
+            Out=out, GradOut=dout, Lse=lse, GradLse=dlse, Level=level, Delta=delta,
+            **strides({"o": out, "g": dout}), q_len=q.shape[2], heads=q.shape[1],
+            DV=v.shape[3], BDV=padded(v.shape[3]), BQ=ROWS, THROUGH_LSE=dlse is not None,
+        )  # fmt: skip
+        config, lists = walk("backward_queries", schedule, q, k, v)
+        part = share(q, lists, config.bq, q.shape[3])
+        launch(
+            backward_queries, config, lists, schedule, strided, ("heads", q),
+            **given, GradQ=dq, PartQ=part, scale=scale,
+        )  # fmt: skip
+        add_up(lists, config.bq, part, dq)
+        config, lists = walk("backward_keys", schedule, q, k, v)
+        parts = [share(x, lists, config.bk, x.shape[3]) for x in (k, v)]
+        launch(
+            backward_keys, config, lists, schedule, strided, ("kv_heads", k),
+            **given, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], scale=scale,
+        )  # fmt: skip
+        for shares, total in zip(parts, (dk, dv), strict=True):
+            add_up(lists, config.bk, shares, total)
+    return dq, dk, dv
+
+
+def add_up(lists: Lists, block: int, part: Tensor | None, total: Tensor) -> None:
+    """The shares of split tiles as one, in a contiguous gradient."""
+    if part is not None:
+        sum_chunks[(lists.most_splits, total.shape[0] * total.shape[1])](
+            Part=part, Out=total, **split_tiles(lists), order=None, length=total.shape[2],
+            heads=total.shape[1], slots=lists.slots, D=total.shape[3], BD=padded(total.shape[3]),
+            BLOCK=block, ORDERED=False,
+        )  # fmt: skip
+
+
+def share(x: Tensor, lists: Lists, *shape: int) -> Tensor | None:
+    """Room for what each slot of each head of x [B, H, ...] holds, if any tile is split."""
+    shape = (*x.shape[:2], lists.slots, *shape)
+    return x.new_empty(shape, dtype=torch.float32) if lists.slots else None
+
+
+def split_tiles(lists: Lists) -> dict[str, Any]:
+    """The arguments of merging kernels that say which tiles were split."""
+    names = ("splits", "first_splits", "plan_of", "plan_batch", "plan_head")
+    return {name: getattr(lists, name) for name in names}
+
+
+def strides(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """The strides of tensors: of ``q`` they are ``qb``, ``qh``, ``qs`` and ``qd``."""
+    return {
+        letter + dim: step
+        for letter, x in tensors.items()
+        for dim, step in zip("bhsd", x.stride(), strict=True)
+    }
+
+
+def heads_at_once(k: Tensor, owners: int) -> int:
+    """How many heads work on an item together: as many as the L2 cache holds keys and values of."""
+    total = k.shape[0] * owners
+    each = max(1, 2 * k.shape[2] * k.shape[3] * k.element_size() * k.shape[1] // owners)
+    fits = max(1, min(total, CACHE // each))
+    return next(n for n in range(fits, 0, -1) if total % n == 0)
+
+
+def reachable(x: Tensor) -> Tensor:
+    """``x``, copied if the offsets within one of its tiles need more than 32 bits: in no common layout."""
+    row, column = x.stride()[2:]
+    return x if 128 * row + WIDEST * column < 1 << 31 else x.contiguous()
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How float32 products are formed, as the user set it for torch's own."""
+    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if allowed and dtype == torch.float32 else "ieee"
+
+
+def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Launches go where the tensors are."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+class Attention(torch.autograd.Function):
+    """Forward and backward, to autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, schedule: Schedule, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """(out, lse), both differentiable."""
+        out, lse = run_forward(schedule, q, k, v, scale)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.schedule, ctx.scale = schedule, scale
+        ctx.set_materialize_grads(False)
+        return out, lse
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+        """The gradients of q, k and v."""
+        if dout is None and dlse is None:
+            return None, None, None, None, None
+        q, k, v, out, lse = ctx.saved_tensors
+        dout = torch.zeros_like(out) if dout is None else dout
+        dlse = None if dlse is None else dlse.contiguous()
+        grads = run_backward(ctx.schedule, q, k, v, out, lse, dout, dlse, ctx.scale)
+        return *grads, None, None
+
+
+def check(q: Tensor, k: Tensor, v: Tensor, longest: int, most_heads: int) -> None:
+    """Refuse what the kernels would read wrongly; sequences as long as that; more query heads than that."""
+    if not q.dim() == k.dim() == v.dim() == 4:
+        raise ValueError("q, k and v have four dimensions: batch, heads, tokens, width")
+    fits = q.shape[0] == k.shape[0] == v.shape[0] and k.shape[1:3] == v.shape[1:3]
+    if not fits or q.shape[3] != k.shape[3] or k.shape[1] < 1 or q.shape[1] % k.shape[1]:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+        raise ValueError(f"q [B, H, Q, D], k [B, Hkv, K, D] and v [B, Hkv, K, Dv] are {shapes}")
+    if q.dtype not in DTYPES or not q.dtype == k.dtype == v.dtype:
+        raise ValueError("q, k and v are all bfloat16, all float16 or all float32")
+    if not q.device == k.device == v.device:
+        raise ValueError("q, k and v are on one device")
+    if not q.is_cuda and isinstance(forward, triton.JITFunction):
+        raise ValueError("the kernels run on GPUs; on the CPU under TRITON_INTERPRET=1, slowly")
+    if not (1 <= q.shape[3] <= WIDEST and 1 <= v.shape[3] <= WIDEST):
+        raise ValueError(f"widths lie between 1 and {WIDEST}")
+    if max(q.shape[2], k.shape[2]) >= longest:
+        raise ValueError(f"there are fewer than {longest} tokens")
+    if q.shape[1] > most_heads:
+        raise ValueError(f"there are at most {most_heads} query heads")
+
+
+def resolved(
+    extents: list[int | None], *spaces: tuple[str, int, Sequence[Sequence[int]]]
+) -> list[int]:
+    """All extents; one that is None follows from the length of a space where the others are known.
+
+    A space is its name, its length, and for each segment the places of its axes among the extents.
+    """
+
+    def tokens(segments: Sequence[Sequence[int]], default: int) -> int:
+        known = [default if x is None else x for x in extents]
+        return sum(math.prod(known[axis] for axis in axes) for axes in segments)
+
+    for turn in range(2 * len(extents)):
+        for _, length, segments in spaces:
+            unknown = [axis for axes in segments for axis in axes if extents[axis] is None]
+            unit = tokens(segments, 1) - tokens(segments, 0)
+            if len(unknown) == 1 and (unit or turn >= len(extents)):
+                extents[unknown[0]] = max(0, (length - tokens(segments, 0)) // max(1, unit))
+    for name, length, segments in spaces:
+        if any(extents[axis] is None for axes in segments for axis in axes):
+            raise ValueError(f"extents of {name} are missing: one at most follows from its length")
+        if tokens(segments, 0) != length:
+            shape = [[extents[axis] for axis in axes] for axes in segments]
+            raise ValueError(f"{length} tokens do not fill {name} of extents {shape}")
+    return [x for x in extents if x is not None]
+
+
+def table(
+    name: str,
+    value: Any,
+    shape: Sequence[int | None],
+    is_bool: bool,
+    device: torch.device,
+    most: int,
+) -> Tensor:
+    """A run-time input as patterns read it; None in ``shape`` is any extent. Integers lie within ±``most``."""
+    x = torch.as_tensor(value, device=device)
+    fits = x.dim() == len(shape)
+    if not fits or any(n not in (None, m) for n, m in zip(shape, x.shape, strict=True)):
+        raise ValueError(f"{name} has the shape {tuple(x.shape)}, not {tuple(shape)}")
+    if (x.dtype == torch.bool) != is_bool or x.is_floating_point() or x.is_complex():
+        raise ValueError(f"{name} holds {x.dtype}, not {'truth values' if is_bool else 'integers'}")
+    if is_bool:
+        return x
+    x = x.long()
+    if x.numel() and max(int(x.max()), -int(x.min())) > most:
+        raise ValueError(
+            f"{name} holds numbers beyond {most}: values of the pattern might not fit 64 bits"
+        )
+    return x
+
+
+RECENT: collections.deque[tuple[Any, Any, Any, Schedule]] = collections.deque(maxlen=8)
+
+
+def recalled(
+    sizes: tuple[Any, ...], inputs: tuple[Any, ...], make: Callable[[], Schedule]
+) -> Schedule:
+    """The schedule of a call: not made again for the same tensors, as long as they are unchanged."""
+    versions = [x._version if is_tracked(x) else object() for x in inputs]
+    for known_sizes, known, known_versions, schedule in RECENT:
+        same = len(known) == len(inputs) and all(map(lambda a, b: a is b, known, inputs))
+        if same and known_sizes == sizes and known_versions == versions:
+            return schedule
+    schedule = make()
+    RECENT.append((sizes, inputs, versions, schedule))
+    return schedule
+
+
+def is_tracked(x: Any) -> bool:
+    """Whether a change to an input would show."""
+    return isinstance(x, Tensor) and not x.is_inference()

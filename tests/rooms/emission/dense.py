@@ -1,0 +1,51 @@
+"""What an emitted file says of all pairs and tiles of a call, without its kernels."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def pairs(module: ModuleType, *sizes: int, tile: tuple[int, int], **given: Any) -> np.ndarray:
+    """Its tiles as bool [batch, heads, q_len, k_len]; ``sizes`` are both lengths, batch elements and heads."""
+    schedule = module.schedule_of(*sizes, torch.device("cpu"), **extents(module, given))
+    found, (bq, bk) = schedule.tiles(*tile), tile
+    unpacked = found.masks.transpose(1, 2)[..., None] >> torch.arange(32, dtype=torch.int32) & 1
+    masks = unpacked.flatten(2).bool()  # [n, BQ, BK]
+    whole = torch.ones(bq, bk, dtype=torch.bool)
+    batch, heads, rows, columns = found.states.shape
+    dense = torch.zeros(batch, heads, rows, bq, columns, bk, dtype=torch.bool)
+    for place in np.ndindex(batch, heads, rows, columns):
+        b, h, row, column = place
+        state = int(found.states[place])
+        if state:
+            mask = whole if state == 2 else masks[found.mask_ids[place]]
+            assert mask.any()
+            assert state == 2 or not mask.all()
+            dense[b, h, row, :, column] = mask
+    flat = dense.flatten(4).flatten(2, 3)
+    q_len, k_len = sizes[:2]
+    assert not flat[:, :, q_len:].any()
+    assert not flat[..., k_len:].any()
+    return flat[:, :, :q_len, :k_len].expand(*sizes[2:], -1, -1).numpy()
+
+
+def extents(module: ModuleType, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``schedule_of`` takes: all extents, None where one is not given."""
+    assert set(given) <= set(_parameters(module))
+    return {name: given.get(name) for name in _parameters(module)[5:]}
+
+
+def keywords(module: ModuleType, extents: Mapping[str, int]) -> dict[str, int]:
+    """Extents of axes as the file calls them: by their short names, where no other segment has the axis too."""
+    known = _parameters(module)
+    names = {name: (name.replace(".", "_"), name.rpartition(".")[2]) for name in extents}
+    found = {full: [each for each in said if each in known] for full, said in names.items()}
+    return {said[0]: extents[full] for full, said in found.items() if said}
+
+
+def _parameters(module: ModuleType) -> tuple[str, ...]:
+    code = module.schedule_of.__code__
+    return code.co_varnames[: code.co_argcount]

@@ -42,6 +42,7 @@ demo: $(DEMO_STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/house/lint_prose.py
 
 types: $(STAMP)
 	$(BIN)/mypy

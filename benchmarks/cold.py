@@ -79,7 +79,7 @@ def measure(tokens: int, dtype: str, with_flex: bool, rounds: int = 5) -> dict[s
 
 
 def _round(script: str, tokens: int, dtype: str, env: dict[str, str]) -> list[float]:
-    """What a new process prints: seconds."""
+    """Seconds printed by a new process."""
     command = [sys.executable, "-c", script, str(tokens), dtype, PATTERN]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | env)
     found: list[float] = json.loads(done.stdout)

@@ -69,12 +69,12 @@ def _bigbird(n: int, device: str) -> Callable[..., Any]:
 
 
 def _width(n: int) -> int:
-    """Of an image of n tokens."""
+    """Extents of an image of n tokens."""
     return 128 if n >= 8_192 else 16
 
 
 def _side(n: int) -> int:
-    """Of a frame in a video of n tokens."""
+    """Extents of a video of n tokens."""
     return 32 if n >= 8_192 else 8
 
 

@@ -128,7 +128,7 @@ def row(dtype: torch.dtype, direction: str, found: dict[str, list[float]]) -> di
 
 
 def ratios(found: dict[str, float]) -> dict[str, float]:
-    """What matters: above 1 the backend is faster; longformer's should be near 1."""
+    """The ratios that matter: above 1 the backend is faster; longformer's should be near 1."""
     result = {
         "sdpa / window": found["sdpa"] / found["window again"],
         "longformer / window": found["longformer"] / found["window"],

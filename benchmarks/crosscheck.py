@@ -40,7 +40,7 @@ INSTRUCTIONS = {
 }
 HEAD_DIMS = (64, 128)
 SAID = ("target", "head_dim", "kernel", "num_warps", "num_stages", "registers", "spills", "shared")
-# What no call of a pattern by itself shows: masks in place of a predicate, grouped heads, split rows.
+# Variants that no call of a pattern by itself shows: masks in place of a predicate, grouped heads, split rows.
 OTHERS = ({"pattern": "causal", "predicate": False, "group": 3, "longest": 1},)
 
 
@@ -75,7 +75,7 @@ def for_two_heads(
 
 
 def faults(item: dict[str, Any]) -> list[str]:
-    """What is wrong with a binary."""
+    """Faults of a binary."""
     found = [f"{item['spills']} bytes of spills"] if item["spills"] else []
     if "modelled" in item and not item["shared"] <= item["modelled"] <= item["limit"]:
         found.append(f"shared memory {item['shared']}, modelled {item['modelled']}")

@@ -68,7 +68,7 @@ def length_of(space: ir.Space, extents: dict[str, int], flat: int) -> int:
 
 
 def count(schedule: Schedule, dense: Any) -> Counter[str]:
-    """What the schedule says against what is so, over batch and heads."""
+    """Compares the schedule with the dense mask, over batch and heads."""
     (bq, bk), (rows, columns) = schedule.tile, schedule.grid
     found: Counter[str] = Counter()
     for batch, head in np.ndindex(*dense.shape[:2]):

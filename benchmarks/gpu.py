@@ -1,4 +1,4 @@
-"""On a GPU: are the kernels right, and how fast are they? One command, ten minutes at most.
+"""Check and timing of the kernels on a GPU, by one command of ten minutes at most.
 
     python benchmarks/gpu.py [--minutes 9.5] [--fresh] [--only causal] [--out FOLDER]
 
@@ -8,7 +8,7 @@ turns: attndsl, compiled flex_attention on the same pattern, and the fastest den
 times the share of live tiles is the least that any kernel of that quality could take.
 
 Each finished row is kept in benchmarks/results/<gpu>.json, and the next call goes on where this one
-stopped. What went wrong is tried again; rows of other sources of attndsl are measured anew.
+stopped. A row that failed is tried again; rows of other sources of attndsl are measured anew.
 docs/performance.md is written from those files. ``--missing`` only names what must be installed first.
 
 Exit status: 0 all is done (or there is no GPU here), 1 a kernel is wrong or a row failed, 2 time is up.
@@ -208,7 +208,7 @@ def measure(todo: Iterable[Any], results: Results, given: argparse.Namespace) ->
 
 
 def missing() -> list[str]:
-    """What has to be installed first."""
+    """Packages that have to be installed first."""
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 

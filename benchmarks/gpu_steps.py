@@ -105,13 +105,13 @@ def steps(scale: Scale) -> list[Step]:
 
 
 class Steps:
-    """What a process can do at one scale."""
+    """Steps that a process can take at one scale."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
 
     def perform(self, step: Step) -> dict[str, Any]:
-        """What was measured; for a check that went well, nothing."""
+        """Measured values; none for a check that passed."""
         does: Callable[[Step], dict[str, Any]] = getattr(self, step.kind)
         return does(step)
 
@@ -132,7 +132,7 @@ class Steps:
         return q, k, v, drawn(heads)
 
     def checks(self, step: Step) -> dict[str, Any]:
-        """What the kernels get wrong. Judged as the tests judge."""
+        """Errors of the kernels, by the tolerances of the tests."""
         contest = CONTESTS[step.contest]
         q, k, v, dout = self._tensors(step, 2 * step.group, 2)
         out = _ours(contest, q, k, v, "natural")
@@ -314,7 +314,7 @@ def _and_backward(run: Run, leaves: tuple[torch.Tensor, ...], dout: torch.Tensor
 
 
 def fault_of(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The error in one line."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200] if text else ''}"
 
@@ -343,7 +343,7 @@ def main() -> int:
 
 
 def line_of(step: Step) -> str:
-    """As the process reads it."""
+    """The step in the form the process reads."""
     return json.dumps(asdict(step)) + "\n"
 
 

@@ -1,10 +1,10 @@
-"""What a warm call takes of the processor before a GPU has anything to do: Python, autograd, Triton's launch.
+"""Processor time of a warm call before a GPU has anything to do: Python, autograd, Triton's launch.
 
     python benchmarks/host.py
 
 No GPU is needed: the kernels are compiled for one that is not there, over CPU tensors, and its driver launches
-nothing; what that would take is left out. 8 heads of 64, 512 tokens; the least of some rounds, in microseconds of
-one thread. As a measure of the machine: torch's own attention over 16 tokens.
+nothing; its own time is left out. 8 heads of 64, 512 tokens; the least of some rounds, in microseconds of
+one thread. Torch's own attention over 16 tokens measures the machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Silent:
 
 
 def microseconds(run: Callable[[], object]) -> float:
-    """Of one call, when nothing else disturbs it."""
+    """Time of one call when nothing else disturbs it."""
     found = []
     for _ in range(ROUNDS):
         started = time.process_time()

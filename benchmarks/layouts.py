@@ -1,4 +1,4 @@
-"""What the order of tokens is worth: live tiles, and the CPU backend's time. A table, and JSON.
+"""Benefit of token orders: live tiles, and the CPU backend's time. Prints a table and JSON.
 
     python benchmarks/layouts.py [--json layouts.json] [--flex]
 

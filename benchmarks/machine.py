@@ -1,4 +1,4 @@
-"""What every result says of the machine it was measured on."""
+"""Description of the machine, which every result carries."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _of_bound(found: dict[str, Any], which: str) -> float:
 
 
 def _section(results: dict[str, Any]) -> str:
-    """What was found on one GPU."""
+    """Results of one GPU."""
     where = results["circumstances"]
     checks = {**results["checks"], **results["repeats"]}
     faults = [f"- {label}: {found['fault']}" for label, found in checks.items() if "fault" in found]

@@ -1,4 +1,4 @@
-"""What the benchmarks found without a GPU, as the first half of docs/performance.md: each file a section."""
+"""Results of the benchmarks without a GPU, as the first half of docs/performance.md: each file a section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What compiling costs, the search for an order of tokens included: every pattern of the prelude.
+"""Cost of compiling every pattern of the prelude, with the search for a token order.
 
     python benchmarks/searches.py [--json searches.json]
 

@@ -43,7 +43,7 @@ def pages() -> dict[str, str]:
 
 
 def performance_page() -> str:
-    """What the benchmarks found, on every machine they were run on."""
+    """Results of the benchmarks, on every machine they were run on."""
     return str(report.page(found for _, found in report.results_in()))
 
 
@@ -98,7 +98,7 @@ def _answer(language: str, body: str) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a picture shows: values for the parameters, lengths, and perhaps one query alone."""
+    """Subject of a picture: values for the parameters, lengths, and perhaps one query alone."""
 
     values: dict[str, Any] = field(default_factory=dict)
     q_len: int = 16

@@ -33,14 +33,14 @@ class EncoderLayer(nn.Module):
 
 
 class DenseAttention(nn.Module):
-    """What the layer is judged by: PyTorch's attention under the whole mask."""
+    """The reference of the layer: PyTorch's attention under the whole mask."""
 
     def __init__(self, pattern: attndsl.Pattern) -> None:
         super().__init__()
         self.pattern = pattern
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, extents: None, keep: Tensor) -> Tensor:
-        """As `attndsl.nn.PatternAttention`."""
+        """Same as `attndsl.nn.PatternAttention`."""
         mask = self.pattern.mask(q.shape[2], batch=q.shape[0], keep=keep)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 

@@ -25,7 +25,7 @@ class DenseAttention(nn.Module):
         self.register_buffer("mask", pattern.mask(CONTEXT))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, extents: None) -> Tensor:
-        """As `attndsl.nn.PatternAttention`."""
+        """Same as `attndsl.nn.PatternAttention`."""
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
 
 

@@ -58,7 +58,7 @@ class Expr:
 
     @property
     def _node(self) -> ir.Node:
-        """What the text would be. A chain of ``&`` or of ``|`` is built when somebody asks, whole."""
+        """The node of the expression. A chain of ``&`` or of ``|`` is built as a whole when it is first asked for."""
         if isinstance(self._built, Chain):
             _build(self)
         assert isinstance(self._built, ir.Node)
@@ -438,7 +438,7 @@ def _build(whole: Expr) -> None:
 
 
 def _operands(chain: Chain) -> list[Expr]:
-    """What a chain joins, one after the other."""
+    """Operands of a chain, one after the other."""
     found: list[Expr] = []
     link: Chain | None = chain
     while link is not None:

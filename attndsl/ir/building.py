@@ -447,7 +447,7 @@ class _Junction:
         return self
 
     def node(self) -> Node:
-        """What has grown."""
+        """The node built so far."""
         if self._is_absorbed:
             return self._absorbing
         parts = [*self._parts, *(Le(item, bound) for item, bound in self._limits.items())]

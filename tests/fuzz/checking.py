@@ -1,4 +1,4 @@
-"""What must hold of every program: through parser, printer, IR, passes, facts, schedules and back ends."""
+"""Laws that must hold for every program: parser, printer, IR, passes, facts, schedules and back ends."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from attndsl.passes import steps
 from attndsl.source import AttnDslError
 from attndsl.testing import Program
 
-# What a program may be refused for: numbers and ranges that are too large, a divisor that turns out constant.
+# Reasons for which a program may be refused: numbers and ranges that are too large, a divisor that turns out constant.
 REFUSED = ("A302", "A303", "A304", "A305")
 
 

@@ -76,7 +76,7 @@ def test_every_public_name_resolves():
 
 
 def test_type_checkers_see_every_public_name():
-    """What the lazy door gives by a table, it also imports under TYPE_CHECKING."""
+    """The lazy door imports under TYPE_CHECKING what it gives by a table."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     imports = [
         node

@@ -1,4 +1,4 @@
-"""What we ship is what we have: the wheel holds every data file and works far from the checkout."""
+"""The wheel holds every data file and works far from the checkout."""
 
 import os
 import subprocess

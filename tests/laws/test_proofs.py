@@ -1,4 +1,4 @@
-"""What is said to be proved of random programs holds in every dense mask at small lengths, pair by pair."""
+"""Facts proved of random programs hold in every dense mask at small lengths, pair by pair."""
 
 from collections import Counter
 from dataclasses import replace

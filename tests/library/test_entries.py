@@ -30,7 +30,7 @@ class Join:
         names: Our name of an extent, parameter or input, and theirs where it differs.
         layer: The layer at which the entry is this oracle; None: the case's own.
         more: Parameters of the entry that the oracle does without.
-        turn: What else is to be done to a case.
+        turn: Further changes to a case.
     """
 
     oracle: str
@@ -79,7 +79,7 @@ def folded(case: Case) -> Case:
 
 
 def phantom_group(case: Case) -> Case:
-    """As many phantom tokens as a group has."""
+    """Number of phantom tokens of a group."""
     return replace(case, extents=case.extents | {"phantom.m": case.extents["m"]})
 
 
@@ -309,7 +309,7 @@ def inputs_for(pattern, case: Case) -> dict[str, torch.Tensor]:
 
 
 def extents_for(pattern, extents: dict[str, int]) -> dict[str, int]:
-    """Those that name an axis of the entry's spaces; a flat axis has a length only."""
+    """Extents that name an axis of the entry's spaces; a flat axis has a length only."""
     spaces = (pattern.ir.queries, pattern.ir.keys)
     axes = {
         (segment.name, axis.name)

@@ -16,7 +16,7 @@ each_oracle = pytest.mark.parametrize("oracle", ORACLES, ids=lambda oracle: orac
 
 
 def imports(path: Path) -> set[str]:
-    """What a file imports: top-level packages, and whole paths inside ``tests``."""
+    """Imports of a file: top-level packages, and whole paths inside ``tests``."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

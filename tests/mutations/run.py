@@ -259,7 +259,7 @@ def report(verdicts: Mapping[Fault, str | None]) -> str:
 
 
 def known_verdicts(path: Path) -> dict[Fault, str | None]:
-    """What the report says of the faults that there still are: who caught them, if somebody did."""
+    """Verdicts of the report about faults that still exist: the test that caught each, if any."""
     known = {(file, _cell(what)): (file, what) for file, _, _, what in FAULTS}
     found: dict[Fault, str | None] = {}
     section = ""

@@ -74,7 +74,7 @@ def launches(run: Callable[[], Any]) -> list[tuple[Any, tuple[Any, ...], dict[st
 
 
 def source(kernel: Any, args: tuple[Any, ...]) -> ASTSource:
-    """What the launcher would compile for these arguments: types, constants, known divisors."""
+    """The specialisation the launcher would compile for these arguments: types, constants, known divisors."""
     signature: dict[str, str] = {}
     constants: dict[Any, Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}

@@ -146,7 +146,7 @@ def ints(depth: int, bound: int = 0) -> st.SearchStrategy[Expression]:
 
 
 def limits(bound: int) -> st.SearchStrategy[tuple[Expression, Expression]]:
-    """Of a loop: numbers, or what depends on positions, heads and tables; never far apart."""
+    """Limits of a loop: numbers, or terms of positions, heads and tables; never far apart."""
     known = st.integers(-2, 4).map(lambda c: Expression(lambda j: ir.Const(c), lambda at: c))
     q, k = Expression(lambda j: Q, lambda at: at.q), Expression(lambda j: K, lambda at: at.k)
     varying = [

@@ -24,7 +24,7 @@ LAUNCHED: list[tuple[Any, ...]] = []
 
 
 class Launcher:
-    """What the driver makes of a compiled kernel."""
+    """The driver's handle of a compiled kernel."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -35,7 +35,7 @@ class Launcher:
 
 
 class Driver:
-    """As much of a driver as a launch needs."""
+    """The part of a driver that a launch needs."""
 
     launcher_cls: type = Launcher
 

@@ -44,7 +44,7 @@ GROUPS = [
 
 
 def shifted_groups(n, group, head, heads):
-    """Which group each position is in: borders every ``group``, half a group later for half the heads."""
+    """The group of each position: borders every ``group``, half a group later for half the heads."""
     borders = range(0 if head < heads // 2 else group // 2, n, group)
     return [sum(border <= i for border in borders) for i in range(n)]
 

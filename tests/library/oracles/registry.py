@@ -34,7 +34,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Oracle:
-    """What a catalogue row means; rows with several patterns have one oracle for each ``part``."""
+    """Meaning of a catalogue row; rows with several patterns have one oracle for each ``part``."""
 
     row: int
     name: str

@@ -72,7 +72,7 @@ def hat_window(y, x, window, layer):
 
 
 def tile_of(i, extent, count):
-    """Which of ``count`` equal tiles of [0, extent) a position lies in."""
+    """Index of the tile, of ``count`` equal ones of [0, extent), in which a position lies."""
     return i * count // extent
 
 

@@ -1,4 +1,4 @@
-"""What the interpreter says of boxes of random relations is true of every pair in them."""
+"""Ranges of the interpreter on boxes of random relations are true of every pair in them."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -56,7 +56,7 @@ def test_no_pair_contradicts_a_verdict(expression, box, dtype):
 
 
 def outside_loops(root):
-    """What has a value of its own: bodies of loops have one for each number."""
+    """Nodes with a value of their own; bodies of loops have one for each number."""
     yield root
     for part in (root.start, root.stop) if isinstance(root, ir.Loop) else ir.children(root):
         yield from outside_loops(part)

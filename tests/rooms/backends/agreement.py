@@ -1,4 +1,4 @@
-"""What every backend is held to: the oracle, in the precision of the inputs."""
+"""The oracle that every backend is compared with, in the precision of the inputs."""
 
 import numpy as np
 import torch

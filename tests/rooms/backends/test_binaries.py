@@ -1,4 +1,4 @@
-"""What the compiler makes of the kernels for GPUs that are not here: a chosen part of `make crosscheck`."""
+"""Binaries of the kernels for GPUs that are not here: a chosen part of `make crosscheck`."""
 
 import importlib.util
 import json

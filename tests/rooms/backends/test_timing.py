@@ -75,7 +75,7 @@ class Counter:
         return counted
 
     def gather(self, value, places):
-        # What is shared by all items is copied once.
+        # A mask shared by all items is copied once.
         self.seen["gathered"] += value.numel() // (places.items if len(places.index) == 1 else 1)
         return value
 
@@ -87,7 +87,7 @@ class Counter:
 
 
 def runs(schedule: Schedule) -> Iterator[dict[str, float]]:
-    """What a forward and a backward pass of two heads of 16 were seen to do."""
+    """Operations counted in a forward and a backward pass of two heads of 16."""
     lengths = schedule.q_len, schedule.k_len, schedule.k_len, schedule.q_len
     q, k, v, dout = (torch.randn(1, 2, n, 16) for n in lengths)
     work = backends.Work(lambda tile: schedule)
@@ -107,7 +107,7 @@ def test_counts_are_those_of_what_runs(name, values, length, layout, budget, mon
     monkeypatch.setattr(blocked, "BUDGET", budget)
     kernel = ("calls", "blocks", "loaded", "products", "weights", "masked", "biases")
     for schedule in running(name, values, length, layout):
-        # Of tensors taken in another order every row is gathered; the backend does it by other means.
+        # Tensors taken in another order have every row gathered; the backend does it by other means.
         plans = (replace(plan, q_order=None, k_order=None) for plan in schedule.plans)
         plain = replace(schedule, plans=tuple(plans))
         told = work_counts(plain, 16, heads=2)

@@ -1,4 +1,4 @@
-"""What kernels are told of a schedule."""
+"""Work items that kernels are given for a schedule."""
 
 import attndsl
 from attndsl.backends.work_partition import device_masks

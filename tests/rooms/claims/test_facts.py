@@ -56,7 +56,7 @@ def truths_of(pairs: np.ndarray, shift: int) -> dict[str, bool]:
 
 
 def agree(pairs: np.ndarray, shift: int, found: dict) -> None:
-    """What is proved of a pattern is true of its dense mask."""
+    """Facts proved of a pattern are true of its dense mask."""
     q_len, k_len = pairs.shape[2:]
     moved = {"translation_invariant": np.array_equal(pairs[..., 1:, 1:], pairs[..., :-1, :-1])}
     for name, truth in (truths_of(pairs, shift) | moved).items():

@@ -9,7 +9,7 @@ from attndsl.analysis import Fact
 from attndsl.claims.judging import _tried
 from attndsl.compiler import read_mask
 
-# What the definitions of the prelude that have no defaults are given.
+# Values for definitions of the prelude that have no defaults.
 VALUES = {
     "n": 3, "left": 2, "right": 3, "w": 4, "d": 2, "b": 5, "h": 2, "s": 4, "c": 2, "count": 2,
     "size": 5, "sy": 3, "sx": 4, "st": 2, "axis": 1, "m": 3, "mt": 2, "my": 2, "mx": 3, "t": 2,

@@ -1,4 +1,4 @@
-"""What `attndsl explain A203` prints: the examples of every entry do as it says."""
+"""The examples of every entry of the error manual do as it says."""
 
 import re
 import shlex

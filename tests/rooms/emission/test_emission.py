@@ -99,7 +99,7 @@ def tensors_of(call: Call) -> Case:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
-    """What the emitted files computed, in one process that has no attndsl."""
+    """Results of the emitted files, in one process that has no attndsl."""
     folder = tmp_path_factory.mktemp("outside")
     calls = []
     for name, call in CALLS.items():

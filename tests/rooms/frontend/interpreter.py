@@ -144,7 +144,7 @@ def _length(node: syn.Expression, world: World) -> int:
 
 
 def _row(name: str, index: list[int], world: World) -> Any:
-    """What the table holds at the index: an entry, or a row of a list. None outside."""
+    """The table's entry at the index, or a row of a list. None outside."""
     table = world.tables[name]
     dims = [dim.value for dim in world.inputs[name].dims]
     for ambient in ("batch", "head"):

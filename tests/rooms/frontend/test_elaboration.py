@@ -1,4 +1,4 @@
-"""What the front end decides: lengths, axes, tables, alignment, shadowing, limits."""
+"""Decisions of the front end: lengths, axes, tables, alignment, shadowing, limits."""
 
 import inspect
 import sys

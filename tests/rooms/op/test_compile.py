@@ -1,4 +1,4 @@
-"""What ``attndsl.compile`` takes, and what it makes of it."""
+"""Sources that ``attndsl.compile`` takes, and their results."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which order of tokens a call takes that names none: recognised by the last bits of its result."""
+"""The default token order of a call, recognised by the last bits of its result."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What others imply goes, what they do not stays, and the relation is the same."""
+"""Implied conditions are dropped, others stay, and the relation is the same."""
 
 import time
 

@@ -24,7 +24,7 @@ def fixtures(name: str) -> Iterator[tuple[str, str]]:
 
 
 def around(name: str, program: str) -> tuple[ir.Mask, ir.Mask]:
-    """What the pass is given, and what it makes of it."""
+    """Input and output of the pass."""
     before = frontend.elaborate(syn.parse(program))
     for step, after in steps(before):
         if step == name:

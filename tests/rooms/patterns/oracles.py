@@ -1,4 +1,4 @@
-"""What each pattern of the prelude means, in plain Python on plain ints: no code of ours is used.
+"""Meaning of each pattern of the prelude, in plain Python on plain ints, without code of the package.
 
 A flat oracle takes the query position, the key position, the number of positions and the head; one
 over a grid takes coordinates and extents as tuples.

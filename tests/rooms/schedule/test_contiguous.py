@@ -1,4 +1,4 @@
-"""What a good order makes of equality classes, and of unions: as few tiles as there can be."""
+"""Good orders of equality classes and unions have as few tiles as possible."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is found again is what was computed, to the last tile; it is found only where it is the same."""
+"""The disk cache returns what was computed, to the last tile, and only for the same relation."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def compiled(text: str) -> attndsl.Pattern:
 
 
 def parts(text: str, n: int, options: dict, layout: str) -> list[Schedule]:
-    """As a new process would make them: a pattern just compiled has nothing in memory."""
+    """Schedules of a pattern just compiled, which has nothing in memory, like a new process."""
     return list(compiled(text).parts(n, tile=(32, 32), layout=layout, **options))
 
 

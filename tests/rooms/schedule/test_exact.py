@@ -18,7 +18,7 @@ from attndsl.testing import Program as Random
 from attndsl.testing import programs
 from tests.fuzz.checking import REFUSED
 
-# What is known on a tile can leave a constant, though the choice is open.
+# Knowledge on a tile can leave a constant, though the choice is undecided.
 CHOICE = "pattern p = if 0 <= q - k <= 64 then q - k <= 64 else k // 128 <= 5"
 TILES = [(4, 4), (8, 16), (16, 8), (32, 32), (32, 1), (1, 32), (1, 1), (7, 3), (2, 5)]
 

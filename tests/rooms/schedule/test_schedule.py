@@ -53,7 +53,7 @@ def test_random_relations(expression, q_len, k_len, tile, heads, align):
 @settings(max_examples=60)
 @given(ex.bools(3), ex.bools(3), st.integers(0, 20), LENGTH, LENGTH, TILE)
 def test_random_relations_within_a_window(near, far, width, q_len, k_len, tile):
-    """As patterns are: causal, near the diagonal this, far from it that."""
+    """Roots like those of patterns: causal, near the diagonal one thing, far from it another."""
     gap = ir.sub(ex.Q, ex.K)
     root = ir.conj(ir.le(ir.ZERO, gap), ir.select(ir.lt(gap, ir.Const(width)), near.root, far.root))
     mask = ex.mask(root)

@@ -1,4 +1,4 @@
-"""What people write by mistake, and what we tell them."""
+"""Common mistakes, and the messages they get."""
 
 import re
 

@@ -50,7 +50,7 @@ one, two = syn.Int(1), syn.Int(2)
         ("1_000", syn.Int(1000)),
         ("2147483647", syn.Int(2**31 - 1)),
         ("00000000000000000001", one),
-        # What is loosest reaches as far right as it can.
+        # The loosest operator reaches as far right as it can.
         ("if a then b else c or k", syn.If(a, b, syn.Or((c, k)))),
         ("a or if b then c else k", syn.Or((a, syn.If(b, c, k)))),
         ("not any j in 1..2: a or b", syn.Not(syn.Any("j", syn.Range(one, two), syn.Or((a, b))))),

@@ -288,7 +288,7 @@ def test_inputs_are_made_small_with_the_lengths():
 
 def test_every_fact_can_be_held_to_the_dense_mask():
     judged = {*JUDGES, "reach"}
-    # Which classes are meant, `block_diagonal` does not say; the tests of `claims` look at those.
+    # `block_diagonal` does not say which classes are meant; the tests of `claims` look at those.
     assert set(attndsl.compile("causal").facts()) == {*judged, "block_diagonal"}
 
 

@@ -1,4 +1,4 @@
-"""What a cell may claim: empty only if empty, full only if full, however far it is shrunk."""
+"""A cell is drawn empty only if empty, and full only if full, however far it is shrunk."""
 
 import numpy as np
 import pytest

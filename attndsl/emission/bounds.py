@@ -22,7 +22,7 @@ _FITS: Final = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What calls may give, and what follows for the values of the mask."""
+    """Bounds of what calls may give, and of the values of the mask that follow."""
 
     longest: int  # more tokens than any sequence has
     most: int  # the greatest absolute value in an input

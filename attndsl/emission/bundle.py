@@ -136,7 +136,7 @@ It needs torch, triton and a GPU; the CPU does under TRITON_INTERPRET=1, slowly.
 
 
 def _imports(found: Sequence[tuple[str, str]]) -> str:
-    """What the file imports, each once: of the standard library first, nothing of the package."""
+    """Imports of the file, each once: the standard library first, nothing of the package."""
     plain, of_module = set[str](), dict[str, set[str]]()
     for module, name in found:
         if module.partition(".")[0] in ("attndsl", "__future__"):

@@ -402,7 +402,7 @@ def _uses(root: ir.Node) -> Counter[ir.Node]:
 
 
 def _parts(node: ir.Node) -> tuple[ir.Node, ...]:
-    """What is written before a value; a loop sees to its own parts."""
+    """Nodes that are written before a value; a loop writes its own parts."""
     match node:
         case ir.Exists() | ir.Total():
             return ()

@@ -18,7 +18,7 @@ _GIVEN = (
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the schedule of a call is told of the pattern."""
+    """Facts about the pattern that the schedule of a call is given."""
 
     batches: bool  # whether batch elements differ
     heads: bool  # whether heads do
@@ -179,7 +179,7 @@ def _reading(mask: ir.Mask, table: ir.Table, keywords: Keywords) -> list[str]:
 
 
 def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) -> str | None:
-    """What an entry of the shape has to be, None if anything will do."""
+    """The required size of a dim; None if any will do."""
     if isinstance(dim, int):
         return str(dim)
     known = {"batch": "batch", "head": "heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
@@ -225,7 +225,7 @@ def _tuple(head: str, items: list[str]) -> list[str]:
 
 
 def _told(mask: ir.Mask, keywords: Keywords) -> list[tuple[str, str]]:
-    """What the documentation says of each argument."""
+    """Documentation of each argument."""
     told = [
         ("q", "Queries [B, H, Q, D], bfloat16, float16 or float32, of any strides."),
         ("k", "Keys [B, Hkv, K, D]; Hkv divides H."),

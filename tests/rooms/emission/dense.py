@@ -1,4 +1,4 @@
-"""What an emitted file says of all pairs and tiles of a call, without its kernels."""
+"""Pairs and tiles of a call by an emitted file, without its kernels."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -33,7 +33,7 @@ def pairs(module: ModuleType, *sizes: int, tile: tuple[int, int], **given: Any) 
 
 
 def extents(module: ModuleType, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``schedule_of`` takes: all extents, None where one is not given."""
+    """Arguments of ``schedule_of``: all extents, None where one is not given."""
     assert set(given) <= set(_parameters(module))
     return {name: given.get(name) for name in _parameters(module)[5:]}
 

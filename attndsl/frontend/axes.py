@@ -45,7 +45,7 @@ class Axes:
         if not any(space.segments for space in spaces):
             axis = wanted.rpartition(".")[2]
             if self.definition.is_pattern:
-                grids = self.unit.names(SpaceItem)
+                grids = self.unit.declared("grid", "space")
                 with_it = [n for n in grids if self._space_has(n, axis)]
                 where = (
                     f"`over {with_it[0]}`" if with_it else f"`over` a grid with an axis `{axis}`"

@@ -184,14 +184,10 @@ def chosen(unit: Unit, entry: str | None) -> Definition:
     item = unit.find(entry)
     if isinstance(item, Definition) and item.is_pattern:
         return item
-    known = [n for n in unit.names(Definition) if (d := unit.find(n)) and _is_pattern(d)]
+    known = unit.declared("pattern")
     what = f"`{entry}` is no pattern" if item else f"{unit.name} has no pattern `{entry}`"
     notes = (f"its patterns are {listed(each.name for each in patterns)}",) if patterns else ()
     raise AttnDslError(make_error("A211", what, notes=notes, helps=(did_you_mean(entry, known),)))
-
-
-def _is_pattern(item: object) -> bool:
-    return isinstance(item, Definition) and item.is_pattern
 
 
 # ---------------------------------------------------------------------- values

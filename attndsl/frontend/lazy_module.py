@@ -32,9 +32,9 @@ class LazyModule(Unit):
                 self._read(name)
             return self.own[name]
 
-    def names(self, *kinds: type[Item]) -> list[str]:
-        """All names of those kinds, in the order of the text."""
-        return [n for n in self._outline.names if isinstance(self.find(n), kinds)]
+    def declared(self, *words: str) -> list[str]:
+        """The names that are declared by one of these words, in the order of the text. Reads nothing."""
+        return self._outline.declared(*words)
 
     def definitions(self) -> Iterator[Definition]:
         """All its definitions, in the order of the text."""

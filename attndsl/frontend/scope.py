@@ -125,11 +125,11 @@ class Unit:
         found = self.own.get(name) or self.imported.get(name)
         return found or (self.prelude.find(name) if self.prelude else None)
 
-    def names(self, *kinds: type[Item]) -> list[str]:
-        """All visible names of those kinds."""
-        layers = self.own, self.imported
-        seen = [n for layer in layers for n, item in layer.items() if isinstance(item, kinds)]
-        return seen + (self.prelude.names(*kinds) if self.prelude else [])
+    def declared(self, *words: str) -> list[str]:
+        """All visible names that are declared by one of these words: "grid", "pattern", ..."""
+        items = (self.own | self.imported).items()
+        seen = [n for n, item in items if type(item.declaration).__name__.lower() in words]
+        return seen + (self.prelude.declared(*words) if self.prelude else [])
 
     def definitions(self) -> Iterator[Definition]:
         """Its own definitions, in order."""
@@ -254,9 +254,8 @@ class Linker:
         grid = unit.find(segment.name)
         if isinstance(grid, SpaceItem) and isinstance(grid.declaration, syn.Grid):
             return grid.space.segments[0].axes
-        grids = [n for n in unit.names(SpaceItem) if _is_grid(unit.find(n))]
         helps = (
-            did_you_mean(segment.name, grids),
+            did_you_mean(segment.name, unit.declared("grid")),
             f"declare `grid {segment.name}(...)`, or write `{segment.name}(y, x)`",
             f"a segment of fixed length is `{segment.name}(77)`",
         )
@@ -318,7 +317,7 @@ class Linker:
         if isinstance(item, SpaceItem):
             return item.space
         helps = (
-            did_you_mean(name, unit.names(SpaceItem)),
+            did_you_mean(name, unit.declared("grid", "space")),
             f"declare `grid {name}(y, x)` or `space {name} = ...`",
         )
         self.diagnostics.append(
@@ -390,10 +389,6 @@ class Linker:
             self.diagnostics.append(make_error("A208", title, span))
             return True
         return False
-
-
-def _is_grid(item: Item | None) -> bool:
-    return isinstance(item, SpaceItem) and isinstance(item.declaration, syn.Grid)
 
 
 def reserved_fault(name: str, span: Span) -> Diagnostic | None:

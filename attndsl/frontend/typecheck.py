@@ -271,7 +271,7 @@ class _Check(Axes):
             advice = f"write `q.{name}`, `k.{name}` or `len({name})`"
             self._not_a_value(node, "an axis", advice)
         else:
-            known = [*local, *FIXED, *BUILTINS, *self.unit.names(Definition, TableItem)]
+            known = [*local, *FIXED, *BUILTINS, *self.unit.declared("def", "pattern", "input")]
             helps = (did_you_mean(name, known),)
             self.add("A201", f"there is no `{name}`", node.span, "not known here", helps=helps)
 
@@ -387,7 +387,7 @@ class _Check(Axes):
         title = f"there is no segment `{name}`" + (f" in {where}" if where else "")
         have = [segment.name for space in spaces for segment in space.segments]
         notes = (f"its segments are {listed(have)}",) if have else ()
-        helps = (did_you_mean(name, [*have, *local, *self.unit.names(TableItem)]),)
+        helps = (did_you_mean(name, [*have, *local, *self.unit.declared("input")]),)
         self.add("A206", title, node.container.span, notes=notes, helps=helps)
         return True
 
@@ -406,7 +406,7 @@ class _Check(Axes):
             title = f"`{node.name}` cannot be called"
             self.add("A205", title, node.name_span)
         else:
-            helps = (did_you_mean(node.name, [*BUILTINS, *self.unit.names(Definition)]),)
+            helps = (did_you_mean(node.name, [*BUILTINS, *self.unit.declared("def", "pattern")]),)
             title = f"there is no pattern or helper `{node.name}`"
             self.add("A201", title, node.name_span, "not known here", helps=helps)
         return None

@@ -13,7 +13,7 @@ from .parsing import parse_part
 Named: TypeAlias = tree.Grid | tree.Space | tree.Input | tree.Def | tree.Pattern
 
 # A declaration begins where its documentation does, and ends where the next one begins.
-_HEAD = re.compile(r"(?:^##(?!#)[^\n]*\n)*^(?:grid|space|input|def|pattern)[ ]+(\w+)", re.MULTILINE)
+_HEAD = re.compile(r"(?:^##(?!#)[^\n]*\n)*^(grid|space|input|def|pattern)[ ]+(\w+)", re.MULTILINE)
 
 
 class Outline:
@@ -25,13 +25,18 @@ class Outline:
         heads = list(_HEAD.finditer(text))
         stops = [*(head.start() for head in heads[1:]), len(text)]
         self._places = {
-            head[1]: (head.start(), stop) for head, stop in zip(heads, stops, strict=True)
+            head[2]: (head.start(), stop) for head, stop in zip(heads, stops, strict=True)
         }
+        self._words = {head[2]: head[1] for head in heads}
 
     @property
     def names(self) -> tuple[str, ...]:
         """All that it declares, in order."""
         return tuple(self._places)
+
+    def declared(self, *words: str) -> list[str]:
+        """The names that are declared by one of these words, "grid" or "pattern" say. Parses nothing."""
+        return [name for name, word in self._words.items() if word in words]
 
     def __contains__(self, name: str) -> bool:
         """Whether it declares that name."""

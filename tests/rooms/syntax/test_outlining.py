@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
@@ -20,6 +22,9 @@ def test_an_outline_names_what_the_text_declares() -> None:
     assert outline.names == tuple(each.name for each in WHOLE)
     assert "causal" in outline
     assert "casual" not in outline
+    words = {"pattern": syn.Pattern, "def": syn.Def, "grid": syn.Grid, "input": syn.Input}
+    for word, kind in words.items():
+        assert outline.declared(word) == [each.name for each in WHOLE if isinstance(each, kind)]
 
 
 @pytest.mark.parametrize("whole", WHOLE, ids=lambda each: each.name)
@@ -47,6 +52,27 @@ def test_a_program_reads_of_the_prelude_what_it_names() -> None:
     assert found is not None
     assert "longformer" in shelf.own
     assert len(shelf.own) < 8  # and what its own text names
+
+
+MISTAKEN = """
+import attndsl
+from attndsl.frontend import prelude
+for text in ("pattern p = q - kk < 5 or dok[q] == 0", "pattern p = widnow(3)", "widnow", "zzzzzzzz"):
+    try:
+        attndsl.compile(text)
+    except attndsl.AttnDslError as error:
+        print(*[each.helps for each in error.diagnostics])
+print(len(prelude().own))
+"""
+
+
+def test_a_hint_reads_nothing_of_the_prelude() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MISTAKEN], check=True, capture_output=True, text=True
+    )
+    *helps, count = done.stdout.splitlines()
+    assert [line.count("did you mean") for line in helps] == [2, 1, 1, 0]
+    assert count == "0"
 
 
 def test_threads_do_not_mix_their_texts() -> None:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import SIMPLIFICATIONS, Program, Source, joined, read_switches
+from attndsl.compiler import SIMPLIFICATIONS, Program, Source, joined, read_layer, read_switches
 from attndsl.files import write_file
 from attndsl.inputs import gathered
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.source import AttnDslError, Diagnostic, brief
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 
@@ -46,7 +46,7 @@ class Pattern:
         without: Collection[str] = (),
         origin: explaining.Origin | None = None,
     ) -> None:
-        self._program = op.register(Program(mask, layer, read_switches(without)))
+        self._program = op.register(Program(mask, read_layer(layer), read_switches(without)))
         self._origin = origin  # for advice alone: two patterns that differ in it are equal
 
     @property
@@ -552,9 +552,9 @@ def _restored(text: str) -> Pattern:
     mask, document = ir.load(text), json.loads(text)
     layer, without = document.get("layer", 0), document.get("without", [])
     if type(layer) is not int:
-        raise _not_saved(f"layer {layer!r:.40}")
+        raise _not_saved(f"layer {brief(layer)}")
     if not isinstance(without, list) or not set(map(str, without)) <= set(SIMPLIFICATIONS):
-        raise _not_saved(f"without {without!r:.40}")
+        raise _not_saved(f"without {brief(without)}")
     return Pattern(mask, layer, without)
 
 
@@ -563,7 +563,7 @@ def _not_saved(note: str) -> AttnDslError:
 
 
 def compile(  # noqa: A001 - the public name
-    source: Source,
+    source: Source | Pattern,
     *,
     entry: str | None = None,
     layer: int = 0,
@@ -577,7 +577,8 @@ def compile(  # noqa: A001 - the public name
     Args:
         source: A path ("longformer.attn", "file.attn:name"), program text, an expression ("causal and
             q - k < 8"), the name of a pattern of the prelude or the library ("causal_window"), the Python
-            form (``window(256) | (q < 4)``), or a mask of the IR.
+            form (``window(256) | (q < 4)``), or a mask of the IR. A pattern that is compiled already is
+            returned as it is.
         entry: Which pattern of the file; the last one by default.
         layer: The value of ``layer``.
         align: Where queries stand when there are fewer or more of them than keys, unless the pattern
@@ -590,5 +591,10 @@ def compile(  # noqa: A001 - the public name
     Raises:
         AttnDslError: everything that is wrong with the program, with places and hints.
     """
+    if isinstance(source, Pattern):
+        if entry or layer or align or without or values or named:
+            title = f"{source.name or 'the pattern'} is compiled already: it takes no values and options"
+            raise AttnDslError(Diagnostic("A211", title))
+        return source
     origin = explaining.Origin(source, entry, joined(values, named), align)
     return Pattern(origin.mask(), layer, without, origin)

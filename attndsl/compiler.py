@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import operator
 import os
 import re
 import threading
@@ -21,7 +22,7 @@ from attndsl import frontend, ir, passes, patterns
 from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.inputs import counted, fitted, gathered, read
-from attndsl.source import AttnDslError, Diagnostic, suggest
+from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -35,7 +36,7 @@ _DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
 _RESEMBLES = re.compile(r"\s*(?!let\b)\w+\s+\w+\s*(?:\([^()]*\)\s*)?=(?!=)")
 
 _CACHED_RESULTS = 128  # of a pattern
-_MOST = 1 << 20  # heads, or batch elements
+_MOST = 1 << 20  # heads, batch elements, or layers
 _TALLEST = 4096  # a tile
 _LONGEST_NAME = 200
 
@@ -59,7 +60,7 @@ def read_mask(
         return frontend.elaborate(module, name, values, resolve, align)
     if entry is not None:
         title = (
-            f"there is no pattern {entry!r:.40} in what is no text: `entry` chooses one of a file"
+            f"there is no pattern {brief(entry)} in what is no text: `entry` chooses one of a file"
         )
         raise AttnDslError(Diagnostic("A211", title))
     if isinstance(source, frontend.Expr | frontend.PatternFunction):
@@ -69,7 +70,7 @@ def read_mask(
         note = "a pattern is text of the language, a path, a name, a Python expression, or a mask"
         raise AttnDslError(Diagnostic("A211", title, notes=(note,)))
     if values:
-        raise AttnDslError(Diagnostic("A211", f"a mask has no parameter {min(values)!r:.40}"))
+        raise AttnDslError(Diagnostic("A211", f"a mask has no parameter {brief(min(values))}"))
     if align not in (None, source.align):
         title = f"the mask is aligned at the {source.align}, not at the {align}"
         raise AttnDslError(Diagnostic("A212", title))
@@ -139,7 +140,7 @@ def read_switches(names: object) -> tuple[str, ...]:
         AttnDslError: A412, there is no such simplification, or it cannot be left out.
     """
     if not isinstance(names, Collection):
-        title = f"`without` names simplifications, and is not {names!r:.40}"
+        title = f"`without` names simplifications, and is not {brief(names)}"
         said = 'the value of a parameter of that name: values={"without": ...}'
         raise AttnDslError(Diagnostic("A412", title, helps=(said,)))
     wanted: set[Any] = {names} if isinstance(names, str) else set(names)
@@ -151,6 +152,16 @@ def read_switches(names: object) -> tuple[str, ...]:
         notes = (f"what can be left out: {', '.join(SIMPLIFICATIONS)}",)
         raise AttnDslError(Diagnostic("A412", title, notes=notes, helps=helps))
     return tuple(name for name in SIMPLIFICATIONS if name in wanted)
+
+
+def read_layer(layer: Any) -> int:
+    """The value of ``layer``.
+
+    Raises:
+        AttnDslError: A402, it is no integer from 0 on.
+    """
+    _check_count("layer", layer)
+    return operator.index(layer)
 
 
 class _Memo:
@@ -359,10 +370,14 @@ def _contents(array: Any) -> bytes:
 
 
 def _check_counts(batch: int, heads: int) -> None:
-    for name, count in (("batch", batch), ("heads", heads)):
-        if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= _MOST:
-            title = f"{name} is an integer from 0 to {_MOST:,}, not {count!r:.40}"
-            raise AttnDslError(Diagnostic("A402", title))
+    _check_count("batch", batch)
+    _check_count("heads", heads)
+
+
+def _check_count(name: str, count: Any) -> None:
+    if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= _MOST:
+        title = f"{name} is an integer from 0 to {_MOST:,}, not {brief(count)}"
+        raise AttnDslError(Diagnostic("A402", title))
 
 
 def _check_tile(tile: object) -> None:
@@ -371,5 +386,5 @@ def _check_tile(tile: object) -> None:
             min(rows, columns) >= 1 and max(rows, columns) <= _TALLEST
         ):
             return
-    title = f"a tile is a pair of integers from 1 to {_TALLEST}, (queries, keys), not {tile!r:.40}"
+    title = f"a tile is a pair of integers from 1 to {_TALLEST}, (queries, keys), not {brief(tile)}"
     raise AttnDslError(Diagnostic("A402", title))

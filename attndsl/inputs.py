@@ -9,10 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from attndsl import ir
-from attndsl.source import AttnDslError, Diagnostic, suggest
+from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 BROADCAST: Final = ("batch", "head", "q", "k")  # dims of which one entry serves all
-MOST_SHOWN = 40  # characters of a value in an error
 
 
 def gathered(
@@ -148,7 +147,7 @@ def _answer(mask: ir.Mask, name: str, value: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, bool | int | float | str | tuple) else "..."
+    return brief(value) if isinstance(value, bool | int | float | str | tuple) else "..."
 
 
 def _no_such_input(mask: ir.Mask, name: str) -> AttnDslError:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attndsl.compiled import Layouts, Pattern
+from attndsl.compiled import Layouts, Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiler import Source
 from attndsl.ir import named_extents
 
 
@@ -16,7 +17,7 @@ class PatternAttention(nn.Module):
     """Attention restricted to a pattern, without projections: ``forward(q, k, v)``.
 
     Args:
-        pattern: The compiled pattern.
+        pattern: The compiled pattern, or what ``attndsl.compile`` takes.
         scale: Factor on the scores; 1/sqrt(head_dim) by default.
         backend: As for calling the pattern.
         layout: As for calling the pattern.
@@ -25,7 +26,7 @@ class PatternAttention(nn.Module):
 
     def __init__(
         self,
-        pattern: Pattern,
+        pattern: Pattern | Source,
         *,
         scale: float | None = None,
         backend: str = "auto",
@@ -33,7 +34,7 @@ class PatternAttention(nn.Module):
         extents: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.pattern = pattern
+        self.pattern = compile(pattern)
         self.scale = scale
         self.backend = backend
         self.layout = layout
@@ -74,7 +75,7 @@ class PatternSelfAttention(nn.Module):
     """Multi-head self-attention with projections, restricted to a pattern: [B, S, dim] -> [B, S, dim].
 
     Args:
-        pattern: The compiled pattern.
+        pattern: The compiled pattern, or what ``attndsl.compile`` takes.
         dim: Width of the input.
         heads: Query heads; ``dim`` is divided among them.
         kv_heads: Key and value heads (GQA); as many as ``heads`` by default.
@@ -83,7 +84,7 @@ class PatternSelfAttention(nn.Module):
 
     def __init__(
         self,
-        pattern: Pattern,
+        pattern: Pattern | Source,
         dim: int,
         heads: int,
         *,

@@ -59,6 +59,11 @@ class Axes:
             return
         names = sorted({place.full for s in spaces for place in places_of(s)})
         near = did_you_mean(wanted, self.pair.names(side))
+        if (segment := self.pair.segment(side, wanted)) is not None:
+            axes = listed(f"{side or ''}.{axis.name}".lstrip(".") for axis in segment.axes)
+            near = (
+                f"it is a segment: ask for its axes, {axes}, or whether `{side or 'q'} in {wanted}`"
+            )
         where = " and ".join(f"`{space.name}`" for space in spaces)
         title = f"there is no axis `{wanted}` in {where}"
         self.add("A206", title, span, notes=(f"its axes are {listed(names)}",), helps=(near,))

@@ -386,10 +386,11 @@ def as_expr(value: object) -> Expr:
             return value
         case bool():
             return Expr(ir.BoolConst(value))
-        case int():
-            return Expr(ir.Const(value))
         case _ if hasattr(value, "__index__"):
-            return Expr(ir.Const(value.__index__()))
+            number = int(value.__index__())
+            if abs(number) >= LARGEST:
+                raise AttnDslError(make_error("A305", "this constant is too large", here()))
+            return Expr(ir.Const(number))
     title = f"{type(value).__name__} cannot be part of a pattern"
     raise AttnDslError(
         make_error("A202", title, here(), "an int, a bool or an expression is needed")

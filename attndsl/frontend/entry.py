@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from attndsl import ir
 from attndsl import syntax as syn
-from attndsl.source import AttnDslError, Diagnostic, Span
+from attndsl.source import AttnDslError, Diagnostic, Span, brief
 
 from .assertions import check_assertions, claims_of
 from .elaboration import Elaborator
@@ -239,21 +239,21 @@ def convert(kind: syn.Kind, value: Any) -> Value | str:
         case "bool":
             if isinstance(value, bool):
                 return ir.BoolConst(value)
-            return f"must be true or false, not {_plain(value)}"
+            return f"must be true or false, not {brief(value)}"
         case "int":
             made = _integer(value)
             return made if made is not None else _bad_int(value)
         case "list":
             is_array = getattr(value, "ndim", None) == 1
             if not is_array and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
-                return f"must be a list of ints, not {_plain(value)}"
+                return f"must be a list of ints, not {brief(value)}"
             if len(value) > LONGEST_LIST:
                 return f"has {len(value):,} entries; a list holds at most {LONGEST_LIST}"
             items = value.tolist() if is_array else value
             made_items = [_integer(item) for item in items]
             kept = tuple(item for item in made_items if item is not None)
             if len(kept) < len(items):
-                return f"must hold ints only, not {_plain(items[made_items.index(None)])}"
+                return f"must hold ints only, not {brief(items[made_items.index(None)])}"
             return kept
 
 
@@ -270,9 +270,4 @@ def _integer(value: object) -> ir.Node | None:
 def _bad_int(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return "must be smaller than 2**62 in magnitude"
-    return f"must be an int, not {_plain(value)}"
-
-
-def _plain(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"a {type(value).__name__}"
+    return f"must be an int, not {brief(value)}"

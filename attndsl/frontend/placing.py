@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attndsl import ir
-from attndsl.source import AttnDslError, Span
+from attndsl.source import AttnDslError, Span, brief
 
 from .errors import make_error
 from .spaces import Pair
@@ -24,7 +24,7 @@ def placed(pair: Pair, name: str, written: str | None, asked: str | None, span: 
     """
     if asked is not None and asked not in set(ir.Align):
         raise AttnDslError(
-            make_error("A212", f'align is "start" or "end", not {asked!r:.40}', span)
+            make_error("A212", f'align is "start" or "end", not {brief(asked)}', span)
         )
     if written is not None and asked not in (None, written):
         title = f"`{name or 'the pattern'}` is aligned at the {written}, not at the {asked}"

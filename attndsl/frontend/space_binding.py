@@ -20,6 +20,8 @@ from .rows import SHIFT, shift_of
 from .scope import Definition
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 
+_OVER = 'say which: `@attndsl.pattern(over=attndsl.grid("image", "y", "x"))`'
+
 
 def to_mask(
     expr: object,
@@ -74,7 +76,7 @@ def _common(overs: tuple[Pair, ...], span: Span) -> Pair:
     if len(overs) > 1:
         names = listed(pair.queries.name for pair in overs)
         title = f"parts of this pattern were written for different spaces: {names}"
-        helps = ("say which one it is for: queries=grid(...)",)
+        helps = (_OVER,)
         raise AttnDslError(make_error("A210", title, span, helps=helps))
     return overs[0] if overs else FLAT_PAIR
 
@@ -158,9 +160,7 @@ class _SpaceBinder:
         spaces = [space for space in self.pair.of(side) if space.segments]
         if not spaces:
             title = f"there is no `{name}`: the pattern has no space"
-            return make_error(
-                "A206", title, self.span, helps=('pass queries=grid("image", "y", "x")',)
-            )
+            return make_error("A206", title, self.span, helps=(_OVER,))
         have = listed(sorted(set(self.pair.names(side))))
         many = len(self.pair.places(side, name)) > 1
         title = f"`{name}` is {'in several segments' if many else 'not'} of this space"

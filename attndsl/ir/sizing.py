@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
-from attndsl.source import AttnDslError, Diagnostic, suggest
+from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 MAX_LENGTH = 1 << 40
 
@@ -58,13 +58,13 @@ def named_extents(extents: Mapping[str, int] | None) -> dict[str, int]:
     """
     given: object = {} if extents is None else extents
     if not isinstance(given, Mapping):
-        title = f"extents are given by the names of axes, not as {given!r:.40}"
+        title = f"extents are given by the names of axes, not as {brief(given)}"
         raise _fail("A401", title, helps=('for example extents={"y": 56, "x": 56}',))
     for name, value in given.items():
         if not (isinstance(name, str) and all(map(str.isidentifier, name.split(".")))):
-            raise _fail("A401", f"{name!r:.40} is no name of an axis")
+            raise _fail("A401", f"{brief(name)} is no name of an axis")
         if isinstance(value, bool) or not hasattr(value, "__index__"):
-            title = f"extent of {name!r} must be an integer, got {value!r:.40}"
+            title = f"extent of {name!r} must be an integer, got {brief(value)}"
             raise _fail("A401", title)
     return {name: value if isinstance(value, int) else int(value) for name, value in given.items()}
 
@@ -93,11 +93,11 @@ def _check_lengths(mask: Mask, q_len: int, k_len: int) -> None:
     name = mask.name or "the pattern"
     for length in (q_len, k_len):
         if isinstance(length, bool) or not hasattr(length, "__index__"):
-            raise _fail("A402", f"{name}: a length is an integer, not {length!r:.40}")
+            raise _fail("A402", f"{name}: a length is an integer, not {brief(length)}")
     if min(q_len, k_len) < 0 or max(q_len, k_len) > MAX_LENGTH:
         raise _fail(
             "A402",
-            f"{name}: lengths must lie between 0 and 2**40, got {q_len} and {k_len}",
+            f"{name}: lengths must lie between 0 and 2**40, got {brief(q_len)} and {brief(k_len)}",
         )
     if mask.keys.segments and not mask.is_rectangular and q_len > k_len:
         which = "last" if mask.align is Align.END else "first"
@@ -122,7 +122,9 @@ def _check_names(mask: Mask, given: Mapping[str, object]) -> None:
             have = ", ".join(sorted({short for _, short, _ in axes})) or "none"
             raise _fail("A401", f"no axis named {name!r}", f"axes here: {have}", helps=helps)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LENGTH:
-            raise _fail("A401", f"extent of {name!r} must be an integer from 0 on, got {value!r}")
+            raise _fail(
+                "A401", f"extent of {name!r} must be an integer from 0 on, got {brief(value)}"
+            )
 
 
 # ---------------------------------------------------------------------------- extents

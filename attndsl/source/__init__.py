@@ -4,7 +4,7 @@
 ``render`` is its text, ``AttnDslError`` carries one or more of them to the user.
 """
 
-from .diagnostics import AttnDslError, Diagnostic, InternalError, Label, suggest
+from .diagnostics import AttnDslError, Diagnostic, InternalError, Label, brief, suggest
 from .rendering import printable, render, render_all
 from .spans import NOWHERE, Source, Span
 
@@ -16,6 +16,7 @@ __all__ = [
     "Label",
     "Source",
     "Span",
+    "brief",
     "printable",
     "render",
     "render_all",

@@ -82,6 +82,15 @@ class InternalError(AttnDslError):
         super().__init__(diagnostics)
 
 
+def brief(value: object, most: int = 40) -> str:
+    """A value as Python writes it, for an error; its type, where that is long or cannot be had."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - of a huge integer or a stranger's object anything may be raised
+        text = ""
+    return text if 0 < len(text) <= most else f"a value of type {type(value).__name__}"
+
+
 def suggest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that ``name`` was probably meant to be, if one is near.
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from attndsl import ir
-from attndsl.compiled import Pattern
+from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiler import Source
 from attndsl.verification import Case, Tensors, draw_case, draw_inputs
 
 T = TypeVar("T")
@@ -28,7 +29,9 @@ class _Drawn:
 
 
 @st.composite
-def cases(draw: Callable[..., Any], /, p: Pattern, largest: int = 150, **fixed: Any) -> Case:
+def cases(
+    draw: Callable[..., Any], /, p: Pattern | Source, largest: int = 150, **fixed: Any
+) -> Case:
     """A strategy of calls of the pattern: shapes, dtype, extents, inputs, memory layout.
 
     Args:
@@ -41,14 +44,14 @@ def cases(draw: Callable[..., Any], /, p: Pattern, largest: int = 150, **fixed: 
     Returns:
         ``Case``: its ``tensors()`` are q, k, v and gradients, its ``inputs`` the run-time inputs.
     """
-    return draw_case(p.ir, _Drawn(draw), largest, **fixed)
+    return draw_case(compile(p).ir, _Drawn(draw), largest, **fixed)
 
 
 @st.composite
 def inputs(
     draw: Callable[..., Any],
     /,
-    p: Pattern,
+    p: Pattern | Source,
     q_len: int,
     k_len: int | None = None,
     *,
@@ -57,12 +60,15 @@ def inputs(
     extents: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """A strategy of run-time inputs of the pattern at these lengths, NumPy arrays by name."""
-    sizes = ir.resolve_sizes(p.ir, q_len, q_len if k_len is None else k_len, extents)
-    return draw_inputs(p.ir, sizes, batch, heads, _Drawn(draw))
+    mask = compile(p).ir
+    sizes = ir.resolve_sizes(mask, q_len, q_len if k_len is None else k_len, extents)
+    return draw_inputs(mask, sizes, batch, heads, _Drawn(draw))
 
 
 @st.composite
-def tensors(draw: Callable[..., Any], /, p: Pattern, **options: Any) -> tuple[Case, Tensors]:
+def tensors(
+    draw: Callable[..., Any], /, p: Pattern | Source, **options: Any
+) -> tuple[Case, Tensors]:
     """A strategy of calls with their tensors; options as for ``cases``."""
     case: Case = draw(cases(p, **options))
     return case, case.tensors()

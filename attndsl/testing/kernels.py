@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.compiled import Pattern
+from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiler import Source
 from attndsl.verification import (
     Case,
     Fault,
@@ -31,7 +32,7 @@ _FIRST = (8, 20, 40)  # tokens of the first calls: small faults come first
 
 def assert_matches_dense(
     kernel: Kernel,
-    p: Pattern,
+    p: Pattern | Source,
     case: Case | None = None,
     *,
     q_len: int = 200,
@@ -59,7 +60,7 @@ def assert_matches_dense(
     Args:
         kernel: ``kernel(q, k, v)`` with q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] gives out
             [B, H, Q, Dv], or (out, lse) with lse [B, H, Q] in natural logarithms.
-        p: What it should compute.
+        p: What it should compute: a pattern, or what ``attndsl.compile`` takes.
         case: Everything about the call at once, from ``cases``; the rest of the arguments otherwise.
         q_len: Queries.
         k_len: Keys; as many as queries by default.
@@ -81,6 +82,7 @@ def assert_matches_dense(
         AssertionError: Something is wrong. The text shows the first wrong entry with both values, which
             pairs the kernel sees wrongly, if it does, and which well-known mistake this looks like.
     """
+    p = compile(p)
     case = case or Case(
         q_len=q_len,
         k_len=q_len if k_len is None else k_len,
@@ -102,7 +104,7 @@ def assert_matches_dense(
 
 def sweep(
     kernel: CallKernel,
-    p: Pattern,
+    p: Pattern | Source,
     *,
     calls: int = 25,
     largest: int = 150,
@@ -121,7 +123,7 @@ def sweep(
     Args:
         kernel: ``kernel(q, k, v, call)``: as for ``assert_matches_dense``, told the call, whose ``inputs``,
             ``extents`` and ``factor`` (on the scores) it may need.
-        p: What it should compute.
+        p: What it should compute: a pattern, or what ``attndsl.compile`` takes.
         calls: How many.
         largest: About how many tokens a call has at most; fixed extents may be longer.
         seed: Of the draws.
@@ -135,6 +137,7 @@ def sweep(
         AssertionError: Something is wrong; the text is that of ``assert_matches_dense`` for the smallest
             call that was found, and ends in that call as one would write it.
     """
+    p = compile(p)
     __tracebackhide__ = True
 
     def fault_of(case: Case) -> Fault | None:

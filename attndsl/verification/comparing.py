@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from attndsl import claims, ir
-from attndsl.compiled import Pattern
+from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiler import Source
 from attndsl.passes import lower_root, normalise, separate_root
 from attndsl.source import AttnDslError, Diagnostic
 from attndsl.verification.cases import Case
@@ -87,7 +88,7 @@ class Verdict:
         return f"{self.status}: {self.claim}: {self.why}"
 
 
-def implies(p1: Pattern, p2: Pattern, *, seconds: float = 5.0) -> Verdict:
+def implies(p1: Pattern | Source, p2: Pattern | Source, *, seconds: float = 5.0) -> Verdict:
     """Whether every pair of the first pattern is one of the second, in every call.
 
     Calls are those with no more queries than keys, where the two are aligned by their ends: positions are
@@ -95,7 +96,7 @@ def implies(p1: Pattern, p2: Pattern, *, seconds: float = 5.0) -> Verdict:
     refuted by a call that was found, the smallest first; otherwise not decided.
 
     Args:
-        p1: The narrower pattern.
+        p1: The narrower pattern, or what ``attndsl.compile`` takes.
         p2: The wider one, over the same space, or one of them over plain sequences.
         seconds: How long to look.
 
@@ -106,16 +107,18 @@ def implies(p1: Pattern, p2: Pattern, *, seconds: float = 5.0) -> Verdict:
     return _Comparison(p1, p2, "implies").verdict(seconds)
 
 
-def equivalent(p1: Pattern, p2: Pattern, *, seconds: float = 5.0) -> Verdict:
+def equivalent(p1: Pattern | Source, p2: Pattern | Source, *, seconds: float = 5.0) -> Verdict:
     """Whether two patterns have the same pairs in every call, and as many zero keys.
 
-    Proved by equal normal forms or by implication both ways; see ``implies``.
+    Proved by equal normal forms or by implication both ways; see ``implies``. Either may be what ``attndsl.compile``
+    takes.
     """
     return _Comparison(p1, p2, "is equivalent to").verdict(seconds)
 
 
 class _Comparison:
-    def __init__(self, p1: Pattern, p2: Pattern, verb: str) -> None:
+    def __init__(self, first: Pattern | Source, second: Pattern | Source, verb: str) -> None:
+        p1, p2 = compile(first), compile(second)
         self._masks = p1.ir, p2.ir
         self._layers = p1.layer, p2.layer
         self._both_ways = verb != "implies"

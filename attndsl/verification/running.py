@@ -15,7 +15,8 @@ from torch import Tensor
 
 from attndsl import backends as all_backends
 from attndsl import ir
-from attndsl.compiled import Pattern
+from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiler import Source
 from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case, dense, zero_keys
 from attndsl.verification.claims import claim_fault, fact_fault, frame_fault, frames
@@ -111,7 +112,7 @@ class Report:
 
 
 def verify(
-    p: Pattern,
+    p: Pattern | Source,
     *,
     seconds: float = 10.0,
     seed: int = 0,
@@ -128,7 +129,7 @@ def verify(
     in float64. A result may err as much as rounding explains, see ``allowance``.
 
     Args:
-        p: The pattern.
+        p: The pattern, or what ``attndsl.compile`` takes.
         seconds: How long to look. A few cases are checked however short that is.
         seed: Equal seeds check equal cases in equal order.
         backends: Names of backends; by default all that can run on a device of this machine.
@@ -140,7 +141,7 @@ def verify(
     Raises:
         AttnDslError: A521, a backend of that name does not exist; A520, it cannot run here.
     """
-    run = _Run(p, seed, targets(backends))
+    run = _Run(compile(p), seed, targets(backends))
     with _one_thread():
         return run.report(seconds, progress)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import attndsl
+import attndsl.testing
 from attndsl import k, q
 from attndsl.patterns import causal
 
@@ -92,3 +93,46 @@ def test_what_means_nothing_to_a_source_is_refused():
     ):
         with pytest.raises(attndsl.AttnDslError, match="A211"):
             attndsl.compile(source, **options)
+
+
+def test_all_that_compile_takes_is_a_pattern_everywhere():
+    p = attndsl.compile("causal")
+    assert attndsl.compile(p) is p
+    with pytest.raises(attndsl.AttnDslError, match="compiled already"):
+        attndsl.compile(p, align="start")
+    assert attndsl.equivalent(p, "pattern r = k < q").status == "refuted"
+    assert attndsl.equivalent(k <= q, p)
+    assert attndsl.implies("diagonal", "causal")
+    assert attndsl.verify("diagonal", seconds=1e-9).ok
+    assert attndsl.nn.PatternAttention("causal").pattern == p
+    assert attndsl.nn.PatternSelfAttention("k <= q", 8, 2).attention.pattern == p
+
+    def kernel(*qkv: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(*qkv, is_causal=True)
+
+    attndsl.testing.assert_matches_dense(kernel, "causal", q_len=8)
+
+
+@pytest.mark.parametrize(
+    "number", [10**20_000, -(10**20_000), 1 << 62], ids=["long", "negative", "2**62"]
+)
+def test_numbers_without_end_are_refused_where_they_stand(number: int):
+    for act in (
+        lambda: q >= k + number,
+        lambda: k * number,
+        lambda: k.isin([number]),
+        lambda: attndsl.compile("window", left=number),
+        lambda: attndsl.patterns.window(number),
+        lambda: attndsl.compile("causal", layer=number),
+        lambda: attndsl.compile("causal").mask(number),
+        lambda: attndsl.compile("causal").mask(4, heads=number),
+        lambda: attndsl.compile("swin").mask(4, extents={"y": number}),
+    ):
+        with pytest.raises(attndsl.AttnDslError, match=r"A305|A211|A40[12]"):
+            act()
+
+
+def test_layers_are_counted_from_0():
+    for layer in (-1, "1", 1.0, True):
+        with pytest.raises(attndsl.AttnDslError, match="layer is an integer from 0"):
+            attndsl.compile("causal", layer=layer)

@@ -262,6 +262,16 @@ Published systems, as entries of the library, each written in the language:
 'Generalized Neighborhood Attention: Multi-dimensional Sparse Attention at the Speed of Light'
 ```
 
+Any of them, by name or row, runs in one line on tensors, extents and inputs of its own:
+
+```python
+>>> shown = attndsl.library.example("021")
+>>> shown.name, shown.values, shown.extents, tuple(shown.q.shape)
+('maxvit', {'block': 3, 'grid_size': 3}, {'image.y': 9, 'image.x': 12}, (1, 1, 108, 16))
+>>> shown.call().shape  # shown.pattern(shown.q, shown.k, shown.v, extents=shown.extents, **shown.inputs)
+torch.Size([1, 1, 108, 16])
+```
+
 `attndsl show gna` draws one at sizes of your choice. The pictures below show the example sizes by which the tests
 run each entry: the whole mask of a sequence, or, on a grid, the keys that the query in the middle sees.
 

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--library", action="store_true",
-        help="the library of published systems instead, a line a row; FILE are then names or rows",
+        help="the library of published systems, against its oracles; FILE are then names or rows",
     )  # fmt: skip
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
@@ -83,7 +83,7 @@ def _warm_up(terminal: Terminal) -> None:
 
 
 def _library(wanted: list[str], terminal: Terminal) -> int:
-    """Every row: whether its entries run as they mean, and what is missing of it."""
+    """Every row: whether its entries are what their oracles say, and what is missing of it."""
     from attndsl import library  # loads torch
 
     rows = faulty = partial = 0

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.library.oracles import ORACLES, Case
+from attndsl.oracles import ORACLES, Case
 
 ORACLE = {(oracle.row, oracle.part): oracle for oracle in ORACLES}
 
@@ -32,7 +32,7 @@ def keys(row: int, part: str, extents: dict[str, int], head: int = 0, **more) ->
         (16, "", {"p": 2, "s": 86}, {}, 64 + 16 + 4 + 1 + 1),
         (21, "block", {"y": 14, "x": 14}, {"block": 7}, 49),
         (21, "grid", {"y": 14, "x": 14}, {"grid_size": 7}, 49),
-        (38, "high", {"y": 6, "x": 6}, {"window": 2}, 4),
+        (38, "both", {"y": 6, "x": 6, "py": 3, "px": 3}, {"window": 2, "low": 0, "heads": 1}, 4),
         (42, "", {"ct": 2, "cy": 3, "cx": 2, "t": 8, "y": 6, "x": 4}, {}, 4 * 2 * 2),
         (44, "", {"s": 4, "n": 140}, {"window": 128}, 4 + 128),
         (46, "token", {"c": 3, "n": 12}, {"block": 4}, 4 + 1),
@@ -72,8 +72,8 @@ def test_hats_overlapping_windows_keep_484_real_keys_on_average_at_64_by_64():
     a_side = keys(8, "ocab", {"y": 1, "x": 64}, window=16, overlap=4)
     assert a_side.max() == 24  # hence 24 x 24 = 576 inside
     assert a_side.mean() ** 2 == 484
-    zeros = ORACLE[8, "ocab"].zero_keys(Case({"y": 64, "x": 64}, {"window": 16, "overlap": 4}))
-    assert zeros.mean() == 576 - 484  # 16 % of the slots
+    zeros = ORACLE[8, "ocab"].zero_keys(Case({"y": 16, "x": 32}, {"window": 16, "overlap": 4}))
+    assert set(zeros.ravel()) == {576 - 16 * 20}  # one window high, two wide: 16 by 20 real keys
 
 
 @pytest.mark.parametrize(

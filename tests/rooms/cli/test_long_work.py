@@ -12,6 +12,7 @@ import torch
 import attndsl
 from attndsl import demo
 from attndsl.cli import main
+from attndsl.library import judging
 
 
 @pytest.fixture(autouse=True)
@@ -48,21 +49,20 @@ def test_check_verifies_every_pattern_of_a_file(capsys: pytest.CaptureFixture[st
 def test_check_of_the_library_says_a_line_a_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    assert main(["check", "--library", "griffin", "049", "054"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "049  ok     gna1d, gna, gna3d  (6 calls)"
-    assert said[1].startswith("054  ok     halonet, halonet_down")
-    assert said[-2:] == ["096  ok     griffin  (2 calls)", "3 rows ok, 0 in part, 0 wrong"]
-    lacking = replace(attndsl.library.describe("griffin"), missing="Gates.")
-    with monkeypatch.context() as patched:
-        patched.setattr(attndsl.library, "describe", lambda _: lacking)
-        assert main(["check", "--library", "griffin"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [said[1].strip(), said[2]] == [
-        "missing in griffin: Gates.",
-        "0 rows ok, 1 in part, 0 wrong",
-    ]
-    monkeypatch.setattr(attndsl.library, "_disagreement", lambda *_: "the output differs")
+    griffin = attndsl.library.describe("griffin")
+
+    def said(missing: str) -> list[str]:
+        with monkeypatch.context() as patched:
+            patched.setattr(judging, "describe", lambda _: replace(griffin, missing=missing))
+            assert main(["check", "--library", "griffin"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert said("") == ["096  ok     griffin  (4 calls)", "1 rows ok, 0 in part, 0 wrong"]
+    first, second, last = said("Gates.")
+    assert first == "096  part   griffin  (4 calls)"
+    assert second.strip() == "missing in griffin: Gates."
+    assert last == "0 rows ok, 1 in part, 0 wrong"
+    monkeypatch.setattr(judging, "disagreement", lambda *_: "the output differs")
     assert main(["check", "--library", "griffin"]) == 1
     assert "wrong in griffin: the output differs" in capsys.readouterr().out
     assert main(["check", "--library", "grifin"]) == 2

@@ -1,6 +1,6 @@
 """Language models: a flat axis, mostly causal, a closed form of positions, heads and layers."""
 
-from tests.library.oracles.registry import Case, oracle, pairs
+from .registry import Case, oracle, pairs
 
 
 def flat(n, rule):

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Q = TypeVar("Q")
 K = TypeVar("K")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Case:
     """One call: sizes of axes and segments, values of parameters, run-time inputs [batch, ...]."""
 
     extents: dict[str, int]
-    params: dict[str, object] = field(default_factory=dict)
-    inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, NDArray[Any]] = field(default_factory=dict)
     heads: int = 1
     batch: int = 1
     layer: int = 0
@@ -65,15 +64,15 @@ class Oracle:
         made = [[self.one(case, b, h, self.zeros) for h in heads] for b in range(case.batch)]
         return np.array(made, dtype=np.int64)
 
-    def one(self, case: Case, b: int, head: int, rule: Callable[..., T] | None = None) -> T:
-        rule = rule or self.rule
+    def one(self, case: Case, b: int, head: int, rule: Callable[..., Any] | None = None) -> Any:
+        asked_of = rule or self.rule
         ours = {name: table[b] for name, table in case.inputs.items()}
         given = {"head": head, "heads": case.heads, "layer": case.layer}
-        asked = inspect.signature(rule).parameters
+        asked = inspect.signature(asked_of).parameters
         known = case.extents | case.params | ours
         unknown = set(known) - set(asked)
         assert not unknown, f"{self.id} does not take {sorted(unknown)}"
-        return rule(**known, **{name: given[name] for name in asked if name in given})
+        return asked_of(**known, **{name: given[name] for name in asked if name in given})
 
 
 ORACLES: list[Oracle] = []
@@ -114,7 +113,9 @@ def outside(taps: Iterable[Sequence[int]], *sizes: int) -> int:
     return sum(not all(0 <= at < size for at, size in axes(tap, sizes)) for tap in taps)
 
 
-def axes(i: Sequence[int], j: Sequence[int], *others: Sequence[object]) -> Iterator[tuple]:
+def axes(
+    i: Sequence[int], j: Sequence[int], *others: Sequence[object]
+) -> Iterator[tuple[Any, ...]]:
     """Axis by axis: the query's coordinate, the key's, and what else is given per axis."""
     return zip(i, j, *others, strict=True)
 

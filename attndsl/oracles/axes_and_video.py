@@ -1,7 +1,7 @@
 """A chosen axis is shared or free; widths that depend on another axis' distance; scales and frames."""
 
-from tests.library.oracles.registry import Case, axes, grid, oracle, pairs, rng
-from tests.library.oracles.two_spaces import named
+from .registry import Case, axes, grid, oracle, pairs, rng
+from .two_spaces import named
 
 
 @oracle(

@@ -1,6 +1,6 @@
 """Queries in one space, keys in another: super tokens, latents, pooled grids, cells, meta tokens, summaries."""
 
-from tests.library.oracles.registry import Case, axes, grid, oracle, outside, pairs, up
+from .registry import Case, axes, grid, oracle, outside, pairs, up
 
 
 def named(name, tokens):
@@ -200,8 +200,7 @@ def hicom(ct, cy, cx, t, y, x):
 
 
 def cells_of_one_size(cells, n):
-    """The positions of each cell: dealt out one cell after the other; a cell that gets one position
-    less than the first ones begins one early."""
+    """The positions of each cell, dealt out in turn; one that gets a position less begins one early."""
     size = up(n, cells)
     whole = n % cells or cells  # cells that get as many as their size
     spans, dealt = [], 0
@@ -365,6 +364,41 @@ def scale_dit_large(s, y, x, ly, lx, window, ratio, block):
 )
 def nsa_latent_compressed(n, c, length, stride):
     return pairs(range(n), range(c), lambda i, b: b * stride + length - 1 <= i)
+
+
+def dense(row, name, part, cases):
+    """A part in which every query sees every key: tokens of a grid, and m others."""
+
+    @oracle(row, name, cases, part=part, dense=True)
+    def rule(y, x, m):
+        return pairs(grid(y, x), range(m), lambda i, j: True)
+
+
+IMAGES = [Case({"y": 3, "x": 4, "m": 5}), Case({"y": 1, "x": 6, "m": 2}, heads=2)]
+dense(6, "rgt", "global", IMAGES)
+dense(24, "maformer", "global", IMAGES)
+
+
+@oracle(
+    19,
+    "sviptr",
+    [Case({"y": 4, "x": 6, "py": 2, "px": 3}), Case({"y": 3, "x": 5, "py": 1, "px": 2})],
+    part="global",
+    dense=True,
+)
+def sviptr_global(y, x, py, px):
+    return pairs(grid(y, x), grid(py, px), lambda i, j: True)
+
+
+@oracle(
+    91,
+    "efficient_conformer",
+    [Case({"qn": 4, "n": 8}), Case({"qn": 1, "n": 3}, heads=2)],
+    part="strided",
+    dense=True,
+)
+def efficient_conformer_strided(qn, n):
+    return pairs(range(qn), range(n), lambda i, j: True)
 
 
 @oracle(

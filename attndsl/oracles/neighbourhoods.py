@@ -1,6 +1,6 @@
 """Keys around a query: clipped, clamped, dilated, strided or grown from a block."""
 
-from tests.library.oracles.registry import Case, axes, grid, oracle, outside, pairs, rng, up
+from .registry import Case, axes, grid, oracle, outside, pairs, rng, up
 
 
 def near(y, x, radius):
@@ -404,7 +404,7 @@ def video_infinity(n, pad, top, devices):
     own = up(n, devices)
     share = top // devices
     stride = max(own // share, 1) if share else own
-    sampled = []
+    sampled: list[int] = []
     for start in range(0, n, own):
         sampled += range(start, start + own, stride)
     sampled = sampled[:top]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tests.library.oracles.registry import Case, grid, oracle, pairs, rng
-from tests.library.oracles.two_spaces import named
+from .registry import Case, grid, oracle, pairs, rng
+from .two_spaces import named
 
 
 def ids(seed, count, *shape):

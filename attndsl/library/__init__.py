@@ -1,0 +1,17 @@
+"""The library of published patterns: every system of a catalogue of 110, as entries one can compile.
+
+```
+attndsl.library.names()  # "stvit", "stvit_update", "dlgsanet", ...
+attndsl.library.describe("049")  # title, source, reading, edges, what is missing, the text
+attndsl.library.load("gna", sy=13, ty=4)
+attndsl.library.example("049").call()  # a small call of it, tensors and all
+```
+"""
+
+from attndsl.patterns import Entry
+
+from .examples import Example, example
+from .judging import Checked, check
+from .shelf import describe, load, names, rows
+
+__all__ = ["Checked", "Entry", "Example", "check", "describe", "example", "load", "names", "rows"]

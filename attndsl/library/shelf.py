@@ -1,0 +1,58 @@
+"""Names, rows and entries of the library, and patterns compiled from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from attndsl import patterns
+from attndsl.compiled import Pattern
+from attndsl.compiler import joined, read_mask
+from attndsl.frontend import Given
+from attndsl.patterns import Entry
+
+
+def names() -> tuple[str, ...]:
+    """All entries, by row of the catalogue."""
+    return patterns.published()
+
+
+def rows() -> dict[str, tuple[str, ...]]:
+    """The entries of each row, "001" to "110"."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names():
+        row = describe(name).row
+        found[row] = (*found.get(row, ()), name)
+    return found
+
+
+def describe(name: str) -> Entry:
+    """Describes an entry, by its name or the number of its row (then its first).
+
+    Raises:
+        AttnDslError: A211, there is none.
+    """
+    return patterns.entry(name)
+
+
+def load(
+    name: str,
+    *,
+    layer: int = 0,
+    align: Literal["start", "end"] | None = None,
+    values: Mapping[str, Given] | None = None,
+    **named: Given,
+) -> Pattern:
+    """An entry, or a pattern of the prelude, compiled.
+
+    Args:
+        name: Its name, or the number of its row.
+        layer: The value of ``layer``, where layers differ.
+        align: As in ``attndsl.compile``.
+        values: For its parameters; the others keep the paper's defaults.
+        **named: The same, by name.
+
+    Raises:
+        AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
+    """
+    return Pattern(read_mask(name, None, joined(values, named), align), layer)

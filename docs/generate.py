@@ -268,7 +268,7 @@ Any of them, by name or row, runs in one line on tensors, extents and inputs of 
 >>> shown = attndsl.library.example("021")
 >>> shown.name, shown.values, shown.extents, tuple(shown.q.shape)
 ('maxvit', {'block': 3, 'grid_size': 3}, {'image.y': 9, 'image.x': 12}, (1, 1, 108, 16))
->>> shown.call().shape  # shown.pattern(shown.q, shown.k, shown.v, extents=shown.extents, **shown.inputs)
+>>> shown.call().shape  # shown.pattern(q, k, v, extents=shown.extents, inputs=shown.inputs)
 torch.Size([1, 1, 108, 16])
 ```
 

@@ -262,7 +262,7 @@ def magicface_rba(n, c, m, foreground, concept):
 
 
 def stages(seed, batch, count, n):
-    """Tokens kept by each stage of layers: some of those the stage before kept."""
+    """The tokens kept by each stage of layers: some of those that the stage before kept."""
     return {"keep": np.logical_and.accumulate(flags(seed, 0.7, batch, count, n), axis=1)}
 
 
@@ -303,7 +303,7 @@ def smarttrim(n, keep, gate, head):
 
 
 def entities(seed, batch, words, n, prompts_):
-    """The prompt of each word (the last is the global one), and the patches each touches."""
+    """The prompt of each word (the last is the global one), and the patches that each touches."""
     touches = flags(seed, 0.4, batch, prompts_, n)
     touches[:, -1] = True
     return {"prompt": runs(seed + 1, prompts_, batch, words), "touches": touches}

@@ -38,14 +38,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """An oracle and the entry that states it.
+    """Pairs an oracle with the entry that states it.
 
     Attributes:
         oracle: The id of the oracle.
         entry: The entry.
-        names: Our name of an extent, parameter or input, and theirs where it differs.
+        names: The oracle's name of an extent, parameter or input, and the entry's where it differs.
         layer: The layer at which the entry is this oracle; None: the case's own.
-        more: Parameters of the entry that the oracle does without.
+        more: Further parameters: those of the entry that the oracle does without.
         turn: What else is to be done to a case.
     """
 
@@ -107,7 +107,7 @@ def folded(case: Case) -> Case:
 
 
 def phantom_group(case: Case) -> Case:
-    """As many phantom tokens as a group has."""
+    """Adds as many phantom tokens as a group has."""
     return replace(case, extents=case.extents | {"phantom.m": case.extents["m"]})
 
 

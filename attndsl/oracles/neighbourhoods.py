@@ -285,7 +285,7 @@ def tic(y, x, height, width, dilation):
 
 
 def outside_the_halo(i, block, halo, *sizes):
-    """Keys of the grown block around a query that lie outside the image."""
+    """Counts the places of the grown block around a query that lie outside the image."""
     rows, columns = (range(a // block * block - halo, a // block * block + block + halo) for a in i)
     return outside([(a, b) for a in rows for b in columns], *sizes)
 

@@ -33,7 +33,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Meaning of a catalogue row; rows with several patterns have one oracle for each ``part``."""
+    """The meaning of a catalogue row; rows with several patterns have one oracle for each ``part``."""
 
     row: int
     name: str

@@ -71,7 +71,7 @@ def hat_window(y, x, window, layer):
 
 
 def tile_of(i, extent, count):
-    """Index of the tile, of ``count`` equal ones of [0, extent), in which a position lies."""
+    """The number of the tile, of ``count`` equal ones of [0, extent), that a position lies in."""
     return i * count // extent
 
 

@@ -46,7 +46,7 @@ class Join:
         names: The oracle's name of an extent, parameter or input, and the entry's where it differs.
         layer: The layer at which the entry is this oracle; None: the case's own.
         more: Further parameters: those of the entry that the oracle does without.
-        turn: What else is to be done to a case.
+        turn: Further changes to a case.
     """
 
     oracle: str

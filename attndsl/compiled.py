@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import SIMPLIFICATIONS, Program, Source, joined, read_layer, read_switches
+from attndsl.compiler import Program, Source, joined, read_layer, read_saved, read_switches, saved
 from attndsl.files import write_file
 from attndsl.inputs import gathered
-from attndsl.source import AttnDslError, Diagnostic, brief
+from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 
@@ -494,11 +493,10 @@ class Pattern:
         Raises:
             AttnDslError: A405, the file is not a saved pattern.
         """
-        return _restored(Path(path).read_text(encoding="utf-8"))
+        return _restored(Path(path).read_bytes())
 
     def _saved(self) -> str:
-        document = json.loads(ir.dump(self.ir))
-        return json.dumps(document | {"layer": self.layer, "without": list(self.without)})
+        return saved(self.ir, self.layer, self.without)
 
     def _call(
         self,
@@ -548,18 +546,8 @@ def _layout_text(layout: Layouts) -> str:
     return " / ".join(map(str, layout)) if isinstance(layout, tuple) else str(layout)
 
 
-def _restored(text: str) -> Pattern:
-    mask, document = ir.load(text), json.loads(text)
-    layer, without = document.get("layer", 0), document.get("without", [])
-    if type(layer) is not int:
-        raise _not_saved(f"layer {brief(layer)}")
-    if not isinstance(without, list) or not set(map(str, without)) <= set(SIMPLIFICATIONS):
-        raise _not_saved(f"without {brief(without)}")
-    return Pattern(mask, layer, without)
-
-
-def _not_saved(note: str) -> AttnDslError:
-    return AttnDslError(Diagnostic("A405", "not a saved pattern", notes=(note,)))
+def _restored(text: str | bytes) -> Pattern:
+    return Pattern(*read_saved(text))
 
 
 def compile(  # noqa: A001 - the public name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import json
 import operator
 import os
 import re
@@ -162,6 +163,27 @@ def read_layer(layer: Any) -> int:
     """
     _check_count("layer", layer)
     return operator.index(layer)
+
+
+def saved(mask: ir.Mask, layer: int, without: Collection[str]) -> str:
+    """A compiled pattern as JSON."""
+    return json.dumps(json.loads(ir.dump(mask)) | {"layer": layer, "without": list(without)})
+
+
+def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:
+    """The mask, layer and switches that `saved` wrote.
+
+    Raises:
+        AttnDslError: A405, it did not; the note names the field.
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        mask, document = ir.load(text, also=("layer", "without")), json.loads(text)
+        layer = ir.Field(document.get("layer", 0), "layer").number(0, _MOST)
+        without = ir.Field(document.get("without", []), "without").items()
+        return mask, layer, tuple(each.word(*SIMPLIFICATIONS) for each in without)
+    except ValueError as error:
+        raise ir.not_saved(str(error)) from error
 
 
 class _Memo:

@@ -205,8 +205,10 @@ def _attention(mask: ir.Mask, keywords: Keywords) -> str:
         "check(q, k, v, LONGEST, HEADS)",
         *_tuple("sizes = ", [*sizes, *axes]),
     ]
-    together = _tuple("", inputs)[0] if len(inputs) < 4 else "inputs"
-    lines += _tuple("inputs = ", inputs) if together == "inputs" else []
+    together, *more = _tuple("", inputs)
+    if more or len(inputs) > 3:
+        together = "inputs"
+        lines += _tuple("inputs = ", inputs)
     asked = ["*sizes[:5]", *inputs, *(["*sizes[5:]"] if axes else [])]
     made = f"lambda: schedule_of({', '.join(asked)})"
     lines += calling("schedule = recalled", ["sizes", together, made])

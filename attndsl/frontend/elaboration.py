@@ -19,7 +19,6 @@ from .calls import matched
 from .errors import make_error, quoted
 from .frames import (
     DEEPEST,
-    LARGEST,
     MOST_NODES,
     MOST_WORK,
     WIDEST_RANGE,
@@ -27,7 +26,6 @@ from .frames import (
     Origin,
     Scope,
     Value,
-    largest,
     one_of,
     pick,
 )
@@ -442,7 +440,7 @@ class Elaborator:
         """The node, counted, its constants small enough to compute with."""
         if node in self._nodes:
             return node
-        if largest(node) >= LARGEST:
+        if ir.largest(node) >= ir.LARGEST:
             title = "this constant is too large"
             self.diagnostics.append(make_error("A305", title, span, "its magnitude reaches 2**62"))
             return _SOME_INT if node.sort is ir.Sort.INT else _SOME_BOOL

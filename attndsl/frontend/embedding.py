@@ -18,7 +18,7 @@ from attndsl.source import AttnDslError
 
 from .callers import here
 from .errors import make_error
-from .frames import LARGEST, WIDEST_RANGE, largest, one_of
+from .frames import WIDEST_RANGE, one_of
 from .rows import SHIFT, in_row, open_size, stored
 from .spaces import Pair
 
@@ -311,7 +311,7 @@ def _looped(
 def grid(name: str, *axes: str | tuple[str, int]) -> ir.Space:
     """``grid("image", "y", "x")``; ``("y", 56)`` fixes an extent."""
     made = tuple(ir.Axis(a) if isinstance(a, str) else ir.Axis(*a) for a in axes)
-    return ir.Space(name, (ir.Segment(name, made),))
+    return _sound(ir.Space(name, (ir.Segment(name, made),)))
 
 
 def space(name: str, *segments: ir.Space | tuple[str, int]) -> ir.Space:
@@ -322,7 +322,15 @@ def space(name: str, *segments: ir.Space | tuple[str, int]) -> ir.Space:
             made.extend(each.segments)
         else:
             made.append(ir.Segment(each[0], (ir.Axis(*each),)))
-    return ir.Space(name, tuple(made))
+    return _sound(ir.Space(name, tuple(made)))
+
+
+def _sound(made: ir.Space) -> ir.Space:
+    """The space, if the language has such."""
+    wrong = ir.space_fault(made) if made.segments else "it has no segments"
+    if wrong is not None:
+        raise AttnDslError(make_error("A209", f"there is no such space: {wrong}", here()))
+    return made
 
 
 class Table:
@@ -373,7 +381,10 @@ def table(name: str, kind: str, *dims: str | int) -> Table:
         title = f"an input is int, bool or list, its dims lead with batch and head: `{name}` is not"
         raise AttnDslError(make_error("A209", title, here()))
     sort = ir.Sort.BOOL if kind == "bool" else ir.Sort.INT
-    return Table(ir.Table(name, sort, dims, kind == "list"))
+    made = ir.Table(name, sort, dims, kind == "list")
+    if (wrong := ir.table_fault(made)) is not None:
+        raise AttnDslError(make_error("A209", f"there is no such input: {wrong}", here()))
+    return Table(made)
 
 
 # ---------------------------------------------------------------------- how nodes are joined
@@ -388,7 +399,7 @@ def as_expr(value: object) -> Expr:
             return Expr(ir.BoolConst(value))
         case _ if hasattr(value, "__index__"):
             number = int(value.__index__())
-            if abs(number) >= LARGEST:
+            if abs(number) >= ir.LARGEST:
                 raise AttnDslError(make_error("A305", "this constant is too large", here()))
             return Expr(ir.Const(number))
     title = f"{type(value).__name__} cannot be part of a pattern"
@@ -491,7 +502,7 @@ def merged(node: ir.Node | Chain, parts: Iterable[Expr]) -> Expr:
             if tables.setdefault(each.name, each) != each:
                 title = f"two inputs named `{each.name}` are declared in different ways"
                 raise AttnDslError(make_error("A209", title, here()))
-    if isinstance(node, ir.Node) and largest(node) >= LARGEST:
+    if isinstance(node, ir.Node) and ir.largest(node) >= ir.LARGEST:
         raise AttnDslError(make_error("A305", "this constant is too large", here()))
     return Expr(node, tuple(tables.values()), tuple(overs))
 

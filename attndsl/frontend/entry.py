@@ -16,7 +16,7 @@ from attndsl.source import AttnDslError, Diagnostic, Span, brief
 from .assertions import check_assertions, claims_of
 from .elaboration import Elaborator
 from .errors import did_you_mean, listed, make_error, stop_if_any
-from .frames import LARGEST, Origin, Value
+from .frames import Origin, Value
 from .lazy_module import LazyModule
 from .placing import placed
 from .scope import Definition, Linker, Resolve, Unit
@@ -264,7 +264,7 @@ def _integer(value: object) -> ir.Node | None:
         number = int(value.__index__())
     except (TypeError, ValueError):  # an array of several numbers has the method, too
         return None
-    return ir.Const(number) if abs(number) < LARGEST else None
+    return ir.Const(number) if abs(number) < ir.LARGEST else None
 
 
 def _bad_int(value: object) -> str:

@@ -19,7 +19,6 @@ WIDEST_RANGE = 4096
 MOST_NODES = 200_000
 MOST_WORK = 150_000  # expressions opened and parts joined: what time is spent on
 DEEPEST = 200
-LARGEST = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +61,3 @@ def pick(items: tuple[ir.Node, ...], at: ir.Node, start: int) -> ir.Node:
     half = len(items) // 2
     low, high = pick(items[:half], at, start), pick(items[half:], at, start + half)
     return ir.select(ir.lt(at, ir.Const(start + half)), low, high)
-
-
-def largest(node: ir.Node) -> int:
-    """The greatest magnitude of the constants in this very node."""
-    match node:
-        case ir.Const(value=value):
-            return abs(value)
-        case ir.Sum(terms=terms, constant=constant):
-            return max(abs(constant), *(abs(factor) for _, factor in terms))
-        case ir.Le(item=item, bound=bound) | ir.Eq(item=item, bound=bound):
-            return max(abs(bound), largest(item) if isinstance(item, ir.Sum) else 0)
-        case _:
-            return 0

@@ -22,8 +22,6 @@ BUILTINS: dict[str, tuple[int, int | None]] = {
     "min": (1, None), "max": (1, None), "abs": (1, 1), "clamp": (3, 3),
     "ilog2": (1, 1), "pow2": (1, 1), "len": (1, 1),
 }  # fmt: skip
-_DIM_WORDS = frozenset({"batch", "head", "pos", "q", "k"})
-LARGEST_SPACE = 1 << 40
 DEEPEST_IMPORT = 50
 
 
@@ -212,7 +210,7 @@ class Linker:
         return tuple(ir.Axis(axis.name, axis.extent) for axis in axes)
 
     def _check_axis(self, axis: syn.Axis) -> None:
-        if axis.name in _DIM_WORDS:
+        if axis.name in ir.DIM_WORDS:
             title = f"an axis cannot be named `{axis.name}`"
             note = "batch, head, pos, q and k name dims of inputs"
             self.diagnostics.append(make_error("A204", title, axis.name_span, notes=(note,)))
@@ -223,7 +221,7 @@ class Linker:
 
     def _check_extents(self, segments: tuple[tuple[ir.Axis, ...], ...], span: Span) -> None:
         fixed = [math.prod(axis.extent or 1 for axis in axes) for axes in segments]
-        if sum(fixed) > LARGEST_SPACE:
+        if sum(fixed) > ir.LARGEST_SPACE:
             title = "a space has at most 2**40 positions"
             self.diagnostics.append(
                 make_error("A209", title, span, f"this one has {sum(fixed):,} or more")
@@ -277,7 +275,7 @@ class Linker:
                 self.diagnostics.append(
                     make_error("A209", "a dim has at least one entry", dim.span)
                 )
-        if declaration.kind == "list" and (ranks[-1] < 2 or dims[-1] in _DIM_WORDS):
+        if declaration.kind == "list" and (ranks[-1] < 2 or dims[-1] in ir.DIM_WORDS):
             title = f"the last dim of the list `{declaration.name}` must hold its slots"
             helps = (f"write `list[{', '.join(map(str, dims))}, 8]`, or a name instead of 8",)
             self.diagnostics.append(

@@ -232,7 +232,8 @@ def pattern(
     def wrap(made: Callable[..., object]) -> PatternFunction:
         queries, keys = over if isinstance(over, tuple) else (over, over)
         signature, doc = inspect.signature(made), inspect.getdoc(made) or ""
-        return PatternFunction(made, made.__name__, doc, signature, queries, keys, align)
+        name = made.__name__ if made.__name__.isidentifier() else ""  # a lambda has none
+        return PatternFunction(made, name, doc, signature, queries, keys, align)
 
     return wrap if function is None else wrap(function)
 

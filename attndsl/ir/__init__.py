@@ -46,6 +46,7 @@ from attndsl.ir.claims import (
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform
 from attndsl.ir.mask import FLAT, Align, Axis, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
+    LARGEST,
     Abs,
     And,
     AnyNode,
@@ -79,13 +80,15 @@ from attndsl.ir.nodes import (
     Total,
     Var,
     children,
+    largest,
     numbers,
     postorder,
 )
 from attndsl.ir.printing import show
+from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
 from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide, zero_keys
 from attndsl.ir.sizing import axes_named, known_shape, named_extents, resolve_sizes
-from attndsl.ir.storage import dump, load
+from attndsl.ir.storage import Field, dump, load, not_saved
 
 __all__ = [
     "Abs",
@@ -98,6 +101,10 @@ __all__ = [
     "Claim",
     "Comparison",
     "Const",
+    "DIM_WORDS",
+    "Field",
+    "LARGEST",
+    "LARGEST_SPACE",
     "Coord",
     "Counted",
     "Density",
@@ -159,6 +166,11 @@ __all__ = [
     "gt",
     "ilog2",
     "implies",
+    "is_name",
+    "largest",
+    "not_saved",
+    "space_fault",
+    "table_fault",
     "le",
     "linear",
     "lt",

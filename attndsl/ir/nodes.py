@@ -410,6 +410,22 @@ def postorder(root: Node) -> Iterator[Node]:
                 yield node
 
 
+LARGEST: Final = 1 << 62  # constants are smaller, so that sums of two fit 64 bits
+
+
+def largest(node: Node) -> int:
+    """The greatest magnitude of the constants in this very node."""
+    match node:
+        case Const(value=value):
+            return abs(value)
+        case Sum(terms=terms, constant=constant):
+            return max(abs(constant), *(abs(factor) for _, factor in terms))
+        case Le(item=item, bound=bound) | Eq(item=item, bound=bound):
+            return max(abs(bound), largest(item) if isinstance(item, Sum) else 0)
+        case _:
+            return 0
+
+
 def numbers(root: Node) -> set[int]:
     """The numbers in an expression, without their signs: its edges lie around them."""
     found = set()

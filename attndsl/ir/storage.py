@@ -1,18 +1,42 @@
-"""Masks as JSON: a list of nodes, children before parents. Reading one never runs anything."""
+"""Masks as JSON: a list of nodes, children before parents. Reading one never runs anything.
+
+Each field is checked, and named if it is wrong, before anything is built of it: what is read obeys the rules
+that the language has for names, sizes, types and scopes, so that all that follows may rely on them.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
-from typing import Any
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
-from attndsl.ir import loops
+from attndsl.ir import building, loops
 from attndsl.ir import nodes as n
 from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
 from attndsl.ir.nodes import Deps, Node, Side, Sort
+from attndsl.ir.rules import DIM_WORDS, is_name, mask_fault, space_fault, table_fault
+from attndsl.ir.sizing import axes_named
 from attndsl.source import AttnDslError, Diagnostic
 
-FORMAT = 1
+FORMAT: Final = 1
+DEEPEST: Final = 100  # quantifiers within each other; evaluating them recurses
+_VARIABLES: Final = ("head", "heads", "batch", "layer")
+_FIELDS: Final = (
+    "format",
+    "name",
+    "doc",
+    "align",
+    "spaces",
+    "tables",
+    "unread",
+    "nodes",
+    "root",
+    "zeros",
+)
+
+E_ = TypeVar("E_", bound=StrEnum)
 
 _CLASSES: dict[str, type[Node]] = {
     n.tag_of(cls): cls
@@ -43,40 +67,6 @@ def dump(mask: Mask) -> str:
     return json.dumps(document)
 
 
-def load(text: str) -> Mask:
-    """The mask that ``dump`` wrote.
-
-    Raises:
-        AttnDslError: A405, the text is not one.
-    """
-    try:
-        document = json.loads(text)
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
-        made: list[Node] = []
-        for name, *values in document["nodes"]:
-            made.append(_node(name, values, made))
-        spaces = [_read_space(item) for item in document["spaces"]]
-        tables = tuple(
-            Table(name, Sort(kind), tuple(dims), is_list)
-            for name, kind, dims, is_list in document["tables"]
-        )
-        root, zeros = made[document["root"]], made[document["zeros"]]
-        if root.sort is not Sort.BOOL:
-            raise ValueError("the root is not a truth value")
-        if zeros.sort is not Sort.INT or zeros.deps & Deps.KEY:
-            raise ValueError("the zero keys are not a count for each query")
-        align = Align(document["align"])
-        queries, keys = spaces
-        name, doc = document["name"], document["doc"]
-        unread = tuple(map(str, document.get("unread", ())))
-        return Mask(root, queries, keys, tables, align, name, doc, zeros=zeros, unread=unread)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise AttnDslError(
-            (Diagnostic(code="A405", title="not a saved pattern", notes=(str(error),)),)
-        ) from error
-
-
 def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
     return [_plain(getattr(node, f.name), place) for f in fields(node) if f.init]
 
@@ -96,35 +86,6 @@ def _plain(value: Any, place: dict[Node, int]) -> Any:
             return value
 
 
-def _node(name: str, values: list[Any], made: list[Node]) -> Node:
-    """The node, rebuilt by its smart constructor: what is not canonical becomes so."""
-    cls = _CLASSES[name]
-    types = [f.name for f in fields(cls) if f.init]
-    if len(types) != len(values):
-        raise ValueError(f"{name} takes {len(types)} fields")
-    arguments = [_rich(cls, key, value, made) for key, value in zip(types, values, strict=True)]
-    node: Node = cls(*arguments)
-    return node if isinstance(node, n.Loop) else loops.rebuild(node, n.children(node))
-
-
-def _rich(cls: type[Node], key: str, value: Any, made: list[Node]) -> Any:
-    match value:
-        case {"n": int(index)} if 0 <= index < len(made):
-            return made[index]
-        case list():
-            return tuple(_rich(cls, "", item, made) for item in value)
-        case str() if key == "side":
-            return Side(value)
-        case str() if key == "kind":
-            return Sort(value)
-        case int() if key == "ambient":
-            return Deps(value)
-        case str() | int():
-            return value
-        case _:
-            raise ValueError(f"unexpected {value!r} in {cls.__name__}")
-
-
 def _space(space: Space) -> list[Any]:
     return [
         space.name,
@@ -132,9 +93,325 @@ def _space(space: Space) -> list[Any]:
     ]
 
 
-def _read_space(item: list[Any]) -> Space:
-    name, segments = item
-    return Space(
-        name,
-        tuple(Segment(s, tuple(Axis(a, extent) for a, extent in axes)) for s, axes in segments),
+# ---------------------------------------------------------------------------- reading
+
+
+def load(text: str, also: Collection[str] = ()) -> Mask:
+    """The mask that ``dump`` wrote.
+
+    Args:
+        text: The JSON.
+        also: Fields that may stand in it beside those of a mask; whoever wrote them reads them.
+
+    Raises:
+        AttnDslError: A405, the text is not one; the note names the field.
+    """
+    try:
+        return _mask(Field(_parsed(text), ""), also)
+    except (ValueError, RecursionError) as error:
+        raise not_saved(str(error)) from error
+
+
+def not_saved(note: str) -> AttnDslError:
+    """The fault of a text that is no saved pattern."""
+    return AttnDslError(Diagnostic("A405", "not a saved pattern", notes=(note,)))
+
+
+def _parsed(text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a field stands there twice")
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A value of a document and where it stands. Each method gives it as what it must be, or raises ValueError."""
+
+    value: Any
+    path: str
+
+    def wrong(self, wanted: str) -> ValueError:
+        """What to raise where something else was wanted."""
+        return ValueError(f"{self.path or 'the document'}: expected {wanted}, not {self._shown()}")
+
+    def _shown(self) -> str:
+        match self.value:
+            case dict():
+                return "an object"
+            case list():
+                return f"a list of {len(self.value)}"
+            case int() if not -(10**20) < self.value < 10**20:
+                return f"a number of {self.value.bit_length()} bits"
+            case _:
+                return f"{json.dumps(self.value):.60}"
+
+    def part(self, key: str) -> Field:
+        """The field of an object."""
+        if type(self.value) is not dict or key not in self.value:
+            raise self.wrong(f"an object with the field {key!r}")
+        return Field(self.value[key], f"{self.path}.{key}".lstrip("."))
+
+    def items(self, least: int = 0) -> Iterator[Field]:
+        """The items of a list."""
+        if type(self.value) is not list or len(self.value) < least:
+            raise self.wrong(f"a list of {least} or more" if least else "a list")
+        return (Field(item, f"{self.path}[{place}]") for place, item in enumerate(self.value))
+
+    def row(self, *names: str) -> tuple[Field, ...]:
+        """The items of a list of just these."""
+        if type(self.value) is not list or len(self.value) != len(names):
+            raise self.wrong(f"a list of {', '.join(names)}")
+        pairs = zip(names, self.value, strict=True)
+        return tuple(Field(item, f"{self.path}.{name}") for name, item in pairs)
+
+    def number(self, low: int = 1 - n.LARGEST, high: int = n.LARGEST - 1) -> int:
+        """An integer between two bounds, both included."""
+        if type(self.value) is not int or not low <= self.value <= high:
+            raise self.wrong(f"an integer from {low} to {high}")
+        return self.value
+
+    def truth(self) -> bool:
+        """True or false."""
+        if type(self.value) is not bool:
+            raise self.wrong("true or false")
+        return self.value
+
+    def text(self) -> str:
+        """Any text that can be written."""
+        if type(self.value) is not str:
+            raise self.wrong("text")
+        try:
+            self.value.encode()
+        except UnicodeEncodeError:
+            raise self.wrong("whole characters") from None
+        return self.value
+
+    def name(self) -> str:
+        """A name of the language."""
+        if type(self.value) is not str or not is_name(self.value):
+            raise self.wrong("a name")
+        return self.value
+
+    def word(self, *words: str) -> str:
+        """One of some words."""
+        if type(self.value) is not str or self.value not in words:
+            raise self.wrong(" or ".join(map(repr, words)))
+        return self.value
+
+    def declared(self, names: Collection[str]) -> str:
+        """One of the names that there are."""
+        if type(self.value) is not str or self.value not in names:
+            raise self.wrong("one that is declared")
+        return self.value
+
+    def one_of(self, kind: type[E_]) -> E_:
+        """A member of an enumeration."""
+        return kind(self.word(*(member.value for member in kind)))
+
+
+def _mask(document: Field, also: Collection[str]) -> Mask:
+    if (version := document.part("format").number()) != FORMAT:
+        raise ValueError(f"format: {version}, this version reads {FORMAT}")
+    if strange := sorted(set(document.value) - {*_FIELDS, *also}):
+        raise ValueError(f"there is no field {strange[0]!r:.60}")
+    name, doc = document.part("name").text(), document.part("doc").text()
+    if name and not (is_name(name) or name.isidentifier()):
+        raise document.part("name").wrong("a name")
+    queries, keys = map(_read_space, document.part("spaces").row("queries", "keys"))
+    tables = tuple(map(_read_table, document.part("tables").items()))
+    align = document.part("align").one_of(Align)
+    names = document.part("unread").items() if "unread" in document.value else ()
+    unread = tuple(each.name() for each in names)
+    frame = Mask(building.TRUE, queries, keys, tables, align, name, doc, unread=unread)
+    if (fault := mask_fault(frame)) is not None:
+        raise ValueError(fault)
+    return _Reader(frame, list(document.part("nodes").items(1))).mask(
+        document.part("root"), document.part("zeros")
     )
+
+
+def _read_space(item: Field) -> Space:
+    name, segments = item.row("name", "segments")
+    made = Space(name.text(), tuple(map(_read_segment, segments.items())))
+    return _sound(item, made, space_fault(made))
+
+
+def _read_segment(item: Field) -> Segment:
+    name, axes = item.row("name", "axes")
+    return Segment(name.text(), tuple(map(_read_axis, axes.items())))
+
+
+def _read_axis(item: Field) -> Axis:
+    name, extent = item.row("name", "extent")
+    return Axis(name.text(), None if extent.value is None else extent.number(1))
+
+
+def _read_table(item: Field) -> Table:
+    name, kind, dims, is_list = item.row("name", "kind", "dims", "is_list")
+    sizes = tuple(
+        dim.text() if isinstance(dim.value, str) else dim.number(1) for dim in dims.items()
+    )
+    made = Table(name.text(), kind.one_of(Sort), sizes, is_list.truth())
+    return _sound(item, made, table_fault(made))
+
+
+M = TypeVar("M", Space, Table)
+
+
+def _sound(item: Field, made: M, fault: str | None) -> M:
+    if fault is not None:
+        raise ValueError(f"{item.path}: {fault}")
+    return made
+
+
+# ---------------------------------------------------------------------------- nodes
+
+
+class _Reader:
+    """Nodes in the order in which they stand, each of those before it."""
+
+    def __init__(self, frame: Mask, items: list[Field]) -> None:
+        self._frame = frame
+        self._tables = {table.name: table for table in frame.tables}
+        self._spaces = {Side.QUERY: frame.queries, Side.KEY: frame.keys}
+        self._axes = {
+            side: [f"{s.name}.{axis.name}" for s in space.segments for axis in s.axes]
+            for side, space in self._spaces.items()
+        }
+        self._sizes = ["q", "k", *self._axes[Side.QUERY], *self._axes[Side.KEY], *_dims(frame)]
+        self._made: list[Node] = []
+        self._open: dict[Node, frozenset[int]] = {}  # levels whose quantifier stands further out
+        self._deepest: dict[Node, int] = {}  # level of a quantifier inside, -1 without
+        for item in items:
+            self._made.append(self._read(item))
+
+    def mask(self, root: Field, zeros: Field) -> Mask:
+        """The mask of two of the nodes."""
+        relation, count = self._whole(root, Sort.BOOL), self._whole(zeros, Sort.INT)
+        if count.deps & Deps.KEY:
+            raise zeros.wrong("a count that does not depend on the key")
+        return replace(self._frame, root=relation, zeros=count)
+
+    def _whole(self, item: Field, sort: Sort) -> Node:
+        node = self._made[item.number(0, len(self._made) - 1)]
+        if node.sort is not sort or self._open[node]:
+            raise item.wrong(f"a whole expression of sort {sort.value}")
+        return node
+
+    def _read(self, item: Field) -> Node:
+        head = next(item.items(1))
+        cls = _CLASSES[head.declared(_CLASSES)]
+        names = [each.name for each in fields(cls) if each.init]
+        _, *given = item.row("class", *names)
+        raw = cls(*self._arguments(cls, given))
+        match raw:
+            case n.Exists(level=level, body=body) | n.Total(level=level, body=body):
+                if level != self._deepest[body] + 1 or level not in self._open[body]:
+                    raise item.wrong("the level above those inside, and a body that reads it")
+                made: Node = raw
+            case _:
+                made = loops.rebuild(raw, raw.parts)
+        self._learn(made, item)
+        return made
+
+    def _learn(self, made: Node, item: Field) -> None:
+        """Notes what is open in a node, and in those that its canonical form brought in."""
+        waiting = [made]
+        while waiting:
+            node = waiting[-1]
+            if new := [part for part in node.parts if part not in self._open]:
+                waiting += new
+                continue
+            waiting.pop()
+            if n.largest(node) >= n.LARGEST:
+                raise item.wrong("numbers below 2**62")
+            opened = frozenset[int]().union(*(self._open[part] for part in node.parts))
+            deepest = max((self._deepest[part] for part in node.parts), default=-1)
+            match node:
+                case n.Index(level=level):
+                    opened |= {level}
+                case n.Exists() | n.Total():
+                    limits = self._open[node.start] | self._open[node.stop]
+                    opened = limits | self._open[node.body] - {node.level}
+                    deepest = max(deepest, node.level)
+                case _:
+                    pass
+            self._open[node], self._deepest[node] = opened, deepest
+
+    def _arguments(self, cls: type[Node], given: list[Field]) -> list[Any]:  # noqa: C901
+        """The fields of a node: one arm for each shape."""
+        match cls, given:
+            case n.Const, [value]:
+                return [value.number()]
+            case n.BoolConst, [value]:
+                return [value.truth()]
+            case n.Pos, [side]:
+                return [side.one_of(Side)]
+            case n.Coord, [side, axis]:
+                return [at := side.one_of(Side), axis.declared(self._axes[at])]
+            case n.Inside, [side, segment]:
+                at = side.one_of(Side)
+                return [at, segment.declared([each.name for each in self._spaces[at].segments])]
+            case n.Size, [name]:
+                return [name.declared(self._sizes)]
+            case n.Var, [name]:
+                return [name.word(*_VARIABLES)]
+            case n.Index, [level]:
+                return [level.number(0, DEEPEST)]
+            case n.Sum, [terms, constant]:
+                pairs = [each.row("term", "factor") for each in terms.items(1)]
+                return [
+                    tuple((self._node(x, Sort.INT), c.number()) for x, c in pairs),
+                    constant.number(),
+                ]
+            case ((n.Min | n.Max), [items]):
+                return [tuple(self._node(each, Sort.INT) for each in items.items(2))]
+            case ((n.And | n.Or), [items]):
+                return [tuple(self._node(each, Sort.BOOL) for each in items.items(2))]
+            case n.Select, [cond, yes, no]:
+                return [self._node(cond, Sort.BOOL), *self._numbers(yes, no)]
+            case n.Load, [table, kind, index, ambient]:
+                return self._load(table, kind, index, ambient)
+            case ((n.Le | n.Eq), [item, bound]):
+                return [self._node(item, Sort.INT), bound.number()]
+            case n.Not, [item]:
+                return [self._node(item, Sort.BOOL)]
+            case ((n.Exists | n.Total), [level, start, stop, body]):
+                sort = Sort.BOOL if cls is n.Exists else Sort.INT
+                limits = self._numbers(start, stop)
+                return [level.number(0, DEEPEST), *limits, self._node(body, sort)]
+            case _:  # Mul, FloorDiv, Mod, Abs, ILog2, Pow2
+                return self._numbers(*given)
+
+    def _numbers(self, *items: Field) -> list[Node]:
+        return [self._node(each, Sort.INT) for each in items]
+
+    def _node(self, item: Field, sort: Sort) -> Node:
+        """One of the nodes before: what comes later, or the node itself, is not there yet."""
+        node = self._made[item.part("n").number(0, len(self._made) - 1)]
+        if node.sort is not sort:
+            raise ValueError(f"{item.path}: expected a node of sort {sort.value}")
+        return node
+
+    def _load(self, table: Field, kind: Field, index: Field, ambient: Field) -> list[Any]:
+        found = self._tables[table.declared(self._tables)]
+        kind.word(found.kind.value)
+        ambient.number(int(found.ambient), int(found.ambient))
+        places = self._numbers(*index.items())
+        if len(places) != len(found.indexed_dims):
+            raise index.wrong(f"{len(found.indexed_dims)} of them")
+        return [found.name, found.kind, tuple(places), found.ambient]
+
+
+def _dims(frame: Mask) -> list[str]:
+    """The lengths of dims of tables that nothing else tells, as nodes name them."""
+    return [
+        f"{table.name}:{dim}"
+        for table in frame.tables
+        for dim in table.indexed_dims
+        if isinstance(dim, str) and dim not in DIM_WORDS and not axes_named(frame, dim)
+    ]

@@ -368,6 +368,14 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("claims/graph.py", "hit = (active[rows][:, :, None] & masks).any(axis=1)", "hit = masks.any(axis=1)", "all queries of a tile see what one does"),
     ("claims/judging.py", "wanted = least + 1", "wanted = least", "more than 0 keys is at least 0 keys"),
     ("claims/judging.py", "max(reach.back + reach.ahead + 1, 0)", "max(reach.back + reach.ahead, 0)", "a window has one key fewer than it reaches"),
+    # ------------------------------------------------------------------ what is loaded, and what is emitted of it
+    ("ir/storage.py", "return _sound(item, made, space_fault(made))", "return made", "a space that is loaded has any names"),
+    ("ir/storage.py", "return _sound(item, made, table_fault(made))", "return made", "an input that is loaded has any names"),
+    ("ir/storage.py", "if node.sort is not sort:\n            raise ValueError", "if False:\n            raise ValueError", "a number is taken for a truth value"),
+    ("ir/storage.py", "if node.sort is not sort or self._open[node]:", "if node.sort is not sort:", "a variable of no quantifier is loaded"),
+    ("ir/storage.py", "type(self.value) is not int or", "", "a truth value is a number"),
+    ("emission/signature.py", "Extent of the axis {escaped(full)};", "Extent of the axis {full};", "the name of an axis ends a docstring"),
+    ("emission/signature.py", "({quoted(space.name)}, {length}", "(\"{space.name}\", {length}", "the name of a space ends a string"),
     # ------------------------------------------------------------------ files and the command line
     ("files.py", "    if stat.S_ISREG(mode):\n        return os.fdopen", "    if not stat.S_ISDIR(mode):\n        return os.fdopen",
      "a named pipe is read"),

@@ -43,6 +43,8 @@ NEAR = {
     "schedule": ("rooms/schedule/test_exact.py", "rooms/schedule", "laws"),
     "schedule/layouts.py": ("rooms/schedule/test_layouts.py",),
     "passes": ("rooms/passes", "laws", "rooms/schedule/test_exact.py"),
+    "ir/storage.py": ("rooms/ir/test_storage.py",),
+    "emission/signature.py": ("rooms/ir/test_storage.py",),
     "ir": ("rooms/ir/test_building.py", "rooms/ir", "rooms/passes", "laws"),
     "ir/sizing.py": ("rooms/ir/test_sizing.py",),
     "ir/semantics.py": ("rooms/ir/test_large_numbers.py", "rooms/ir", "rooms/frontend"),

@@ -253,9 +253,7 @@ class Program:
         _check_counts(batch, heads)
         counts = {"batch": batch, "head": heads, "q": q_len, "k": k_len}
         tables = {t.name: fitted(t, arrays[t.name], counts) for t in declared}
-        shapes = {
-            t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :] for t in declared
-        }
+        shapes = ir.shapes_of(self.mask, tables)
         sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
         merges = "merge_heads" not in self.without
         return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, merges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.schedule import Call
+from attndsl.source import AttnDslError
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -53,7 +55,8 @@ def calls(mask: ir.Mask, ranges: Ranges, least: int, most: int) -> Iterator[Call
     """
     for q_len, k_len, extents in _lengths(mask, ranges, least, most):
         for heads, layer, draw in itertools.product(ranges.heads, ranges.layers, ranges.draws):
-            yield _call(mask, q_len, k_len, extents, (heads, layer, draw))
+            with contextlib.suppress(AttnDslError):  # an input of fixed size may be too short
+                yield _call(mask, q_len, k_len, extents, (heads, layer, draw))
 
 
 def call_at(mask: ir.Mask, length: int | None, extents: Mapping[str, int], heads: int) -> Call:
@@ -82,15 +85,15 @@ def _call(
     sizes = ir.resolve_sizes(mask, q_len, k_len, extents)
     batch = 2 if any("batch" in table.dims for table in mask.tables) else 1
     random = np.random.default_rng([draw, q_len, k_len])
-    tables = {}
+    tables, least = {}, ir.least_sizes(mask, sizes)
     for table in mask.tables:
         known = ir.known_shape(mask, table, sizes, batch, heads)
-        shape = [_SLOTS if size is None else size for size in known]
+        shape = [
+            max(_SLOTS, least.get((table.name, dim), 0)) if size is None else size
+            for dim, size in zip(table.dims, known, strict=True)
+        ]
         tables[table.name] = _drawn(table, shape, k_len, random)
-    shapes = {
-        t.name: tables[t.name].shape[len(t.dims) - len(t.indexed_dims) :] for t in mask.tables
-    }
-    sizes = ir.resolve_sizes(mask, q_len, k_len, extents, shapes)
+    sizes = ir.resolve_sizes(mask, q_len, k_len, extents, ir.shapes_of(mask, tables))
     return Call(q_len, k_len, batch, heads, layer, sizes, tables)
 
 

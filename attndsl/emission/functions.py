@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, assert_never, cast
 from attndsl import ir
 from attndsl.codegen import Magnitudes
 from attndsl.emission.names import Names, calling
-from attndsl.passes import lower_root, separate_root
+from attndsl.passes import in_every_call, lower_root, separate_root
 
 _LINE: Final = 72  # columns of an expression; longer ones are written in steps
 # How tightly operators bind in Python, loosest first.
@@ -52,7 +52,7 @@ def written(mask: ir.Mask, layer: int, magnitudes: Sequence[Magnitudes]) -> Rela
 
 def prepared(mask: ir.Mask, layer: int) -> tuple[ir.Node, ...]:
     """The expressions as they are written: what bounds their values has to look at those."""
-    return tuple(_prepared(root, layer) for root in (mask.root, mask.zeros))
+    return tuple(_prepared(root, layer) for root in in_every_call(mask))
 
 
 def _prepared(root: ir.Node, layer: int) -> ir.Node:

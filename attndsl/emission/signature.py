@@ -16,6 +16,9 @@ _GIVEN = (
 )  # fmt: skip
 
 
+_LENGTHS = {"batch": "batch", "head": "heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """Facts about the pattern that the schedule of a call is given."""
@@ -172,6 +175,17 @@ def _reading(mask: ir.Mask, table: ir.Table, keywords: Keywords) -> list[str]:
                 f'    raise ValueError("axes of one name differ, and {name} has but one dim for them")'
             ]
         shape.append(extent or "None")
+    for read in ir.reads(mask):
+        place, known = (
+            len(table.dims) - len(table.indexed_dims) + read.place,
+            _LENGTHS | keywords.sizes,
+        )
+        least = (
+            known[read.length] if read.block == 1 else f"-(-{known[read.length]} // {read.block})"
+        )
+        if read.table == table and shape[place] != least:
+            more += [f"if {name}.shape[{place}] < {least}:"]
+            more += [f'    raise ValueError("{name} has too few entries for so many tokens")']
     kind = str(table.kind is ir.Sort.BOOL)
     spelled = f"({', '.join(shape)},)" if len(shape) == 1 else f"({', '.join(shape)})"
     told = [quoted(table.name), name, spelled, kind, "device", "LARGEST"]
@@ -182,9 +196,8 @@ def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) 
     """The required size of a dim; None if any will do."""
     if isinstance(dim, int):
         return str(dim)
-    known = {"batch": "batch", "head": "heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
-    if dim in known:
-        return known[dim]
+    if dim in _LENGTHS:
+        return _LENGTHS[dim]
     owners = ir.axes_named(mask, dim)
     return keywords.sizes[owners[0]] if owners else None
 

@@ -85,9 +85,17 @@ from attndsl.ir.nodes import (
     postorder,
 )
 from attndsl.ir.printing import show
+from attndsl.ir.reads import Read, reads
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
 from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide, zero_keys
-from attndsl.ir.sizing import axes_named, known_shape, named_extents, resolve_sizes
+from attndsl.ir.sizing import (
+    axes_named,
+    known_shape,
+    least_sizes,
+    named_extents,
+    resolve_sizes,
+    shapes_of,
+)
 from attndsl.ir.storage import Field, dump, load, not_saved
 
 __all__ = [
@@ -189,8 +197,12 @@ __all__ = [
     "scale",
     "axes_named",
     "known_shape",
+    "least_sizes",
+    "Read",
+    "reads",
     "named_extents",
     "resolve_sizes",
+    "shapes_of",
     "select",
     "show",
     "static_range",

@@ -84,7 +84,8 @@ class Mask:
     """``root`` is true for exactly the pairs that are in the pattern.
 
     With ``align`` END the position of query ``i`` is ``i + len(k) - len(q)``; with START it is ``i``,
-    which is the rule between different spaces.
+    which is the rule between different spaces. A query at a negative position is no token and sees nothing,
+    whatever ``root`` and ``zeros`` say of it, see `absent`.
     ``zeros`` is how many zero keys each query sees beside its keys: an int >= 0 that does not depend on
     the key. A zero key has score 0 and value 0: it counts in the softmax, and adds nothing to the output.
     ``name`` and ``doc`` are for people, ``claims`` for those who judge them, ``unread`` names inputs that
@@ -115,6 +116,15 @@ class Mask:
     def is_rectangular(self) -> bool:
         """Whether queries and keys live in different spaces."""
         return self.queries != self.keys
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it asks where a query stands; all queries are alike to a mask that does not."""
+        return bool((self.root.deps | self.zeros.deps) & Deps.QUERY)
+
+    def absent(self, q_len: int, k_len: int) -> int:
+        """How many queries, the first ones, would stand before the first token: there are none there."""
+        return max(0, -self.shift(q_len, k_len)) if self.is_placed else 0
 
     def shift(self, q_len: int, k_len: int) -> int:
         """The position of query 0."""

@@ -401,6 +401,7 @@ def meaning(
             keys=mask.keys,
         )
         result[:, :, start:stop] = evaluate(mask.root, env)
+    result[:, :, : mask.absent(q_len, k_len)] = False
     return result
 
 
@@ -443,6 +444,7 @@ def zero_keys(
     count = np.asarray(evaluate(mask.zeros, env), dtype=np.int64)
     count = count.reshape((1,) * (3 - count.ndim) + count.shape)
     count = np.array(np.broadcast_to(count, (*count.shape[:2], q_len)))
+    count[..., : mask.absent(q_len, k_len)] = 0
     wrong = np.argwhere(count < 0)
     if len(wrong):
         at = tuple(int(index) for index in wrong[0])

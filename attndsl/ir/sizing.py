@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
+from attndsl.ir.reads import Read, reads
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 MAX_LENGTH = 1 << 40
@@ -43,10 +47,13 @@ def resolve_sizes(
     for count in counts:
         count.check(known)
     sizes = {"q": q_len, "k": k_len} | {full: extent.value for full, extent in known.items()}
+    found = shapes or {}
     for table in mask.tables:
-        shape = (shapes or {}).get(table.name)
-        if shape is not None:
-            sizes |= _table_sizes(mask, table, shape, sizes, known)
+        if table.name in found:
+            sizes |= _table_sizes(mask, table, found[table.name], sizes, known)
+    for read in reads(mask) if found else ():
+        if read.table.name in found:
+            _check_read(read, found[read.table.name][read.place], sizes)
     return sizes
 
 
@@ -73,6 +80,14 @@ def axes_named(mask: Mask, dim: str) -> list[str]:
     """The axes, "segment.axis", that a dim of that name has the extent of; none for a dim of its own."""
     axes = _axes(mask.keys) + _axes(mask.queries)
     return list(dict.fromkeys(full for full, short, _ in axes if dim in (full, short)))
+
+
+def shapes_of(mask: Mask, tables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of arrays that have all declared dims, without those of batch and head."""
+    return {
+        table.name: tuple(np.shape(tables[table.name])[len(table.dims) - len(table.indexed_dims) :])
+        for table in mask.tables
+    }
 
 
 def known_shape(
@@ -271,6 +286,36 @@ def _table_sizes(
                 f"declared as {declared}",
             )
     return found
+
+
+def least_sizes(mask: Mask, sizes: Mapping[str, int]) -> dict[tuple[str, str | int], int]:
+    """How many entries tables must have along dims that are read at positions, by table and dim."""
+    found: dict[tuple[str, str | int], int] = {}
+    for read in reads(mask):
+        key = read.table.name, read.dim
+        found[key] = max(found.get(key, 0), _least(read, sizes))
+    return found
+
+
+def _least(read: Read, sizes: Mapping[str, int]) -> int:
+    return -(-sizes[read.length] // read.block)
+
+
+def _check_read(read: Read, size: int, sizes: Mapping[str, int]) -> None:
+    least = _least(read, sizes)
+    if size >= least:
+        return
+    name, dim = read.table.name, read.dim
+    length = dim if isinstance(dim, int) else f"len({name}.{dim})"
+    helps = f"if what lies beyond shall read nothing, say so: `{name}[min({read.index}, {length})]`"
+    if dim in ("q", "k", "pos"):
+        helps = "declare two inputs, one over `q` and one over `k`"
+    raise _fail(
+        "A501",
+        f"input {name!r} has {size} entries along {dim!r}, too few for {sizes[read.length]} tokens",
+        f"it is read at each `{read.position}`: `{name}[{read.index}]` needs {least}",
+        helps=(helps,),
+    )
 
 
 def _expected(mask: Mask, dim: str | int, sizes: Mapping[str, int]) -> int | None:

@@ -9,12 +9,13 @@ from attndsl import ir
 from attndsl.passes.binding import bind
 from attndsl.passes.drop_implied import drop_implied
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
+from attndsl.passes.presence import PRESENT, in_every_call, placed
 from attndsl.passes.separate import separate, separate_root, split_sides
 
 PIPELINE: Final[Mapping[str, Callable[[ir.Mask], ir.Mask]]] = {
     "lower_coordinates": lower_coordinates,
-    "separate": separate,
-    "drop_implied": drop_implied,
+    "separate": placed(separate),
+    "drop_implied": placed(drop_implied),
 }
 OPTIONAL: Final = ("separate", "drop_implied")  # nothing relies on their success
 
@@ -37,7 +38,9 @@ def normalise(mask: ir.Mask, without: Collection[str] = ()) -> ir.Mask:
 __all__ = [
     "OPTIONAL",
     "PIPELINE",
+    "PRESENT",
     "bind",
+    "in_every_call",
     "lower_root",
     "normalise",
     "separate_root",

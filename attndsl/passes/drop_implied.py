@@ -30,7 +30,7 @@ _MOST_ROUNDS = 3  # what became simple may decide what was read before it
 
 def drop_implied(mask: ir.Mask) -> ir.Mask:
     """The same mask without conditions, alternatives and choices that the rest of it decides."""
-    around, root = _of_every_call(mask), mask.root
+    around, root = of_every_call(mask), mask.root
     reader = _Reader(around.effort)
     for _ in range(_MOST_ROUNDS):
         before, root = root, reader.read(root, around)
@@ -39,14 +39,14 @@ def drop_implied(mask: ir.Mask) -> ir.Mask:
     return mask.with_root(root)
 
 
-def _of_every_call(mask: ir.Mask) -> Known:
-    """Conditions that hold for every pair, whatever the call."""
+def of_every_call(mask: ir.Mask, *, present: bool = True) -> Known:
+    """Conditions that hold for every pair, whatever the call; of queries that are tokens, or of all."""
     known, ends = Known(Budget()), mask.align is ir.Align.END
     facts = [ir.ge(_K, ir.ZERO), ir.lt(_K, ir.Size("k"))]
     facts.append(ir.lt(_Q, ir.Size("k" if ends else "q")))
     if ends:  # query i is at i + len(k) - len(q): below 0 where there are more queries than keys
         facts.append(ir.ge(ir.add(_Q, ir.Size("q")), ir.Size("k")))
-    if mask.keys.segments or not ends:
+    if present or mask.keys.segments or not ends:
         facts.append(ir.ge(_Q, ir.ZERO))
     for position, space in ((_Q, mask.queries), (_K, mask.keys)):
         if space.segments:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import bind, separate_root
+from attndsl.passes import PRESENT, bind, separate_root
 from attndsl.schedule.boundary_tiles import evaluate_tiles
 from attndsl.schedule.disk_cache import schedule_of
 from attndsl.schedule.layouts import (
@@ -181,7 +181,10 @@ def classes_of(
     Raises:
         AttnDslError: A403, a number in a loop passes 2**62; A404, a loop is wider than it may be.
     """
-    nodes = (mask.root, *itertools.chain(*keys))
+    root = mask.root
+    if mask.absent(call.q_len, call.k_len):
+        root = ir.conj(PRESENT, root)
+    nodes = (root, *itertools.chain(*keys))
     deps = functools.reduce(operator.or_, (node.deps for node in nodes))
     shape = (
         call.batch if deps & ir.Deps.BATCH else 1,
@@ -345,8 +348,8 @@ def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
         AttnDslError: A403, a number in the pattern passes 2**62; A404, a quantifier is too wide; A407, the
             call is too long.
     """
-    classes, _, tables = classes_of(replace(mask, root=node), call)
-    for (bound,) in classes:
+    classes, _, tables = classes_of(replace(mask, root=ir.TRUE), call, (node,))
+    for _, bound in classes:
         tiled_relation(bound, *positions_of(mask, call), (128, 128), tables)
 
 

@@ -36,8 +36,11 @@ def _sees_itself(dense: BoolArray, position: int) -> BoolArray:
 
 
 def _translation_invariant(dense: BoolArray, position: int) -> BoolArray:
-    wrong = np.zeros_like(dense)
-    wrong[:, :, 1:, 1:] = dense[:, :, 1:, 1:] ^ dense[:, :, :-1, :-1]
+    wrong, first = (
+        np.zeros_like(dense),
+        max(0, -position),
+    )  # what stands before the first token sees nothing
+    wrong[:, :, first + 1 :, 1:] = dense[:, :, first + 1 :, 1:] ^ dense[:, :, first:-1, :-1]
     return wrong
 
 

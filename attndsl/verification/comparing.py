@@ -265,9 +265,7 @@ def _zero_keys(frame: ir.Mask, mask: ir.Mask, layer: int, case: Case) -> Any:
 
 def _call_of(frame: ir.Mask, case: Case) -> tuple[int, int, dict[str, int], dict[str, Any]]:
     """Lengths, sizes and tables."""
-    shapes = {
-        t.name: case.inputs[t.name].shape[len(t.dims) - len(t.indexed_dims) :] for t in frame.tables
-    }
+    shapes = ir.shapes_of(frame, case.inputs)
     sizes = ir.resolve_sizes(frame, case.q_len, case.k_len, case.extents, shapes)
     tables = {t.name: case.inputs[t.name] for t in frame.tables}
     return case.q_len, case.k_len, sizes, tables

@@ -63,6 +63,16 @@ def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300, **fixed: Any) -> Ca
     Extents that the declarations fix are kept, so a pattern over a fixed space has calls of just that
     length. ``fixed`` are fields of the case that shall have given values.
     """
+    case = _draw_case(mask, dice, largest, fixed)
+    try:
+        shapes = ir.shapes_of(mask, case.inputs)
+        ir.resolve_sizes(mask, case.q_len, case.k_len, case.extents, shapes)
+    except AttnDslError:  # an input of fixed size is too short
+        return case if largest <= 1 else draw_case(mask, dice, largest // 4, **fixed)
+    return case
+
+
+def _draw_case(mask: ir.Mask, dice: Dice, largest: int, fixed: Mapping[str, Any]) -> Case:
     extents, q_len, k_len = _lengths(mask, dice, largest)
     heads, kv_heads = dice.pick(HEADS)
     batch = dice.pick((1, 1, 2, 3))
@@ -232,14 +242,19 @@ def draw_inputs(
         bool arrays for inputs declared bool, int64 for int and list. Documents, clusters, positions,
         flags and neighbour lists with empty slots: what the declaration allows, not more.
     """
-    inputs = {}
+    inputs, least = {}, ir.least_sizes(mask, sizes)
     for table in mask.tables:
-        known = ir.known_shape(mask, table, sizes, batch, heads)
-        shape = [dice.pick((3, 1, 2, 5, 8)) if size is None else size for size in known]
+        known = zip(table.dims, ir.known_shape(mask, table, sizes, batch, heads), strict=True)
+        shape = [_size(size, least.get((table.name, dim), 0), dice) for dim, size in known]
         style = dice.pick(_STYLES["list" if table.is_list else table.kind.value])
         generator = np.random.default_rng(dice.integer(0, 9999))
         inputs[table.name] = style(generator, tuple(shape), sizes)
     return inputs
+
+
+def _size(known: int | None, least: int, dice: Dice) -> int:
+    """Of one dim; those of any size are as long as the positions that read them, at the least."""
+    return max(least, dice.pick((3, 1, 2, 5, 8))) if known is None else known
 
 
 def _few(rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> IntArray:

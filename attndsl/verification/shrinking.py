@@ -103,17 +103,16 @@ def _plainer_inputs(case: Case) -> Iterator[Case]:
 def _cut(mask: ir.Mask, case: Case, **changes: Any) -> Case:
     """The case with other sizes; its inputs are cut to fit."""
     changed = replace(case, **changes)
+    call = changed.q_len, changed.k_len, changed.extents
     try:
-        sizes = ir.resolve_sizes(mask, changed.q_len, changed.k_len, changed.extents)
-    except AttnDslError:  # these sizes do not go together
+        sizes = ir.resolve_sizes(mask, *call)
+        inputs = {}
+        for table in mask.tables:
+            shape = ir.known_shape(mask, table, sizes, changed.batch, changed.heads)
+            inputs[table.name] = _fit(case.inputs[table.name], shape)
+        ir.resolve_sizes(mask, *call, ir.shapes_of(mask, inputs))
+    except AttnDslError:  # these sizes do not go together, or an input is too short
         return case
-    inputs = {
-        table.name: _fit(
-            case.inputs[table.name],
-            ir.known_shape(mask, table, sizes, changed.batch, changed.heads),
-        )
-        for table in mask.tables
-    }
     return replace(changed, inputs=inputs)
 
 

@@ -328,6 +328,11 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("codegen/writing.py", "np.zeros(WIDEST_TILE, np.int64)", "np.zeros(1, np.int64)", "the last tile reads beyond the terms"),
     ("codegen/writing.py", "+ c[0]\"", "\"", "queries of a longer sequence of keys count from 0"),
     # ------------------------------------------------------------------ lengths and extents
+    ("ir/semantics.py", "result[:, :, : mask.absent(q_len, k_len)] = False", "pass", "a query before the first token sees keys"),
+    ("schedule/building.py", "if mask.absent(call.q_len, call.k_len):", "if False:", "schedules list queries before the first token"),
+    ("passes/presence.py", "if mask.is_placed and not made.is_placed:", "if False:", "a pass forgets that queries are placed"),
+    ("ir/reads.py", "limit.bound <= -1 - constant", "limit.bound <= 9 - constant", "any bound of an index excuses a short table"),
+    ("ir/reads.py", "whole.block * block", "whole.block", "a block reads as one position"),
     ("ir/semantics.py", "if not self.env.fits and sum(", "if self.env.fits and sum(", "the meaning wraps at 64 bits"),
     ("compiler.py", "lambda: scheduling.check_numbers(self.normal, self.normal.root, call),", "lambda: None,", "a mask is given where schedules are refused"),
     ("ir/sizing.py", "        if total != self.length:", "        if total < self.length:", "extents may make more tokens than there are"),

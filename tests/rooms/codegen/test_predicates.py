@@ -38,7 +38,7 @@ def evaluated(made: codegen.Predicate, plan: int, q_len: int, k_len: int) -> np.
     sizes = [max(2, triton.next_power_of_2(n)) for n in (q_len, k_len)]
     out = torch.zeros(*sizes, dtype=torch.bool)
     read = torch.from_numpy(made.constants[plan].copy()), torch.from_numpy(made.tables)
-    square[(1,)](out, *read, *sizes, *generated.load(made.text).arguments)
+    square[(1,)](out, *read, *sizes, **generated.load(made.text))
     return out[:q_len, :k_len].numpy()
 
 

@@ -73,5 +73,8 @@ def test_a_program_means_what_its_text_says(program: Program):
         program.batch, program.heads, program.layer,
     )  # fmt: skip
     pairs, zeros = interpreted(program, module)
+    if mask.is_placed and mask.align is ir.Align.END:  # no query stands before the first token
+        absent = max(0, program.q_len - program.k_len)
+        pairs[:, :, :absent], zeros[:, :, :absent] = False, 0
     assert (ir.meaning(*call) == pairs).all(), ir.show(mask.root)
     assert (ir.zero_keys(*call) == zeros).all(), ir.show(mask.zeros)

@@ -113,7 +113,8 @@ EQUAL = {
         "(if k < 8 then k % 5 else k % 3) < 2",
     ),
     "an end of queries": ("q >= 0 and causal", "causal"),
-    "a choice in an index": ("k < 8 and t[if k < 9 then k else q] == 1", "k < 8 and t[k] == 1"),
+    "a choice in an index": ("k < 8 and k <= q and t[if k < 9 then k else q] == 1", "k < 8 and k <= q and t[k] == 1"),
+    "before the first key": ("q >= 0 and window(3)", "window(3)"),  # there are no queries
     "causal twice": ("causal_window(4) and block_causal(4)", "causal_window(4)"),
 }  # fmt: skip
 
@@ -137,7 +138,6 @@ KEPT = {
     "other blocks": "q // 8 == k // 8 and q // 12 == k // 12",
     "a window less than a block": "q // 8 == k // 8 and window(6)",
     "what a sum does not give": "k <= q and q < 9 and k < 8",
-    "no such end": "q >= 0 and window(3)",  # more queries than keys: some are before the first key
     "two documents": "t[q] == t[k] and causal",
     "heads apart": "if head < 2 then causal_window(8) else causal_window(4)",
 }

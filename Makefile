@@ -8,12 +8,14 @@ MINUTES ?= 10
 BIN     := .venv/bin
 STAMP   := .venv/installed
 DEMO_STAMP := .venv/installed-for-demo
+OLDEST  := .venv-oldest
+NEWEST  := .venv-newest
 
 # Threads that wait for each other sleep. Spinning, as is usual, two workers of two threads each take
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: test demo lint types contracts pytest slow crosscheck gpu fuzz mutations format golden docs clean
+.PHONY: test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -56,6 +58,24 @@ pytest: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile=$(PROFILE)
 
+# The same tests with the oldest torch, triton, NumPy, lark and networkx that pyproject.toml allows, and with the newest
+# there are; each in an environment of its own.
+oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) -m "not slow" --hypothesis-profile=$(PROFILE)
+
+$(OLDEST)/installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
+	@touch $@
+
+newest: $(NEWEST)/installed
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -m "not slow" --hypothesis-profile=$(PROFILE)
+
+$(NEWEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --editable '.[dev]'
+	@touch $@
+
 # Random programs for so many minutes; what fails is saved under tests/fuzz/findings.
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
@@ -94,5 +114,5 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf .venv .site build dist demo-out site
+	rm -rf .venv $(OLDEST) $(NEWEST) .site build dist demo-out site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

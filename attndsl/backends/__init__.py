@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from attndsl.backends import requirements  # noqa: F401 - first: it looks at the version of torch
 from attndsl.backends.blocked import Blocked, best_tile
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.merging import backward_parts, forward_parts

@@ -45,7 +45,8 @@ class Pattern:
         without: Collection[str] = (),
         origin: explaining.Origin | None = None,
     ) -> None:
-        self._program = op.register(Program(mask, read_layer(layer), read_switches(without)))
+        self._program = Program(mask, read_layer(layer), read_switches(without))
+        self._planner = op.planner_of(self._program)
         self._origin = origin  # for advice alone: two patterns that differ in it are equal
 
     @property
@@ -139,7 +140,7 @@ class Pattern:
                 another library's attention that asks for what is not done here.
         """
         out, lse = op.attention(
-            self._program,
+            self._planner,
             q,
             k,
             v,
@@ -179,7 +180,7 @@ class Pattern:
         text = None if layout is None else _layout_text(layout)
         found = self._inputs(inputs, named)
         return op.tune(
-            *(self._program, q, k, v), backend=backend, layout=text, extents=extents, inputs=found
+            *(self._planner, q, k, v), backend=backend, layout=text, extents=extents, inputs=found
         )
 
     def mask(

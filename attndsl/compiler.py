@@ -210,16 +210,14 @@ class _Memo:
 class Program:
     """A pattern ready to be scheduled at any lengths.
 
-    ``key`` names it across processes: equal keys, equal meaning. ``ticket`` is what the operator is
-    given in its place: it tells apart patterns of one meaning and two names, which errors show. Fields,
-    not properties, because torch.compile can read a string but not hash an expression.
+    ``key`` names it across processes: equal keys, equal meaning. A field, because torch.compile can read a string
+    but not hash an expression.
     """
 
     mask: ir.Mask
     layer: int = 0
     without: tuple[str, ...] = ()
     key: str = field(init=False)
-    ticket: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
     _memo: _Memo = field(init=False, repr=False, default_factory=_Memo)
     _decisions: scheduling.Decisions = field(init=False, repr=False, default_factory=dict)
@@ -228,7 +226,6 @@ class Program:
         object.__setattr__(self, "normal", passes.normalise(self.mask, self.without))
         key = "/".join((self.mask.digest, str(self.layer), *self.without))
         object.__setattr__(self, "key", key)
-        object.__setattr__(self, "ticket", f"{self.key}/{self.mask.name}")
 
     def call(
         self,

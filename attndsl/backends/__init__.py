@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from attndsl.backends import requirements  # noqa: F401 - first: it looks at the version of torch
 from attndsl.backends.blocked import Blocked, best_tile
+from attndsl.backends.composed import Composed
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.merging import backward_parts, forward_parts
 from attndsl.backends.protocol import EIGHT_BITS, Backend, Request, lse_dtype, out_dtype
@@ -28,6 +29,7 @@ __all__ = [
     "REFERENCE",
     "Backend",
     "Blocked",
+    "Composed",
     "Dense",
     "Machine",
     "Request",

@@ -114,11 +114,6 @@ class Blocked:
                 scale=scale,
             )
             return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
-        empty = lse == -math.inf
-        if empty.any():  # their log-sum-exp turns into one that makes every weight zero
-            lse = lse.masked_fill(empty, math.inf)
-            dout = dout.masked_fill(empty[..., None], 0.0)
-            dlse = None if dlse is None else dlse.masked_fill(empty, 0.0)
         width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
         sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]
         rows = [_even(x.to(q.dtype), width) for x in (q, out, dout)]
@@ -169,7 +164,8 @@ def forward_unit(unit: HeadGroup, scale: float) -> None:
             queries.read(q), keys.read(k), keys.read(v), 0.0, False, attn_mask=bias, scale=scale
         )
         o = o[..., : out.shape[-1]]
-        if dead is not None:
+        if dead is not None:  # whatever such a query holds
+            o = o.masked_fill(dead[..., None], 0.0)
             level = level.masked_fill(dead, -math.inf)
         if not part.first_writer:
             o, level = merged(queries.read(out), queries.read(lse), o, level)
@@ -179,15 +175,14 @@ def forward_unit(unit: HeadGroup, scale: float) -> None:
 
 def backward_unit(unit: HeadGroup, scale: float) -> None:
     (q, out, dout, lse, dq), (k, v, dk, dv) = unit.of_queries, unit.of_keys
-    for part, bias, _ in _calls(unit, q, per_key=2):
+    for part, bias, dead in _calls(unit, q, per_key=2):
         queries, keys = part.queries, part.keys
+        rows, level = [queries.read(x) for x in (dout, q, out)], queries.read(lse)
+        if dead is not None:  # whatever such a query holds: a level that makes every weight zero
+            rows = [x.masked_fill(dead[..., None], 0.0) for x in rows]
+            level = level.masked_fill(dead, math.inf)
         shares = _flash_backward(
-            queries.read(dout),
-            queries.read(q),
-            keys.read(k),
-            keys.read(v),
-            queries.read(out),
-            queries.read(lse),
+            *(rows[0], rows[1], keys.read(k), keys.read(v), rows[2], level),
             0.0,
             False,
             attn_mask=bias,

@@ -60,7 +60,8 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """out = P v and lse, P = softmax over the live pairs; differentiable, also where a row is empty.
 
-    A dead pair is replaced, not subtracted from: what is not seen cannot reach a row, be it NaN.
+    A dead pair is replaced, not subtracted from: what is not seen cannot reach a row, be it NaN. What a query without
+    keys holds, and what gradient reaches it, goes nowhere.
     ``zeros``, int [B or 1, H or 1, Q], counts the zero keys of each row: one more column of the softmax,
     log(count), since n scores of 0 weigh as much as one of log(n); its value is 0.
     """
@@ -69,6 +70,8 @@ def attend(
         return out.to(out_dtype(q.dtype)), lse
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    keyless = ~mask.any(-1)[..., None]
+    q = q.masked_fill(keyless, 0.0)
     scores = (q @ k.transpose(-1, -2) * scale).to(lse_dtype(q.dtype))
     scores = scores.masked_fill(~mask, -math.inf)
     empty = ~mask.any(-1).expand(scores.shape[:-1])
@@ -80,7 +83,7 @@ def attend(
     lse = lse.masked_fill(empty, -math.inf) if levels.shape[-1] else _nothing(scores)
     level = lse.masked_fill(empty, 0.0)  # exp(-inf - 0) is 0, where -inf - -inf is not a number
     weights = torch.exp(scores - level[..., None]).to(v.dtype)
-    return _weigh(weights, mask, v), lse
+    return _weigh(weights, mask, v).masked_fill(keyless, 0.0), lse
 
 
 def _weigh(weights: torch.Tensor, mask: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

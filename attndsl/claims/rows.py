@@ -44,10 +44,17 @@ class Rows:
 
 def rows_without_keys(schedule: Schedule) -> Rows:
     """Queries that see no key in some head of some batch element; their output is 0."""
-    found = np.zeros(schedule.q_len, dtype=bool)
-    for plan in schedule.plans:
-        found |= ~_seen(plan, schedule)[: schedule.q_len]
+    found = without_keys(schedule).any((0, 1))
     return Rows(np.flatnonzero(found), schedule.q_len)
+
+
+def without_keys(schedule: Schedule) -> BoolArray:
+    """Which queries see no key, bool [batch or 1, heads or 1, q_len]."""
+    found = np.ones((len(schedule.plans), schedule.q_len), dtype=bool)
+    for plan, rows in zip(schedule.plans, found, strict=True):
+        stored = ~_seen(plan, schedule)[: schedule.q_len]
+        rows[slice(None) if plan.q_order is None else plan.q_order.rows] = stored
+    return found[schedule.plan_of]
 
 
 def _seen(plan: Plan, schedule: Schedule) -> BoolArray:

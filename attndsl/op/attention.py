@@ -1,8 +1,7 @@
-"""Attention as a PyTorch custom operator: eager, autograd, torch.compile and autocast."""
+"""Attention over a compiled pattern: what is checked, and which way a call goes."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,24 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl.backends import (
-    Tunable,
-    Tuned,
-    attend,
-    backward_parts,
-    forward_parts,
-    lse_dtype,
-    out_dtype,
-)
+from attndsl.backends import Tunable, Tuned, attend
 from attndsl.compiler import Program
+from attndsl.ir import named_extents
+from attndsl.op import registration
 from attndsl.op.checks import check_plain, check_tensors, wants_gradient
-from attndsl.op.dispatching import eager_only, needs_dispatcher, operator
-from attndsl.op.planning import Plan, counts_of, planned, spec_of
+from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
+from attndsl.op.planning import Options, Plan, Planner, counts_of
+from attndsl.op.registration import Call, Known, derivative, gradients, outputs
+from attndsl.op.rules import FORWARD, Vjp
 from attndsl.source import AttnDslError, Diagnostic
 
 
 def attention(
-    program: Program,
+    planner: Planner,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -41,7 +36,7 @@ def attention(
     """softmax(scale q kᵀ restricted to the pattern) v, and its log-sum-exp.
 
     Args:
-        program: The compiled pattern, registered.
+        planner: That of the compiled pattern.
         q: Queries [B, H, Q, D].
         k: Keys [B, Hkv, K, D]; Hkv divides H (grouped-query attention).
         v: Values [B, Hkv, K, Dv].
@@ -60,28 +55,24 @@ def attention(
         (float8_e4m3fn, float8_e5m2) give out in bfloat16, and no gradient.
 
     Raises:
-        AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends. In a second backward: A504.
+        AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends.
     """
-    check_plain(program.mask.name, q, k, v)
+    check_plain(planner.program, q, k, v)
     q, k, v = _autocast(q, k, v)
-    check_tensors(program.mask.name, q, k, v)
+    check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
     factor = 1.0 / math.sqrt(max(1, q.shape[-1])) if scale is None else _number(scale)
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
-        call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
-        mask = torch.from_numpy(program.dense(call)).to(q.device)
-        return attend(mask, q, k, v, factor, counts_of(program, call, q.device))
-    tables, spec = _packed(q, given, extents, layout)
-    args = q, k, v, tables, program.ticket, spec, factor, backend
+        mask, zeros = _dense(planner.program, q, k, extents, given)
+        return attend(mask, q, k, v, factor, zeros)
+    tables, options = _packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
-        out, lse = _forward(*args)
-    else:
-        out, lse = _directly(*args)
-    return out, lse
+        return registration.attention((q, k, v), tables, Call(planner.text, options))[:2]
+    return _directly(planner, q, k, v, tables, options)
 
 
 def tune(
-    program: Program,
+    planner: Planner,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -98,18 +89,35 @@ def tune(
     Raises:
         AttnDslError: as ``attention``.
     """
-    check_plain(program.mask.name, q, k, v)
+    check_plain(planner.program, q, k, v)
     q, k, v = _autocast(q, k, v)
-    check_tensors(program.mask.name, q, k, v)
+    check_tensors(planner.program, q, k, v)
     if backend == "reference":
         return ()
-    tables, spec = _packed(q, dict(inputs or {}), extents, layout)
-    plan = planned(q, k, v, tables, program.ticket, spec, backend)
+    scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
+    tables, options = _packed(q, dict(inputs or {}), extents, layout, backend, scale)
+    plan = planner.plan(q, k, v, tables, options)
     runner = plan.backend
     if not isinstance(runner, Tunable):
         return ()
-    scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
     return tuple(found for work in plan.works for found in runner.tune(work, q, k, v, scale=scale))
+
+
+@eager_only
+def _dense(
+    program: Program,
+    q: Tensor,
+    k: Tensor,
+    extents: Mapping[str, int] | None,
+    inputs: Mapping[str, Any],
+) -> tuple[Tensor, Tensor | None]:
+    """The mask and the zero keys of a call."""
+    given = {name: unwrapped(value) for name, value in inputs.items()}
+    with outside_transforms():
+        call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
+        return torch.from_numpy(program.dense(call)).to(q.device), counts_of(
+            program, call, q.device
+        )
 
 
 def _number(scale: object) -> float:
@@ -119,13 +127,25 @@ def _number(scale: object) -> float:
 
 
 def _packed(
-    q: Tensor, inputs: Mapping[str, Any], extents: Mapping[str, int] | None, layout: str | None
-) -> tuple[list[Tensor], str]:
-    """Packs everything given by name for the operator."""
-    names = sorted(inputs)
-    return [_as_table(name, inputs[name], q) for name in names], spec_of(
-        names, extents, layout or ""
-    )
+    q: Tensor,
+    inputs: Mapping[str, Any],
+    extents: Mapping[str, int] | None,
+    layout: str | None,
+    backend: str,
+    scale: float,
+) -> tuple[list[Tensor], Options]:
+    """All that is given beside q, k and v: tensors, and the rest."""
+    names, sizes = tuple(sorted(inputs)), named_extents(extents)
+    tables = [_as_table(name, inputs[name], q) for name in names]
+    axes = tuple(sizes), tuple(_extent(name, size) for name, size in sizes.items())
+    return tables, Options(names, *axes, layout or "", backend, scale)
+
+
+def _extent(name: str, size: Any) -> int:
+    if isinstance(size, int | torch.SymInt) and not isinstance(size, bool):
+        return size  # type: ignore[return-value]
+    title = f"extent of {name!r} must be a positive integer, got {size!r:.40}"
+    raise AttnDslError(Diagnostic("A401", title))
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:
@@ -149,172 +169,48 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 @eager_only
 def _directly(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tables: list[Tensor],
-    program: str,
-    spec: str,
-    scale: float,
-    backend: str,
+    planner: Planner, q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], options: Options
 ) -> tuple[Tensor, Tensor]:
     """Runs the call like the operator, past the dispatcher."""
-    plan = planned(q, k, v, tables, program, spec, backend)
+    plan = planner.plan(q, k, v, tables, options)
     if not wants_gradient(q, k, v):
-        return _outputs(plan, q, k, v, scale)
-    inputs = q, k, v, tables, program, spec, scale, backend
-    out, lse = Attention.apply(plan, *inputs)  # type: ignore[no-untyped-call]
+        return outputs(plan, q, k, v, options.scale)
+    out, lse = Attention.apply(q, k, v, tables, planner, plan, options)  # type: ignore[no-untyped-call]
     return out, lse
-
-
-@eager_only
-def _forward_now(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tables: list[Tensor],
-    program: str,
-    spec: str,
-    scale: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    return _outputs(planned(q, k, v, tables, program, spec, backend), q, k, v, scale)
-
-
-def _outputs(plan: Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    out, lse = forward_parts(plan.backend, plan.works, q, k, v, scale=scale, zeros=plan.zeros)
-    return out.contiguous(), lse.contiguous()
-
-
-def _forward_fake(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tables: list[Tensor],
-    program: str,
-    spec: str,
-    scale: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    shape = (*q.shape[:3], v.shape[3])
-    out = q.new_empty(shape, dtype=out_dtype(q.dtype))
-    return out, q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
-
-
-@eager_only
-def _backward_now(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tables: list[Tensor],
-    out: Tensor,
-    lse: Tensor,
-    dout: Tensor,
-    dlse: Tensor | None,
-    program: str,
-    spec: str,
-    scale: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    plan = planned(q, k, v, tables, program, spec, backend)
-    return _gradients(plan, q, k, v, out, lse, dout, dlse, scale)
-
-
-@eager_only
-def _gradients(
-    plan: Plan,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    dout: Tensor,
-    dlse: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    runner, parts = plan.backend, plan.works
-    grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
-    dq, dk, dv = (grad.contiguous() for grad in grads)
-    return dq, dk, dv
-
-
-def _backward_fake(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tables: list[Tensor],
-    out: Tensor,
-    lse: Tensor,
-    dout: Tensor,
-    dlse: Tensor | None,
-    program: str,
-    spec: str,
-    scale: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-_forward = operator("attention", _forward_now)
-_backward = operator("attention_backward", _backward_now)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, tables, *rest = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, *output, *tables)
-    ctx.rest, ctx.plan = rest, None
-
-
-def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
-    q, k, v, out, lse, *tables = ctx.saved_tensors
-    nothing = [None] * len(tables)
-    if dout is None and dlse is None:
-        return (None, None, None, nothing, None, None, None, None)
-    dout = torch.zeros_like(out) if dout is None else dout
-    # one that is itself differentiated goes where that is refused
-    if ctx.plan is None or torch.is_grad_enabled() or needs_dispatcher(q, k, v, dout, *tables):
-        grads = _backward(q, k, v, tables, out, lse, dout, dlse, *ctx.rest)
-    else:
-        _, _, scale, _ = ctx.rest
-        grads = _gradients(ctx.plan, q, k, v, out, lse, dout, dlse, scale)
-    return (*grads, nothing, None, None, None, None)
-
-
-torch.library.register_fake(_forward, _forward_fake)
-torch.library.register_fake(_backward, _backward_fake)
-torch.library.register_autograd(_forward, _differentiate, setup_context=_setup)
 
 
 class Attention(torch.autograd.Function):
     """The operator and its derivative, where nothing follows operators."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *inputs: Any) -> tuple[Tensor, Tensor]:
-        q, k, v, _tables, _program, _spec, scale, _backend = inputs
-        output = _outputs(plan, q, k, v, scale)
-        _setup(ctx, inputs, output)
-        ctx.plan = plan
-        return output
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tables: list[Tensor],
+        planner: Planner,
+        plan: Plan,
+        options: Options,
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = outputs(plan, q, k, v, options.scale)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.tables, ctx.planner, ctx.plan, ctx.options = tables, planner, plan, options
+        return out, lse
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        dq, dk, dv, *_ = _differentiate(ctx, *gradients)
-        return None, dq, dk, dv, *(None,) * 5
-
-
-def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-    """Without this, autograd would take the gradients for constants."""
-    del ctx, gradients
-    title = "this back end has no second derivatives"
-    helps = ('pass backend="reference", which is differentiated by autograd itself',)
-    raise AttnDslError(Diagnostic("A504", title, helps=helps))
-
-
-torch.library.register_autograd(_backward, _refuse)
-
-
-@functools.cache
-def operators() -> tuple[Any, Any]:
-    """The registered operators (forward, backward), for ``torch.library.opcheck``."""
-    return _forward, _backward
+    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        if dout is None and dlse is None:
+            return (None,) * 7
+        dense = torch.zeros_like(out) if dout is None else dout
+        if not torch.is_grad_enabled() and not needs_dispatcher(q, k, v, dense, *ctx.tables):
+            grads = gradients(ctx.plan, q, k, v, out, lse, dense, dlse, ctx.options.scale)
+            return *grads, None, None, None, None
+        stamp = torch.tensor(list(ctx.plan.stamp), dtype=torch.uint8, device=q.device)
+        rule = Vjp(FORWARD, (dout is not None, dlse is not None))
+        xs = q, k, v, *(x for x in (dout, dlse) if x is not None)
+        call = Call(ctx.planner.text, ctx.options)
+        made = derivative(rule, xs, Known(out, lse, stamp), ctx.tables, call)
+        return *made, None, None, None, None

@@ -6,25 +6,26 @@ import torch
 from torch import Tensor
 
 from attndsl.backends import EIGHT_BITS
+from attndsl.compiler import Program
 from attndsl.source import AttnDslError, Diagnostic
 
 
-def check_plain(name: str, *tensors: object) -> None:
+def check_plain(program: Program, *tensors: object) -> None:
     """Each is a tensor, neither sparse nor nested.
 
     Raises:
         AttnDslError: A503.
     """
-    where = (f"in the call of pattern {name!r}",) if name else ()
     for label, x in zip("qkv", tensors, strict=True):
         if not isinstance(x, Tensor):
             title = f"{label} must be a tensor, not a {type(x).__name__}"
-            raise AttnDslError(Diagnostic("A503", title, notes=where))
+            raise AttnDslError(Diagnostic("A503", title, notes=_where(program)))
         if x.layout != torch.strided or x.is_nested:
-            raise AttnDslError(Diagnostic("A503", f"{label} must be a plain tensor", notes=where))
+            title = f"{label} must be a plain tensor"
+            raise AttnDslError(Diagnostic("A503", title, notes=_where(program)))
 
 
-def check_tensors(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_tensors(program: Program, q: Tensor, k: Tensor, v: Tensor) -> None:
     """Ranks, agreement of shapes, dtypes and devices.
 
     Raises:
@@ -32,13 +33,13 @@ def check_tensors(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
     """
     problem = _shape_problem(q, k, v)
     if problem is not None:
-        raise _make_error("A502", problem, name, q, k, v)
+        raise _make_error("A502", problem, program, q, k, v)
     if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
-        raise _make_error("A503", "q, k and v must have one floating dtype", name, q, k, v)
+        raise _make_error("A503", "q, k and v must have one floating dtype", program, q, k, v)
     if q.dtype in EIGHT_BITS and wants_gradient(q, k, v):
-        raise _make_error("A503", "attention over 8-bit tensors has no gradient", name, q, k, v)
+        raise _make_error("A503", "attention over 8-bit tensors has no gradient", program, q, k, v)
     if not q.device == k.device == v.device:
-        raise _make_error("A503", "q, k and v must be on one device", name, q, k, v)
+        raise _make_error("A503", "q, k and v must be on one device", program, q, k, v)
 
 
 def wants_gradient(q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -60,10 +61,16 @@ def _shape_problem(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def _make_error(code: str, title: str, name: str, q: Tensor, k: Tensor, v: Tensor) -> AttnDslError:
+def _where(program: Program) -> tuple[str, ...]:
+    name = program.mask.name
+    return (f"in the call of pattern {name!r}",) if name else ()
+
+
+def _make_error(
+    code: str, title: str, program: Program, q: Tensor, k: Tensor, v: Tensor
+) -> AttnDslError:
     shapes = [
         f"{label}: {str(x.dtype).removeprefix('torch.')}{list(x.shape)} on {x.device}"
         for label, x in zip("qkv", (q, k, v), strict=True)
     ]
-    where = (f"in the call of pattern {name!r}",) if name else ()
-    return AttnDslError(Diagnostic(code, title, notes=(*where, *shapes)))
+    return AttnDslError(Diagnostic(code, title, notes=(*_where(program), *shapes)))

@@ -1,10 +1,11 @@
-"""Operators, and when a call need not be one: the dispatcher takes longer than a short kernel runs."""
+"""When a call need not be an operator: the dispatcher takes longer than a short kernel runs."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, ParamSpec, TypeVar
 
 import torch
@@ -14,18 +15,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PLAIN: Final = frozenset({Tensor, torch.nn.Parameter})
-
-
-def operator(name: str, function: Callable[..., Any]) -> Any:
-    """Make a function an operator, ``torch.ops.attndsl.<name>``.
-
-    ``torch.library.custom_op`` would do, but that its first call imports all of torch._dynamo: two seconds.
-    """
-    schema = torch.library.infer_schema(function, mutates_args=())
-    full_name = f"attndsl::{name}"
-    torch.library.define(full_name, schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(full_name, "default", function)
-    return getattr(torch.ops.attndsl, name).default
 
 
 def eager_only(function: Callable[P, T]) -> Callable[P, T]:
@@ -53,5 +42,24 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
         or any(type(x) not in _PLAIN or x.is_meta for x in tensors)
     )
+
+
+@contextlib.contextmanager
+def outside_transforms() -> Iterator[None]:
+    """For reading tensors that no transform concerns: within one, even ``numpy`` of a plain tensor is transformed."""
+    if not torch._C._are_functorch_transforms_active():
+        yield
+        return
+    with torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack():
+        yield
+
+
+def unwrapped(x: Any) -> Any:
+    """The tensor below the derivatives of ``torch.func``; not below vmap, where there is more than one."""
+    functional = torch._C._functorch
+    while isinstance(x, Tensor) and functional.is_gradtrackingtensor(x):
+        x = functional.get_unwrapped(x)
+    return x

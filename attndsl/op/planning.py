@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import collections
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+import hashlib
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from attndsl import ir
+from attndsl import claims, ir
 from attndsl.backends import Backend, Request, Work, best_tile, choose, tile_costs_of
-from attndsl.compiler import NOTHING, Given, Program, read_inputs
+from attndsl.compiler import Program, read_inputs, read_saved, saved
 from attndsl.schedule import Call, TileCosts
 from attndsl.source import AttnDslError, Diagnostic
 
-_REMEMBERED = 64  # calls of a program
+_REMEMBERED = 64  # plans of a program; programs that came as text and belong to no pattern
 SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
+STAMP: Final = 16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,69 +31,151 @@ class Plan:
 
     backend: Backend[Work]
     works: tuple[Work, ...]  # which pairs to compute: disjoint parts
-    zeros: Tensor | None  # how many zero keys each query sees
+    zeros: Tensor | None  # how many zero keys each query sees, int [B or 1, H or 1, Q]
+    keyless: (
+        Tensor | None
+    )  # which see no other key, bool [B or 1, H or 1, Q]; None without zero keys
+    stamp: bytes = (
+        b""  # tells apart the contents of the tables that it was made of; empty without tables
+    )
 
 
-# By ticket, what plans the calls of a program: what crosses into the dispatcher is a string.
-_PLANNERS: dict[str, Callable[..., Plan]] = {}
+class Options(NamedTuple):
+    """What a call says beside its tensors. All of it crosses torch's dispatcher, in this order."""
+
+    names: tuple[str, ...]  # of the tables
+    axes: tuple[str, ...]
+    extents: tuple[int, ...]  # of the axes
+    layout: str  # "": the default
+    backend: str
+    scale: float
 
 
-def register(program: Program) -> Program:
-    """Make the program known to the operator, before any call: a traced call cannot do so itself."""
-    remembering = functools.lru_cache(_REMEMBERED)
-    _PLANNERS.setdefault(program.ticket, remembering(functools.partial(_plan, program)))
-    return program  # itself, not its equal: comments and claims are no part of the ticket
+class Planner:
+    """A program and the plans of its last calls; ``text`` is all of it that crosses torch's dispatcher."""
+
+    def __init__(self, program: Program, text: str) -> None:
+        self.program, self.text = program, text
+        self._plans: collections.OrderedDict[Any, Plan] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def plan(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tables: Sequence[Tensor],
+        options: Options,
+        stamp: bytes | None = None,
+    ) -> Plan:
+        """Remembered for equal calls. Equal means equal contents of the tables.
+
+        ``stamp``: that of the plan of an earlier pass over the same tables, which are then read only if it is
+        forgotten.
+
+        Raises:
+            AttnDslError: A4xx lengths, extents and layouts; A5xx tables and back ends; A505, the tables are not those
+                of the stamp.
+        """
+        arrays: dict[str, Any] = {}
+        if tables and stamp is None:
+            stamp, arrays = _read(options.names, tables)
+        key = q.shape, k.shape[2], v.shape[3], q.dtype, q.device, options[:-1], stamp
+        with self._lock:
+            found = self._plans.get(key)
+            if found is not None:
+                self._plans.move_to_end(key)
+                return found
+        if tables and not arrays:
+            now, arrays = _read(options.names, tables)
+            if now != stamp:
+                raise _rewritten(self.program.mask.name, options.names)
+        made = _plan(self.program, q, k.shape[2], v.shape[3], options, arrays)
+        made = replace(made, stamp=stamp or b"")
+        with self._lock:
+            made = self._plans.setdefault(key, made)
+            while len(self._plans) > _REMEMBERED:
+                self._plans.popitem(last=False)
+        return made
+
+    def batched(self, names: Sequence[str], differ: Sequence[bool]) -> list[bool] | None:
+        """Which tables begin with the batch dim; None where several calls are not one call of all their elements.
+
+        ``differ``: which tables differ from one of these calls to the next.
+        """
+        mask = self.program.mask
+        nodes = *ir.postorder(mask.root), *ir.postorder(mask.zeros)
+        if any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes):
+            return None
+        dims = {table.name: table.dims for table in mask.tables}
+        found = [dims.get(name, ())[:1] == ("batch",) for name in names]
+        alike = all(begins or not differs for begins, differs in zip(found, differ, strict=True))
+        return found if alike else None
 
 
-def spec_of(names: list[str], extents: Mapping[str, int] | None, layout: str) -> str:
-    """Input names, extents and layout ("": the default) as one string, which torch.compile can make and guard on."""
-    sizes = ",".join(f"{name}={size}" for name, size in ir.named_extents(extents).items())
-    return f"{','.join(names)};{sizes};{layout}"
+# By text: the planners of the patterns that are alive, so that equal patterns share one.
+_ALIVE: weakref.WeakValueDictionary[str, Planner] = weakref.WeakValueDictionary()
 
 
-def _names(spec: str) -> list[str]:
-    return [name for name in spec.partition(";")[0].split(",") if name]
+def planner_of(program: Program) -> Planner:
+    """The planner of a program, made before any call: a traced call cannot do so itself."""
+    text = saved(replace(program.mask, doc=""), program.layer, program.without)
+    return _ALIVE.setdefault(text, Planner(program, text))
 
 
-def _read_spec(spec: str) -> tuple[dict[str, int], str]:
-    _, extents, layout = spec.split(";", 2)
-    pairs = [item.partition("=") for item in extents.split(",") if item]
-    for name, _, size in pairs:
-        if not size.isdecimal():
-            title = f"extent of {name!r} must be a positive integer, got {size}"
-            raise AttnDslError(Diagnostic("A401", title))
-    return {name: int(size) for name, _, size in pairs}, layout
+def planner_from(text: str) -> Planner:
+    """The planner of that text, which may come from another process.
+
+    Raises:
+        AttnDslError: A405, the text is no program.
+    """
+    return _ALIVE.get(text) or _restored(text)
 
 
-def planned(
-    q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], ticket: str, spec: str, backend: str
-) -> Plan:
-    """Remembered for equal calls. Equal means equal contents of the inputs."""
-    given = read_inputs(dict(zip(_names(spec), tables, strict=True))) if tables else NOTHING
-    lengths = q.shape, k.shape[2], v.shape[3]
-    return _PLANNERS[ticket](*lengths, q.dtype, q.device, spec, backend, given)
+@functools.lru_cache(_REMEMBERED)
+def _restored(text: str) -> Planner:
+    return Planner(Program(*read_saved(text)), text)
+
+
+def _read(names: Sequence[str], tables: Sequence[Tensor]) -> tuple[bytes, dict[str, Any]]:
+    """(stamp, tables as arrays)."""
+    given = read_inputs(dict(zip(names, tables, strict=True)))
+    digest = hashlib.blake2b(repr(given.digests).encode(), digest_size=STAMP)
+    return digest.digest(), dict(given.arrays)
+
+
+def _rewritten(name: str, names: Sequence[str]) -> AttnDslError:
+    title = "a run-time input was written to between the forward and the backward"
+    called = f"in the call of pattern {name!r}" if name else "in the call of a pattern"
+    notes = (called, f"inputs: {', '.join(names)}")
+    return AttnDslError(Diagnostic("A505", title, notes=notes, helps=("pass a copy, `x.clone()`",)))
 
 
 def _plan(
     program: Program,
-    shape: torch.Size,
+    q: Tensor,
     k_len: int,
     value_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    spec: str,
-    backend: str,
-    given: Given,
+    options: Options,
+    arrays: dict[str, Any],
 ) -> Plan:
-    batch, heads, q_len, head_dim = shape
-    extents, layout = _read_spec(spec)
-    call = program.call(q_len, k_len, batch, heads, extents, given.arrays)
+    batch, heads, q_len, head_dim = q.shape
+    device, extents = q.device, dict(zip(options.axes, options.extents, strict=True))
+    call = program.call(q_len, k_len, batch, heads, extents, arrays)
     tile, tile_costs = searched_by(device.type, call, head_dim)
-    layout = layout or default_layout(device.type, call)
+    layout = options.layout or default_layout(device.type, call)
     parts = program.tiled(call, layout, tile, tile_costs=tile_costs)
-    works = (Work.of(part, f"{program.key}/{layout}/{index}") for index, part in enumerate(parts))
-    runner = choose(Request(device.type, dtype, head_dim, value_dim), backend)
-    return Plan(runner, tuple(works), counts_of(program, call, device))
+    works = [Work.of(part, f"{program.key}/{layout}/{index}") for index, part in enumerate(parts)]
+    runner = choose(Request(device.type, q.dtype, head_dim, value_dim), options.backend)
+    zeros = counts_of(program, call, device)
+    keyless = None if zeros is None else _keyless(works, tile).to(device)
+    return Plan(runner, tuple(works), zeros, keyless)
+
+
+def _keyless(works: Sequence[Work], tile: tuple[int, int]) -> Tensor:
+    """Which queries see no key, bool [B or 1, H or 1, Q]."""
+    each = (torch.from_numpy(claims.without_keys(work.schedule(tile))) for work in works)
+    return functools.reduce(torch.logical_and, each)
 
 
 def counts_of(program: Program, call: Call, device: torch.device) -> Tensor | None:

@@ -55,6 +55,8 @@ NEAR = {
     "backends/standalone.py": ("rooms/emission/test_emission.py",),
     "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
     "backends": ("rooms/backends/test_blocked.py", "rooms/backends/test_merging.py", "laws"),
+    "backends/composed.py": ("rooms/op/test_transforms.py",),
+    "backends/dense.py": ("rooms/op/test_attention.py", "rooms/backends/test_dense.py"),
     "backends/block_batches.py": (
         "rooms/backends/test_strips.py",
         "rooms/backends/test_blocked.py",

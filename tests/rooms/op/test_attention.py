@@ -114,15 +114,23 @@ def test_gradcheck_in_double_precision(program):
     assert torch.autograd.gradcheck(p, args)
 
 
-@pytest.mark.parametrize("zeros", ["", " zeros max(0, 4 - q)"])
-def test_opcheck(zeros):
-    p = attndsl.compile("pattern p = causal_window(5)" + zeros)
-    args = tensors(1, 2, 1, 12, 12, 4, 4, torch.float32)
-    torch.library.opcheck(
-        operators()[0],
-        (*args, [], p._program.ticket, ";;natural", 0.5, "auto"),
-        raise_exception=True,
+@pytest.mark.parametrize("rule", [[], ["11"], ["jvp"], ["10", "111"]], ids=str)
+def test_opcheck(rule):
+    """The operator, its derivatives in both modes, and a second one: each with an input and zero keys."""
+    p = attndsl.compile(
+        "input w: int[batch, q]\npattern p = causal and q - k < w[q] zeros max(0, 4 - q)"
     )
+    xs, tables = tensors(1, 2, 1, 12, 12, 4, 4, torch.float32), [torch.arange(12)[None] % 5]
+    call = p._planner.text, ["w"], [], [], "natural", "auto", 0.5
+    attention, derivative = operators()
+    if not rule:
+        torch.library.opcheck(attention, (*xs, tables, *call))
+        return
+    with torch.no_grad():
+        out, lse, stamp = attention(*xs, tables, *call)
+    more = {"11": [out, lse], "jvp": xs, "111": [out, *xs]}[rule[-1]]
+    more = [x.detach().cos().requires_grad_() for x in more]
+    torch.library.opcheck(derivative, ([*xs, *more], out, lse, stamp, tables, rule, *call))
 
 
 @pytest.mark.parametrize("zeros", ["", " zeros max(0, 4 - q)"])
@@ -301,11 +309,14 @@ def test_eight_bits_are_widened_and_have_no_gradient(backend: str):
         assert torch.equal(p(q, k, v, backend=backend), out)
 
 
-def second_derivative():
-    q, k, v = tensors(1, 1, 1, 4, 4, 8, 8)
-    out = attndsl.compile("causal")(q, k, v)
-    (dq,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
-    torch.autograd.grad(dq.sum(), q)
+def input_written_to():
+    p, q = attndsl.compile("documents"), torch.ones(1, 1, 4, 8)
+    doc = torch.zeros(1, 4, dtype=torch.int64)
+    out, pull = torch.func.vjp(lambda q: p(q, q, q, doc=doc), q)
+    for other in range(1, 65):
+        p(q, q, q, doc=doc + other)
+    doc[:, 2:] = 1
+    pull(out)
 
 
 def test_an_extent_of_a_call_is_an_integer():
@@ -336,7 +347,7 @@ def test_extents_have_names():
         wrong_dtypes,
         missing_input,
         parameter_at_the_call,
-        second_derivative,
+        input_written_to,
         no_backend,
         unknown_backend,
     ],
@@ -369,3 +380,31 @@ def test_an_error_names_the_pattern_that_was_called_not_its_equal(name):
     equals = {each: attndsl.compile(f"pattern {each} = k <= q") for each in ("first", "second")}
     with pytest.raises(attndsl.AttnDslError, match=f"pattern '{name}' has no input 'w'"):
         equals[name](ones, ones, ones, w=3)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # in Triton's interpreter
+@pytest.mark.parametrize("layout", ["natural", "residues(2)"])
+@pytest.mark.parametrize("zeros", ["", " zeros 1"])
+@pytest.mark.parametrize("backend", ["blocked", "reference", "triton"])
+def test_what_a_query_without_keys_holds_reaches_nothing(backend, zeros, layout):
+    """Nor does a gradient that is not finite there, on any back end, in any order of tokens."""
+    p = attndsl.compile("pattern p = k < q and q != 9" + zeros)
+    dtype = torch.float32 if backend == "triton" else torch.float64
+    clean = [x.detach() for x in tensors(1, 2, 1, 20, 20, 8, 4, dtype)]
+    weight, level = (torch.linspace(-1, 1, 2 * 20 * n, dtype=dtype) for n in (4, 1))
+    weight, level = weight.reshape(1, 2, 20, 4).clone(), level.reshape(1, 2, 20).clone()
+    results = []
+    for held in (0.0, torch.nan, torch.inf):
+        q, k, v = (x.clone() for x in clean)
+        for at in (0, 9):
+            q[:, :, at], weight[:, :, at], level[:, :, at] = held, held, held
+        leaves = [x.requires_grad_() for x in (q, k, v)]
+        out, lse = p(*leaves, backend=backend, layout=layout, return_lse=True)
+        grads = torch.autograd.grad((out, lse), leaves, (weight, level))
+        assert not out[:, :, [0, 9]].any()
+        assert (lse[:, :, [0, 9]] == (0.0 if zeros else -torch.inf)).all()
+        assert not grads[0][:, :, [0, 9]].any()
+        results.append((out, lse, *grads))
+    for other in results[1:]:
+        for found, expected in zip(other, results[0], strict=True):
+            assert torch.equal(found, expected)

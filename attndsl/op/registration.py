@@ -1,0 +1,418 @@
+"""Attention and its derivatives as two operators of torch, closed under every transform.
+
+    attention(q, k, v, tables, call...)                      -> (out, lse, stamp)
+    attention_derivative(xs, out, lse, stamp, tables, rule, call...) -> tensors
+
+Both are differentiated, in reverse and in forward mode, by the second; vmap folds the mapped dim into the batch. All
+is registered with the dispatcher, where ``torch.func``, ``torch.compile`` and ``torch.export`` look for it.
+``stamp`` tells a derivative the contents of the tables at the time of the forward, uint8 [16], [0] without tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
+
+from attndsl.backends import Composed, backward_parts, forward_parts, lse_dtype, out_dtype
+from attndsl.op.dispatching import eager_only
+from attndsl.op.planning import STAMP, Options, Plan, planner_from
+from attndsl.op.rules import FORWARD, Jvp, Rule, Tensors, Vjp, read
+
+_CALL: Final = (
+    "str program, str[] names, str[] axes, SymInt[] extents, str layout, str backend, float scale"
+)
+_SCHEMAS: Final = {
+    "attention": f"(Tensor q, Tensor k, Tensor v, Tensor[] tables, {_CALL}) -> (Tensor, Tensor, Tensor)",
+    "attention_derivative": (
+        "(Tensor[] xs, Tensor out, Tensor lse, Tensor stamp, Tensor[] tables, str[] rule, "
+        f"{_CALL}) -> Tensor[]"
+    ),
+}
+
+
+class Call(NamedTuple):
+    """A call but for its tensors, as the operators take it."""
+
+    program: str
+    options: Options
+
+    @property
+    def flat(self) -> tuple[Any, ...]:
+        """The last arguments of both operators."""
+        return self.program, *map(_listed, self.options)
+
+    @staticmethod
+    def of(program: str, *options: Any) -> Call:
+        """From these arguments."""
+        names, axes, extents, *rest = options
+        return Call(program, Options(tuple(names), tuple(axes), tuple(extents), *rest))
+
+
+class Known(NamedTuple):
+    """What a derivative is given of the forward."""
+
+    out: Tensor
+    lse: Tensor
+    stamp: Tensor
+
+
+def _listed(option: Any) -> Any:
+    return list(option) if isinstance(option, tuple) else option
+
+
+def attention(qkv: Sequence[Tensor], tables: Sequence[Tensor], call: Call) -> Known:
+    """The first operator, called."""
+    return Known._make(torch.ops.attndsl.attention(*qkv, list(tables), *call.flat))
+
+
+def derivative(
+    rule: Rule, xs: Sequence[Tensor], known: Known, tables: Sequence[Tensor], call: Call
+) -> Tensors:
+    """The second operator, called: what a rule, not FORWARD, gives of its inputs."""
+    made = torch.ops.attndsl.attention_derivative(
+        list(xs), *known, list(tables), list(rule.text), *call.flat
+    )
+    return tuple(made)
+
+
+# ---------------------------------------------------------------------------- computing
+
+
+@eager_only
+def _attention(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any) -> Known:
+    program, options = Call.of(*call)
+    plan = planner_from(program).plan(q, k, v, tables, options)
+    stamp = torch.tensor(list(plan.stamp), dtype=torch.uint8, device=q.device)
+    return Known(*outputs(plan, q, k, v, options.scale), stamp)
+
+
+@eager_only
+def _derivative(
+    xs: list[Tensor],
+    out: Tensor,
+    lse: Tensor,
+    stamp: Tensor,
+    tables: list[Tensor],
+    rule: Sequence[str],
+    *call: Any,
+) -> list[Tensor]:
+    program, options = Call.of(*call)
+    q, k, v, *cotangents = xs
+    held = bytes(stamp.tolist()) if len(stamp) else None
+    plan = planner_from(program).plan(q, k, v, tables, options, held)
+    match read(tuple(rule)):
+        case Vjp(rule=inner, given=(has_dout, has_dlse)) if inner is FORWARD:
+            dout = cotangents[0] if has_dout else torch.zeros_like(out)
+            dlse = cotangents[-1] if has_dlse else None
+            return list(gradients(plan, q, k, v, out, lse, dout, dlse, options.scale))
+        case other:
+            composed = Composed(plan.works, lse, options.scale, plan.zeros)
+            with _afresh():
+                return list(other.of(composed)(*xs))
+
+
+@functools.cache
+def _untouched() -> list[Any]:
+    """The dispatch keys that a thread begins with: included, excluded."""
+    found: list[Any] = []
+    sets = torch._C._dispatch_tls_local_include_set, torch._C._dispatch_tls_local_exclude_set
+    thread = threading.Thread(target=lambda: found.extend(get() for get in sets))
+    thread.start()
+    thread.join()
+    return found
+
+
+@contextlib.contextmanager
+def _afresh() -> Iterator[None]:
+    """Dispatch as outside all operators: within one, autograd is passed by, and under a mode transforms are, too."""
+    keys = torch._C._ForceDispatchKeyGuard(*_untouched())
+    with keys, torch.no_grad(), _set_fwd_grad_enabled(False):
+        yield
+
+
+def outputs(plan: Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """(out, lse) by the back end of the plan."""
+    out, lse = forward_parts(plan.backend, plan.works, q, k, v, scale=scale, zeros=plan.zeros)
+    return out.contiguous(), lse.contiguous()
+
+
+@eager_only
+def gradients(
+    plan: Plan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    dlse: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dq, dk, dv) by the back end of the plan."""
+    runner, parts = plan.backend, plan.works
+    if plan.keyless is not None:  # back ends know no zero keys: these see nothing
+        lse = lse.masked_fill(plan.keyless, -math.inf)
+    grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
+    dq, dk, dv = (grad.contiguous() for grad in grads)
+    return dq, dk, dv
+
+
+def _attention_fake(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any) -> Known:
+    del k, call
+    out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=out_dtype(q.dtype))
+    lse = q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
+    return Known(out, lse, q.new_empty(STAMP if tables else 0, dtype=torch.uint8))
+
+
+def _derivative_fake(
+    xs: list[Tensor],
+    out: Tensor,
+    lse: Tensor,
+    stamp: Tensor,
+    tables: list[Tensor],
+    rule: Sequence[str],
+    *call: Any,
+) -> list[Tensor]:
+    del stamp, tables, call
+    return [x.new_empty(x.shape) for x in read(tuple(rule)).like(xs, (out, lse))]
+
+
+# ---------------------------------------------------------------------------- derivatives
+
+
+class _Level(torch.autograd.function._SingleLevelFunction):
+    """A rule at one level of derivatives: of its inputs, what is known where it is a derivative, and tables."""
+
+    @staticmethod
+    def forward(keys: Any, rule: Rule, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        # the function of a level turns both modes off, which are those of outer levels, too
+        with (
+            torch._C._AutoDispatchBelowAutograd(),
+            torch.enable_grad(),
+            _set_fwd_grad_enabled(True),
+        ):
+            return _below(keys, rule, call, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _keys, rule, call, *tensors = inputs
+        n = rule.inputs
+        if rule is FORWARD:
+            ctx.mark_non_differentiable(output[2])
+            known, tables = list(output), tensors[n:]
+        else:
+            known, tables = tensors[n : n + 3], tensors[n + 3 :]
+        ctx.set_materialize_grads(False)
+        ctx.rule, ctx.call, ctx.count = rule, call, len(tensors)
+        ctx.tables = tables  # not saved: what is written to them later is told by the stamp
+        ctx.save_for_backward(*tensors[:n], *known)
+        ctx.save_for_forward(*tensors[:n], *known)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+        rule, saved = ctx.rule, ctx.saved_tensors
+        cotangents = cotangents[:2] if rule is FORWARD else cotangents
+        given = [x for x in cotangents if x is not None]
+        if not given:
+            return tuple([None] * (3 + ctx.count))
+        pull = Vjp(rule, tuple(x is not None for x in cotangents))
+        xs = *saved[: rule.inputs], *given
+        grads = derivative(pull, xs, Known._make(saved[-3:]), ctx.tables, ctx.call)
+        return None, None, None, *grads, *(None,) * (ctx.count - rule.inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        rule: Rule = ctx.rule
+        saved: Tensors = ctx.saved_tensors
+        xs = saved[: rule.inputs]
+        pairs = zip(xs, tangents[3 : 3 + rule.inputs], strict=True)
+        moved = (torch.zeros_like(x) if t is None else t for x, t in pairs)
+        made = derivative(Jvp(rule), (*xs, *moved), Known._make(saved[-3:]), ctx.tables, ctx.call)
+        return (*made, None) if rule is FORWARD else made
+
+
+def _below(keys: Any, rule: Rule, call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The operator without this level of derivatives."""
+    keys, n = keys & torch._C._after_autograd_keyset, rule.inputs
+    xs, others = list(tensors[:n]), tensors[n:]
+    if rule is FORWARD:
+        operator: Any = torch.ops.attndsl.attention.default
+        return Known._make(operator.redispatch(keys, *xs, list(others), *call.flat))
+    operator, known = torch.ops.attndsl.attention_derivative.default, others[:3]
+    tables, text = list(others[3:]), list(rule.text)
+    made: list[Tensor] = operator.redispatch(keys, xs, *known, tables, text, *call.flat)
+    return tuple(made)
+
+
+def _differentiated(keys: Any, rule: Rule, call: Call, tensors: Sequence[Tensor]) -> Tensors:
+    """The operator at one level of derivatives."""
+    allowed = torch._C._functorch.get_single_level_autograd_function_allowed()
+    torch._C._functorch.set_single_level_autograd_function_allowed(True)
+    try:
+        made: Tensors = _Level.apply(keys, rule, call, *tensors)  # type: ignore[attr-defined]
+    finally:
+        torch._C._functorch.set_single_level_autograd_function_allowed(allowed)
+    return made
+
+
+def _attention_autograd(
+    keys: Any, q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any
+) -> Tensors:
+    return _differentiated(keys, FORWARD, Call.of(*call), (q, k, v, *tables))
+
+
+def _derivative_autograd(
+    keys: Any,
+    xs: list[Tensor],
+    out: Tensor,
+    lse: Tensor,
+    stamp: Tensor,
+    tables: list[Tensor],
+    rule: Sequence[str],
+    *call: Any,
+) -> list[Tensor]:
+    tensors = *xs, out, lse, stamp, *tables
+    return list(_differentiated(keys, read(tuple(rule)), Call.of(*call), tensors))
+
+
+# ---------------------------------------------------------------------------- vmap
+
+
+def _attention_vmap(
+    info: Any,
+    in_dims: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    *call: Any,
+) -> tuple[Tensors, tuple[int | None, ...]]:
+    asked = Call.of(*call)
+    count, dims, table_dims = info.batch_size, in_dims[:3], in_dims[3]
+    fold = _Fold.find(asked, count, (q, k, v), dims, table_dims)
+    if fold is None:
+        parts = ((_at(i, (q, k, v), dims), _at(i, tables, table_dims)) for i in range(count))
+        each = [attention(xs, own, asked) for xs, own in parts]
+        return tuple(map(torch.stack, zip(*each, strict=True))), (0, 0, 0)
+    known = attention(fold.of((q, k, v), dims), fold.of_tables(tables, table_dims), asked)
+    return (*map(fold.undone, known[:2]), known.stamp), (0, 0, None)
+
+
+def _derivative_vmap(
+    info: Any,
+    in_dims: Any,
+    xs: list[Tensor],
+    out: Tensor,
+    lse: Tensor,
+    stamp: Tensor,
+    tables: list[Tensor],
+    rule: Sequence[str],
+    *call: Any,
+) -> tuple[list[Tensor], list[int]]:
+    asked, wanted, known = Call.of(*call), read(tuple(rule)), (out, lse, stamp)
+    count, dims, known_dims, table_dims = info.batch_size, in_dims[0], in_dims[1:4], in_dims[4]
+    fold = _Fold.find(asked, count, xs, dims, table_dims)
+    if fold is None:
+        each = [
+            derivative(
+                *(wanted, _at(i, xs, dims), Known._make(_at(i, known, known_dims))),
+                *(_at(i, tables, table_dims), asked),
+            )
+            for i in range(count)
+        ]
+        made = list(map(torch.stack, zip(*each, strict=True)))
+    else:
+        # a stamp tells of the tables as they were: when these are folded, others are
+        told = stamp.new_empty(0) if any(fold.batched) else stamp
+        outer = Known._make((*fold.of((out, lse), known_dims[:2]), told))
+        folded = fold.of(xs, dims), outer, fold.of_tables(tables, table_dims)
+        made = list(map(fold.undone, derivative(wanted, *folded, asked)))
+    return made, [0] * len(made)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    """A mapped dim as part of the batch: so many calls, each of a batch of elements, as one call."""
+
+    calls: int
+    batch: int
+    batched: list[bool]  # which tables have the batch dim
+
+    @staticmethod
+    def find(
+        call: Call,
+        calls: int,
+        xs: Sequence[Tensor],
+        dims: Sequence[int | None],
+        table_dims: Sequence[int | None],
+    ) -> _Fold | None:
+        """None where one call would not do the same: what an element sees depends on more than its tables."""
+        differ = [dim is not None for dim in table_dims]
+        batched = planner_from(call.program).batched(call.options.names, differ)
+        if batched is None:
+            return None
+        return _Fold(calls, xs[0].shape[1 if dims[0] == 0 else 0], batched)
+
+    def of(self, xs: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
+        """Tensors [batch or 1, ...] as [calls * batch, ...], with the mapped dim where they have one."""
+        moved = (
+            x.unsqueeze(0) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(xs, dims, strict=True)
+        )
+        return [x.expand(self.calls, self.batch, *x.shape[2:]).flatten(0, 1) for x in moved]
+
+    def of_tables(self, tables: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
+        """The same of tables that have a batch dim; the others serve all."""
+        pairs = zip(tables, dims, self.batched, strict=True)
+        return [self.of([x], [dim])[0] if batched else x for x, dim, batched in pairs]
+
+    def undone(self, x: Tensor) -> Tensor:
+        """[calls * batch, ...] as [calls, batch, ...]."""
+        return x.reshape(self.calls, self.batch, *x.shape[1:])
+
+
+def _at(index: int, xs: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
+    pairs = zip(xs, dims, strict=True)
+    return [x if dim is None else x.select(dim, index) for x, dim in pairs]
+
+
+# ---------------------------------------------------------------------------- registration
+
+
+def _registered() -> Any:
+    """The library that makes the operators: they are there as long as it lives.
+
+    ``torch.library.custom_op`` would do for less, but its first call imports all of torch._dynamo: two seconds.
+    """
+    library: Any = torch.library.Library("attndsl", "FRAGMENT")  # type: ignore[no-untyped-call]
+    kernels: dict[str, tuple[Callable[..., Any], ...]] = {
+        "attention": (_attention, _attention_fake, _attention_autograd, _attention_vmap),
+        "attention_derivative": (
+            *(_derivative, _derivative_fake),
+            *(_derivative_autograd, _derivative_vmap),
+        ),
+    }
+    for name, (compute, fake, autograd, vmap) in kernels.items():
+        library.define(name + _SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, compute, "CompositeExplicitAutograd")
+        library.impl(name, autograd, "Autograd", with_keyset=True)
+        torch.library.register_fake(f"attndsl::{name}", fake, lib=library)
+        torch.library.register_vmap(f"attndsl::{name}", vmap, lib=library)
+    return library
+
+
+_LIBRARY: Final = _registered()
+
+
+def operators() -> tuple[Any, Any]:
+    """The registered operators (attention, attention_derivative), for ``torch.library.opcheck``."""
+    return torch.ops.attndsl.attention.default, torch.ops.attndsl.attention_derivative.default

@@ -65,7 +65,7 @@ NEAR = {
     "backends/places.py": ("rooms/backends/test_strips.py", "rooms/backends/test_blocked.py"),
     "backends/kernels": ("rooms/backends/test_sixteen_bits.py", "rooms/backends/test_triton.py"),
     "backends/work_partition.py": (
-        "rooms/backends/test_worklists.py",
+        "rooms/backends/test_work_partition.py",
         "rooms/backends/test_triton.py",
     ),
     "backends/triton.py": ("rooms/backends/test_triton.py",),

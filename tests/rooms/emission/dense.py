@@ -11,12 +11,17 @@ import torch
 def pairs(module: ModuleType, *sizes: int, tile: tuple[int, int], **given: Any) -> np.ndarray:
     """Its tiles as bool [batch, heads, q_len, k_len]; ``sizes`` are both lengths, batch elements and heads."""
     schedule = module.schedule_of(*sizes, torch.device("cpu"), **extents(module, given))
-    found, (bq, bk) = schedule.tiles(*tile), tile
+    return dense(schedule.tiles(*tile), tile, *sizes[:2]).expand(*sizes[2:], -1, -1).numpy()
+
+
+def dense(found: Any, tile: tuple[int, int], q_len: int, k_len: int) -> torch.Tensor:
+    """The pairs of all tiles, bool [batch, heads, q_len, k_len]."""
+    bq, bk = tile
     unpacked = found.masks.transpose(1, 2)[..., None] >> torch.arange(32, dtype=torch.int32) & 1
     masks = unpacked.flatten(2).bool()  # [n, BQ, BK]
     whole = torch.ones(bq, bk, dtype=torch.bool)
     batch, heads, rows, columns = found.states.shape
-    dense = torch.zeros(batch, heads, rows, bq, columns, bk, dtype=torch.bool)
+    pairs = torch.zeros(batch, heads, rows, bq, columns, bk, dtype=torch.bool)
     for place in np.ndindex(batch, heads, rows, columns):
         b, h, row, column = place
         state = int(found.states[place])
@@ -24,12 +29,11 @@ def pairs(module: ModuleType, *sizes: int, tile: tuple[int, int], **given: Any) 
             mask = whole if state == 2 else masks[found.mask_ids[place]]
             assert mask.any()
             assert state == 2 or not mask.all()
-            dense[b, h, row, :, column] = mask
-    flat = dense.flatten(4).flatten(2, 3)
-    q_len, k_len = sizes[:2]
+            pairs[b, h, row, :, column] = mask
+    flat = pairs.flatten(4).flatten(2, 3)
     assert not flat[:, :, q_len:].any()
     assert not flat[..., k_len:].any()
-    return flat[:, :, :q_len, :k_len].expand(*sizes[2:], -1, -1).numpy()
+    return flat[:, :, :q_len, :k_len]
 
 
 def extents(module: ModuleType, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,8 @@ from attndsl.codegen import OverBudget, Predicate, predicate
 from attndsl.schedule import BoundMask, Schedule
 
 SHORTEST = 8  # tiles; cutting work finer costs more in merging than balance gains
-CACHE = (
-    16 << 20
-)  # bytes of keys and values that the heads at work together may take from the L2 cache
+# Bytes of keys and values that the heads at work together may take from the L2 cache.
+CACHE = 16 << 20
 PROCESSORS = 132  # where there is no device to ask
 
 

@@ -115,8 +115,9 @@ def backward_queries(
         column = following
         following = tl.load(full + entry + 1)
         dq = _query_share(
-            dq, q, dout, level, delta, K, V, column * BK, ks, kd, vs, vd, k_order, None, None, factor,
-            D, DV, BD, BDV, BK, K_ORDERED, False, PRECISION,
+            dq, q=q, dout=dout, level=level, delta=delta, K=K, V=V, first=column * BK, ks=ks, kd=kd,
+            vs=vs, vd=vd, order=k_order, inside=None, keep=None, scale=factor, D=D, DV=DV, BD=BD,
+            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=False, PRECISION=PRECISION,
         )  # fmt: skip
 
     if KEEP is not None:
@@ -136,8 +137,9 @@ def backward_queries(
             k_terms = KEY_TERMS(numbers, tables, looked_at)
             keep = KEEP(numbers, q_terms, k_terms) & k_inside[None, :]
         dq = _query_share(
-            dq, q, dout, level, delta, K, V, column * BK, ks, kd, vs, vd, k_order, k_inside, keep,
-            factor, D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION,
+            dq, q=q, dout=dout, level=level, delta=delta, K=K, V=V, first=column * BK, ks=ks, kd=kd,
+            vs=vs, vd=vd, order=k_order, inside=k_inside, keep=keep, scale=factor, D=D, DV=DV, BD=BD,
+            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=True, PRECISION=PRECISION,
         )  # fmt: skip
 
     dq *= scale
@@ -164,9 +166,8 @@ def _key_share(
     tall, wide, queries = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[None, :], tl.arange(0, BQ)
     place = addresses(0, first, queries, 1, 0, 0, order, ORDERED)
     tall_sees, sees = None, None
-    if (
-        MASKED
-    ):  # whatever a query without a key holds, and the gradient that reaches it, go no further
+    if MASKED:
+        # whatever a query without a key holds, and the gradient that reaches it, go no further
         level = tl.load(Level + place, mask=inside, other=float("inf"))
         tall_sees, sees = (level != float("inf"))[None, :], (level != float("inf"))[:, None]
     at = addresses(Q, first, queries[None, :], qs, tall, qd, order, ORDERED)
@@ -240,10 +241,10 @@ def backward_keys(
         following = tl.load(full + entry + 1)
         vector = vectors + member * q_len
         dk, dv = _key_share(
-            dk, dv, k, v, Q + member * qh, GradOut + member * gh,
-            Level + vector, Delta + vector,
-            row, qs, qd, gs, gd, q_order, None, None, factor,
-            D, DV, BD, BDV, BQ, Q_ORDERED, False, PRECISION,
+            dk, dv, k=k, v=v, Q=Q + member * qh, GradOut=GradOut + member * gh, Level=Level + vector,
+            Delta=Delta + vector, first=row, qs=qs, qd=qd, gs=gs, gd=gd, order=q_order,
+            inside=None, keep=None, scale=factor, D=D, DV=DV, BD=BD, BDV=BDV, BQ=BQ,
+            ORDERED=Q_ORDERED, MASKED=False, PRECISION=PRECISION,
         )  # fmt: skip
 
     if KEEP is not None:
@@ -264,9 +265,10 @@ def backward_keys(
             keep = KEEP(numbers, q_terms, k_terms) & q_inside[None, :]
         vector = vectors + member * q_len
         dk, dv = _key_share(
-            dk, dv, k, v, Q + member * qh, GradOut + member * gh, Level + vector, Delta + vector,
-            row, qs, qd, gs, gd, q_order, q_inside, keep, factor,
-            D, DV, BD, BDV, BQ, Q_ORDERED, True, PRECISION,
+            dk, dv, k=k, v=v, Q=Q + member * qh, GradOut=GradOut + member * gh, Level=Level + vector,
+            Delta=Delta + vector, first=row, qs=qs, qd=qd, gs=gs, gd=gd, order=q_order,
+            inside=q_inside, keep=keep, scale=factor, D=D, DV=DV, BD=BD, BDV=BDV, BQ=BQ,
+            ORDERED=Q_ORDERED, MASKED=True, PRECISION=PRECISION,
         )  # fmt: skip
 
     dk *= scale

@@ -41,9 +41,8 @@ def _absorb(
             keep = KEEP(terms[0], terms[1], terms[2]) & k_inside
         scores = tl.where(keep, scores * scale, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
-        level = tl.where(
-            new == float("-inf"), 0.0, new
-        )  # nothing seen yet: any finite level will do
+        # nothing seen yet: any finite level will do
+        level = tl.where(new == float("-inf"), 0.0, new)
         weights = tl.exp2(scores - level[:, None])
     else:
         new = tl.maximum(top, tl.max(scores, 1) * scale)
@@ -110,8 +109,9 @@ def forward(
         column = following
         following = tl.load(full + entry + 1)
         acc, top, total = _absorb(
-            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, None, None, None,
-            factor, D, DV, BD, BDV, BK, K_ORDERED, False, PRECISION, None,
+            acc, top, total, q=q, K=K, V=V, first=column * BK, ks=ks, kd=kd, vs=vs, vd=vd,
+            order=k_order, inside=None, keep=None, terms=None, scale=factor, D=D, DV=DV, BD=BD,
+            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=False, PRECISION=PRECISION, KEEP=None,
         )  # fmt: skip
 
     if KEEP is not None:
@@ -130,8 +130,9 @@ def forward(
             looked_at = positions(column * BK, keys[None, :], k_order, K_ORDERED)
             keep, terms = None, (numbers, q_terms, KEY_TERMS(numbers, tables, looked_at))
         acc, top, total = _absorb(
-            acc, top, total, q, K, V, column * BK, ks, kd, vs, vd, k_order, inside, keep, terms,
-            factor, D, DV, BD, BDV, BK, K_ORDERED, True, PRECISION, KEEP,
+            acc, top, total, q=q, K=K, V=V, first=column * BK, ks=ks, kd=kd, vs=vs, vd=vd,
+            order=k_order, inside=inside, keep=keep, terms=terms, scale=factor, D=D, DV=DV, BD=BD,
+            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=True, PRECISION=PRECISION, KEEP=KEEP,
         )  # fmt: skip
 
     seen = total != 0.0  # also when it is not a number

@@ -10,9 +10,18 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import backends, claims, emission, explaining, frontend, ir, op, views
+from attndsl import backends, claims, emission, explaining, frontend, ir, op, picturing, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import Program, Source, joined, read_layer, read_saved, read_switches, saved
+from attndsl.compiler import (
+    Program,
+    Source,
+    joined,
+    read_heads,
+    read_layer,
+    read_saved,
+    read_switches,
+    saved,
+)
 from attndsl.files import write_file
 from attndsl.inputs import gathered
 from attndsl.source import AttnDslError, Diagnostic
@@ -28,6 +37,8 @@ class Pattern:
     Methods that are told lengths take ``**given`` too:
 
     - ``batch``: how many batch elements; as many as the inputs are for, by default, as is ``heads``.
+    - ``head_start``, ``head_count``: which of the heads, where a rank of a parallel model holds some of them:
+      so many from there on. ``heads`` are those of the whole model. Inputs have an entry for each of either.
     - ``extents``: sizes of grid axes that the lengths do not determine, ``{"y": 56, "x": 56}``.
     - ``inputs``: the pattern's run-time inputs, ``{"doc": ids}``.
     - Any other name is an input, ``doc=ids``. A name that a method has as an argument of its own, ``tile``
@@ -314,13 +325,7 @@ class Pattern:
             AttnDslError: A4xx lengths and extents, A402 no such head, element or query, A501 inputs.
         """
         call = self._call(q_len, k_len, heads, **given)
-        _check_choice(call, head, element, query)
-        rows = self._program.dense(call)[element, head]
-        if query is None:
-            return views.draw_mask(rows)
-        index = range(call.q_len)[query]
-        own = None if self.ir.is_rectangular else index + self.ir.shift(call.q_len, call.k_len)
-        return views.draw_query(rows[query], self.ir.keys, call.sizes, own)
+        return picturing.draw(self._program, call, picturing.Choice(head, element, query))
 
     def picture(
         self,
@@ -355,22 +360,10 @@ class Pattern:
             AttnDslError: A4xx lengths, extents and layouts, A402 no such head, element or query, A501 inputs.
         """
         call = self._call(q_len, k_len, heads, **given)
-        _check_choice(call, head, element, query)
-        order = _layout_text(layout)
+        of, order = picturing.Choice(head, element, query), _layout_text(layout)
         if tile is not None or order != "natural":
-            side = tile or views.fitting_tile(max(call.q_len, call.k_len))
-            whole = self._program.schedule(call, (side, side))
-            parts = self._program.tiled(call, order, (side, side))
-            made = [part.schedules[side, side] for part in parts]
-            return views.sheet_of_tiles(whole, made, head, element, title=self.name)
-        rows = self._program.dense(call)[element, head]
-        if query is None:
-            return views.Sheet((views.picture_mask(rows, title=self.name),))
-        index = range(call.q_len)[query]
-        own = None if self.ir.is_rectangular else index + self.ir.shift(call.q_len, call.k_len)
-        title = f"{self.name}, query {index}"
-        seen = views.picture_query(rows[index], self.ir.keys, call.sizes, own, title=title)
-        return views.Sheet(seen)
+            return picturing.tiles(self._program, call, of, tile, order)
+        return picturing.picture(self._program, call, of)
 
     def facts(
         self,
@@ -415,6 +408,9 @@ class Pattern:
             _check_open(given)
             return claims.judge(self.ir, self._program.layer)
         call = self._call(q_len, k_len, heads, **given)
+        if call.model_heads is not None:
+            title = "what is asserted is asserted of the whole model, not of some of its heads"
+            raise AttnDslError(Diagnostic("A402", title))
         return claims.judge_at(self.ir, call)
 
     def receptive_field(
@@ -509,11 +505,17 @@ class Pattern:
         batch: int | None = None,
         extents: Mapping[str, int] | None = None,
         inputs: Mapping[str, Any] | None = None,
+        head_start: int = 0,
+        head_count: int | None = None,
         **named: Any,
     ) -> scheduling.Call:
         k_len = q_len if k_len is None else k_len
         found = self._inputs(inputs, named)
-        return self._program.call(q_len, k_len, batch, heads, extents, found)
+        held, total = heads, None
+        if head_start or head_count is not None:
+            held, total = read_heads(heads, head_start, head_count)
+        where = head_start, total
+        return self._program.call(q_len, k_len, batch, held, extents, found, *where)
 
     def _inputs(
         self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
@@ -521,18 +523,6 @@ class Pattern:
         if inputs is None and not named and not self._program.mask.tables:
             return {}
         return gathered(self._program.mask, inputs, named)
-
-
-def _check_choice(call: scheduling.Call, head: int, element: int, query: int | None) -> None:
-    """Whether the head, the batch element and the query (from either end) of a picture exist."""
-    wanted = ("head", head, call.heads), ("batch element", element, call.batch)
-    for name, index, count in wanted:
-        if not 0 <= index < count:
-            title = f"there is no {name} {index}: the call has {count}"
-            raise AttnDslError(Diagnostic("A402", title))
-    if query is not None and not -call.q_len <= query < call.q_len:
-        title = f"there is no query {query}: the call has {call.q_len}"
-        raise AttnDslError(Diagnostic("A402", title))
 
 
 def _check_open(given: Mapping[str, Any]) -> None:
@@ -553,6 +543,7 @@ def _restored(text: str | bytes) -> Pattern:
 
 def compile(  # noqa: A001 - the public name
     source: Source | Pattern,
+    /,
     *,
     entry: str | None = None,
     layer: int = 0,
@@ -585,5 +576,6 @@ def compile(  # noqa: A001 - the public name
             title = f"{source.name or 'the pattern'} is compiled already: it takes no values and options"
             raise AttnDslError(Diagnostic("A211", title))
         return source
+    switches = read_switches(without)
     origin = explaining.Origin(source, entry, joined(values, named), align)
-    return Pattern(origin.mask(), layer, without, origin)
+    return Pattern(origin.mask(), layer, switches, origin)

@@ -22,7 +22,7 @@ import numpy as np
 from attndsl import frontend, ir, passes, patterns
 from attndsl import schedule as scheduling
 from attndsl import syntax as syn
-from attndsl.inputs import counted, fitted, gathered, read
+from attndsl.inputs import counted, cut, fitted, gathered, read
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
@@ -44,7 +44,7 @@ _LONGEST_NAME = 200
 
 def read_mask(
     source: object,
-    entry: str | None = None,
+    entry: Any = None,
     values: Mapping[str, frontend.Given] | None = None,
     align: str | None = None,
 ) -> ir.Mask:
@@ -56,6 +56,10 @@ def read_mask(
     Raises:
         AttnDslError: whatever is wrong with the file, the program or the values, located.
     """
+    if not isinstance(entry, str | None):
+        title = f"`entry` names a pattern of the file, and is not {brief(entry)}"
+        helps = ('the value of a parameter of that name: values={"entry": ...}',)
+        raise AttnDslError(Diagnostic("A211", title, helps=helps))
     if isinstance(source, str | os.PathLike):
         module, name, resolve = open_module(source, entry)
         return frontend.elaborate(module, name, values, resolve, align)
@@ -155,6 +159,20 @@ def read_switches(names: object) -> tuple[str, ...]:
     return tuple(name for name in SIMPLIFICATIONS if name in wanted)
 
 
+def read_heads(total: int | None, start: int, count: int | None) -> tuple[int, int]:
+    """How many heads are held, from ``start`` on, and how many the model has. ``count`` is by default the rest.
+
+    Raises:
+        AttnDslError: A402, it is not said how many the model has, or a number is none.
+    """
+    if total is None:
+        title = "`head_start` and `head_count` choose among the heads of the model: say how many, by `heads`"
+        raise AttnDslError(Diagnostic("A402", title))
+    _check_count("head_start", start)
+    _check_count("heads", total)
+    return (max(0, total - start) if count is None else count), total
+
+
 def read_layer(layer: Any) -> int:
     """The value of ``layer``.
 
@@ -235,25 +253,42 @@ class Program:
         heads: int | None,
         extents: Mapping[str, int] | None,
         inputs: Mapping[str, Any] | None,
+        head_start: int = 0,
+        model_heads: int | None = None,
     ) -> scheduling.Call:
         """Everything a schedule or a dense mask depends on, checked.
 
-        ``batch`` and ``heads`` are those of the inputs where None is given.
+        ``batch`` and ``heads`` are those of the inputs where None is given. With ``model_heads`` the heads are
+        those from ``head_start`` on of so many; inputs have an entry for each of them, or for each of all.
 
         Raises:
-            AttnDslError: A401, A402 for lengths and extents, A501 for inputs.
+            AttnDslError: A401, A402 for lengths, extents and heads, A501 for inputs.
         """
         arrays = {name: read(name, value) for name, value in gathered(self.mask, inputs).items()}
         declared = self.mask.tables
         batch = counted("batch", declared, arrays) if batch is None else batch
         heads = counted("head", declared, arrays) if heads is None else heads
-        _check_counts(batch, heads)
+        _check_count("batch", batch)
+        _check_count("heads", heads)
+        if model_heads is not None:
+            _check_held(heads, head_start, model_heads)
+            held = slice(head_start, head_start + heads)
+            arrays |= {t.name: cut(t, arrays[t.name], model_heads, held) for t in declared}
         counts = {"batch": batch, "head": heads, "q": q_len, "k": k_len}
         tables = {t.name: fitted(t, arrays[t.name], counts) for t in declared}
         shapes = ir.shapes_of(self.mask, tables)
         sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
         merges = "merge_heads" not in self.without
-        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, merges)
+        where = merges, head_start, model_heads
+        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
+
+    def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
+        """The mask, of the heads of the call."""
+        if call.model_heads is None or mask.root.deps | mask.zeros.deps == ir.Deps.NONE:
+            return mask
+        key = "heads", mask is self.mask, call.head_start, call.model_heads
+        total = call.model_heads
+        return self._memo(key, lambda: passes.shift_heads(mask, call.head_start, total))
 
     def schedule(
         self, call: scheduling.Call, tile: tuple[int, int], layout: str = "natural"
@@ -290,9 +325,10 @@ class Program:
         key = (layout, search, _call_key(call, self.normal.root.deps))
 
         def reorder() -> tuple[scheduling.BoundMask, ...]:
+            normal = self._held(self.normal, call)
             if search is None:
-                return (scheduling.arranged(self.normal, call, scheduling.read_layouts(layout)),)
-            return scheduling.optimise(self.normal, call, *search, self._decisions)
+                return (scheduling.arranged(normal, call, scheduling.read_layouts(layout)),)
+            return scheduling.optimise(normal, call, *search, self._decisions)
 
         def tile_all() -> tuple[scheduling.TiledMask, ...]:
             bound = self._memo(("bound", *key), reorder)
@@ -307,12 +343,10 @@ class Program:
             AttnDslError: A403, A404, A407 for lengths, as schedules are refused.
         """
         key = _call_key(call, self.normal.root.deps)
-        self._memo(
-            ("numbers", key),
-            lambda: scheduling.check_numbers(self.normal, self.normal.root, call),
-        )
+        normal = self._held(self.normal, call)
+        self._memo(("numbers", key), lambda: scheduling.check_numbers(normal, normal.root, call))
         return ir.meaning(
-            self.mask,
+            self._held(self.mask, call),
             call.q_len,
             call.k_len,
             call.sizes,
@@ -335,9 +369,10 @@ class Program:
         key = _call_key(call, self.mask.zeros.deps)
 
         def count() -> IntArray:
-            scheduling.check_numbers(self.mask, passes.lower_root(self.mask.zeros, self.mask), call)
+            mask = self._held(self.mask, call)
+            scheduling.check_numbers(mask, passes.lower_root(mask.zeros, mask), call)
             return ir.zero_keys(
-                self.mask,
+                mask,
                 call.q_len,
                 call.k_len,
                 call.sizes,
@@ -355,7 +390,8 @@ def _call_key(call: scheduling.Call, deps: ir.Deps) -> tuple[Any, ...]:
     contents = [(name, _contents(array)) for name, array in sorted(call.tables.items())]
     batch = call.batch if deps & ir.Deps.BATCH else 1
     sizes = tuple(sorted(call.sizes.items()))
-    return (call.q_len, call.k_len, batch, call.heads, sizes, tuple(contents))
+    heads = call.heads, call.head_start, call.model_heads
+    return (call.q_len, call.k_len, batch, heads, sizes, tuple(contents))
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,9 +422,13 @@ def _contents(array: Any) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(once).data, digest_size=16).digest()
 
 
-def _check_counts(batch: int, heads: int) -> None:
-    _check_count("batch", batch)
-    _check_count("heads", heads)
+def _check_held(count: int, start: int, total: int) -> None:
+    """Whether there are so many heads from there on."""
+    _check_count("head_start", start)
+    _check_count("heads", total)
+    if start + count > total:
+        title = f"{count} heads from head {start} on are more than the {total} of the model"
+        raise AttnDslError(Diagnostic("A402", title))
 
 
 def _check_count(name: str, count: Any) -> None:

@@ -70,6 +70,15 @@ def counted(dim: str, tables: Sequence[ir.Table], arrays: Mapping[str, Any]) -> 
     return max(sizes, default=1)
 
 
+def cut(table: ir.Table, array: Any, total: int, held: slice) -> Any:
+    """The entries of the heads that a call holds, of an array that has one for each of all heads."""
+    if "head" not in table.dims or array.ndim != len(table.dims):
+        return array
+    axis = table.dims.index("head")
+    index = (slice(None),) * axis + (held,)
+    return array[index] if array.shape[axis] == total else array
+
+
 def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
     """The array as the pattern reads it, bool or int64, of the declared dims; a copy, or a view of one.
 
@@ -172,8 +181,8 @@ def _fault(title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError
 
 # Arguments of the methods of a pattern and of the modules: inputs of these names go into `inputs`.
 ARGUMENTS: Final = frozenset(
-    "backend batch device element extents head head_dim heads inputs k k_len layers layout length machine "  # noqa: SIM905
-    "q q_len query return_lse scale self tile token v x".split()
+    "backend batch device element extents head head_count head_dim head_start heads inputs k k_len "  # noqa: SIM905
+    "layers layout length machine q q_len query return_lse scale self tile token v x".split()
 )
 
 

@@ -37,6 +37,7 @@ def describe(name: str) -> Entry:
 
 def load(
     name: str,
+    /,
     *,
     layer: int = 0,
     align: Literal["start", "end"] | None = None,

@@ -11,6 +11,7 @@ from attndsl.passes.drop_implied import drop_implied
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.presence import PRESENT, in_every_call, placed
 from attndsl.passes.separate import separate, separate_root, split_sides
+from attndsl.passes.shift_heads import shift_heads
 
 PIPELINE: Final[Mapping[str, Callable[[ir.Mask], ir.Mask]]] = {
     "lower_coordinates": lower_coordinates,
@@ -44,6 +45,7 @@ __all__ = [
     "lower_root",
     "normalise",
     "separate_root",
+    "shift_heads",
     "split_sides",
     "steps",
 ]

@@ -59,6 +59,8 @@ class Call:
     sizes: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
     merge_heads: bool = True  # whether heads that turn out to see the same pairs share one plan
+    head_start: int = 0  # the first of these heads among all of the model
+    model_heads: int | None = None  # how many the model has, where it is not ``heads``
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,6 +76,8 @@ NEAR = {
     "cli": ("rooms/cli/test_streams_and_files.py",),
     "files.py": ("rooms/cli/test_streams_and_files.py",),
     "op": ("rooms/op", "laws"),
+    "picturing.py": ("rooms/op/test_inputs.py",),
+    "passes/shift_heads.py": ("rooms/op/test_heads_of_a_rank.py",),
     "inputs.py": ("rooms/op/test_inputs.py",),
     "frontend/placing.py": ("rooms/op/test_compile.py",),
     "compiled.py": ("rooms/op", "rooms/views"),

@@ -1,0 +1,75 @@
+"""Some of the heads of a model, as a rank of a parallel one holds them."""
+
+import pytest
+import torch
+
+import attndsl
+
+HEADS, LENGTH = 4, 20
+BACK = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
+NEAR, CAUSAL = (BACK >= 0) & (BACK < 3), BACK >= 0
+WHOLE = torch.stack([NEAR, NEAR, CAUSAL, CAUSAL])  # of the pattern below, for four heads
+MIXED = "pattern mixed = causal and (head >= heads // 2 or q - k < 3)"
+HELD = [(0, 2), (2, 2), (1, 2), (3, 1), (0, 4)]
+
+
+@pytest.mark.parametrize(("start", "count"), HELD)
+def test_heads_see_what_they_see_in_the_whole_model(start: int, count: int):
+    p, held = attndsl.compile(MIXED), slice(start, start + count)
+    given = {"head_start": start, "head_count": count}
+    want = WHOLE[held][None]
+    assert torch.equal(p.mask(LENGTH, heads=HEADS, **given), want)
+    found = p.schedule(LENGTH, heads=HEADS, tile=(1, 1), **given)
+    assert found.density == want.float().mean()
+    assert p.facts(LENGTH, heads=HEADS, **given)["same_for_all_heads"] == (
+        "proved" if (want == want[:, :1]).all() else "false"
+    )
+    assert p.explanation(LENGTH, heads=HEADS, **given).natural.cost.pairs == want.sum()
+    last = {"head": count - 1} | given
+    assert p.draw(LENGTH, heads=HEADS, **last) == p.draw(
+        LENGTH, heads=HEADS, head=start + count - 1
+    )
+
+
+def test_without_a_count_all_heads_from_there_on_are_held():
+    p = attndsl.compile(f"{MIXED} zeros head")
+    assert torch.equal(p.mask(LENGTH, heads=HEADS, head_start=2)[0], WHOLE[2:])
+    counts = p.zero_keys(LENGTH, heads=HEADS, head_start=2)
+    assert counts[0, :, 0].tolist() == [2, 3]
+    assert p.predict(LENGTH, heads=HEADS, head_start=2).forward > 0
+
+
+@pytest.mark.parametrize("entries", [2, 4, 1])
+def test_inputs_of_heads_are_those_held_or_those_of_all(entries: int):
+    p = attndsl.compile("input reach: int[head]\npattern p = 0 <= q - k <= reach + head")
+    reach = torch.tensor([5, 0, 3, 1])
+    given = {4: reach, 2: reach[2:], 1: reach[:1]}[entries]
+    back = {1: reach[:1].expand(4)}.get(entries, reach) + torch.arange(4)
+    want = (BACK >= 0) & (BACK - back[2:, None, None] <= 0)
+    assert torch.equal(p.mask(LENGTH, heads=4, head_start=2, reach=given)[0], want)
+    with pytest.raises(attndsl.AttnDslError, match="3 entries along head, expected 2"):
+        p.mask(LENGTH, heads=4, head_start=2, reach=reach[:3])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"head_start": 2}, "say how many, by `heads`"),
+        ({"head_count": 2}, "say how many, by `heads`"),
+        ({"heads": 4, "head_start": 3, "head_count": 2}, "2 heads from head 3 on"),
+        ({"heads": 4, "head_start": 5}, "0 heads from head 5 on"),
+        ({"heads": 4, "head_start": -1}, "head_start is an integer from 0"),
+        ({"heads": 4, "head_start": 1.0}, "head_start is an integer from 0"),
+    ],
+)
+def test_heads_that_the_model_has_not_are_refused(given: dict[str, object], said: str):
+    with pytest.raises(attndsl.AttnDslError, match=said) as caught:
+        attndsl.compile(MIXED).mask(4, **given)
+    assert "A402" in str(caught.value)
+
+
+def test_asserts_speak_of_the_whole_model():
+    p = attndsl.compile("pattern p = causal and head < heads assert causal")
+    assert p.claims(8, heads=4)[0].ok
+    with pytest.raises(attndsl.AttnDslError, match="of the whole model"):
+        p.claims(8, heads=4, head_start=2)

@@ -15,7 +15,7 @@ NEWEST  := .venv-newest
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden docs clean
+.PHONY: test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden grammar docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -108,6 +108,10 @@ gpu:
 # Rewrites the expected texts under tests/golden from what the code says today. Read the diff.
 golden: $(STAMP)
 	$(BIN)/python -m pytest -q --update-golden -k golden tests
+
+# The parser's tables, from attndsl/syntax/grammar.lark.
+grammar: $(STAMP)
+	$(BIN)/python -c "from attndsl.syntax import grammar as g, __path__ as p; open(p[0] + '/' + g.TABLES, 'w').write(g.tables())"
 
 # The pages that say what the code says.
 docs: $(STAMP)

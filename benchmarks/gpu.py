@@ -157,7 +157,7 @@ def code() -> str:
     made = hashlib.blake2b(digest_size=8)
     files = [*(ROOT / "attndsl").rglob("*"), *(ROOT / "benchmarks").glob("*.py")]
     for path in sorted(files):
-        if path.suffix in {".py", ".attn", ".lark"}:
+        if path.suffix in {".py", ".attn", ".json", ".lark"}:
             made.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return made.hexdigest()
 

@@ -37,7 +37,8 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path):
     here = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "attndsl").rglob("*")
-        if path.is_file() and path.suffix in {".py", ".attn", ".lark", ".md", ".txt", ".typed"}
+        if path.is_file()
+        and path.suffix in {".py", ".attn", ".json", ".lark", ".md", ".txt", ".typed"}
     }
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert inside == here

@@ -1,16 +1,21 @@
+import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
 from dataclasses import fields, is_dataclass
+from importlib.resources import files
 from pathlib import Path
 
+import lark
 import pytest
 from hypothesis import given
 
+import attndsl
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Span
+from attndsl.syntax import grammar
 from tests.rooms.syntax.trees import EXPRESSIONS, MODULES
 
 
@@ -266,36 +271,39 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path):
         syn.read(path)
 
 
-# ------------------------------------------------------------------- the tables' cache
+# ------------------------------------------------------------------- the parser's tables
 
-SCRIPT = "from attndsl import syntax as syn; print(len(syn.parse('pattern p = k').declarations))"
-
-
-def parse_elsewhere(cache: Path, **more: str) -> list[subprocess.Popen[str]]:
-    environment = {**os.environ, "ATTNDSL_CACHE_DIR": str(cache), **more}
-    command = [sys.executable, "-c", SCRIPT]
-    pipe = subprocess.PIPE
-    return [
-        subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe)
-        for _ in range(3)
-    ]
+PROGRAMS = sorted((Path(attndsl.__file__).parent / "patterns").rglob("*.attn"))
 
 
-def outcomes(processes: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
-    return [process.communicate(timeout=60) for process in processes]
+def test_the_stored_tables_are_those_of_the_grammar():
+    stored = files("attndsl.syntax").joinpath(grammar.TABLES).read_text(encoding="utf-8")
+    assert json.loads(stored)["grammar"] == grammar._digest(), "`make grammar` writes them"
 
 
-def test_processes_share_the_parser_tables(tmp_path: Path):
-    for _ in range(2):
-        assert outcomes(parse_elsewhere(tmp_path)) == [("1\n", "")] * 3
-        (kept,) = tmp_path.iterdir()
-        assert kept.name.startswith("grammar-")
-    kept.write_bytes(kept.read_bytes()[:1000])  # a broken file is no obstacle
-    assert outcomes(parse_elsewhere(tmp_path)) == [("1\n", "")] * 3
+def test_stored_tables_read_what_made_ones_read(monkeypatch: pytest.MonkeyPatch):
+    stored = [syn.parse(path.read_text(encoding="utf-8")) for path in PROGRAMS]
+    monkeypatch.setattr(grammar, "_READABLE", ())
+    made = grammar.parser.__wrapped__()
+    assert isinstance(made, lark.Lark)
+    monkeypatch.setattr("attndsl.syntax.parsing.parser", lambda: made)
+    assert [syn.parse(path.read_text(encoding="utf-8")) for path in PROGRAMS] == stored
 
 
-def test_where_nothing_can_be_kept_parsing_still_works(tmp_path: Path):
-    (tmp_path / "file").touch()
-    assert outcomes(parse_elsewhere(tmp_path / "file")) == [("1\n", "")] * 3
-    assert outcomes(parse_elsewhere(tmp_path, ATTNDSL_CACHE_DIR="")) == [("1\n", "")] * 3
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+def test_a_grammar_that_was_edited_is_read_anew(monkeypatch: pytest.MonkeyPatch):
+    other = grammar._text().replace('"pattern"', '"relation"')
+    monkeypatch.setattr(grammar, "_text", lambda: other)
+    made = grammar.parser.__wrapped__()
+    monkeypatch.setattr("attndsl.syntax.parsing.parser", lambda: made)
+    assert len(syn.parse("relation p = k <= q").declarations) == 1
+
+
+def test_parsing_asks_nothing_of_the_cache(tmp_path: Path):
+    script = (
+        "from attndsl import syntax as syn; print(len(syn.parse('pattern p = k').declarations))"
+    )
+    found = {**os.environ, "ATTNDSL_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, env=found, text=True, capture_output=True, timeout=60, check=True)
+    assert (ran.stdout, ran.stderr) == ("1\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from attndsl import ir
-from attndsl.analysis.proving import FAR, impossible, simplified, variable
+from attndsl.analysis.proving import FAR, impossible, is_large, simplified, variable
 
 
 class Fact(StrEnum):
@@ -33,12 +33,13 @@ def facts(mask: ir.Mask) -> dict[str, Fact]:
     - ``same_for_all_heads``, ``same_for_all_batches``.
     """
     root = mask.root
+    is_small = not is_large(root)
     claims = {
         "causal": is_causal(root),
-        "symmetric": is_symmetric(root),
-        "translation_invariant": is_translation_invariant(root),
+        "symmetric": is_small and is_symmetric(root),
+        "translation_invariant": is_small and is_translation_invariant(root),
         "sees_itself": sees_itself(root),
-        "every_row_non_empty": sees_some_key(root),
+        "every_row_non_empty": is_small and sees_some_key(root),
         "block_diagonal": bool(separators(root)),
         "same_for_all_heads": not root.deps & ir.Deps.HEAD,
         "same_for_all_batches": not root.deps & ir.Deps.BATCH,
@@ -69,6 +70,8 @@ def is_symmetric(root: ir.Node) -> bool:
 
 def holds_always(root: ir.Node) -> bool:
     """Whether every pair of positions >= 0 is in the relation, proved in q and k, or in q and k - q by cases."""
+    if is_large(root):
+        return False
     never = simplified(ir.negate(root), _SQUARE)
     if impossible(never, _SQUARE):
         return True

@@ -24,6 +24,7 @@ FAR: Final = 1 << 40
 Ends: TypeAlias = tuple[int, int]  # both inclusive
 Box: TypeAlias = dict[ir.Node, Ends]
 
+_LARGEST = 4_000  # nodes of a relation that is proved in many ways, each of which rebuilds it
 _MOST_BOXES = 64
 _MOST_ROUNDS = 10
 _MOST_WORK = 1_500  # nodes interpreted, all rounds together: some 20 ms
@@ -35,6 +36,11 @@ _FIRST_LEVEL = 1 << 20
 def variable(number: int) -> ir.Node:
     """A variable of a proof, free in no pattern."""
     return ir.Index(_FIRST_LEVEL + number)
+
+
+def is_large(root: ir.Node) -> bool:
+    """Whether a relation is too large for proofs that rebuild it again and again."""
+    return sum(1 for _ in itertools.islice(ir.postorder(root), _LARGEST)) == _LARGEST
 
 
 def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from attndsl import ir
-from attndsl.analysis.proving import FAR, impossible, variable
+from attndsl.analysis.proving import FAR, impossible, is_large, variable
 
 
 class Far(StrEnum):
@@ -52,19 +53,25 @@ _Q: ir.Node = ir.Pos(ir.Side.QUERY)
 _K: ir.Node = ir.Pos(ir.Side.KEY)
 _NEAR = 8  # keys from which far pairs are looked for
 _SCALE = [*(-(1 << n) for n in range(40, -1, -1)), 0, *(1 << n for n in range(40))]
+_MOST_AXES = 64  # that the reach is worked out along
 _MOST_HALVINGS = 16  # exact up to 2**17, an upper bound beyond
 
 
 def reach(mask: ir.Mask, normal: ir.Mask) -> Reach:
     """The reach of a mask: ``normal`` (its normal form) gives positions, ``mask`` itself the axes."""
+    if is_large(normal.root):
+        return Reach(Far.UNDECIDED, Far.UNDECIDED)
     axes = []
     if not mask.is_rectangular:
         axes = [
             (axis.name, *_along(mask, segment, axis.name))
-            for segment in mask.keys.segments
-            for axis in segment.axes
+            for segment, axis in itertools.islice(_axes_of(mask.keys), _MOST_AXES)
         ]
     return Reach(_flat(normal.root, 1), _flat(normal.root, -1), tuple(axes))
+
+
+def _axes_of(space: ir.Space) -> Iterator[tuple[ir.Segment, ir.Axis]]:
+    return ((segment, axis) for segment in space.segments for axis in segment.axes)
 
 
 def _flat(root: ir.Node, sign: int) -> Distance:

@@ -19,6 +19,7 @@ BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 MOST_HEADS = 4
 MOST_LAYERS = 3
 DRAWS = 3  # of random inputs, at each length
+MOST_STEPS = 1 << 20  # for the examples of one pattern, of some microseconds each; see `steps`
 _SLOTS = 3  # of a table's dims that nothing else determines
 
 
@@ -69,6 +70,12 @@ def call_at(mask: ir.Mask, length: int | None, extents: Mapping[str, int], heads
     k_len = _total(mask.keys, extents, 1) if length is None else length
     sizes = ir.resolve_sizes(mask, q_len or 0, k_len or 0, extents)
     return Call(q_len or 0, k_len or 0, 1, heads, 0, sizes)
+
+
+def steps(call: Call, *roots: ir.Node) -> int:
+    """The steps that evaluating the relations at a call takes: a value at up to 2,048 pairs each."""
+    pairs = call.batch * call.heads * call.q_len * call.k_len
+    return sum(ir.trials(root, call.k_len)[1] for root in roots) * (1 + pairs // 2_048)
 
 
 def dense(mask: ir.Mask, call: Call) -> BoolArray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from attndsl import analysis, ir
 from attndsl.analysis import Fact, Reach
-from attndsl.claims.examples import BoolArray, Ranges, calls, dense
+from attndsl.claims.examples import MOST_STEPS, BoolArray, Ranges, calls, dense, steps
 from attndsl.claims.graph import Components, TokenGraph
 from attndsl.claims.rows import (
     Rows,
@@ -39,8 +39,10 @@ def facts(mask: ir.Mask, normal: ir.Mask, layer: int = 0) -> dict[str, FactValue
     found = analysis.facts(normal)
     ranges = Ranges.of(mask, (mask.root,), layer)
     short = itertools.islice(calls(mask, ranges, 1, _LONGEST), _TRIED)
+    left = MOST_STEPS
     for call in itertools.chain(short, _long(mask, ranges)):
-        if Fact.UNDECIDED not in found.values():
+        left -= steps(call, mask.root)
+        if Fact.UNDECIDED not in found.values() or left < 0:
             break
         try:
             pairs = dense(mask, call)

@@ -12,7 +12,7 @@ import numpy as np
 
 from attndsl import analysis, ir, views
 from attndsl.analysis import Fact
-from attndsl.claims.examples import BoolArray, Ranges, call_at, calls, dense
+from attndsl.claims.examples import MOST_STEPS, BoolArray, Ranges, call_at, calls, dense, steps
 from attndsl.passes import normalise
 from attndsl.schedule import Call, plan
 from attndsl.source import AttnDslError
@@ -22,6 +22,7 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 MOST_PAIRS = 1 << 21  # that are looked at for one claim
 MOST_CALLS = 300
 LONGEST = 64
+_PROOF = 500  # steps that the proof of one claim takes, about
 
 _COMPARE: dict[ir.Comparison, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -106,17 +107,34 @@ def judge(mask: ir.Mask, layer: int | None = None) -> tuple[Judgement, ...]:
     Returns:
         One judgement a claim, in order. Equal masks get equal judgements.
     """
-    return tuple(judge_claim(mask, claim, layer) for claim in mask.claims)
+    effort = Effort()
+    return tuple([judge_claim(mask, claim, layer, effort) for claim in mask.claims])
 
 
-def judge_claim(mask: ir.Mask, claim: ir.Claim, layer: int | None = None) -> Judgement:
-    """Judge one claim of a mask, see `judge`."""
-    full = replace(mask, tables=claim.tables)
+@dataclass(slots=True)
+class Effort:
+    """Steps left for the claims of one pattern, see `steps`."""
+
+    left: int = 2 * MOST_STEPS
+
+    def spend(self, count: int) -> bool:
+        """Whether so many steps more are allowed; they are taken."""
+        self.left -= count
+        return self.left >= 0
+
+
+def judge_claim(
+    mask: ir.Mask, claim: ir.Claim, layer: int | None = None, effort: Effort | None = None
+) -> Judgement:
+    """Judge one claim of a mask, see `judge`; with no more than that effort."""
+    full, effort = replace(mask, tables=claim.tables), effort or Effort()
+    if not effort.spend(_PROOF):
+        return Judgement(claim, Fact.UNDECIDED, note="the claims before it took too much work")
     if isinstance(claim.what, ir.Density):
         return _density(full, claim, claim.what)
     if _is_proved(full, claim):
         return Judgement(claim, Fact.PROVED)
-    return _tried(full, claim, layer)
+    return _tried(full, claim, layer, effort)
 
 
 def judge_at(mask: ir.Mask, call: Call) -> tuple[Judgement, ...]:
@@ -183,8 +201,12 @@ def _count_is_proved(mask: ir.Mask, what: ir.Counted) -> bool:
 # ---------------------------------------------------------------------- trying
 
 
-def _tried(mask: ir.Mask, claim: ir.Claim, layer: int | None) -> Judgement:
-    ranges = Ranges.of(mask, (mask.root, claim.condition, *_roots(claim.what)), layer)
+def _tried(
+    mask: ir.Mask, claim: ir.Claim, layer: int | None, effort: Effort | None = None
+) -> Judgement:
+    effort = effort or Effort()
+    roots = (mask.root, claim.condition, *_roots(claim.what))
+    ranges = Ranges.of(mask, roots, layer)
     pairs, tried, longest, done = 0, 0, 0, 0
     for length in range(1, LONGEST + 1):
         batch = list(calls(mask, ranges, length, length))
@@ -193,6 +215,9 @@ def _tried(mask: ir.Mask, claim: ir.Claim, layer: int | None) -> Judgement:
         if length > 1 and (pairs > MOST_PAIRS or done > MOST_CALLS):
             break
         for call in batch:
+            if not effort.spend(steps(call, *roots)):
+                note = "" if tried else "to try it on examples takes too much work"
+                return Judgement(claim, Fact.UNDECIDED, longest, tried, None, note)
             try:
                 speaks, example = _try(mask, claim, call)
             except AttnDslError as error:  # a quantifier too wide, say

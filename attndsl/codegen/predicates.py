@@ -28,6 +28,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # Operations a pair. Reading a bit of a mask takes about four, an eighth of a byte from memory, and fewer
 # registers than the terms of a dear predicate: those are what spills first.
 MOST_PAIR_OPERATIONS: Final = 6
+_MOST_PAIR_NODES: Final = 500  # of a relation; operations are not counted where there are more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +56,10 @@ def predicate(
         TooDear: masks are the better way: more work for each pair than reading a bit, a quantifier that
             is left, or heads whose patterns have different shapes.
     """
+    for root in roots:
+        of_pairs = sum(node.is_pair for node in ir.postorder(root))
+        if of_pairs > _MOST_PAIR_NODES:
+            raise OverBudget(f"the pattern has {of_pairs} parts that depend on the pair")
     domain = Domain(queries, keys, tables)
     terms = Terms()
     written = [write(root, domain, terms) for root in roots]

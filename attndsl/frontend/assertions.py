@@ -41,6 +41,7 @@ _COUNTS = {
     "slots per query": ir.Side.QUERY,  # keys and zero keys
     "queries per key": ir.Side.KEY,
 }
+_FEW = 32  # relations that are compared pair by pair
 _WORDS = ("causal", "symmetric", "covers")
 _SINGULAR = {"keys": "key", "layers": "layer"}
 _FORMS = (
@@ -255,8 +256,7 @@ class _Claiming:
             case "includes":
                 return ir.Always(ir.conj(*(ir.implies(part, self.root) for part in parts)))
             case "disjoint":
-                pairs = itertools.combinations(parts, 2)
-                return ir.Always(ir.negate(ir.disj(*(ir.conj(a, b) for a, b in pairs))))
+                return ir.Always(ir.negate(_two_of(parts)))
             case "count":
                 (bound,) = parts
                 self._check_deps(bound, said.side.deps, said.parts[0].span, "this bound")
@@ -291,6 +291,14 @@ class _Claiming:
         if wrong:
             title = f"{what} cannot depend on {names}"
             self.elaborator.diagnostics.append(make_error("A213", title, span))
+
+
+def _two_of(parts: list[ir.Node]) -> ir.Node:
+    """Whether two of the parts hold: pair by pair, or by halves where there are many."""
+    if len(parts) <= _FEW:
+        return ir.disj(*(ir.conj(a, b) for a, b in itertools.combinations(parts, 2)))
+    halves = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    return ir.disj(*map(_two_of, halves), ir.conj(*(ir.disj(*half) for half in halves)))
 
 
 def _allowed(what: ir.Property) -> ir.Deps:

@@ -33,7 +33,7 @@ from .order import used_alone
 from .rows import SHIFT, in_row, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
-from .value_errors import too_deep, too_large, too_wide, violated
+from .value_errors import too_deep, too_large, too_many_trials, too_wide, violated
 
 _POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
 # A faulty part counts as undecided, so that the rest is checked too.
@@ -252,6 +252,9 @@ class Elaborator:
         is_left = isinstance(made.item if isinstance(made, ir.Not) else made, ir.Loop)
         if is_left and isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
             self.diagnostics.append(too_wide(node.range, width.value))
+            return _SOME_BOOL if made.sort is ir.Sort.BOOL else _SOME_INT
+        if (bodies := ir.trials(made)[0]) > ir.MOST_TRIALS:
+            self.diagnostics.append(too_many_trials(node.range, bodies))
             return _SOME_BOOL if made.sort is ir.Sort.BOOL else _SOME_INT
         return made
 

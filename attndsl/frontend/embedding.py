@@ -302,6 +302,9 @@ def _looped(
     if is_left and isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
         title = f"a range of {width.value:,} is too wide"
         raise AttnDslError(make_error("A303", title, here(), f"at most {WIDEST_RANGE}"))
+    if (bodies := ir.trials(found)[0]) > ir.MOST_TRIALS:
+        title = f"ranges within each other try {bodies:,} combinations"
+        raise AttnDslError(make_error("A303", title, here(), f"at most {ir.MOST_TRIALS:,}"))
     return merged(found, parts)
 
 

@@ -22,6 +22,7 @@ BUILTINS: dict[str, tuple[int, int | None]] = {
     "min": (1, None), "max": (1, None), "abs": (1, 1), "clamp": (3, 3),
     "ilog2": (1, 1), "pow2": (1, 1), "len": (1, 1),
 }  # fmt: skip
+MOST_AXES = 64  # of a grid
 DEEPEST_IMPORT = 50
 
 
@@ -220,6 +221,9 @@ class Linker:
             )
 
     def _check_extents(self, segments: tuple[tuple[ir.Axis, ...], ...], span: Span) -> None:
+        if (most := max(map(len, segments), default=0)) > MOST_AXES:
+            title = f"a grid has at most {MOST_AXES} axes"
+            self.diagnostics.append(make_error("A209", title, span, f"this one has {most:,}"))
         fixed = [math.prod(axis.extent or 1 for axis in axes) for axes in segments]
         if sum(fixed) > ir.LARGEST_SPACE:
             title = "a space has at most 2**40 positions"

@@ -57,6 +57,13 @@ def too_wide(domain: syn.Range, width: int) -> Diagnostic:
     return make_error("A303", title, domain.span, notes=notes, helps=helps)
 
 
+def too_many_trials(domain: syn.Range, bodies: int) -> Diagnostic:
+    title = f"ranges within each other try {bodies:,} combinations"
+    notes = (f"`any` and `all` try every combination: at most {ir.MOST_TRIALS:,}",)
+    helps = ("an equation that says what one of the variables is makes its range free",)
+    return make_error("A303", title, domain.span, notes=notes, helps=helps)
+
+
 def too_large(span: Span, what: str) -> Diagnostic:
     title = "this program is too large"
     return make_error("A304", title, span, "given up here", notes=(f"it takes {what}",))

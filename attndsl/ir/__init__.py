@@ -43,7 +43,7 @@ from attndsl.ir.claims import (
     Reached,
     swapped,
 )
-from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform
+from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
 from attndsl.ir.mask import FLAT, Align, Axis, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
     LARGEST,
@@ -87,7 +87,15 @@ from attndsl.ir.nodes import (
 from attndsl.ir.printing import show
 from attndsl.ir.reads import Read, reads
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
-from attndsl.ir.semantics import WIDEST_RANGE, Env, evaluate, meaning, too_wide, zero_keys
+from attndsl.ir.semantics import (
+    MOST_TRIALS,
+    WIDEST_RANGE,
+    Env,
+    evaluate,
+    meaning,
+    too_wide,
+    zero_keys,
+)
 from attndsl.ir.sizing import (
     axes_named,
     known_shape,
@@ -129,6 +137,7 @@ __all__ = [
     "Loop",
     "Mask",
     "Max",
+    "MOST_TRIALS",
     "Min",
     "Mod",
     "Mul",
@@ -212,5 +221,6 @@ __all__ = [
     "too_wide",
     "total",
     "transform",
+    "trials",
     "zero_keys",
 ]

@@ -136,6 +136,25 @@ def _level_of(body: Node) -> int:
     return 1 + max((node.level for node in postorder(body) if isinstance(node, Loop)), default=-1)
 
 
+def trials(root: Node, length: int = 1) -> tuple[int, int]:
+    """How many bodies of loops are tried to evaluate ``root``, and how many values are computed.
+
+    Loops whose limits are open count as over ``length`` numbers.
+    """
+    bodies, values = 0, 0
+    inside: set[Node] = set()  # bodies, which are counted with their loops
+    for node in reversed(list(postorder(root))):
+        values += 1
+        if isinstance(node, Loop) and node not in inside:
+            width = _width(node.start, node.stop)
+            width = length if width is None else width
+            more = trials(node.body, length)
+            bodies += width * (1 + more[0])
+            values += width * more[1]
+            inside.update(postorder(node.body))
+    return bodies, values
+
+
 # ---------------------------------------------------------------- solving
 
 

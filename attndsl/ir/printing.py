@@ -12,9 +12,11 @@ from attndsl.ir.nodes import AnyNode, Node
 # Binding strengths, loosest first, as in the grammar.
 _OPEN, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(9)
 
-HeadMask: TypeAlias = tuple[str, int]  # text and how tightly it binds
+Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
 
-_LONG = 24  # shared parts shorter than this are repeated rather than named
+_LONG = 24  # characters; shared numbers that are shorter are repeated rather than named
+_LONG_TRUTH = 2_000  # characters; likewise of truth values, which read better where they stand
+_LONGEST = 100_000  # characters; what is longer, shared, and cannot be named outside its quantifier is left out
 
 
 def show(root: Node, zeros: Node = NO_ZEROS) -> str:
@@ -23,14 +25,18 @@ def show(root: Node, zeros: Node = NO_ZEROS) -> str:
         return f"{show(root)} zeros {show(zeros)}"
     uses = Counter(child for node in n.postorder(root) for child in n.children(node))
     bound = _with_bound_variables(root)
-    pieces: dict[Node, HeadMask] = {}
+    pieces: dict[Node, Piece] = {}
     lets: list[str] = []
     for node in n.postorder(root):
         text, strength = _piece(cast(AnyNode, node), pieces)
-        if uses[node] > 1 and len(text) > _LONG and node not in bound and node.sort is n.Sort.INT:
-            name = f"t{len(lets)}"
-            lets.append(f"{name} = {text}")
-            text, strength = name, _ATOM
+        longest = _LONG if node.sort is n.Sort.INT else _LONG_TRUTH
+        if uses[node] > 1 and len(text) > longest:
+            if node not in bound:
+                name = f"t{len(lets)}"
+                lets.append(f"{name} = {text}")
+                text, strength = name, _ATOM
+            elif len(text) > _LONGEST:
+                text, strength = "...", _ATOM
         pieces[node] = (text, strength)
     body = pieces[root][0]
     return f"let {', '.join(lets)}: {body}" if lets else body
@@ -45,12 +51,12 @@ def _with_bound_variables(root: Node) -> set[Node]:
     return found
 
 
-def _piece(node: AnyNode, done: dict[Node, HeadMask]) -> HeadMask:  # noqa: C901 - one arm per class
+def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one arm per class
     def at(child: Node, strength: int) -> str:
         text, own = done[child]
         return text if own >= strength else f"({text})"
 
-    def call(name: str, *items: Node) -> HeadMask:
+    def call(name: str, *items: Node) -> Piece:
         return f"{name}({', '.join(at(item, _OPEN) for item in items)})", _ATOM
 
     match node:
@@ -122,9 +128,7 @@ def _piece(node: AnyNode, done: dict[Node, HeadMask]) -> HeadMask:  # noqa: C901
             assert_never(node)
 
 
-def _linear(
-    terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, HeadMask]
-) -> HeadMask:
+def _linear(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, Piece]) -> Piece:
     """Positive terms first, then negative ones, then the constant."""
     ordered = sorted(terms, key=lambda term: (term[1] < 0, done[term[0]][0]))
     text = ""
@@ -141,7 +145,7 @@ def _linear(
     return text, _SUM
 
 
-def _comparison(item: Node, operator: str, bound: int, done: dict[Node, HeadMask]) -> str:
+def _comparison(item: Node, operator: str, bound: int, done: dict[Node, Piece]) -> str:
     """``left operator right`` with positive terms left and negative ones right where that reads well."""
     terms = item.terms if isinstance(item, n.Sum) else ((item, 1),)
     left = tuple((node, c) for node, c in terms if c > 0)
@@ -156,7 +160,7 @@ def _comparison(item: Node, operator: str, bound: int, done: dict[Node, HeadMask
     return f"{_linear(terms, 0, done)[0]} {operator} {bound}"
 
 
-def _side(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, HeadMask]) -> str:
+def _side(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, Piece]) -> str:
     if len(terms) == 1 and terms[0][1] == 1 and not constant:
         text, strength = done[terms[0][0]]
         return text if strength >= _SUM else f"({text})"

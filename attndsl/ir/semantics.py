@@ -18,11 +18,15 @@ from typing import Any, TypeAlias, assert_never, cast
 import numpy as np
 
 from attndsl.ir import nodes as n
+from attndsl.ir.loops import trials
 from attndsl.ir.mask import Mask, Space
 from attndsl.ir.nodes import AnyNode, Deps, Node, Side
 from attndsl.source import AttnDslError, Diagnostic
 
 WIDEST_RANGE = 4096  # of a quantifier, at the lengths of a call
+MOST_TRIALS = (
+    1 << 18
+)  # bodies that loops within each other try, all together: some seconds at few pairs
 _MOST_PAIRS = 1 << 32  # of a dense mask: 4 GiB
 _PAIRS_AT_ONCE = 1 << 21  # bounds the memory of intermediate values
 
@@ -182,6 +186,8 @@ class _Evaluator:
         first, last = int(np.min(_numpy(start))), int(np.max(_numpy(stop)))
         if last - first > WIDEST_RANGE:
             raise AttnDslError(too_wide(last - first))
+        if not self.env.indices and (bodies := trials(node, last - first)[0]) > MOST_TRIALS:
+            raise AttnDslError(too_wide(bodies))
         outside = {m: v for m, v in self.memo.items() if node.level not in _free(m)}
         sums = isinstance(node, n.Total)
         found: Value = 0 if sums else False

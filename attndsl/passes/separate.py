@@ -20,6 +20,7 @@ import functools
 from attndsl import ir
 
 _MOST = 2_000  # comparisons opened; extrema multiply them: past so many the original is kept
+_MOST_TERMS = 40_000  # of the comparisons opened, all together: a long one is copied for each term
 _DEEPEST = 48  # comparisons opened within what others became
 _MOST_CHOICES = 3  # in one sum, as of a count that is written out: each doubles what comes of it
 
@@ -33,7 +34,7 @@ def separate_root(root: ir.Node) -> ir.Node:
     """``separate`` on a bare expression."""
     opener = _Opener()
     result = opener.read(root)
-    return result if len(opener.opened) < _MOST else root
+    return root if opener.is_spent else result
 
 
 class _Opener:
@@ -41,6 +42,12 @@ class _Opener:
 
     def __init__(self) -> None:
         self.opened: dict[ir.Node, ir.Node] = {}
+        self._terms = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no comparison more is opened."""
+        return len(self.opened) >= _MOST or self._terms >= _MOST_TERMS
 
     def read(self, root: ir.Node, depth: int = 0) -> ir.Node:
         """``root`` with its comparisons opened, as deep and as many as are allowed."""
@@ -50,8 +57,9 @@ class _Opener:
         if not node.is_pair or not isinstance(node, ir.Le | ir.Eq):
             return node
         if node not in self.opened:
-            if depth > _DEEPEST or len(self.opened) >= _MOST:
+            if depth > _DEEPEST or self.is_spent:
                 return node
+            self._terms += len(node.item.parts)
             opened = _once(node)
             self.opened[node] = node if opened is None else self.read(opened, depth + 1)
         return self.opened[node]

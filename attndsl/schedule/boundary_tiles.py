@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -21,6 +23,8 @@ from attndsl.schedule.tile_classes import LOGIC, canonical_key, classes_of_tiles
 _Ints: TypeAlias = IntArray | ShortArray
 _PAIRS_AT_ONCE = 1 << 19  # pairs evaluated at a time: their truth values stay in a core's cache
 _NUMBERS_AT_ONCE = 1 << 16  # int64 elements per chunk (8 bytes each, so 8x fewer than booleans)
+_TERMS_AT_ONCE = 512  # terms of one side whose values are held
+_NAMED_AT_ONCE = 64  # alternatives that hold at few keys, before they are written out
 _TILES_AT_ONCE = 256  # tiles compared at a time, to bound temporaries
 _FEWEST_ALIKE = (
     16  # tiles with one set of decided comparisons, on average, for dropping those to pay
@@ -228,38 +232,81 @@ def _holds(
     env = ir.Env(q=q, k=k, sizes={}, tables=queries.tables, fits=True)
     memo: dict[ir.Node, BoolArray | _Named] = {}
 
-    @functools.cache
+    @functools.lru_cache(maxsize=_TERMS_AT_ONCE)
     def of_side(node: ir.Node) -> IntArray:
         return queries.at(node, rows, env) if queries.owns(node) else keys.at(node, columns, env)
 
-    def truth(node: ir.Node) -> BoolArray:
-        found = memo[node]
-        return found.written() if isinstance(found, _Named) else found
-
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        inner = ir.children(node) if node.is_pair and isinstance(node, LOGIC) else ()
-        missing = [item for item in inner if item not in memo]
-        if missing:
-            stack += [node, *missing]
-            continue
+    def leaf(node: ir.Node) -> BoolArray | _Named:
         match node:
-            case ir.And() if inner:
-                memo[node] = functools.reduce(np.logical_and, map(truth, inner))
-            case ir.Or() if inner:
-                memo[node] = _any([memo[item] for item in inner])
-            case ir.Not() if inner:
-                memo[node] = ~truth(node.item)
             case ir.Le() | ir.Eq() if (parts := split_comparison(node)) is not None:
-                memo[node] = _compared(
-                    node, of_side(parts[0]), parts[2] - of_side(parts[1]), -keys.slope(parts[1])
-                )
+                mine, theirs = of_side(parts[0]), parts[2] - of_side(parts[1])
+                return _compared(node, mine, theirs, -keys.slope(parts[1]))
             case _ if node.is_pair:
-                memo[node] = _pair_by_pair(node, env)
+                return _pair_by_pair(node, env)
             case _:
-                memo[node] = np.asarray(ir.evaluate(node, env))
-    return truth(root)
+                return np.asarray(ir.evaluate(node, env))
+
+    uses = Counter(item for node in ir.postorder(root) for item in _inner(node))
+    stack = [(root, iter(_inner(root)), _Gathered(root))]
+    while stack:
+        node, items, gathered = stack[-1]
+        for item in items:
+            if item not in memo:
+                if _inner(item):
+                    # the same item is looked at again, as a part that is known
+                    stack[-1] = node, itertools.chain((item,), items), gathered
+                    stack.append((item, iter(_inner(item)), _Gathered(item)))
+                    break
+                memo[item] = leaf(item)
+            gathered.take(memo[item])
+            uses[item] -= 1
+            if not uses[item]:  # or there would be an array for each of thousands of parts
+                del memo[item]
+        else:
+            memo[node] = gathered.value() if _inner(node) else leaf(node)
+            stack.pop()
+    return _written(memo[root])
+
+
+def _inner(node: ir.Node) -> tuple[ir.Node, ...]:
+    """The parts of a junction or negation that depends on the pair."""
+    return node.parts if node.is_pair and isinstance(node, LOGIC) else ()
+
+
+class _Gathered:
+    """What the parts of a junction or negation, taken one after the other, come to."""
+
+    def __init__(self, node: ir.Node) -> None:
+        self._node = node
+        self._found: BoolArray | None = None
+        self._named: list[BoolArray | _Named] = []
+
+    def take(self, part: BoolArray | _Named) -> None:
+        """One part more."""
+        if isinstance(self._node, ir.Or) and isinstance(part, _Named):
+            self._named.append(part)
+            if len(self._named) >= _NAMED_AT_ONCE:
+                self._join(_written(_any(self._named)))
+                self._named = []
+        else:
+            self._join(_written(part))
+
+    def _join(self, part: BoolArray) -> None:
+        join = np.logical_or if isinstance(self._node, ir.Or) else np.logical_and
+        self._found = part if self._found is None else join(self._found, part)
+
+    def value(self) -> BoolArray | _Named:
+        """The whole."""
+        if isinstance(self._node, ir.Not):
+            assert self._found is not None
+            return ~self._found
+        if self._found is None:
+            return _any(self._named)
+        return _any([self._found, *self._named]) if self._named else self._found
+
+
+def _written(value: BoolArray | _Named) -> BoolArray:
+    return value.written() if isinstance(value, _Named) else value
 
 
 def _pair_by_pair(node: ir.Node, env: ir.Env) -> BoolArray:

@@ -174,6 +174,8 @@ def test_what_must_be_tried_is_refused_past_the_widest_range():
     assert p.schedule(200).density > 0
     with pytest.raises(attndsl.AttnDslError, match="A404"):
         p.schedule(4_100)
-    nested = pattern("any a in 0..4096: any b in 0..4096: a * b * b == q + k")
+    with pytest.raises(attndsl.AttnDslError, match="A303"):
+        pattern("any a in 0..4096: any b in 0..4096: a * b * b == q + k")
+    nested = pattern("any a in 0..len(k): any b in 0..len(k): a * b * b == q + k")
     with pytest.raises(attndsl.AttnDslError, match="A404"):
-        nested.schedule(64)
+        nested.schedule(600)

@@ -7,13 +7,17 @@ spoiled is not there, and will be written anew.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
-import tempfile
+import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+
+from attndsl.files import replace_file
 
 Key: TypeAlias = Mapping[str, str | int]
 
@@ -26,8 +30,36 @@ _CHECK = 16  # bytes
 def location() -> Path | None:
     """The folder: ``ATTNDSL_CACHE_DIR``, else ``attndsl`` in the user's cache. None: nothing is kept.
 
-    An empty ``ATTNDSL_CACHE_DIR`` turns the cache off.
+    An empty ``ATTNDSL_CACHE_DIR`` turns the cache off. A folder of another user, or one that others can write
+    to, is not used either, and a warning says so once: what is read from it is believed.
     """
+    folder = _chosen()
+    if folder is None or (danger := _danger(folder)) is None:
+        return folder
+    _warn(folder, danger)
+    return None
+
+
+def _danger(folder: Path) -> str | None:
+    """Why what lies in a folder may not be the user's own, if so. A folder that is not there yet is made private."""
+    if not hasattr(os, "getuid"):  # on Windows, where a home is private
+        return None
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    if found.st_uid != os.getuid():
+        return "it belongs to another user"
+    return "others can write to it" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
+
+
+@functools.cache
+def _warn(folder: Path, danger: str) -> None:
+    text = f"attndsl keeps nothing in {folder}: {danger}; `chmod go-w` it, or set {VARIABLE}"
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def _chosen() -> Path | None:
     chosen = os.environ.get(VARIABLE)
     if chosen is not None:
         return Path(chosen) if chosen else None
@@ -67,18 +99,12 @@ def store_bytes(kind: str, key: Key, value: bytes) -> bool:
     path = _path(kind, key)
     if path is None or len(value) > LARGEST:
         return False
-    draft = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, draft = tempfile.mkstemp(dir=path.parent, suffix=".draft")
-        with os.fdopen(number, "wb") as file:
-            file.write(_check(key, value) + value)
-        Path(draft).replace(path)
+        path.parent.parent.mkdir(0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(0o700, exist_ok=True)
+        replace_file(path, _check(key, value) + value, 0o600)
         _make_room(path.parent)
     except OSError:
-        if draft is not None:
-            with contextlib.suppress(OSError):
-                Path(draft).unlink()
         return False
     return True
 

@@ -394,6 +394,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("ir/storage.py", "type(self.value) is not int or", "", "a truth value is a number"),
     ("emission/signature.py", "Extent of the axis {escaped(full)};", "Extent of the axis {full};", "the name of an axis ends a docstring"),
     ("emission/signature.py", "({quoted(space.name)}, {length}", "(\"{space.name}\", {length}", "the name of a space ends a string"),
+    ("cache/folder.py", "if found.st_uid != os.getuid():", "if False:", "the cache of another user is believed"),
+    ("cache/folder.py", "found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)", "found.st_mode & stat.S_IWOTH", "a group can write to the cache"),
     # ------------------------------------------------------------------ files and the command line
     ("files.py", "    if stat.S_ISREG(mode):\n        return os.fdopen", "    if not stat.S_ISDIR(mode):\n        return os.fdopen",
      "a named pipe is read"),

@@ -74,6 +74,7 @@ NEAR = {
     "claims": ("rooms/claims",),
     "patterns/library": ("library/test_entries.py",),
     "cli": ("rooms/cli/test_streams_and_files.py",),
+    "cache": ("rooms/cache",),
     "files.py": ("rooms/cli/test_streams_and_files.py",),
     "op": ("rooms/op", "laws"),
     "picturing.py": ("rooms/op/test_inputs.py",),

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,49 @@ def test_an_entry_that_may_not_be_read_is_not_there(monkeypatch: pytest.MonkeyPa
     keep("configs", KEY, 1)
     monkeypatch.setattr(pathlib.Path, "open", refuse)
     assert recall("configs", KEY) is None
+
+
+def test_what_is_kept_is_private(folder: Path):
+    before = os.umask(0)
+    try:
+        keep("configs", KEY, 1)
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    assert modes == {folder: 0o700, folder / "configs": 0o700, only(folder): 0o600}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_a_folder_that_others_can_write_to_is_not_used_and_a_warning_says_so_once(
+    folder: Path, mode: int
+):
+    keep("configs", KEY, 1)
+    folder.chmod(mode)
+    with pytest.warns(RuntimeWarning, match="others can write to it") as said:
+        assert (recall("configs", KEY), keep("configs", KEY, 2)) == (None, False)
+    assert len(said) == 1
+    folder.chmod(0o700)
+    assert recall("configs", KEY) == 1
+
+
+def test_a_folder_of_another_user_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    keep("configs", KEY, 1)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    with pytest.warns(RuntimeWarning, match="it belongs to another user"):
+        assert recall("configs", KEY) is None
+    assert location() is None
+
+
+def test_a_link_in_place_of_an_entry_is_replaced_not_followed(folder: Path, tmp_path: Path):
+    keep("configs", KEY, 1)
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    entry = only(folder)
+    entry.unlink()
+    entry.symlink_to(tmp_path / "mine")
+    assert recall("configs", KEY) is None
+    assert keep("configs", KEY, 2)
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"
+    assert recall("configs", KEY) == 2
 
 
 def test_an_empty_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch):

@@ -10,11 +10,23 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from attndsl import backends, claims, emission, explaining, frontend, ir, op, picturing, views
+from attndsl import (
+    backends,
+    claims,
+    emission,
+    explaining,
+    frontend,
+    ir,
+    op,
+    passes,
+    picturing,
+    views,
+)
 from attndsl import schedule as scheduling
 from attndsl.compiler import (
     Program,
     Source,
+    check_open,
     joined,
     read_heads,
     read_layer,
@@ -23,7 +35,7 @@ from attndsl.compiler import (
     saved,
 )
 from attndsl.files import write_file
-from attndsl.inputs import gathered
+from attndsl.inputs import cut_all, gathered
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -58,6 +70,7 @@ class Pattern:
     ) -> None:
         self._program = Program(mask, read_layer(layer), read_switches(without))
         self._planner = op.planner_of(self._program)
+        self._ranks: dict[tuple[int, int], Pattern] = {}  # by first head and heads of the model
         self._origin = origin  # for advice alone: two patterns that differ in it are equal
 
     @property
@@ -122,6 +135,8 @@ class Pattern:
         layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,
         inputs: Mapping[str, Any] | None = None,
+        heads: int | None = None,
+        head_start: int = 0,
         **named: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attention of q [B, H, Q, D] over k [B, Hkv, K, D] and v [B, Hkv, K, Dv], within the pattern.
@@ -141,7 +156,10 @@ class Pattern:
                 and "natural" otherwise.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
             inputs: The pattern's run-time inputs, {"doc": ids}.
-            **named: The same by name, doc=ids, where the name is none of the above.
+            heads: How many heads the whole model has, where q holds some of them only, as on a rank of a
+                tensor-parallel model. Inputs have an entry for each head of q, or for each of all.
+            head_start: Which of them is the first of q.
+            **named: Inputs by name, doc=ids, where the name is none of the above.
 
         Returns:
             out [B, H, Q, Dv], and lse if asked for. Queries without a key: out 0, lse -inf.
@@ -150,16 +168,16 @@ class Pattern:
             AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs, backends; A506, an argument of
                 another library's attention that asks for what is not done here.
         """
+        rank, found = self, self._inputs(inputs, named)
+        if head_start or heads is not None:
+            rank, found = self._held(q.shape[1], heads, head_start, found)
         out, lse = op.attention(
-            self._planner,
-            q,
-            k,
-            v,
+            *(rank._planner, q, k, v),
             scale=scale,
             backend=backend,
             layout=None if layout is None else _layout_text(layout),
             extents=extents,
-            inputs=self._inputs(inputs, named),
+            inputs=found,
         )
         return (out, lse) if return_lse else out
 
@@ -383,7 +401,7 @@ class Pattern:
             AttnDslError: A4xx lengths and extents, A501 inputs.
         """
         if q_len is None:
-            _check_open(given)
+            check_open(given)
             return claims.facts(self.ir, self._program.normal, self._program.layer)
         call = self._call(q_len, k_len, heads, **given)
         return claims.facts_at(self.ir, call, self._program.schedule(call, (128, 128)))
@@ -405,7 +423,7 @@ class Pattern:
             AttnDslError: A4xx lengths and extents, A501 inputs.
         """
         if q_len is None:
-            _check_open(given)
+            check_open(given)
             return claims.judge(self.ir, self._program.layer)
         call = self._call(q_len, k_len, heads, **given)
         if call.model_heads is not None:
@@ -509,13 +527,21 @@ class Pattern:
         head_count: int | None = None,
         **named: Any,
     ) -> scheduling.Call:
-        k_len = q_len if k_len is None else k_len
-        found = self._inputs(inputs, named)
-        held, total = heads, None
+        lengths, held, total = (q_len, q_len if k_len is None else k_len), heads, None
         if head_start or head_count is not None:
             held, total = read_heads(heads, head_start, head_count)
-        where = head_start, total
-        return self._program.call(q_len, k_len, batch, held, extents, found, *where)
+        found = self._inputs(inputs, named)
+        return self._program.call(*lengths, batch, held, extents, found, head_start, total)
+
+    def _held(
+        self, count: int, heads: int | None, start: int, inputs: Mapping[str, Any]
+    ) -> tuple[Pattern, Mapping[str, Any]]:
+        """The pattern and the inputs of so many heads from there on, of those of the whole model."""
+        held, total = read_heads(heads, start, count)
+        if (start, total) not in self._ranks:
+            mask = passes.shift_heads(self.ir, start, total)
+            self._ranks[start, total] = Pattern(mask, self.layer, self.without)
+        return self._ranks[start, total], cut_all(self.ir.tables, inputs, total, start, held)
 
     def _inputs(
         self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
@@ -523,13 +549,6 @@ class Pattern:
         if inputs is None and not named and not self._program.mask.tables:
             return {}
         return gathered(self._program.mask, inputs, named)
-
-
-def _check_open(given: Mapping[str, Any]) -> None:
-    """For what is said of all lengths, nothing of one call is given."""
-    if given:
-        title = f"{min(given)!r} belongs to calls of one length: say which, by q_len"
-        raise AttnDslError(Diagnostic("A402", title))
 
 
 def _layout_text(layout: Layouts) -> str:

@@ -170,7 +170,16 @@ def read_heads(total: int | None, start: int, count: int | None) -> tuple[int, i
         raise AttnDslError(Diagnostic("A402", title))
     _check_count("head_start", start)
     _check_count("heads", total)
-    return (max(0, total - start) if count is None else count), total
+    held = max(0, total - start) if count is None else count
+    _check_held(held, start, total)
+    return held, total
+
+
+def check_open(given: Mapping[str, Any]) -> None:
+    """For what is said of all lengths, nothing of one call is given."""
+    if given:
+        title = f"{min(given)!r} belongs to calls of one length: say which, by q_len"
+        raise AttnDslError(Diagnostic("A402", title))
 
 
 def read_layer(layer: Any) -> int:

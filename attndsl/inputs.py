@@ -72,11 +72,20 @@ def counted(dim: str, tables: Sequence[ir.Table], arrays: Mapping[str, Any]) -> 
 
 def cut(table: ir.Table, array: Any, total: int, held: slice) -> Any:
     """The entries of the heads that a call holds, of an array that has one for each of all heads."""
-    if "head" not in table.dims or array.ndim != len(table.dims):
+    shown = array if hasattr(array, "ndim") else np.asarray(array)
+    if "head" not in table.dims or shown.ndim != len(table.dims):
         return array
     axis = table.dims.index("head")
     index = (slice(None),) * axis + (held,)
-    return array[index] if array.shape[axis] == total else array
+    return shown[index] if shown.shape[axis] == total else array
+
+
+def cut_all(
+    tables: Sequence[ir.Table], arrays: Mapping[str, Any], total: int, start: int, count: int
+) -> dict[str, Any]:
+    """All inputs of so many heads from ``start`` on, of ``total``."""
+    held = slice(start, start + count)
+    return {table.name: cut(table, arrays[table.name], total, held) for table in tables}
 
 
 def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:

@@ -444,11 +444,11 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("ir/sizing.py", "if isinstance(value, bool) or not hasattr(value, \"__index__\"):", "if False:", "an extent may be any object"),
     ("picturing.py", "program.dense(call)[of.element, of.head]", "program.dense(call)[0, of.head]",
      "every batch element looks like the first"),
-    ("frontend/shelf.py", "return self._outline.declared(*words)", "return [n for n in self._outline.names if self.find(n)]",
+    ("frontend/lazy_module.py", "return self._outline.declared(*words)", "return [n for n in self._outline.names if self.find(n)]",
      "for a hint all of the prelude is read"),
     ("frontend/embedding.py", "if abs(number) >= LARGEST:", "if abs(number) >= LARGEST << 9999:", "a constant of Python's is of any size"),
     ("passes/shift_heads.py", "return ir.add(node, ir.Const(start))", "return node", "heads held are the first of the model"),
     ("passes/shift_heads.py", "return ir.Const(total)", "return node", "a model has as many heads as are held"),
-    ("inputs.py", "return array[index] if array.shape[axis] == total else array", "return array", "inputs of all heads are those of the first held"),
+    ("inputs.py", "return shown[index] if shown.shape[axis] == total else array", "return array", "inputs of all heads are those of the first held"),
     ("compiler.py", "heads = call.heads, call.head_start, call.model_heads", "heads = call.heads", "ranks share one schedule"),
 )  # fmt: skip

@@ -73,3 +73,40 @@ def test_asserts_speak_of_the_whole_model():
     assert p.claims(8, heads=4)[0].ok
     with pytest.raises(attndsl.AttnDslError, match="of the whole model"):
         p.claims(8, heads=4, head_start=2)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("entries", [2, 4])
+def test_a_rank_computes_its_heads_of_the_whole_model(backend: str, entries: int):
+    text = f"input reach: int[head]\n{MIXED} and q - k <= reach"
+    p, reach = attndsl.compile(text), torch.tensor([9, 2, 7, 4])
+    q, k, v = (torch.randn(1, HEADS, LENGTH, 8, requires_grad=True) for _ in range(3))
+    allowed = WHOLE & (BACK <= reach[:, None, None])  # noqa: SIM300
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    torch.testing.assert_close(p(q, k, v, reach=reach, backend=backend), want)
+    for start in (0, 2):
+        mine = slice(start, start + 2)
+        given = reach[mine] if entries == 2 else reach
+        out = p(
+            *(x[:, mine] for x in (q, k, v)),
+            heads=4,
+            head_start=start,
+            reach=given,
+            backend=backend,
+        )
+        torch.testing.assert_close(out, want[:, mine])
+        for one, two in zip(
+            *(
+                torch.autograd.grad(x.square().sum(), (q, k, v), retain_graph=True)
+                for x in (out, want[:, mine])
+            ),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, two)
+
+
+def test_a_call_of_heads_that_the_model_has_not_is_refused():
+    p, q = attndsl.compile(MIXED), torch.randn(1, 2, 6, 4)
+    for given in ({"head_start": 2}, {"heads": 3, "head_start": 2}, {"heads": 1}):
+        with pytest.raises(attndsl.AttnDslError, match="A402"):
+            p(q, q, q, **given)

@@ -275,8 +275,12 @@ torch.Size([1, 1, 108, 16])
 `attndsl show gna` draws one at sizes of your choice. The pictures below show the example sizes by which the tests
 run each entry: the whole mask of a sequence, or, on a grid, the keys that the query in the middle sees.
 
-Each entry says exactly which keys a query sees, which reading it follows where sources disagree, and which part of
-the system it is. Keys that are padding count in the softmax as [zero keys](semantics.md#zero-keys).
+Each entry says exactly which keys a query sees, what it was compared with, which reading it follows where sources
+disagree, and which part of the system it is. *Catalogue* is the list of published systems that this library states, with
+a formula for each; *released code* is given as owner/name@path. *Missing* is what was published with the entry and is
+not here: a selection from activations, what else is done to scores, keys made of others, a branch of its own. Keys
+that are padding count in the softmax as [zero keys](semantics.md#zero-keys). An input called a *rank* needs a stable
+sort: equal entries keep their order, else the pattern is not determined.
 
 | row | system | entries |
 |---|---|---|
@@ -313,8 +317,10 @@ def _exhibit(name: str) -> Iterator[str]:
     inputs = _of_one_batch(pattern, trial)
     yield f"### {name}\n"
     yield f"{_filled(entry.summary)}\n"
-    fields = ("source", "reading", "edges", "part", "missing")
+    fields = ("source", "compared", "reading", "edges", "part", "missing")
     told = [(field, getattr(entry, field)) for field in fields]
+    if name != library.rows()[entry.row][0]:  # as the first entry of the row says
+        told = [(field, text) for field, text in told if field != "compared"]
     yield from (_filled(f"- *{field.capitalize()}*: {text}") for field, text in told if text)
     yield f"- *Written in*: [{entry.family}.attn](../attndsl/patterns/library/{entry.family}.attn)\n"
     yield from ("```text", entry.text, "```\n")

@@ -164,11 +164,11 @@ def radial_pair(i, j, s, block, decay, full_neighbour):
         return True
     if d == 0:
         return True  # width s: the whole frame
+    share = 2 ** s.bit_length() / 2 ** d.bit_length()
+    kept = share >= block or d % int(block / share) == 0  # frames are thinned out
     if d == 1:
-        return e <= (s if full_neighbour else s // 2)
-    width = decay * 2 ** s.bit_length() / 2 ** d.bit_length()
-    kept = width >= block or d % int(block / width) == 0
-    return kept and e <= max(block, width)
+        return kept and e <= (s if full_neighbour else s // 2)
+    return kept and e <= max(block, decay * share)
 
 
 RADIAL = [

@@ -50,19 +50,13 @@ def nearest(seed, batch, n, **sizes):
     return {f"near_{axis}": draw.integers(0, size + 1, (batch, n)) for axis, size in sizes.items()}
 
 
-def outside_the_video(n, t, y, x, offset, radius, near_t, near_y, near_x):
+def outside_the_frame(n, t, y, x, offset, radius, near_t, near_y, near_x):
     steps = range(-radius, radius + 1)
-    return [
-        outside(
-            [
-                (near_t[i] + offset, near_y[i] + down, near_x[i] + right)
-                for down in steps
-                for right in steps
-            ],
-            t, y, x,
-        )
+    around = [
+        [(near_y[i] + down, near_x[i] + right) for down in steps for right in steps]
         for i in range(n)
-    ]  # fmt: skip
+    ]
+    return [outside(taps, y, x) for taps in around]
 
 
 @oracle(
@@ -86,11 +80,11 @@ def outside_the_video(n, t, y, x, offset, radius, near_t, near_y, near_x):
             nearest(3, 1, 1, t=1, y=6, x=5),
         ),
     ],
-    zeros=outside_the_video,
+    zeros=outside_the_frame,
 )
 def evenhancer(n, t, y, x, offset, radius, near_t, near_y, near_x):
     def rule(i, j):
-        in_frame = j[0] == near_t[i] + offset
+        in_frame = j[0] == max(0, min(near_t[i] + offset, t - 1))
         return in_frame and abs(j[1] - near_y[i]) <= radius and abs(j[2] - near_x[i]) <= radius
 
     return pairs(range(n), grid(t, y, x), rule)

@@ -168,10 +168,14 @@ def routing(n, causal, members, head):
 )
 def kinetics(n, m, sink, local, block, kv_heads, chosen, head, heads):
     pages = chosen[head // (heads // kv_heads)]
-    step = m - 1  # the position of the one query
-    return pairs(
-        range(n), range(m), lambda i, j: j < sink or j >= step - local or j // block in pages
-    )
+    seen = {*range(sink)}
+    start = sink
+    while start + block + local <= m:  # whole blocks before the local keys
+        if (start - sink) // block in pages:
+            seen |= {*range(start, start + block)}
+        start += block
+    seen |= {*range(start, m)}
+    return pairs(range(n), range(m), lambda i, j: j in seen)
 
 
 @oracle(
@@ -446,7 +450,7 @@ def infllm2(n, dense_len, block, initial, local, kv_heads, chosen, head, heads):
     [
         Case(
             {"n": 12, "m": 12},
-            {"block": 4},
+            {"block": 4, "exact": 12},
             {
                 "q_rank": ranks(66, 12, 2, 2),
                 "k_rank": ranks(67, 12, 2, 2),
@@ -457,7 +461,7 @@ def infllm2(n, dense_len, block, initial, local, kv_heads, chosen, head, heads):
         ),
         Case(
             {"n": 7, "m": 10},
-            {"block": 3},
+            {"block": 3, "exact": 7},
             {
                 "q_rank": ranks(69, 7, 1, 1),
                 "k_rank": ranks(70, 10, 1, 1),
@@ -466,7 +470,7 @@ def infllm2(n, dense_len, block, initial, local, kv_heads, chosen, head, heads):
         ),
         Case(
             {"n": 1, "m": 5},
-            {"block": 2},
+            {"block": 2, "exact": 2},
             {
                 "q_rank": ranks(72, 1, 1, 1),
                 "k_rank": ranks(73, 5, 1, 1),
@@ -475,11 +479,13 @@ def infllm2(n, dense_len, block, initial, local, kv_heads, chosen, head, heads):
         ),
     ],
 )
-def hyperattention(n, m, block, q_rank, k_rank, sampled, head):
+def hyperattention(n, m, block, exact, q_rank, k_rank, sampled, head):
     q_rank, k_rank, sampled = q_rank[head], k_rank[head], sampled[head]
-    return pairs(
-        range(n), range(m), lambda i, j: q_rank[i] // block == k_rank[j] // block or sampled[j]
-    )
+
+    def rule(i, j):
+        return n < exact or q_rank[i] // block == k_rank[j] // block or sampled[j]
+
+    return pairs(range(n), range(m), rule)
 
 
 def rank_levels(seed, n, levels):
@@ -505,7 +511,10 @@ def hyperattention_causal(n, block, exact, q_rank, k_rank, head):
         if stop - start <= exact:
             return j <= i
         if j < middle <= i:
-            return q_rank[head, depth, i] // block == k_rank[head, depth, j] // block
+            return (
+                stop - middle < exact
+                or q_rank[head, depth, i] // block == k_rank[head, depth, j] // block
+            )
         if i < middle <= j:
             return False
         half = (start, middle) if i < middle else (middle, stop)

@@ -178,7 +178,7 @@ def windows_or_pooled(y, x, py, px, window, high):
     ],
 )
 def sgformer(y, x, py, px, window, head, heads):
-    return windows_or_pooled(y, x, py, px, window, head < heads // 2)
+    return windows_or_pooled(y, x, py, px, window, head >= heads // 2)
 
 
 @oracle(

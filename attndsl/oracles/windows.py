@@ -50,7 +50,6 @@ def square(row, name, part=""):
 square(7, "rat", "window")
 square(23, "lvit")
 square(24, "maformer")
-square(29, "lamamba")
 square(32, "gcvit")
 square(40, "complete_modelling", "local")
 square(43, "davit")
@@ -230,6 +229,11 @@ def dformer_local(t, y, x, group):
 @oracle(27, "dformer", BOXES, part="dilated")
 def dformer_dilated(t, y, x, group):
     return spaced((t, y, x), group)
+
+
+@oracle(29, "lamamba", SHIFTED)
+def lamamba(y, x, window, layer):
+    return swin(y, x, window, layer)
 
 
 @oracle(34, "maniqa", SHIFTED)

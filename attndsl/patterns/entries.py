@@ -16,7 +16,9 @@ from attndsl import syntax as syn
 from attndsl.frontend import Signature, signature
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
-FIELDS = ("Row", "Source", "Reading", "Edges", "Part", "Missing", "Example", "Large")
+FIELDS = (
+    "Row", "Source", "Compared", "Reading", "Edges", "Part", "Missing", "Example", "Large",
+)  # fmt: skip
 _FIELD = re.compile(rf"^({'|'.join(FIELDS)}): +(.*)$")
 _HEADING = re.compile(r"^## Row: (\d{3})|^pattern (\w+)", re.MULTILINE)
 
@@ -33,10 +35,14 @@ class Entry:
         family: The file it stands in, without `.attn`.
         summary: Exactly which keys a query sees.
         source: Authors, year and where it was published.
+        compared: Sources that the row was held against: the catalogue, released code as owner/name and
+            path, or others' code.
         reading: The source that is followed where sources disagree or say too little; "" where they do not.
         edges: The behaviour at the edges.
-        part: Where the system is more than an index set: which part this is.
-        missing: The part that the language cannot express yet, so that the entry is not all of the index set.
+        part: The part of the system that this is, where it is more than an index set.
+        missing: Parts that were published with it and are not here, each behind its kind: "Selection:"
+            from activations, "Scores:" beside scaled products and a softmax, "Keys:" that are made of
+            others, "Branch:" with a normaliser of its own.
         example: Sizes and inputs to try it on, see `trials`.
         large: Sizes like those of the paper, where they do not follow from one length or extent.
         signature: Parameters, inputs, spaces, and the place of its text.
@@ -48,6 +54,7 @@ class Entry:
     family: str
     summary: str
     source: str
+    compared: str
     reading: str
     edges: str
     part: str
@@ -133,6 +140,7 @@ def entry(name: str) -> Entry:
     first = find(row)
     assert first is not None, "this entry has the row"
     fields = {field.lower(): text for field, text in fields.items()}
+    fields.setdefault("compared", "" if name == first else entry(first).compared)
     optional = dict.fromkeys(("reading", "part", "missing", "large"), "")
     return Entry(
         name=name, row=row, title=title or entry(first).title, family=family, summary=summary,

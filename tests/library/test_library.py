@@ -39,9 +39,14 @@ def test_every_row_of_the_catalogue_is_stated():
 def test_an_entry_says_what_it_is(name: str):
     entry = library.describe(name)
     assert entry.summary.endswith(".")
-    for text in (entry.reading, entry.edges, entry.part, entry.missing):
+    for text in (entry.compared, entry.reading, entry.edges, entry.part, entry.missing):
         assert not text or text.endswith("."), text
     assert entry.edges
+    assert entry.compared.startswith("Catalogue")
+    for sentence in entry.missing.removesuffix(".").split(". "):
+        assert not sentence or re.match(r"(Selection|Scores|Keys|Branch): [a-z]", sentence), (
+            sentence
+        )
     assert re.search(r"\b(19|20)\d\d\b", entry.source), "a source has a year"
     assert re.search(r"\b\d{4}\.\d{4,5}\b", library.describe(entry.row).source), "and an id"
     assert all(parameter.default or name in NEEDS for parameter in entry.signature.parameters)

@@ -63,9 +63,10 @@ def test_evenhancer_sees_49_keys_of_a_frame_or_as_many_zeros():
     near = {f"near_{axis}": np.array([[at]]) for axis, at in (("t", 3), ("y", 4), ("x", 4))}
     case = {"n": 1, "t": 5, "y": 9, "x": 9}
     seen = [keys(14, "", case, offset=o, radius=3, inputs=near)[0] for o in range(-2, 3)]
-    assert seen == [49, 49, 49, 49, 0]
-    past = Case(case, {"offset": 2, "radius": 3}, near)
-    assert ORACLE[14, ""].zero_keys(past) == 49
+    assert seen == [49, 49, 49, 49, 49]  # two frames past the last is the last
+    corner = near | {"near_y": np.array([[0]])}
+    past = Case(case, {"offset": 2, "radius": 3}, corner)
+    assert ORACLE[14, ""].zero_keys(past) == 3 * 7
 
 
 def test_hats_overlapping_windows_keep_484_real_keys_on_average_at_64_by_64():
@@ -200,9 +201,10 @@ def test_var_scales_sum_to_680_tokens():
 
 def test_kinetics_reads_1024_tokens_from_64_pages_of_16():
     pages = np.random.default_rng(0).permutation(99)[:64].reshape(1, 1, 64)
-    case = {"n": 1, "m": 1600}
-    params = {"sink": 0, "local": 7, "block": 16, "kv_heads": 1}
-    assert keys(58, "", case, **params, inputs={"chosen": pages}).tolist() == [1024 + 7 + 1]
+    case = {"n": 1, "m": 4 + 99 * 16 + 9}
+    params = {"sink": 4, "local": 7, "block": 16, "kv_heads": 1}
+    seen = keys(58, "", case, **params, inputs={"chosen": pages})
+    assert seen.tolist() == [4 + 1024 + 9]  # the block that local keys begin in has 2 keys more
 
 
 def test_catanet_sees_two_groups_and_the_last_only_itself():

@@ -276,11 +276,11 @@ torch.Size([1, 1, 108, 16])
 run each entry: the whole mask of a sequence, or, on a grid, the keys that the query in the middle sees.
 
 Each entry says exactly which keys a query sees, what it was compared with, which reading it follows where sources
-disagree, and which part of the system it is. *Catalogue* is the list of published systems that this library states, with
-a formula for each; *released code* is given as owner/name@path. *Missing* is what was published with the entry and is
-not here: a selection from activations, what else is done to scores, keys made of others, a branch of its own. Keys
-that are padding count in the softmax as [zero keys](semantics.md#zero-keys). An input called a *rank* needs a stable
-sort: equal entries keep their order, else the pattern is not determined.
+disagree, and which part of the system it is. *Catalogue* is the list of published systems that this library states,
+with a formula for each; *released code* is given as owner/name@path. *Missing* is what was published with the entry
+and is not here: a selection from activations, what else is done to scores, keys made of others, a branch of its own.
+Keys that are padding count in the softmax as [zero keys](semantics.md#zero-keys). An input called a *rank* needs a
+stable sort: equal entries keep their order, else the pattern is not determined.
 
 | row | system | entries |
 |---|---|---|

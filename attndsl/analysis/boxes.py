@@ -81,6 +81,8 @@ class Interpreter:
                 return ranges.monotone(self.range(item), _ilog2)
             case ir.Pow2(item=item):
                 return _pow2_range(self.range(item))
+            case ir.Entry(values=values):
+                return Range(self._zero + min(0, *values), self._zero + max(0, *values))
             case ir.Select():
                 cond, yes, no = (
                     self.truths(node.cond),

@@ -229,7 +229,7 @@ class _Writer:
                 return self._junction(" & ", items, value)
             case ir.Or(items=items):
                 return self._junction(" | ", items, value)
-            case ir.Load():
+            case ir.Load() | ir.Entry():
                 raise OverBudget("a table is read for each pair")
             case ir.FloorDiv() | ir.Mod() | ir.ILog2() | ir.Pow2():
                 raise OverBudget(
@@ -314,7 +314,7 @@ class _Writer:
 
 def _cost(node: ir.Node) -> int:
     """Operations of one node, of what depends on a position."""
-    if isinstance(node, ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2 | ir.Load):
+    if isinstance(node, ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2 | ir.Load | ir.Entry):
         return MOST_SIDE_OPERATIONS + 1
     return max(1, len(ir.children(node)) - 1) if node.deps & ir.Deps.PAIR else 0
 

@@ -8,6 +8,7 @@ Every value is a tensor, a number only beside one: Python's operators are torch'
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -98,15 +99,17 @@ class _Writer:
             "zero_keys", "quotient", "remainder", "ilog2", "pow2", "read", "span",
         )  # fmt: skip
         self._uses: Counter[ir.Node] = Counter()
+        self._lists: dict[tuple[int, ...], str] = {}  # of one function
         self.tables: dict[str, str] = {}
         self.sizes: dict[str, str] = {}
 
     def body(self, root: ir.Node, magnitudes: Magnitudes) -> list[str]:
         """The statements of a function that returns the value of ``root``."""
-        self._uses, self._magnitudes = _uses(root), magnitudes
+        self._uses, self._magnitudes, self._lists = _uses(root), magnitudes, {}
         body = _Body()
         found = self._value(root, body)[0]
-        return [*body.lines, f"return {found}"]
+        lists = (line for values, name in self._lists.items() for line in _list_lines(name, values))
+        return [*lists, *body.lines, f"return {found}"]
 
     # ------------------------------------------------------------------------ values
 
@@ -209,6 +212,8 @@ class _Writer:
                 return f"torch.where({', '.join(parts)})", _ATOM
             case ir.Load():
                 return self._load(node, body)
+            case ir.Entry(values=values, index=index):
+                return f"read({self._listed(values)}, {at(index, 24)[0]})", _ATOM
             case ir.Le(item=item, bound=bound):
                 return self._comparison(item, "<=", bound, body)
             case ir.Eq(item=item, bound=bound):
@@ -355,6 +360,12 @@ class _Writer:
         ]  # fmt: skip
         return f"read({', '.join([parameter, *places])})", _ATOM
 
+    def _listed(self, values: tuple[int, ...]) -> str:
+        """The name of a tensor that holds a list."""
+        if values not in self._lists:
+            self._lists[values] = self._names.numbered("list")
+        return self._lists[values]
+
     def _size(self, name: str) -> str:
         table, colon, dim = name.partition(":")
         known = {"q": "q_len", "k": "k_len", "heads": "heads"}
@@ -371,6 +382,13 @@ class _Writer:
             s.name for space in spaces for s in space.segments for a in s.axes if a.name == short
         }
         return short if owners == {segment} else f"{segment}_{short}"
+
+
+def _list_lines(name: str, values: tuple[int, ...]) -> list[str]:
+    """The statement that makes a tensor of a list."""
+    rows = textwrap.wrap(", ".join(map(str, values)), _LINE)
+    return [f"{name} = torch.tensor(", "    [", *(f"        {row}" for row in rows), "    ],",
+            "    device=q.device,", ")"]  # fmt: skip
 
 
 def _number(value: int) -> Piece:

@@ -23,11 +23,12 @@ from .frames import (
     MOST_WORK,
     WIDEST_RANGE,
     Chain,
+    InputList,
     Origin,
     Scope,
     Value,
+    entry_of,
     one_of,
-    pick,
 )
 from .order import used_alone
 from .rows import SHIFT, in_row, shift_of, stored
@@ -270,7 +271,7 @@ class Elaborator:
         if isinstance(item, Definition):
             return self.open(item, {}, Origin(node.span, frame), node.span)
         assert isinstance(item, TableItem), "names were checked"
-        return self._load(item, (), node.span)
+        return self._read(_list_of(item, ()), node.span)
 
     def _access(self, node: syn.Access, frame: Scope) -> ir.Node:
         segment = node.base.name if isinstance(node.base, syn.Access) else None
@@ -340,18 +341,24 @@ class Elaborator:
         match node:
             case syn.Name(name="q" | "k" as name):
                 return ir.Size(name)
-            case syn.Name(name=name) if not isinstance(frame.local.get(name), tuple):
+            case syn.Name(name=name) if not isinstance(frame.local.get(name), tuple | InputList):
                 return self._length_of_name(name, frame)
             case syn.Access(base=syn.Name(name=whole) as base, name=part):
                 item = _table_item(base, frame)
                 if item is None or frame.definition.pair.segment(None, whole) is not None:
                     return size_of(self._place(None, part, whole, frame))
-                table = self._declare(item, node.span)
-                return dim_size(table, part, FLAT_PAIR if self.is_open else self.outer)
+                self._declare(item.table, item.declaration.span, node.span)
+                return self._size(item.table, part)
             case _:
                 value = self.value(node, frame)
-                assert isinstance(value, tuple), "kinds were checked"
+                assert isinstance(value, tuple | InputList), "kinds were checked"
+                if isinstance(value, InputList):
+                    self._declare(value.table, value.declared, node.span)
+                    return self._size(value.table, value.table.dims[-1])
                 return ir.Const(len(value))
+
+    def _size(self, table: ir.Table, dim: str | int) -> ir.Node:
+        return dim_size(table, dim, FLAT_PAIR if self.is_open else self.outer)
 
     def _length_of_name(self, name: str, frame: Scope) -> ir.Node:
         pair = frame.chain[0]
@@ -365,40 +372,39 @@ class Elaborator:
 
     # ------------------------------------------------------------------ tables and lists
 
-    def _index(self, node: syn.Index, frame: Scope) -> ir.Node:
+    def _index(self, node: syn.Index, frame: Scope) -> Value:
         item = _table_item(node.base, frame)
         if item is not None:
-            return self._load(item, tuple(self._nodes_of(node.indices, frame)), node.span)
-        items = self.value(node.base, frame)
+            read = _list_of(item, tuple(self._nodes_of(node.indices, frame)))
+            return self._read(read, node.span)
+        items, at = self.value(node.base, frame), self.node(node.indices[0], frame)
+        if isinstance(items, InputList):
+            return self._read(replace(items, index=(*items.index, at)), node.span)
         assert isinstance(items, tuple), "kinds were checked"
-        at = self.node(node.indices[0], frame)
         self._spend(len(items), node.span)
-        if isinstance(at, ir.Const):
-            return items[at.value] if 0 <= at.value < len(items) else ir.ZERO
-        inside = ir.conj(ir.le(ir.ZERO, at), ir.lt(at, ir.Const(len(items))))
-        return ir.select(inside, pick(items, at, 0), ir.ZERO) if items else ir.ZERO
+        return entry_of(items, at)
 
-    def _load(self, item: TableItem, index: tuple[ir.Node, ...], span: Span) -> ir.Node:
-        table = self._declare(item, span)
-        return ir.Load(table.name, table.kind, stored(table, index, self.shift), table.ambient)
+    def _read(self, entry: InputList, span: Span) -> Value:
+        """An entry of a table; where an index is missing, a list of entries."""
+        table = self._declare(entry.table, entry.declared, span)
+        if len(entry.index) < len(table.indexed_dims):
+            return entry
+        places = stored(table, entry.index, self.shift)
+        return ir.Load(table.name, table.kind, places, table.ambient)
 
-    def _declare(self, item: TableItem, span: Span) -> ir.Table:
-        table = item.table
+    def _declare(self, table: ir.Table, declared: Span, span: Span) -> ir.Table:
         if self.tables.setdefault(table.name, table) != table:
-            also = (
-                (item.declaration.span, "here"),
-                (self._declared[table.name], "and here, also in use"),
-            )
+            also = ((declared, "here"), (self._declared[table.name], "and here, also in use"))
             title = f"two inputs named `{table.name}` are declared in different ways"
             self.diagnostics.append(make_error("A209", title, span, also=also))
-        self._declared.setdefault(table.name, item.declaration.span)
+        self._declared.setdefault(table.name, declared)
         if "pos" in table.dims and not self.is_open and self.outer.is_rectangular:
             title = (
                 f"`{table.name}` is indexed by `pos`, but queries and keys live in different spaces"
             )
-            declared = ((item.declaration.span, "declared here"),)
             helps = ("declare two inputs, one over `q` and one over `k`",)
-            self.diagnostics.append(make_error("A209", title, span, also=declared, helps=helps))
+            declares = ((declared, "declared here"),)
+            self.diagnostics.append(make_error("A209", title, span, also=declares, helps=helps))
         return table
 
     def _member(self, node: syn.Member, frame: Scope) -> ir.Node:
@@ -417,20 +423,29 @@ class Elaborator:
             indices = container.indices if isinstance(container, syn.Index) else ()
             item = self.node(node.item, frame)
             return self._in_row(table, self._nodes_of(indices, frame), item, node.span)
-        if isinstance(container, syn.Name) and container.name not in frame.local:
+        if table is None and isinstance(container, syn.Name) and container.name not in frame.local:
             assert isinstance(node.item, syn.Name), "names were checked"
             return self._inside(ir.Side(node.item.name), container.name, frame)
         item, values = self.node(node.item, frame), self.value(container, frame)
+        if isinstance(values, InputList):
+            return self._is_entry(item, values, node.span)
         assert isinstance(values, tuple), "kinds were checked"
         self._spend(len(values), node.span)
         return one_of(item, values)
 
+    def _is_entry(self, item: ir.Node, values: InputList, span: Span) -> ir.Node:
+        def equals(place: ir.Node) -> ir.Node:
+            entry = self._read(replace(values, index=(*values.index, place)), span)
+            assert isinstance(entry, ir.Node), "no index is missing"
+            return ir.eq(entry, item)
+
+        return ir.exists(ir.ZERO, self._size(values.table, values.table.dims[-1]), equals)
+
     def _in_row(
         self, item: TableItem, index: list[ir.Node], wanted: ir.Node, span: Span
     ) -> ir.Node:
-        table = self._declare(item, span)
-        pair = FLAT_PAIR if self.is_open else self.outer
-        return in_row(table, index, wanted, self.shift, lambda dim: dim_size(table, dim, pair))
+        table = self._declare(item.table, item.declaration.span, span)
+        return in_row(table, index, wanted, self.shift, lambda dim: self._size(table, dim))
 
     # ------------------------------------------------------------------ budgets
 
@@ -477,6 +492,10 @@ _MEANINGS: dict[type[syn.Expression], Any] = {
     syn.Count: Elaborator._loop,
     syn.Total: Elaborator._loop,
 }
+
+
+def _list_of(item: TableItem, index: tuple[ir.Node, ...]) -> InputList:
+    return InputList(item.table, index, item.declaration.span)
 
 
 def _table_item(node: syn.Expression, frame: Scope) -> TableItem | None:

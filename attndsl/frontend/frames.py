@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from attndsl import ir
-from attndsl.source import Span
+from attndsl.source import NOWHERE, Span
 
 from .scope import Definition
 from .spaces import Pair
 
-Value: TypeAlias = ir.Node | tuple[ir.Node, ...]  # a list is a tuple of ints
+
+@dataclass(frozen=True, slots=True)
+class InputList:
+    """The entries of a run-time table along its last dim, as a list."""
+
+    table: ir.Table
+    index: tuple[ir.Node, ...] = ()  # of the dims before
+    declared: Span = field(default=NOWHERE, compare=False)
+
+
+Value: TypeAlias = (
+    ir.Node | tuple[ir.Node, ...] | InputList
+)  # a list is a tuple of ints, or a table
 Chain: TypeAlias = tuple[Pair, ...]  # spaces of the patterns around, innermost first
 
 WIDEST_RANGE = 4096
@@ -61,3 +73,19 @@ def pick(items: tuple[ir.Node, ...], at: ir.Node, start: int) -> ir.Node:
     half = len(items) // 2
     low, high = pick(items[:half], at, start), pick(items[half:], at, start + half)
     return ir.select(ir.lt(at, ir.Const(start + half)), low, high)
+
+
+LONGEST_CHOICE = 16  # entries: of a longer list of numbers, one is looked up
+
+
+def entry_of(items: tuple[ir.Node, ...], at: ir.Node) -> ir.Node:
+    """items[at], 0 outside."""
+    if not items:
+        return ir.ZERO
+    if isinstance(at, ir.Const):
+        return items[at.value] if 0 <= at.value < len(items) else ir.ZERO
+    numbers = tuple(item.value for item in items if isinstance(item, ir.Const))
+    if len(numbers) == len(items) > LONGEST_CHOICE:
+        return ir.entry(numbers, at)
+    inside = ir.conj(ir.le(ir.ZERO, at), ir.lt(at, ir.Const(len(items))))
+    return ir.select(inside, pick(items, at, 0), ir.ZERO)

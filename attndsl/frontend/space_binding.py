@@ -11,10 +11,10 @@ from attndsl.source import AttnDslError, Span
 
 from .callers import here
 from .elaboration import Elaborator
-from .embedding import Expr, as_expr, merged, parts_of, zeros_of
+from .embedding import Expr, Table, as_expr, merged, parts_of, zeros_of
 from .entry import convert, described
 from .errors import did_you_mean, listed, make_error, stop_if_any
-from .frames import Origin, Value
+from .frames import InputList, Origin, Value
 from .placing import placed
 from .rows import SHIFT, shift_of
 from .scope import Definition
@@ -289,6 +289,14 @@ def opened(definition: Definition, values: Mapping[str, object]) -> Expr:
     return whole if zeros is ir.ZERO else whole.zeros(Expr(zeros, tables))
 
 
+def _list_of(table: ir.Table, span: Span) -> InputList | str:
+    """An input as a list."""
+    dims = table.indexed_dims
+    if table.is_list or table.kind is ir.Sort.BOOL or len(dims) != 1 or dims[0] == "q":
+        return "must be an input of ints with one dim beside batch and head, other than `q`"
+    return InputList(table, (), span)
+
+
 def _given(
     definition: Definition, values: Mapping[str, object], span: Span
 ) -> tuple[dict[str, Value], list[Expr]]:
@@ -303,6 +311,8 @@ def _given(
             made: Value | str = parts_of(value)[0]
             if parts_of(value)[0].sort.value != parameter.kind:
                 made = f"must be a {parameter.kind}"
+        elif isinstance(value, Table) and parameter.kind == "list":
+            made = _list_of(value.table, span)
         else:
             made = convert(parameter.kind, value)
         if isinstance(made, str):

@@ -158,7 +158,11 @@ class _Check(Axes):
 
     def expect(self, node: syn.Expression, wanted: syn.Kind, local: Locals) -> None:
         """The expression must have the kind."""
-        self.judge(self.kind(node, local), wanted, node.span, [])
+        if wanted != "list":
+            found = self.kind(node, local)
+        elif (found := self.list_or_kind(node, local, strict=True)) is None:
+            return
+        self.judge(found, wanted, node.span, [])
 
     def judge(self, found: syn.Kind | None, wanted: syn.Kind, span: Span, helps: list[str]) -> None:
         """Complain of another kind than is wanted."""
@@ -213,7 +217,7 @@ class _Check(Axes):
         inner = dict(local)
         for binding in node.bindings:
             self._check_local(binding.name, binding.name_span)
-            inner[binding.name] = self.kind(binding.value, inner)
+            inner[binding.name] = self.list_or_kind(binding.value, inner)
         return self.kind(node.body, inner)
 
     def _loop(self, node: syn.Loop, body: syn.Kind, local: Locals) -> None:
@@ -317,7 +321,7 @@ class _Check(Axes):
         table = self._table(node.base, local)
         if table is not None:
             return self._read(table, len(node.indices), node.span)
-        found = self.kind(node.base, local)
+        found = self.list_or_kind(node.base, local)
         if found == "list":
             if len(node.indices) != 1:
                 self.add("A205", f"a list takes 1 index, not {len(node.indices)}", node.span)
@@ -325,6 +329,26 @@ class _Check(Axes):
         if found is not None:
             title = f"{quoted(node.base.span)} cannot be indexed"
             self.add("A202", title, node.base.span, f"this is {_WORDS[found]}")
+        return None
+
+    def list_or_kind(
+        self, node: syn.Expression, local: Locals, *, strict: bool = False
+    ) -> syn.Kind | None:
+        """The kind, where an input of ints counts as a list if one index is missing; ``strict``: no other."""
+        base, indices = (node.base, node.indices) if isinstance(node, syn.Index) else (node, ())
+        table = self._table(base, local)
+        if table is None:
+            return self.kind(node, local)
+        dims = table.indexed_dims
+        is_list = not table.is_list and table.kind is ir.Sort.INT and dims[-1:] != ("q",)
+        if is_list and len(indices) == len(dims) - 1:
+            self._all(indices, "int", local)
+            self._read(table, len(dims), node.span)
+            return "list"
+        if not strict:
+            return self.kind(node, local)
+        note = "an input of ints is one where its last index is left out, unless that is of dim `q`"
+        self.add("A202", "a list is needed here", node.span, notes=(note,))
         return None
 
     def _table(self, node: syn.Expression, local: Locals) -> ir.Table | None:
@@ -361,7 +385,7 @@ class _Check(Axes):
                     return
             case _:
                 pass
-        if (found := self.kind(container, local)) in ("int", "bool"):
+        if (found := self.list_or_kind(container, local)) in ("int", "bool"):
             helps = ("a range `lo..hi`, a list, a segment or a row of a list input",)
             title = "this cannot stand right of `in`"
             self.add("A202", title, container.span, f"this is {_WORDS[found]}", helps=helps)

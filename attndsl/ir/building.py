@@ -16,6 +16,7 @@ from attndsl.ir.nodes import (
     And,
     BoolConst,
     Const,
+    Entry,
     Eq,
     FloorDiv,
     ILog2,
@@ -197,6 +198,8 @@ def static_range(node: Node) -> tuple[int | None, int | None]:
             return 0, None
         case ILog2():
             return -1, 62
+        case Entry(values=values):
+            return min(0, *values), max(0, *values)
         case Total(body=Select(yes=Const(value=yes), no=Const(value=no))) if min(yes, no) >= 0:
             return 0, None
         case Sum(terms=terms, constant=constant):
@@ -286,6 +289,13 @@ def select(cond: Node, yes: Node, no: Node) -> Node:
     if isinstance(cond, Not):
         return Select(cond.item, no, yes)
     return Select(cond, yes, no)
+
+
+def entry(values: tuple[int, ...], index: Node) -> Node:
+    """values[index], 0 outside."""
+    if isinstance(index, Const):
+        return Const(values[index.value] if 0 <= index.value < len(values) else 0)
+    return Entry(values, index) if any(values) else ZERO
 
 
 # ---------------------------------------------------------------- comparisons

@@ -21,6 +21,7 @@ from attndsl.ir.building import (
     combine,
     conj,
     disj,
+    entry,
     eq,
     floordiv,
     ilog2,
@@ -41,6 +42,7 @@ from attndsl.ir.nodes import (
     Abs,
     And,
     Const,
+    Entry,
     Eq,
     Exists,
     FloorDiv,
@@ -271,6 +273,8 @@ def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:  # noqa: C901 - one ar
             return select(*parts)
         case Load():
             return Load(node.table, node.kind, parts, node.ambient)
+        case Entry(values=values):
+            return entry(values, *parts)
         case Le(bound=bound):
             return le(parts[0], Const(bound))
         case Eq(bound=bound):

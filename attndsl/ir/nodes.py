@@ -5,7 +5,7 @@ int  = Const value | Pos side | Coord side axis | Size name | Var name | Index l
      | Sum ((int, coefficient)*, constant) | Mul int int | FloorDiv int int | Mod int int
      | Min int* | Max int* | Abs int | ILog2 int | Pow2 int | Select bool int int
      | Load table int*                                        -- an int table
-     | Total level int int int
+     | Total level int int int | Entry value* int
 bool = BoolConst value | Inside side segment | Le int bound | Eq int bound
      | Not bool | And bool* | Or bool* | Exists level int int bool
      | Load table int*                                        -- a bool table
@@ -286,6 +286,14 @@ class Select(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Entry(Node):
+    """An entry of a long list of known numbers; 0 outside the list."""
+
+    values: tuple[int, ...]
+    index: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Total(Node):
     """Sum of the body over all integers in ``[start, stop)``; 0 over none. Levels as for ``Exists``."""
 
@@ -380,7 +388,7 @@ _TRUTHS = frozenset((BoolConst, Inside, Le, Eq, Not, And, Or, Exists))
 
 Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | BoolConst | Inside
 Arithmetic: TypeAlias = (
-    Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load | Total
+    Sum | Mul | FloorDiv | Mod | Min | Max | Abs | ILog2 | Pow2 | Select | Load | Entry | Total
 )
 Logic: TypeAlias = Le | Eq | Not | And | Or | Exists
 AnyNode: TypeAlias = Atom | Arithmetic | Logic

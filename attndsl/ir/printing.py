@@ -14,6 +14,7 @@ _OPEN, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(9)
 
 Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
 
+_SHOWN = 8  # entries of a list
 _LONG = 24  # characters; shared numbers that are shorter are repeated rather than named
 _LONG_TRUTH = 2_000  # characters; likewise of truth values, which read better where they stand
 _LONGEST = 100_000  # characters; what is longer, shared, and cannot be named outside its quantifier is left out
@@ -100,6 +101,10 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
         case n.Load(table=table, index=index):
             reads = ", ".join(at(item, _OPEN) for item in index)
             return f"{table}[{reads}]" if index else table, _ATOM
+        case n.Entry(values=values, index=index):
+            shown = ", ".join(map(str, values[:_SHOWN]))
+            dots = f", ... {len(values):,} in all" if len(values) > _SHOWN else ""
+            return f"[{shown}{dots}][{at(index, _OPEN)}]", _ATOM
         case n.Le(item=item, bound=bound):
             return _comparison(item, "<=", bound, done), _COMPARE
         case n.Eq(item=item, bound=bound):

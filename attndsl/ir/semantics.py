@@ -141,6 +141,8 @@ class _Evaluator:
                 return _choose(xp, at[node.cond], at[node.yes], at[node.no])
             case n.Load():
                 return self._load(node)
+            case n.Entry(values=values, index=index):
+                return read(xp, xp.asarray(values), [], [at[index]], False)
             case n.Le(item=item, bound=bound):
                 return at[item] <= bound
             case n.Eq(item=item, bound=bound):

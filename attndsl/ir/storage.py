@@ -43,7 +43,7 @@ _CLASSES: dict[str, type[Node]] = {
     for cls in (
         n.Const, n.Pos, n.Coord, n.Size, n.Var, n.Index, n.Sum, n.Mul, n.FloorDiv, n.Mod, n.Min,
         n.Max, n.Abs, n.ILog2, n.Pow2, n.Select, n.Load, n.BoolConst, n.Inside, n.Le, n.Eq,
-        n.Not, n.And, n.Or, n.Exists, n.Total,
+        n.Not, n.And, n.Or, n.Exists, n.Total, n.Entry,
     )
 }  # fmt: skip
 

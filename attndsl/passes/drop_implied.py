@@ -79,11 +79,15 @@ class _Reader:
                 pass
         if node.sort is ir.Sort.BOOL:
             verdict = known.decide(node)
-            if verdict is not None:
+            if verdict is not None and not (verdict and self._varies(node)):
                 return ir.BoolConst(verdict)
         parts = ir.children(node)
         fresh = tuple(self.read(part, known, depth + 1) for part in parts)
         return node if fresh == parts else ir.rebuild(node, fresh)
+
+    def _varies(self, root: ir.Node) -> bool:
+        """Whether a bound variable is in it: what it may be at one position is wanted, implied by others or not."""
+        return any(isinstance(node, ir.Index) for node in ir.postorder(root))
 
     def _has_conditions(self, root: ir.Node) -> bool:
         """Whether anything below can be true or false."""

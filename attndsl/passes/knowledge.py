@@ -286,7 +286,7 @@ class Known:
             return found
         return _meet(found, self._shape(term, depth - 1))
 
-    def _shape(self, term: ir.Node, depth: int) -> Bounds:
+    def _shape(self, term: ir.Node, depth: int) -> Bounds:  # noqa: C901 - an arm a node
         """Bounds of a term by what it is made of."""
         match term:
             case ir.Size() | ir.Var(name="head" | "heads" | "batch"):
@@ -316,6 +316,8 @@ class Known:
             case ir.Select(yes=yes, no=no):
                 one, two = self._range(yes, depth), self._range(no, depth)
                 return min(one[0], two[0]), max(one[1], two[1])
+            case ir.Entry(values=values):
+                return min(0, *values), max(0, *values)
             case ir.ILog2():
                 return -1, 62
             case ir.Pow2():

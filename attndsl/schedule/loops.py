@@ -14,13 +14,16 @@ relation afterwards knows of none. Numbers are tried one by one only where no be
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths
+from attndsl.schedule.allowed import allowed, split
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis
@@ -32,7 +35,6 @@ _NARROW: Final = 16  # numbers that are tried without a look for a better way
 _FEWER: Final = (
     4  # times fewer numbers are tried where a table holds them: a comparison more for each
 )
-_AT_ONCE: Final = 1 << 20  # truth values
 
 
 class TooManyAlternatives(Exception):
@@ -158,39 +160,30 @@ class Loops:
         if _is_any(loop) and _has_numbers(loop) and self._width(loop) <= _NARROW:
             return self._tried(loop, *self._numbers(loop))
         check_magnitude(loop, self._queries, self._keys)
-        found = self._ranked(loop, axis)
-        if found is None:
+        ranks = self._ranked(loop)
+        if ranks is not None:
+            found = ranks.at(axis.values(ranks.term))
+        else:
             width, from_start = self._width(loop), self._width_from_start(loop)
             if from_start is not None and 2 * from_start < width:
                 width, loop = from_start, _from_start(loop, from_start)
             if width * axis.length > _MOST_VALUES:
                 raise TooManyAlternatives(width)
             found = axis.values(loop)
-        kept = found if loop.sort is ir.Sort.INT else found != 0
+        kept = found != 0 if _is_any(loop) else found
         return self._read_at(self._kept(kept), loop.sort, axis)
 
-    def _ranked(self, loop: ir.Loop, axis: TileAxis) -> IntArray | None:
-        """How many f(j), over fixed numbers, are at most g(position), or equal it: by their places when sorted."""
+    def _ranked(self, loop: ir.Loop) -> _Ranks | None:
+        """Of the fixed numbers f(j) of ``x <= f(j)``, or of ``x == f(j)``: how many there are for any x."""
         test = _tested(loop)
-        if test is None or (loop.start.deps | loop.stop.deps) & ir.Deps.PAIR:
+        sides = None if test is None else split(test[0], loop.level)
+        if test is None or sides is None or (loop.start.deps | loop.stop.deps) & ir.Deps.PAIR:
             return None
         comparison, wanted = test
-        terms, constant = ir.linear(comparison.item)
-        variable = ir.Index(loop.level)
-        mine = {term: c for term, c in terms.items() if variable in ir.postorder(term)}
-        if any(term.deps & ir.Deps.PAIR for term in mine):
-            return None
-        rest = ir.combine({t: -c for t, c in terms.items() if t not in mine}, comparison.bound)
-        body = ir.combine(mine, constant)
-        for part in (rest, ir.Total(loop.level, loop.start, loop.stop, body)):
+        for part in (sides[0], ir.Total(loop.level, loop.start, loop.stop, sides[1])):
             check_magnitude(part, self._queries, self._keys)
-        values = np.sort(self._values(body, loop.level, *self._ends(loop)))
-        limits = axis.values(rest)
-        found = np.searchsorted(values, limits, side="right")
-        if isinstance(comparison, ir.Eq):
-            found = found - np.searchsorted(values, limits, side="left")
-        found = found if wanted else len(values) - found
-        return np.asarray(found > 0 if _is_any(loop) else found, dtype=np.int64)
+        values = self._values(sides[1], loop.level, *self._ends(loop))
+        return _Ranks(sides[0], np.sort(values), isinstance(comparison, ir.Eq), wanted)
 
     def _read_at(self, name: str, kind: ir.Sort, axis: TileAxis) -> ir.Node:
         """The entry of a position of that side."""
@@ -210,10 +203,23 @@ class Loops:
             found = self._gathered(loop, fewest)
             if found is not None:
                 return found
+        if isinstance(loop, ir.Total) and fewest > _NARROW:
+            ranks = self._ranked(loop)
+            if ranks is not None and (looked := self._looked_up(ranks)) is not None:
+                return looked
         if from_start is not None and 2 * from_start < width:
             distances = map(ir.Const, range(from_start))
             return self._tried(loop, from_start, (ir.add(loop.start, t) for t in distances))
         return self._tried(loop, *self._numbers(loop))
+
+    def _looked_up(self, ranks: _Ranks) -> ir.Node | None:
+        """The count, in a table of all that the term may be."""
+        low, high = self._hull(ranks.term)
+        if high - low >= WIDEST_TABLE:
+            return None
+        table = self._kept(ranks.at(np.arange(low, high + 1, dtype=np.int64)))
+        place = ir.sub(ranks.term, ir.Const(low))
+        return ir.Load(table, ir.Sort.INT, (place,), ir.Deps.NONE)
 
     def _numbers(self, loop: ir.Loop) -> tuple[int, Iterator[ir.Node]]:
         """All that may lie between the limits, and how many those are."""
@@ -247,47 +253,23 @@ class Loops:
             if not axis.owns(own) or width * axis.length > _MOST_VALUES >> 2:
                 continue
             most = fewest // _FEWER if best is None else len(best[0]) - 1
-            found = self._allowed(own, loop.level, range(low, low + width), axis, most)
-            best = best if found is None else (found, axis)
+            parts = own.items if isinstance(own, ir.And) else (own,)
+            sides = itertools.chain(*(split(part, loop.level) or () for part in parts))
+            limits = ir.Const(low), ir.Const(low + width)
+            for part in (own, *(ir.Le(side, 0) for side in sides)):
+                check_magnitude(ir.Exists(loop.level, *limits, part), self._queries, self._keys)
+            made = allowed(own, loop.level, range(low, low + width), axis, most)
+            best = best if made is None else (made, axis)
         if best is None:
             return None
         slots, axis = best
         rest = ir.conj(*(item for item in items if _speaks_of_other(item, axis)))
-        parts = []
+        found = []
         for slot in slots:
             number = self._read_at(self._kept(slot), ir.Sort.INT, axis)
             some = ir.substitute(rest, {variable: number})
-            parts.append(self.read(ir.conj(ir.ge(number, ir.Const(low)), some)))
-        return ir.disj(*parts)
-
-    def _allowed(
-        self, own: ir.Node, level: int, numbers: range, axis: TileAxis, most: int
-    ) -> IntArray | None:
-        """The numbers for which ``own`` holds at each position, [slots, length], below all where there are fewer.
-
-        None where some position has more than ``most``.
-        """
-        limits = ir.Const(numbers.start), ir.Const(numbers.stop)
-        check_magnitude(ir.Exists(level, *limits, own), self._queries, self._keys)
-        tried = np.arange(numbers.start, numbers.stop, dtype=np.int64)
-        slots = np.full((0, axis.length), numbers.start - 1, dtype=np.int64)
-        at_once = max(1, _AT_ONCE // max(1, len(numbers)))
-        for start in range(0, axis.length, at_once):
-            places = np.arange(start, min(start + at_once, axis.length))
-            position = axis.positions(places)[:, None]
-            env = self._env(q=position, k=position, indices={level: tried})
-            holds = np.broadcast_to(ir.evaluate(own, env), (len(places), len(numbers)))
-            counts = np.count_nonzero(holds, axis=1)
-            widest = int(counts.max(initial=0))
-            if widest > most:
-                return None
-            if widest > len(slots):
-                more = np.full((widest - len(slots), axis.length), numbers.start - 1)
-                slots = np.concatenate([slots, more])
-            row, number = np.nonzero(holds)
-            nth = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-            slots[nth, start + row] = numbers.start + number
-        return slots
+            found.append(self.read(ir.conj(ir.ge(number, ir.Const(low)), some)))
+        return ir.disj(*found)
 
     # ------------------------------------------------------------------ limits
 
@@ -331,6 +313,23 @@ class Loops:
         name = next(known, f"#{len(self.made)}[{digest}]")
         self.made[name] = self._queries.tables[name] = self._keys.tables[name] = values
         return name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranks:
+    """How many of some sorted values are at least the term, or equal it; or how many are not."""
+
+    term: ir.Node
+    values: IntArray
+    equal: bool
+    wanted: bool
+
+    def at(self, terms: IntArray) -> IntArray:
+        """The counts for values of the term."""
+        below = np.searchsorted(self.values, terms, side="left")
+        above = np.searchsorted(self.values, terms, side="right")
+        held = above - below if self.equal else len(self.values) - below
+        return np.asarray(held if self.wanted else len(self.values) - held, dtype=np.int64)
 
 
 def _is_any(loop: ir.Loop) -> bool:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 _HELPERS = """\
 def twice(a: int, b: int = a) = a + b
 def near(a: int, b: int, r: int = 2) = abs(a - b) <= r
+def below(xs: list, x: int) = count i in 0..len(xs): xs[i] <= x
+def some_of(xs: list, x: int) = if x in xs then len(xs) else xs[x]
 pattern inner(w: int, on: bool = true) = on and 0 <= q - k < w
 """
 _INPUTS = """\
@@ -25,7 +27,11 @@ input reach: int[head]
 input table: int[3, width]
 input nbr: list[batch, q, 2]
 input some: list[slots]
+input marks: int[batch, entries]
 """
+_LONG_LIST = str(
+    [n * n % 7 - 1 for n in range(18)]
+)  # longer than lists of which an entry is chosen
 _SPACES = {
     "flat": "",
     "grid": "grid image(y, x)\npattern box over image = abs(q.y - k.y) <= 1 and q.x == k.x\n",
@@ -93,8 +99,9 @@ def _with_tensors(draw: Draw, text: str, where: str) -> Program:
         "table": random.integers(-2, 6, (3, 4)),
         "nbr": random.integers(-2, k_len, (batch, q_len, 2)),
         "some": random.integers(-2, 6, (3,)),
+        "marks": random.integers(-1, 5, (batch, 3)),
     }
-    sizes |= {"q": q_len, "k": k_len, "table:width": 4, "some:slots": 3}
+    sizes |= {"q": q_len, "k": k_len, "table:width": 4, "some:slots": 3, "marks:entries": 3}
     layer = draw(st.integers(0, 2))
     return Program(text, q_len, k_len, heads, batch, layer, sizes, tables)
 
@@ -204,7 +211,8 @@ class _Spelling:
         return str(self.draw(st.sampled_from(options)))
 
     def item(self, depth: int, names: tuple[str, ...]) -> str:
-        return f"{self.items(names)}[{self.number(depth, names)}]"
+        items, at = self.pick(self.items(names), _LONG_LIST, "marks"), self.number(depth, names)
+        return str(self.pick(f"{items}[{at}]", f"below({items}, {at})", f"some_of({items}, {at})"))
 
     def items(self, names: tuple[str, ...]) -> str:
         count = self.draw(st.integers(0, 5))
@@ -281,7 +289,14 @@ class _Spelling:
 
     def member(self, depth: int, names: tuple[str, ...]) -> str:
         item, word = self.number(depth, names), self.pick("in", "not in")
-        containers = [self.items(names), "some", "nbr[q]", f"nbr[{self.atom(names)}]"]
+        containers = [
+            self.items(names),
+            "some",
+            "marks",
+            _LONG_LIST,
+            "nbr[q]",
+            f"nbr[{self.atom(names)}]",
+        ]
         containers.append(f"{self.atom(names)}..{self.atom(names)}")
         return f"({item}) {word} {self.draw(st.sampled_from(containers))}"
 

@@ -117,6 +117,11 @@ def ints(depth: int, bound: int = 0) -> st.SearchStrategy[Expression]:
                 lambda at: read(PER_BATCH[at.batch], x.value(at)),
             )
         ),
+        st.just(
+            lambda x: lift(
+                lambda n: ir.entry(tuple(TABLE.tolist()), n), lambda v: read(TABLE, v), x
+            )
+        ),
         divisor.map(lambda m: by(ir.floordiv, lambda v, m: v // m if m > 0 else 0, m)),
         divisor.map(lambda m: by(ir.mod, lambda v, m: v % m if m > 0 else 0, m)),
         st.integers(-4, 4).map(

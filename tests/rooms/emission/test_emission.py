@@ -51,7 +51,10 @@ DILATED = "pattern p = (q - k) % pow2(head) == 0 and 0 <= q - k < 20 * pow2(head
 BLIND = "pattern p = k < q - 3 and q > 9 and (k + q) % 3 != 0"
 NEIGHBOURS = "grid image(y, x)\npattern p over image = neighborhood2d(3, 5)"
 FIRST = "grid g(y=2, x)\npattern p over g align start = q.y == k.y and k.x > 2"
-COUNTED = "pattern p = k < (count j in 2..q: j * j % 3 == 1) or (sum j in k..k + 3: j * q % 5) == 6"
+COUNTED = (
+    "pattern p = k < (count j in 2..q: j * j % 3 == 1) or (sum j in k..k + 3: j * q % 5) == 6"
+    f" or k == {[n * n % 11 for n in range(40)]}[q * q - 1]"
+)
 DOCUMENTS = np.array([[0] * 30 + [1] * 40 + [5] * 20, [3] * 7 + [2] * 83])
 LISTED = np.array([[[3, -1], [0, 60]] * 35])
 

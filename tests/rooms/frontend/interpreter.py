@@ -100,7 +100,8 @@ def _name(name: str, world: World) -> Any:
     if name in world.values:
         return world.values[name]
     if name in world.inputs:
-        return _row(name, [], world)
+        found = _row(name, [], world)
+        return found.tolist() if world.inputs[name].kind == "int" else found
     return _call(name, (), world)
 
 
@@ -133,6 +134,8 @@ def _length(node: syn.Expression, world: World) -> int:
     else:
         if node.name in ("q", "k"):
             return world.values[f"len({node.name})"]
+        if node.name in world.local:
+            return len(world.local[node.name])
         wanted = None, node.name
     for side in ("q", "k"):
         for segment, axes in world.spaces[side]:
@@ -174,7 +177,9 @@ def _member(item: syn.Expression, container: syn.Expression, world: World) -> bo
             return run(low, world) <= run(item, world) < run(high, world)
         case syn.Name(name) if any(name == s for side in "qk" for s, _ in world.spaces[side]):
             return _segment_of(item.name, world)[0] == name
-        case syn.Name(name) | syn.Index(syn.Name(name)) if name in world.inputs:
+        case syn.Name(name) | syn.Index(syn.Name(name)) if (
+            name in world.inputs and world.inputs[name].kind == "list"
+        ):
             indices = container.indices if isinstance(container, syn.Index) else ()
             row = _row(name, [run(each, world) for each in indices], world)
             wanted = run(item, world)

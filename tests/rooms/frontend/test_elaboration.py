@@ -364,3 +364,44 @@ def test_slots_are_keys_and_zero_keys():
     (claim,) = frontend.elaborate(syn.parse(text)).claims
     assert claim.what.bound is ir.sub(ir.Const(5), ir.minimum(Q, ir.Const(3)))
     assert claim.text == "slots per query == 5"
+
+
+def test_an_input_is_a_list_where_its_last_index_is_left_out():
+    text = (
+        "input ends: int[batch, n]\ninput rows: int[2, n]\n"
+        "def behind(xs: list, i: int) = let ys = xs: if i in ys then len(ys) else ys[i]\n"
+        "pattern p = k == behind(ends, q) or behind([0, 9], k) == rows[1][q]\n"
+    )
+    tables = {"ends": np.array([[2, 1, 7], [0, 0, 5]]), "rows": np.array([[1, 1, 1], [9, 2, 4]])}
+    sizes = {"q": 4, "k": 4, "ends:n": 3, "rows:n": 3}
+    found = ir.meaning(frontend.elaborate(syn.parse(text)), 4, 4, sizes, tables, batch=2)
+
+    def behind(items: list[int], i: int) -> int:
+        return len(items) if i in items else items[i] if 0 <= i < len(items) else 0
+
+    for batch in range(2):
+        row, ends = tables["rows"][1].tolist(), tables["ends"][batch].tolist()
+        for i in range(4):
+            read = row[i] if i < 3 else 0
+            seen = [j for j in range(4) if j == behind(ends, i) or behind([0, 9], j) == read]
+            assert np.flatnonzero(found[batch, 0, i]).tolist() == seen
+
+
+@pytest.mark.parametrize(
+    "declared",
+    ["ends: int[q]", "ends: int[n, m]", "ends: bool[n]", "ends: list[n]", "ends: int[head]"],
+)
+def test_what_is_no_list_is_told(declared: str):
+    with pytest.raises(AttnDslError, match=r"A202.*a list is needed here"):
+        frontend.elaborate(syn.parse(f"input {declared}\npattern p = segments(ends)"))
+
+
+def test_an_entry_of_a_long_list_is_looked_up_not_chosen():
+    squares = [n * n % 40 for n in range(50)]
+    mask = frontend.elaborate(
+        syn.parse("pattern p(xs: list) = k == xs[q - 1]"), values={"xs": squares}
+    )
+    assert any(isinstance(node, ir.Entry) for node in ir.postorder(mask.root))
+    found = ir.meaning(mask, 60, 60, {"q": 60, "k": 60})[0, 0]
+    for i in range(60):
+        assert np.flatnonzero(found[i]).tolist() == [squares[i - 1] if 1 <= i <= 50 else 0]

@@ -15,11 +15,12 @@ from attndsl.source import AttnDslError
 
 IMAGE = fe.grid("image", "y", ("x", 14))
 JOINT = fe.space("joint", ("text", 7), IMAGE)
-INPUTS = "input t: int[batch, pos]\ninput flag: bool[q]\ninput nbr: list[q, 8]\n"
+INPUTS = "input t: int[batch, pos]\ninput flag: bool[q]\ninput nbr: list[q, 8]\ninput u: int[n]\n"
 GRIDS = "grid image(y, x=14)\nspace joint = text(7) ++ image\n"
 t = fe.table("t", "int", "batch", "pos")
 flag = fe.table("flag", "bool", "q")
 nbr = fe.table("nbr", "list", "q", 8)
+u = fe.table("u", "int", "n")
 
 FLAT = {
     "0 <= q - k and q - k < 3": lambda: (0 <= q - k) & (q - k < 3),
@@ -46,6 +47,7 @@ FLAT = {
     "t[q] == t[k + 1]": lambda: t[q] == t[k + 1],
     "flag[q] and k in nbr[q - 1]": lambda: flag[q] & k.isin(nbr[q - 1]),
     "q - 1 in nbr[q] and true": lambda: True & (q - 1).isin(nbr[q]),
+    "k == u[u[q]] or segments(u)": lambda: (k == u[u[q]]) | patterns.segments(ends=u),
     "window(3) or documents": lambda: patterns.window(3) | patterns.documents(),
     "window(head + 1, 2)": lambda: patterns.window(head + 1, right=2),
     "listed and chosen_blocks(4)": lambda: patterns.listed() & patterns.chosen_blocks(4),

@@ -66,6 +66,17 @@ CASES: dict[str, Callable[[int, int], bool]] = {
     "(sum s in q - 1..q + 2: if s < k then n[s] else s) % 3 == 0": lambda q, k: (
         sum(read(COUNT, s) if s < k else s for s in range(q - 1, q + 2)) % 3 == 0
     ),
+    "(count s in 0..20: n[s] <= q - k) == 7 or (count s in 0..20: n[s] != q - k) < 16": lambda q, k: (
+        sum(q - k >= COUNT) == 7 or sum(q - k != COUNT) < 16
+    ),
+    "any s in 0..20: 3 * n[s] >= q + 1 and n[s] != k and s % 5 == 1 and s * k % 7 != 3": lambda q, k: (
+        any(
+            3 * n >= q + 1 and n != k and s % 5 == 1 and s * k % 7 != 3 for s, n in enumerate(COUNT)
+        )
+    ),
+    "any s in 0..20: n[s] == q % 4 and q % 4 >= n[s] and s // 3 == k % 7": lambda q, k: any(
+        n == q % 4 and s // 3 == k % 7 for s, n in enumerate(COUNT)
+    ),
     "k == (sum s in 0..4: 5)": lambda q, k: k == 20,
     "(count s in 2..q: true) == k": lambda q, k: max(0, q - 2) == k,
     "all a in 1..4: k // a <= (count b in 0..q: b % a == 0)": lambda q, k: all(

@@ -18,11 +18,6 @@ def unequal_truths(count: int) -> str:
     return f"let v0 = q < k, {', '.join(levels)}: v{count - 1}"
 
 
-def growing_products(count: int) -> str:
-    levels = [f"v{i} = v{i - 1} * v{i - 1} % 1009 + v{i - 1}" for i in range(1, count)]
-    return f"let v0 = q, {', '.join(levels)}: k <= v{count - 1}"
-
-
 def joined(sign: str, template: str, *numbers: int) -> str:
     return sign.join(template.format(i, i + 2, i * 7, i * i) for i in range(*numbers))
 
@@ -39,12 +34,10 @@ LONG = {
 COSTLY = {
     "distances": joined(" or ", "k == q - {2}", 1_000),
     "a minimum": f"k <= min({joined(', ', 'q * {0} % {1}', 1, 500)})",
-    "products": growing_products(190),
     "unequal truths": unequal_truths(26),
     "more unequal truths": unequal_truths(60),
     "residues of a loop": "any a in 0..4096: (q * a + k) % 4093 == 1",
     "many moduli": joined(" and ", "(q - k) % {1} != 1", 150),
-    "distances in a sum": joined(" + ", "abs(q - {0} * k + {3})", 1, 300) + " <= 5000",
 }
 
 

@@ -223,6 +223,6 @@ def test_the_order_taken_is_within_a_tenth_of_the_best_by_the_same_prediction(te
 def test_the_search_goes_by_the_reference_whatever_the_machine():
     assert tile_costs_of(4, 64) is tile_costs_of(4, 64)
     (schedule,) = running("causal_window", {"w": 100}, 500, "natural")
-    judge = tile_costs_of(4, 64).judge
-    assert judge is not None
-    assert judge([schedule]) == backends.predict([schedule], 64, REFERENCE, heads=4).both
+    cost_model = tile_costs_of(4, 64).cost_model
+    assert cost_model is not None
+    assert cost_model([schedule]) == backends.predict([schedule], 64, REFERENCE, heads=4).both

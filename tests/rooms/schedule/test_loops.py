@@ -17,7 +17,7 @@ from attndsl.schedule import Call, plan, specialise
 from attndsl.schedule import loops as taken_out
 from tests.support import expressions as ex
 
-OFF = np.array([0, 2, 3, 3, 8, 9, 12, 12, 20])
+OFF = np.array([0, 2, 3, 3, 8, 9, 12, 12, 20, 20, 20])
 COUNT = np.array([3, 0, 1, 2, 2, 0, 3, 1, 1, 0, 2, 3, 1, 0, 0, 2, 1, 3, 0, 1])
 FIRST, LAST = np.array([0, 4, 4, 9, 15]), np.array([5, 4, 11, 15, 20])
 

@@ -18,7 +18,7 @@ class PatternAttention(nn.Module):
 
     Args:
         pattern: The compiled pattern, or what ``attndsl.compile`` takes.
-        scale: Factor on the scores; 1/sqrt(head_dim) by default.
+        scale: Factor on the scores; 1/sqrt(head_dim) by default. A parameter is trained: one number, or [heads].
         backend: As for calling the pattern.
         layout: As for calling the pattern.
         extents: Sizes of grid axes that lengths do not determine, the same in every call.
@@ -28,7 +28,7 @@ class PatternAttention(nn.Module):
         self,
         pattern: Pattern | Source,
         *,
-        scale: float | None = None,
+        scale: float | Tensor | None = None,
         backend: str = "auto",
         layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,

@@ -70,7 +70,8 @@ def named_extents(extents: Mapping[str, int] | None) -> dict[str, int]:
     for name, value in given.items():
         if not (isinstance(name, str) and all(map(str.isidentifier, name.split(".")))):
             raise _fail("A401", f"{brief(name)} is no name of an axis")
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        # an int first: torch.compile cannot ask one that it holds open for its attributes
+        if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
             title = f"extent of {name!r} must be an integer, got {brief(value)}"
             raise _fail("A401", title)
     return {name: value if isinstance(value, int) else int(value) for name, value in given.items()}

@@ -18,6 +18,7 @@ from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transfo
 from attndsl.op.planning import Options, Plan, Planner, counts_of
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs
 from attndsl.op.rules import FORWARD, Vjp
+from attndsl.op.scaling import scaled
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -27,7 +28,7 @@ def attention(
     k: Tensor,
     v: Tensor,
     *,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     backend: str = "auto",
     layout: str | None = None,
     extents: Mapping[str, int] | None = None,
@@ -40,7 +41,8 @@ def attention(
         q: Queries [B, H, Q, D].
         k: Keys [B, Hkv, K, D]; Hkv divides H (grouped-query attention).
         v: Values [B, Hkv, K, Dv].
-        scale: Of the scores; 1/sqrt(D) by default.
+        scale: Of the scores; 1/sqrt(D) by default. A tensor, differentiable: one number, [H], or what broadcasts to
+            [B, H, Q, 1]. It multiplies the queries, in float32 or better, which are then rounded to their dtype.
         backend: "auto", or the name of one.
         layout: In which order tokens are taken into tiles; "natural", "auto" for the
             cheapest that the pattern suggests, or a layout of ``schedule``. By default that of
@@ -61,7 +63,7 @@ def attention(
     q, k, v = _autocast(q, k, v)
     check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
-    factor = 1.0 / math.sqrt(max(1, q.shape[-1])) if scale is None else _number(scale)
+    (q, k, v), factor = scaled(planner.program, q, k, v, scale)
     if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
         mask, zeros = _dense(planner.program, q, k, extents, given)
         return attend(mask, q, k, v, factor, zeros)
@@ -120,12 +122,6 @@ def _dense(
         )
 
 
-def _number(scale: object) -> float:
-    if isinstance(scale, int | float) or hasattr(scale, "__float__"):
-        return float(scale)
-    raise AttnDslError(Diagnostic("A502", f"scale is a number, not {scale!r:.40}"))
-
-
 def _packed(
     q: Tensor,
     inputs: Mapping[str, Any],
@@ -135,17 +131,19 @@ def _packed(
     scale: float,
 ) -> tuple[list[Tensor], Options]:
     """All that is given beside q, k and v: tensors, and the rest."""
-    names, sizes = tuple(sorted(inputs)), named_extents(extents)
+    names, sizes = tuple(sorted(inputs)), _sizes(extents)
     tables = [_as_table(name, inputs[name], q) for name in names]
-    axes = tuple(sizes), tuple(_extent(name, size) for name, size in sizes.items())
+    axes = tuple(sizes), tuple(sizes.values())
     return tables, Options(names, *axes, layout or "", backend, scale)
 
 
-def _extent(name: str, size: Any) -> int:
-    if isinstance(size, int | torch.SymInt) and not isinstance(size, bool):
-        return size  # type: ignore[return-value]
-    title = f"extent of {name!r} must be a positive integer, got {size!r:.40}"
-    raise AttnDslError(Diagnostic("A401", title))
+def _sizes(extents: Any) -> dict[str, Any]:
+    """The extents by name, checked; those that a tracer holds open stay so."""
+    if extents is None or not isinstance(extents, Mapping):
+        return named_extents(extents)
+    symbolic = {name: size for name, size in extents.items() if isinstance(size, torch.SymInt)}
+    fixed = {name: size for name, size in extents.items() if name not in symbolic}
+    return named_extents(fixed) | symbolic
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ def check_plain(program: Program, *tensors: object) -> None:
     for label, x in zip("qkv", tensors, strict=True):
         if not isinstance(x, Tensor):
             title = f"{label} must be a tensor, not a {type(x).__name__}"
-            raise AttnDslError(Diagnostic("A503", title, notes=_where(program)))
+            raise AttnDslError(Diagnostic("A503", title, notes=in_the_call(program)))
         if x.layout != torch.strided or x.is_nested:
             title = f"{label} must be a plain tensor"
-            raise AttnDslError(Diagnostic("A503", title, notes=_where(program)))
+            raise AttnDslError(Diagnostic("A503", title, notes=in_the_call(program)))
 
 
 def check_tensors(program: Program, q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -61,7 +61,8 @@ def _shape_problem(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def _where(program: Program) -> tuple[str, ...]:
+def in_the_call(program: Program) -> tuple[str, ...]:
+    """Which pattern was called, as a note."""
     name = program.mask.name
     return (f"in the call of pattern {name!r}",) if name else ()
 
@@ -73,4 +74,4 @@ def _make_error(
         f"{label}: {str(x.dtype).removeprefix('torch.')}{list(x.shape)} on {x.device}"
         for label, x in zip("qkv", (q, k, v), strict=True)
     ]
-    return AttnDslError(Diagnostic(code, title, notes=(*_where(program), *shapes)))
+    return AttnDslError(Diagnostic(code, title, notes=(*in_the_call(program), *shapes)))

@@ -146,8 +146,7 @@ class Pattern:
             k: Keys; Hkv divides H (GQA, MQA).
             v: Values; Dv may differ from D.
             return_lse: Also return the log-sum-exp [B, H, Q], natural logarithm.
-            scale: Factor on the scores; 1/sqrt(D) by default. A tensor of one number, [H], or of any shape that
-                broadcasts to [B, H, Q, 1] gets its gradient.
+            scale: Factor on the scores: a number, or a tensor [H] or like [B, H, Q, 1]; 1/sqrt(D) by default.
             backend: "auto", "triton", "blocked" or "reference".
             layout: The order in which tokens are taken into tiles, which changes the work and never the
                 result: "natural"; "auto", the cheapest that the pattern suggests, split in parts where

@@ -351,6 +351,7 @@ class Program:
         Raises:
             AttnDslError: A403, A404, A407 for lengths, as schedules are refused.
         """
+        ir.check_pairs(call.batch * call.heads * call.q_len * call.k_len)
         key = _call_key(call, self.normal.root.deps)
         normal = self._held(self.normal, call)
         self._memo(("numbers", key), lambda: scheduling.check_numbers(normal, normal.root, call))

@@ -12,7 +12,7 @@ from attndsl.source import AttnDslError, Diagnostic
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which head of which batch element a picture shows; which ``query`` alone, from either end, or all."""
+    """The head and batch element that a picture shows; one ``query`` alone, from either end, or all."""
 
     head: int = 0
     element: int = 0

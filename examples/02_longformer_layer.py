@@ -39,7 +39,9 @@ class DenseAttention(nn.Module):
         super().__init__()
         self.pattern = pattern
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, extents: None, keep: Tensor) -> Tensor:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, extents: None, inputs: None, keep: Tensor
+    ) -> Tensor:
         """Same as `attndsl.nn.PatternAttention`."""
         mask = self.pattern.mask(q.shape[2], batch=q.shape[0], keep=keep)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

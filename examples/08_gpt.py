@@ -24,7 +24,7 @@ class DenseAttention(nn.Module):
         super().__init__()
         self.register_buffer("mask", pattern.mask(CONTEXT))
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, extents: None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, extents: None, inputs: None) -> Tensor:
         """Same as `attndsl.nn.PatternAttention`."""
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
 

@@ -113,7 +113,7 @@ class Composed:
         gains: _Gains,
         shapes: Sequence[tuple[int, ...]],
     ) -> list[Tensor]:
-        """What each query gains over all its keys, [B, H, Q, *shape] each."""
+        """Sums over all keys of each query, [B, H, Q, *shape] each."""
         batch, heads, q_len = of_queries[0].shape[:3]
         key_heads, k_len = of_keys[0].shape[1:3]
         group = heads // max(1, key_heads)

@@ -60,8 +60,8 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """out = P v and lse, P = softmax over the live pairs; differentiable, also where a row is empty.
 
-    A dead pair is replaced, not subtracted from: what is not seen cannot reach a row, be it NaN. What a query without
-    keys holds, and what gradient reaches it, goes nowhere.
+    A dead pair is replaced, not subtracted from, so that a key that is not seen cannot reach a row, even if it is NaN.
+    The contents of a query without keys, and its gradient, go nowhere.
     ``zeros``, int [B or 1, H or 1, Q], counts the zero keys of each row: one more column of the softmax,
     log(count), since n scores of 0 weigh as much as one of log(n); its value is 0.
     """

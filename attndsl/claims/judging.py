@@ -107,12 +107,12 @@ def judge(mask: ir.Mask, layer: int | None = None) -> tuple[Judgement, ...]:
     Returns:
         One judgement a claim, in order. Equal masks get equal judgements.
     """
-    effort = Effort()
-    return tuple([judge_claim(mask, claim, layer, effort) for claim in mask.claims])
+    budget = Budget()
+    return tuple([judge_claim(mask, claim, layer, budget) for claim in mask.claims])
 
 
 @dataclass(slots=True)
-class Effort:
+class Budget:
     """Steps left for the claims of one pattern, see `steps`."""
 
     left: int = 2 * MOST_STEPS
@@ -124,17 +124,17 @@ class Effort:
 
 
 def judge_claim(
-    mask: ir.Mask, claim: ir.Claim, layer: int | None = None, effort: Effort | None = None
+    mask: ir.Mask, claim: ir.Claim, layer: int | None = None, budget: Budget | None = None
 ) -> Judgement:
-    """Judge one claim of a mask, see `judge`; with no more than that effort."""
-    full, effort = replace(mask, tables=claim.tables), effort or Effort()
-    if not effort.spend(_PROOF):
+    """Judge one claim of a mask, see `judge`; with no more than that budget."""
+    full, budget = replace(mask, tables=claim.tables), budget or Budget()
+    if not budget.spend(_PROOF):
         return Judgement(claim, Fact.UNDECIDED, note="the claims before it took too much work")
     if isinstance(claim.what, ir.Density):
         return _density(full, claim, claim.what)
     if _is_proved(full, claim):
         return Judgement(claim, Fact.PROVED)
-    return _tried(full, claim, layer, effort)
+    return _tried(full, claim, layer, budget)
 
 
 def judge_at(mask: ir.Mask, call: Call) -> tuple[Judgement, ...]:
@@ -202,9 +202,9 @@ def _count_is_proved(mask: ir.Mask, what: ir.Counted) -> bool:
 
 
 def _tried(
-    mask: ir.Mask, claim: ir.Claim, layer: int | None, effort: Effort | None = None
+    mask: ir.Mask, claim: ir.Claim, layer: int | None, budget: Budget | None = None
 ) -> Judgement:
-    effort = effort or Effort()
+    budget = budget or Budget()
     roots = (mask.root, claim.condition, *_roots(claim.what))
     ranges = Ranges.of(mask, roots, layer)
     pairs, tried, longest, done = 0, 0, 0, 0
@@ -215,7 +215,7 @@ def _tried(
         if length > 1 and (pairs > MOST_PAIRS or done > MOST_CALLS):
             break
         for call in batch:
-            if not effort.spend(steps(call, *roots)):
+            if not budget.spend(steps(call, *roots)):
                 note = "" if tried else "to try it on examples takes too much work"
                 return Judgement(claim, Fact.UNDECIDED, longest, tried, None, note)
             try:

@@ -49,7 +49,7 @@ def rows_without_keys(schedule: Schedule) -> Rows:
 
 
 def without_keys(schedule: Schedule) -> BoolArray:
-    """Which queries see no key, bool [batch or 1, heads or 1, q_len]."""
+    """True for each query that sees no key, bool [batch or 1, heads or 1, q_len]."""
     found = np.ones((len(schedule.plans), schedule.q_len), dtype=bool)
     for plan, rows in zip(schedule.plans, found, strict=True):
         stored = ~_seen(plan, schedule)[: schedule.q_len]

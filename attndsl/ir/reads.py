@@ -1,4 +1,4 @@
-"""Which tables are read at positions or their blocks, ``t[q]``, ``t[k // 64]``: they must have an entry for each."""
+"""Tables read at positions or their blocks, ``t[q]``, ``t[k // 64]``: they must have an entry for each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Read:
 
 
 def reads(mask: Mask) -> Iterator[Read]:
-    """All of them, but those that a comparison of the index with the size of the dim stands for.
+    """All reads, except those that a comparison of the index with the size of the dim stands for.
 
     What is read outside is 0 by the rules of the language. At ``t[q - 1]`` that is meant; a table that is shorter
     than the sequence is a mistake of the call, unless the pattern asks ``q < len(t.n)``.

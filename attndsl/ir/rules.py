@@ -1,4 +1,4 @@
-"""What the language holds names, spaces and tables to, for those that come from elsewhere than its text."""
+"""Rules of the language for names, spaces and tables that come from elsewhere than its text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_name(text: str) -> bool:
 
 
 def space_fault(space: Space) -> str | None:
-    """What is wrong with a space, if anything."""
+    """The first error of a space, if it has one."""
     if not space.segments:
         return None if not space.name else f"the space {space.name!r} has no segments"
     for segment in space.segments:
@@ -46,7 +46,7 @@ def space_fault(space: Space) -> str | None:
 
 
 def table_fault(table: Table) -> str | None:
-    """What is wrong with a run-time input, if anything."""
+    """The first error of a run-time input, if it has one."""
     if not is_name(table.name):
         return f"{table.name!r:.60} is not a name"
     order = [{"batch": 0, "head": 1}.get(str(dim), 2) for dim in table.dims]
@@ -65,7 +65,7 @@ def table_fault(table: Table) -> str | None:
 
 
 def mask_fault(mask: Mask) -> str | None:
-    """What is wrong between the spaces and tables of a mask, if anything."""
+    """The first contradiction between the spaces and tables of a mask, if there is one."""
     if (twice := _twice(table.name for table in mask.tables)) is not None:
         return f"the input {twice!r} is declared twice"
     if not mask.is_rectangular:

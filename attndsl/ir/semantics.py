@@ -235,10 +235,17 @@ def too_wide(width: int) -> Diagnostic:
     )
 
 
-def _too_many(count: int) -> Diagnostic:
-    title = f"a dense mask of {count:,} pairs is too large"
-    notes = (f"at most {_MOST_PAIRS:,} are written out",)
-    return Diagnostic("A407", title, notes=notes, helps=("a schedule has no such limit",))
+def check_pairs(count: int) -> None:
+    """Refuses a dense mask of too many pairs.
+
+    Raises:
+        AttnDslError: A407, the mask is too large.
+    """
+    if count > _MOST_PAIRS:
+        title = f"a dense mask of {count:,} pairs is too large"
+        notes = (f"at most {_MOST_PAIRS:,} are written out",)
+        helps = ("a schedule has no such limit",)
+        raise AttnDslError(Diagnostic("A407", title, notes=notes, helps=helps))
 
 
 def _with_index(env: Env, level: int, value: int) -> Env:
@@ -388,8 +395,7 @@ def meaning(
     Raises:
         AttnDslError: A404, a quantifier is too wide at these lengths; A407, the mask is too large.
     """
-    if batch * heads * q_len * k_len > _MOST_PAIRS:
-        raise AttnDslError(_too_many(batch * heads * q_len * k_len))
+    check_pairs(batch * heads * q_len * k_len)
     result = np.empty((batch, heads, q_len, k_len), dtype=bool)
     tables = _wide(tables)
     shift = mask.shift(q_len, k_len)

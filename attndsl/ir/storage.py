@@ -135,7 +135,7 @@ class Field:
     path: str
 
     def wrong(self, wanted: str) -> ValueError:
-        """What to raise where something else was wanted."""
+        """The error where something else was wanted."""
         return ValueError(f"{self.path or 'the document'}: expected {wanted}, not {self._shown()}")
 
     def _shown(self) -> str:

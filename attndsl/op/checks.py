@@ -62,7 +62,7 @@ def _shape_problem(q: Tensor, k: Tensor, v: Tensor) -> str | None:
 
 
 def in_the_call(program: Program) -> tuple[str, ...]:
-    """Which pattern was called, as a note."""
+    """A note that names the pattern."""
     name = program.mask.name
     return (f"in the call of pattern {name!r}",) if name else ()
 

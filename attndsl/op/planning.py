@@ -41,7 +41,7 @@ class Plan:
 
 
 class Options(NamedTuple):
-    """What a call says beside its tensors. All of it crosses torch's dispatcher, in this order."""
+    """Options of a call beside its tensors. All of them cross torch's dispatcher, in this order."""
 
     names: tuple[str, ...]  # of the tables
     axes: tuple[str, ...]
@@ -99,7 +99,7 @@ class Planner:
         return made
 
     def batched(self, names: Sequence[str], differ: Sequence[bool]) -> list[bool] | None:
-        """Which tables begin with the batch dim; None where several calls are not one call of all their elements.
+        """True for each table that begins with the batch dim; None where several calls cannot be folded into one.
 
         ``differ``: which tables differ from one of these calls to the next.
         """
@@ -173,7 +173,7 @@ def _plan(
 
 
 def _keyless(works: Sequence[Work], tile: tuple[int, int]) -> Tensor:
-    """Which queries see no key, bool [B or 1, H or 1, Q]."""
+    """True for each query that sees no key, bool [B or 1, H or 1, Q]."""
     each = (torch.from_numpy(claims.without_keys(work.schedule(tile))) for work in works)
     return functools.reduce(torch.logical_and, each)
 

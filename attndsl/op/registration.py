@@ -58,7 +58,7 @@ class Call(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a derivative is given of the forward."""
+    """Results of the forward that a derivative is given."""
 
     out: Tensor
     lse: Tensor

@@ -1,4 +1,4 @@
-"""What is computed of which tensors: attention itself, or a derivative of it to any order.
+"""Rules of what is computed from which tensors: attention itself, or a derivative of it to any order.
 
 A rule maps tensors to tensors, and its derivatives are rules. A first derivative is taken by the back end, any other
 of ``backends.Composed``. All tensors of a rule begin with the batch dim.
@@ -51,11 +51,11 @@ class Vjp:
 
     @property
     def text(self) -> tuple[str, ...]:
-        """What ``read`` reads."""
+        """The text that ``read`` reads."""
         return *self.rule.text, "".join("1" if given else "0" for given in self.given)
 
     def of(self, composed: Composed) -> Function:
-        """As ``Forward.of``."""
+        """Same as ``Forward.of``."""
         function, count = self.rule.of(composed), self.rule.inputs
 
         def outputs(*xs: Tensor) -> Tensors:
@@ -64,7 +64,7 @@ class Vjp:
         return lambda *xs: torch.func.vjp(outputs, *xs[:count])[1](xs[count:])
 
     def like(self, xs: Sequence[Tensor], known: Sequence[Tensor]) -> Sequence[Tensor]:
-        """As ``Forward.like``."""
+        """Same as ``Forward.like``."""
         del known
         return xs[: self.rule.inputs]
 
@@ -82,11 +82,11 @@ class Jvp:
 
     @property
     def text(self) -> tuple[str, ...]:
-        """What ``read`` reads."""
+        """The text that ``read`` reads."""
         return *self.rule.text, "jvp"
 
     def of(self, composed: Composed) -> Function:
-        """As ``Forward.of``.
+        """Same as ``Forward.of``.
 
         u -> uJ is linear, and its transpose is t -> Jt: beyond the first order no forward mode is needed, which torch
         does not nest.
@@ -104,7 +104,7 @@ class Jvp:
         return pushed
 
     def like(self, xs: Sequence[Tensor], known: Sequence[Tensor]) -> Sequence[Tensor]:
-        """As ``Forward.like``."""
+        """Same as ``Forward.like``."""
         return self.rule.like(xs[: self.rule.inputs], known)
 
 

@@ -274,7 +274,7 @@ def _inner(node: ir.Node) -> tuple[ir.Node, ...]:
 
 
 class _Gathered:
-    """What the parts of a junction or negation, taken one after the other, come to."""
+    """Value of a junction or negation, its parts taken one after the other."""
 
     def __init__(self, node: ir.Node) -> None:
         self._node = node

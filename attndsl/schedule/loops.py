@@ -174,7 +174,7 @@ class Loops:
         return self._read_at(self._kept(kept), loop.sort, axis)
 
     def _ranked(self, loop: ir.Loop) -> _Ranks | None:
-        """Of the fixed numbers f(j) of ``x <= f(j)``, or of ``x == f(j)``: how many there are for any x."""
+        """Counts, for any x, the fixed numbers f(j) with ``x <= f(j)``, or with ``x == f(j)``."""
         test = _tested(loop)
         sides = None if test is None else split(test[0], loop.level)
         if test is None or sides is None or (loop.start.deps | loop.stop.deps) & ir.Deps.PAIR:

@@ -51,7 +51,7 @@ def parser() -> lark.Lark:
 
 
 def tables() -> str:
-    """What belongs into grammar.json: lark's own data, which its ``tools.serialize`` writes as JSON too."""
+    """Contents of grammar.json: lark's own data, which its ``tools.serialize`` writes as JSON too."""
     data, memo = lark.Lark(_text(), **_OPTIONS).memo_serialize([TerminalDef, Rule])
     data["options"] = _OPTIONS  # the others are lark's defaults, of which each release has its own
     document = {"grammar": _digest(), "data": data, "memo": memo}

@@ -253,7 +253,7 @@ def draw_inputs(
 
 
 def _size(known: int | None, least: int, dice: Dice) -> int:
-    """Of one dim; those of any size are as long as the positions that read them, at the least."""
+    """Draws the size of one dim; a free one is at least as long as the positions that read it."""
     return max(least, dice.pick((3, 1, 2, 5, 8))) if known is None else known
 
 

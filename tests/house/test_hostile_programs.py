@@ -42,7 +42,7 @@ COSTLY = {
 
 
 def within(action: Callable[[], object]) -> object:
-    """What the action gives, or its error; soon in either case."""
+    """Result of the action, or its error; soon in either case."""
     start = time.process_time()
     try:
         found = action()

@@ -1,4 +1,4 @@
-"""What is declared, what `make oldest` installs and what is refused at run time are the same versions."""
+"""The declared versions, those `make oldest` installs and those refused at run time agree."""
 
 import re
 import tomllib

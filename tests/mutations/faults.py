@@ -450,7 +450,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("inputs.py", "    return max(sizes, default=1)", "    return min(sizes, default=1)", "an input of one head speaks for all inputs"),
     ("inputs.py", "plain = isinstance(value, bool | int | float | tuple) and value in known.harmless", "plain = True",
      "what is not done is taken in silence"),
-    ("ir/sizing.py", "if isinstance(value, bool) or not hasattr(value, \"__index__\"):", "if False:", "an extent may be any object"),
+    ("ir/sizing.py", "if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, \"__index__\")):", "if False:", "an extent may be any object"),
     ("picturing.py", "program.dense(call)[of.element, of.head]", "program.dense(call)[0, of.head]",
      "every batch element looks like the first"),
     ("frontend/lazy_module.py", "return self._outline.declared(*words)", "return [n for n in self._outline.names if self.find(n)]",

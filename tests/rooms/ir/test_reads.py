@@ -1,4 +1,4 @@
-"""What is not there is not read: queries before the first token see nothing, tables that are too short are refused."""
+"""Queries before the first token see nothing; tables that are too short are refused."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is loaded obeys the language, field by field; whatever loads can be used, and emits no one's words as code."""
+"""Loaded patterns obey the language, field by field; whatever loads can be used, and emits no one's words as code."""
 
 import ast
 import contextlib
@@ -97,7 +97,7 @@ def variations(document: Any) -> Iterator[Any]:
 
 
 def use(pattern: attndsl.Pattern, name: str) -> None:
-    """What a user does first works, or is refused in our words."""
+    """The first steps of a user work, or are refused in our words."""
     repr(pattern)
     with contextlib.suppress(AttnDslError):
         pattern.mask(*LENGTHS[name], **INPUTS[name])
@@ -291,7 +291,7 @@ def renamed(mask: ir.Mask, name: Any) -> ir.Mask:
 
 
 def does(text: str) -> set[str]:
-    """What a file imports, calls and asks of values, by name."""
+    """Names that a file imports, calls and asks of values."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         match node:

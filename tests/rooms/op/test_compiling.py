@@ -1,4 +1,4 @@
-"""What is compiled or exported once serves every size and every content of the inputs."""
+"""A call compiled or exported once serves every size and every content of the inputs."""
 
 import pytest
 import torch

@@ -45,7 +45,7 @@ class Read:
 def reads(mask: Mask) -> Iterator[Read]:
     """All reads, except those that a comparison of the index with the size of the dim stands for.
 
-    What is read outside is 0 by the rules of the language. At ``t[q - 1]`` that is meant; a table that is shorter
+    A read outside a table is 0 by the rules of the language. At ``t[q - 1]`` that is meant; a table that is shorter
     than the sequence is a mistake of the call, unless the pattern asks ``q < len(t.n)``.
     """
     tables = {table.name: table for table in mask.tables}

@@ -83,12 +83,17 @@ def plain(expression: ex.Expression) -> ir.Node:
 @settings(max_examples=60)
 @given(ex.bools(4).map(plain), ex.bools(3).map(plain), LENGTHS, TILES)
 def test_schedules_are_a_boolean_algebra(a, b, lengths, tile):
-    one, other = cover(a, *lengths, tile), cover(b, *lengths, tile)
-    assert np.array_equal(cover(ir.negate(a), *lengths, tile), ~one)
-    assert np.array_equal(cover(ir.conj(a, b), *lengths, tile), one & other)
-    assert np.array_equal(cover(ir.disj(a, b), *lengths, tile), one | other)
+    first = max(0, lengths[0] - lengths[1])  # queries before it are no tokens and see nothing
+
+    def pairs(root: ir.Node) -> np.ndarray:
+        return cover(root, *lengths, tile)[first:]
+
+    one, other = pairs(a), pairs(b)
+    assert np.array_equal(pairs(ir.negate(a)), ~one)
+    assert np.array_equal(pairs(ir.conj(a, b)), one & other)
+    assert np.array_equal(pairs(ir.disj(a, b)), one | other)
     de_morgan = ir.negate(ir.conj(ir.negate(a), ir.negate(b)))
-    assert np.array_equal(cover(de_morgan, *lengths, tile), one | other)
+    assert np.array_equal(pairs(de_morgan), one | other)
 
 
 @settings(max_examples=40)

@@ -378,6 +378,8 @@ class _Reader:
                 return self._load(table, kind, index, ambient)
             case ((n.Le | n.Eq), [item, bound]):
                 return [self._node(item, Sort.INT), bound.number()]
+            case n.Entry, [values, index]:
+                return [tuple(each.number() for each in values.items(1)), *self._numbers(index)]
             case n.Not, [item]:
                 return [self._node(item, Sort.BOOL)]
             case ((n.Exists | n.Total), [level, start, stop, body]):

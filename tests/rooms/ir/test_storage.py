@@ -122,7 +122,17 @@ def test_every_field_is_checked_before_anything_is_built(name: str, tmp_path: Pa
 
 def test_between_them_they_have_all_classes_of_nodes(tmp_path: Path):
     found = {node[0] for name in SOURCES for node in saved(name, tmp_path)["nodes"]}
-    assert found | {"Total"} == {*_CLASSES}
+    assert found | {"Total", "Entry"} == {*_CLASSES}
+
+
+def test_entries_of_long_lists_are_read():
+    place = ir.floordiv(ir.Pos(ir.Side.QUERY), ir.Const(9))
+    mask = ir.Mask(ir.le(ir.entry(tuple(range(3, 3_000, 7)), place), ir.Pos(ir.Side.KEY)))
+    text = ir.dump(mask)
+    assert ir.load(text) == mask
+    for spoiled in ("3.5", "true", '"3"', str(1 << 80), "{}"):
+        with pytest.raises(AttnDslError, match="A405"):
+            ir.load(text.replace('"Entry", [3,', f'"Entry", [{spoiled},', 1))
 
 
 def test_sums_over_a_variable_are_read():

@@ -192,7 +192,9 @@ def same(classes: Components) -> np.ndarray:
 def test_the_graph_is_exact_for_random_relations(expression, length, layers):
     tables = (ir.Table("t", ir.Sort.INT, ("n",)), ir.Table("b", ir.Sort.INT, ("batch", "n")))
     it = Program(ir.Mask(expression.root, tables=tables).with_root(expression.root))
-    given_tables = {"t": ex.TABLE, "b": ex.PER_BATCH}
+    entries = max(length, len(ex.TABLE))  # one for each position that may be read
+    per_batch = np.stack([np.resize(row, entries) for row in ex.PER_BATCH])
+    given_tables = {"t": np.resize(ex.TABLE, entries), "b": per_batch}
     read = {t.name: given_tables[t.name] for t in it.mask.tables}
     call = it.call(length, length, len(ex.PER_BATCH), 3, None, read)
     schedule = plan(it.normal, call, (8, 8))

@@ -13,7 +13,7 @@ from attndsl.compiler import read_mask
 VALUES = {
     "n": 3, "left": 2, "right": 3, "w": 4, "d": 2, "b": 5, "h": 2, "s": 4, "c": 2, "count": 2,
     "size": 5, "sy": 3, "sx": 4, "st": 2, "axis": 1, "m": 3, "mt": 2, "my": 2, "mx": 3, "t": 2,
-    "my2": 2, "tokens": [1, 4],
+    "my2": 2, "tokens": [1, 4], "ends": [4, 9],
 }  # fmt: skip
 
 

@@ -384,7 +384,7 @@ def _merge(which: Pass, config: Config, lists: KernelMetadata, x: Tensor) -> Lau
 
 
 def _layout_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """All that a launch depends on of tensors, but for where they start."""
+    """Key of the tensors of a launch: everything it depends on except their addresses."""
     return tensors[0].device, *[(x.dtype, x.shape, x.stride()) for x in tensors]
 
 

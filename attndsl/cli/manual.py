@@ -18,7 +18,7 @@ def _entries() -> dict[str, str]:
 
 
 def codes() -> tuple[str, ...]:
-    """All that have an entry."""
+    """Codes that have an entry in the manual."""
     return tuple(_entries())
 
 

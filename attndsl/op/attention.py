@@ -130,7 +130,7 @@ def _packed(
     backend: str,
     scale: float,
 ) -> tuple[list[Tensor], Options]:
-    """All that is given beside q, k and v: tensors, and the rest."""
+    """Packs the arguments beside q, k and v: the tables, and the options."""
     names, sizes = tuple(sorted(inputs)), _sizes(extents)
     tables = [_as_table(name, inputs[name], q) for name in names]
     axes = tuple(sizes), tuple(sizes.values())

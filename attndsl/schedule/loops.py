@@ -222,7 +222,7 @@ class Loops:
         return ir.Load(table, ir.Sort.INT, (place,), ir.Deps.NONE)
 
     def _numbers(self, loop: ir.Loop) -> tuple[int, Iterator[ir.Node]]:
-        """All that may lie between the limits, and how many those are."""
+        """Count of the numbers that may lie between the limits, and the numbers."""
         low, width = self._hull(loop.start)[0], self._width(loop)
         return width, map(ir.Const, range(low, low + width))
 

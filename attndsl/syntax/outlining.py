@@ -31,7 +31,7 @@ class Outline:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that it declares, in order."""
+        """Names that the file declares, in order."""
         return tuple(self._places)
 
     def declared(self, *words: str) -> list[str]:

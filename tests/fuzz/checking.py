@@ -14,7 +14,7 @@ REFUSED = ("A302", "A303", "A304", "A305")
 
 
 def check_text(text: str, seed: int = 0) -> None:
-    """All that can be said of a program without knowing what it should mean.
+    """Laws that hold for a program whatever it should mean.
 
     Raises:
         AssertionError: with what went wrong.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 # A sentence that opens so finishes another one: its subject stands in the name beside it, or in the line above.
-OPENERS: Final = ("Of", "Those", "These", "What", "As", "Which", "Likewise", "Others")
+OPENERS: Final = ("Of", "Those", "These", "What", "As", "Which", "Likewise", "Others", "All that")
 FOLDERS: Final = ("attndsl", "benchmarks", "examples", "tests", "docs")
 _SENTENCE: Final = re.compile(
     rf"(?:^|[.:!?]\s+|\n\s*\n\s*)({'|'.join(OPENERS)})\b(?! (?:above|follows|a whole)\b)"

@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def every(config: Config):
-    """All that differ in one thing, however large."""
+    """Configs that differ from the given one in one thing, however large."""
     for name in ("bq", "bk", "warps", "stages"):
         for factor in (0.5, 2):
             value = {**tuning.asdict(config), name: int(getattr(config, name) * factor)}

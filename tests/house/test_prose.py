@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+import attndsl
+
+from . import asked
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
@@ -51,43 +55,56 @@ def run_python(block: Block, page: str, names: dict[str, object]) -> None:
         exec(compile("\n" * block.line + block.body, page, "exec"), names)
 
 
-def run_attn(block: Block) -> None:
-    import attndsl
-
+def run_attn(block: Block, heard: asked.Listener) -> None:
     if name := re.match(r"file=(\S+)$", block.info):
         Path(name[1]).write_text(block.body, encoding="utf-8")
-    attndsl.compile(block.body)
+    heard.patterns |= dict.fromkeys(asked.patterns_of(block.body))
 
 
-def run_page(text: str, page: str) -> int:
-    """How many blocks ran."""
+def run_page(text: str, page: str) -> tuple[int, asked.Listener]:
+    """How many blocks ran, and what they asked for."""
     names: dict[str, object] = {"__name__": "__main__"}
     found = list(blocks(text))
-    for block in found:
-        match block.language:
-            case "python":
-                run_python(block, page, names)
-            case "attn":
-                run_attn(block)
-    return len(found)
+    with asked.listening(page) as heard:
+        for block in found:
+            match block.language:
+                case "python":
+                    run_python(block, page, names)
+                case "attn":
+                    run_attn(block, heard)
+    return len(found), heard
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
-    run_page(text, str(page))
+    _, heard = run_page(text, str(page))
     assert text.count("```") % 2 == 0, "a fence is left open"
+    asked.check_asked(heard)
 
 
 def test_the_runner_shares_names_and_notices_a_wrong_block():
     good = "```python\nx = 6\n```\ntext\n```python\n>>> x * 7\n42\n```\n"
-    assert run_page(good, "good.md") == 2
+    assert run_page(good, "good.md")[0] == 2
     with pytest.raises(AssertionError, match="Expected"):
         run_page(good.replace("42", "43"), "bad.md")
     with pytest.raises(ZeroDivisionError) as caught:
         run_page("# title\n\n```python\n1 / 0\n```\n", "bad.md")
     assert caught.traceback[-1].lineno == 3  # counted from 0: the fourth line of the page
+
+
+def test_the_masks_of_a_page_are_scheduled_and_called(monkeypatch: pytest.MonkeyPatch):
+    page = "```attn\npattern a(w: int) = q - k < w\npattern p = a(2)\n```\n"
+    page += "```python\n>>> import attndsl\n>>> attndsl.compile('causal').mask(3).sum().item()\n6\n```\n"
+    _, heard = run_page(page, "page.md")
+    assert [p.name for p in heard.patterns] == ["a", "p", "causal"]
+    assert [args for _, args, _ in heard.masks] == [(3,)]
+    assert asked.check_asked(heard) == 1 + 3 * asked.SEEDS
+    strict = attndsl.compile("k < q").schedule(3)
+    monkeypatch.setattr(attndsl.Pattern, "schedule", lambda *_, **__: strict)
+    with pytest.raises(AssertionError, match="causal"):
+        asked.check_asked(heard)
 
 
 COMMANDS = re.findall(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         table,
         where,
     )
+    from attndsl.op import merge
     from attndsl.source import AttnDslError
     from attndsl.verification import equivalent, implies, verify
 
@@ -54,6 +55,7 @@ _HOMES = {
     "library": "attndsl.library",
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
+    "merge": "attndsl.op:merge",
     "equivalent": "attndsl.verification:equivalent",
     "implies": "attndsl.verification:implies",
     "verify": "attndsl.verification:verify",
@@ -63,7 +65,7 @@ _HOMES = {
 __all__ = [
     "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
     "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
-    "maximum", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "sum_", "table", "verify",
+    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "sum_", "table", "verify",
     "where",
 ]  # fmt: skip
 

@@ -37,9 +37,8 @@ def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tenso
     levels = [lse.to(wide) for lse in lses]
     top = functools.reduce(torch.maximum, (level.detach() for level in levels))
     empty = top == -math.inf
-    top = top.masked_fill(
-        empty, 0.0
-    )  # any number does: a constant that cancels changes no derivative
+    # any number does where all are -inf: a constant that cancels changes no derivative
+    top = top.masked_fill(empty, 0.0)
     weights = [torch.exp(level - top) for level in levels]
     mass = functools.reduce(torch.add, weights).masked_fill(empty, 1.0)
     parts = (

@@ -5,30 +5,28 @@ text | path | Python -> mask -> normal mask -> schedule of a call
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import json
 import operator
 import os
 import re
-import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from attndsl import frontend, ir, passes, patterns
 from attndsl import schedule as scheduling
 from attndsl import syntax as syn
+from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, fitted, gathered, read
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-T = TypeVar("T")
 
 _ROW = re.compile(r"[0-9]{3}")
 _COMMENT = re.compile(r"#[^\n]*")
@@ -213,26 +211,6 @@ def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:
         raise ir.not_saved(str(error)) from error
 
 
-class _Memo:
-    """Results of pure functions, by key: the last so many that were asked for, safe with threads."""
-
-    def __init__(self) -> None:
-        self._found: collections.OrderedDict[Any, Any] = collections.OrderedDict()
-        self._lock = threading.Lock()
-
-    def __call__(self, key: Any, make: Callable[[], T]) -> T:
-        with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-                return self._found[key]  # type: ignore[no-any-return]
-        made = make()
-        with self._lock:
-            made = self._found.setdefault(key, made)
-            while len(self._found) > _CACHED_RESULTS:
-                self._found.popitem(last=False)
-        return made
-
-
 @dataclass(frozen=True, eq=False)
 class Program:
     """A pattern ready to be scheduled at any lengths.
@@ -246,7 +224,7 @@ class Program:
     without: tuple[str, ...] = ()
     key: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
-    _memo: _Memo = field(init=False, repr=False, default_factory=_Memo)
+    _memo: Memo = field(init=False, repr=False, default_factory=lambda: Memo(_CACHED_RESULTS))
     _decisions: scheduling.Decisions = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:

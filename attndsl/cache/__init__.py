@@ -1,5 +1,6 @@
-"""Floor 0: what is worth remembering between processes, in a folder of the user's. Standard library only."""
+"""Floor 0: what is worth remembering, in a process and between processes. Standard library only."""
 
 from .folder import keep, load_bytes, location, recall, store_bytes
+from .memo import Memo
 
-__all__ = ["keep", "store_bytes", "location", "recall", "load_bytes"]
+__all__ = ["Memo", "keep", "store_bytes", "location", "recall", "load_bytes"]

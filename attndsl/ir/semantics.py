@@ -13,10 +13,11 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, TypeAlias, assert_never, cast
+from typing import Any, Final, TypeAlias, assert_never, cast
 
 import numpy as np
 
+from attndsl.cache import Memo
 from attndsl.ir import nodes as n
 from attndsl.ir.loops import trials
 from attndsl.ir.mask import Mask, Space
@@ -190,7 +191,7 @@ class _Evaluator:
             raise AttnDslError(too_wide(last - first))
         if not self.env.indices and (bodies := trials(node, last - first)[0]) > MOST_TRIALS:
             raise AttnDslError(too_wide(bodies))
-        outside = {m: v for m, v in self.memo.items() if node.level not in _free(m)}
+        outside = self._unmoved(node)
         sums = isinstance(node, n.Total)
         found: Value = 0 if sums else False
         for j in range(first, last):
@@ -203,6 +204,15 @@ class _Evaluator:
             else:
                 found = found | inside & body
         return found
+
+    def _unmoved(self, loop: n.Loop) -> dict[Node, Value]:
+        """Known values of parts of the body that do not depend on the variable."""
+        moved: set[Node] = {n.Index(loop.level)}
+        for node in n.postorder(loop.body):
+            if any(part in moved for part in node.parts):
+                moved.add(node)
+        parts = (node for node in n.postorder(loop.body) if node not in moved)
+        return {node: self.memo[node] for node in parts if node in self.memo}
 
 
 class _Unlimited(_Evaluator):
@@ -252,22 +262,11 @@ def _with_index(env: Env, level: int, value: int) -> Env:
     return replace(env, indices={**env.indices, level: value})
 
 
-@functools.lru_cache(maxsize=100_000)
-def _free(node: Node) -> frozenset[int]:
-    """Levels of the bound variables that occur free in the node."""
-    match node:
-        case n.Index(level=level):
-            return frozenset((level,))
-        case n.Exists(level=level) | n.Total(level=level):
-            outer = _free(node.start) | _free(node.stop)
-            return outer | (_free(node.body) - {level})
-        case _:
-            return frozenset().union(*(_free(child) for child in n.children(node)))
+_ORDERS: Final = Memo(4096, 1 << 18, len)  # by root; weighed by nodes, which it keeps alive
 
 
-@functools.lru_cache(maxsize=4096)
 def _whole_postorder(root: Node) -> tuple[Node, ...]:
-    return tuple(_closed_postorder(root, {}))
+    return _ORDERS(root, lambda: tuple(_closed_postorder(root, {})))
 
 
 def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:

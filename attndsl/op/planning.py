@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import hashlib
-import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from attndsl import claims, ir
 from attndsl.backends import Backend, Request, Work, best_tile, choose, tile_costs_of
+from attndsl.cache import Memo
 from attndsl.compiler import Program, read_inputs, read_saved, saved
 from attndsl.schedule import Call, TileCosts
 from attndsl.source import AttnDslError, Diagnostic
@@ -39,6 +38,12 @@ class Plan:
         b""  # tells apart the contents of the tables that it was made of; empty without tables
     )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the counts, and of the tables and orders of the works."""
+        counts = sum(each.nbytes for each in (self.zeros, self.keyless) if each is not None)
+        return counts + sum(work.bound.nbytes for work in self.works if work.bound)
+
 
 class Options(NamedTuple):
     """Options of a call beside its tensors. All of them cross torch's dispatcher, in this order."""
@@ -56,8 +61,7 @@ class Planner:
 
     def __init__(self, program: Program, text: str) -> None:
         self.program, self.text = program, text
-        self._plans: collections.OrderedDict[Any, Plan] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._plans = Memo(_REMEMBERED)
 
     def plan(
         self,
@@ -81,22 +85,15 @@ class Planner:
         if tables and stamp is None:
             stamp, arrays = _read(options.names, tables)
         key = q.shape, k.shape[2], v.shape[3], q.dtype, q.device, options[:-1], stamp
-        with self._lock:
-            found = self._plans.get(key)
-            if found is not None:
-                self._plans.move_to_end(key)
-                return found
+        found: Plan | None = self._plans.get(key)
+        if found is not None:
+            return found
         if tables and not arrays:
             now, arrays = _read(options.names, tables)
             if now != stamp:
                 raise _rewritten(self.program.mask.name, options.names)
         made = _plan(self.program, q, k.shape[2], v.shape[3], options, arrays)
-        made = replace(made, stamp=stamp or b"")
-        with self._lock:
-            made = self._plans.setdefault(key, made)
-            while len(self._plans) > _REMEMBERED:
-                self._plans.popitem(last=False)
-        return made
+        return self._plans.keep(key, replace(made, stamp=stamp or b""))
 
     def batched(self, names: Sequence[str], differ: Sequence[bool]) -> list[bool] | None:
         """True for each table that begins with the batch dim; None where several calls cannot be folded into one.

@@ -81,6 +81,13 @@ class BoundMask:
         """The relation of each piece."""
         return tuple(piece.root for piece in self.pieces)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables and of the orders."""
+        orders = {o for piece in self.pieces for o in (piece.q_order, piece.k_order) if o}
+        held = (*self.tables.values(), *(order.rows for order in orders))
+        return sum(array.nbytes for array in held)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiledMask:
@@ -88,6 +95,11 @@ class TiledMask:
 
     bound: BoundMask
     schedules: Mapping[tuple[int, int], Schedule]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the bound mask and the schedules."""
+        return self.bound.nbytes + sum(made.nbytes for made in self.schedules.values())
 
 
 def tiled(bound: BoundMask, *tiles: tuple[int, int], merges: bool = True) -> TiledMask:

@@ -414,6 +414,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("cli/arguments.py", "any(os.path.exists(x) and path.samefile(x) for x in sources)", "False", "an input is overwritten"),
     ("cli/check.py", "return FINE if all(claim.ok for claim in claims) else UNDECIDED", "return FINE if all(claim.ok for claim in claims) else WRONG",
      "what is not decided is wrong"),
+    ("cache/memo.py", "if self._held > self._heaviest:", "if False:", "tables are pinned by calls, not by bytes"),
+    ("cache/memo.py", "self._held -= self._found.pop(key)[1]", "self._found.pop(key)", "what gave way is still weighed"),
     # ------------------------------------------------------------------ the judge itself
     ("verification/references.py", "return ~torch.where(torch.isfinite(want), near, same)", "return ~near & torch.isfinite(want)",
      "what should not be finite is not looked at"),

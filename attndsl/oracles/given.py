@@ -70,7 +70,7 @@ def listed(name, slots):
 
 @oracle(28, "gps", listed("neighbours", 4), part="local")
 def gps_local(n, neighbours):
-    return flat(n, lambda i, j: j in neighbours[i])
+    return flat(n, lambda i, j: j == i or j in neighbours[i])
 
 
 @oracle(95, "pointgs", listed("neighbours", 5))

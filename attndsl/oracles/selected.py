@@ -233,13 +233,13 @@ def sparse_frontier_pages(n, m, page, chosen, head):
     65,
     "scale_kv",
     [
-        Case({"n": 9, "m": 14}, {}, {"kept": flags(30, 0.5, 2, 14)}, batch=2),
-        Case({"n": 4, "m": 5}, {}, {"kept": np.array([[False] * 5])}, heads=2),
-        Case({"n": 1, "m": 1}, {}, {"kept": np.array([[False]])}),
+        Case({"n": 9, "m": 14}, {}, {"kept": flags(30, 0.5, 2, 3, 14)}, heads=3, batch=2),
+        Case({"n": 4, "m": 5}, {}, {"kept": np.array([[[False] * 5] * 2])}, heads=2),
+        Case({"n": 1, "m": 1}, {}, {"kept": np.array([[[False]]])}),
     ],
 )
-def scale_kv(n, m, kept):
-    return pairs(range(n), range(m), lambda i, j: j >= m - n or kept[j])
+def scale_kv(n, m, kept, head):
+    return pairs(range(n), range(m), lambda i, j: j >= m - n or kept[head, j])
 
 
 BINS = [
@@ -269,9 +269,19 @@ def chosen_tokens(seed, slots):
     ]
 
 
-@oracle(74, "dynamic_mask", chosen_tokens(37, 5), causal=True)
-def dynamic_mask(n, chosen, head):
-    return flat(n, lambda i, j: j <= i and j in chosen[head, i])
+@oracle(
+    74,
+    "dynamic_mask",
+    [
+        Case({"n": 12}, {"kv_heads": 2}, {"chosen": lists(37, 12, 5, 2, 2, 12)}, heads=4, batch=2),
+        Case({"n": 9}, {"kv_heads": 3}, {"chosen": lists(38, 9, 5, 1, 3, 9)}, heads=3),
+        Case({"n": 1}, {"kv_heads": 1}, {"chosen": np.array([[[[0]]]])}),
+    ],
+    causal=True,
+)
+def dynamic_mask(n, kv_heads, chosen, head, heads):
+    group = head // (heads // kv_heads)
+    return flat(n, lambda i, j: j <= i and j in chosen[group, i])
 
 
 @oracle(83, "axformer", chosen_tokens(40, 4))

@@ -1,5 +1,7 @@
 """Queries in one space, keys in another: super tokens, latents, pooled grids, cells, meta tokens, summaries."""
 
+import numpy as np
+
 from .registry import Case, axes, grid, oracle, outside, pairs, up
 
 
@@ -239,22 +241,29 @@ def block_transformer_block(n):
     46,
     "block_transformer",
     [
-        Case({"c": 3, "n": 12}, {"block": 4}),
-        Case({"c": 4, "n": 10}, {"block": 3}),
-        Case({"c": 1, "n": 1}, {"block": 4}),
+        Case({"c": 6, "n": 12}, {"block": 4, "width": 2}),
+        Case({"c": 4, "n": 10}, {"block": 3, "width": 1}),
+        Case({"c": 1, "n": 1}, {"block": 4, "width": 3}),
     ],
     part="token",
+    causal=True,
 )
-def block_transformer_token(c, n, block):
-    keys = named("context", range(c)) + named("text", range(n))
+def block_transformer_token(c, n, block, width):
+    tokens = named("context", range(c)) + named("text", range(n))
 
-    def rule(i, key):
-        where, j = key
-        if where == "context":
-            return j == i // block - 1
-        return i // block == j // block and j <= i
+    def rule(query, key):
+        (ours, i), (theirs, j) = query, key
+        match ours, theirs:
+            case "context", "context":  # those of a block are a causal sequence
+                return i // width == j // width and j <= i
+            case "text", "context":
+                return j // width + 1 == i // block
+            case "text", "text":
+                return i // block == j // block and j <= i
+            case _:
+                return False
 
-    return pairs(range(n), keys, rule)
+    return pairs(tokens, tokens, rule)
 
 
 @oracle(
@@ -356,14 +365,15 @@ def scale_dit_large(s, y, x, ly, lx, window, ratio, block):
     94,
     "nsa_latent",
     [
-        Case({"n": 12, "c": 5}, {"length": 4, "stride": 2}),
-        Case({"n": 13, "c": 4}, {"length": 3, "stride": 3}),
-        Case({"n": 1, "c": 1}, {"length": 2, "stride": 1}),
+        Case({"n": 12, "c": 5}, {"length": 4, "stride": 2}, {"before": np.array([0])}),
+        Case({"n": 3, "c": 4}, {"length": 3, "stride": 3}, {"before": np.array([9, 4])}, batch=2),
+        Case({"n": 1, "c": 1}, {"length": 2, "stride": 1}, {"before": np.array([1])}),
     ],
     part="compressed",
 )
-def nsa_latent_compressed(n, c, length, stride):
-    return pairs(range(n), range(c), lambda i, b: b * stride + length - 1 <= i)
+def nsa_latent_compressed(n, c, length, stride, before):
+    ends = [b * stride + length for b in range(c)]  # of a block, its last token included
+    return pairs(range(n), ends, lambda i, end: end <= before + i + 1)
 
 
 def dense(row, name, part, cases):
@@ -428,6 +438,7 @@ def srformer(y, x, window, shift):
         Case({"n": 1, "m": 3}),
     ],
     part="causal_cross",
+    dense=True,
 )
 def cab_causal_cross(n, m):
-    return pairs(range(n), range(m), lambda i, j: j <= i + m - n)
+    return pairs(range(n), range(m), lambda i, j: True)

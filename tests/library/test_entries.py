@@ -113,6 +113,33 @@ def test_a_step_of_decoding_is_the_last_rows_of_the_whole(row: str):
         np.testing.assert_allclose(pattern(q[:, :, -steps:], k, v, **call), whole[:, :, -steps:])
 
 
+def test_compressed_blocks_are_seen_by_a_step_of_decoding_as_by_the_whole():
+    pattern = library.load("nsa_compressed", length=4, stride=3)
+    whole = pattern.mask(14, 4, extents={"n": 14, "c": 4}, before=torch.tensor([0]))
+    for steps in (1, 3):
+        sizes, before = {"n": steps, "c": 4}, torch.tensor([14 - steps])
+        assert torch.equal(
+            pattern.mask(steps, 4, extents=sizes, before=before), whole[:, :, -steps:]
+        )
+    assert whole[0, 0, -1].tolist() == [True] * 4  # 0..3, 3..6, 6..9, 9..12
+
+
+def test_causal_cross_attention_sees_every_key_and_causal_self_attention_does_not():
+    assert library.load("cab", past=True, cross=True).mask(3, 5).all()
+    assert library.load("cab", past=True).mask(3, 3).tolist()[0][0] == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]
+
+
+def test_a_node_without_neighbours_sees_itself():
+    alone = torch.full((1, 3, 2), -1)
+    assert torch.equal(
+        library.load("gps_local").mask(3, 3, neighbors=alone)[0, 0], torch.eye(3, dtype=torch.bool)
+    )
+
+
 def test_srformer_refuses_a_shift_that_cuts_folds_apart():
     assert library.load("srformer", window=22)
     with pytest.raises(AttnDslError, match="needs `shift % 2 == 0`") as caught:

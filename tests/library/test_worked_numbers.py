@@ -35,7 +35,7 @@ def keys(row: int, part: str, extents: dict[str, int], head: int = 0, **more) ->
         (38, "both", {"y": 6, "x": 6, "py": 3, "px": 3}, {"window": 2, "low": 0, "heads": 1}, 4),
         (42, "", {"ct": 2, "cy": 3, "cx": 2, "t": 8, "y": 6, "x": 4}, {}, 4 * 2 * 2),
         (44, "", {"s": 4, "n": 140}, {"window": 128}, 4 + 128),
-        (46, "token", {"c": 3, "n": 12}, {"block": 4}, 4 + 1),
+        (46, "token", {"c": 6, "n": 12}, {"block": 4, "width": 2}, 2 + 4),
         (48, "", {"y": 12, "x": 12, "cy": 6, "cx": 6}, {"window": 3, "scale": 2}, 9),
         (54, "halo", {"y": 24, "x": 24}, {"block": 8, "halo": 3}, 14 * 14),
         (56, "", {"y": 7, "x": 9}, {"height": 3, "width": 5, "dilation": 1}, 15),
@@ -251,7 +251,8 @@ def test_presto_gives_five_captions_two_frames_each():
 
 
 def test_nsa_compresses_what_has_ended():
-    counts = keys(94, "compressed", {"n": 100, "c": 5}, length=32, stride=16)
+    case = {"length": 32, "stride": 16, "inputs": {"before": np.array([0])}}
+    counts = keys(94, "compressed", {"n": 100, "c": 5}, **case)
     assert [counts[i] for i in (30, 31, 46, 47, 95)] == [0, 1, 1, 2, 5]
 
 

@@ -73,7 +73,10 @@ def _chosen() -> Path | None:
 def recall(kind: str, key: Key) -> Any:
     """The JSON value that was kept, or None: never kept, not readable, or spoiled."""
     found = load_bytes(kind, key)
-    return None if found is None else json.loads(found.decode())
+    try:
+        return None if found is None else json.loads(found.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 def keep(kind: str, key: Key, value: object) -> bool:

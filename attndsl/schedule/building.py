@@ -129,8 +129,8 @@ def _scheduled(bound: BoundMask, tile: tuple[int, int]) -> Schedule:
     compute = functools.partial(_computed, bound, tile)
     if bound.tables:
         return compute()
-    lengths = len(bound.queries), len(bound.keys)
-    return schedule_of(bound.pieces, lengths, bound.queries.start, tile, bound.piece_of, compute)
+    positions = bound.queries, bound.keys
+    return schedule_of(bound.pieces, positions, tile, bound.piece_of, compute)
 
 
 def _computed(bound: BoundMask, tile: tuple[int, int]) -> Schedule:

@@ -9,34 +9,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from attndsl import cache
-from attndsl.schedule.model import (
-    HeadMask,
-    MaskTable,
-    Plan,
-    Runs,
-    Schedule,
-    ShortArray,
-    Tiles,
-    TokenOrder,
-)
+from attndsl.schedule.model import HeadMask, Schedule, ShortArray, TokenOrder
+from attndsl.schedule.packing import packed, unpacked
 
 SLOW: Final = 0.02  # seconds; a result that took less is not worth a file
-_ALIGNED = 16  # bytes
+_ROOMS: Final = ("ir", "passes", "analysis", "schedule")  # what makes schedules and decisions
 
 
 def schedule_of(
     pieces: Sequence[HeadMask],
-    lengths: tuple[int, int],
-    shift: int,
+    positions: tuple[range, range],
     tile: tuple[int, int],
     plan_of: ShortArray,
     compute: Callable[[], Schedule],
@@ -47,63 +35,19 @@ def schedule_of(
     key = {
         "relations": _digest(piece.root.digest for piece in pieces),
         "orders": _digest(_order_digest(o) for p in pieces for o in (p.q_order, p.k_order)),
-        "lengths": json.dumps([*lengths, shift]),
+        "lengths": json.dumps([*map(len, positions), positions[0].start]),
         "tile": json.dumps(tile),
         "code": code(),
     }
-    found = cache.load_bytes("schedules", key)
+    data = cache.load_bytes("schedules", key)
+    found = None if data is None else unpacked(data, pieces, positions, tile, plan_of)
     if found is not None:
-        return _unpacked(found, pieces, lengths, tile, plan_of)
+        return found
     started = time.perf_counter()
     made = compute()
     if time.perf_counter() - started > SLOW:
-        cache.store_bytes("schedules", key, _packed(made))
+        cache.store_bytes("schedules", key, packed(made))
     return made
-
-
-def _arrays(schedule: Schedule) -> list[np.ndarray[Any, Any]]:
-    made: list[np.ndarray[Any, Any]] = [schedule.masks.packed]
-    for plan in schedule.plans:
-        made += [*plan.full.arrays, *plan.partial.arrays, plan.mask_ids]
-    return made
-
-
-def _packed(schedule: Schedule) -> bytes:
-    """Serialises a schedule: a line of JSON, then the arrays one after another."""
-    arrays = _arrays(schedule)
-    about = [[array.dtype.str, list(array.shape)] for array in arrays]
-    columns = [plan.n_columns for plan in schedule.plans]
-    head = json.dumps([columns, about]).encode() + b"\n"
-    parts = [head + b" " * (-len(head) % _ALIGNED)]
-    for array in arrays:
-        parts.append(array.tobytes())
-        parts.append(bytes(-array.nbytes % _ALIGNED))
-    return b"".join(parts)
-
-
-def _unpacked(
-    data: bytearray,
-    pieces: Sequence[HeadMask],
-    lengths: tuple[int, int],
-    tile: tuple[int, int],
-    plan_of: ShortArray,
-) -> Schedule:
-    head = data.index(b"\n") + 1
-    columns, about = json.loads(data[:head])
-    at = head + -head % _ALIGNED
-    arrays = []
-    for dtype, shape in about:
-        count = int(np.prod(shape))
-        made = np.frombuffer(data, dtype, count, at).reshape(shape)
-        arrays.append(made)
-        at += made.nbytes + -made.nbytes % _ALIGNED
-    bank, *rest = arrays
-    plans = []
-    for number, (piece, n_columns) in enumerate(zip(pieces, columns, strict=True)):
-        indptr, *runs, more_indptr, more, ids = rest[7 * number : 7 * number + 7]
-        full, partial = Tiles(indptr, Runs(*runs)), Tiles(more_indptr, more)
-        plans.append(Plan(full, partial, ids, n_columns, piece.q_order, piece.k_order))
-    return Schedule(*lengths, tile, tuple(plans), plan_of, MaskTable(bank, tile))
 
 
 # ---------------------------------------------------------------------------- searches
@@ -126,17 +70,10 @@ def _search_key(asked: object) -> dict[str, str]:
 
 @functools.cache
 def code() -> str:
-    """Cache version: changes when the compiler's source files change.
-
-    A checkout is hashed file by file, by age and size, because any file may be edited; an installed package by one.
-    """
+    """Cache version: a digest of the source files that schedules and decisions are made by, some milliseconds."""
     package = Path(__file__).parents[1]
-    files = [str(package / "__init__.py"), __file__]
-    if (package.parent / "pyproject.toml").exists():
-        rooms = (room.path for room in os.scandir(package) if room.is_dir())  # as glob, but faster
-        files = sorted(file.path for room in rooms for file in os.scandir(room))
-    found = [(path, Path(path).stat()) for path in files if path.endswith(".py")]
-    return _digest(f"{path} {x.st_mtime_ns} {x.st_size}".encode() for path, x in found)
+    files = sorted(path for room in _ROOMS for path in (package / room).glob("*.py"))
+    return _digest(path.read_bytes() for path in files)
 
 
 def _order_digest(order: TokenOrder | None) -> bytes:

@@ -151,26 +151,33 @@ def _keep(
 def _kept(
     relation: TiledRelation, axes: Axes | None, tile_costs: TileCosts, split: bool
 ) -> Decision | None:
-    """Loads a stored decision; returns None if its sort keys are not among this mask's candidates."""
+    """Loads a stored decision; returns None unless its parts are the whole, and its sort keys candidates of them."""
     asked = _asked(relation, axes, tile_costs, split)
     found = None if asked is None else load_search(asked)
     if found is None:
         return None
-    halves = itertools.chain.from_iterable(splits(relation.root))
-    roots = {root.digest.hex(): root for root in itertools.chain((relation.root,), halves)}
-    parts, cost = found
+    match found:
+        case [list(parts), int() | float() as cost]:
+            pass
+        case _:
+            return None
+    wholes = itertools.chain([(relation.root,)], splits(relation.root))
+    named = [part[0] if isinstance(part, list) and len(part) == 4 else None for part in parts]
+    roots = next((roots for roots in wholes if _names(roots) == named), None)
+    if roots is None:
+        return None
+    tokens = min(relation.queries.tile, relation.keys.tile)
     made: list[tuple[ir.Node, Candidate]] = []
-    for root, name, *sides in parts:
-        if root not in roots:
-            return None
+    for root, (_, name, *sides) in zip(roots, parts, strict=True):
         known: dict[tuple[str, ...], tuple[ir.Node, ...]] = {(): ()}
-        tokens = min(relation.queries.tile, relation.keys.tile)
-        for item in itertools.chain.from_iterable(candidates(roots[root], axes, tokens)):
+        for item in itertools.chain.from_iterable(candidates(root, axes, tokens)):
             known |= {tuple(_names(keys)): keys for keys in (item.of_queries, item.of_keys)}
-        keys = [known.get(tuple(side)) for side in sides]
-        if keys[0] is None or keys[1] is None:
+        keys = [
+            known.get(tuple(map(str, side))) if isinstance(side, list) else None for side in sides
+        ]
+        if keys[0] is None or keys[1] is None or not isinstance(name, str):
             return None
-        made.append((roots[root], Candidate(name, keys[0], keys[1])))
+        made.append((root, Candidate(name, keys[0], keys[1])))
     return Decision(tuple(made), cost)
 
 

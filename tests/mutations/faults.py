@@ -414,6 +414,13 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("cli/arguments.py", "any(os.path.exists(x) and path.samefile(x) for x in sources)", "False", "an input is overwritten"),
     ("cli/check.py", "return FINE if all(claim.ok for claim in claims) else UNDECIDED", "return FINE if all(claim.ok for claim in claims) else WRONG",
      "what is not decided is wrong"),
+    ("schedule/packing.py", "return made if all(agree) else None", "return made", "a kept schedule is believed"),
+    ("schedule/packing.py", "if not all(_is_sound(plan, made) for plan in made.plans):", "if False:",
+     "tiles of a kept schedule may be anywhere"),
+    ("schedule/reordering.py", "if _names(roots) == named", "if _names(roots)[: len(named)] == named",
+     "half a kept choice is believed"),
+    ("schedule/disk_cache.py", "return _digest(path.read_bytes() for path in files)", "return _digest(bytes(path) for path in files)",
+     "edited sources find the schedules of old ones"),
     ("cache/memo.py", "if self._held > self._heaviest:", "if False:", "tables are pinned by calls, not by bytes"),
     ("cache/memo.py", "self._held -= self._found.pop(key)[1]", "self._found.pop(key)", "what gave way is still weighed"),
     # ------------------------------------------------------------------ the judge itself

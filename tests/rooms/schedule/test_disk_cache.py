@@ -1,5 +1,6 @@
 """The disk cache returns what was computed, to the last tile, and only for the same relation."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 
 import attndsl
+from attndsl import cache
 from attndsl.schedule import Schedule, building, disk_cache, reordering
 from attndsl.schedule.estimates import TileCosts
+from attndsl.schedule.packing import packed, unpacked
 
 CALLS = [
     ("causal", 300, {}),
@@ -39,8 +42,15 @@ def parts(text: str, n: int, options: dict, layout: str) -> list[Schedule]:
     return list(compiled(text).parts(n, tile=(32, 32), layout=layout, **options))
 
 
+def arrays_of(schedule: Schedule) -> list[np.ndarray]:
+    made = [schedule.masks.packed, schedule.plan_of]
+    for plan in schedule.plans:
+        made += [*plan.full.arrays, *plan.partial.arrays, plan.mask_ids]
+    return made
+
+
 def same(one: Schedule, other: Schedule) -> bool:
-    arrays, others = ([*disk_cache._arrays(x), x.plan_of] for x in (one, other))
+    arrays, others = map(arrays_of, (one, other))
     for plan, theirs in zip(one.plans, other.plans, strict=True):
         for a, b in ((plan.q_order, theirs.q_order), (plan.k_order, theirs.k_order)):
             assert (a is None) == (b is None)
@@ -128,6 +138,15 @@ def test_other_sources_find_nothing(monkeypatch: pytest.MonkeyPatch):
         parts(*CALLS[1], "natural")
 
 
+def test_sources_are_told_apart_by_their_contents(monkeypatch: pytest.MonkeyPatch):
+    fresh, read = disk_cache.code.__wrapped__, Path.read_bytes
+    assert fresh() == disk_cache.code()
+    changed = "analysis/ranges.py"
+    more = lambda path: read(path) + b" " * path.as_posix().endswith(changed)
+    monkeypatch.setattr(Path, "read_bytes", more)
+    assert fresh() != disk_cache.code()
+
+
 def test_a_spoiled_entry_is_computed_anew(folder: Path):
     first = parts(*CALLS[1], "auto")
     for path in [path for path in folder.rglob("*") if path.is_file()]:
@@ -135,6 +154,84 @@ def test_a_spoiled_entry_is_computed_anew(folder: Path):
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     again = parts(*CALLS[1], "auto")
+    assert all(same(*pair) for pair in zip(first, again, strict=True))
+
+
+FORGED = "pattern p = -40 <= q - k < 70 or k < 4"
+
+
+def forged(text: str) -> Schedule:
+    """The schedule of ``FORGED``, where the cache has that of another pattern under its key."""
+    (other,) = parts(text, 333, {}, "natural")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "load_bytes", lambda *_: bytearray(packed(other)))
+        (found,) = parts(FORGED, 333, {}, "natural")
+    return found
+
+
+OTHERS = [
+    "pattern p = -40 <= q - k < 60 or k < 4",
+    "pattern p = -40 <= q - k < 70 or k < 12",
+    "pattern p = q < 0",
+    "pattern p = q >= 0",
+    "pattern p = -40 <= q - k < 70 or k < 4 or q % 4 == 0",
+]
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_the_schedule_of_another_relation_is_not_believed(text):
+    (right,) = parts(FORGED, 333, {}, "natural")
+    assert same(forged(text), right)
+
+
+def test_a_schedule_that_is_changed_anywhere_is_not_believed():
+    (right,) = parts(FORGED, 333, {}, "natural")
+    p = compiled(FORGED)
+    (whole,) = p._program.tiled(p._program.call(333, 333, 1, 1, None, {}), "natural", (32, 32))
+    given = whole.bound.pieces, (range(333), range(333)), (32, 32), whole.bound.piece_of
+    data = packed(right)
+    assert same(unpacked(bytearray(data), *given), right)
+    lengths = json.loads(data[: data.index(b"\n")])
+    at, kinds = (data.index(b"\n") // 16 + 1) * 16, [1, 4, 4, 4, 8, 4, 4]
+    changed = 0
+    for number, (count, size) in enumerate(zip(lengths, kinds, strict=True)):
+        step = size if number else 128
+        for place in (0, count // 2, count - 1):
+            for value in (b"\xff", b"\x7f", b"\x00", b"\x01"):
+                spoiled = bytearray(data)
+                spoiled[at + place * step : at + (place + 1) * step] = value * step
+                found = unpacked(spoiled, *given)
+                if number:  # one mask of many may be other than it was, and be drawn too seldom
+                    assert found is None or same(found, right)
+                    changed += found is None
+        at += -(-count * step // 16) * 16
+    assert changed > 60
+    for head in (b"[]", b"{}", b"[1,", b"null", b"[-1]", b"[[" * 9999, b"[1e99]", b"[9999999]"):
+        assert unpacked(bytearray(head + b"\n" + data), *given) is None
+    for cut in range(0, len(data), 97):
+        assert unpacked(bytearray(data[:cut]), *given) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: [found[0][:1], found[1]],
+        lambda found: [found[0] * 2, found[1]],
+        lambda found: [[], 1.0],
+        lambda found: [[[1, 2, 3, 4]], "x"],
+        lambda found: [[[*part[:2], 7, {}] for part in found[0]], 1.0],
+        lambda found: [[[*part[:2], [[1]], [None]] for part in found[0]], 1.0],
+        lambda found: {"parts": 1},
+        lambda found: 7,
+    ],
+    ids=["half", "twice", "none", "numbers", "no names", "lists", "another kind", "a number"],
+)
+def test_a_choice_that_is_not_of_the_whole_is_searched_anew(change, monkeypatch):
+    first = parts(*CALLS[2], "auto")
+    assert len(first) == 2, "the union is split"
+    kept = cache.recall
+    monkeypatch.setattr(cache, "recall", lambda *key: change(kept(*key)))
+    again = parts(*CALLS[2], "auto")
     assert all(same(*pair) for pair in zip(first, again, strict=True))
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         table,
         where,
     )
+    from attndsl.inputs import subtrees
     from attndsl.op import merge
     from attndsl.source import AttnDslError
     from attndsl.verification import equivalent, implies, verify
@@ -56,6 +57,7 @@ _HOMES = {
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
     "merge": "attndsl.op:merge",
+    "subtrees": "attndsl.inputs:subtrees",
     "equivalent": "attndsl.verification:equivalent",
     "implies": "attndsl.verification:implies",
     "verify": "attndsl.verification:verify",
@@ -65,7 +67,8 @@ _HOMES = {
 __all__ = [
     "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
     "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
-    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "sum_", "table", "verify",
+    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "subtrees", "sum_", "table",
+    "verify",
     "where",
 ]  # fmt: skip
 

@@ -124,6 +124,12 @@ _CLUSTERS = torch.tensor([[[0, 1, 2, 0, 1, 2, 2, 1, 0, 0, 1, 2, 0, 2, 1, 1]]])
 _LIST = torch.tensor([[[(5 * q + 3) % 16, (7 * q) % 16, -1 if q % 3 else q] for q in range(16)]])
 _CHOSEN = torch.tensor([[[[0, 0], [0, 1], [2, -1], [1, 3]]]])
 
+_OFFSETS, _SHORT = torch.tensor([0, 5, 8, 16]), torch.tensor([0, 2, 3, 7])
+_COLUMNS = torch.tensor([[5] * 5 + [8] * 3 + [16] * 8, [0] * 5 + [5] * 3 + [8] * 8]).T[None, None]
+_ROWS = torch.tensor([[0, 4], [4, 8], [8, 12], [12, 16]])
+_COUNTS = torch.tensor([[[1, 2, 1, 2]]])
+_MARKS = torch.eye(4, dtype=torch.bool)[None, None].roll(1, -1)
+
 SAMPLES = {
     "prefix": Sample({"n": 5}),
     "window": Sample({"left": 3, "right": 1}),
@@ -181,6 +187,31 @@ SAMPLES = {
     "same_cluster": Sample(inputs={"q_cluster": _CLUSTERS, "k_cluster": _CLUSTERS}),
     "listed": Sample(inputs={"neighbors": _LIST[0][None]}),
     "chosen_blocks": Sample({"b": 4}, inputs={"chosen": _CHOSEN}),
+    "flash_window": Sample({"left": -1, "right": 2}),
+    "varlen": Sample(inputs={"cu_seqlens_q": _OFFSETS, "cu_seqlens_k": _OFFSETS}),
+    "varlen_causal": Sample(
+        q_len=7, k_len=16, inputs={"cu_seqlens_q": _SHORT, "cu_seqlens_k": _OFFSETS}
+    ),
+    "used": Sample({"right": 0}, 4, 16, inputs={"seqused_k": torch.tensor([11])}),
+    "used_pairs": Sample(
+        {"right": 0}, inputs={"seqused_q": torch.tensor([5]), "seqused_k": torch.tensor([11])}
+    ),
+    "flashmask": Sample(inputs={"startend_row_indices": _COLUMNS}),
+    "slices": Sample(
+        inputs={"q_ranges": _ROWS, "k_ranges": _ROWS.flip(0), "attn_type_map": torch.arange(4)}
+    ),
+    "block_lists": Sample(
+        {"bq": 4}, inputs={"kv_num_blocks": _COUNTS, "kv_indices": _CHOSEN.clamp(min=0)}
+    ),
+    "block_bitmap": Sample({"bq": 4}, inputs={"block_mask": _MARKS}),
+    "block_rows": Sample(
+        {"bq": 4},
+        inputs={
+            "indptr": torch.tensor([0, 1, 3, 4, 6]),
+            "indices": torch.tensor([0, 0, 1, 2, 1, 3]),
+        },
+    ),
+    "tree": Sample(inputs=attndsl.subtrees([-1, 0, 0, 0, 1, 1, 2, 4])),
     "latent_read": Sample({}, 4, 16, extents={"latent.g": 2, "data.g": 2}),
     "latent_write": Sample({}, 16, 4, extents={"latent.g": 2, "data.g": 2}),
     "captioned_box": Sample({"s": 3}, 6 + 60, extents={"n": 6, "y": 6}, query=40),
@@ -208,7 +239,15 @@ def patterns_page() -> str:
             section = found
             parts.append(f"## {section[0].upper()}{section[1:]}\n")
         parts.append("\n".join(_entry(signature)))
+    parts.append("## Helper definitions\n\nPatterns call them, and so may yours.\n")
+    parts += ["\n".join(_helper(patterns.describe(name))) for name in patterns.helpers()]
     return "\n".join(parts)
+
+
+def _helper(signature: frontend.Signature) -> Iterator[str]:
+    yield f"### {signature.name}\n"
+    yield f"{signature.doc}\n"
+    yield from ("```text", signature.span.text, "```\n")
 
 
 def _section(offset: int) -> str:

@@ -1,4 +1,4 @@
-"""`attndsl list`: the patterns there are, a line each."""
+"""`attndsl list`: the patterns and helper definitions there are, a line each."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class _Item:
     summary: str
     row: str = ""
     title: str = ""
+    is_helper: bool = False
 
     def mentions(self, words: list[str]) -> bool:
         text = f"{self.row} {self.title} {self.signature} {self.signature.doc}".casefold()
@@ -44,6 +45,7 @@ class _Item:
             "summary": self.summary,
             "parameters": parameters,
             "inputs": [table.name for table in declared.inputs],
+            "helper": self.is_helper,
             "source": str(declared.span),
         }
 
@@ -61,17 +63,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     words = [word.casefold() for word in options.word]
     prelude = [] if options.library else [each for each in _prelude() if each.mentions(words)]
+    helpers = [] if options.library else [each for each in _helpers() if each.mentions(words)]
     library = [] if options.prelude else [each for each in _library() if each.mentions(words)]
-    found = [*prelude, *library]
+    found = [*prelude, *helpers, *library]
     if options.json:
         terminal.say(json.dumps([each.record() for each in found], indent=2))
     elif found:
         if prelude:
             terminal.say("\n".join(_lines(prelude, terminal)))
+        if helpers:
+            terminal.head("helper definitions, to write patterns with")
+            terminal.say("\n".join(_lines(helpers, terminal)))
         if library:
             terminal.head("published systems, by row of the catalogue")
             terminal.say("\n".join(_lines(library, terminal)))
-        said = f"{len(found)} patterns; `attndsl show NAME` draws one"
+        drawn = len(prelude) + len(library)
+        said = f"{drawn} patterns; `attndsl show NAME` draws one"
         terminal.say(f"\n{terminal.paint(FAINT, said)}")
     else:
         terminal.warn(f"no pattern mentions {' and '.join(options.word)}")
@@ -81,6 +88,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 def _prelude() -> Iterator[_Item]:
     for each in patterns.catalogue():
         yield _Item(each, first_sentence(each.doc))
+
+
+def _helpers() -> Iterator[_Item]:
+    for name in patterns.helpers():
+        shown = patterns.describe(name)
+        yield _Item(shown, first_sentence(shown.doc), is_helper=True)
 
 
 def _library() -> Iterator[_Item]:

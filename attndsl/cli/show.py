@@ -43,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if patterns.is_helper(options.pattern):
+        tell_helper(patterns.describe(options.pattern), terminal)
+        return 0
     about = subject(options, by_example=True)
     call = example_setting(about.example) if about.example else setting(about.mask, options)
     program = Program(about.mask, options.layer, read_switches(options.without))
@@ -59,6 +62,17 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 # ---------------------------------------------------------------------------- words
+
+
+def tell_helper(declared: frontend.Signature, terminal: Terminal) -> None:
+    """The documentation and the definition of a helper, of which there is no picture."""
+    terminal.say(f"{declared}  {terminal.paint(FAINT, str(declared.span))}")
+    terminal.say()
+    terminal.prose(declared.doc)
+    terminal.head("definition")
+    terminal.code(declared.span.text)
+    said = "a helper definition: patterns call it; there is nothing to draw"
+    terminal.say(f"\n{terminal.paint(FAINT, said)}")
 
 
 def tell(about: Subject, call: Setting, terminal: Terminal) -> None:

@@ -1,7 +1,7 @@
 """Floor 3: the patterns people know by name, written in the language itself.
 
 Patterns of the prelude (prelude.attn) are Python functions here too, made from their definitions:
-`window(256) | (q < 4)`; `names`, `catalogue` and `describe` tell what there is. Published systems are
+`window(256) | (q < 4)`; `names`, `helpers`, `catalogue` and `describe` tell what there is. Published systems are
 in the library (library/*.attn): `published` names them, `entry` tells of one, `trial` and `large_trial`
 give sizes and inputs to try it on.
 """
@@ -18,8 +18,8 @@ from .entries import Entry, entry, find, module_of, published
 from .trials import Trial, large_trial, trial
 
 __all__ = [
-    "Entry", "Trial", "catalogue", "describe", "entry", "find", "is_name", "large_trial", "module_of",
-    "names", "published", "source", "trial",
+    "Entry", "Trial", "catalogue", "describe", "entry", "find", "helpers", "is_helper", "is_name",
+    "large_trial", "module_of", "names", "published", "source", "trial",
 ]  # fmt: skip
 
 
@@ -33,10 +33,23 @@ def names() -> tuple[str, ...]:
     return tuple(name for name, each in _definitions().items() if each.is_pattern)
 
 
+def helpers() -> tuple[str, ...]:
+    """The documented helper definitions of the prelude, in the order of its text."""
+    return tuple(name for name in _definitions() if is_helper(name))
+
+
 def is_name(text: str) -> bool:
     """Whether the prelude has a pattern of that name; of its text no more is read than that takes."""
     found = prelude().find(text)
     return isinstance(found, Definition) and found.is_pattern
+
+
+def is_helper(text: str) -> bool:
+    """Whether the prelude has a documented helper of that name."""
+    found = prelude().find(text)
+    if not isinstance(found, Definition) or found.is_pattern:
+        return False
+    return bool(found.declaration.doc)
 
 
 def catalogue() -> tuple[Signature, ...]:

@@ -308,9 +308,21 @@ def test_list_has_every_pattern_with_a_line_of_its_documentation(shell: Shell):
     assert shell("list nothing_mentions_this")[0] == 1
     only = [json.loads(shell(f"list --{which} --json")[1]) for which in ("prelude", "library")]
     assert [{each["name"] for each in found} for found in only] == [
-        {*patterns.names()},
+        {*patterns.names(), *patterns.helpers()},
         {*patterns.published()},
     ]
+    assert {each["name"] for each in only[0] if each["helper"]} == {*patterns.helpers()}
+
+
+@pytest.mark.parametrize("name", ["segment_of", "clamped", "within"])
+def test_helpers_are_listed_and_shown_as_they_are_defined(name: str, shell: Shell):
+    assert f"\n{name} " in shell("list --prelude")[1]
+    status, out, err = shell(f"show {name}")
+    assert (status, err) == (0, "")
+    declared = patterns.describe(name)
+    assert str(declared) in " ".join(out.split())
+    assert all(line in out for line in declared.span.text.splitlines())
+    assert declared.doc.split(",")[0].split(":")[0] in " ".join(out.split())
 
 
 CANONICAL = "pattern p(w: int = 4) = 0 <= q - k < w\n"

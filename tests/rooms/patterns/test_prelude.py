@@ -17,7 +17,8 @@ NONE = syn.parse("", "empty.attn")
 LENGTHS = [(1, 1), (7, 7), (12, 12), (13, 13), (3, 10), (1, 9)]
 BY_TABLE = {
     "documents", "documents_causal", "padding", "padding_pairs", "same_cluster", "listed",
-    "chosen_blocks",
+    "chosen_blocks", "varlen", "varlen_causal", "used", "used_pairs", "flashmask", "slices", "block_lists",
+    "block_bitmap", "block_rows", "tree", "flash_window",
 }  # fmt: skip
 RECTANGULAR = {"latent_read", "latent_write", "captioned_box"}
 
@@ -222,7 +223,7 @@ def test_the_text_is_in_the_canonical_layout_and_all_of_it_is_documented():
 def test_constraints_guard_every_size():
     for each in patterns.catalogue():
         for parameter in each.parameters:
-            free = ("tokens", "ends", "seed", "past", "py", "px", "pt")
+            free = ("tokens", "ends", "seed", "past", "py", "px", "pt", "causal")
             constrained = any(parameter.name in text.split() for text in each.constraints)
             assert constrained or parameter.name in free, (each.name, parameter.name)
 

@@ -23,6 +23,9 @@ PRELUDE = {
     **{case.name: case.values for case in (*FLAT, *GRIDS)},
     "chosen_blocks": {"b": 3},
     "captioned_box": {"s": 3},
+    "varlen": {"left": 3},
+    "flashmask": {"causal": True},
+    **{key: {"bq": 5, "bk": 3} for key in ("block_lists", "block_bitmap", "block_rows")},
 }
 
 

@@ -17,6 +17,7 @@ from attndsl import (
     explaining,
     frontend,
     ir,
+    lowering,
     op,
     passes,
     picturing,
@@ -295,7 +296,8 @@ class Pattern:
         is measured in half a second.
         """
         call = self._call(q_len, k_len, heads, **given)
-        schedules = self._running(call, head_dim, layout, "cpu")
+        order = None if layout is None else _layout_text(layout)
+        schedules = lowering.walked(self._program, call, head_dim, order, "cpu")
         return backends.predict(schedules, head_dim, machine, heads=call.heads, batch=call.batch)
 
     def running(
@@ -314,15 +316,8 @@ class Pattern:
         Like ``parts``, but "auto" uses the costs of that device. The default layout is that of such a call.
         """
         call = self._call(q_len, k_len, heads, **given)
-        return self._running(call, head_dim, layout, device)
-
-    def _running(
-        self, call: scheduling.Call, head_dim: int, layout: Layouts | None, device: str
-    ) -> tuple[scheduling.Schedule, ...]:
-        tile, tile_costs = op.searched_by(device, call, head_dim)
-        order = op.default_layout(device, call) if layout is None else _layout_text(layout)
-        parts = self._program.tiled(call, order, tile, tile_costs=tile_costs)
-        return tuple(part.schedules[tile] for part in parts)
+        order = None if layout is None else _layout_text(layout)
+        return lowering.walked(self._program, call, head_dim, order, device)
 
     def draw(
         self,

@@ -1,6 +1,12 @@
-"""The stairwell: from a pattern, however it was written, to what runs. The only file that knows the way.
+"""The way from a pattern, however it was written, to its tiles; ``lowering`` goes on to what runs.
 
-text | path | Python -> mask -> normal mask -> schedule of a call
+    a pattern   text, path, Python -> Mask (read_mask) -> normal Mask (Program)                        once
+    a call      -> Call (Program.call) -> BoundMask* (reorder) -> TiledMask* (tile)                    once a call key
+                -> Executable (lowering.lower)
+    a run       Executable.forward(q, k, v), .backward(...)                                            every call
+
+Each step takes a value and returns one. A pattern is several bound masks where the search splits a union; a back end
+names its tiles before any is made.
 """
 
 from __future__ import annotations
@@ -285,7 +291,6 @@ class Program:
         Raises:
             AttnDslError: A402 for the tile; A403, A404 for lengths; A410, A411 for the layout.
         """
-        _check_tile(tile)
         (whole,) = self.tiled(call, layout, tile, split=False)
         return whole.schedules[tile]
 
@@ -300,28 +305,50 @@ class Program:
     ) -> tuple[scheduling.TiledMask, ...]:
         """Disjoint parts of the pattern, each scheduled in tiles of each size: one, unless "auto" splits it.
 
-        "auto" counts in tiles of the size ``counted``, by default the first, and by ``price``. Equal calls share
-        one result; equal means equal contents of the inputs.
+        Arguments and errors are those of ``reorder`` and ``tile``; "auto" counts in the first of the tiles by default.
+        """
+        parts = self.reorder(call, layout, counted or tiles[0], tile_costs, split)
+        return tuple(self.tile(part, *tiles) for part in parts)
+
+    def reorder(
+        self,
+        call: scheduling.Call,
+        layout: str,
+        counted: tuple[int, int],
+        tile_costs: scheduling.TileCosts | None = None,
+        split: bool = True,
+    ) -> tuple[scheduling.BoundMask, ...]:
+        """Disjoint parts of the pattern, bound to a call and each in an order of tokens.
+
+        "auto" counts in tiles of the size ``counted``, and by ``tile_costs``. Equal calls share one result; equal means
+        equal contents of the inputs.
 
         Raises:
-            AttnDslError: A402 for a tile; A403, A404, A407 for lengths; A410, A411 for the layout.
+            AttnDslError: A402 for the tile; A404 for lengths; A410, A411 for the layout.
         """
-        for tile in (*tiles, *([counted] if counted else [])):
-            _check_tile(tile)
-        search = (counted or tiles[0], tile_costs, split) if layout == "auto" else None
-        key = (layout, search, _call_key(call, self.normal.root.deps))
+        _check_tile(counted)
+        search = (counted, tile_costs, split) if layout == "auto" else None
+        normal = self._held(self.normal, call)
 
-        def reorder() -> tuple[scheduling.BoundMask, ...]:
-            normal = self._held(self.normal, call)
+        def make() -> tuple[scheduling.BoundMask, ...]:
             if search is None:
                 return (scheduling.arranged(normal, call, scheduling.read_layouts(layout)),)
             return scheduling.optimise(normal, call, *search, self._decisions)
 
-        def tile_all() -> tuple[scheduling.TiledMask, ...]:
-            bound = self._memo(("bound", *key), reorder)
-            return tuple(scheduling.tiled(part, *tiles, merges=call.merge_heads) for part in bound)
+        return self._memo(("bound", layout, search, _call_key(call, normal.root.deps)), make)
 
-        return self._memo(("tiled", tiles, *key), tile_all)
+    def tile(self, part: scheduling.BoundMask, *tiles: tuple[int, int]) -> scheduling.TiledMask:
+        """One of the parts that ``reorder`` gave, scheduled in tiles of each size; the same part, the same result.
+
+        Raises:
+            AttnDslError: A402 for a tile; A403, A407 for lengths.
+        """
+        for size in tiles:
+            _check_tile(size)
+        merges = "merge_heads" not in self.without
+        return self._memo(
+            ("tiled", part, tiles), lambda: scheduling.tiled(part, *tiles, merges=merges)
+        )
 
     def dense(self, call: scheduling.Call) -> BoolArray:
         """The meaning: bool [batch, heads, q_len, k_len].

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from attndsl import backends, claims, codegen, frontend, ir, op, passes, views
+from attndsl import backends, claims, codegen, frontend, ir, lowering, passes, views
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, Source, describe, read_mask
 from attndsl.source import AttnDslError
@@ -127,7 +127,7 @@ def _clock(
     program: Program, call: scheduling.Call, head_dim: int, machine: backends.Machine, live: int
 ) -> views.Clock:
     """The times of dense attention, of "auto", and of the natural order, if its tiles are not too many."""
-    tile, tile_costs = op.searched_by("cpu", call, head_dim)
+    tile, tile_costs = lowering.searched_by("cpu", call, head_dim)
     counts = {"heads": call.heads, "batch": call.batch}
 
     def seconds(layout: str) -> tuple[float, float]:

@@ -11,7 +11,6 @@ alone, what 8 global tokens (rows and columns) add to it. Compilation and schedu
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import statistics
 import time
@@ -23,10 +22,10 @@ import torch
 from machine import circumstances
 from torch.nn import functional as F
 
-from attndsl.backends import Blocked, Work
+from attndsl.backends import Blocked, Kernels, Request
 from attndsl.frontend import k, q, to_mask
 from attndsl.passes import normalise
-from attndsl.schedule import Call, plan
+from attndsl.schedule import Call, arranged, tiled
 
 HEADS, WIDTH, WINDOW, GLOBALS = 8, 64, 512, 8
 SCALE = WIDTH**-0.5
@@ -37,22 +36,21 @@ BACKEND = Blocked()
 Run = Callable[[], Any]
 
 
-def pairs(name: str, tokens: int) -> Work:
-    """The pattern at that length; its schedule is made once."""
-    mask = normalise(to_mask(PATTERNS[name]))
-    return Work(functools.cache(lambda tile: plan(mask, Call(tokens, tokens), tile)))
+def lowered(name: str, tensors: list[torch.Tensor]) -> Kernels:
+    """The kernels of the pattern over such tensors."""
+    request, tokens = Request.of(*tensors[:3], gradient=True), tensors[0].shape[2]
+    bound = arranged(normalise(to_mask(PATTERNS[name])), Call(tokens, tokens))
+    return BACKEND.lower(tiled(bound, *BACKEND.tiles(request)), request)
 
 
 def ours(name: str, tensors: list[torch.Tensor]) -> dict[str, Run]:
     """Forward and backward of the backend."""
     query, key, value, dout = tensors
-    work = pairs(name, query.shape[2])
-    out, lse = BACKEND.forward(work, query, key, value, scale=SCALE)
+    kernels = lowered(name, tensors)
+    out, lse = kernels.forward(query, key, value, scale=SCALE)
     return {
-        "forward": lambda: BACKEND.forward(work, query, key, value, scale=SCALE),
-        "backward": lambda: BACKEND.backward(
-            work, query, key, value, out, lse, dout, None, scale=SCALE
-        ),
+        "forward": lambda: kernels.forward(query, key, value, scale=SCALE),
+        "backward": lambda: kernels.backward(query, key, value, out, lse, dout, None, scale=SCALE),
     }
 
 

@@ -9,8 +9,10 @@ from attndsl.backends import requirements  # noqa: F401 - first: it looks at the
 from attndsl.backends.blocked import Blocked, best_tile
 from attndsl.backends.composed import Composed
 from attndsl.backends.dense import Dense, attend
-from attndsl.backends.merging import backward_parts, forward_parts
-from attndsl.backends.protocol import EIGHT_BITS, Backend, Request, lse_dtype, out_dtype
+from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
+from attndsl.backends.executable import Executable
+from attndsl.backends.merging import merged
+from attndsl.backends.protocol import Backend, Kernels, Request, Tile
 from attndsl.backends.selection import choose, names
 from attndsl.backends.timing import (
     REFERENCE,
@@ -21,8 +23,7 @@ from attndsl.backends.timing import (
     this_machine,
     tile_costs_of,
 )
-from attndsl.backends.tuning import Tunable, Tuned
-from attndsl.backends.work import Work
+from attndsl.backends.tuning import Tunable, Tuned, edition
 
 __all__ = [
     "EIGHT_BITS",
@@ -31,18 +32,20 @@ __all__ = [
     "Blocked",
     "Composed",
     "Dense",
+    "Executable",
+    "Kernels",
     "Machine",
     "Request",
+    "Tile",
     "Times",
     "Tunable",
     "Tuned",
-    "Work",
     "attend",
-    "backward_parts",
     "best_tile",
     "choose",
-    "forward_parts",
+    "edition",
     "lse_dtype",
+    "merged",
     "names",
     "out_dtype",
     "predict",

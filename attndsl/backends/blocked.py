@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attndsl.backends.block_batches import BlockBatch, block_batches
+from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.merging import merged
 from attndsl.backends.places import Index, IntArray
-from attndsl.backends.protocol import EIGHT_BITS, Request, lse_dtype, out_dtype
-from attndsl.backends.work import Work
-from attndsl.schedule import Schedule
+from attndsl.backends.protocol import Request, Tile
+from attndsl.schedule import Schedule, TiledMask
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
@@ -54,49 +54,61 @@ class Blocked:
 
     def supports(self, request: Request) -> str | None:
         """CPU tensors of float64, float32, bfloat16 or float16; forward, 8-bit ones in float32."""
-        if request.device != "cpu":
-            return f"it runs on the CPU, and the tensors are on {request.device}"
+        if request.device.type != "cpu":
+            return f"it runs on the CPU, and the tensors are on {request.device.type}"
         return (
             None
             if request.dtype in (*DTYPES, *EIGHT_BITS)
             else f"it has no kernel for {request.dtype}"
         )
 
-    def _schedule(self, work: Work, q: Tensor, k: Tensor) -> Schedule:
-        return work.schedule(best_tile(q.shape[2], k.shape[2]))
+    def tiles(self, request: Request) -> tuple[Tile, ...]:
+        """One for both passes."""
+        return (best_tile(request.q_len, request.k_len),)
+
+    def lower(self, part: TiledMask, request: Request) -> BlockedKernels:
+        """Strips of its one schedule."""
+        schedule = part.schedules[self.tiles(request)[0]]
+        return BlockedKernels(schedule, batches_of(schedule))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockedKernels:
+    """A schedule and the strips of each of its plans."""
+
+    schedule: Schedule
+    batches: tuple[tuple[BlockBatch, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the schedule."""
+        return self.schedule.nbytes
 
     @torch.no_grad()
-    def forward(
-        self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
         if q.dtype in EIGHT_BITS:
-            out, lse = self.forward(work, q.float(), k.float(), v.float(), scale=scale)
+            out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
             return out.to(out_dtype(q.dtype)), lse
-        schedule = self._schedule(work, q, k)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
-        plans = batches_of(schedule)
-        merges = any(not strip.first_writer for plan in plans for strip in plan)
+        merges = any(not strip.first_writer for plan in self.batches for strip in plan)
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
         lse = q.new_empty(shape[:3], dtype=lse_dtype(dtype))
-        if not all(_reaches_all(plan, schedule.q_len) for plan in plans):
+        if not all(_reaches_all(plan, self.schedule.q_len) for plan in self.batches):
             out.zero_()
             lse.fill_(-math.inf)
         width = max(1, q.shape[3], v.shape[3])
         finite = _finite(k), _finite(v)
         given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
-        for unit in _head_groups(
-            schedule, [given[0], out, lse], [given[1], given[2]], results=(2, 0)
-        ):
+        for unit in self._head_groups([given[0], out, lse], [given[1], given[2]], results=(2, 0)):
             forward_unit(unit, scale)
         if finite[0] is not k or finite[1] is not v:
-            self._spread_nan(work, q, k, v, out, lse)
+            self._spread_nan(q, k, v, out, lse)
         return out.to(dtype), lse
 
     @torch.no_grad()
     def backward(
         self,
-        work: Work,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -110,7 +122,7 @@ class Blocked:
         """(dq, dk, dv), each in the dtype of its input."""
         if q.dtype in WIDENED:
             grads = self.backward(
-                *(work, q.float(), k.float(), v.float(), out.float(), lse, dout.float(), dlse),
+                *(q.float(), k.float(), v.float(), out.float(), lse, dout.float(), dlse),
                 scale=scale,
             )
             return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
@@ -121,30 +133,59 @@ class Blocked:
         if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
             columns[1][..., v.shape[3]] = 1.0
             rows[2][..., v.shape[3]] = dlse
-        for unit in _head_groups(
-            self._schedule(work, q, k),
-            [*rows, lse, sums[0]],
-            [*columns, sums[1], sums[2]],
-            results=(1, 2),
+        for unit in self._head_groups(
+            [*rows, lse, sums[0]], [*columns, sums[1], sums[2]], results=(1, 2)
         ):
             backward_unit(unit, scale)
         return sums[0].to(q.dtype), sums[1].to(k.dtype), sums[2].to(v.dtype)
 
-    def _spread_nan(
-        self, work: Work, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
-    ) -> None:
+    def _spread_nan(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor) -> None:
         """NaN for what sees a key or value that is not finite: the marked share of plain means."""
         marks = torch.cat([~v.isfinite(), ~k.isfinite().all(-1, keepdim=True)], -1)
-        shares, _ = self.forward(
-            work,
-            torch.zeros_like(q, dtype=torch.float32),
-            torch.zeros_like(k, dtype=torch.float32),
-            marks.float(),
-            scale=1.0,
-        )
+        q, k = (torch.zeros_like(x, dtype=torch.float32) for x in (q, k))
+        shares, _ = self.forward(q, k, marks.float(), scale=1.0)
         sees_value, sees_key = shares[..., :-1] > 0, shares[..., -1] > 0
         out.masked_fill_(sees_value | sees_key[..., None], math.nan)
         lse.masked_fill_(sees_key, math.nan)
+
+    def _head_groups(
+        self, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], results: tuple[int, int]
+    ) -> Iterator[HeadGroup]:
+        """The heads of all batch elements, those that go together in one piece.
+
+        The last ``results`` tensors of either side are written to.
+        """
+        plan_of = self.schedule.plan_of
+        batch, heads = of_queries[0].shape[:2]
+        group = heads // max(1, of_keys[0].shape[1])
+        if batch * heads * group == 0:
+            return
+        if plan_of.size == 1 and all(_folds(x) for x in (*of_queries, *of_keys)):
+            folded = [[x.flatten(0, 1) for x in side] for side in (of_queries, of_keys)]
+            yield from self._stored(0, folded[0], folded[1], results)
+            return
+        for b in range(batch):
+            row = plan_of[b if len(plan_of) > 1 else 0].tolist()
+            for plan, mine, theirs in alike(row if len(row) > 1 else row * heads, group):
+                queries, keys = [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys]
+                yield from self._stored(plan, queries, keys, results)
+
+    def _stored(
+        self, number: int, queries: list[Tensor], keys: list[Tensor], results: tuple[int, int]
+    ) -> Iterator[HeadGroup]:
+        """One unit, its tensors in the storage order of its plan while it is worked on."""
+        plan = self.schedule.plans[number]
+        sides = (queries, plan.q_order, results[0]), (keys, plan.k_order, results[1])
+        taken = [
+            tensors if order is None else _rows(tensors, order.rows) for tensors, order, _ in sides
+        ]
+        yield HeadGroup(self.batches[number], *taken)
+        for (tensors, order, count), stored in zip(sides, taken, strict=True):
+            if order is None:
+                continue
+            places = torch.from_numpy(order.places)
+            for x, moved in list(zip(tensors, stored, strict=True))[len(tensors) - count :]:
+                torch.index_select(moved, 1, places, out=x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,53 +286,6 @@ def _reaches_all(plan: Sequence[BlockBatch], q_len: int) -> bool:
     return sum(written) == q_len
 
 
-def _head_groups(
-    schedule: Schedule,
-    of_queries: Sequence[Tensor],
-    of_keys: Sequence[Tensor],
-    results: tuple[int, int],
-) -> Iterator[HeadGroup]:
-    """The heads of all batch elements, those that go together in one piece.
-
-    The last ``results`` tensors of either side are written to.
-    """
-    batch, heads = of_queries[0].shape[:2]
-    group = heads // max(1, of_keys[0].shape[1])
-    if batch * heads * group == 0:
-        return
-    if schedule.plan_of.size == 1 and all(_folds(x) for x in (*of_queries, *of_keys)):
-        folded = [[x.flatten(0, 1) for x in side] for side in (of_queries, of_keys)]
-        yield from _stored(schedule, 0, folded[0], folded[1], results)
-        return
-    for b in range(batch):
-        row = schedule.plan_of[b if len(schedule.plan_of) > 1 else 0].tolist()
-        for plan, mine, theirs in alike(row if len(row) > 1 else row * heads, group):
-            queries, keys = [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys]
-            yield from _stored(schedule, plan, queries, keys, results)
-
-
-def _stored(
-    schedule: Schedule,
-    number: int,
-    queries: list[Tensor],
-    keys: list[Tensor],
-    results: tuple[int, int],
-) -> Iterator[HeadGroup]:
-    """One unit, its tensors in the storage order of its plan while it is worked on."""
-    block_batches, plan = batches_of(schedule)[number], schedule.plans[number]
-    sides = (queries, plan.q_order, results[0]), (keys, plan.k_order, results[1])
-    taken = [
-        tensors if order is None else _rows(tensors, order.rows) for tensors, order, _ in sides
-    ]
-    yield HeadGroup(block_batches, *taken)
-    for (tensors, order, count), stored in zip(sides, taken, strict=True):
-        if order is None:
-            continue
-        places = torch.from_numpy(order.places)
-        for x, moved in list(zip(tensors, stored, strict=True))[len(tensors) - count :]:
-            torch.index_select(moved, 1, places, out=x)
-
-
 def _rows(tensors: Sequence[Tensor], rows: IntArray) -> list[Tensor]:
     index = torch.from_numpy(rows)
     return [x.index_select(1, index) for x in tensors]
@@ -334,7 +328,7 @@ def _finite(x: Tensor) -> Tensor:
     return x if finite.all() else x.masked_fill(~finite, 0.0)
 
 
-def best_tile(q_len: int, k_len: int) -> tuple[int, int]:
+def best_tile(q_len: int, k_len: int) -> Tile:
     """The tile to schedule with: (queries, keys). Measured: neither width nor dtype moves it."""
     return _power_of_two(q_len), _power_of_two(k_len)
 

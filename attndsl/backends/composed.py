@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from attndsl.backends.block_batches import BlockBatch
-from attndsl.backends.blocked import batches_of, best_tile
+from attndsl.backends.blocked import batches_of
+from attndsl.backends.dtypes import lse_dtype, out_dtype
 from attndsl.backends.places import IntArray
-from attndsl.backends.protocol import lse_dtype, out_dtype
-from attndsl.backends.work import Work
 from attndsl.schedule import Schedule
 
 _PAIRS = 1 << 22  # of one product, over all heads: 16 MB in float32
@@ -41,7 +40,7 @@ class Composed:
     each query sees, int [B or 1, H or 1, Q].
     """
 
-    works: Sequence[Work]  # disjoint
+    schedules: Sequence[Schedule]  # of disjoint pairs
     level: Tensor
     scale: float
     zeros: Tensor | None = None
@@ -121,8 +120,7 @@ class Composed:
         keys = [x.repeat_interleave(group, 1).flatten(0, 1) for x in of_keys]
         sums = [queries[0].new_zeros(batch * heads, q_len, *shape) for shape in shapes]
         if sums[0].shape[0] and k_len:
-            for work in self.works:
-                schedule = work.schedule(best_tile(q_len, k_len))
+            for schedule in self.schedules:
                 gained = _of_schedule(schedule, (batch, heads), queries, keys, gains, sums)
                 sums = [total + gain for total, gain in zip(sums, gained, strict=True)]
         return [x.reshape(batch, heads, *x.shape[1:]) for x in sums]

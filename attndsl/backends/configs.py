@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+
+from attndsl.backends.protocol import Request, Tile
 
 Pass: TypeAlias = Literal["forward", "backward_queries", "backward_keys"]
 Arch: TypeAlias = Literal["sm80", "sm86", "sm90", "sm100", "gfx942", "interpreter"]
@@ -35,6 +36,11 @@ class Config:
     bk: int
     warps: int
     stages: int
+
+    @property
+    def tile(self) -> Tile:
+        """(queries, keys)."""
+        return self.bq, self.bk
 
 
 # By bytes in a padded row: of 64, 128 and 256 numbers of 16 bits.
@@ -102,9 +108,10 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 }
 
 
-def default_config(which: Pass, q: Tensor, v: Tensor) -> Config:
-    """The config for these tensors on their device, where nothing better was measured."""
-    found = fitting(which, architecture(q.device), q.element_size(), q.shape[3], v.shape[3])
+def default_config(which: Pass, request: Request) -> Config:
+    """The config for such calls on their device, where nothing better was measured."""
+    arch, widths = architecture(request.device), (request.head_dim, request.value_dim)
+    found = fitting(which, arch, request.dtype.itemsize, *widths)
     assert found is not None, "supports() declines what fits nowhere"
     return found
 

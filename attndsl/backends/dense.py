@@ -6,31 +6,33 @@ It shares no code with schedules, passes or kernels, and does not try to be fast
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
-from attndsl.backends.protocol import EIGHT_BITS, Request, lse_dtype, out_dtype
+from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Dense:
     """Attention under a dense bool mask [B or 1, H or 1, Q, K], in the dtype of its inputs; of 8 bits, in float32."""
 
-    name = "reference"
+    mask: torch.Tensor
 
-    def supports(self, request: Request) -> str | None:
-        """Every floating dtype, on every device."""
-        return None if request.dtype.is_floating_point else f"{request.dtype} is not floating"
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the mask."""
+        return self.mask.nbytes
 
     @torch.no_grad()
     def forward(
-        self, work: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(out, lse); the mask is ``work``."""
-        return attend(work, q, k, v, scale)
+        """(out, lse)."""
+        return attend(self.mask, q, k, v, scale)
 
     def backward(
         self,
-        work: torch.Tensor,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
@@ -44,7 +46,7 @@ class Dense:
         """(dq, dk, dv): the forward once more, differentiated. ``out`` and ``lse`` are not used."""
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            results = attend(work, leaves[0], leaves[1], leaves[2], scale)
+            results = attend(self.mask, leaves[0], leaves[1], leaves[2], scale)
         given = [dout, torch.zeros_like(lse) if dlse is None else dlse]
         dq, dk, dv = torch.autograd.grad(results, leaves, given, allow_unused=True)
         return _or_zero(dq, q), _or_zero(dk, k), _or_zero(dv, v)

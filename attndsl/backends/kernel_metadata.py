@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attndsl.backends.arguments import Pairs, Splits, Tiles, by_name
 from attndsl.backends.generated import load
-from attndsl.backends.work import Work
+from attndsl.backends.protocol import Tile
 from attndsl.backends.work_partition import (
     WorkPartition,
     by_key,
@@ -21,7 +21,7 @@ from attndsl.backends.work_partition import (
     head_classes,
 )
 from attndsl.codegen import OverBudget, Predicate, predicate
-from attndsl.schedule import BoundMask, Schedule
+from attndsl.schedule import BoundMask, Schedule, TiledMask
 
 SHORTEST = 8  # tiles; cutting work finer costs more in merging than balance gains
 # Bytes of keys and values that the heads at work together may take from the L2 cache.
@@ -57,10 +57,10 @@ _PREDICATES: weakref.WeakKeyDictionary[BoundMask, Predicate | None] = weakref.We
 
 
 def kernel_metadata(
-    work: Work, tile: tuple[int, int], transposed: bool, q: Tensor, k: Tensor, longest: int | None
+    part: TiledMask, tile: Tile, transposed: bool, q: Tensor, k: Tensor, longest: int | None
 ) -> KernelMetadata:
     """The lists of one pass over these tensors. ``longest``: most tiles of an item, if not balanced."""
-    schedule = work.schedule(tile)
+    schedule = part.schedules[tile]
     batch, heads, kv_heads = *q.shape[:2], k.shape[1]
     longest = longest or _balanced(schedule, batch, heads, q.device)
     known = _KNOWN.setdefault(schedule, {})
@@ -72,7 +72,7 @@ def kernel_metadata(
         else:
             made = by_query(schedule, longest)
             classes = [(plan,) for plan in range(len(schedule.plans))]
-        pairs = _evaluated(_predicate(work.bound), classes, q.device)
+        pairs = _evaluated(_predicate(part.bound), classes, q.device)
         pairs = pairs or Pairs(masks=_masks(schedule, known, q.device))
         known[key] = _moved(made, pairs, k, kv_heads if transposed else heads)
     found: KernelMetadata = known[key]
@@ -88,9 +88,9 @@ def _masks(schedule: Schedule, known: dict[Any, Any], device: torch.device) -> T
     return found
 
 
-def _predicate(bound: BoundMask | None) -> Predicate | None:
-    """The predicate of a bound mask, unless masks are better."""
-    if bound is None:
+def _predicate(bound: BoundMask) -> Predicate | None:
+    """The predicate of a bound mask, unless masks are better, or the only description of its pairs."""
+    if not bound.pieces:
         return None
     if bound not in _PREDICATES:
         try:

@@ -1,27 +1,53 @@
-"""The protocol of back ends: a forward and a backward over the same tensors."""
+"""The protocol of back ends: which tiles they want, and what they make of a tiled mask."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias
 
 import torch
+from torch import Tensor
 
-W = TypeVar("W", contravariant=True)  # what says which pairs to compute
+from attndsl.schedule import TiledMask
+
+Tile: TypeAlias = tuple[int, int]  # (queries, keys)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Facts of a call by which a back end says whether it can run it."""
+    """Facts of a call by which a back end says whether, and how, it runs it: all but contents and strides.
 
-    device: str  # "cpu", "cuda", ...
+    ``gradient``: whether a backward will be asked for. ``name`` tells the pattern, the layout and the part apart in
+    every process, whatever the lengths; what is tuned is kept under it, and of a call without a name not at all.
+    """
+
+    device: torch.device
     dtype: torch.dtype
     head_dim: int
     value_dim: int
+    batch: int = 1
+    heads: int = 1
+    kv_heads: int = 1
+    q_len: int = 1
+    k_len: int = 1
+    gradient: bool = False
+    name: str = ""
+
+    @staticmethod
+    def of(q: Tensor, k: Tensor, v: Tensor, *, gradient: bool, name: str = "") -> Request:
+        """The facts of a call with such tensors."""
+        batch, heads, q_len, head_dim = q.shape
+        lengths = batch, heads, k.shape[1], q_len, k.shape[2]
+        return Request(q.device, q.dtype, head_dim, v.shape[3], *lengths, gradient, name)
+
+    @property
+    def group(self) -> int:
+        """How many query heads share a key head."""
+        return self.heads // self.kv_heads
 
 
-class Backend(Protocol[W]):
-    """Attention over the pairs that ``work`` names: a ``Work``, or a dense mask for the oracle.
+class Kernels(Protocol):
+    """Attention over one tiled mask, ready to run: a forward and a backward over the same tensors.
 
     Shapes: q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] with Hkv dividing H; any strides.
     out [B, H, Q, Dv] in the input dtype, bfloat16 for 8 bits. lse [B, H, Q]: natural logarithm, float64 for float64
@@ -30,42 +56,39 @@ class Backend(Protocol[W]):
     """
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of what they hold."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+        """(out, lse) of softmax(scale q kᵀ) v over the live pairs."""
+
+    def backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv), from what ``forward`` returned and the gradients that reached it."""
+
+
+class Backend(Protocol):
+    """A way to run schedules on some device."""
+
+    @property
     def name(self) -> str:
         """The word users write in ``backend=``."""
 
     def supports(self, request: Request) -> str | None:
         """None when it can run the request, else the reason why not."""
 
-    def forward(
-        self, work: W, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(out, lse) of softmax(scale q kᵀ) v over the live pairs."""
+    def tiles(self, request: Request) -> tuple[Tile, ...]:
+        """The tiles that its passes over such a call walk, that of the forward first."""
 
-    def backward(
-        self,
-        work: W,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        out: torch.Tensor,
-        lse: torch.Tensor,
-        dout: torch.Tensor,
-        dlse: torch.Tensor | None,
-        *,
-        scale: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(dq, dk, dv), from what ``forward`` returned and the gradients that reached it."""
-
-
-# Inputs of these are for the forward alone: products are exact, and the output is bfloat16.
-EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
-
-
-def out_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the output for inputs of that dtype."""
-    return torch.bfloat16 if dtype in EIGHT_BITS else dtype
-
-
-def lse_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the log-sum-exp for inputs of that dtype."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    def lower(self, part: TiledMask, request: Request) -> Kernels:
+        """Its passes over a mask that is scheduled in the tiles it named."""

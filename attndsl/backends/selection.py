@@ -7,7 +7,6 @@ import importlib
 from typing import Any
 
 from attndsl.backends.protocol import Backend, Request
-from attndsl.backends.work import Work
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 # In the order to try them: name, module, class. Triton's interpreter takes CPU tensors too, slowly.
@@ -22,7 +21,7 @@ def names() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
-def choose(request: Request, name: str = "auto") -> Backend[Work]:
+def choose(request: Request, name: str = "auto") -> Backend:
     """The first backend that can run the request, or the named one.
 
     Raises:
@@ -49,7 +48,7 @@ def choose(request: Request, name: str = "auto") -> Backend[Work]:
 
 
 @functools.cache
-def _load(name: str) -> Backend[Work] | str:
+def _load(name: str) -> Backend | str:
     """The backend, or why it cannot be loaded."""
     module, cls = _BACKENDS[name]
     try:

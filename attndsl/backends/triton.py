@@ -7,9 +7,9 @@ tensors, slowly and exactly: for tests, and for looking at a kernel where there 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar, get_args
 
 import torch
 import triton
@@ -42,27 +42,30 @@ from attndsl.backends.configs import (
     options,
     padded,
 )
+from attndsl.backends.dtypes import EIGHT_BITS, out_dtype
 from attndsl.backends.kernel_metadata import KernelMetadata, kernel_metadata
 from attndsl.backends.launching import Launch
-from attndsl.backends.protocol import EIGHT_BITS, Request, out_dtype
+from attndsl.backends.protocol import Request, Tile
 from attndsl.backends.tuning import (
     Clock,
     Tuned,
     cautious,
     climb,
     configured,
-    edition,
     neighbours,
     remember,
     stopwatch,
 )
-from attndsl.backends.work import Work
 from attndsl.backends.work_partition import orders_agree
+from attndsl.schedule import TiledMask, tiled
+
+T = TypeVar("T")
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, *EIGHT_BITS)
 WIDEST = 256
 INTERPRETED = not isinstance(kernels.forward, triton.JITFunction)
 ROWS = 64  # of a program that prepares the backward pass
+_MOST_KEPT: Final = 64  # launches of a part: those of calls whose tensors lie in memory alike
 
 
 _ARGUMENTS: dict[Pass, tuple[Any, Any]] = {
@@ -83,11 +86,11 @@ class Triton:
 
     def __init__(
         self,
-        config: Callable[[Pass, Tensor, Tensor], Config] | None = None,
+        config: Callable[[Pass, Request], Config] = configured,
         longest: int | None = None,
         clock: Clock = stopwatch,
     ) -> None:
-        """``config``: of a pass over q and v; None takes what was measured, else the default.
+        """``config``: of a pass over such a call; by default what was measured, else the default of the device.
 
         ``longest``: most tiles of one program; None balances the device. ``clock`` measures, to tune.
         """
@@ -103,28 +106,56 @@ class Triton:
         if request.dtype not in DTYPES:
             known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             return f"it has kernels for {known}, not for {request.dtype}"
-        if request.device != "cuda" and not (INTERPRETED and request.device == "cpu"):
-            hint = ", or on the CPU under TRITON_INTERPRET=1" if request.device == "cpu" else ""
-            return f"it runs on GPUs{hint}, and the tensors are on {request.device}"
+        kind = request.device.type
+        if kind != "cuda" and not (INTERPRETED and kind == "cpu"):
+            hint = ", or on the CPU under TRITON_INTERPRET=1" if kind == "cpu" else ""
+            return f"it runs on GPUs{hint}, and the tensors are on {kind}"
         if INTERPRETED and request.dtype == torch.bfloat16:
             return "Triton's interpreter multiplies bfloat16 as if it were integers"
         for label, width in (("head_dim", request.head_dim), ("value dim", request.value_dim)):
             if not 1 <= width <= WIDEST:
                 return f"its kernels take a {label} from 1 to {WIDEST}, not {width}"
-        device, is_small = torch.device(request.device), request.dtype in EIGHT_BITS
-        if is_small and not _multiplies_eight_bits(device):
+        is_small = request.dtype in EIGHT_BITS
+        if is_small and not _multiplies_eight_bits(request.device):
             return f"{request.dtype} takes an NVIDIA GPU of compute capability 8.9 or newer"
         size, widths = request.dtype.itemsize, (request.head_dim, request.value_dim)
-        arch, passes = architecture(device), ("forward",) if is_small else get_args(Pass)
+        arch, passes = architecture(request.device), ("forward",) if is_small else get_args(Pass)
         if not all(fitting(which, arch, size, *widths) for which in passes):
             return (
                 f"{request.dtype} of width {max(widths)} does not fit the shared memory of {arch}"
             )
         return None
 
-    def forward(
-        self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def tiles(self, request: Request) -> tuple[Tile, ...]:
+        """The tiles of the configs of its passes."""
+        return tuple(config.tile for config in self._configs(request).values())
+
+    def lower(self, part: TiledMask, request: Request) -> TritonKernels:
+        """Launches over its schedules, made for the strides of each call."""
+        return TritonKernels(part, request, self._configs(request), self._longest, self._clock)
+
+    def _configs(self, request: Request) -> dict[Pass, Config]:
+        passes: tuple[Pass, ...] = get_args(Pass) if request.gradient else ("forward",)
+        return {which: self._config(which, request) for which in passes}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TritonKernels:
+    """The passes over one tiled mask, each in the tiles of its config."""
+
+    part: TiledMask
+    request: Request
+    configs: Mapping[Pass, Config]
+    longest: int | None
+    clock: Clock
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tiled mask."""
+        return self.part.nbytes
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
         q, k, v = map(reachable, (q, k, v))
         out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=out_dtype(q.dtype))
@@ -132,7 +163,7 @@ class Triton:
         if lse.numel() == 0:
             return out, lse
         with _on_device(q):
-            walk = self._walk("forward", work, (q, k, v, out), (out,))
+            walk = self._walk("forward", (q, k, v, out), (out,))
             bq, lists = walk.config.bq, walk.lists
             part_out, part_lse = lists.shares(q, bq, v.shape[3]), lists.shares(q, bq)
             walk.launch(
@@ -153,7 +184,6 @@ class Triton:
 
     def backward(
         self,
-        work: Work,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -170,56 +200,48 @@ class Triton:
         if lse.numel() == 0 or k.numel() == 0:
             return dq.zero_(), dk.zero_(), dv.zero_()
         with _on_device(q):
-            given = self._prepared(work, q, k, v, out, lse, dout, dlse)
-            self._backward_queries(work, given, dq, scale)
-            self._backward_keys(work, given, dk, dv, scale)
+            given = self._prepared(q, k, v, out, lse, dout, dlse)
+            self._backward_queries(given, dq, scale)
+            self._backward_keys(given, dk, dv, scale)
         return dq, dk, dv
 
     @torch.no_grad()
-    def tune(
-        self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
-    ) -> tuple[Tuned, ...]:
+    def tune(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tuned, ...]:
         """Time configs of each pass around the default, keep the fastest; of the backward if a gradient is wanted."""
-        wanted = any(x.requires_grad for x in (q, k, v))
         q, k, v = (reachable(x.detach()) for x in (q, k, v))
-        out, lse = self.forward(work, q, k, v, scale=scale)
+        out, lse = self.forward(q, k, v, scale=scale)
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         if out.numel() * k.numel() == 0:
             return ()
         with _on_device(q):
-            given = self._prepared(work, q, k, v, out, lse, out, None)
-            runs: dict[Pass, Callable[[Triton], Any]] = {
-                "forward": lambda it: it.forward(work, q, k, v, scale=scale),
-                "backward_queries": lambda it: it._backward_queries(work, given, dq, scale),
-                "backward_keys": lambda it: it._backward_keys(work, given, dk, dv, scale),
+            given = self._prepared(q, k, v, out, lse, out, None)
+            runs: dict[Pass, Callable[[TritonKernels], Any]] = {
+                "forward": lambda it: it.forward(q, k, v, scale=scale),
+                "backward_queries": lambda it: it._backward_queries(given, dq, scale),
+                "backward_keys": lambda it: it._backward_keys(given, dk, dv, scale),
             }
-            passes = get_args(Pass)[: None if wanted else 1]
-            return tuple(self._tuned(which, runs[which], work, q, k, v) for which in passes)
+            return tuple(self._tuned(which, runs[which]) for which in self.configs)
 
-    def _tuned(
-        self,
-        which: Pass,
-        run: Callable[[Triton], Any],
-        work: Work,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-    ) -> Tuned:
+    def _tuned(self, which: Pass, run: Callable[[TritonKernels], Any]) -> Tuned:
         def cost(config: Config) -> float:
-            other = Triton(lambda *_: config, self._longest)
-            return cautious(self._clock, lambda: run(other))
+            return cautious(self.clock, lambda: run(self._with(which, config)))
 
-        start = default_config(which, q, v)
-        best, known = climb(start, neighbours(which, q, v), cost)
-        remember(which, work, q, k, v, best)
+        start = default_config(which, self.request)
+        best, known = climb(start, neighbours(which, self.request), cost)
+        remember(which, self.request, best)
         return Tuned(which, best, known[best], start, known[start], len(known))
 
-    def _chosen(self, which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> Config:
-        return self._config(which, q, v) if self._config else configured(which, work, q, k, v)
+    def _with(self, which: Pass, config: Config) -> TritonKernels:
+        """The same passes, one of them in another config."""
+        part, tile = self.part, config.tile
+        if tile not in part.schedules:
+            made = tiled(part.bound, tile, merges=False).schedules
+            part = replace(part, schedules={**part.schedules, **made})
+        configs = {**self.configs, which: config}
+        return TritonKernels(part, self.request, configs, self.longest, self.clock)
 
     def _prepared(
         self,
-        work: Work,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -244,7 +266,7 @@ class Triton:
             grid = triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1]
             return Launch(kernels.prepare_backward, grid, PrepareBackwardCall, given)
 
-        prepare = work.keep(("prepare", dlse is None, _layout_of((out, dout, lse))), make)
+        prepare = self._keep(("prepare", dlse is None, _layout_of((out, dout, lse))), make)
         prepare(
             PrepareBackwardCall(
                 Out=out,
@@ -257,34 +279,30 @@ class Triton:
         )
         return Prepared(Q=q, K=k, V=v, GradOut=dout, Level=level, Delta=delta)
 
-    def _backward_queries(self, work: Work, given: Prepared, dq: Tensor, scale: float) -> None:
-        walk = self._walk("backward_queries", work, given[:4], (dq,))
+    def _backward_queries(self, given: Prepared, dq: Tensor, scale: float) -> None:
+        walk = self._walk("backward_queries", given[:4], (dq,))
         part = walk.lists.shares(dq, walk.config.bq, dq.shape[3])
         walk.launch(BackwardQueriesCall(*given, GradQ=dq, PartQ=part, scale=float(scale)))
         for merge in walk.merges:
             merge(SumChunksCall(Part=part, Out=dq))
 
-    def _backward_keys(
-        self, work: Work, given: Prepared, dk: Tensor, dv: Tensor, scale: float
-    ) -> None:
+    def _backward_keys(self, given: Prepared, dk: Tensor, dv: Tensor, scale: float) -> None:
         q, k, v = given[:3]
         group = q.shape[1] // k.shape[1]
-        if self._joined(work, q, k, v):
-            self._joined_keys(work, given, dk, dv, scale)
+        if self._joined(group):
+            self._joined_keys(given, dk, dv, scale)
             return
         # heads that share keys but not the order of their tiles: each has sums of its own at first
         k, v = (x.repeat_interleave(group, 1) for x in (k, v))
         dk_each, dv_each = torch.empty_like(k), torch.empty_like(v)
-        self._joined_keys(work, given._replace(K=k, V=v), dk_each, dv_each, scale)
+        self._joined_keys(given._replace(K=k, V=v), dk_each, dv_each, scale)
         for mine, total in ((dk_each, dk), (dv_each, dv)):
             by_member = mine.reshape(*total.shape[:2], group, *total.shape[2:])
             total.copy_(by_member.sum(2, dtype=torch.float32))
 
-    def _joined_keys(
-        self, work: Work, given: Prepared, dk: Tensor, dv: Tensor, scale: float
-    ) -> None:
+    def _joined_keys(self, given: Prepared, dk: Tensor, dv: Tensor, scale: float) -> None:
         """The gradients of keys whose query heads are walked together."""
-        walk = self._walk("backward_keys", work, given[:4], (dk, dv))
+        walk = self._walk("backward_keys", given[:4], (dk, dv))
         parts = [walk.lists.shares(x, walk.config.bk, x.shape[3]) for x in (dk, dv)]
         walk.launch(
             BackwardKeysCall(
@@ -294,31 +312,33 @@ class Triton:
         for merge, part, x in zip(walk.merges, parts, (dk, dv), strict=False):  # none, or all
             merge(SumChunksCall(Part=part, Out=x))
 
-    def _joined(self, work: Work, q: Tensor, k: Tensor, v: Tensor) -> bool:
+    def _joined(self, group: int) -> bool:
         """Whether a key tile meets the query heads that share it in one walk."""
+        schedule = self.part.schedules[self.configs["backward_keys"].tile]
+        return self._keep(("joined", group), lambda: orders_agree(schedule, group))
 
-        def make() -> bool:
-            config = self._chosen("backward_keys", work, q, k, v)
-            group = q.shape[1] // k.shape[1]
-            return orders_agree(work.schedule((config.bq, config.bk)), group)
-
-        return work.keep(("joined", self, edition(), _layout_of((q, k, v))), make)
+    def _keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value made under this key before, or made now."""
+        found: T | None = self._kept.get(key)
+        if found is None:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            found = self._kept[key] = make()
+        return found
 
     def _walk(
-        self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
+        self, which: Pass, strided: Sequence[Tensor], results: Sequence[Tensor]
     ) -> PassLauncher:
         """One of the three passes, over tensors with strides that the kernel is given; kept."""
-        dtype = strided[0].dtype
-        key = which, self, edition(), _precision(dtype), _layout_of(strided)
-        return work.keep(key, lambda: self._made(which, work, strided, results))
+        key = which, _precision(strided[0].dtype), _layout_of(strided)
+        return self._keep(key, lambda: self._made(which, strided, results))
 
     def _made(
-        self, which: Pass, work: Work, strided: Sequence[Tensor], results: Sequence[Tensor]
+        self, which: Pass, strided: Sequence[Tensor], results: Sequence[Tensor]
     ) -> PassLauncher:
         q, k, v, beside = strided
-        config = self._chosen(which, work, q, k, v)
-        tile, is_by_key = (config.bq, config.bk), which == "backward_keys"
-        lists = kernel_metadata(work, tile, is_by_key, q, k, self._longest)
+        config, is_by_key = self.configs[which], which == "backward_keys"
+        lists = kernel_metadata(self.part, config.tile, is_by_key, q, k, self.longest)
         owner = results[0]
         call, args = _ARGUMENTS[which]
         given = args(

@@ -28,7 +28,7 @@ from attndsl.backends.configs import (
     padded,
     shared_memory,
 )
-from attndsl.backends.work import Work
+from attndsl.backends.protocol import Request
 
 Clock: TypeAlias = Callable[[Callable[[], object]], float]
 
@@ -59,33 +59,31 @@ class Tuned:
 
 @runtime_checkable
 class Tunable(Protocol):
-    """A back end with something to choose."""
+    """Kernels with something to choose."""
 
-    def tune(
-        self, work: Work, q: Tensor, k: Tensor, v: Tensor, *, scale: float
-    ) -> tuple[Tuned, ...]:
-        """Measure, remember, and say what was found; of the backward passes if a gradient is wanted."""
+    def tune(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tuned, ...]:
+        """Measure, remember, and say what was found; of the backward passes if their request wants a gradient."""
 
 
 _KNOWN: dict[tuple[object, ...], Config] = {}
 _REMEMBERED: list[Config] = []  # all, one after the other
 
 
-def configured(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> Config:
+def configured(which: Pass, request: Request) -> Config:
     """The config that was measured to be the best for such a call, here or by another process; else the default."""
-    place = _place(which, work, q, k, v)
+    place = _place(which, request)
     found = _KNOWN.get(place)
     if found is None:
-        kept = cache.recall("configs", _key(which, work, q, k, v)) if work.name else None
-        found = _KNOWN[place] = _sound(kept, which, q, v) or default_config(which, q, v)
+        kept = cache.recall("configs", _key(which, request)) if request.name else None
+        found = _KNOWN[place] = _sound(kept, which, request) or default_config(which, request)
     return found
 
 
-def remember(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor, config: Config) -> None:
+def remember(which: Pass, request: Request, config: Config) -> None:
     """From now on ``configured`` gives this one, here and where the cache is read."""
-    if work.name:
-        cache.keep("configs", _key(which, work, q, k, v), asdict(config))
-    _KNOWN[_place(which, work, q, k, v)] = config
+    if request.name:
+        cache.keep("configs", _key(which, request), asdict(config))
+    _KNOWN[_place(which, request)] = config
     _REMEMBERED.append(config)
 
 
@@ -94,11 +92,11 @@ def edition() -> int:
     return len(_REMEMBERED)
 
 
-def _place(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> tuple[object, ...]:
-    """A cheap key that distinguishes what `_key` does; every call computes it."""
-    widths, group = (q.shape[3], v.shape[3]), q.shape[1] // k.shape[1]
-    lengths = (q.shape[2] - 1).bit_length(), (k.shape[2] - 1).bit_length()
-    return which, work.name, q.device, q.dtype, widths, group, lengths
+def _place(which: Pass, request: Request) -> tuple[object, ...]:
+    """A cheap key that distinguishes what `_key` does; each lowering computes it."""
+    widths = request.head_dim, request.value_dim
+    lengths = (request.q_len - 1).bit_length(), (request.k_len - 1).bit_length()
+    return which, request.name, request.device, request.dtype, widths, request.group, lengths
 
 
 def climb(
@@ -125,7 +123,7 @@ def climb(
     return (best if known[best] < GAIN * known[start] else start), known
 
 
-def neighbours(which: Pass, q: Tensor, v: Tensor) -> Callable[[Config], Iterator[Config]]:
+def neighbours(which: Pass, request: Request) -> Callable[[Config], Iterator[Config]]:
     """One step from a config: a side of the tile, warps or stages doubled or halved, where that fits the device."""
 
     def around(config: Config) -> Iterator[Config]:
@@ -137,21 +135,22 @@ def neighbours(which: Pass, q: Tensor, v: Tensor) -> Callable[[Config], Iterator
             *(replace(config, bq=bq * 2), replace(config, bq=bq // 2)),
             *(replace(config, bq=bq * 2, warps=warps * 2), replace(config, bq=bq * 2, bk=bk // 2)),
         ):
-            if _fits(made, which, q, v):
+            if _fits(made, which, request):
                 yield made
 
     return around
 
 
-def _fits(config: Config, which: Pass, q: Tensor, v: Tensor) -> bool:
-    """Whether such a config can be expected to compile for these tensors, without spills."""
+def _fits(config: Config, which: Pass, request: Request) -> bool:
+    """Whether such a config can be expected to compile for such calls, without spills."""
     sides = min(config.bq, config.bk), max(config.bq, config.bk)
     ranges = ((sides, _TILES), ((config.warps,), _WARPS), ((config.stages,), _STAGES))
     if not all(low <= value <= high for values, (low, high) in ranges for value in values):
         return False
     if config.bk % 32 or any(x & (x - 1) for x in (config.bq, config.bk, config.warps)):
         return False
-    arch, widths = architecture(q.device), (padded(q.shape[3]), padded(v.shape[3]))
+    arch, dims = architecture(request.device), (request.head_dim, request.value_dim)
+    widths = padded(dims[0]), padded(dims[1])
     stays, kept = {
         "forward": (config.bq, widths[1]),
         "backward_queries": (config.bq, widths[0]),
@@ -161,11 +160,11 @@ def _fits(config: Config, which: Pass, q: Tensor, v: Tensor) -> bool:
     lanes = 64 if arch == "gfx942" else 32
     if arch != "interpreter" and numbers > _ACCUMULATED * lanes * config.warps:
         return False
-    taken = shared_memory(which, arch, config, q.element_size(), q.shape[3], v.shape[3])
+    taken = shared_memory(which, arch, config, request.dtype.itemsize, *dims)
     return taken <= SHARED_MEMORY[arch]
 
 
-def _sound(kept: Any, which: Pass, q: Tensor, v: Tensor) -> Config | None:
+def _sound(kept: Any, which: Pass, request: Request) -> Config | None:
     """Validates a cached config; None if it is none or does not fit."""
     names: Final = ("bq", "bk", "warps", "stages")
     if not isinstance(kept, dict) or sorted(kept) != sorted(names):
@@ -173,20 +172,20 @@ def _sound(kept: Any, which: Pass, q: Tensor, v: Tensor) -> Config | None:
     if not all(type(value) is int for value in kept.values()):
         return None
     config = Config(*(kept[name] for name in names))
-    return config if _fits(config, which, q, v) else None
+    return config if _fits(config, which, request) else None
 
 
-def _key(which: Pass, work: Work, q: Tensor, k: Tensor, v: Tensor) -> dict[str, str | int]:
+def _key(which: Pass, request: Request) -> dict[str, str | int]:
     return {
         "pass": which,
-        "pattern": work.name,
-        "device": _device_name(q.device),
-        "dtype": str(q.dtype),
-        "head_dim": q.shape[3],
-        "value_dim": v.shape[3],
-        "group": q.shape[1] // k.shape[1],
-        "queries": (q.shape[2] - 1).bit_length(),
-        "keys": (k.shape[2] - 1).bit_length(),
+        "pattern": request.name,
+        "device": _device_name(request.device),
+        "dtype": str(request.dtype),
+        "head_dim": request.head_dim,
+        "value_dim": request.value_dim,
+        "group": request.group,
+        "queries": (request.q_len - 1).bit_length(),
+        "keys": (request.k_len - 1).bit_length(),
         "attndsl": _version("attndsl"),
         "triton": _version("triton"),
     }

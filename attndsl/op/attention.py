@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl.backends import Tunable, Tuned, attend
+from attndsl.backends import Executable, Tunable, Tuned, attend
 from attndsl.compiler import Program
 from attndsl.ir import named_extents
+from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
 from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
-from attndsl.op.planning import Options, Plan, Planner, counts_of
+from attndsl.op.planning import Options, Planner
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
@@ -98,11 +99,10 @@ def tune(
         return ()
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
     tables, options = _packed(q, dict(inputs or {}), extents, layout, backend, scale)
-    plan = planner.plan(q, k, v, tables, options)
-    runner = plan.backend
-    if not isinstance(runner, Tunable):
-        return ()
-    return tuple(found for work in plan.works for found in runner.tune(work, q, k, v, scale=scale))
+    gradient = wants_gradient(q, k, v)
+    parts = planner.executable(q, k, v, tables, options, gradient=gradient).parts
+    tunable = [part for part in parts if isinstance(part, Tunable)]
+    return tuple(found for part in tunable for found in part.tune(q, k, v, scale=scale))
 
 
 @eager_only
@@ -117,9 +117,8 @@ def _dense(
     given = {name: unwrapped(value) for name, value in inputs.items()}
     with outside_transforms():
         call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
-        return torch.from_numpy(program.dense(call)).to(q.device), counts_of(
-            program, call, q.device
-        )
+        mask = torch.from_numpy(program.dense(call)).to(q.device)
+        return mask, zero_key_counts(program, call, q.device)
 
 
 def _packed(
@@ -170,10 +169,11 @@ def _directly(
     planner: Planner, q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], options: Options
 ) -> tuple[Tensor, Tensor]:
     """Runs the call like the operator, past the dispatcher."""
-    plan = planner.plan(q, k, v, tables, options)
-    if not wants_gradient(q, k, v):
-        return outputs(plan, q, k, v, options.scale)
-    out, lse = Attention.apply(q, k, v, tables, planner, plan, options)  # type: ignore[no-untyped-call]
+    gradient = wants_gradient(q, k, v)
+    found = planner.executable(q, k, v, tables, options, gradient=gradient)
+    if not gradient:
+        return outputs(found, q, k, v, options.scale)
+    out, lse = Attention.apply(q, k, v, tables, planner, found, options)  # type: ignore[no-untyped-call]
     return out, lse
 
 
@@ -188,13 +188,13 @@ class Attention(torch.autograd.Function):
         v: Tensor,
         tables: list[Tensor],
         planner: Planner,
-        plan: Plan,
+        found: Executable,
         options: Options,
     ) -> tuple[Tensor, Tensor]:
-        out, lse = outputs(plan, q, k, v, options.scale)
+        out, lse = outputs(found, q, k, v, options.scale)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.tables, ctx.planner, ctx.plan, ctx.options = tables, planner, plan, options
+        ctx.tables, ctx.foundner, ctx.found, ctx.options = tables, planner, found, options
         return out, lse
 
     @staticmethod
@@ -204,11 +204,11 @@ class Attention(torch.autograd.Function):
             return (None,) * 7
         dense = torch.zeros_like(out) if dout is None else dout
         if not torch.is_grad_enabled() and not needs_dispatcher(q, k, v, dense, *ctx.tables):
-            grads = gradients(ctx.plan, q, k, v, out, lse, dense, dlse, ctx.options.scale)
+            grads = gradients(ctx.found, q, k, v, out, lse, dense, dlse, ctx.options.scale)
             return *grads, None, None, None, None
-        stamp = torch.tensor(list(ctx.plan.stamp), dtype=torch.uint8, device=q.device)
+        stamp = torch.tensor(list(ctx.found.stamp), dtype=torch.uint8, device=q.device)
         rule = Vjp(FORWARD, (dout is not None, dlse is not None))
         xs = q, k, v, *(x for x in (dout, dlse) if x is not None)
-        call = Call(ctx.planner.text, ctx.options)
+        call = Call(ctx.foundner.text, ctx.options)
         made = derivative(rule, xs, Known(out, lse, stamp), ctx.tables, call)
         return *made, None, None, None, None

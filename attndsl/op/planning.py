@@ -5,44 +5,26 @@ from __future__ import annotations
 import functools
 import hashlib
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
-from attndsl import claims, ir
-from attndsl.backends import Backend, Request, Work, best_tile, choose, tile_costs_of
+from attndsl import ir
+from attndsl.backends import Composed, Executable, Request, edition
 from attndsl.cache import Memo
 from attndsl.compiler import Program, read_inputs, read_saved, saved
-from attndsl.schedule import Call, TileCosts
+from attndsl.lowering import lower, walked, zero_key_counts
+from attndsl.schedule import Call, Schedule
 from attndsl.source import AttnDslError, Diagnostic
 
-_REMEMBERED = 64  # plans of a program; programs that came as text and belong to no pattern
-SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
+T = TypeVar("T")
+
+_REMEMBERED = (
+    64  # calls and executables of a program; programs that came as text and belong to no pattern
+)
 STAMP: Final = 16  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How calls are run that differ in numbers alone."""
-
-    backend: Backend[Work]
-    works: tuple[Work, ...]  # which pairs to compute: disjoint parts
-    zeros: Tensor | None  # how many zero keys each query sees, int [B or 1, H or 1, Q]
-    keyless: (
-        Tensor | None
-    )  # which see no other key, bool [B or 1, H or 1, Q]; None without zero keys
-    stamp: bytes = (
-        b""  # tells apart the contents of the tables that it was made of; empty without tables
-    )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the counts, and of the tables and orders of the works."""
-        counts = sum(each.nbytes for each in (self.zeros, self.keyless) if each is not None)
-        return counts + sum(work.bound.nbytes for work in self.works if work.bound)
 
 
 class Options(NamedTuple):
@@ -57,43 +39,93 @@ class Options(NamedTuple):
 
 
 class Planner:
-    """A program and the plans of its last calls; ``text`` is all of it that crosses torch's dispatcher."""
+    """A program and how its last calls run; ``text`` is all of it that crosses torch's dispatcher."""
 
     def __init__(self, program: Program, text: str) -> None:
         self.program, self.text = program, text
-        self._plans = Memo(_REMEMBERED)
+        self._found = Memo(_REMEMBERED)
 
-    def plan(
+    def executable(
         self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
         tables: Sequence[Tensor],
         options: Options,
+        *,
+        gradient: bool,
         stamp: bytes | None = None,
-    ) -> Plan:
-        """Remembered for equal calls. Equal means equal contents of the tables.
+    ) -> Executable:
+        """How such a call runs, one for equal calls. Equal means equal contents of the tables.
 
-        ``stamp``: that of the plan of an earlier pass over the same tables, which are then read only if it is
-        forgotten.
+        ``gradient``: whether its backward will run. ``stamp``: that of an earlier pass over the same tables, which are
+        then read only if that is forgotten.
 
         Raises:
             AttnDslError: A4xx lengths, extents and layouts; A5xx tables and back ends; A505, the tables are not those
                 of the stamp.
         """
+        request = Request.of(q, k, v, gradient=gradient)
+
+        def make(call: Call, stamp: bytes) -> Executable:
+            made = lower(self.program, call, request, options.backend, options.layout)
+            return replace(made, stamp=stamp)
+
+        return self._remembered((request, edition()), request, tables, options, stamp, make)
+
+    def composed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tables: Sequence[Tensor],
+        options: Options,
+        stamp: bytes | None,
+        level: Tensor,
+    ) -> Composed:
+        """The same call composed of torch's operations, around the log-sum-exp ``level`` of a forward.
+
+        Raises:
+            AttnDslError: as ``executable``.
+        """
+        request = Request.of(q, k, v, gradient=True)
+
+        def make(call: Call, stamp: bytes) -> tuple[tuple[Schedule, ...], Tensor | None]:
+            schedules = walked(self.program, call, request.head_dim, options.layout)
+            return schedules, zero_key_counts(self.program, call, request.device)
+
+        key = request, "composed"
+        schedules, zeros = self._remembered(key, request, tables, options, stamp, make)
+        return Composed(schedules, level, options.scale, zeros)
+
+    def _remembered(
+        self,
+        key: tuple[object, ...],
+        request: Request,
+        tables: Sequence[Tensor],
+        options: Options,
+        stamp: bytes | None,
+        make: Callable[[Call, bytes], T],
+    ) -> T:
+        """The result of ``make`` for the checked call and the stamp of its tables; one for equal calls."""
         arrays: dict[str, Any] = {}
         if tables and stamp is None:
             stamp, arrays = _read(options.names, tables)
-        key = q.shape, k.shape[2], v.shape[3], q.dtype, q.device, options[:-1], stamp
-        found: Plan | None = self._plans.get(key)
+        key = *key, options[:-1], stamp
+        found: T | None = self._found.get(key)
         if found is not None:
             return found
-        if tables and not arrays:
-            now, arrays = _read(options.names, tables)
-            if now != stamp:
-                raise _rewritten(self.program.mask.name, options.names)
-        made = _plan(self.program, q, k.shape[2], v.shape[3], options, arrays)
-        return self._plans.keep(key, replace(made, stamp=stamp or b""))
+        lengths = request.q_len, request.k_len, request.batch, request.heads
+        of_call = lengths, options.names, options.axes, options.extents, stamp
+        call: Call | None = self._found.get(of_call)  # with the tables as they were
+        if call is None:
+            if tables and not arrays:
+                now, arrays = _read(options.names, tables)
+                if now != stamp:
+                    raise _rewritten(self.program.mask.name, options.names)
+            extents = dict(zip(options.axes, options.extents, strict=True))
+            call = self._found.keep(of_call, self.program.call(*lengths, extents, arrays))
+        return self._found.keep(key, make(call, stamp or b""))
 
     def batched(self, names: Sequence[str], differ: Sequence[bool]) -> list[bool] | None:
         """True for each table that begins with the batch dim; None where several calls cannot be folded into one.
@@ -146,53 +178,3 @@ def _rewritten(name: str, names: Sequence[str]) -> AttnDslError:
     called = f"in the call of pattern {name!r}" if name else "in the call of a pattern"
     notes = (called, f"inputs: {', '.join(names)}")
     return AttnDslError(Diagnostic("A505", title, notes=notes, helps=("pass a copy, `x.clone()`",)))
-
-
-def _plan(
-    program: Program,
-    q: Tensor,
-    k_len: int,
-    value_dim: int,
-    options: Options,
-    arrays: dict[str, Any],
-) -> Plan:
-    batch, heads, q_len, head_dim = q.shape
-    device, extents = q.device, dict(zip(options.axes, options.extents, strict=True))
-    call = program.call(q_len, k_len, batch, heads, extents, arrays)
-    tile, tile_costs = searched_by(device.type, call, head_dim)
-    layout = options.layout or default_layout(device.type, call)
-    parts = program.tiled(call, layout, tile, tile_costs=tile_costs)
-    works = [Work.of(part, f"{program.key}/{layout}/{index}") for index, part in enumerate(parts)]
-    runner = choose(Request(device.type, q.dtype, head_dim, value_dim), options.backend)
-    zeros = counts_of(program, call, device)
-    keyless = None if zeros is None else _keyless(works, tile).to(device)
-    return Plan(runner, tuple(works), zeros, keyless)
-
-
-def _keyless(works: Sequence[Work], tile: tuple[int, int]) -> Tensor:
-    """True for each query that sees no key, bool [B or 1, H or 1, Q]."""
-    each = (torch.from_numpy(claims.without_keys(work.schedule(tile))) for work in works)
-    return functools.reduce(torch.logical_and, each)
-
-
-def counts_of(program: Program, call: Call, device: torch.device) -> Tensor | None:
-    """How many zero keys each query sees, where the pattern has any: int64 [B or 1, H or 1, Q]."""
-    counts = program.zero_keys(call)
-    return None if counts is None else torch.from_numpy(counts).to(device)
-
-
-def searched_by(device: str, call: Call, head_dim: int) -> tuple[tuple[int, int], TileCosts]:
-    """The tile and the costs that layout="auto" counts with on a device."""
-    if device != "cpu":
-        return (128, 128), TileCosts()
-    return best_tile(call.q_len, call.k_len), tile_costs_of(call.heads, head_dim)
-
-
-def default_layout(device: str, call: Call) -> str:
-    """The layout of calls that name none: "auto" where it is known to pay, else "natural".
-
-    On CPUs it was measured to. Not where run-time inputs would decide the order, so that equal calls give equal
-    bits whatever was called before; nor of few tokens, where a search costs more than it saves.
-    """
-    pays = device == "cpu" and not call.tables and min(call.q_len, call.k_len) >= SEARCHED
-    return "auto" if pays else "natural"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
-from attndsl.backends import Composed, backward_parts, forward_parts, lse_dtype, out_dtype
+from attndsl.backends import Executable, lse_dtype, out_dtype
 from attndsl.op.dispatching import eager_only
-from attndsl.op.planning import STAMP, Options, Plan, planner_from
+from attndsl.op.planning import STAMP, Options, planner_from
 from attndsl.op.rules import FORWARD, Jvp, Rule, Tensors, Vjp, read
 
 _CALL: Final = (
@@ -90,9 +89,9 @@ def derivative(
 @eager_only
 def _attention(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any) -> Known:
     program, options = Call.of(*call)
-    plan = planner_from(program).plan(q, k, v, tables, options)
-    stamp = torch.tensor(list(plan.stamp), dtype=torch.uint8, device=q.device)
-    return Known(*outputs(plan, q, k, v, options.scale), stamp)
+    found = planner_from(program).executable(q, k, v, tables, options, gradient=False)
+    stamp = torch.tensor(list(found.stamp), dtype=torch.uint8, device=q.device)
+    return Known(*outputs(found, q, k, v, options.scale), stamp)
 
 
 @eager_only
@@ -108,14 +107,15 @@ def _derivative(
     program, options = Call.of(*call)
     q, k, v, *cotangents = xs
     held = bytes(stamp.tolist()) if len(stamp) else None
-    plan = planner_from(program).plan(q, k, v, tables, options, held)
+    planner = planner_from(program)
     match read(tuple(rule)):
         case Vjp(rule=inner, given=(has_dout, has_dlse)) if inner is FORWARD:
             dout = cotangents[0] if has_dout else torch.zeros_like(out)
             dlse = cotangents[-1] if has_dlse else None
-            return list(gradients(plan, q, k, v, out, lse, dout, dlse, options.scale))
+            found = planner.executable(q, k, v, tables, options, gradient=True, stamp=held)
+            return list(gradients(found, q, k, v, out, lse, dout, dlse, options.scale))
         case other:
-            composed = Composed(plan.works, lse, options.scale, plan.zeros)
+            composed = planner.composed(q, k, v, tables, options, held, lse)
             with _afresh():
                 return list(other.of(composed)(*xs))
 
@@ -139,15 +139,17 @@ def _afresh() -> Iterator[None]:
         yield
 
 
-def outputs(plan: Plan, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """(out, lse) by the back end of the plan."""
-    out, lse = forward_parts(plan.backend, plan.works, q, k, v, scale=scale, zeros=plan.zeros)
+def outputs(
+    found: Executable, q: Tensor, k: Tensor, v: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out, lse), contiguous."""
+    out, lse = found.forward(q, k, v, scale=scale)
     return out.contiguous(), lse.contiguous()
 
 
 @eager_only
 def gradients(
-    plan: Plan,
+    found: Executable,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -157,13 +159,9 @@ def gradients(
     dlse: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dq, dk, dv) by the back end of the plan."""
-    runner, parts = plan.backend, plan.works
-    if plan.keyless is not None:  # back ends know no zero keys: these see nothing
-        lse = lse.masked_fill(plan.keyless, -math.inf)
-    grads = backward_parts(runner, parts, q, k, v, out, lse, dout, dlse, scale=scale)
-    dq, dk, dv = (grad.contiguous() for grad in grads)
-    return dq, dk, dv
+    """(dq, dk, dv), contiguous."""
+    dq, dk, dv = found.backward(q, k, v, out, lse, dout, dlse, scale=scale)
+    return dq.contiguous(), dk.contiguous(), dv.contiguous()
 
 
 def _attention_fake(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any) -> Known:

@@ -62,6 +62,11 @@ class Call:
     head_start: int = 0  # the first of these heads among all of the model
     model_heads: int | None = None  # how many the model has, where it is not ``heads``
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables."""
+        return sum(array.nbytes for array in self.tables.values())
+
 
 @dataclass(frozen=True, eq=False)
 class BoundMask:

@@ -172,14 +172,18 @@ def targets(names: Iterable[str] | None = None) -> list[Target]:
                 (name, device) for _, device in here if device != "cpu"
             ]  # its interpreter is slow
         if not here and names is not None:
-            all_backends.choose(all_backends.Request("cpu", torch.float32, 16, 16), name)
+            all_backends.choose(
+                all_backends.Request(torch.device("cpu"), torch.float32, 16, 16), name
+            )
         found += here
     return found
 
 
 def _runs(name: str, device: str, dtype: torch.dtype, head_dim: int, value_dim: int) -> bool:
     try:
-        all_backends.choose(all_backends.Request(device, dtype, head_dim, value_dim), name)
+        all_backends.choose(
+            all_backends.Request(torch.device(device), dtype, head_dim, value_dim), name
+        )
     except AttnDslError as error:
         if error.code != "A520":
             raise

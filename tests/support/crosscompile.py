@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import attndsl
-from attndsl.backends import Work, configs, kernels
+from attndsl.backends import Request, configs, kernels
 from attndsl.backends import triton as backend
 
 TYPES = {
@@ -189,23 +189,27 @@ def jobs(
     q = torch.empty(1, 2 * group, length, head_dim, dtype=getattr(torch, dtype))
     k = v = torch.empty(1, 2, k_length or length, head_dim, dtype=q.dtype)
     call = p._program.call(length, k.shape[2], 1, 2 * group, extents, inputs or {})
-    (part,) = p._program.tiled(call, "natural", (128, 128))
-    work = Work.of(part) if predicate else Work(Work.of(part).schedule)
     arch = ARCHITECTURES[target]
 
-    def chosen(which: Any, q: torch.Tensor, v: torch.Tensor) -> configs.Config:
+    def chosen(which: Any, request: Request) -> configs.Config:
         if config:
             return configs.Config(**config)
-        found = configs.fitting(which, arch, q.element_size(), q.shape[3], v.shape[3])
+        widths = request.head_dim, request.value_dim
+        found = configs.fitting(which, arch, request.dtype.itemsize, *widths)
         assert found is not None, "the call fits"
         return found
 
+    request = Request.of(q, k, v, gradient=True)
     runner = backend.Triton(chosen, longest)
+    (part,) = p._program.tiled(call, "natural", *runner.tiles(request))
+    if not predicate:
+        part = replace(part, bound=replace(part.bound, pieces=()))
+    lowered = runner.lower(part, request)
 
     def both() -> None:
-        out, lse = runner.forward(work, q, k, v, scale=0.1)
+        out, lse = lowered.forward(q, k, v, scale=0.1)
         if set(passes) != {"forward"}:
-            runner.backward(work, q, k, v, out, lse, torch.empty_like(out), None, scale=0.1)
+            lowered.backward(q, k, v, out, lse, torch.empty_like(out), None, scale=0.1)
 
     sizes = q.element_size(), head_dim, head_dim
     found = []
@@ -214,7 +218,7 @@ def jobs(
             continue
         given = {"head_dim": head_dim, "dtype": dtype, "pattern": pattern, "predicate": predicate}
         if name in PASSES:
-            used = chosen(name, q, v)
+            used = chosen(name, request)
             given["modelled"] = configs.shared_memory(name, arch, used, *sizes)
             given["limit"] = configs.SHARED_MEMORY[arch]
             options = configs.options(arch, used)

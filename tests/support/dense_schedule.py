@@ -1,36 +1,48 @@
 """Schedules made the plain way, from a dense mask: what the real scheduler is not needed for."""
 
-import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
-from attndsl.backends import Work
-from attndsl.schedule import MaskTable, Plan, Schedule, Tiles, TokenOrder
+from attndsl.backends import Backend, Kernels, Request, Tile
+from attndsl.schedule import BoundMask, MaskTable, Plan, Schedule, TiledMask, Tiles, TokenOrder
 
 
-def dense_work(
-    masks: np.ndarray,
-    tile: tuple[int, int] | None = None,
-    rows: np.ndarray | None = None,
-    columns: np.ndarray | None = None,
-) -> Work:
-    """The call whose pairs are those masks; ``tile`` overrides what the backend asks for.
+@dataclass(frozen=True)
+class DenseWork:
+    """The call whose pairs are those masks; ``tile`` overrides what the back end asks for.
 
     ``rows`` and ``columns``: the tokens that storage order takes one after the other.
     """
-    orders = {"q_order": rows, "k_order": columns}
-    orders = {name: TokenOrder(given) for name, given in orders.items() if given is not None}
-    stored = masks if rows is None else masks[:, :, rows]
-    stored = stored if columns is None else stored[..., columns]
 
-    @functools.cache
-    def schedule(tile: tuple[int, int]) -> Schedule:
+    masks: np.ndarray
+    tile: Tile | None = None
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    def schedule(self, tile: Tile) -> Schedule:
+        """The exact schedule in such tiles."""
+        orders = {"q_order": self.rows, "k_order": self.columns}
+        orders = {name: TokenOrder(given) for name, given in orders.items() if given is not None}
+        stored = self.masks if self.rows is None else self.masks[:, :, self.rows]
+        stored = stored if self.columns is None else stored[..., self.columns]
         made = dense_schedule(stored, tile)
         return replace(made, plans=tuple(replace(plan, **orders) for plan in made.plans))
 
-    return Work(lambda wanted: schedule(tile or wanted))
+    def lowered(self, backend: Backend, q: Tensor, k: Tensor, v: Tensor) -> Kernels:
+        """The kernels of a back end for such tensors."""
+        request = Request.of(q, k, v, gradient=True)
+        return lowered(backend, request, lambda tile: self.schedule(self.tile or tile))
+
+
+def lowered(backend: Backend, request: Request, schedule: Callable[[Tile], Schedule]) -> Kernels:
+    """The kernels of a back end over schedules that come from no pattern."""
+    made = {tile: schedule(tile) for tile in backend.tiles(request)}
+    first = next(iter(made.values()))
+    bound = BoundMask((), first.plan_of, {}, range(request.q_len), range(request.k_len))
+    return backend.lower(TiledMask(bound, made), request)
 
 
 def dense_schedule(masks: np.ndarray, tile: tuple[int, int]) -> Schedule:

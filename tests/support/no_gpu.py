@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 import attndsl
-from attndsl.backends import Work
+from attndsl.backends import Request
 from attndsl.backends import triton as backend
 from attndsl.backends.configs import Config
 from attndsl.backends.launching import Launch
@@ -80,9 +80,9 @@ def both_ways(length: int, longest: int | None) -> list[dict[str, Any]]:
             torch.zeros(start + 128 * length, dtype=torch.float16)[start:].view(1, 2, length, 64)
             for _ in range(3)
         )
-        work = Work.of(part)
-        out, lse = runner.forward(work, q, k, v, scale=0.1)
-        runner.backward(work, q, k, v, out, lse, q, lse, scale=0.1)
+        kernels = runner.lower(part, Request.of(q, k, v, gradient=True))
+        out, lse = kernels.forward(q, k, v, scale=0.1)
+        kernels.backward(q, k, v, out, lse, q, lse, scale=0.1)
     Launch.__call__ = once  # type: ignore[method-assign]
     return found
 

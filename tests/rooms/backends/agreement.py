@@ -3,25 +3,31 @@
 import numpy as np
 import torch
 
-from attndsl.backends import Dense
+from attndsl.backends import Backend, Dense, Kernels
 from tests.rooms.backends.cases import Case
+from tests.support.dense_schedule import DenseWork
 from tests.support.tolerances import assert_close, largest_summands
 
 SCALE = 0.3
 NAMES = ("out", "lse", "dq", "dk", "dv")
 
 
-def run(backend, work, case: Case, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
+def run(backend: Backend, work: DenseWork, case: Case) -> list[torch.Tensor]:
+    """out, lse, dq, dk, dv of a back end."""
+    return both(work.lowered(backend, case.q, case.k, case.v), case)
+
+
+def both(kernels: Kernels, case: Case, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
     """out, lse, dq, dk, dv."""
     q, k, v, dout = (x.to(dtype or x.dtype) for x in (case.q, case.k, case.v, case.dout))
-    out, lse = backend.forward(work, q, k, v, scale=SCALE)
+    out, lse = kernels.forward(q, k, v, scale=SCALE)
     dlse = None if case.dlse is None else case.dlse.to(lse.dtype)
-    return [out, lse, *backend.backward(work, q, k, v, out, lse, dout, dlse, scale=SCALE)]
+    return [out, lse, *kernels.backward(q, k, v, out, lse, dout, dlse, scale=SCALE)]
 
 
 def assert_agrees(results: list[torch.Tensor], case: Case) -> None:
-    exact = run(Dense(), case.mask, case, torch.float64)
-    reference = run(Dense(), case.mask, case)
+    exact = both(Dense(case.mask), case, torch.float64)
+    reference = both(Dense(case.mask), case)
     terms = case.masks.shape[3] + case.masks.shape[2] * case.q.shape[1]
     summands = largest_summands(case.q, case.k, case.v, case.dout, case.dlse, SCALE)
     for name, actual, truth, theirs in zip(NAMES, results, exact, reference, strict=True):

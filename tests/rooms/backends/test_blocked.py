@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from attndsl.backends import Blocked, Request, block_batches, blocked
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
-from tests.support.dense_schedule import dense_work
+from tests.support.dense_schedule import DenseWork
 
 DTYPES = {
     "fp64": torch.float64,
@@ -26,7 +26,7 @@ DTYPES = {
 @given(data=st.data())
 def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
     case = data.draw(cases(DTYPES[dtype]))
-    work = dense_work(case.masks, case.tile)
+    work = DenseWork(case.masks, case.tile)
     results = run(Blocked(), work, case)
     assert_agrees(results, case)
     again = run(Blocked(), work, case)
@@ -41,7 +41,7 @@ def test_it_agrees_in_any_order_of_tokens(data: st.DataObject):
     rows, columns = (
         rng.permutation(n) if data.draw(st.booleans()) else None for n in case.masks.shape[2:]
     )
-    work = dense_work(case.masks, case.tile, rows, columns)
+    work = DenseWork(case.masks, case.tile, rows, columns)
     assert_agrees(run(Blocked(), work, case), case)
 
 
@@ -51,7 +51,7 @@ def test_it_agrees_with_and_without_products_of_16_bits(dtype: str, data: st.Dat
     case = data.draw(cases(DTYPES[dtype]))
     for widened in ((), (case.q.dtype,)):  # of which each machine does one
         with mock.patch.object(blocked, "WIDENED", widened):
-            assert_agrees(run(Blocked(), dense_work(case.masks, case.tile), case), case)
+            assert_agrees(run(Blocked(), DenseWork(case.masks, case.tile), case), case)
 
 
 @given(
@@ -64,14 +64,14 @@ def test_it_agrees_when_runs_are_cut_and_calls_are_small(case: Case, segment: in
         mock.patch.object(block_batches, "LONG_RUN", long),
         mock.patch.object(block_batches, "FEWEST_FLAT", 1),
     ):
-        assert_agrees(run(Blocked(), dense_work(case.masks, case.tile), case), case)
+        assert_agrees(run(Blocked(), DenseWork(case.masks, case.tile), case), case)
 
 
 def test_each_piece_of_a_strip_has_its_own_masks():
     rng = np.random.default_rng(0)
     places = rng.random((12, 12)).argsort(1) < 3
     case = plain_case(np.kron(places, np.ones((16, 16), bool)) & (rng.random((192, 192)) < 0.8))
-    work = dense_work(case.masks, (16, 16))
+    work = DenseWork(case.masks, (16, 16))
     (found,) = block_batches.block_batches(work.schedule((16, 16)))
     assert any(strip.mask is not None and len(strip.mask) > 2 for strip in found)
     with mock.patch.object(blocked, "BUDGET", 1), mock.patch.object(blocked, "TILE", 16):
@@ -83,7 +83,7 @@ def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
     mask[[0, 7, 39]] = False
     case = plain_case(mask)
     case.dout[:, :, 7] = math.nan
-    out, lse, dq, dk, dv = run(Blocked(), dense_work(case.masks, case.tile), case)
+    out, lse, dq, dk, dv = run(Blocked(), DenseWork(case.masks, case.tile), case)
     empty = torch.tensor([0, 7, 39])
     assert (out[:, :, empty] == 0).all()
     assert (lse[:, :, empty] == -math.inf).all()
@@ -93,7 +93,7 @@ def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
 
 def test_a_pattern_without_any_pair_gives_zeros():
     case = plain_case(np.zeros((20, 30), bool))
-    out, lse, *gradients = run(Blocked(), dense_work(case.masks, case.tile), case)
+    out, lse, *gradients = run(Blocked(), DenseWork(case.masks, case.tile), case)
     assert (lse == -math.inf).all()
     assert not any(x.any() for x in (out, *gradients))
 
@@ -104,12 +104,13 @@ def test_a_pattern_without_any_pair_gives_zeros():
 def test_empty_tensors_pass_through(shape: tuple[int, ...]):
     B, H, Q, K, D = shape
     q, k, v = torch.ones(B, H, Q, D), torch.ones(B, H, K, D), torch.ones(B, H, K, 3)
-    work = dense_work(np.ones((1, 1, Q, K), bool), (16, 16))
-    out, lse = Blocked().forward(work, q, k, v, scale=1.0)
+    work = DenseWork(np.ones((1, 1, Q, K), bool), (16, 16))
+    kernels = work.lowered(Blocked(), q, k, v)
+    out, lse = kernels.forward(q, k, v, scale=1.0)
     assert out.shape == (B, H, Q, 3)
     assert torch.equal(out, torch.full_like(out, float(K > 0)))
     assert torch.allclose(lse, torch.full_like(lse, K or 0).log() + D, equal_nan=True)
-    gradients = Blocked().backward(work, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
+    gradients = kernels.backward(q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
     assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
 
 
@@ -119,9 +120,10 @@ def test_what_is_not_finite_reaches_only_the_queries_that_see_it(where: str, bad
     mask = np.random.default_rng(1).random((100, 90)) < 0.3
     mask[:, 5] &= np.arange(100) < 50
     case = plain_case(mask)
-    clean, _ = Blocked().forward(dense_work(case.masks, case.tile), case.q, case.k, case.v, scale=1)
+    kernels = DenseWork(case.masks, case.tile).lowered(Blocked(), case.q, case.k, case.v)
+    clean, _ = kernels.forward(case.q, case.k, case.v, scale=1)
     getattr(case, where)[1, 0, 5, 3] = bad
-    out, lse = Blocked().forward(dense_work(case.masks, case.tile), case.q, case.k, case.v, scale=1)
+    out, lse = kernels.forward(case.q, case.k, case.v, scale=1)
     hit = np.zeros((2, 2, 100), bool)
     hit[1, 0] = np.arange(100) == 5 if where == "q" else mask[:, 5]
     hit = torch.from_numpy(hit)
@@ -135,17 +137,19 @@ def test_what_is_not_finite_reaches_only_the_queries_that_see_it(where: str, bad
 def test_garbage_in_keys_that_no_query_sees_leaves_gradients_clean():
     mask = np.tri(64, 80, dtype=bool)  # keys 64... are padding
     case = plain_case(mask)
-    want = run(Blocked(), dense_work(case.masks, case.tile), case)
+    want = run(Blocked(), DenseWork(case.masks, case.tile), case)
     case.k[:, :, 64:], case.v[:, :, 64:] = math.nan, math.inf
-    got = run(Blocked(), dense_work(case.masks, case.tile), case)
+    got = run(Blocked(), DenseWork(case.masks, case.tile), case)
     for ours, theirs in zip(got, want, strict=True):
         assert torch.allclose(ours, theirs)
 
 
 def test_it_says_what_it_cannot_do():
-    assert Blocked().supports(Request("cpu", torch.float32, 64, 64)) is None
-    assert "cuda" in Blocked().supports(Request("cuda", torch.float32, 64, 64))
-    assert "float8" in Blocked().supports(Request("cpu", torch.float8_e5m2fnuz, 64, 64))
+    assert Blocked().supports(Request(torch.device("cpu"), torch.float32, 64, 64)) is None
+    assert "cuda" in Blocked().supports(Request(torch.device("cuda"), torch.float32, 64, 64))
+    assert "float8" in Blocked().supports(
+        Request(torch.device("cpu"), torch.float8_e5m2fnuz, 64, 64)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 8192])
@@ -158,11 +162,10 @@ def test_the_best_tile_is_a_power_of_two_that_fits(length: int):
 
 def test_strips_of_a_schedule_are_made_once_and_freed_with_it():
     case = plain_case(np.tri(40, 40, dtype=bool))
-    work = dense_work(case.masks, case.tile)
+    work = DenseWork(case.masks, case.tile)
     before = len(blocked._KNOWN)
-    run(Blocked(), work, case)
-    schedule = work.schedule(case.tile)
-    assert blocked.batches_of(schedule) is blocked.batches_of(schedule)
+    kernels = work.lowered(Blocked(), case.q, case.k, case.v)
+    assert kernels.batches is blocked.batches_of(kernels.schedule)
     assert len(blocked._KNOWN) == before + 1
-    del schedule, work
+    del kernels
     assert len(blocked._KNOWN) == before

@@ -7,20 +7,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attndsl.backends import Blocked, backward_parts, forward_parts
-from tests.rooms.backends.agreement import SCALE, assert_agrees
+from attndsl.backends import Blocked, Executable
+from tests.rooms.backends.agreement import SCALE, assert_agrees, both
 from tests.rooms.backends.cases import Case, cases
-from tests.support.dense_schedule import dense_work
+from tests.support.dense_schedule import DenseWork
+
+
+def joined(parts: list[DenseWork], case: Case) -> Executable:
+    """One call over all of them."""
+    return Executable(tuple(part.lowered(Blocked(), case.q, case.k, case.v) for part in parts))
 
 
 @given(case=cases(torch.float64), count=st.integers(1, 3), seed=st.integers(0, 99))
 def test_disjoint_parts_agree_with_the_whole(case: Case, count: int, seed: int):
     owner = np.random.default_rng(seed).integers(0, count, case.masks.shape[2:])
-    parts = [dense_work(case.masks & (owner == n), case.tile) for n in range(count)]
-    q, k, v = case.q, case.k, case.v
-    out, lse = forward_parts(Blocked(), parts, q, k, v, scale=SCALE)
-    grads = backward_parts(Blocked(), parts, q, k, v, out, lse, case.dout, case.dlse, scale=SCALE)
-    assert_agrees([out, lse, *grads], case)
+    parts = [DenseWork(case.masks & (owner == n), case.tile) for n in range(count)]
+    assert_agrees(both(joined(parts, case), case), case)
 
 
 def test_a_key_that_is_not_finite_spoils_the_queries_that_see_it_in_any_part():
@@ -31,8 +33,8 @@ def test_a_key_that_is_not_finite_spoils_the_queries_that_see_it_in_any_part():
     spoilt = replace(case, k=case.k.clone())
     spoilt.k[0, 0, 30] = torch.nan
     near = np.abs(np.arange(40)[:, None] - np.arange(40)) < 4
-    parts = [dense_work(spoilt.masks & part, (16, 16)) for part in (near, ~near)]
-    out, lse = forward_parts(Blocked(), parts, spoilt.q, spoilt.k, spoilt.v, scale=SCALE)
+    parts = [DenseWork(spoilt.masks & part, (16, 16)) for part in (near, ~near)]
+    out, lse = joined(parts, spoilt).forward(spoilt.q, spoilt.k, spoilt.v, scale=SCALE)
     assert out[0, 0, :30].isfinite().all()
     assert lse[0, 0, :30].isfinite().all()
     assert out[0, 0, 30:].isnan().all()

@@ -10,7 +10,7 @@ from attndsl.backends import Request, choose, names, selection
 from attndsl.source import AttnDslError
 
 HERE = Path(__file__).parent
-CPU = Request("cpu", torch.float32, 64, 64)
+CPU = Request(torch.device("cpu"), torch.float32, 64, 64)
 
 
 def test_a_cpu_call_runs_on_the_cpu_backend():
@@ -30,7 +30,7 @@ def test_all_reasons_are_given_when_none_can(
     selection._load.cache_clear()
     request.addfinalizer(selection._load.cache_clear)
     with pytest.raises(AttnDslError) as caught:
-        choose(Request("meta", torch.float32, 64, 64))
+        choose(Request(torch.device("meta"), torch.float32, 64, 64))
     golden(HERE / "golden" / "none.err", str(caught.value) + "\n")
 
 

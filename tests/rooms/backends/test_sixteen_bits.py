@@ -14,10 +14,10 @@ import attndsl
 from attndsl.backends import Dense
 from attndsl.backends.configs import Config
 from attndsl.backends.triton import INTERPRETED, Triton
-from tests.rooms.backends.agreement import NAMES, SCALE, run
+from tests.rooms.backends.agreement import NAMES, SCALE, both, run
 from tests.rooms.backends.cases import Case, cases, laid_out, random_mask
 from tests.support.bfloat16 import rounded, taught, widened
-from tests.support.dense_schedule import dense_work
+from tests.support.dense_schedule import DenseWork
 from tests.support.tolerances import largest_summands
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="these run in Triton's interpreter")
@@ -39,8 +39,8 @@ def triton(longest: int | None) -> Triton:
 
 
 def check(results: list[torch.Tensor], case: Case) -> None:
-    exact = run(Dense(), case.mask, case, torch.float64)
-    reference = run(Dense(), case.mask, case)
+    exact = both(Dense(case.mask), case, torch.float64)
+    reference = both(Dense(case.mask), case)
     summands = largest_summands(case.q, case.k, case.v, case.dout, case.dlse, SCALE)
     assert_errs_as_little(results, exact, reference, summands)
 
@@ -81,7 +81,7 @@ def test_the_interpreter_rounds_as_torch_does():
 @settings(max_examples=6)
 @given(case=cases(torch.bfloat16, longest=60), longest=st.sampled_from([1, None]))
 def test_random_masks(case: Case, longest: int | None):
-    check(run(triton(longest), dense_work(case.masks), case), case)
+    check(run(triton(longest), DenseWork(case.masks), case), case)
 
 
 @pytest.mark.parametrize(("width", "value_width"), [(80, 40), (96, 192), (256, 256)])
@@ -93,7 +93,7 @@ def test_head_dims(width: int, value_width: int):
     ]
     dlse = torch.from_numpy(rng.standard_normal((1, 2, 40))).float()
     case = Case(random_mask(rng, 40, 40)[None, None], (32, 32), *tensors, dlse)
-    check(run(triton(1), dense_work(case.masks), case), case)
+    check(run(triton(1), DenseWork(case.masks), case), case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

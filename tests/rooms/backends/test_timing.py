@@ -9,10 +9,11 @@ import torch
 
 import attndsl
 from attndsl import backends
-from attndsl.backends import REFERENCE, blocked, tile_costs_of, timing
+from attndsl.backends import REFERENCE, Request, blocked, tile_costs_of, timing
 from attndsl.backends.places import Index, Span
 from attndsl.backends.work_counts import BLOCKS, STRETCH, TERMS, WorkCounts, work_counts
 from attndsl.schedule import Schedule
+from tests.support.dense_schedule import lowered
 
 PATTERNS = [
     ("causal_window", {"w": 100}, 500, "natural"),
@@ -90,14 +91,15 @@ def runs(schedule: Schedule) -> Iterator[dict[str, float]]:
     """Operations counted in a forward and a backward pass of two heads of 16."""
     lengths = schedule.q_len, schedule.k_len, schedule.k_len, schedule.q_len
     q, k, v, dout = (torch.randn(1, 2, n, 16) for n in lengths)
-    work = backends.Work(lambda tile: schedule)
+    request = Request.of(q, k, v, gradient=True)
+    kernels = lowered(backends.Blocked(), request, lambda tile: schedule)
     with pytest.MonkeyPatch.context() as patch:
         seen = Counter(patch).seen
-        out, lse = backends.Blocked().forward(work, q, k, v, scale=0.25)
+        out, lse = kernels.forward(q, k, v, scale=0.25)
     yield seen
     with pytest.MonkeyPatch.context() as patch:
         seen = Counter(patch).seen
-        backends.Blocked().backward(work, q, k, v, out, lse, dout, None, scale=0.25)
+        kernels.backward(q, k, v, out, lse, dout, None, scale=0.25)
     yield seen
 
 

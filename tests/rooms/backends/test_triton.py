@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attndsl
-from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, Work, choose
+from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, choose
 from attndsl.backends.configs import Config
 from attndsl.backends.triton import INTERPRETED, Triton, _precision, reachable
 from attndsl.schedule import MaskTable
-from tests.rooms.backends.agreement import assert_agrees, plain_case, run
+from tests.rooms.backends.agreement import assert_agrees, both, plain_case, run
 from tests.rooms.backends.cases import Case, cases
-from tests.support.dense_schedule import dense_work
+from tests.support.dense_schedule import DenseWork, lowered
 from tests.support.tolerances import assert_close, largest_summands
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="these run in Triton's interpreter")
@@ -35,7 +35,7 @@ def triton(tile: tuple[int, int], longest: int | None = None) -> Triton:
 def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
     case = data.draw(cases(DTYPES[dtype], longest=80))
     backend = triton(data.draw(st.sampled_from(TILES)), data.draw(st.sampled_from([1, 2, None])))
-    assert_agrees(run(backend, dense_work(case.masks), case), case)
+    assert_agrees(run(backend, DenseWork(case.masks), case), case)
 
 
 @pytest.mark.parametrize("backend", [triton((32, 32), 2), Blocked()], ids=["triton", "blocked"])
@@ -44,9 +44,11 @@ def test_it_agrees_with_the_oracle(dtype: str, data: st.DataObject):
 @given(case=cases(torch.float32, longest=70), scale=st.sampled_from([0.2, -0.2]))
 def test_the_forward_takes_eight_bits(backend, dtype: torch.dtype, case: Case, scale: float):
     given = [x.to(dtype) for x in (case.q, case.k, case.v)]
-    exact = Dense().forward(case.mask, *(x.double() for x in given), scale=scale)
-    reference = Dense().forward(case.mask, *given, scale=scale)
-    results = backend.forward(dense_work(case.masks), *given, scale=scale)
+    exact = Dense(case.mask).forward(*(x.double() for x in given), scale=scale)
+    reference = Dense(case.mask).forward(*given, scale=scale)
+    request = Request.of(*given, gradient=False)
+    kernels = lowered(backend, request, DenseWork(case.masks).schedule)
+    results = kernels.forward(*given, scale=scale)
     wide = [x.float() for x in given]
     summands = largest_summands(*wide, case.dout, None, abs(scale))
     finest = {"out": torch.bfloat16, "lse": torch.float32}  # products of 8 bits are exact
@@ -62,7 +64,7 @@ def test_it_agrees_in_any_order_of_tokens(case: Case, ordered: str):
     rng = np.random.default_rng(0)
     q_len, k_len = case.masks.shape[2:]
     orders = [rng.permutation(n) if s in ordered else None for s, n in (("q", q_len), ("k", k_len))]
-    work = dense_work(case.masks, None, *orders)
+    work = DenseWork(case.masks, None, *orders)
     assert_agrees(run(triton((32, 32), 1), work, case), case)
 
 
@@ -70,26 +72,28 @@ def test_heads_that_share_keys_may_order_their_tokens_differently():
     case = plain_case(np.random.default_rng(0).random((2, 40, 50)) < 0.3, torch.float32)
     case = replace(case, k=case.k[:, :1], v=case.v[:, :1])
     mine, theirs = (
-        dense_work(
+        DenseWork(
             case.masks[:, [head]], (32, 32), None, np.random.default_rng(head).permutation(50)
         )
         for head in (0, 1)
     )
     one, other = (work.schedule((32, 32)) for work in (mine, theirs))
     ids = other.plans[0].mask_ids + len(one.masks)
-    both = replace(
+    joined = replace(
         one,
         plans=(one.plans[0], replace(other.plans[0], mask_ids=ids)),
         plan_of=np.array([[0, 1]], np.int32),
         masks=MaskTable(np.concatenate([one.masks.packed, other.masks.packed]), (32, 32)),
     )
-    assert_agrees(run(triton((32, 32)), Work(lambda tile: both), case), case)
+    request = Request.of(case.q, case.k, case.v, gradient=True)
+    kernels = lowered(triton((32, 32)), request, lambda tile: joined)
+    assert_agrees(both(kernels, case), case)
 
 
 @pytest.mark.parametrize("longest", [1, None])
 def test_equal_inputs_give_equal_bits(longest: int | None):
     case = plain_case(np.random.default_rng(0).random((50, 70)) < 0.4, torch.float32)
-    first, second = (run(triton((32, 32), longest), dense_work(case.masks), case) for _ in "ab")
+    first, second = (run(triton((32, 32), longest), DenseWork(case.masks), case) for _ in "ab")
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one, other)
 
@@ -103,7 +107,7 @@ def test_it_takes_every_head_dim(width: int, value_width: int):
     q, k = (torch.randn(1, 2, 40, width, generator=make) for _ in "qk")
     v, dout = (torch.randn(1, 2, 40, value_width, generator=make) for _ in "vo")
     case = Case(np.tri(40, dtype=bool)[None, None], (32, 32), q, k, v, dout, None)
-    assert_agrees(run(triton((32, 32)), dense_work(case.masks), case), case)
+    assert_agrees(run(triton((32, 32)), DenseWork(case.masks), case), case)
 
 
 @pytest.mark.parametrize("setting", ["ieee", "tf32"])
@@ -112,7 +116,7 @@ def test_products_are_as_exact_as_torchs_newer_setting_says(setting: str):
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = setting
     try:
-        assert_agrees(run(triton((32, 32)), dense_work(case.masks), case), case)
+        assert_agrees(run(triton((32, 32)), DenseWork(case.masks), case), case)
         assert [_precision(x) for x in (torch.float32, torch.float16)] == [setting, "ieee"]
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
@@ -122,8 +126,8 @@ def test_products_are_as_exact_as_torchs_newer_setting_says(setting: str):
 def test_a_scale_may_be_negative_or_zero(scale: float):
     case = plain_case(np.tri(40, 50, dtype=bool), torch.float32)
     args = case.q, case.k, case.v
-    work = dense_work(case.masks)
-    out, lse = triton((32, 32)).forward(work, *args, scale=scale)
+    kernels = DenseWork(case.masks).lowered(triton((32, 32)), *args)
+    out, lse = kernels.forward(*args, scale=scale)
     exact = attndsl.backends.attend(case.mask, *(x.double() for x in args), scale)
     torch.testing.assert_close((out.double(), lse.double()), exact, rtol=1e-5, atol=1e-5)
 
@@ -133,7 +137,7 @@ def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
     mask[[0, 7, 39]] = False
     case = plain_case(mask, torch.float32)
     case.dout[:, :, 7] = case.q[:, :, 7] = math.nan
-    out, lse, dq, dk, dv = run(triton((32, 32)), dense_work(case.masks), case)
+    out, lse, dq, dk, dv = run(triton((32, 32)), DenseWork(case.masks), case)
     empty = torch.tensor([0, 7, 39])
     assert (out[:, :, empty] == 0).all()
     assert (lse[:, :, empty] == -math.inf).all()
@@ -145,10 +149,11 @@ def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
 def test_what_is_not_finite_reaches_queries_that_see_it_or_share_a_tile_with_its_value():
     mask = np.tri(96, dtype=bool)
     case = plain_case(mask, torch.float32)
-    plain = triton((32, 32)).forward(dense_work(case.masks), case.q, case.k, case.v, scale=1.0)
+    kernels = DenseWork(case.masks).lowered(triton((32, 32)), case.q, case.k, case.v)
+    plain = kernels.forward(case.q, case.k, case.v, scale=1.0)
     case.k[0, :, 40] = math.nan  # reaches queries 40 ...
     case.v[1, :, 40] = math.inf  # and 32 ..., the first of the tile
-    out, lse = triton((32, 32)).forward(dense_work(case.masks), case.q, case.k, case.v, scale=1.0)
+    out, lse = kernels.forward(case.q, case.k, case.v, scale=1.0)
     for batch, first in ((0, 40), (1, 32)):
         assert torch.equal(out[batch, :, :first], plain[0][batch, :, :first])
         assert not out[batch, :, first:].isfinite().any()
@@ -161,12 +166,11 @@ def test_what_is_not_finite_reaches_queries_that_see_it_or_share_a_tile_with_its
 def test_empty_tensors_pass_through(shape: tuple[int, ...]):
     B, H, Q, K, D = shape
     q, k, v = torch.ones(B, H, Q, D), torch.ones(B, max(H, 1), K, D), torch.ones(B, max(H, 1), K, 3)
-    work = dense_work(np.ones((1, 1, Q, K), bool))
-    backend = triton((32, 32))
-    out, lse = backend.forward(work, q, k, v, scale=1.0)
+    kernels = DenseWork(np.ones((1, 1, Q, K), bool)).lowered(triton((32, 32)), q, k, v)
+    out, lse = kernels.forward(q, k, v, scale=1.0)
     assert torch.equal(out, torch.full_like(out, float(K > 0)))
     assert torch.allclose(lse, torch.full_like(lse, K or 0).log() + D)
-    gradients = backend.backward(work, q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
+    gradients = kernels.backward(q, k, v, out, lse, torch.ones_like(out), None, scale=1.0)
     assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
 
 
@@ -206,7 +210,7 @@ def test_rows_further_apart_than_32_bits_reach_are_copied():
 
 def test_it_says_what_it_cannot_do():
     def reason(device: str = "cpu", dtype: torch.dtype = torch.float32, width: int = 64) -> str:
-        return Triton().supports(Request(device, dtype, width, 64)) or ""
+        return Triton().supports(Request(torch.device(device), dtype, width, 64)) or ""
 
     assert not reason()  # interpreted
     assert "meta" in reason("meta")
@@ -217,6 +221,6 @@ def test_it_says_what_it_cannot_do():
 
 
 def test_calls_on_the_cpu_reach_the_interpreter_by_name_only():
-    request = Request("cpu", torch.float32, 64, 64)
+    request = Request(torch.device("cpu"), torch.float32, 64, 64)
     assert choose(request).name == "blocked"
     assert choose(request, "triton").name == "triton"

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import attndsl
-from attndsl.backends import configs, tuning
+from attndsl.backends import Backend, Request, configs, tuning
 from attndsl.backends.configs import Config
 from attndsl.backends.tuning import climb, neighbours
 
@@ -80,21 +81,26 @@ def test_what_is_tried_fits(
     monkeypatch.setattr(tuning, "architecture", lambda device: arch)
     q, _, v = tensors(width)
     start = configs.fitting(which, arch, 2, width, width)
-    around = neighbours(which, q, v)
+    request = Request.of(q, q, v, gradient=True)
+    around = neighbours(which, request)
     near = list(around(start))
     assert near, "there is something to choose"
     for config in {start, *near, *itertools.chain(*map(around, near))}:
         taken = configs.shared_memory(which, arch, config, 2, width, width)
         assert taken <= configs.SHARED_MEMORY[arch]
-        assert tuning._fits(config, which, q, v), "the default is no worse than its neighbours"
+        assert tuning._fits(config, which, request), "the default is no worse than its neighbours"
 
 
-def works(p: attndsl.Pattern, q: torch.Tensor):
-    from attndsl.backends import Work
+def request_of(p: attndsl.Pattern, q: torch.Tensor, gradient: bool = False) -> Request:
+    return Request.of(q, q, q, gradient=gradient, name=p._program.key)
 
+
+def kernels(p: attndsl.Pattern, q: torch.Tensor, backend: Backend) -> Any:
+    """The passes of a back end over the whole pattern."""
     call = p._program.call(q.shape[2], q.shape[2], 1, q.shape[1], None, {})
-    (part,) = p._program.tiled(call, "natural", (64, 64))
-    return Work.of(part, p._program.key)
+    request = request_of(p, q)
+    (part,) = p._program.tiled(call, "natural", *backend.tiles(request))
+    return backend.lower(part, request)
 
 
 class Second:
@@ -117,21 +123,21 @@ def found(monkeypatch: pytest.MonkeyPatch):
     triton = pytest.importorskip("attndsl.backends.triton")
     monkeypatch.setattr(climb, "__defaults__", (4,))
     p, (q, k, v) = attndsl.compile("causal"), tensors()
-    (tuned,) = triton.Triton(clock=Second()).tune(works(p, q), q, k, v, scale=0.25)
+    (tuned,) = kernels(p, q, triton.Triton(clock=Second())).tune(q, k, v, scale=0.25)
     return p, (q, k, v), tuned
 
 
 def test_the_fastest_is_used_and_found_by_later_processes(found, monkeypatch, folder: Path):
-    p, (q, k, v), tuned = found
+    p, (q, _k, _v), tuned = found
     assert (tuned.which, tuned.milliseconds, tuned.default_milliseconds) == ("forward", 1.0, 10.0)
     assert tuned.config != tuned.default
     assert tuned.tried == 4
-    assert tuning.configured("forward", works(p, q), q, k, v) == tuned.config
+    assert tuning.configured("forward", request_of(p, q)) == tuned.config
     monkeypatch.setattr(tuning, "_KNOWN", {})  # as in another process
-    assert tuning.configured("forward", works(p, q), q, k, v) == tuned.config
+    assert tuning.configured("forward", request_of(p, q)) == tuned.config
     longer = tensors(length=200)
-    assert tuning.configured("forward", works(p, longer[0]), *longer) == tuned.default
-    assert tuning.configured("backward_keys", works(p, q), q, k, v) != tuned.config
+    assert tuning.configured("forward", request_of(p, longer[0])) == tuned.default
+    assert tuning.configured("backward_keys", request_of(p, q)) != tuned.config
     assert len(list((folder / "configs").iterdir())) == 1
 
 
@@ -151,12 +157,12 @@ def test_the_fastest_is_used_and_found_by_later_processes(found, monkeypatch, fo
 )
 def test_an_entry_that_is_no_config_is_ignored(found, wrong, monkeypatch, folder: Path):
     """Even one whose hash is right: another version may have written it."""
-    p, (q, k, v), tuned = found
-    work = works(p, q)
-    key = tuning._key("forward", work, q, k, v)
+    p, (q, _k, _v), tuned = found
+    request = request_of(p, q)
+    key = tuning._key("forward", request)
     assert tuning.cache.keep("configs", key, tuning.asdict(tuned.config) | wrong)
     monkeypatch.setattr(tuning, "_KNOWN", {})
-    assert tuning.configured("forward", work, q, k, v) == tuned.default
+    assert tuning.configured("forward", request) == tuned.default
 
 
 def test_without_a_disk_what_was_found_lasts_as_long_as_the_process(monkeypatch, folder: Path):
@@ -164,8 +170,8 @@ def test_without_a_disk_what_was_found_lasts_as_long_as_the_process(monkeypatch,
     (folder / "configs").write_text("a file where the folder should be")
     monkeypatch.setattr(climb, "__defaults__", (4,))
     p, (q, k, v) = attndsl.compile("causal"), tensors()
-    (tuned,) = triton.Triton(clock=Second()).tune(works(p, q), q, k, v, scale=0.25)
-    assert tuning.configured("forward", works(p, q), q, k, v) == tuned.config != tuned.default
+    (tuned,) = kernels(p, q, triton.Triton(clock=Second())).tune(q, k, v, scale=0.25)
+    assert tuning.configured("forward", request_of(p, q)) == tuned.config != tuned.default
 
 
 def test_the_whole_way_with_a_real_clock(monkeypatch):
@@ -191,8 +197,9 @@ def test_each_config_that_may_be_found_gives_the_same_results():
     triton = pytest.importorskip("attndsl.backends.triton")
     p, (q, k, v) = attndsl.compile("pattern p = q - k < 30 and k <= q or k < 2"), tensors(length=70)
     exact = p(q, k, v, backend="reference")
-    for config in neighbours("forward", q, v)(Config(32, 32, 4, 1)):
-        out, _ = triton.Triton(lambda *_, c=config: c).forward(works(p, q), q, k, v, scale=0.25)
+    for config in neighbours("forward", request_of(p, q))(Config(32, 32, 4, 1)):
+        one = triton.Triton(lambda *_, c=config: c)
+        out, _ = kernels(p, q, one).forward(q, k, v, scale=0.25)
         torch.testing.assert_close(out, exact, atol=4e-3, rtol=4e-3)
 
 

@@ -1,0 +1,94 @@
+"""The last stage before a call runs: a back end is chosen, names its tiles, and is given them scheduled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from attndsl import claims
+from attndsl.backends import (
+    Executable,
+    Kernels,
+    Request,
+    Tile,
+    best_tile,
+    choose,
+    tile_costs_of,
+)
+from attndsl.compiler import Program
+from attndsl.schedule import BoundMask, Call, Schedule, TileCosts, TiledMask
+
+SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
+
+
+def lower(
+    program: Program, call: Call, request: Request, backend: str = "auto", layout: str | None = None
+) -> Executable:
+    """How a call is run, decided but for the numbers in its tensors.
+
+    Raises:
+        AttnDslError: A4xx for lengths and layouts; A52x for the back end.
+    """
+    runner = choose(request, backend)
+    parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
+    kernels: list[Kernels] = []
+    masks: list[TiledMask] = []
+    for index, part in enumerate(parts):
+        named = replace(request, name=f"{name}/{index}")
+        masks.append(program.tile(part, *runner.tiles(named)))
+        kernels.append(runner.lower(masks[-1], named))
+    zeros = zero_key_counts(program, call, request.device)
+    keyless = None if zeros is None else _keyless(masks).to(request.device)
+    return Executable(tuple(kernels), zeros, keyless)
+
+
+def walked(
+    program: Program, call: Call, head_dim: int, layout: str | None, device: str = "cpu"
+) -> tuple[Schedule, ...]:
+    """The schedules of the disjoint parts of a call, in tiles that suit the device."""
+    tile, _ = searched_by(device, call, head_dim)
+    parts, _ = _parts(program, call, head_dim, layout, device)
+    return tuple(program.tile(part, tile).schedules[tile] for part in parts)
+
+
+def _parts(
+    program: Program, call: Call, head_dim: int, layout: str | None, device: str
+) -> tuple[tuple[BoundMask, ...], str]:
+    """(disjoint parts of the pattern in the layout, a name for pattern and layout)."""
+    counted, tile_costs = searched_by(device, call, head_dim)
+    order = layout or default_layout(device, call)
+    return program.reorder(call, order, counted, tile_costs), f"{program.key}/{order}"
+
+
+def zero_key_counts(program: Program, call: Call, device: torch.device) -> Tensor | None:
+    """How many zero keys each query sees, where the pattern has any: int64 [B or 1, H or 1, Q]."""
+    counts = program.zero_keys(call)
+    return None if counts is None else torch.from_numpy(counts).to(device)
+
+
+def _keyless(masks: Sequence[TiledMask]) -> Tensor:
+    """True for each query that sees no key, bool [B or 1, H or 1, Q]."""
+    each = (claims.without_keys(next(iter(mask.schedules.values()))) for mask in masks)
+    return functools.reduce(torch.logical_and, map(torch.from_numpy, each))
+
+
+def searched_by(device: str, call: Call, head_dim: int) -> tuple[Tile, TileCosts]:
+    """The tile and the costs that layout="auto" counts with on a device."""
+    if device != "cpu":
+        return (128, 128), TileCosts()
+    return best_tile(call.q_len, call.k_len), tile_costs_of(call.heads, head_dim)
+
+
+def default_layout(device: str, call: Call) -> str:
+    """The layout of calls that name none: "auto" where it is known to pay, else "natural".
+
+    On CPUs it was measured to. Not where run-time inputs would decide the order, so that equal calls give equal
+    bits whatever was called before; nor of few tokens, where a search costs more than it saves.
+    """
+    pays = device == "cpu" and not call.tables and min(call.q_len, call.k_len) >= SEARCHED
+    return "auto" if pays else "natural"

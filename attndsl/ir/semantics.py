@@ -315,7 +315,7 @@ def read(
     inside: Value = True
     for item, size in zip(index, shape, strict=True):
         inside = inside & (item >= 0) & (item < size)
-    if xp is np and np.all(inside):  # as most are
+    if xp is np and np.size(inside) and np.all(inside):  # as most are
         found = table[(*ambient, *map(_as_index, index))]
         return found != 0 if truth else found
     clipped = [

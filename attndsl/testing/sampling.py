@@ -17,7 +17,10 @@ def twice(a: int, b: int = a) = a + b
 def near(a: int, b: int, r: int = 2) = abs(a - b) <= r
 def below(xs: list, x: int) = count i in 0..len(xs): xs[i] <= x
 def some_of(xs: list, x: int) = if x in xs then len(xs) else xs[x]
+def held(n: int, m: int, x: int) = any i in n..m: x == 2 * i
+def tally(n: int, x: int) = (count i in 0..n: i % 3 < x) + (sum i in x..n: i)
 pattern inner(w: int, on: bool = true) = on and 0 <= q - k < w
+pattern odd(a: int = 1) = all i in a..q: (i + k) % 2 == 1
 """
 _INPUTS = """\
 input ids: int[batch, pos]
@@ -36,20 +39,30 @@ _SPACES = {
     "flat": "",
     "grid": "grid image(y, x)\npattern box over image = abs(q.y - k.y) <= 1 and q.x == k.x\n",
     "joint": "space joint = text(2) ++ image(y, x)\n",
+    "open": "space wide = text(i) ++ image(y, x) ++ tail(j)\n",
     "pair": "grid left(g, m)\ngrid right(g, n)\n",
+    "memory": "grid tokens(n)\nspace kept = meta(m) ++ tokens\n",
 }
-_OVER = {"flat": "", "grid": " over image", "joint": " over joint", "pair": " over left -> right"}
+_OVER = {
+    "flat": "", "grid": " over image", "joint": " over joint", "open": " over wide",
+    "pair": " over left -> right", "memory": " over tokens -> kept",
+}  # fmt: skip
+_RECTANGULAR = ("pair", "memory")
 _COORDINATES = {
     "flat": (),
     "grid": ("q.y", "q.x", "k.y", "k.x", "len(y)", "len(image.x)", "len(image)"),
     "joint": ("q.y", "q.image.x", "k.y", "k.x", "q.text", "k.text", "len(y)", "len(text)"),
+    "open": ("q.i", "k.i", "q.y", "k.x", "q.tail.j", "k.j", "len(i)", "len(image)", "len(tail)"),
     "pair": ("q.g", "q.m", "k.g", "k.n", "len(left.g)", "len(n)", "len(right)"),
+    "memory": ("q.n", "k.n", "k.n", "k.m", "len(m)", "len(tokens)"),
 }
 _TRUTHS = {
     "flat": (),
     "grid": ("box", "q in image"),
     "joint": ("q in text", "k in image", "k not in text"),
+    "open": ("q in text", "k in image", "k not in tail"),
     "pair": ("k in right",),
+    "memory": ("k in meta", "k in tokens"),
 }
 
 
@@ -58,7 +71,8 @@ class Program:
     """A module whose last pattern, ``main``, may be run on these lengths and tables.
 
     ``sizes`` holds every length the program may speak of, ``tables`` int64 and bool arrays with all
-    dims their declarations name.
+    dims their declarations name. Any length may be 0, and an input of free size shorter than the positions
+    at which the program reads it, which a call refuses.
     """
 
     text: str
@@ -71,6 +85,8 @@ class Program:
     tables: dict[str, Any] = field(repr=False)
 
 
+_ENTRIES = st.lists(st.integers(0, 6), max_size=4)
+
 Draw: TypeAlias = Callable[..., Any]
 
 
@@ -80,10 +96,16 @@ def programs(draw: Draw, depth: int = 4) -> Program:
     where = draw(st.sampled_from(list(_SPACES)))
     spelled = _Spelling(draw, where)
     body = spelled.body(depth)
-    align = "" if where == "pair" else draw(st.sampled_from(["", " align start", " align end"]))
-    head = _INPUTS + _HELPERS + _SPACES["grid" if where == "joint" else where]
-    head += _SPACES["joint"] if where == "joint" else ""
-    text = f"{head}pattern main{_OVER[where]}{align} =\n    {body}{spelled.zeros()}\n"
+    aligns = [""] if where in _RECTANGULAR else ["", " align start", " align end"]
+    align = draw(st.sampled_from(aligns))
+    head = (
+        _INPUTS
+        + _HELPERS
+        + (_SPACES["grid"] if where in ("joint", "open") else "")
+        + _SPACES[where]
+    )
+    parameters = f"n: int = {draw(st.integers(0, 4))}, xs: list = {draw(_ENTRIES)}"
+    text = f"{head}pattern main({parameters}){_OVER[where]}{align} =\n    {body}{spelled.zeros()}\n"
     return _with_tensors(draw, text, where)
 
 
@@ -91,31 +113,39 @@ def _with_tensors(draw: Draw, text: str, where: str) -> Program:
     sizes, q_len, k_len = _lengths(draw, where)
     random = np.random.default_rng(draw(st.integers(0, 99)))
     batch, heads = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    width, slots, entries = (draw(st.sampled_from([4, 7, 3, 0])) for _ in range(3))
     tables = {
         "ids": random.integers(-1, 4, (batch, k_len)),
         "flag": random.random((heads, k_len)) < 0.5,
         "own": random.integers(-2, 6, (q_len,)),
         "reach": random.integers(-2, 9, (heads,)),
-        "table": random.integers(-2, 6, (3, 4)),
-        "nbr": random.integers(-2, k_len, (batch, q_len, 2)),
-        "some": random.integers(-2, 6, (3,)),
-        "marks": random.integers(-1, 5, (batch, 3)),
+        "table": random.integers(-2, 6, (3, width)),
+        "nbr": random.integers(-2, max(k_len, 1), (batch, q_len, 2)),
+        "some": random.integers(-2, 6, (slots,)),
+        "marks": random.integers(-1, 5, (batch, entries)),
     }
-    sizes |= {"q": q_len, "k": k_len, "table:width": 4, "some:slots": 3, "marks:entries": 3}
+    sizes |= {"q": q_len, "k": k_len}
+    sizes |= {"table:width": width, "some:slots": slots, "marks:entries": entries}
     layer = draw(st.integers(0, 2))
     return Program(text, q_len, k_len, heads, batch, layer, sizes, tables)
 
 
 def _lengths(draw: Draw, where: str) -> tuple[dict[str, int], int, int]:
-    extent = st.integers(1, 3)
     if where == "flat":
-        return {}, draw(st.integers(1, 5)), draw(st.integers(1, 6))
-    a, b, c = draw(extent), draw(extent), draw(extent)
+        q_len, k_len = (draw(st.sampled_from([*range(1, 7), *range(1, 7), 0])) for _ in range(2))
+        return {}, q_len, k_len
+    a, b, c = (draw(st.sampled_from([1, 2, 3, 1, 2, 3, 0])) for _ in range(3))
     if where == "pair":
         return {"left.g": a, "left.m": b, "right.g": a, "right.n": c}, a * b, a * c
-    k_len = a * b + (2 if where == "joint" else 0)
-    sizes = {"image.y": a, "image.x": b, "text.text": 2}
-    return sizes, draw(st.integers(1, k_len)), k_len
+    if where == "memory":
+        return {"tokens.n": a, "meta.m": b}, a, a + b
+    sizes = {"image.y": a, "image.x": b}
+    if where == "open":
+        sizes |= {"text.i": c, "tail.j": draw(st.integers(0, 2))}
+    if where == "joint":
+        sizes |= {"text.text": 2}
+    k_len = a * b + sum(size for name, size in sizes.items() if not name.startswith("image"))
+    return sizes, draw(st.integers(min(1, k_len), k_len)), k_len
 
 
 class _Spelling:
@@ -146,7 +176,7 @@ class _Spelling:
         return made
 
     def atom(self, names: tuple[str, ...]) -> str:
-        options = ["q", "k", "q", "k", "head", "heads", "layer", "batch", "len(q)", "len(k)"]
+        options = ["q", "k", "q", "k", "head", "heads", "layer", "batch", "len(q)", "len(k)", "n"]
         options += [*_COORDINATES[self.where], *names, *names]
         if self.draw(st.integers(0, 2)) == 0:
             return str(self.draw(st.integers(0, 12)))
@@ -191,7 +221,7 @@ class _Spelling:
         inner = self.number(depth, names)
         return str(self.pick(
             f"abs({inner})", f"abs({self.linear(names)})", f"-({inner})", f"ilog2({inner})", f"pow2(({inner}) % 7 - 1)",
-            f"twice({inner})", f"twice(b={self.atom(names)}, a={inner})",
+            f"twice({inner})", f"twice(b={self.atom(names)}, a={inner})", f"tally({self.atom(names)}, {inner})",
         ))  # fmt: skip
 
     def choice(self, depth: int, names: tuple[str, ...]) -> str:
@@ -206,12 +236,13 @@ class _Spelling:
     def load(self, depth: int, names: tuple[str, ...]) -> str:
         at = self.number(depth, names)
         options = [f"own[{at}]", "own[q]", f"table[{at}, {self.atom(names)}]", "reach"]
-        if self.where != "pair":
+        if self.where not in _RECTANGULAR:
             options += ["ids[q]", "ids[k]", f"ids[{at}]"]
         return str(self.draw(st.sampled_from(options)))
 
     def item(self, depth: int, names: tuple[str, ...]) -> str:
-        items, at = self.pick(self.items(names), _LONG_LIST, "marks"), self.number(depth, names)
+        items = self.pick(self.items(names), "xs", _LONG_LIST, "marks")
+        at = self.pick(self.number(depth, names), "-1", "len(k)")
         return str(self.pick(f"{items}[{at}]", f"below({items}, {at})", f"some_of({items}, {at})"))
 
     def items(self, names: tuple[str, ...]) -> str:
@@ -280,9 +311,10 @@ class _Spelling:
         name = self.name()
         low, high = self.pick(
             "0..3", "-1..2", "0..1", "q..k", "q - 1..q + 2", "0..head", "0..min(q, 3)", "0..own[q]",
-            "k % 3..len(k)", "ids[q]..ids[k] + 1", "reach..4", *(f"{v}..q" for v in names),
+            "k % 3..len(k)", "ids[q]..ids[k] + 1", "reach..4", "n..3", "0..n", "-n..len(xs)", "q..n + k",
+            "xs[0]..len(some.slots)", *(f"{v}..q" for v in names),
         ).split("..")  # fmt: skip
-        if "ids" in low and self.where == "pair":
+        if "ids" in low and self.where in _RECTANGULAR:
             low, high = "own[q]", "own[q] + 2"
         # loops multiply the cost of what they hold
         return kind(min(depth, 2), (*names, name)), name, f"{low}..{high}"
@@ -292,6 +324,7 @@ class _Spelling:
         containers = [
             self.items(names),
             "some",
+            "xs",
             "marks",
             _LONG_LIST,
             "nbr[q]",
@@ -314,7 +347,9 @@ class _Spelling:
         return f"({left}) {self.pick('==', '!=')} ({right})"
 
     def truth_atom(self, depth: int, names: tuple[str, ...]) -> str:
-        options = ["true", "false", "flag[k]", "causal", "inner(3)", *_TRUTHS[self.where]]
+        options = ["true", "false", "flag[k]", "causal", "inner(3)", "inner(n)", "odd(n)", "odd"]
+        options += _TRUTHS[self.where]
+        options.append(f"held({self.atom(names)}, {self.number(depth, names)}, {self.atom(names)})")
         options.append(f"inner({self.atom(names)}, on={self.comparison(0, names)})")
         options.append(f"near({self.number(depth, names)}, {self.atom(names)})")
         return str(self.draw(st.sampled_from(options)))

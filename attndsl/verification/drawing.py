@@ -21,7 +21,7 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # Around the tiles of 16 to 128 that backends use: one short, exact, one over; and small enough to read.
 LENGTHS = (1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 40, 63, 64, 65, 100, 127, 128, 129, 200, 257, 300)
-TILES = ((16, 16), (32, 16), (16, 64), (64, 64), (8, 8), (128, 128))
+TILES = ((16, 16), (32, 16), (16, 64), (64, 64), (8, 8), (128, 128), (1, 16), (16, 1))
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.float64, torch.bfloat16, torch.float16)
 HEADS = ((1, 1), (1, 1), (2, 2), (2, 1), (3, 3), (4, 2), (6, 2))  # of queries, of keys
 WIDTHS = ((8, 8), (16, 16), (5, 11), (32, 16), (1, 3))  # of queries and keys, of values
@@ -68,7 +68,7 @@ def draw_case(mask: ir.Mask, dice: Dice, largest: int = 300, **fixed: Any) -> Ca
         shapes = ir.shapes_of(mask, case.inputs)
         ir.resolve_sizes(mask, case.q_len, case.k_len, case.extents, shapes)
     except AttnDslError:  # an input of fixed size is too short
-        return case if largest <= 1 else draw_case(mask, dice, largest // 4, **fixed)
+        return case if largest <= 1 else draw_case(mask, dice, max(1, largest // 4), **fixed)
     return case
 
 

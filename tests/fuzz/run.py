@@ -9,19 +9,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import hypothesis  # noqa: E402 - the line above comes first
-from hypothesis import HealthCheck, Phase, settings  # noqa: E402
+from hypothesis import HealthCheck, Phase, settings, strategies  # noqa: E402
 
 from attndsl.testing import Program, programs  # noqa: E402
 from tests.fuzz.checking import check_program  # noqa: E402
 
 FINDINGS = Path(__file__).parent / "findings"
+Failed = tuple[Program, int]
 ROUND = 40  # programs of one seed
+SHRINKING = 60  # seconds for making a program small
 
 QUIET = settings(
     max_examples=ROUND,
@@ -32,36 +36,44 @@ QUIET = settings(
 )
 
 
-def run_round(seed: int, deadline: float) -> tuple[int, Program | None, str]:
-    """How many programs ran; the smallest that failed, and how."""
+def run_round(seed: int, deadline: float) -> tuple[int, Failed | None, str]:
+    """How many programs ran; the smallest that failed, with the number it was checked by, and how."""
     count = 0
-    failed: Program | None = None
+    failed: Failed | None = None
+    failures: dict[str, float] = {}  # programs, and when the first of them failed
 
     @hypothesis.seed(seed)
     @QUIET
-    @hypothesis.given(programs(depth=3 + seed % 3))
-    def one(program: Program) -> None:
+    @hypothesis.given(programs(depth=3 + seed % 3), strategies.integers(0, 999))
+    def one(program: Program, number: int) -> None:
         nonlocal count, failed
         if failed is None and time.monotonic() > deadline:
             return
+        shown = f"{program} {program.tables} {number}"
+        begun = min(failures.values(), default=time.monotonic())
+        if time.monotonic() > begun + SHRINKING and shown not in failures:
+            return  # small enough; hypothesis runs the smallest once more
         count += 1
         try:
-            check_program(program, seed)
+            check_program(program, number)
         except Exception:
-            failed = program  # the last one that hypothesis shows is the smallest
+            failed = program, number  # the last one that hypothesis shows is the smallest
+            failures[shown] = time.monotonic()
             raise
 
     try:
         one()
     except Exception as error:  # noqa: BLE001 - a crash is a finding like any other
-        return count, failed, f"{type(error).__name__}: {error}"
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return count, failed, f"{type(error).__name__}: {error}\n{where.filename}:{where.lineno}"
     return count, None, ""
 
 
-def save(program: Program, seed: int, message: str) -> Path:
+def save(failed: Failed, seed: int, message: str) -> Path:
     FINDINGS.mkdir(exist_ok=True)
-    path = FINDINGS / f"seed_{seed}.attn"
-    said = "".join(f"# {line}\n" for line in message.splitlines()[:20])
+    path, (program, number) = FINDINGS / f"seed_{seed}.attn", failed
+    call = f"{replace(program, text='')} {program.tables}, number {number}"
+    said = "".join(f"# {line}\n" for line in [*message.splitlines()[:20], *call.splitlines()])
     path.write_text(f"# found by seed {seed}\n{said}\n{program.text}", encoding="utf-8")
     return path
 
@@ -74,11 +86,11 @@ def main() -> int:
     deadline = time.monotonic() + 60 * options.minutes
     seed, programs_run, found = options.seed, 0, 0
     while time.monotonic() < deadline:
-        count, program, message = run_round(seed, deadline)
+        count, failed, message = run_round(seed, deadline)
         programs_run += count
-        if program is not None:
+        if failed is not None:
             found += 1
-            print(f"seed {seed}: {save(program, seed, message)}\n{message}", flush=True)
+            print(f"seed {seed}: {save(failed, seed, message)}\n{message}", flush=True)
         seed += 1
     print(f"seeds {options.seed}..{seed - 1}: {programs_run} programs, {found} findings")
     return 1 if found else 0

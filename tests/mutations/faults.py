@@ -332,6 +332,9 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("codegen/writing.py", "+ c[0]\"", "\"", "queries of a longer sequence of keys count from 0"),
     # ------------------------------------------------------------------ lengths and extents
     ("ir/semantics.py", "result[:, :, : mask.absent(q_len, k_len)] = False", "pass", "a query before the first token sees keys"),
+    ("ir/semantics.py", "if xp is np and np.size(inside) and np.all(inside):", "if xp is np and np.all(inside):",
+     "no pair at all is read within its table"),
+    ("verification/drawing.py", "max(1, largest // 4)", "largest // 4", "a call of no token is drawn where one of a token would do"),
     ("schedule/building.py", "if mask.absent(call.q_len, call.k_len):", "if False:", "schedules list queries before the first token"),
     ("passes/presence.py", "if mask.is_placed and not made.is_placed:", "if False:", "a pass forgets that queries are placed"),
     ("ir/reads.py", "limit.bound <= -1 - constant", "limit.bound <= 9 - constant", "any bound of an index excuses a short table"),

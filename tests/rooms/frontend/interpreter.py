@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attndsl import syntax as syn
+import numpy as np
 
+from attndsl import syntax as syn
+from attndsl.testing import Program
+
+CAUSAL = syn.parse("pattern causal = k <= q").declarations[0]
 Space = list[tuple[str, dict[str, int]]]  # segments in order, each with its axes and extents
 
 
@@ -22,6 +26,56 @@ class World:
     tables: Mapping[str, Any]
     shift: int
     local: Mapping[str, Any]
+
+
+def interpreted(program: Program, module: syn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs, bool [batch, heads, q_len, k_len], and zero keys, int [batch, heads, q_len]."""
+    declared = {each.name: each for each in module.declarations}
+    main = declared["main"]
+    both = ("", "") if main.over is None else (main.over.queries, main.over.keys)
+    spaces = {
+        "q": space_of(both[0], declared, program.sizes),
+        "k": space_of(both[1] or both[0], declared, program.sizes),
+    }
+    is_end = main.align != "start" and both[1] in (None, "")
+    shift = program.k_len - program.q_len if is_end else 0
+    inputs = {n: each for n, each in declared.items() if isinstance(each, syn.Input)}
+    lengths = {"heads": program.heads, "layer": program.layer}
+    lengths |= {"len(q)": program.q_len, "len(k)": program.k_len}
+    world = World(
+        {"causal": CAUSAL, **declared}, inputs, spaces, lengths, program.tables, shift, {}
+    )
+    local = {p.name: run(p.default, world) for p in main.parameters}
+    found = np.empty((program.batch, program.heads, program.q_len, program.k_len), bool)
+    zeros = np.zeros(found.shape[:3], int)
+    for b, h, i in np.ndindex(zeros.shape):
+        for j in range(program.k_len):
+            values = lengths | {"q": i + shift, "k": j, "head": h, "batch": b}
+            found[b, h, i, j] = run(main.body, replace(world, values=values, local=local))
+        values = lengths | {"q": i + shift, "head": h, "batch": b}
+        count = (
+            0 if main.zeros is None else run(main.zeros, replace(world, values=values, local=local))
+        )
+        zeros[b, h, i] = count
+    return found, zeros
+
+
+def space_of(name: str, declared: Mapping[str, Any], sizes: Mapping[str, int]) -> Space:
+    if not name:
+        return []
+    space = declared[name]
+    segments = [space] if isinstance(space, syn.Grid) else space.segments
+    return [(each.name, _axes(each, declared, sizes)) for each in segments]
+
+
+def _axes(
+    segment: syn.Segment | syn.Grid, declared: Mapping[str, Any], sizes: Mapping[str, int]
+) -> dict[str, int]:
+    """Its own, or those of the grid of its name."""
+    if isinstance(segment, syn.Segment) and segment.length is not None:
+        return {segment.name: segment.length}
+    axes = segment.axes or declared[segment.name].axes
+    return {axis.name: sizes[f"{segment.name}.{axis.name}"] for axis in axes}
 
 
 def run(node: syn.Expression, world: World) -> Any:  # noqa: C901  (an arm for each node)
@@ -134,9 +188,12 @@ def _length(node: syn.Expression, world: World) -> int:
     else:
         if node.name in ("q", "k"):
             return world.values[f"len({node.name})"]
-        if node.name in world.local:
-            return len(world.local[node.name])
+        if isinstance(items := world.local.get(node.name), list):
+            return len(items)
         wanted = None, node.name
+    if wanted[0] in world.inputs:
+        dims = [dim.value for dim in world.inputs[wanted[0]].dims]
+        return int(world.tables[wanted[0]].shape[dims.index(wanted[1])])
     for side in ("q", "k"):
         for segment, axes in world.spaces[side]:
             if wanted == (None, segment):

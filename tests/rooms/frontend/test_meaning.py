@@ -1,6 +1,5 @@
 """Random programs: what the compiler builds means what an interpreter of the text says."""
 
-import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 
 from attndsl import frontend, ir
@@ -8,50 +7,7 @@ from attndsl import syntax as syn
 from attndsl.source import AttnDslError
 from attndsl.testing import Program, programs
 
-from .interpreter import Space, World, run
-
-CAUSAL = syn.parse("pattern causal = k <= q").declarations[0]
-
-
-def interpreted(program: Program, module: syn.Module) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs, bool [batch, heads, q_len, k_len], and zero keys, int [batch, heads, q_len]."""
-    declared = {each.name: each for each in module.declarations}
-    main = declared["main"]
-    both = ("", "") if main.over is None else (main.over.queries, main.over.keys)
-    spaces = {
-        "q": space_of(both[0], declared, program.sizes),
-        "k": space_of(both[1] or both[0], declared, program.sizes),
-    }
-    is_end = main.align != "start" and both[1] in (None, "")
-    shift = program.k_len - program.q_len if is_end else 0
-    found = np.empty((program.batch, program.heads, program.q_len, program.k_len), bool)
-    zeros = np.zeros(found.shape[:3], int)
-    for b, h, i, j in np.ndindex(found.shape):
-        values = {"q": i + shift, "k": j, "head": h, "batch": b, "heads": program.heads}
-        values |= {"layer": program.layer, "len(q)": program.q_len, "len(k)": program.k_len}
-        inputs = {n: each for n, each in declared.items() if isinstance(each, syn.Input)}
-        definitions = {"causal": CAUSAL, **declared}
-        world = World(definitions, inputs, spaces, values, program.tables, shift, {})
-        found[b, h, i, j] = run(main.body, world)
-        zeros[b, h, i] = 0 if main.zeros is None else run(main.zeros, world)
-    return found, zeros
-
-
-def space_of(name: str, declared: dict, sizes: dict[str, int]) -> Space:
-    if not name:
-        return []
-    space = declared[name]
-    if isinstance(space, syn.Grid):
-        return [(name, {axis.name: sizes[f"{name}.{axis.name}"] for axis in space.axes})]
-    return [
-        (
-            s.name,
-            {s.name: s.length}
-            if s.length
-            else {a.name: sizes[f"{s.name}.{a.name}"] for a in s.axes},
-        )
-        for s in space.segments
-    ]
+from .interpreter import interpreted
 
 
 def elaborated(module: syn.Module) -> ir.Mask:

@@ -116,3 +116,10 @@ def test_a_table_that_is_long_enough_is_read():
     ):
         assert rows(text, 3, 3, t=T) == [[0], [1], [2]]
     assert rows("input t: int[q]\npattern p = t[q] == k", 3, 5, t=T) == [[1], [2], [3]]
+
+
+def test_a_call_without_keys_may_read_beyond_a_table():
+    p = attndsl.compile("input t: int[3, n]\npattern p = t[k // 2, 12] == 0")
+    table = torch.ones(3, 3, dtype=torch.int64)
+    assert p.mask(2, 0, t=table).shape == (1, 1, 2, 0)
+    assert p.mask(2, 2, t=table).all()

@@ -67,6 +67,12 @@ def test_a_report_says_what_was_checked_and_depends_on_the_seed_alone():
     assert len(set(calls[0])) > 5
 
 
+def test_calls_are_drawn_of_a_pattern_that_few_lengths_suit():
+    mask = attndsl.compile("input t: int[1]\npattern p over image = t[q.y] == t[k.x]").ir
+    drawn = [draw_case(mask, Random(seed), 2) for seed in range(30)]
+    assert {(case.q_len, case.k_len) for case in drawn} == {(1, 1)}
+
+
 def test_progress_is_told_up_to_the_whole():
     seen = []
     attndsl.verify(attndsl.compile("causal"), seconds=0.01, progress=lambda *at: seen.append(at))

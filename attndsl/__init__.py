@@ -1,13 +1,16 @@
 """attndsl: a compiler for attention patterns.
 
 Everything public is a name of this package. Names load on first use (PEP 562): ``import attndsl``
-costs nothing, and the language, the schedules and the pictures work without importing torch.
+costs nothing, and the language, the schedules and the pictures work without importing torch. Whoever imports
+torch, before or after, finds the operators declared: a saved program may call them.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from attndsl.importing import after_import
 
 if TYPE_CHECKING:
     from attndsl import library, nn, patterns
@@ -71,6 +74,9 @@ __all__ = [
     "verify",
     "where",
 ]  # fmt: skip
+
+
+after_import("torch", lambda: importlib.import_module("attndsl.operators"))
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,6 @@
 from attndsl.op.attention import attention, tune
 from attndsl.op.merging import merge
 from attndsl.op.planning import planner_of
-from attndsl.op.registration import operators
+from attndsl.op.registration import KERNELS, operators
 
-__all__ = ["attention", "merge", "operators", "planner_of", "tune"]
+__all__ = ["KERNELS", "attention", "merge", "operators", "planner_of", "tune"]

@@ -65,12 +65,12 @@ def attention(
     check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
     (q, k, v), factor = scaled(planner.program, q, k, v, scale)
-    if backend == "reference":  # differentiated by autograd itself, sharing nothing with the rest
+    if backend == "reference" and not q.is_meta:  # differentiated by autograd, sharing nothing else
         mask, zeros = _dense(planner.program, q, k, extents, given)
         return attend(mask, q, k, v, factor, zeros)
     tables, options = _packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
-        return registration.attention((q, k, v), tables, Call(planner.text, options))[:2]
+        return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
     return _directly(planner, q, k, v, tables, options)
 
 
@@ -158,7 +158,7 @@ def _as_table(name: str, value: object, q: Tensor) -> Tensor:
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
@@ -194,7 +194,7 @@ class Attention(torch.autograd.Function):
         out, lse = outputs(found, q, k, v, options.scale)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.tables, ctx.foundner, ctx.found, ctx.options = tables, planner, found, options
+        ctx.tables, ctx.planner, ctx.found, ctx.options = tables, planner, found, options
         return out, lse
 
     @staticmethod
@@ -209,6 +209,6 @@ class Attention(torch.autograd.Function):
         stamp = torch.tensor(list(ctx.found.stamp), dtype=torch.uint8, device=q.device)
         rule = Vjp(FORWARD, (dout is not None, dlse is not None))
         xs = q, k, v, *(x for x in (dout, dlse) if x is not None)
-        call = Call(ctx.foundner.text, ctx.options)
+        call = Call(ctx.planner.name, ctx.options)
         made = derivative(rule, xs, Known(out, lse, stamp), ctx.tables, call)
         return *made, None, None, None, None

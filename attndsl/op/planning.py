@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 
 from attndsl import ir
 from attndsl.backends import Composed, Executable, Request, edition
@@ -38,11 +40,27 @@ class Options(NamedTuple):
     scale: float
 
 
+class ProgramName(NamedTuple):
+    """All of a program that crosses torch's dispatcher: its text, or "" and the digest of a program of this process."""
+
+    text: str
+    digest: int = 0
+
+
 class Planner:
-    """A program and how its last calls run; ``text`` is all of it that crosses torch's dispatcher."""
+    """A program and how its last calls run.
+
+    ``text`` names the program anywhere. ``marker`` names it in this process, by a number that a compiled graph does not
+    hold fixed, so that one graph serves many patterns: dynamo keeps the sizes of a tensor open, an int or text never.
+    """
 
     def __init__(self, program: Program, text: str) -> None:
         self.program, self.text = program, text
+        self.digest = digest_of(text)
+        with no_dispatch():
+            marker = torch.empty(self.digest, 0, device="cpu")  # takes no memory
+        marker._dynamo_weak_dynamic_indices = {0}  # type: ignore[attr-defined]
+        self.marker: Tensor | None = marker
         self._found = Memo(_REMEMBERED)
 
     def executable(
@@ -127,6 +145,14 @@ class Planner:
             call = self._found.keep(of_call, self.program.call(*lengths, extents, arrays))
         return self._found.keep(key, make(call, stamp or b""))
 
+    @property
+    def name(self) -> ProgramName:
+        """The name of the program: its digest where dynamo traces, and only what this process runs."""
+        marker, compiler = self.marker, torch.compiler
+        if marker is None or not compiler.is_dynamo_compiling() or compiler.is_exporting():
+            return ProgramName(self.text)
+        return ProgramName("", marker.shape[0])
+
     def batched(self, names: Sequence[str], differ: Sequence[bool]) -> list[bool] | None:
         """True for each table that begins with the batch dim; None where several calls cannot be folded into one.
 
@@ -142,28 +168,50 @@ class Planner:
         return found if alike else None
 
 
-# By text: the planners of the patterns that are alive, so that equal patterns share one.
-_ALIVE: weakref.WeakValueDictionary[str, Planner] = weakref.WeakValueDictionary()
+def digest_of(text: str) -> int:
+    """The same in every process; below 2^61, as it will be the size of a tensor."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 3
+
+
+# By text and by digest: the planners of the patterns that are alive, so that equal patterns share one.
+_ALIVE: weakref.WeakValueDictionary[str | int, Planner] = weakref.WeakValueDictionary()
 
 
 def planner_of(program: Program) -> Planner:
     """The planner of a program, made before any call: a traced call cannot do so itself."""
     text = saved(replace(program.mask, doc=""), program.layer, program.without)
-    return _ALIVE.setdefault(text, Planner(program, text))
+    made = _ALIVE.setdefault(text, Planner(program, text))
+    if _ALIVE.setdefault(made.digest, made) is not made:
+        made.marker = None  # another program has this digest
+    return made
 
 
-def planner_from(text: str) -> Planner:
-    """The planner of that text, which may come from another process.
+def planner_from(name: ProgramName) -> Planner:
+    """The planner of that program; its text may come from another process.
 
     Raises:
-        AttnDslError: A405, the text is no program.
+        AttnDslError: A405, the text is no program, or no program of this process has the digest.
     """
-    return _ALIVE.get(text) or _restored(text)
+    if name.text:
+        return _ALIVE.get(name.text) or _restored(name.text)
+    return _held(int(name.digest))
 
 
 @functools.lru_cache(_REMEMBERED)
 def _restored(text: str) -> Planner:
     return Planner(Program(*read_saved(text)), text)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _held(digest: int) -> Planner:
+    """Kept alive, for a backward that outlives its pattern."""
+    found = _ALIVE.get(digest)
+    if found is None:
+        title = "a compiled graph names a pattern that this process does not hold"
+        helps = ("compile the pattern first, or export the module by torch.export",)
+        raise AttnDslError(Diagnostic("A405", title, helps=helps))
+    return found
 
 
 def _read(names: Sequence[str], tables: Sequence[Tensor]) -> tuple[bytes, dict[str, Any]]:

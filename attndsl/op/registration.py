@@ -22,38 +22,34 @@ from torch import Tensor
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
 from attndsl.backends import Executable, lse_dtype, out_dtype
+from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only
-from attndsl.op.planning import STAMP, Options, planner_from
+from attndsl.op.planning import STAMP, Options, Planner, ProgramName, planner_from
 from attndsl.op.rules import FORWARD, Jvp, Rule, Tensors, Vjp, read
-
-_CALL: Final = (
-    "str program, str[] names, str[] axes, SymInt[] extents, str layout, str backend, float scale"
-)
-_SCHEMAS: Final = {
-    "attention": f"(Tensor q, Tensor k, Tensor v, Tensor[] tables, {_CALL}) -> (Tensor, Tensor, Tensor)",
-    "attention_derivative": (
-        "(Tensor[] xs, Tensor out, Tensor lse, Tensor stamp, Tensor[] tables, str[] rule, "
-        f"{_CALL}) -> Tensor[]"
-    ),
-}
 
 
 class Call(NamedTuple):
     """A call but for its tensors, as the operators take it."""
 
-    program: str
+    name: ProgramName
     options: Options
 
     @property
     def flat(self) -> tuple[Any, ...]:
         """The last arguments of both operators."""
-        return self.program, *map(_listed, self.options)
+        return *self.name, *map(_listed, self.options)
+
+    @property
+    def planner(self) -> Planner:
+        """The planner of its program."""
+        return planner_from(self.name)
 
     @staticmethod
-    def of(program: str, *options: Any) -> Call:
+    def of(program: str, digest: int, *options: Any) -> Call:
         """From these arguments."""
         names, axes, extents, *rest = options
-        return Call(program, Options(tuple(names), tuple(axes), tuple(extents), *rest))
+        name = ProgramName(program, digest)
+        return Call(name, Options(tuple(names), tuple(axes), tuple(extents), *rest))
 
 
 class Known(NamedTuple):
@@ -88,8 +84,9 @@ def derivative(
 
 @eager_only
 def _attention(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any) -> Known:
-    program, options = Call.of(*call)
-    found = planner_from(program).executable(q, k, v, tables, options, gradient=False)
+    asked = Call.of(*call)
+    options = asked.options
+    found = asked.planner.executable(q, k, v, tables, options, gradient=False)
     stamp = torch.tensor(list(found.stamp), dtype=torch.uint8, device=q.device)
     return Known(*outputs(found, q, k, v, options.scale), stamp)
 
@@ -104,10 +101,11 @@ def _derivative(
     rule: Sequence[str],
     *call: Any,
 ) -> list[Tensor]:
-    program, options = Call.of(*call)
+    asked = Call.of(*call)
+    options = asked.options
     q, k, v, *cotangents = xs
     held = bytes(stamp.tolist()) if len(stamp) else None
-    planner = planner_from(program)
+    planner = asked.planner
     match read(tuple(rule)):
         case Vjp(rule=inner, given=(has_dout, has_dlse)) if inner is FORWARD:
             dout = cotangents[0] if has_dout else torch.zeros_like(out)
@@ -355,7 +353,7 @@ class _Fold:
     ) -> _Fold | None:
         """None where one call would not do the same: what an element sees depends on more than its tables."""
         differ = [dim is not None for dim in table_dims]
-        batched = planner_from(call.program).batched(call.options.names, differ)
+        batched = call.planner.batched(call.options.names, differ)
         if batched is None:
             return None
         return _Fold(calls, xs[0].shape[1 if dims[0] == 0 else 0], batched)
@@ -383,32 +381,64 @@ def _at(index: int, xs: Sequence[Tensor], dims: Sequence[int | None]) -> list[Te
     return [x if dim is None else x.select(dim, index) for x, dim in pairs]
 
 
+# ---------------------------------------------------------------------------- counting
+
+
+def _attention_flops(
+    q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any, out_val: Any = None
+) -> int:
+    del out_val
+    return _flops(FORWARD, (q, k, v), tables, Call.of(*call))
+
+
+def _derivative_flops(
+    xs: list[Tensor],
+    out: Tensor,
+    lse: Tensor,
+    stamp: Tensor,
+    tables: list[Tensor],
+    rule: Sequence[str],
+    *call: Any,
+    out_val: Any = None,
+) -> int:
+    del out, lse, stamp, out_val
+    return _flops(read(tuple(rule)), xs, tables, Call.of(*call))
+
+
+@eager_only
+def _flops(rule: Rule, xs: Sequence[Tensor], tables: Sequence[Tensor], call: Call) -> int:
+    (q, k, v), options = xs[:3], call.options
+    planner = None if _is_symbolic(call.name.digest) else call.planner
+    extents = dict(zip(options.axes, options.extents, strict=True))
+    pairs = live_pairs(planner, q, k, tables, options.names, extents)
+    return flops(rule, pairs, q.shape[3], v.shape[3])
+
+
+def _is_symbolic(number: object) -> bool:
+    return isinstance(number, torch.SymInt)
+
+
 # ---------------------------------------------------------------------------- registration
 
 
-def _registered() -> Any:
-    """The library that makes the operators: they are there as long as it lives.
+class Kernels(NamedTuple):
+    """Functions behind an operator, as ``attndsl.operators`` registers them."""
 
-    ``torch.library.custom_op`` would do for less, but its first call imports all of torch._dynamo: two seconds.
-    """
-    library: Any = torch.library.Library("attndsl", "FRAGMENT")  # type: ignore[no-untyped-call]
-    kernels: dict[str, tuple[Callable[..., Any], ...]] = {
-        "attention": (_attention, _attention_fake, _attention_autograd, _attention_vmap),
-        "attention_derivative": (
-            *(_derivative, _derivative_fake),
-            *(_derivative_autograd, _derivative_vmap),
-        ),
-    }
-    for name, (compute, fake, autograd, vmap) in kernels.items():
-        library.define(name + _SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
-        library.impl(name, compute, "CompositeExplicitAutograd")
-        library.impl(name, autograd, "Autograd", with_keyset=True)
-        torch.library.register_fake(f"attndsl::{name}", fake, lib=library)
-        torch.library.register_vmap(f"attndsl::{name}", vmap, lib=library)
-    return library
+    compute: Callable[..., Any]
+    fake: Callable[..., Any]
+    autograd: Callable[..., Any]
+    vmap: Callable[..., Any]
+    flops: Callable[..., int]
 
 
-_LIBRARY: Final = _registered()
+KERNELS: Final = {
+    "attention": Kernels(
+        *(_attention, _attention_fake, _attention_autograd, _attention_vmap, _attention_flops)
+    ),
+    "attention_derivative": Kernels(
+        *(_derivative, _derivative_fake, _derivative_autograd, _derivative_vmap, _derivative_flops)
+    ),
+}
 
 
 def operators() -> tuple[Any, Any]:

@@ -1,0 +1,65 @@
+"""The operators as torch knows them, declared without what computes them, which is imported when they first run.
+
+A program that torch.export saved names its operators: they must be there when it is loaded, and ``import attndsl``
+alone makes them so. Nothing here costs more than milliseconds once torch is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+
+from attndsl.importing import after_import
+
+# ``digest`` names a program that this process holds, 0 where ``program`` is its text.
+_CALL: Final = (
+    "str program, SymInt digest, str[] names, str[] axes, SymInt[] extents, "
+    "str layout, str backend, float scale"
+)
+_SCHEMAS: Final = {
+    "attention": f"(Tensor q, Tensor k, Tensor v, Tensor[] tables, {_CALL}) -> (Tensor, Tensor, Tensor)",
+    "attention_derivative": (
+        "(Tensor[] xs, Tensor out, Tensor lse, Tensor stamp, Tensor[] tables, str[] rule, "
+        f"{_CALL}) -> Tensor[]"
+    ),
+}
+
+
+def _kernel(operator: str, part: str) -> Callable[..., Any]:
+    """The part of that name of ``attndsl.op.KERNELS``, imported when it is first called."""
+
+    def run(*args: Any, **options: Any) -> Any:
+        function = getattr(importlib.import_module("attndsl.op").KERNELS[operator], part)
+        # no argument is optional: None is what AOTInductor makes of an empty list
+        return function(*([] if arg is None else arg for arg in args), **options)
+
+    return run
+
+
+def _declared() -> Any:
+    """The library that makes the operators: they are there as long as it lives.
+
+    ``torch.library.custom_op`` would do for less, but its first call imports all of torch._dynamo: two seconds.
+    """
+    library: Any = torch.library.Library("attndsl", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name, schema in _SCHEMAS.items():
+        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, _kernel(name, "compute"), "CompositeExplicitAutograd")
+        library.impl(name, _kernel(name, "autograd"), "Autograd", with_keyset=True)
+        torch.library.register_fake(f"attndsl::{name}", _kernel(name, "fake"), lib=library)
+        torch.library.register_vmap(f"attndsl::{name}", _kernel(name, "vmap"), lib=library)
+    return library
+
+
+def _count_flops() -> None:
+    register = sys.modules["torch.utils.flop_counter"].register_flop_formula
+    for name in _SCHEMAS:
+        register(getattr(torch.ops.attndsl, name), get_raw=True)(_kernel(name, "flops"))
+
+
+_LIBRARY: Final = _declared()
+after_import("torch.utils.flop_counter", _count_flops)

@@ -24,6 +24,7 @@ from attndsl import (
     views,
 )
 from attndsl import schedule as scheduling
+from attndsl.arguments import check_plain_order, read_call, read_inputs, take_positions
 from attndsl.compiler import (
     Program,
     Source,
@@ -36,7 +37,7 @@ from attndsl.compiler import (
     saved,
 )
 from attndsl.files import write_file
-from attndsl.inputs import cut_all, gathered
+from attndsl.inputs import cut_all
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -169,7 +170,8 @@ class Pattern:
             AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs, backends; A506, an argument of
                 another library's attention that asks for what is not done here.
         """
-        rank, found = self, self._inputs(inputs, named)
+        at = take_positions(named)
+        rank, found = self, read_inputs(self._program, inputs, named)
         if head_start or heads is not None:
             rank, found = self._held(q.shape[1], heads, head_start, found)
         out, lse = op.attention(
@@ -179,6 +181,7 @@ class Pattern:
             layout=None if layout is None else _layout_text(layout),
             extents=extents,
             inputs=found,
+            positions=at,
         )
         return (out, lse) if return_lse else out
 
@@ -208,7 +211,7 @@ class Pattern:
             AttnDslError: as a call.
         """
         text = None if layout is None else _layout_text(layout)
-        found = self._inputs(inputs, named)
+        found = read_inputs(self._program, inputs, named)
         return op.tune(
             *(self._planner, q, k, v), backend=backend, layout=text, extents=extents, inputs=found
         )
@@ -221,7 +224,7 @@ class Pattern:
         **given: Any,
     ) -> Tensor:
         """The dense mask, bool [batch, heads, q_len, k_len]: the meaning. For small sizes."""
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         return torch.from_numpy(self._program.dense(call))
 
     def zero_keys(
@@ -236,7 +239,7 @@ class Pattern:
         Raises:
             AttnDslError: A4xx lengths and extents, A408 a count is negative, A501 inputs.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         counts = self._program.zero_keys(call)
         whole = torch.zeros(call.batch, call.heads, call.q_len, dtype=torch.int64)
         return whole if counts is None else whole + torch.from_numpy(counts)
@@ -256,7 +259,7 @@ class Pattern:
         No tile in it is empty, no full tile needs a mask. Milliseconds at a million tokens.
         ``layout`` is that of a call: tiles are taken in that order.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         return self._program.schedule(call, tile, _layout_text(layout))
 
     def parts(
@@ -274,7 +277,7 @@ class Pattern:
         Only "auto" makes several: where the alternatives of a union want different orders of tokens.
         Their softmaxes are merged by log-sum-exp, exactly.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         parts = self._program.tiled(call, _layout_text(layout), tile)
         return tuple(part.schedules[tile] for part in parts)
 
@@ -295,7 +298,7 @@ class Pattern:
         by what it takes on ``machine``: a reference core, or ``attndsl.backends.this_machine()``, which
         is measured in half a second.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         order = None if layout is None else _layout_text(layout)
         schedules = lowering.walked(self._program, call, head_dim, order, "cpu")
         return backends.predict(schedules, head_dim, machine, heads=call.heads, batch=call.batch)
@@ -315,7 +318,7 @@ class Pattern:
 
         Like ``parts``, but "auto" uses the costs of that device. The default layout is that of such a call.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         order = None if layout is None else _layout_text(layout)
         return lowering.walked(self._program, call, head_dim, order, device)
 
@@ -337,7 +340,7 @@ class Pattern:
         Raises:
             AttnDslError: A4xx lengths and extents, A402 no such head, element or query, A501 inputs.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         return picturing.draw(self._program, call, picturing.Choice(head, element, query))
 
     def picture(
@@ -372,7 +375,7 @@ class Pattern:
         Raises:
             AttnDslError: A4xx lengths, extents and layouts, A402 no such head, element or query, A501 inputs.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         of, order = picturing.Choice(head, element, query), _layout_text(layout)
         if tile is not None or order != "natural":
             return picturing.tiles(self._program, call, of, tile, order)
@@ -398,7 +401,8 @@ class Pattern:
         if q_len is None:
             check_open(given)
             return claims.facts(self.ir, self._program.normal, self._program.layer)
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
+        check_plain_order(call)
         return claims.facts_at(self.ir, call, self._program.schedule(call, (128, 128)))
 
     def claims(
@@ -420,7 +424,8 @@ class Pattern:
         if q_len is None:
             check_open(given)
             return claims.judge(self.ir, self._program.layer)
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
+        check_plain_order(call)
         if call.model_heads is not None:
             title = "what is asserted is asserted of the whole model, not of some of its heads"
             raise AttnDslError(Diagnostic("A402", title))
@@ -445,7 +450,8 @@ class Pattern:
         if not 0 <= token < length:
             title = f"there is no token {token} among {length}"
             raise AttnDslError(Diagnostic("A402", title))
-        call = self._call(length, length, heads, **given)
+        call = read_call(self._program, length, length, heads, **given)
+        check_plain_order(call)
         graph = claims.TokenGraph(self._program.schedule(call, (128, 128)))
         return torch.from_numpy(graph.receptive_field(token, layers))
 
@@ -475,7 +481,7 @@ class Pattern:
 
         Times on a CPU are predicted for ``machine``, as ``predict`` does.
         """
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         return str(explaining.explanation(self._program, call, head_dim, machine, self._origin))
 
     def explanation(
@@ -489,7 +495,7 @@ class Pattern:
         **given: Any,
     ) -> views.Explanation:
         """The value that ``explain`` prints; its ``record()`` is plain data, for tools."""
-        call = self._call(q_len, k_len, heads, **given)
+        call = read_call(self._program, q_len, k_len, heads, **given)
         return explaining.explanation(self._program, call, head_dim, machine, self._origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -508,26 +514,6 @@ class Pattern:
     def _saved(self) -> str:
         return saved(self.ir, self.layer, self.without)
 
-    def _call(
-        self,
-        q_len: int,
-        k_len: int | None,
-        heads: int | None,
-        /,
-        *,
-        batch: int | None = None,
-        extents: Mapping[str, int] | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        head_start: int = 0,
-        head_count: int | None = None,
-        **named: Any,
-    ) -> scheduling.Call:
-        lengths, held, total = (q_len, q_len if k_len is None else k_len), heads, None
-        if head_start or head_count is not None:
-            held, total = read_heads(heads, head_start, head_count)
-        found = self._inputs(inputs, named)
-        return self._program.call(*lengths, batch, held, extents, found, head_start, total)
-
     def _held(
         self, count: int, heads: int | None, start: int, inputs: Mapping[str, Any]
     ) -> tuple[Pattern, Mapping[str, Any]]:
@@ -537,13 +523,6 @@ class Pattern:
             mask = passes.shift_heads(self.ir, start, total)
             self._ranks[start, total] = Pattern(mask, self.layer, self.without)
         return self._ranks[start, total], cut_all(self.ir.tables, inputs, total, start, held)
-
-    def _inputs(
-        self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        if inputs is None and not named and not self._program.mask.tables:
-            return {}
-        return gathered(self._program.mask, inputs, named)
 
 
 def _layout_text(layout: Layouts) -> str:

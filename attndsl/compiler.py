@@ -17,7 +17,7 @@ import operator
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +28,7 @@ from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, fitted, gathered, read
+from attndsl.positions import counted_by, read_positions, split
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
@@ -252,14 +253,18 @@ class Program:
         """Everything a schedule or a dense mask depends on, checked.
 
         ``batch`` and ``heads`` are those of the inputs where None is given. With ``model_heads`` the heads are
-        those from ``head_start`` on of so many; inputs have an entry for each of them, or for each of all.
+        those from ``head_start`` on of so many; inputs have an entry for each of them, or for each of all. Among
+        extents and inputs stand the positions of the tokens, as `positions.hidden` names them.
 
         Raises:
-            AttnDslError: A401, A402 for lengths, extents and heads, A501 for inputs.
+            AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 for inputs.
         """
+        (told, inputs), (numbers, extents) = split(inputs), split(extents)
+        told |= numbers
         arrays = {name: read(name, value) for name, value in gathered(self.mask, inputs).items()}
         declared = self.mask.tables
-        batch = counted("batch", declared, arrays) if batch is None else batch
+        if batch is None:
+            batch = max(counted("batch", declared, arrays), *counted_by(told), 1)
         heads = counted("head", declared, arrays) if heads is None else heads
         _check_count("batch", batch)
         _check_count("heads", heads)
@@ -270,9 +275,17 @@ class Program:
         counts = {"batch": batch, "head": heads, "q": q_len, "k": k_len}
         tables = {t.name: fitted(t, arrays[t.name], counts) for t in declared}
         shapes = ir.shapes_of(self.mask, tables)
-        sizes = ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
+        at = None
+        if told:
+            rows = q_len, k_len
+            at = read_positions(self.mask, rows, batch, told, extents, shapes if tables else {})
+        sizes = (
+            ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
+            if at is None
+            else at.sizes[0]
+        )
         merges = "merge_heads" not in self.without
-        where = merges, head_start, model_heads
+        where = merges, head_start, model_heads, at
         return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
@@ -282,6 +295,18 @@ class Program:
         key = "heads", mask is self.mask, call.head_start, call.model_heads
         total = call.model_heads
         return self._memo(key, lambda: passes.shift_heads(mask, call.head_start, total))
+
+    def rows(self, call: scheduling.Call) -> tuple[ir.Mask, scheduling.Call]:
+        """The normal mask of the heads and the rows of the call, and the call with all that it reads."""
+        normal, at = self._held(self.normal, call), call.positions
+        if at is None:
+            return normal, call
+        shapes = ir.shapes_of(normal, call.tables) if normal.tables else {}
+        held = call.head_start, call.model_heads
+        key = "rows", held, tuple(sorted(shapes.items())), at.key()
+        placed = self._memo(key, lambda: passes.set_positions(normal, at, shapes))
+        tables = {**call.tables, **placed.tables}
+        return placed.mask, replace(call, tables=tables, first=placed.first, positions=None)
 
     def schedule(
         self, call: scheduling.Call, tile: tuple[int, int], layout: str = "natural"
@@ -328,12 +353,12 @@ class Program:
         """
         _check_tile(counted)
         search = (counted, tile_costs, split) if layout == "auto" else None
-        normal = self._held(self.normal, call)
+        normal, rows = self.rows(call)
 
         def make() -> tuple[scheduling.BoundMask, ...]:
             if search is None:
-                return (scheduling.arranged(normal, call, scheduling.read_layouts(layout)),)
-            return scheduling.optimise(normal, call, *search, self._decisions)
+                return (scheduling.arranged(normal, rows, scheduling.read_layouts(layout)),)
+            return scheduling.optimise(normal, rows, *search, self._decisions)
 
         return self._memo(("bound", layout, search, _call_key(call, normal.root.deps)), make)
 
@@ -358,10 +383,14 @@ class Program:
         """
         ir.check_pairs(call.batch * call.heads * call.q_len * call.k_len)
         key = _call_key(call, self.normal.root.deps)
-        normal = self._held(self.normal, call)
-        self._memo(("numbers", key), lambda: scheduling.check_numbers(normal, normal.root, call))
+        normal, rows = self.rows(call)
+        self._memo(("numbers", key), lambda: scheduling.check_numbers(normal, normal.root, rows))
+        mask = self._held(self.mask, call)
+        if call.positions is not None:
+            counts = call.batch, call.heads, call.layer
+            return ir.meaning_at(mask, call.positions, call.tables, *counts)
         return ir.meaning(
-            self._held(self.mask, call),
+            mask,
             call.q_len,
             call.k_len,
             call.sizes,
@@ -384,8 +413,12 @@ class Program:
         key = _call_key(call, self.mask.zeros.deps)
 
         def count() -> IntArray:
-            mask = self._held(self.mask, call)
-            scheduling.check_numbers(mask, passes.lower_root(mask.zeros, mask), call)
+            mask, (normal, rows) = self._held(self.mask, call), self.rows(call)
+            zeros = normal.zeros if rows is not call else passes.lower_root(mask.zeros, mask)
+            scheduling.check_numbers(normal, zeros, rows)
+            if call.positions is not None:
+                counts = call.batch, call.heads, call.layer
+                return ir.zero_keys_at(mask, call.positions, call.tables, *counts)
             return ir.zero_keys(
                 mask,
                 call.q_len,
@@ -403,10 +436,11 @@ class Program:
 def _call_key(call: scheduling.Call, deps: ir.Deps) -> tuple[Any, ...]:
     # their shapes are lengths, counts and sizes, all of which are in the key
     contents = [(name, _contents(array)) for name, array in sorted(call.tables.items())]
-    batch = call.batch if deps & ir.Deps.BATCH else 1
+    at = None if call.positions is None else call.positions.key()
+    batch = call.batch if deps & ir.Deps.BATCH or at else 1
     sizes = tuple(sorted(call.sizes.items()))
     heads = call.heads, call.head_start, call.model_heads
-    return (call.q_len, call.k_len, batch, heads, sizes, tuple(contents))
+    return (call.q_len, call.k_len, batch, heads, sizes, tuple(contents), at)
 
 
 @dataclass(frozen=True, slots=True)

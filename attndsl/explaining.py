@@ -79,12 +79,12 @@ def explanation(
         layout = "natural" if auto.is_natural else "auto"
         return _fit(_arranged(other, again, layout, head_dim, TILE))
 
-    vary = origin is not None and live <= MOST_VARIED
+    vary = origin is not None and live <= MOST_VARIED and call.positions is None
     numbers = origin.whole_numbers() if origin and vary else {}
     return views.Explanation(
         program.mask.name,
         program.mask.root,
-        tuple((name, mask.root) for name, mask in passes.steps(program.mask, program.without)),
+        _steps(program, call),
         {
             name: str(fact)
             for name, fact in claims.facts(program.mask, program.normal, program.layer).items()
@@ -101,6 +101,14 @@ def explanation(
         program.mask.align,
         call.batch,
     )
+
+
+def _steps(program: Program, call: scheduling.Call) -> tuple[tuple[str, ir.Node], ...]:
+    """The relation after each pass, by the name of the pass."""
+    found = [(name, mask.root) for name, mask in passes.steps(program.mask, program.without)]
+    if call.positions is not None:
+        found.append(("set_positions", program.rows(call)[0].root))
+    return tuple(found)
 
 
 def _arranged(

@@ -87,8 +87,9 @@ def searched_by(device: str, call: Call, head_dim: int) -> tuple[Tile, TileCosts
 def default_layout(device: str, call: Call) -> str:
     """The layout of calls that name none: "auto" where it is known to pay, else "natural".
 
-    On CPUs it was measured to. Not where run-time inputs would decide the order, so that equal calls give equal
-    bits whatever was called before; nor of few tokens, where a search costs more than it saves.
+    On CPUs it was measured to. Not where run-time inputs or positions would decide the order, so that equal calls give
+    equal bits whatever was called before; nor of few tokens, where a search costs more than it saves.
     """
-    pays = device == "cpu" and not call.tables and min(call.q_len, call.k_len) >= SEARCHED
+    is_known = not call.tables and call.positions is None
+    pays = device == "cpu" and is_known and min(call.q_len, call.k_len) >= SEARCHED
     return "auto" if pays else "natural"

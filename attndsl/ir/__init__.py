@@ -44,6 +44,7 @@ from attndsl.ir.claims import (
     Reached,
     swapped,
 )
+from attndsl.ir.laid_out import meaning_at, zero_keys_at
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
 from attndsl.ir.mask import FLAT, Align, Axis, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
@@ -86,6 +87,7 @@ from attndsl.ir.nodes import (
     numbers,
     postorder,
 )
+from attndsl.ir.positions import BoolArray, IntArray, Positions, Rows, of_element
 from attndsl.ir.printing import show
 from attndsl.ir.reads import Read, reads
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
@@ -106,6 +108,7 @@ from attndsl.ir.sizing import (
     named_extents,
     resolve_sizes,
     shapes_of,
+    stated_length,
 )
 from attndsl.ir.storage import Field, dump, load, not_saved
 
@@ -136,6 +139,8 @@ __all__ = [
     "FloorDiv",
     "ILog2",
     "Index",
+    "BoolArray",
+    "IntArray",
     "Inside",
     "Load",
     "Loop",
@@ -150,6 +155,9 @@ __all__ = [
     "ONE",
     "Or",
     "Pos",
+    "Positions",
+    "Rows",
+    "of_element",
     "Pow2",
     "Property",
     "Deps",
@@ -200,6 +208,7 @@ __all__ = [
     "load",
     "check_pairs",
     "meaning",
+    "meaning_at",
     "minimum",
     "mod",
     "mul",
@@ -218,6 +227,7 @@ __all__ = [
     "named_extents",
     "resolve_sizes",
     "shapes_of",
+    "stated_length",
     "select",
     "show",
     "static_range",
@@ -229,4 +239,5 @@ __all__ = [
     "transform",
     "trials",
     "zero_keys",
+    "zero_keys_at",
 ]

@@ -398,7 +398,7 @@ def meaning(
     result = np.empty((batch, heads, q_len, k_len), dtype=bool)
     tables = _wide(tables)
     shift = mask.shift(q_len, k_len)
-    rows = max(1, _PAIRS_AT_ONCE // max(1, batch * heads * k_len))
+    rows = rows_at_once(batch * heads * k_len)
     for start in range(0, q_len, rows):
         stop = min(start + rows, q_len)
         env = Env(
@@ -416,6 +416,11 @@ def meaning(
         result[:, :, start:stop] = evaluate(mask.root, env)
     result[:, :, : mask.absent(q_len, k_len)] = False
     return result
+
+
+def rows_at_once(pairs: int) -> int:
+    """How many rows of so many pairs are evaluated at once."""
+    return max(1, _PAIRS_AT_ONCE // max(1, pairs))
 
 
 def _wide(tables: Mapping[str, Value] | None) -> dict[str, Value]:
@@ -458,6 +463,17 @@ def zero_keys(
     count = count.reshape((1,) * (3 - count.ndim) + count.shape)
     count = np.array(np.broadcast_to(count, (*count.shape[:2], q_len)))
     count[..., : mask.absent(q_len, k_len)] = 0
+    return checked_counts(mask, count)
+
+
+def checked_counts(
+    mask: Mask, count: np.ndarray[Any, np.dtype[np.int64]]
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The counts of zero keys, [batch, heads, q_len].
+
+    Raises:
+        AttnDslError: A408, one is negative.
+    """
     wrong = np.argwhere(count < 0)
     if len(wrong):
         at = tuple(int(index) for index in wrong[0])

@@ -77,6 +77,17 @@ def named_extents(extents: Mapping[str, int] | None) -> dict[str, int]:
     return {name: value if isinstance(value, int) else int(value) for name, value in given.items()}
 
 
+def stated_length(space: Space, extents: Mapping[str, int]) -> int | None:
+    """How many tokens the space has by its declaration and these extents; None where they leave it open."""
+    if not space.segments:
+        return None
+    sizes = {full: extents.get(full, extents.get(short, own)) for full, short, own in _axes(space)}
+    each = [[sizes[f"{s.name}.{axis.name}"] for axis in s.axes] for s in space.segments]
+    if any(size is None for extent in each for size in extent):
+        return None
+    return sum(math.prod(size or 0 for size in extent) for extent in each)
+
+
 def axes_named(mask: Mask, dim: str) -> list[str]:
     """The axes, "segment.axis", that a dim of that name has the extent of; none for a dim of its own."""
     axes = _axes(mask.keys) + _axes(mask.queries)

@@ -18,8 +18,10 @@ from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.planning import Options, Planner
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs
+from attndsl.op.rows import rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
+from attndsl.positions import hidden, split
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -34,6 +36,7 @@ def attention(
     layout: str | None = None,
     extents: Mapping[str, int] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    positions: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """softmax(scale q kᵀ restricted to the pattern) v, and its log-sum-exp.
 
@@ -50,6 +53,7 @@ def attention(
             ``default_layout``.
         extents: Sizes of grid axes that lengths do not determine.
         inputs: Run-time tables by name.
+        positions: Where the rows stand, ints and tensors by the names of ``positions.NAMES``.
 
     Returns:
         out [B, H, Q, Dv] in the dtype of v, and lse [B, H, Q], natural logarithm, float32 (float64 for
@@ -58,12 +62,24 @@ def attention(
         (float8_e4m3fn, float8_e5m2) give out in bfloat16, and no gradient.
 
     Raises:
-        AttnDslError: A4xx for lengths, A5xx for tensors, inputs and backends.
+        AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and backends.
     """
     check_plain(planner.program, q, k, v)
     q, k, v = _autocast(q, k, v)
     check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
+    if positions:
+        rows = rows_with_tokens(planner.program, (q, k, v), scale, extents, given, positions)
+        qkv, found = (rows.q, rows.k, rows.v), rows.inputs
+        made = attention(
+            *(planner, *qkv),
+            scale=rows.scale,
+            backend=backend,
+            layout=layout,
+            extents=rows.extents,
+            inputs=found,
+        )
+        return rows.restored(*made)
     (q, k, v), factor = scaled(planner.program, q, k, v, scale)
     if backend == "reference" and not q.is_meta:  # differentiated by autograd, sharing nothing else
         mask, zeros = _dense(planner.program, q, k, extents, given)
@@ -141,8 +157,8 @@ def _sizes(extents: Any) -> dict[str, Any]:
     if extents is None or not isinstance(extents, Mapping):
         return named_extents(extents)
     symbolic = {name: size for name, size in extents.items() if isinstance(size, torch.SymInt)}
-    fixed = {name: size for name, size in extents.items() if name not in symbolic}
-    return named_extents(fixed) | symbolic
+    numbers, fixed = split({n: size for n, size in extents.items() if n not in symbolic})
+    return named_extents(fixed) | {hidden(name): x for name, x in numbers.items()} | symbolic
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:

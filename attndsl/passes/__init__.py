@@ -11,6 +11,7 @@ from attndsl.passes.drop_implied import drop_implied
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.presence import PRESENT, in_every_call, placed
 from attndsl.passes.separate import separate, separate_root, split_sides
+from attndsl.passes.set_positions import Placed, set_positions
 from attndsl.passes.shift_heads import shift_heads
 
 PIPELINE: Final[Mapping[str, Callable[[ir.Mask], ir.Mask]]] = {
@@ -40,11 +41,13 @@ __all__ = [
     "OPTIONAL",
     "PIPELINE",
     "PRESENT",
+    "Placed",
     "bind",
     "in_every_call",
     "lower_root",
     "normalise",
     "separate_root",
+    "set_positions",
     "shift_heads",
     "split_sides",
     "steps",

@@ -61,6 +61,8 @@ class Call:
     merge_heads: bool = True  # whether heads that turn out to see the same pairs share one plan
     head_start: int = 0  # the first of these heads among all of the model
     model_heads: int | None = None  # how many the model has, where it is not ``heads``
+    positions: ir.Positions | None = None  # where the rows stand, if not as the pattern aligns them
+    first: int | None = None  # the position of query 0 in a mask that has been given positions
 
     @property
     def nbytes(self) -> int:
@@ -323,7 +325,7 @@ def _sorted(axis: TileAxis, keys: tuple[ir.Node, ...]) -> IntArray:
 
 def positions_of(mask: ir.Mask, call: Call) -> tuple[range, range]:
     """The positions of the queries and of the keys of a call."""
-    shift = mask.shift(call.q_len, call.k_len)
+    shift = mask.shift(call.q_len, call.k_len) if call.first is None else call.first
     return range(shift, shift + call.q_len), range(call.k_len)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl import inputs, nn
+from attndsl import arguments, inputs, nn, positions
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "errors" / "A5"
 BATCH, HEADS, LENGTH = 2, 3, 6
@@ -34,14 +34,14 @@ def test_the_names_that_methods_take_for_themselves_are_all_known():
     asked = [
         getattr(attndsl.Pattern, name) for name in (*LENGTHS, "__call__", "tune", "receptive_field")
     ]
-    asked += [nn.PatternAttention.forward, nn.PatternSelfAttention.forward, attndsl.Pattern._call]
+    asked += [nn.PatternAttention.forward, nn.PatternSelfAttention.forward, arguments.read_call]
     own = {
         each.name
         for function in asked
         for each in inspect.signature(function).parameters.values()
         if each.kind is not each.VAR_KEYWORD
     }
-    assert own == inputs.ARGUMENTS
+    assert own - {"program"} | {*positions.NAMES, arguments.QUERIES_USED} == inputs.ARGUMENTS
 
 
 @pytest.mark.parametrize(

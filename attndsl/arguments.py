@@ -1,0 +1,78 @@
+"""Arguments of a call beside its tensors and options: run-time inputs, heads of a rank, where the tokens stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attndsl import schedule as scheduling
+from attndsl.compiler import Program, read_heads
+from attndsl.inputs import gathered
+from attndsl.positions import NAMES, QUERIES, hidden
+from attndsl.source import AttnDslError, Diagnostic
+
+QUERIES_USED = "q_used"  # what calls name q_len, where q_len is how many rows there are
+
+
+def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[str, Any]:
+    """Takes what says where tokens stand out of the arguments that were given by name; None says nothing.
+
+    ``by_length``: of a method that is told lengths.
+    """
+    spelled = {name: name for name in NAMES}
+    if by_length:
+        spelled[QUERIES.length] = QUERIES_USED
+    found = {name: named.pop(word) for name, word in spelled.items() if word in named}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def read_inputs(
+    program: Program, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The inputs of the pattern.
+
+    Raises:
+        AttnDslError: A501, A506, as `inputs.gathered`.
+    """
+    if inputs is None and not named and not program.mask.tables:
+        return {}
+    return gathered(program.mask, inputs, named)
+
+
+def read_call(
+    program: Program,
+    q_len: int,
+    k_len: int | None,
+    heads: int | None,
+    /,
+    *,
+    batch: int | None = None,
+    extents: Mapping[str, int] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    head_start: int = 0,
+    head_count: int | None = None,
+    **named: Any,
+) -> scheduling.Call:
+    """The call of a method that is told lengths, checked.
+
+    Raises:
+        AttnDslError: A4xx lengths, extents and positions, A501 inputs.
+    """
+    lengths, held, total = (q_len, q_len if k_len is None else k_len), heads, None
+    if head_start or head_count is not None:
+        held, total = read_heads(heads, head_start, head_count)
+    at = take_positions(named, by_length=True)
+    found = {**read_inputs(program, inputs, named)}
+    found |= {hidden(name): value for name, value in at.items()}
+    return program.call(*lengths, batch, held, extents, found, head_start, total)
+
+
+def check_plain_order(call: scheduling.Call) -> None:
+    """For what is said of the tokens of a sequence, positions are not given.
+
+    Raises:
+        AttnDslError: A413, they are.
+    """
+    if call.positions is not None:
+        title = "this is said of whole sequences: positions of tokens are not given here"
+        raise AttnDslError(Diagnostic("A413", title))

@@ -1,0 +1,184 @@
+"""Wherever the tokens of a call stand, it gives what the call on the tokens alone gives, laid out in order.
+
+Random programs over all kinds of spaces and inputs; each batch element has its own lengths, rows and garbage between.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import attndsl
+from attndsl.testing import programs
+
+NO_TOKEN = float("nan")
+
+
+@dataclass
+class Side:
+    """Storage of one side: the rows of the tokens in order, for each batch element, and what the call is told."""
+
+    count: int
+    rows: list[np.ndarray]
+    told: dict = field(default_factory=dict)
+
+
+def lengths_of(draw, program, where: str) -> tuple[int, int]:
+    """Lengths that such a program can have, with the same extents of all axes that cannot be inferred."""
+    sizes = program.sizes
+    if where == "pair":
+        return tuple(sizes[f"{side}.g"] * draw(st.integers(1, 3)) for side in ("left", "right"))
+    if where == "flat":
+        k_len = draw(st.integers(1, 6))
+        return draw(st.integers(1, k_len)), k_len
+    k_len = sizes["image.x"] * draw(st.integers(1, 3)) + (2 if where == "joint" else 0)
+    return draw(st.integers(1, k_len)), k_len
+
+
+def side(
+    draw, lengths: list[int], firsts: list[int], names: tuple[str, str, str], mode: str
+) -> Side:
+    """Rows for so many tokens from a first position on: in one run with others around, or anywhere."""
+    start, length, outright = names
+    if mode == "run":
+        before = [0 if first else draw(st.integers(0, 2)) for first in firsts]
+        stops = [lead + n for lead, n in zip(before, lengths, strict=True)]
+        count = max(stops) + draw(st.integers(0, 2))
+        rows = [np.arange(lead, stop) for lead, stop in zip(before, stops, strict=True)]
+        starts = [first - lead for first, lead in zip(firsts, before, strict=True)]
+        told = {start: starts, length: stops}
+        if len(set(starts)) == len(set(stops)) == 1 and draw(st.booleans()):
+            told = {start: starts[0], length: stops[0]}
+        return Side(count, rows, told)
+    count = max(lengths) + draw(st.integers(0, 2))
+    at = np.full((len(lengths), count), -1)
+    rows = []
+    for element, (n, first) in enumerate(zip(lengths, firsts, strict=True)):
+        rows.append(np.array(draw(st.permutations(range(count)))[:n], dtype=int))
+        at[element, rows[-1]] = np.arange(first, first + n)
+    return Side(count, rows, {outright: at})
+
+
+@dataclass
+class Case:
+    program: object
+    q: Side
+    k: Side
+    lengths: list[tuple[int, int]]
+    extents: dict
+    tables: dict
+
+    @property
+    def told(self) -> dict:
+        return {**self.q.told, **self.k.told}
+
+    def tables_of(self, b: int) -> dict:
+        """The inputs of the call on the tokens of one batch element."""
+        found = dict(self.tables)
+        rows_q, rows_k = self.q.rows[b], self.k.rows[b]
+        found["own"], found["nbr"] = found["own"][rows_q], found["nbr"][:, rows_q]
+        found["flag"], found["ids"] = (
+            found["flag"][:, rows_k],
+            found["ids"][:, : self.lengths[b][1]],
+        )
+        return found
+
+
+@st.composite
+def cases(draw, depth: int = 3) -> Case:
+    program = draw(programs(depth=depth))
+    where = next(w for w, over in OVER.items() if f"pattern main{over}" in program.text)
+    batch = draw(st.integers(1, 2))
+    lengths = [lengths_of(draw, program, where) for _ in range(batch)]
+    if draw(st.booleans()):
+        lengths = [lengths[0]] * batch
+    extents = {
+        "flat": {}, "grid": {"x": program.sizes.get("image.x")}, "joint": {"x": program.sizes.get("image.x")},
+        "pair": {name: program.sizes.get(name) for name in ("left.g", "right.g")},
+    }[where]  # fmt: skip
+    is_end = where != "pair" and "align start" not in program.text
+    firsts = [k - q if is_end else 0 for q, k in lengths]
+    modes = st.sampled_from(["run", "anywhere"])
+    k = side(
+        draw, [k for _, k in lengths], [0] * batch, ("k_start", "kv_len", "k_pos"), draw(modes)
+    )
+    q = side(draw, [q for q, _ in lengths], firsts, ("q_start", "q_len", "q_pos"), draw(modes))
+    if (
+        list(q.told) == ["q_start", "q_len"]
+        and all(rows[0] == 0 for rows in q.rows)
+        and draw(st.booleans())
+    ):
+        del q.told["q_start"]  # the last tokens by themselves, or the first
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    tables = program.tables | {
+        "ids": random.integers(
+            -1, 4, (batch, max(k for _, k in lengths) + draw(st.integers(0, 2)))
+        ),
+        "flag": random.random((program.heads, k.count)) < 0.5,
+        "own": random.integers(-2, 6, (q.count,)),
+        "nbr": random.integers(-2, 6, (batch, q.count, 2)),
+        "marks": random.integers(-1, 5, (batch, 3)),
+    }
+    return Case(program, q, k, lengths, extents, tables)
+
+
+OVER = {"grid": " over image", "joint": " over joint", "pair": " over left -> right", "flat": ""}
+
+
+def compiled(case: Case) -> attndsl.Pattern:
+    return attndsl.compile(case.program.text, layer=case.program.layer)
+
+
+def given_to(p: attndsl.Pattern, tables: dict) -> dict:
+    return {table.name: tables[table.name] for table in p.ir.tables}
+
+
+def alone(p: attndsl.Pattern, case: Case, b: int, method: str) -> torch.Tensor:
+    """The result of one batch element, in a call that has its tokens alone."""
+    inputs = given_to(p, case.tables_of(b))
+    counts = {"heads": case.program.heads, "batch": len(case.lengths)}
+    return getattr(p, method)(*case.lengths[b], **counts, extents=case.extents, inputs=inputs)[b]
+
+
+def at_positions(p: attndsl.Pattern, case: Case, method: str, **options):
+    told = {"q_used" if name == "q_len" else name: value for name, value in case.told.items()}
+    counts = {"heads": case.program.heads, "batch": len(case.lengths)}
+    return getattr(p, method)(
+        case.q.count, case.k.count, **counts, extents=case.extents, inputs=given_to(p, case.tables), **told, **options
+    )  # fmt: skip
+
+
+def expected(p: attndsl.Pattern, case: Case) -> np.ndarray:
+    heads = case.program.heads
+    want = np.zeros((len(case.lengths), heads, case.q.count, case.k.count), dtype=bool)
+    for b, (rows, columns) in enumerate(zip(case.q.rows, case.k.rows, strict=True)):
+        want[b][:, rows[:, None], columns] = alone(p, case, b, "mask").numpy()
+    return want
+
+
+def refused(p: attndsl.Pattern, case: Case) -> bool:
+    """Whether one of the calls on tokens alone is an error; then the whole is one, too."""
+    try:
+        for b in range(len(case.lengths)):
+            alone(p, case, b, "mask")
+    except attndsl.AttnDslError as error:
+        with pytest.raises(attndsl.AttnDslError, match=error.diagnostics[0].code):
+            at_positions(p, case, "mask")
+        return True
+    return False
+
+
+@settings(max_examples=80)
+@given(cases())
+def test_rows_see_what_their_tokens_see(case):
+    p = compiled(case)
+    if refused(p, case):
+        return
+    want = expected(p, case)
+    assert np.array_equal(at_positions(p, case, "mask").numpy(), want)
+    schedule = at_positions(p, case, "schedule", tile=(4, 4))
+    for b, h in np.ndindex(want.shape[:2]):
+        assert np.array_equal(schedule.cover(b, h), want[b, h])

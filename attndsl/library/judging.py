@@ -65,7 +65,7 @@ class Checked:
 def check(wanted: Iterable[str] | None = None) -> Iterator[Checked]:
     """Compares entries with the oracles of their rows; one result a row, as it comes.
 
-    An oracle says in plain loops, and without any code of the compiler's, which key each query sees. On
+    An oracle says in NumPy, and without any code of the compiler's, which key each query sees. On
     each of its cases the meaning of the entry is compared with it; and what the blocked back end computes,
     output, log-sum-exp and gradients, with the textbook's attention under the oracle's mask. The assertions
     of each entry are checked.

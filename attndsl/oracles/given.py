@@ -1,486 +1,182 @@
 """A run-time input says it: ids of segments, regions and documents, flags, neighbour lists, adjacency."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from .registry import Case, grid, oracle, pairs, rng
-from .two_spaces import named
+from .registry import Draw, Oracle, flags, given, ids, lists, runs, says
+from .tokens import Array, Tokens, among
 
+ONE_EACH = "n=12 batch=2 | n=9 heads=2 | n=1"
+LISTED = "n=12 slots={0} batch=2 | n=7 slots={0} heads=2 | n=1 slots=1"
+REFERENCES = "n=5 c=2 m=4 batch=2 | n=3 c=3 m=5 | n=1 c=1 m=6"
+OWN_AND_REFERENCES = "n -> own: n + reference: c m"
+SHOWN = flags("batch c m", 0.5)
+NONE, A, B = -1, 0, 1  # images
 
-def ids(seed, count, *shape):
-    """Drawn ids below ``count``."""
-    return rng(seed).integers(0, count, shape)
 
+def regions(q: Tokens, k: Tokens, region: Any) -> Any:
+    return region[q.n] == region[k.n]
 
-def runs(seed, count, *shape):
-    """Drawn ids in ascending order along the last axis: documents laid end to end."""
-    return np.sort(ids(seed, count, *shape), axis=-1)
 
-
-def flags(seed, share, *shape):
-    """Drawn truths, each true with chance ``share``."""
-    return rng(seed).random(shape) < share
-
-
-def lists(seed, n, slots, *shape):
-    """Lists of at most ``slots`` different numbers below n, in no order, padded with -1."""
-    draw = rng(seed)
-    table = np.full((*shape, slots), -1)
-    for place in np.ndindex(*shape):
-        entries = draw.permutation(n)[: draw.integers(0, slots + 1)]
-        table[place][: len(entries)] = entries
-    return table
-
-
-def flat(n, rule):
-    return pairs(range(n), range(n), rule)
-
-
-def by_ids(name, count, draw=ids):
-    """Cases over n tokens with one id each."""
-    return [
-        Case({"n": 12}, {}, {name: draw(1, count, 2, 12)}, batch=2),
-        Case({"n": 9}, {}, {name: draw(2, count, 1, 9)}, heads=2),
-        Case({"n": 1}, {}, {name: draw(3, count, 1, 1)}),
-    ]
-
-
-@oracle(7, "rat", by_ids("region", 4), part="region")
-def rat_region(n, region):
-    return flat(n, lambda i, j: region[i] == region[j])
-
-
-@oracle(28, "gps", by_ids("graph", 3, runs), part="global")
-def gps_global(n, graph):
-    return flat(n, lambda i, j: graph[i] == graph[j])
-
-
-@oracle(85, "fit2", by_ids("segment", 2, lambda *draw: 1 - runs(*draw)))
-def fit2(n, segment):
-    return flat(n, lambda i, j: segment[i] == segment[j])
-
-
-def listed(name, slots):
-    """Cases over n tokens with a list of tokens each."""
-    return [
-        Case({"n": 12}, {}, {name: lists(4, 12, slots, 2, 12)}, batch=2),
-        Case({"n": 7}, {}, {name: lists(5, 7, slots, 1, 7)}, heads=2),
-        Case({"n": 1}, {}, {name: lists(6, 1, 1, 1, 1)}),
-    ]
-
-
-@oracle(28, "gps", listed("neighbours", 4), part="local")
-def gps_local(n, neighbours):
-    return flat(n, lambda i, j: j == i or j in neighbours[i])
-
-
-@oracle(95, "pointgs", listed("neighbours", 5))
-def pointgs(n, neighbours):
-    return flat(n, lambda i, j: j in neighbours[i])
-
-
-@oracle(
-    52,
-    "largegt",
-    [
-        Case({"n": 10, "h": 3}, {}, {"neighbours": lists(70, 10, 4, 2, 10)}, batch=2),
-        Case({"n": 7, "h": 2}, {}, {"neighbours": lists(71, 7, 5, 1, 7)}),
-        Case({"n": 1, "h": 3}, {}, {"neighbours": np.array([[[0]]])}),
-    ],
-    part="local",
-)
-def largegt_local(n, h, neighbours):
-    return pairs(range(n), grid(h, n), lambda i, j: j[1] in neighbours[i])
-
-
-@oracle(
-    52,
-    "largegt",
-    [
-        Case({"n": 6, "m": 8}, {}, {"cluster_size": ids(7, 3, 2, 8)}, batch=2),
-        Case({"n": 4, "m": 5}, {}, {"cluster_size": ids(8, 2, 1, 5)}),
-        Case({"n": 1, "m": 3}, {}, {"cluster_size": np.array([[0, 4, 0]])}),
-    ],
-    part="codebook",
-)
-def largegt_codebook(n, m, cluster_size):
-    return pairs(range(n), range(m), lambda i, j: cluster_size[j] > 0)
-
-
-PADDED = np.array(
-    [[1, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1], [1, 1, 0, 0, 1, 0, 0, 1, 1, 0, 1, 1]], bool
-)
-
-
-@oracle(
-    15,
-    "blockrank",
-    [
-        Case(
-            {"n": 12},
-            {"blocks": 4},
-            {"block": np.repeat([[0, 1, 2, 3]] * 2, 3, axis=1), "valid": PADDED},
-            batch=2,
-        ),
-        Case(
-            {"n": 9},
-            {"blocks": 3},
-            {"block": np.array([[0, 0, 1, 1, 1, 1, 1, 2, 2]]), "valid": flags(9, 0.8, 1, 9)},
-        ),
-        Case(
-            {"n": 2},
-            {"blocks": 2},
-            {"block": np.array([[0, 1]]), "valid": np.array([[True, True]])},
-        ),
-    ],
-    causal=True,
-)
-def blockrank(n, blocks, block, valid):
-    def rule(i, j):
-        within = block[i] == block[j] and j <= i
-        of_the_instruction = block[j] == 0 and block[i] >= 1
-        of_the_query = block[i] == blocks - 1 and block[j] < blocks - 1
-        return valid[j] and (within or of_the_instruction or of_the_query)
-
-    return flat(n, rule)
-
-
-def speakers(seed, batch, n, m):
-    """Regions of the video tokens, -1 for none, and the speaker of each audio token."""
-    return {"region": ids(seed, 3, batch, n) - 1, "speaker": ids(seed + 1, 2, batch, m)}
-
-
-@oracle(
-    41,
-    "magicinfinite",
-    [
-        Case({"n": 10, "m": 6}, {}, speakers(10, 2, 10, 6), batch=2),
-        Case({"n": 7, "m": 9}, {}, speakers(12, 1, 7, 9), heads=2),
-        Case({"n": 5, "m": 1}, {}, speakers(14, 1, 5, 1)),
-    ],
-)
-def magicinfinite(n, m, region, speaker):
-    return pairs(range(n), range(m), lambda i, j: region[i] == speaker[j])
-
-
-def prompts(seed, batch, n, g, r):
-    """Regions of the pixels, which global tokens concern each, and who owns the regional tokens."""
-    return {
-        "region": ids(seed, 3, batch, n),
-        "concerns": flags(seed + 1, 0.5, batch, 3, g),
-        "owner": ids(seed + 2, 3, batch, r),
-    }
-
-
-@oracle(
-    69,
-    "creative_upscale",
-    [
-        Case({"n": 9, "g": 5, "r": 6}, {}, prompts(16, 2, 9, 5, 6), batch=2),
-        Case({"n": 7, "g": 3, "r": 4}, {}, prompts(19, 1, 7, 3, 4)),
-        Case({"n": 1, "g": 4, "r": 2}, {}, prompts(22, 1, 1, 4, 2)),
-    ],
-)
-def creative_upscale(n, g, r, region, concerns, owner):
-    keys = named("global", range(g)) + named("regional", range(r))
-
-    def rule(i, key):
-        where, j = key
-        return concerns[region[i], j] if where == "global" else owner[j] == region[i]
-
-    return pairs(range(n), keys, rule)
-
-
-@oracle(
-    71,
-    "dreamtuner",
-    [
-        Case({"n": 6, "m": 8}, {}, {"foreground": flags(25, 0.5, 2, 8)}, batch=2),
-        Case({"n": 4, "m": 5}, {}, {"foreground": flags(26, 0.3, 1, 5)}, heads=2),
-        Case({"n": 1, "m": 3}, {}, {"foreground": flags(27, 0.5, 1, 3)}),
-    ],
-)
-def dreamtuner(n, m, foreground):
-    keys = named("own", range(n)) + named("reference", range(m))
-
-    def rule(i, key):
-        where, j = key
-        return where == "own" or foreground[j]
-
-    return pairs(range(n), keys, rule)
-
-
-REFERENCES = [
-    ({"n": 5, "c": 2, "m": 4}, 2),
-    ({"n": 3, "c": 3, "m": 5}, 1),
-    ({"n": 1, "c": 1, "m": 6}, 1),
-]
-
-
-def references(seed, **more):
-    """Own tokens and c references of m tokens, of which some are foreground."""
-    return [
-        Case(
-            sizes,
-            {},
-            {"foreground": flags(seed + batch, 0.5, batch, sizes["c"], sizes["m"])}
-            | {name: draw(batch, sizes) for name, draw in more.items()},
-            batch=batch,
-        )
-        for sizes, batch in REFERENCES
-    ]
-
-
-def own_and_references(n, c, m, allowed):
-    """Own tokens always; of the references what ``allowed(i, c, place)`` says."""
-    keys = named("own", range(n)) + [(r, place) for r in range(c) for place in range(m)]
-
-    def rule(i, key):
-        where, j = key
-        return where == "own" or allowed(i, where, j)
-
-    return pairs(range(n), keys, rule)
-
-
-@oracle(79, "freecustom", references(30))
-def freecustom(n, c, m, foreground):
-    return own_and_references(n, c, m, lambda i, r, j: foreground[r, j])
-
-
-@oracle(70, "magicface", references(33), part="rsa")
-def magicface_rsa(n, c, m, foreground):
-    return own_and_references(n, c, m, lambda i, r, j: foreground[r, j])
-
-
-@oracle(
-    70,
-    "magicface",
-    references(36, concept=lambda batch, sizes: ids(39, sizes["c"], batch, sizes["n"])),
-    part="rba",
-)
-def magicface_rba(n, c, m, foreground, concept):
-    return own_and_references(n, c, m, lambda i, r, j: concept[i] == r and foreground[r, j])
-
-
-def stages(seed, batch, count, n):
-    """The tokens kept by each stage of layers: some of those that the stage before kept."""
-    return {"keep": np.logical_and.accumulate(flags(seed, 0.7, batch, count, n), axis=1)}
-
-
-@oracle(
-    82,
-    "iared",
-    [
-        Case({"n": 10}, {"depth": 2}, stages(40, 2, 3, 10), batch=2, layer=1),
-        Case({"n": 10}, {"depth": 2}, stages(40, 2, 3, 10), batch=2, layer=2),
-        Case({"n": 7}, {"depth": 3}, stages(41, 1, 2, 7), heads=2, layer=5),
-        Case({"n": 1}, {"depth": 1}, {"keep": np.array([[[True]]])}),
-    ],
-)
-def iared(n, depth, keep, layer):
-    kept = keep[layer // depth]
-    return flat(n, lambda i, j: kept[i] and kept[j])
-
-
-@oracle(
-    104,
-    "smarttrim",
-    [
-        Case(
-            {"n": 10},
-            {},
-            {"keep": flags(42, 0.7, 2, 10), "gate": flags(43, 0.5, 2, 4)},
-            heads=4,
-            batch=2,
-        ),
-        Case(
-            {"n": 7}, {}, {"keep": flags(44, 0.5, 1, 7), "gate": np.array([[True, False]])}, heads=2
-        ),
-        Case({"n": 1}, {}, {"keep": np.array([[True]]), "gate": np.array([[True]])}),
-    ],
-)
-def smarttrim(n, keep, gate, head):
-    return flat(n, lambda i, j: keep[i] and keep[j] and gate[head])
-
-
-def entities(seed, batch, words, n, prompts_):
-    """The prompt of each word (the last is the global one), and the patches that each touches."""
-    touches = flags(seed, 0.4, batch, prompts_, n)
-    touches[:, -1] = True
-    return {"prompt": runs(seed + 1, prompts_, batch, words), "touches": touches}
-
-
-@oracle(
-    103,
-    "eligen",
-    [
-        Case({"words": 7, "n": 6}, {}, entities(45, 2, 7, 6, 3), batch=2),
-        Case({"words": 4, "n": 9}, {}, entities(47, 1, 4, 9, 2)),
-        Case({"words": 5, "n": 1}, {}, entities(49, 1, 5, 1, 4)),
-    ],
-)
-def eligen(words, n, prompt, touches):
-    tokens = named("prompt", range(words)) + named("image", range(n))
-
-    def rule(query, key):
-        (ours, i), (theirs, j) = query, key
-        match ours, theirs:
-            case ("prompt", "prompt"):
-                return prompt[i] == prompt[j]
-            case ("prompt", "image"):
-                return touches[prompt[i], j]
-            case ("image", "prompt"):
-                return touches[prompt[j], i]
-            case _:
-                return True
-
-    return pairs(tokens, tokens, rule)
-
-
-def mesh(seed, batch, v):
-    """A symmetric adjacency, every vertex its own neighbour."""
-    drawn = flags(seed, 0.2, batch, v, v)
-    return {"adjacency": drawn | drawn.swapaxes(1, 2) | np.eye(v, dtype=bool)}
-
-
-@oracle(
-    105,
-    "fastmetro",
-    [
-        Case({"j": 4, "v": 9}, {}, mesh(51, 1, 9)),
-        Case({"j": 2, "v": 12}, {}, mesh(52, 1, 12), heads=2),
-        Case({"j": 1, "v": 5}, {}, mesh(53, 1, 5)),
-    ],
-)
-def fastmetro(j, v, adjacency):
-    tokens = named("joint", range(j)) + named("vertex", range(v))
-
-    def rule(query, key):
-        (ours, a), (theirs, b) = query, key
-        return "joint" in (ours, theirs) or adjacency[a, b]
-
-    return pairs(tokens, tokens, rule)
-
-
-NO, A, B = -1, 0, 1
-ONE_PICTURE = {
-    "image": [[NO, A, A, A, NO, NO, NO, NO, NO]],
-    "question": [[NO, NO, NO, NO, A, A, A, NO, NO]],
-}
-TWO_PICTURES = {
-    "image": [[A, A, NO, NO, B, B, B, NO, NO, NO], [NO, NO, A, NO, NO, NO, NO, NO, NO, NO]],
-    "question": [[NO, NO, A, A, NO, NO, NO, B, B, NO], [NO, NO, NO, A, A, A, A, A, A, NO]],
-}
-
-
-@oracle(
-    109,
-    "mma",
-    [
-        Case({"n": 9}, {}, {name: np.array(table) for name, table in ONE_PICTURE.items()}),
-        Case(
-            {"n": 10}, {}, {name: np.array(table) for name, table in TWO_PICTURES.items()}, batch=2
-        ),
-        Case({"n": 2}, {}, {"image": np.array([[NO, NO]]), "question": np.array([[NO, NO]])}),
-    ],
-)
-def mma(n, image, question):
-    return flat(n, lambda i, j: j <= i or (image[i] >= 0 and question[j] == image[i]))
-
-
-@oracle(75, "mask_bench", by_ids("document", 4, runs), part="document")
-def mask_bench_document(n, document):
-    return flat(n, lambda i, j: document[i] == document[j])
-
-
-@oracle(75, "mask_bench", by_ids("document", 3, runs), part="causal_document", causal=True)
-def mask_bench_causal_document(n, document):
-    return flat(n, lambda i, j: document[i] == document[j] and j <= i)
-
-
-@oracle(
-    75,
-    "mask_bench",
-    [
-        Case({"n": 12}, {"window": 3}, {"document": runs(54, 3, 2, 12)}, batch=2),
-        Case({"n": 9}, {"window": 2}, {"document": runs(55, 2, 1, 9)}),
-        Case({"n": 1}, {"window": 4}, {"document": runs(56, 2, 1, 1)}),
-    ],
-    part="sliding_document",
-    causal=True,
-)
-def mask_bench_sliding_document(n, window, document):
-    return flat(n, lambda i, j: document[i] == document[j] and i - window < j <= i)
-
-
-@oracle(75, "mask_bench", by_ids("answer", 4, runs), part="shared_question", causal=True)
-def mask_bench_shared_question(n, answer):
-    return flat(n, lambda i, j: j <= i and answer[j] in (0, answer[i]))
-
-
-@oracle(
-    75,
-    "mask_bench",
-    [
-        Case(
-            {"n": 12},
-            {"last": 2},
-            {"block": np.array([np.arange(12) // 4, np.arange(12) // 5])},
-            batch=2,
-        ),
-        Case({"n": 9}, {"last": 3}, {"block": np.array([[0, 0, 1, 2, 2, 2, 3, 3, 3]])}),
-        Case({"n": 1}, {"last": 0}, {"block": np.array([[0]])}),
-    ],
-    part="causal_blockwise",
-    causal=True,
-)
-def mask_bench_causal_blockwise(n, last, block):
-    return flat(n, lambda i, j: j <= i and (block[i] == block[j] or block[i] == last))
-
-
-@oracle(
-    75,
-    "mask_bench",
-    [
-        Case(
-            {"n": 12},
-            {},
-            {"document": runs(57, 3, 2, 12), "prefix": flags(58, 0.3, 2, 12)},
-            batch=2,
-        ),
-        Case({"n": 9}, {}, {"document": runs(59, 2, 1, 9), "prefix": flags(60, 0.5, 1, 9)}),
-        Case({"n": 1}, {}, {"document": runs(61, 2, 1, 1), "prefix": np.array([[False]])}),
-    ],
-    part="prefix_document",
-)
-def mask_bench_prefix_document(n, document, prefix):
-    return flat(n, lambda i, j: document[i] == document[j] and (j <= i or prefix[j]))
-
-
-@oracle(
-    75,
-    "mask_bench",
-    [
-        Case({"n": 12}, {"block": 4}, {"live": flags(62, 0.5, 2, 3, 3)}, batch=2),
-        Case({"n": 10}, {"block": 3}, {"live": flags(63, 0.4, 1, 4, 4)}),
-        Case({"n": 1}, {"block": 2}, {"live": np.array([[[True]]])}),
-    ],
-    part="uniform_blocks",
-)
-def mask_bench_uniform_blocks(n, block, live):
-    return flat(n, lambda i, j: live[i // block, j // block])
-
-
-@oracle(
-    75,
-    "mask_bench",
-    [
-        Case(
-            {"n": 12}, {}, {"block": runs(64, 4, 2, 12), "live": flags(65, 0.5, 2, 4, 4)}, batch=2
-        ),
-        Case({"n": 9}, {}, {"block": runs(66, 3, 1, 9), "live": flags(67, 0.4, 1, 3, 3)}),
-        Case({"n": 1}, {}, {"block": np.array([[1]]), "live": flags(68, 0.5, 1, 2, 2)}),
-    ],
-    part="variable_blocks",
-)
-def mask_bench_variable_blocks(n, block, live):
-    return flat(n, lambda i, j: live[block[i], block[j]])
+def listed(q: Tokens, k: Tokens, neighbours: Any) -> Any:
+    return among(neighbours[q.n], k.n)
+
+
+def in_document(q: Tokens, k: Tokens, document: Any) -> Any:
+    return document[q.n] == document[k.n]
+
+
+def blockrank(q: Tokens, k: Tokens, blocks: int, block: Any, valid: Any) -> Any:
+    mine, theirs = block[q.n], block[k.n]
+    within = (mine == theirs) & (k.n <= q.n)
+    of_the_instruction = (theirs == 0) & (mine >= 1)
+    of_the_query = (mine == blocks - 1) & (theirs < blocks - 1)
+    return valid[k.n] & (within | of_the_instruction | of_the_query)
+
+
+def creative_upscale(q: Tokens, k: Tokens, region: Any, concerns: Any, owner: Any) -> Any:
+    mine = region[q.n]
+    return k.whole & concerns[mine, k.g] | k.regional & (owner[k.r] == mine)
+
+
+def eligen(q: Tokens, k: Tokens, prompt: Any, touches: Any) -> Any:
+    mine, theirs = prompt[q.words], prompt[k.words]
+    return (
+        q.prompt & k.prompt & (mine == theirs)
+        | q.prompt & k.image & touches[mine, k.n]
+        | q.image & k.prompt & touches[theirs, q.n]
+        | q.image & k.image
+    )
+
+
+def mma(q: Tokens, k: Tokens, image: Any, question: Any) -> Any:
+    return (k.n <= q.n) | (image[q.n] >= 0) & (question[k.n] == image[q.n])
+
+
+def every_patch_by_the_last(dims: str) -> Draw:
+    """The patches that each region touches; the last is the whole picture."""
+
+    def draw(rng: np.random.Generator, sizes: Mapping[str, Any]) -> Array:
+        touches = flags(dims, 0.4)(rng, sizes)
+        touches[:, -1] = True
+        return touches
+
+    return draw
+
+
+def symmetric(dims: str) -> Draw:
+    """Adjacency, every vertex its own neighbour."""
+
+    def draw(rng: np.random.Generator, sizes: Mapping[str, Any]) -> Array:
+        drawn = flags(dims, 0.2)(rng, sizes)
+        either: Array = drawn | drawn.swapaxes(1, 2) | np.eye(drawn.shape[1], dtype=bool)
+        return either
+
+    return draw
+
+
+def nested(dims: str) -> Draw:
+    """The tokens kept by each stage: some of those that the stage before kept."""
+    return lambda rng, sizes: flags(dims, 0.7)(rng, sizes).cumprod(axis=1).astype(bool)
+
+
+def padded(rng: np.random.Generator, sizes: Mapping[str, Any]) -> Array:
+    """Marks tokens that are no padding: eight in ten, and every third."""
+    drawn = flags("batch n", 0.8)(rng, sizes)
+    drawn[:, 2::3] = True
+    return drawn
+
+
+RULES: tuple[Oracle, ...] = (
+    says(7, "rat", "n", regions, ONE_EACH, part="region", region=ids("batch n", "4")),
+    says(15, "blockrank", "n", blockrank, "n=12 blocks=4 batch=2 | n=9 blocks=3 | n=2 blocks=2",
+         causal=True, valid=padded, block=given(
+             np.repeat([[0, 1, 2, 3]] * 2, 3, axis=1), [0, 0, 1, 1, 1, 1, 1, 2, 2], [0, 1])),
+    says(28, "gps", "n", lambda q, k, neighbours: (k.n == q.n) | listed(q, k, neighbours),
+         LISTED.format(4), part="local", neighbours=lists("batch n", "n", "slots")),
+    says(28, "gps", "n", lambda q, k, graph: graph[q.n] == graph[k.n], ONE_EACH, part="global",
+         graph=runs("batch n", "3")),
+    says(41, "magicinfinite", "n -> m", lambda q, k, region, speaker: region[q.n] == speaker[k.m],
+         "n=10 m=6 batch=2 | n=7 m=9 heads=2 | n=5 m=1",
+         region=ids("batch n", "2", low=-1), speaker=ids("batch m", "2")),
+    says(52, "largegt", "n -> h n", lambda q, k, neighbours: among(neighbours[q.n], k.n),
+         "n=10 h=3 slots=4 batch=2 | n=7 h=2 slots=5 | n=1 h=3 slots=1", part="local",
+         neighbours=lists("batch n", "n", "slots")),
+    says(52, "largegt", "n -> m", lambda q, k, cluster_size: cluster_size[k.m] > 0,
+         "n=6 m=8 batch=2 | n=4 m=5 | n=1 m=3", part="codebook", cluster_size=ids("batch m", "3")),
+    says(69, "creative_upscale", "n -> whole: g + regional: r", creative_upscale,
+         "n=9 g=5 r=6 batch=2 | n=7 g=3 r=4 | n=1 g=4 r=2", region=ids("batch n", "3"),
+         concerns=flags("batch 3 g", 0.5), owner=ids("batch r", "3")),
+    says(70, "magicface", OWN_AND_REFERENCES, lambda q, k, foreground: k.own | foreground[k.c, k.m],
+         REFERENCES, part="rsa", foreground=SHOWN),
+    says(70, "magicface", OWN_AND_REFERENCES, lambda q, k, foreground, concept:
+         k.own | (concept[q.n] == k.c) & foreground[k.c, k.m],
+         REFERENCES, part="rba", foreground=SHOWN, concept=ids("batch n", "c")),
+    says(71, "dreamtuner", "n -> own: n + reference: m", lambda q, k, foreground:
+         k.own | foreground[k.m], "n=6 m=8 batch=2 | n=4 m=5 heads=2 | n=1 m=3",
+         foreground=flags("batch m", 0.5)),
+    says(75, "mask_bench", "n", lambda q, k, window: (q.n - window < k.n) & (k.n <= q.n),
+         "n=12 window=4 | n=9 window=1 | n=1 window=3 | n=7 window=20", part="sliding", causal=True),
+    says(75, "mask_bench", "n", lambda q, k, window, sink:
+         (abs(q.n - k.n) <= window) | (q.n < sink) | (k.n < sink),
+         "n=12 window=2 sink=1 | n=11 window=1 sink=3 | n=1 window=1 sink=1", part="global_sliding"),
+    says(75, "mask_bench", "n", lambda q, k, prefix: (k.n <= q.n) | (k.n < prefix),
+         "n=9 prefix=3 | n=8 prefix=1 | n=2 prefix=2", part="prefix"),
+    says(75, "mask_bench", "n", in_document, ONE_EACH, part="document",
+         document=runs("batch n", "4")),
+    says(75, "mask_bench", "n", lambda q, k, document: in_document(q, k, document) & (k.n <= q.n),
+         ONE_EACH, part="causal_document", causal=True, document=runs("batch n", "3")),
+    says(75, "mask_bench", "n", lambda q, k, window, document:
+         in_document(q, k, document) & (q.n - window < k.n) & (k.n <= q.n),
+         "n=12 window=3 batch=2 | n=9 window=2 | n=1 window=4", part="sliding_document", causal=True,
+         document=runs("batch n", "3")),
+    says(75, "mask_bench", "n", lambda q, k, document, prefix:
+         in_document(q, k, document) & ((k.n <= q.n) | prefix[k.n]),
+         ONE_EACH, part="prefix_document", document=runs("batch n", "3"),
+         prefix=flags("batch n", 0.4)),
+    says(75, "mask_bench", "n", lambda q, k, answer:
+         (k.n <= q.n) & ((answer[k.n] == 0) | (answer[k.n] == answer[q.n])),
+         ONE_EACH, part="shared_question", causal=True, answer=runs("batch n", "4")),
+    says(75, "mask_bench", "n", lambda q, k, last, block:
+         (k.n <= q.n) & ((block[q.n] == block[k.n]) | (block[q.n] == last)),
+         "n=12 last=2 batch=2 | n=9 last=3 | n=1 last=0", part="causal_blockwise", causal=True,
+         block=given([np.arange(12) // 4, np.arange(12) // 5], [0, 0, 1, 2, 2, 2, 3, 3, 3], [0])),
+    says(75, "mask_bench", "n", lambda q, k, block, live: live[q.n // block, k.n // block],
+         "n=12 block=4 rows=3 batch=2 | n=10 block=3 rows=4 | n=1 block=2 rows=1",
+         part="uniform_blocks", live=flags("batch rows rows", 0.5)),
+    says(75, "mask_bench", "n", lambda q, k, block, live: live[block[q.n], block[k.n]],
+         "n=12 rows=4 batch=2 | n=9 rows=3 | n=1 rows=2", part="variable_blocks",
+         block=runs("batch n", "rows"), live=flags("batch rows rows", 0.5)),
+    says(79, "freecustom", OWN_AND_REFERENCES, lambda q, k, foreground: k.own | foreground[k.c, k.m],
+         REFERENCES, foreground=SHOWN),
+    says(82, "iared", "n", lambda q, k, depth, keep, layer:
+         (kept := keep[layer // depth])[q.n] & kept[k.n],
+         "n=10 depth=2 stages=3 batch=2 layer=1 | n=10 depth=2 stages=3 batch=2 layer=2"
+         "| n=7 depth=3 stages=2 heads=2 layer=5 | n=1 depth=1 stages=1",
+         keep=nested("batch stages n")),
+    says(85, "fit2", "n", lambda q, k, segment: segment[q.n] == segment[k.n], ONE_EACH,
+         segment=runs("batch n", "2")),
+    says(95, "pointgs", "n", listed, LISTED.format(5), neighbours=lists("batch n", "n", "slots")),
+    says(103, "eligen", "prompt: words + image: n", eligen,
+         "words=7 n=6 prompts=3 batch=2 | words=4 n=9 prompts=2 | words=5 n=1 prompts=4",
+         prompt=runs("batch words", "prompts"), touches=every_patch_by_the_last("batch prompts n")),
+    says(104, "smarttrim", "n", lambda q, k, keep, gate, head: keep[q.n] & keep[k.n] & gate[head],
+         "n=10 heads=4 batch=2 | n=7 heads=2 | n=1", keep=flags("batch n", 0.7),
+         gate=flags("batch heads", 0.6)),
+    says(105, "fastmetro", "joint: j + vertex: v", lambda q, k, adjacency:
+         q.joint | k.joint | adjacency[q.v, k.v],
+         "j=4 v=9 | j=2 v=12 heads=2 | j=1 v=5", adjacency=symmetric("batch v v")),
+    says(109, "mma", "n", mma, "n=9 | n=10 batch=2 | n=2",
+         image=given(
+             [NONE, A, A, A, NONE, NONE, NONE, NONE, NONE],
+             [[A, A, NONE, NONE, B, B, B, NONE, NONE, NONE],
+              [NONE, NONE, A, NONE, NONE, NONE, NONE, NONE, NONE, NONE]], [NONE, NONE]),
+         question=given(
+             [NONE, NONE, NONE, NONE, A, A, A, NONE, NONE],
+             [[NONE, NONE, A, A, NONE, NONE, NONE, B, B, NONE],
+              [NONE, NONE, NONE, A, A, A, A, A, A, NONE]], [NONE, NONE])),
+)  # fmt: skip

@@ -100,12 +100,6 @@ def per_axis(case: Case, axes: str) -> Case:
     return replace(case, params=made)
 
 
-def folded(case: Case) -> Case:
-    """The keys' grid has half the extents."""
-    keys = {f"folded.{axis}": case.extents[axis] // 2 for axis in "yx"}
-    return replace(case, extents=case.extents | keys)
-
-
 def phantom_group(case: Case) -> Case:
     """Adds as many phantom tokens as a group has."""
     return replace(case, extents=case.extents | {"phantom.m": case.extents["m"]})
@@ -285,7 +279,7 @@ JOINS: tuple[Join, ...] = (
     join("084-not_every_layer-blocks", "masformer"),
     join("084-not_every_layer-window", "masformer_window"),
     join("085-fit2", "fitv2"),
-    join("086-drsformer", "drsformer", "k=kept"),
+    join("086-drsformer", "drsformer"),
     join("087-deftan-f", "deftan", layer=0),
     join("087-deftan-t", "deftan", layer=1),
     join("088-infllm2", "infllm2", "chosen=kv_blocks", turn=without_kv_heads),
@@ -317,5 +311,5 @@ JOINS: tuple[Join, ...] = (
     join("107-a2mamba", "a2mamba"),
     join("108-hydra", "hydra"),
     join("109-mma", "mma", "image=image_span question=question_span"),
-    join("110-srformer", "srformer", "y=image.y x=image.x", turn=folded),
+    join("110-srformer", "srformer", "y=image.y x=image.x fy=folded.y fx=folded.x"),
 )  # fmt: skip

@@ -1,22 +1,23 @@
-"""An oracle: the index set of one catalogue row, as loops over plain Python integers.
+"""An oracle: the index set of one row of the catalogue, as a formula on the coordinates of queries and keys.
 
-An oracle is a function that gives the pairs of one batch element and one head, bool [Q, K]. It names what it needs
-as arguments: extents (``y``, ``x``, ``n``), parameters, inputs (the slice of this batch element), and, where they
-matter, ``head``, ``heads`` and ``layer``. ``Oracle.expected`` calls it for every batch element and head.
+``says(96, "griffin", "n", lambda q, k, window: ..., "n=12 window=4 | n=9 window=1")``: the rule is asked for one
+batch element and one head, with the tokens of its spaces and, by name, what else it needs: extents, parameters,
+inputs (the slice of this batch element), ``head``, ``heads`` and ``layer``.
 """
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-Q = TypeVar("Q")
-K = TypeVar("K")
+from .tokens import Array, Tokens, segments
+
+Rule: TypeAlias = Callable[..., Any]
+Draw: TypeAlias = Callable[[np.random.Generator, Mapping[str, Any]], Array]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Case:
 
     extents: dict[str, int]
     params: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    inputs: dict[str, Array] = field(default_factory=dict)
     heads: int = 1
     batch: int = 1
     layer: int = 0
@@ -33,97 +34,162 @@ class Case:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The meaning of a catalogue row; rows with several patterns have one oracle for each ``part``."""
+    """Meaning of a catalogue row; rows with several patterns have one for each ``part``.
+
+    Attributes:
+        row: Its number.
+        name: The system.
+        part: The one of its patterns, "" if it has no other.
+        queries: The space of the queries, as ``tokens.segments`` reads it.
+        keys: That of the keys.
+        rule: The pairs, from the tokens of both; broadcasts to [Q, K].
+        cases: Calls to compare on.
+        causal: A promise, and tested: no key comes after its query.
+        dense: Whether the index set is all pairs.
+        zeros: The number of zero keys (score 0, value 0) of each query, [Q, 1]; None: there are none.
+    """
 
     row: int
     name: str
     part: str
-    rule: Callable[..., Mask]
+    queries: str
+    keys: str
+    rule: Rule
     cases: Sequence[Case]
-    causal: bool  # a promise, and tested: no key comes after its query
-    dense: bool  # the row's index set is all pairs
-    zeros: Callable[..., Sequence[int]] | None = (
-        None  # zero keys of each query: takes what the rule takes
-    )
+    causal: bool
+    dense: bool
+    zeros: Rule | None
 
     @property
     def id(self) -> str:
         return f"{self.row:03}-{self.name}" + (f"-{self.part}" if self.part else "")
 
-    def expected(self, case: Case) -> Mask:
+    def expected(self, case: Case) -> Array:
         """The mask, bool [batch, heads, Q, K]."""
-        return np.stack(
-            [np.stack([self.one(case, b, h) for h in range(case.heads)]) for b in range(case.batch)]
-        )
-
-    def zero_keys(self, case: Case) -> NDArray[np.int64]:
-        """How many keys of score 0 and value 0 each query has beside its pairs, int64 [batch, heads, Q]."""
-        if self.zeros is None:
-            return np.zeros(self.expected(case).shape[:3], dtype=np.int64)
         heads = range(case.heads)
-        made = [[self.one(case, b, h, self.zeros) for h in heads] for b in range(case.batch)]
+        return np.array([[self.one(case, b, h) for h in heads] for b in range(case.batch)])
+
+    def zero_keys(self, case: Case) -> Array:
+        """How many keys of score 0 and value 0 each query has beside its pairs, int64 [batch, heads, Q]."""
+        zeros = self.zeros or (lambda q, k: 0)
+        made = [
+            [self._asked(zeros, case, b, h)[:, 0] for h in range(case.heads)]
+            for b in range(case.batch)
+        ]
         return np.array(made, dtype=np.int64)
 
-    def one(self, case: Case, b: int, head: int, rule: Callable[..., Any] | None = None) -> Any:
-        asked_of = rule or self.rule
-        ours = {name: table[b] for name, table in case.inputs.items()}
-        given = {"head": head, "heads": case.heads, "layer": case.layer}
-        asked = inspect.signature(asked_of).parameters
-        known = case.extents | case.params | ours
-        unknown = set(known) - set(asked)
+    def one(self, case: Case, b: int, head: int) -> Array:
+        """The mask of one batch element and head, bool [Q, K]."""
+        unknown = {*case.params, *case.inputs} - _asked_by(self.rule)
         assert not unknown, f"{self.id} does not take {sorted(unknown)}"
-        return asked_of(**known, **{name: given[name] for name in asked if name in given})
+        return self._asked(self.rule, case, b, head).astype(bool)
+
+    def _asked(self, rule: Rule, case: Case, b: int, head: int) -> Array:
+        q, k = (
+            Tokens(space, case.extents, shape)
+            for space, shape in ((self.queries, (-1, 1)), (self.keys, (1, -1)))
+        )
+        known = {
+            **case.extents, **case.params, **{name: each[b] for name, each in case.inputs.items()},
+            "head": head, "heads": case.heads, "layer": case.layer,
+        }  # fmt: skip
+        asked = _asked_by(rule)
+        found = rule(q, k, **{name: it for name, it in known.items() if name in asked})
+        return np.broadcast_to(found, (q.count, k.count))
 
 
-ORACLES: list[Oracle] = []
+def _asked_by(rule: Rule) -> set[str]:
+    return {*inspect.signature(rule).parameters}
 
 
-def oracle(
+def says(
     row: int,
     name: str,
-    cases: Sequence[Case],
+    over: str,
+    rule: Rule,
+    cases: str,
     *,
     part: str = "",
     causal: bool = False,
     dense: bool = False,
-    zeros: Callable[..., Sequence[int]] | None = None,
-) -> Callable[[Callable[..., Mask]], Callable[..., Mask]]:
-    """Register a function as the oracle of a row (or of one part of it)."""
+    zeros: Rule | None = None,
+    **inputs: Draw,
+) -> Oracle:
+    """An oracle over "queries -> keys", or one space for both, and its cases, as in "n=12 window=4 | n=9 window=1".
 
-    def register(rule: Callable[..., Mask]) -> Callable[..., Mask]:
-        ORACLES.append(Oracle(row, name, part, rule, cases, causal, dense, zeros))
-        return rule
-
-    return register
-
-
-def pairs(queries: Iterable[Q], keys: Sequence[K], rule: Callable[[Q, K], bool]) -> Mask:
-    """``rule`` asked for every pair, bool [Q, K]."""
-    rows = [[bool(rule(i, j)) for j in keys] for i in queries]
-    return np.array(rows, dtype=bool).reshape(len(rows), len(keys))
-
-
-def grid(*sizes: int) -> list[tuple[int, ...]]:
-    """The coordinates of a grid, last axis fastest: the order of its tokens."""
-    return list(product(*map(range, sizes)))
-
-
-def outside(taps: Iterable[Sequence[int]], *sizes: int) -> int:
-    """How many places lie outside a grid: where an implementation that pads it finds zeros."""
-    return sum(not all(0 <= at < size for at, size in axes(tap, sizes)) for tap in taps)
-
-
-def axes(
-    i: Sequence[int], j: Sequence[int], *others: Sequence[object]
-) -> Iterator[tuple[Any, ...]]:
-    """Axis by axis: the query's coordinate, the key's, and what else is given per axis."""
-    return zip(i, j, *others, strict=True)
+    A case gives extents, parameters, ``heads``, ``batch`` and ``layer``, and sizes that only the draws of inputs
+    need. Inputs are drawn anew for each, equal ones in every process.
+    """
+    queries, _, keys = over.partition("->")
+    keys = keys or queries
+    axes = {axis for space in (queries, keys) for _, names in segments(space) for axis in names}
+    asked = _asked_by(rule)
+    built = []
+    for index, text in enumerate(cases.split("|")):
+        sizes = {key: _value(it) for key, _, it in (each.partition("=") for each in text.split())}
+        options = {key: sizes[key] for key in ("heads", "batch", "layer") if key in sizes}
+        extents = {key: it for key, it in sizes.items() if key in axes}
+        params = {
+            key: it for key, it in sizes.items() if key in asked and not {key} & (axes | {*options})
+        }
+        whole = {"heads": 1, "batch": 1, "case": index, **sizes}
+        drawn = {
+            key: draw(np.random.default_rng([row, index, at]), whole)
+            for at, (key, draw) in enumerate(inputs.items())
+        }
+        built.append(Case(extents, params, drawn, **options))
+    return Oracle(row, name, part, queries, keys, rule, built, causal, dense, zeros)
 
 
-def up(n: int, m: int) -> int:
-    """n / m, rounded up."""
-    return -(-n // m)
+def _value(text: str) -> Any:
+    """Reads 3, true, or (1,true)."""
+    if text.startswith("("):
+        return tuple(map(_value, text[1:-1].split(",")))
+    return text == "true" if text in ("true", "false") else int(text)
 
 
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
+def _shape(dims: str, sizes: Mapping[str, Any]) -> list[int]:
+    """Reads "batch heads 4 n"."""
+    return [sizes[dim] if dim in sizes else int(dim) for dim in dims.split()]
+
+
+def ids(dims: str, count: str, low: int = 0) -> Draw:
+    """Drawn ids from ``low`` on and below ``count``, a size or a number."""
+    return lambda rng, sizes: rng.integers(low, _shape(count, sizes)[0], _shape(dims, sizes))
+
+
+def runs(dims: str, count: str) -> Draw:
+    """Drawn ids in ascending order along the last axis: documents laid end to end."""
+    return lambda rng, sizes: np.sort(ids(dims, count)(rng, sizes), axis=-1)
+
+
+def flags(dims: str, share: float) -> Draw:
+    """Drawn truths, each true with chance ``share``."""
+    return lambda rng, sizes: rng.random(_shape(dims, sizes)) < share
+
+
+def ranks(dims: str) -> Draw:
+    """Drawn permutations along the last axis: the place of each token in some sorted order."""
+    return lambda rng, sizes: np.argsort(rng.random(_shape(dims, sizes)), axis=-1)
+
+
+def lists(dims: str, count: str, slots: str) -> Draw:
+    """Lists of at most so many different numbers below ``count``, in no order, padded with -1."""
+
+    def draw(rng: np.random.Generator, sizes: Mapping[str, Any]) -> Array:
+        (most,), (below,), shape = _shape(slots, sizes), _shape(count, sizes), _shape(dims, sizes)
+        order = np.argsort(rng.random([*shape, max(below, most)]), axis=-1)[..., :most]
+        filled = rng.integers(0, most + 1, shape)[..., None] > np.arange(most)
+        return np.where(filled & (order < below), order, -1)
+
+    return draw
+
+
+def given(*tables: Any) -> Draw:
+    """Takes the table of each case, written without its batch axis where that is 1."""
+
+    def draw(_: np.random.Generator, sizes: Mapping[str, Any]) -> Array:
+        table = np.array(tables[sizes["case"]])
+        return table if sizes["batch"] > 1 else table[None]
+
+    return draw

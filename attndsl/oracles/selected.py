@@ -1,600 +1,195 @@
 """Something was computed from activations before; the pattern consumes the table that holds it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
-from .given import flags, flat, ids, lists
-from .registry import Case, oracle, pairs, rng, up
-from .two_spaces import named
+from .registry import Oracle, flags, ids, lists, ranks, says
+from .tokens import Array, Tokens, among, up
 
 
-def ranks(seed, n, *shape):
-    """For each token its place in some sorted order of n tokens."""
-    draw = rng(seed)
-    orders = [draw.permutation(n) for _ in np.ndindex(*shape)]
-    return np.array(orders).reshape(*shape, n)
+def causal(q: Tokens, k: Tokens) -> Any:
+    return k.n <= q.n
 
 
-@oracle(
-    4,
-    "catanet",
-    [
-        Case({"n": 12}, {"group": 3}, {"rank": ranks(1, 12, 2)}, batch=2),
-        Case({"n": 14}, {"group": 4}, {"rank": ranks(2, 14, 1)}, heads=2),
-        Case({"n": 1}, {"group": 4}, {"rank": ranks(3, 1, 1)}),
-    ],
-)
-def catanet(n, group, rank):
+def catanet(q: Tokens, k: Tokens, n: int, group: int, rank: Any) -> Any:
+    """Sorted tokens, and the tail once more, backwards: a group sees itself and what follows it there."""
     group = min(n, group)
     lacking = up(n, group) * group - n
-    mirrored = range(n - 1, max(n - lacking - group, 0) - 1, -1)
-    places = [*range(n), *mirrored]  # sorted tokens, and the tail once more, backwards
+    places = np.array([*range(n), *range(n - 1, max(n - lacking - group, 0) - 1, -1)])
+    first = rank[q.n] // group * group
+    return among(places[first[..., None] + np.arange(2 * group)], rank[k.n])
 
-    def rule(i, j):
-        first = rank[i] // group * group
-        return rank[j] in places[first : first + 2 * group]
 
-    return flat(n, rule)
+def routing(q: Tokens, k: Tokens, causal: bool, members: Any, head: int) -> Any:
+    mine, theirs = ((members[head] == each.n[..., None, None]).any(axis=-1) for each in (q, k))
+    return (mine & theirs).any(axis=-1) & (not causal or k.n <= q.n)
 
 
-@oracle(
-    30,
-    "dcal",
-    [
-        Case({"n": 10}, {}, {"selected": flags(4, 0.4, 2, 10)}, batch=2),
-        Case({"n": 7}, {}, {"selected": flags(5, 0.3, 1, 7)}, heads=2),
-        Case({"n": 1}, {}, {"selected": np.array([[False]])}),
-    ],
-)
-def dcal(n, selected):
-    return flat(n, lambda i, j: selected[i])
+def of_group(table: Any, kv_heads: int, head: int, heads: int) -> Any:
+    """Picks the part of a table that belongs to the KV head of a query head."""
+    return table[head // (heads // kv_heads)]
 
 
-@oracle(
-    31,
-    "ems",
-    [
-        Case({"n": 1, "m": 14}, {"recent": 3}, {"kept": flags(6, 0.4, 2, 2, 14)}, heads=2, batch=2),
-        Case({"n": 1, "m": 9}, {"recent": 0}, {"kept": flags(7, 0.5, 1, 3, 9)}, heads=3),
-        Case({"n": 1, "m": 1}, {"recent": 4}, {"kept": np.array([[[False]]])}),
-    ],
-    causal=True,
-)
-def ems(n, m, recent, kept, head):
-    return pairs(range(n), range(m), lambda i, j: kept[head, j] or j >= m - recent)
+def kinetics(
+    q: Tokens, k: Tokens, m: int, sink: int, local: int, block: int, kv_heads: int, chosen: Any,
+    head: int, heads: int
+) -> Any:  # fmt: skip
+    """Whole blocks stand between the sinks and the local keys."""
+    pages = of_group(chosen, kv_heads, head, heads)
+    whole = max(m - local - sink, 0) // block * block
+    between = (k.m >= sink) & (k.m < sink + whole)
+    return ~between | np.isin((k.m - sink) // block, pages)
 
 
-def choices(seed, batch, p, c, g):
-    return {
-        "cls_choice": lists(seed, c, 2, batch),
-        "patch_choice": lists(seed + 1, g, 3, batch, p),
-    }
+def infllm2(
+    q: Tokens, k: Tokens, n: int, dense_len: int, block: int, initial: int, local: int,
+    kv_heads: int, chosen: Any, head: int, heads: int
+) -> Any:  # fmt: skip
+    b = k.n // block
+    touches_local = b >= np.maximum(q.n - local + 1, 0) // block
+    picked = among(of_group(chosen, kv_heads, head, heads)[q.n], b)
+    return causal(q, k) & ((n <= dense_len) | (b < initial) | touches_local | picked)
 
 
-@oracle(
-    37,
-    "tcpa",
-    [
-        Case({"p": 6, "c": 4, "g": 5}, {}, choices(8, 2, 6, 4, 5), batch=2),
-        Case({"p": 9, "c": 3, "g": 7}, {}, choices(10, 1, 9, 3, 7), heads=2),
-        Case({"p": 1, "c": 2, "g": 3}, {}, choices(12, 1, 1, 2, 3)),
-    ],
-)
-def tcpa(p, c, g, cls_choice, patch_choice):
-    queries = [("cls", 0), *named("patch", range(p))]
-    keys = [
-        ("cls", 0),
-        *named("cls prompt", range(c)),
-        *named("image prompt", range(g)),
-        *named("patch", range(p)),
-    ]
+def reformer(q: Tokens, k: Tokens, n: int, chunk: int, rank: Any, head: int) -> Any:
+    """Chunks in a ring, the last before the first."""
+    mine, theirs = (rank[head, each.n] // chunk for each in (q, k))
+    return (theirs == mine) | (theirs == np.where(mine > 0, mine - 1, up(n, chunk) - 1))
 
-    def rule(query, key):
-        (ours, i), (theirs, j) = query, key
-        match theirs:
-            case "cls prompt":
-                return ours == "cls" and j in cls_choice
-            case "image prompt":
-                return ours == "patch" and j in patch_choice[i]
-            case _:
-                return True
 
-    return pairs(queries, keys, rule)
+def hyperattention_causal(
+    q: Tokens, k: Tokens, n: int, block: int, exact: int, q_rank: Any, k_rank: Any, head: int
+) -> Any:
+    """Exact when short; of two halves the later sees the earlier in blocks, if it is long itself."""
+    seen: Array = np.zeros((n, n), dtype=bool)
 
-
-@oracle(
-    47,
-    "anchor_attention",
-    [
-        Case(
-            {"n": 16},
-            {"initial": 2, "group": 4},
-            {"chosen": lists(14, 16, 5, 2, 2, 4)},
-            heads=2,
-            batch=2,
-        ),
-        Case({"n": 18}, {"initial": 1, "group": 5}, {"chosen": lists(15, 18, 6, 1, 1, 4)}),
-        Case({"n": 1}, {"initial": 0, "group": 4}, {"chosen": lists(16, 1, 1, 1, 1, 1)}),
-    ],
-    causal=True,
-)
-def anchor_attention(n, initial, group, chosen, head):
-    def rule(i, j):
-        local = i // group == j // group
-        return j <= i and (j < initial or local or j in chosen[head, i // group])
-
-    return flat(n, rule)
-
-
-@oracle(
-    55,
-    "routing",
-    [
-        Case({"n": 12}, {"causal": True}, {"members": lists(17, 12, 5, 2, 2, 3)}, heads=2, batch=2),
-        Case({"n": 10}, {"causal": False}, {"members": lists(18, 10, 6, 1, 1, 3)}),
-        Case({"n": 1}, {"causal": True}, {"members": np.array([[[[0]]]])}),
-    ],
-)
-def routing(n, causal, members, head):
-    def rule(i, j):
-        together = any(i in cluster and j in cluster for cluster in members[head])
-        return together and (j <= i or not causal)
-
-    return flat(n, rule)
-
-
-@oracle(
-    58,
-    "kinetics",
-    [
-        Case(
-            {"n": 1, "m": 22},
-            {"sink": 2, "local": 3, "block": 4, "kv_heads": 2},
-            {"chosen": lists(19, 6, 3, 2, 2)},
-            heads=4,
-            batch=2,
-        ),
-        Case(
-            {"n": 1, "m": 15},
-            {"sink": 0, "local": 2, "block": 5, "kv_heads": 1},
-            {"chosen": lists(20, 3, 2, 1, 1)},
-        ),
-        Case(
-            {"n": 1, "m": 1},
-            {"sink": 1, "local": 1, "block": 4, "kv_heads": 1},
-            {"chosen": lists(21, 1, 1, 1, 1)},
-        ),
-    ],
-    causal=True,
-)
-def kinetics(n, m, sink, local, block, kv_heads, chosen, head, heads):
-    pages = chosen[head // (heads // kv_heads)]
-    seen = {*range(sink)}
-    start = sink
-    while start + block + local <= m:  # whole blocks before the local keys
-        if (start - sink) // block in pages:
-            seen |= {*range(start, start + block)}
-        start += block
-    seen |= {*range(start, m)}
-    return pairs(range(n), range(m), lambda i, j: j in seen)
-
-
-@oracle(
-    64,
-    "sparse_frontier",
-    [
-        Case(
-            {"n": 12},
-            {},
-            {"vertical": flags(22, 0.2, 2, 2, 12), "slash": flags(23, 0.2, 2, 2, 12)},
-            heads=2,
-            batch=2,
-        ),
-        Case({"n": 9}, {}, {"vertical": flags(24, 0.1, 1, 1, 9), "slash": flags(25, 0.3, 1, 1, 9)}),
-        Case({"n": 1}, {}, {"vertical": flags(26, 0.5, 1, 1, 1), "slash": np.array([[[True]]])}),
-    ],
-    part="vertical_slash",
-    causal=True,
-)
-def sparse_frontier_vertical_slash(n, vertical, slash, head):
-    return flat(n, lambda i, j: j <= i and (vertical[head, j] or slash[head, i - j]))
-
-
-@oracle(
-    64,
-    "sparse_frontier",
-    [
-        Case({"n": 12}, {"block": 3}, {"live": flags(27, 0.5, 2, 2, 4, 4)}, heads=2, batch=2),
-        Case({"n": 11}, {"block": 4}, {"live": flags(28, 0.6, 1, 1, 3, 3)}),
-        Case({"n": 1}, {"block": 2}, {"live": np.array([[[[True]]]])}),
-    ],
-    part="blocks",
-    causal=True,
-)
-def sparse_frontier_blocks(n, block, live, head):
-    return flat(n, lambda i, j: j <= i and live[head, i // block, j // block])
-
-
-@oracle(
-    64,
-    "sparse_frontier",
-    [
-        Case({"n": 1, "m": 16}, {"page": 4}, {"chosen": lists(29, 4, 3, 2, 2)}, heads=2, batch=2),
-        Case({"n": 1, "m": 13}, {"page": 5}, {"chosen": np.array([[[2, 0, -1]]])}),
-        Case({"n": 1, "m": 1}, {"page": 2}, {"chosen": np.array([[[-1]]])}),
-    ],
-    part="pages",
-    causal=True,
-)
-def sparse_frontier_pages(n, m, page, chosen, head):
-    return pairs(range(n), range(m), lambda i, j: j // page in chosen[head])
-
-
-@oracle(
-    65,
-    "scale_kv",
-    [
-        Case({"n": 9, "m": 14}, {}, {"kept": flags(30, 0.5, 2, 3, 14)}, heads=3, batch=2),
-        Case({"n": 4, "m": 5}, {}, {"kept": np.array([[[False] * 5] * 2])}, heads=2),
-        Case({"n": 1, "m": 1}, {}, {"kept": np.array([[[False]]])}),
-    ],
-)
-def scale_kv(n, m, kept, head):
-    return pairs(range(n), range(m), lambda i, j: j >= m - n or kept[head, j])
-
-
-BINS = [
-    Case({"n": 12}, {"bins": 3}, {"rank": ranks(34, 12, 2)}, batch=2),
-    Case({"n": 11}, {"bins": 4}, {"rank": ranks(35, 11, 1)}, heads=2),
-    Case({"n": 1}, {"bins": 2}, {"rank": ranks(36, 1, 1)}),
-]
-
-
-@oracle(73, "histoformer", BINS, part="bin")
-def histoformer_bin(n, bins, rank):
-    size = up(n, bins)
-    return flat(n, lambda i, j: rank[i] // size == rank[j] // size)
-
-
-@oracle(73, "histoformer", BINS, part="frequency")
-def histoformer_frequency(n, bins, rank):
-    return flat(n, lambda i, j: rank[i] % bins == rank[j] % bins)
-
-
-def chosen_tokens(seed, slots):
-    """Cases over n tokens with a list of tokens for each head and query."""
-    return [
-        Case({"n": 12}, {}, {"chosen": lists(seed, 12, slots, 2, 2, 12)}, heads=2, batch=2),
-        Case({"n": 9}, {}, {"chosen": lists(seed + 1, 9, slots, 1, 3, 9)}, heads=3),
-        Case({"n": 1}, {}, {"chosen": np.array([[[[0]]]])}),
-    ]
-
-
-@oracle(
-    74,
-    "dynamic_mask",
-    [
-        Case({"n": 12}, {"kv_heads": 2}, {"chosen": lists(37, 12, 5, 2, 2, 12)}, heads=4, batch=2),
-        Case({"n": 9}, {"kv_heads": 3}, {"chosen": lists(38, 9, 5, 1, 3, 9)}, heads=3),
-        Case({"n": 1}, {"kv_heads": 1}, {"chosen": np.array([[[[0]]]])}),
-    ],
-    causal=True,
-)
-def dynamic_mask(n, kv_heads, chosen, head, heads):
-    group = head // (heads // kv_heads)
-    return flat(n, lambda i, j: j <= i and j in chosen[group, i])
-
-
-@oracle(83, "axformer", chosen_tokens(40, 4))
-def axformer(n, chosen, head):
-    return flat(n, lambda i, j: j in chosen[head, i])
-
-
-@oracle(89, "spark", chosen_tokens(43, 6), causal=True)
-def spark(n, chosen, head):
-    return flat(n, lambda i, j: j <= i and j in chosen[head, i])
-
-
-@oracle(
-    76,
-    "acmil",
-    [
-        Case(
-            {"n": 3, "m": 12},
-            {},
-            {"top": flags(46, 0.4, 2, 3, 12), "dropped": flags(47, 0.6, 2, 3, 12)},
-            batch=2,
-        ),
-        Case(
-            {"n": 5, "m": 7},
-            {},
-            {"top": flags(48, 0.5, 1, 5, 7), "dropped": flags(49, 0.5, 1, 5, 7)},
-        ),
-        Case(
-            {"n": 1, "m": 9},
-            {},
-            {"top": flags(50, 0.5, 1, 1, 9), "dropped": flags(51, 0.5, 1, 1, 9)},
-        ),
-    ],
-)
-def acmil(n, m, top, dropped):
-    return pairs(range(n), range(m), lambda i, j: not (top[i, j] and dropped[i, j]))
-
-
-@oracle(
-    81,
-    "lra",
-    [
-        Case({"n": 12}, {"window": 4}, {"marked": flags(52, 0.1, 2, 12)}, batch=2),
-        Case({"n": 11}, {"window": 3}, {"marked": flags(53, 0.2, 1, 11)}),
-        Case({"n": 1}, {"window": 2}, {"marked": np.array([[False]])}),
-    ],
-    part="longformer",
-)
-def lra_longformer(n, window, marked):
-    left = window - window // 2  # counts the query's own key
-    around = range(1 - left, window // 2 + 1)
-    return flat(n, lambda i, j: j - i in around or marked[i] or marked[j])
-
-
-def drawn(seed, head, a, draw, blocks):
-    """The block that a draw gives to query block a: the language's own hash, in plain numbers."""
-
-    def mixed(hashed, number):
-        return ((hashed + number * 3) % PRIME) ** 2 + 12345
-
-    high, low = (mixed(seed, which) % PRIME for which in (1, 2))
-    for one, other in ((head, draw), (a, head), (draw, a)):
-        high, low = mixed(high, one) % PRIME, mixed(low, other) % PRIME
-    return (high * PRIME + low) % blocks
-
-
-PRIME = 32749
-
-
-@oracle(
-    81,
-    "lra",
-    [
-        Case({"n": 24}, {"block": 3, "count": 1, "seed": 0}, heads=2, batch=2),
-        Case({"n": 26}, {"block": 3, "count": 2, "seed": 5}, heads=2),
-        Case({"n": 1}, {"block": 2, "count": 1, "seed": 1}),
-    ],
-    part="bigbird",
-)
-def lra_bigbird(n, block, count, seed, head):
-    last = (n - 1) // block
-
-    def rule(i, j):
-        a, b = i // block, j // block
-        everywhere = a in (0, last) or b in (0, last)
-        random = [drawn(seed, head, a, draw, last + 1) for draw in range(count)]
-        return everywhere or abs(a - b) <= 1 or b in random
-
-    return flat(n, rule)
-
-
-def hashed(seed, buckets, batch, heads, n):
-    """Each token's place when tokens are sorted by bucket, then by position."""
-    order = np.argsort(ids(seed, buckets, batch, heads, n), axis=-1, kind="stable")
-    return {"rank": np.argsort(order, axis=-1)}
-
-
-@oracle(
-    81,
-    "lra",
-    [
-        Case({"n": 12}, {"chunk": 3}, hashed(57, 3, 2, 2, 12), heads=2, batch=2),
-        Case({"n": 14}, {"chunk": 4}, hashed(58, 2, 1, 1, 14)),
-        Case({"n": 1}, {"chunk": 2}, hashed(59, 2, 1, 1, 1)),
-    ],
-    part="reformer",
-)
-def lra_reformer(n, chunk, rank, head):
-    chunks = up(n, chunk)
-
-    def rule(i, j):
-        mine = int(rank[head, i]) // chunk
-        before = mine - 1 if mine > 0 else chunks - 1
-        return rank[head, j] // chunk in (mine, before)
-
-    return flat(n, rule)
-
-
-@oracle(
-    86,
-    "drsformer",
-    [
-        Case({"n": 8}, {"k": 4}, {"order": ranks(60, 8, 2, 2, 8)}, heads=2, batch=2),
-        Case({"n": 9}, {"k": 6}, {"order": ranks(61, 9, 1, 1, 9)}),
-        Case({"n": 1}, {"k": 1}, {"order": ranks(62, 1, 1, 1, 1)}),
-    ],
-)
-def drsformer(n, k, order, head):
-    return flat(n, lambda i, j: j in order[head, i, :k])
-
-
-@oracle(
-    88,
-    "infllm2",
-    [
-        Case(
-            {"n": 20},
-            {"dense_len": 19, "block": 3, "initial": 1, "local": 4, "kv_heads": 2},
-            {"chosen": lists(63, 7, 2, 2, 2, 20)},
-            heads=4,
-            batch=2,
-        ),
-        Case(
-            {"n": 21},
-            {"dense_len": 0, "block": 4, "initial": 0, "local": 1, "kv_heads": 1},
-            {"chosen": lists(64, 6, 3, 1, 1, 21)},
-        ),
-        Case(
-            {"n": 8},
-            {"dense_len": 8, "block": 2, "initial": 1, "local": 2, "kv_heads": 1},
-            {"chosen": lists(65, 4, 1, 1, 1, 8)},
-        ),
-        Case(
-            {"n": 1},
-            {"dense_len": 0, "block": 2, "initial": 0, "local": 3, "kv_heads": 1},
-            {"chosen": np.array([[[[-1]]]])},
-        ),
-    ],
-    causal=True,
-)
-def infllm2(n, dense_len, block, initial, local, kv_heads, chosen, head, heads):
-    group = head // (heads // kv_heads)
-
-    def rule(i, j):
-        b = j // block
-        touches_local = b >= max(i - local + 1, 0) // block
-        seen = b < initial or touches_local or b in chosen[group, i]
-        return j <= i and (n <= dense_len or seen)
-
-    return flat(n, rule)
-
-
-@oracle(
-    90,
-    "hyperattention",
-    [
-        Case(
-            {"n": 12, "m": 12},
-            {"block": 4, "exact": 12},
-            {
-                "q_rank": ranks(66, 12, 2, 2),
-                "k_rank": ranks(67, 12, 2, 2),
-                "sampled": flags(68, 0.2, 2, 2, 12),
-            },
-            heads=2,
-            batch=2,
-        ),
-        Case(
-            {"n": 7, "m": 10},
-            {"block": 3, "exact": 7},
-            {
-                "q_rank": ranks(69, 7, 1, 1),
-                "k_rank": ranks(70, 10, 1, 1),
-                "sampled": flags(71, 0.1, 1, 1, 10),
-            },
-        ),
-        Case(
-            {"n": 1, "m": 5},
-            {"block": 2, "exact": 2},
-            {
-                "q_rank": ranks(72, 1, 1, 1),
-                "k_rank": ranks(73, 5, 1, 1),
-                "sampled": flags(74, 0.2, 1, 1, 5),
-            },
-        ),
-    ],
-)
-def hyperattention(n, m, block, exact, q_rank, k_rank, sampled, head):
-    q_rank, k_rank, sampled = q_rank[head], k_rank[head], sampled[head]
-
-    def rule(i, j):
-        return n < exact or q_rank[i] // block == k_rank[j] // block or sampled[j]
-
-    return pairs(range(n), range(m), rule)
-
-
-def rank_levels(seed, n, levels):
-    """At each depth of the recursion, places in the sorted order of the half that a token is in."""
-    return {"q_rank": ranks(seed, n, 1, 1, levels), "k_rank": ranks(seed + 1, n, 1, 1, levels)}
-
-
-@oracle(
-    90,
-    "hyperattention",
-    [
-        Case({"n": 16}, {"block": 2, "exact": 4}, rank_levels(75, 16, 3)),
-        Case({"n": 13}, {"block": 3, "exact": 3}, rank_levels(77, 13, 4)),
-        Case({"n": 3}, {"block": 2, "exact": 4}, rank_levels(79, 3, 1)),
-    ],
-    part="causal",
-    causal=True,
-)
-def hyperattention_causal(n, block, exact, q_rank, k_rank, head):
-    def seen(i, j, start, stop, depth):
-        """Both lie in [start, stop): exact when short, one block when the halves part them."""
-        middle = (start + stop) // 2
+    def halve(start: int, stop: int, depth: int) -> None:
         if stop - start <= exact:
-            return j <= i
-        if j < middle <= i:
-            return (
-                stop - middle < exact
-                or q_rank[head, depth, i] // block == k_rank[head, depth, j] // block
-            )
-        if i < middle <= j:
-            return False
-        half = (start, middle) if i < middle else (middle, stop)
-        return seen(i, j, *half, depth + 1)
+            seen[start:stop, start:stop] = np.tri(stop - start, dtype=bool)
+            return
+        middle = (start + stop) // 2
+        mine = q_rank[head, depth, middle:stop, None] // block
+        theirs = k_rank[head, depth, None, start:middle] // block
+        seen[middle:stop, start:middle] = (mine == theirs) | (stop - middle < exact)
+        halve(start, middle, depth + 1)
+        halve(middle, stop, depth + 1)
 
-    return flat(n, lambda i, j: seen(i, j, 0, n, 0))
-
-
-@oracle(
-    92,
-    "selective",
-    [
-        Case({"n": 12}, {}, {"evicted_at": ids(81, 16, 2, 12)}, batch=2),
-        Case({"n": 9}, {}, {"evicted_at": ids(82, 12, 1, 9)}, heads=2),
-        Case({"n": 1}, {}, {"evicted_at": np.array([[1]])}),
-    ],
-    causal=True,
-)
-def selective(n, evicted_at):
-    return flat(n, lambda i, j: j <= i < evicted_at[j])
+    halve(0, n, 0)
+    return seen
 
 
-@oracle(
-    94,
-    "nsa_latent",
-    [
-        Case(
-            {"n": 16},
-            {"block": 4, "kv_heads": 2},
-            {"chosen": lists(83, 4, 2, 2, 2, 16)},
-            heads=4,
-            batch=2,
-        ),
-        Case({"n": 13}, {"block": 3, "kv_heads": 1}, {"chosen": lists(84, 5, 3, 1, 1, 13)}),
-        Case({"n": 1}, {"block": 2, "kv_heads": 1}, {"chosen": np.array([[[[0]]]])}),
-    ],
-    part="selected",
-    causal=True,
-)
-def nsa_latent_selected(n, block, kv_heads, chosen, head, heads):
-    blocks = chosen[head // (heads // kv_heads)]
-    return flat(n, lambda i, j: j <= i and j // block in blocks[i])
+def tcpa(q: Tokens, k: Tokens, cls_choice: Any, patch_choice: Any) -> Any:
+    return (
+        k.cls
+        | k.patch
+        | q.cls & k.cls_prompt & among(cls_choice, k.c)
+        | q.patch & k.image_prompt & among(patch_choice[q.p], k.g)
+    )
 
 
-@oracle(
-    98,
-    "moba",
-    [
-        Case({"n": 16}, {"block": 4}, {"chosen": lists(85, 4, 2, 2, 2, 16)}, heads=2, batch=2),
-        Case({"n": 14}, {"block": 3}, {"chosen": lists(86, 5, 2, 1, 1, 14)}),
-        Case({"n": 1}, {"block": 2}, {"chosen": np.array([[[[-1]]]])}),
-    ],
-    causal=True,
-)
-def moba(n, block, chosen, head):
-    def rule(i, j):
-        return j <= i and (i // block == j // block or j // block in chosen[head, i])
+BINS = "n=12 bins=3 batch=2 | n=11 bins=4 heads=2 | n=1 bins=2"
+CHOSEN = "n=12 slots={0} heads=2 batch=2 | n=9 slots={0} heads=3 | n=1 slots=1"
+BY_HEAD = lists("batch heads n", "n", "slots")
 
-    return flat(n, rule)
-
-
-@oracle(
-    100,
-    "lean",
-    [
-        Case({"n": 1, "m": 12}, {}, {"length": np.array([12, 5, 0])}, heads=2, batch=3),
-        Case({"n": 1, "m": 7}, {}, {"length": np.array([4])}),
-        Case({"n": 1, "m": 1}, {}, {"length": np.array([1])}),
-    ],
-    causal=True,
-)
-def lean(n, m, length):
-    return pairs(range(n), range(m), lambda i, j: j < length)
+RULES: tuple[Oracle, ...] = (
+    says(3, "ttvsr", "t p", lambda q, k, p, stride, track:
+         (k.t % stride == 0) & (k.t < q.t) & (k.p == track[q.t * p + q.p, k.t]),
+         "t=4 p=9 tp=36 stride=2 batch=2 | t=5 p=8 tp=40 stride=3 | t=3 p=1 tp=3 stride=1",
+         causal=True, track=ids("batch tp t", "p")),
+    says(4, "catanet", "n", catanet, "n=12 group=3 batch=2 | n=14 group=4 heads=2 | n=1 group=4",
+         rank=ranks("batch n")),
+    says(30, "dcal", "n", lambda q, k, selected: selected[q.n], "n=10 batch=2 | n=7 heads=2 | n=1",
+         selected=flags("batch n", 0.4)),
+    says(31, "ems", "n -> m", lambda q, k, m, recent, kept, head:
+         kept[head, k.m] | (k.m >= m - recent),
+         "n=1 m=14 recent=3 heads=2 batch=2 | n=1 m=9 recent=0 heads=3 | n=1 m=1 recent=4",
+         causal=True, kept=flags("batch heads m", 0.4)),
+    says(37, "tcpa", "cls: 1 + patch: p -> cls: 1 + cls_prompt: c + image_prompt: g + patch: p", tcpa,
+         "p=6 c=4 g=5 batch=2 | p=9 c=3 g=7 heads=2 | p=1 c=2 g=3",
+         cls_choice=lists("batch", "c", "2"), patch_choice=lists("batch p", "g", "3")),
+    says(47, "anchor_attention", "n", lambda q, k, initial, group, chosen, head:
+         causal(q, k) & ((k.n < initial) | (q.n // group == k.n // group)
+                         | among(chosen[head, q.n // group], k.n)),
+         "n=16 initial=2 group=4 groups=4 slots=5 heads=2 batch=2"
+         "| n=18 initial=1 group=5 groups=4 slots=6 | n=1 initial=0 group=4 groups=1 slots=1",
+         causal=True, chosen=lists("batch heads groups", "n", "slots")),
+    says(55, "routing", "n", routing,
+         "n=12 causal=true clusters=3 slots=5 heads=2 batch=2"
+         "| n=10 causal=false clusters=3 slots=6 | n=1 causal=true clusters=1 slots=1",
+         members=lists("batch heads clusters", "n", "slots")),
+    says(58, "kinetics", "n -> m", kinetics,
+         "n=1 m=22 sink=2 local=3 block=4 kv_heads=2 blocks=6 slots=3 heads=4 batch=2"
+         "| n=1 m=15 sink=0 local=2 block=5 kv_heads=1 blocks=3 slots=2"
+         "| n=1 m=1 sink=1 local=1 block=4 kv_heads=1 blocks=1 slots=1", causal=True,
+         chosen=lists("batch kv_heads", "blocks", "slots")),
+    says(64, "sparse_frontier", "n", lambda q, k, vertical, slash, head:
+         causal(q, k) & (vertical[head, k.n] | slash[head, np.maximum(q.n - k.n, 0)]),
+         "n=12 heads=2 batch=2 | n=9 | n=1", part="vertical_slash", causal=True,
+         vertical=flags("batch heads n", 0.2), slash=flags("batch heads n", 0.2)),
+    says(64, "sparse_frontier", "n", lambda q, k, block, live, head:
+         causal(q, k) & live[head, q.n // block, k.n // block],
+         "n=12 block=3 rows=4 heads=2 batch=2 | n=11 block=4 rows=3 | n=1 block=2 rows=1",
+         part="blocks", causal=True, live=flags("batch heads rows rows", 0.5)),
+    says(64, "sparse_frontier", "n -> m", lambda q, k, page, chosen, head:
+         np.isin(k.m // page, chosen[head]),
+         "n=1 m=16 page=4 pages=4 slots=3 heads=2 batch=2 | n=1 m=13 page=5 pages=3 slots=3"
+         "| n=1 m=1 page=2 pages=1 slots=1", part="pages", causal=True,
+         chosen=lists("batch heads", "pages", "slots")),
+    says(65, "scale_kv", "n -> m", lambda q, k, n, m, kept, head: (k.m >= m - n) | kept[head, k.m],
+         "n=9 m=14 heads=3 batch=2 | n=4 m=5 heads=2 | n=1 m=1", kept=flags("batch heads m", 0.4)),
+    says(73, "histoformer", "n", lambda q, k, n, bins, rank:
+         rank[q.n] // up(n, bins) == rank[k.n] // up(n, bins), BINS, part="bin",
+         rank=ranks("batch n")),
+    says(73, "histoformer", "n", lambda q, k, bins, rank: rank[q.n] % bins == rank[k.n] % bins,
+         BINS, part="frequency", rank=ranks("batch n")),
+    says(74, "dynamic_mask", "n", lambda q, k, kv_heads, chosen, head, heads:
+         causal(q, k) & among(of_group(chosen, kv_heads, head, heads)[q.n], k.n),
+         "n=12 kv_heads=2 slots=5 heads=4 batch=2 | n=9 kv_heads=3 slots=5 heads=3"
+         "| n=1 kv_heads=1 slots=1", causal=True, chosen=lists("batch kv_heads n", "n", "slots")),
+    says(76, "acmil", "n -> m", lambda q, k, top, dropped: ~(top[q.n, k.m] & dropped[q.n, k.m]),
+         "n=3 m=12 batch=2 | n=5 m=7 | n=1 m=9", top=flags("batch n m", 0.4),
+         dropped=flags("batch n m", 0.6)),
+    says(81, "lra", "n", lambda q, k, window, marked:
+         (q.n - k.n < window - window // 2) & (k.n - q.n <= window // 2)  # left: with its own key
+         | marked[q.n] | marked[k.n],
+         "n=12 window=4 batch=2 | n=11 window=3 | n=1 window=2", part="longformer",
+         marked=flags("batch n", 0.15)),
+    says(81, "lra", "n", reformer, "n=12 chunk=3 heads=2 batch=2 | n=14 chunk=4 | n=1 chunk=2",
+         part="reformer", rank=ranks("batch heads n")),
+    says(83, "axformer", "n", lambda q, k, chosen, head: among(chosen[head, q.n], k.n),
+         CHOSEN.format(4), chosen=BY_HEAD),
+    says(86, "drsformer", "n", lambda q, k, kept, order, head:
+         among(order[head, q.n, :kept], k.n), "n=8 kept=4 heads=2 batch=2 | n=9 kept=6 | n=1 kept=1",
+         order=ranks("batch heads n n")),
+    says(88, "infllm2", "n", infllm2,
+         "n=20 dense_len=19 block=3 initial=1 local=4 kv_heads=2 blocks=7 slots=2 heads=4 batch=2"
+         "| n=21 dense_len=0 block=4 initial=0 local=1 kv_heads=1 blocks=6 slots=3"
+         "| n=8 dense_len=8 block=2 initial=1 local=2 kv_heads=1 blocks=4 slots=1"
+         "| n=1 dense_len=0 block=2 initial=0 local=3 kv_heads=1 blocks=1 slots=1", causal=True,
+         chosen=lists("batch kv_heads n", "blocks", "slots")),
+    says(89, "spark", "n", lambda q, k, chosen, head: causal(q, k) & among(chosen[head, q.n], k.n),
+         CHOSEN.format(6), causal=True, chosen=BY_HEAD),
+    says(90, "hyperattention", "n -> m", lambda q, k, n, block, exact, q_rank, k_rank, sampled, head:
+         (n < exact) | (q_rank[head, q.n] // block == k_rank[head, k.m] // block)
+         | sampled[head, k.m],
+         "n=12 m=12 block=4 exact=12 heads=2 batch=2 | n=7 m=10 block=3 exact=7"
+         "| n=1 m=5 block=2 exact=2", q_rank=ranks("batch heads n"), k_rank=ranks("batch heads m"),
+         sampled=flags("batch heads m", 0.2)),
+    says(90, "hyperattention", "n", hyperattention_causal,
+         "n=16 block=2 exact=4 depths=3 | n=13 block=3 exact=3 depths=4 | n=3 block=2 exact=4 depths=1",
+         part="causal", causal=True, q_rank=ranks("batch heads depths n"),
+         k_rank=ranks("batch heads depths n")),
+    says(94, "nsa_latent", "n", lambda q, k, block, kv_heads, chosen, head, heads:
+         causal(q, k) & among(of_group(chosen, kv_heads, head, heads)[q.n], k.n // block),
+         "n=16 block=4 kv_heads=2 blocks=4 slots=2 heads=4 batch=2"
+         "| n=13 block=3 kv_heads=1 blocks=5 slots=3 | n=1 block=2 kv_heads=1 blocks=1 slots=1",
+         part="selected", causal=True, chosen=lists("batch kv_heads n", "blocks", "slots")),
+    says(98, "moba", "n", lambda q, k, block, chosen, head:
+         causal(q, k) & ((q.n // block == k.n // block) | among(chosen[head, q.n], k.n // block)),
+         "n=16 block=4 blocks=4 slots=2 heads=2 batch=2 | n=14 block=3 blocks=5 slots=2"
+         "| n=1 block=2 blocks=1 slots=1", causal=True,
+         chosen=lists("batch heads n", "blocks", "slots")),
+)  # fmt: skip

@@ -1,301 +1,174 @@
 """Partitions of a grid: a query sees the keys of its own window, stripe, strip or residue class."""
 
-from .registry import Case, axes, grid, oracle, pairs, rng, up
+from __future__ import annotations
 
-TWO_D = [
-    Case({"y": 6, "x": 8}, {"window": 2}),
-    Case({"y": 7, "x": 10}, {"window": 3}),
-    Case({"y": 1, "x": 9}, {"window": 4}, heads=2, batch=2),
-    Case({"y": 5, "x": 1}, {"window": 1}),
-]
-SHIFTED = [
-    Case({"y": 8, "x": 8}, {"window": 4}),
-    Case({"y": 8, "x": 8}, {"window": 4}, layer=1),
-    Case({"y": 9, "x": 7}, {"window": 3}, layer=1),
-    Case({"y": 5, "x": 11}, {"window": 7}, layer=3, heads=2),
-    Case({"y": 1, "x": 6}, {"window": 2}, layer=2),
-]
-RECTANGLES = [
-    Case({"y": 8, "x": 8}, {"height": 2, "width": 4}, heads=2),
-    Case({"y": 8, "x": 8}, {"height": 2, "width": 4}, heads=2, layer=1),
-    Case({"y": 7, "x": 9}, {"height": 2, "width": 6}, heads=4, layer=1),
-    Case({"y": 1, "x": 10}, {"height": 1, "width": 3}, heads=2),
-]
+from typing import Any
 
+import numpy as np
 
-def same(i, j, sizes, shifts):
-    """Same window on every axis; a window border stands at each shift + multiple of the size."""
-    return all((a - s) // size == (b - s) // size for a, b, size, s in axes(i, j, sizes, shifts))
+from .registry import Oracle, lists, says
+from .tokens import Tokens, all_of, among, same, spread, up
+
+TWO_D = "y=6 x=8 window=2 | y=7 x=10 window=3 | y=1 x=9 window=4 heads=2 batch=2 | y=5 x=1 window=1"
+SHIFTED = (
+    "y=8 x=8 window=4 | y=8 x=8 window=4 layer=1 | y=9 x=7 window=3 layer=1"
+    "| y=5 x=11 window=7 layer=3 heads=2 | y=1 x=6 window=2 layer=2"
+)
+RECTANGLES = (
+    "y=8 x=8 height=2 width=4 heads=2 | y=8 x=8 height=2 width=4 heads=2 layer=1"
+    "| y=7 x=9 height=2 width=6 heads=4 layer=1 | y=1 x=10 height=1 width=3 heads=2"
+)
+RESIDUES = "y=8 x=8 {0}=4 | y=7 x=9 {0}=2 | y=1 x=5 {0}=3"
+BOXES = "t=4 y=4 x=6 group=(2,2,3) | t=3 y=5 x=4 group=(2,2,2) | t=1 y=6 x=7 group=(2,3,3) heads=2"
+DENSE = "y=3 x=4 m=5 | y=1 x=6 m=2 heads=2"
+POOLED = "y x -> image: y x + pooled: py px"
+SCALES = "text: s + high: y x + low: ly lx"
 
 
-def windows(extents, sizes, shifts=(0, 0, 0)):
-    tokens = grid(*extents)
-    return pairs(tokens, tokens, lambda i, j: same(i, j, sizes, shifts[: len(sizes)]))
+def square(q: Tokens, k: Tokens, window: int) -> Any:
+    return same(q, k, "y x", window, window)
 
 
-def swin(y, x, window, layer):
+def swin(q: Tokens, k: Tokens, window: int, layer: int) -> Any:
     """Every other layer moves the borders by half a window; what is cut off at an edge stays apart."""
     shift = window // 2 if layer % 2 else 0
-    return windows((y, x), (window, window), (shift, shift))
+    return same(q, k, "y x", window, window, shifts=(shift, shift))
 
 
-def square(row, name, part=""):
-    """A row whose index set is nothing but square windows."""
-
-    @oracle(row, name, TWO_D, part=part)
-    def rule(y, x, window):
-        return windows((y, x), (window, window))
-
-
-square(7, "rat", "window")
-square(23, "lvit")
-square(24, "maformer")
-square(32, "gcvit")
-square(40, "complete_modelling", "local")
-square(43, "davit")
-square(45, "lola_specvit")
-square(63, "crossformer", "sda")
-
-
-@oracle(6, "rgt", RECTANGLES)
-def rgt(y, x, height, width, head, heads, layer):
+def turned(height: int, width: int, head: int, heads: int, layer: int) -> Any:
+    """The sides of a head's rectangles, and how far its layer shifts them."""
     sizes = (height, width) if head < heads // 2 else (width, height)
-    shifts = [size // 2 if layer % 2 else 0 for size in sizes]
-    return windows((y, x), sizes, shifts)
+    return sizes, tuple(size // 2 if layer % 2 else 0 for size in sizes)
 
 
-@oracle(8, "hat", SHIFTED, part="window")
-def hat_window(y, x, window, layer):
-    return swin(y, x, window, layer)
+def rgt(q: Tokens, k: Tokens, height: int, width: int, head: int, heads: int, layer: int) -> Any:
+    sizes, shifts = turned(height, width, head, heads, layer)
+    return same(q, k, "y x", *sizes, shifts=shifts)
 
 
-def tile_of(i, extent, count):
-    """The number of the tile, of ``count`` equal ones of [0, extent), that a position lies in."""
-    return i * count // extent
+def craft(
+    q: Tokens, k: Tokens, y: int, x: int, height: int, width: int, head: int, heads: int, layer: int
+) -> Any:
+    """Rolled first, so that the windows wrap around the image."""
+    sizes, shifts = turned(height, width, head, heads, layer)
+    given = zip((y, x), sizes, shifts, strict=True)
+    down, across = (np.roll(np.arange(n) // size, shift) for n, size, shift in given)
+    return (down[q.y] == down[k.y]) & (across[q.x] == across[k.x])
 
 
-@oracle(
-    9,
-    "ultragen",
-    [
-        Case({"t": 2, "y": 8, "x": 8}, {"even": 4, "odd": 5}),
-        Case({"t": 1, "y": 10, "x": 5}, {"even": 4, "odd": 5}, layer=1),
-        Case({"t": 3, "y": 4, "x": 6}, {"even": 2, "odd": 3}, layer=2),
-        Case({"t": 2, "y": 1, "x": 7}, {"even": 2, "odd": 3}, layer=1),
-    ],
-)
-def ultragen(t, y, x, even, odd, layer):
-    count = odd if layer % 2 else even
-    tokens = grid(t, y, x)
-
-    def rule(i, j):
-        return tile_of(i[1], y, count) == tile_of(j[1], y, count) and tile_of(
-            i[2], x, count
-        ) == tile_of(j[2], x, count)
-
-    return pairs(tokens, tokens, rule)
+def tiles(q: Tokens, k: Tokens, y: int, x: int, count: int) -> Any:
+    """``count`` equal tiles an axis."""
+    return (q.y * count // y == k.y * count // y) & (q.x * count // x == k.x * count // x)
 
 
-@oracle(
-    10,
-    "simplegvr",
-    [
-        Case({"t": 10, "y": 2, "x": 2}, {"unit": 5}),
-        Case({"t": 12, "y": 1, "x": 3}, {"unit": 5}, layer=1),
-        Case({"t": 1, "y": 2, "x": 2}, {"unit": 4}, layer=1),
-        Case({"t": 9, "y": 2, "x": 1}, {"unit": 4}, layer=3),
-    ],
-    part="interleave",
-)
-def simplegvr_interleave(t, y, x, unit, layer):
-    shift = unit // 2 if layer % 2 else 0
-    tokens = grid(t, y, x)
-    return pairs(tokens, tokens, lambda i, j: (i[0] + shift) // unit == (j[0] + shift) // unit)
-
-
-def chosen(seed, batch, heads, units, slots):
-    """For each unit so many units."""
-    return {"chosen_units": rng(seed).integers(0, units, (batch, heads, units, slots))}
-
-
-@oracle(
-    10,
-    "simplegvr",
-    [
-        Case(
-            {"t": 2, "y": 4, "x": 6},
-            {"window_y": 2, "window_x": 3},
-            chosen(1, 2, 2, 8, 1),
-            heads=2,
-            batch=2,
-        ),
-        Case({"t": 2, "y": 5, "x": 4}, {"window_y": 2, "window_x": 3}, chosen(2, 1, 1, 12, 2)),
-        Case({"t": 5, "y": 1, "x": 3}, {"window_y": 3, "window_x": 2}, chosen(3, 1, 1, 10, 3)),
-    ],
-    part="sparse_local",
-)
-def simplegvr_sparse_local(t, y, x, window_y, window_x, chosen_units, head):
+def units(
+    q: Tokens, k: Tokens, y: int, x: int, window_y: int, window_x: int, chosen_units: Any, head: int
+) -> Any:
     down, across = up(y, window_y), up(x, window_x)
-    tokens = grid(t, y, x)
-
-    def unit(i):
-        return (i[0] * down + i[1] // window_y) * across + i[2] // window_x
-
-    def rule(i, j):
-        return unit(j) == unit(i) or unit(j) in chosen_units[head, unit(i)]
-
-    return pairs(tokens, tokens, rule)
-
-
-@oracle(13, "craft", RECTANGLES)
-def craft(y, x, height, width, head, heads, layer):
-    sizes = (height, width) if head < heads // 2 else (width, height)
-    shifts = [size // 2 if layer % 2 else 0 for size in sizes]
-    tokens = grid(y, x)
-
-    def rule(i, j):  # rolled first, so that the windows wrap around the image
-        return all(
-            (a - s) % extent // size == (b - s) % extent // size
-            for a, b, size, s, extent in axes(i, j, sizes, shifts, (y, x))
-        )
-
-    return pairs(tokens, tokens, rule)
-
-
-@oracle(
-    19,
-    "sviptr",
-    [
-        Case({"y": 4, "x": 9}, {"stripe": 3}, heads=2),
-        Case({"y": 5, "x": 7}, {"stripe": 2}, heads=4),
-        Case({"y": 1, "x": 8}, {"stripe": 4}, heads=2),
-    ],
-)
-def sviptr(y, x, stripe, head, heads):
-    axis = 1 if head < heads // 2 else 0  # full-height stripes, then full-width ones
-    tokens = grid(y, x)
-    return pairs(tokens, tokens, lambda i, j: i[axis] // stripe == j[axis] // stripe)
-
-
-@oracle(
-    20, "mossformer", [Case({"n": n}, {"group": g}) for n, g in [(16, 4), (13, 5), (1, 4), (9, 2)]]
-)
-def mossformer(n, group):
-    return windows((n,), (group,))
-
-
-@oracle(
-    21,
-    "maxvit",
-    [Case({"y": y, "x": x}, {"block": b}) for y, x, b in [(6, 6, 3), (7, 9, 4), (1, 5, 2)]],
-    part="block",
-)
-def maxvit_block(y, x, block):
-    return windows((y, x), (block, block))
-
-
-def spaced(extents, count):
-    """``count`` tokens an axis, evenly spaced: the classes of a residue."""
-    tokens = grid(*extents)
-    steps = [up(extent, c) for extent, c in zip(extents, count, strict=True)]
-    return pairs(tokens, tokens, lambda i, j: all(a % s == b % s for a, b, s in axes(i, j, steps)))
-
-
-@oracle(
-    21,
-    "maxvit",
-    [
-        Case({"y": y, "x": x}, {"grid_size": g})
-        for y, x, g in [(6, 9, 3), (8, 8, 2), (7, 10, 3), (1, 5, 2)]
-    ],
-    part="grid",
-)
-def maxvit_grid(y, x, grid_size):
-    return spaced((y, x), (grid_size, grid_size))
-
-
-BOXES = [
-    Case({"t": 4, "y": 4, "x": 6}, {"group": (2, 2, 3)}),
-    Case({"t": 3, "y": 5, "x": 4}, {"group": (2, 2, 2)}),
-    Case({"t": 1, "y": 6, "x": 7}, {"group": (2, 3, 3)}, heads=2),
-]
-
-
-@oracle(27, "dformer", BOXES, part="local")
-def dformer_local(t, y, x, group):
-    return windows((t, y, x), group)
-
-
-@oracle(27, "dformer", BOXES, part="dilated")
-def dformer_dilated(t, y, x, group):
-    return spaced((t, y, x), group)
-
-
-@oracle(29, "lamamba", SHIFTED)
-def lamamba(y, x, window, layer):
-    return swin(y, x, window, layer)
-
-
-@oracle(34, "maniqa", SHIFTED)
-def maniqa(y, x, window, layer):
-    return swin(y, x, window, layer)
-
-
-RESIDUES = [(8, 8, 4), (7, 9, 2), (1, 5, 3)]
-
-
-def residues(y, x, step):
-    """Every ``step``-th token on both axes."""
-    tokens = grid(y, x)
-    return pairs(tokens, tokens, lambda i, j: all(a % step == b % step for a, b in axes(i, j)))
-
-
-@oracle(
-    40,
-    "complete_modelling",
-    [Case({"y": y, "x": x}, {"window": w}) for y, x, w in RESIDUES],
-    part="between",
-)
-def complete_modelling_between(y, x, window):
-    return residues(y, x, window)
-
-
-@oracle(
-    63, "crossformer", [Case({"y": y, "x": x}, {"interval": i}) for y, x, i in RESIDUES], part="lda"
-)
-def crossformer_lda(y, x, interval):
-    return residues(y, x, interval)
-
-
-VIEWS = [
-    Case({"v": 3, "y": 4, "x": 4}, {"side": 2}),
-    Case({"v": 2, "y": 5, "x": 7}, {"side": 3}),
-    Case({"v": 1, "y": 1, "x": 8}, {"side": 7}, heads=2),
-]
-
-
-@oracle(80, "lrgt", VIEWS, part="grouped")
-def lrgt_grouped(v, y, x, side):
-    tokens = grid(v, y, x)
-    return pairs(
-        tokens, tokens, lambda i, j: i[1] % side == j[1] % side and i[2] % side == j[2] % side
+    mine, theirs = (
+        (each.t * down + each.y // window_y) * across + each.x // window_x for each in (q, k)
     )
+    return (mine == theirs) | among(chosen_units[head, mine], theirs)
 
 
-@oracle(80, "lrgt", [Case(case.extents) for case in VIEWS[:2]], part="view")
-def lrgt_view(v, y, x):
-    tokens = grid(v, y, x)
-    return pairs(tokens, tokens, lambda i, j: i[0] == j[0])
+def grids(
+    q: Tokens, k: Tokens, axes: str, extents: tuple[int, ...], counts: tuple[int, ...]
+) -> Any:
+    """``counts`` tokens an axis, evenly spaced."""
+    return spread(q, k, axes, *map(up, extents, counts))
 
 
-@oracle(
-    106,
-    "yolo12",
-    [
-        Case({"y": y, "x": x}, {"areas": a})
-        for y, x, a in [(8, 4, 4), (5, 7, 4), (6, 3, 1), (6, 5, 4), (1, 9, 2)]
-    ],
-)
-def yolo12(y, x, areas):
-    n = y * x
-    return pairs(range(n), range(n), lambda i, j: i * areas // n == j * areas // n)
+def windows_or_pooled(q: Tokens, k: Tokens, window: int, high: bool) -> Any:
+    """A head of the one kind sees its window of the image, a head of the other all pooled tokens."""
+    return k.image & square(q, k, window) if high else k.pooled
+
+
+def scale_dit(q: Tokens, k: Tokens, window: int, high_to_low: Any, low_to_low: Any) -> Any:
+    """The role table; two of its cells depend on how many low-resolution tokens there are."""
+    own = q.high & k.high & square(q, k, window)
+    return q.text | k.text | own | q.high & k.low & high_to_low | q.low & k.low & low_to_low
+
+
+def scale_dit_large(q: Tokens, k: Tokens, lx: int, window: int, ratio: int, block: int) -> Any:
+    under = (q.y // window == k.ly * ratio // window) & (q.x // window == k.lx * ratio // window)
+    mine, theirs = ((each.ly * lx + each.lx) // block for each in (q, k))
+    return scale_dit(q, k, window, under, mine == theirs)
+
+
+RULES: tuple[Oracle, ...] = (
+    *(says(row, name, "y x", square, TWO_D, part=part) for row, name, part in (
+        (7, "rat", "window"), (23, "lvit", ""), (24, "maformer", ""), (32, "gcvit", ""),
+        (40, "complete_modelling", "local"), (43, "davit", ""), (45, "lola_specvit", ""),
+        (63, "crossformer", "sda"))),
+    *(says(row, name, "y x", swin, SHIFTED, part=part) for row, name, part in (
+        (8, "hat", "window"), (29, "lamamba", ""), (34, "maniqa", ""))),
+    *(says(row, name, "y x -> m", lambda q, k: True, DENSE, part="global", dense=True)
+      for row, name in ((6, "rgt"), (24, "maformer"))),
+    says(6, "rgt", "y x", rgt, RECTANGLES),
+    says(9, "ultragen", "t y x", lambda q, k, y, x, even, odd, layer:
+         tiles(q, k, y, x, odd if layer % 2 else even),
+         "t=2 y=8 x=8 even=4 odd=5 | t=1 y=10 x=5 even=4 odd=5 layer=1"
+         "| t=3 y=4 x=6 even=2 odd=3 layer=2 | t=2 y=1 x=7 even=2 odd=3 layer=1"),
+    says(10, "simplegvr", "t y x", lambda q, k, unit, layer:
+         same(q, k, "t", unit, shifts=(-(unit // 2) if layer % 2 else 0,)),
+         "t=10 y=2 x=2 unit=5 | t=12 y=1 x=3 unit=5 layer=1 | t=1 y=2 x=2 unit=4 layer=1"
+         "| t=9 y=2 x=1 unit=4 layer=3", part="interleave"),
+    says(10, "simplegvr", "t y x", units,
+         "t=2 y=4 x=6 window_y=2 window_x=3 units=8 slots=1 heads=2 batch=2"
+         "| t=2 y=5 x=4 window_y=2 window_x=3 units=12 slots=2"
+         "| t=5 y=1 x=3 window_y=3 window_x=2 units=10 slots=3",
+         part="sparse_local", chosen_units=lists("batch heads units", "units", "slots")),
+    says(13, "craft", "y x", craft, RECTANGLES),
+    says(19, "sviptr", "y x", lambda q, k, stripe, head, heads:
+         same(q, k, "x" if head < heads // 2 else "y", stripe),  # full-height stripes first
+         "y=4 x=9 stripe=3 heads=2 | y=5 x=7 stripe=2 heads=4 | y=1 x=8 stripe=4 heads=2"),
+    says(19, "sviptr", "y x -> py px", lambda q, k: True, "y=4 x=6 py=2 px=3 | y=3 x=5 py=1 px=2",
+         part="global", dense=True),
+    says(21, "maxvit", "y x", lambda q, k, block: square(q, k, window=block),
+         "y=6 x=6 block=3 | y=7 x=9 block=4 | y=1 x=5 block=2", part="block"),
+    says(21, "maxvit", "y x", lambda q, k, y, x, grid_size:
+         grids(q, k, "y x", (y, x), (grid_size, grid_size)),
+         "y=6 x=9 grid_size=3 | y=8 x=8 grid_size=2 | y=7 x=10 grid_size=3 | y=1 x=5 grid_size=2",
+         part="grid"),
+    says(27, "dformer", "t y x", lambda q, k, group: same(q, k, "t y x", *group), BOXES,
+         part="local"),
+    says(27, "dformer", "t y x", lambda q, k, t, y, x, group:
+         grids(q, k, "t y x", (t, y, x), group), BOXES, part="dilated"),
+    says(38, "hilo", POOLED, lambda q, k, window, low, head, heads:
+         windows_or_pooled(q, k, window, window > 1 and head < heads - heads * low // 100),
+         "y=4 x=6 py=2 px=3 window=2 low=50 heads=4 | y=5 x=7 py=2 px=3 window=3 low=50 heads=3"
+         "| y=1 x=6 py=1 px=2 window=3 low=90 heads=2 | y=3 x=2 py=3 px=2 window=1 low=50 heads=2",
+         part="both"),
+    says(40, "complete_modelling", "y x", lambda q, k, window: spread(q, k, "y x", window, window),
+         RESIDUES.format("window"), part="between"),
+    says(48, "attn_upsample", "y x -> cy cx", lambda q, k, window, scale:
+         all_of(fine // (scale * window) == there // window for fine, there in ((q.y, k.cy), (q.x, k.cx))),
+         "y=8 x=8 cy=4 cx=4 window=2 scale=2 | y=7 x=10 cy=4 cx=5 window=3 scale=2"
+         "| y=1 x=12 cy=1 cx=4 window=2 scale=3"),
+    says(57, "scale_dit", SCALES, lambda q, k, window: scale_dit(q, k, window, True, True),
+         "s=2 y=4 x=6 ly=2 lx=3 window=2 | s=1 y=5 x=7 ly=3 lx=4 window=3"
+         "| s=3 y=1 x=8 ly=1 lx=4 window=4 heads=2", part="small"),
+    says(57, "scale_dit", SCALES, scale_dit_large,
+         "s=2 y=8 x=8 ly=4 lx=4 window=4 ratio=2 block=4 | s=1 y=6 x=9 ly=2 lx=3 window=3 ratio=3 block=4"
+         "| s=1 y=1 x=10 ly=1 lx=5 window=4 ratio=2 block=2", part="large"),
+    says(59, "sgformer", POOLED, lambda q, k, window, head, heads:
+         windows_or_pooled(q, k, window, head >= heads // 2),
+         "y=8 x=9 py=2 px=2 window=7 heads=2 | y=5 x=6 py=2 px=3 window=3 heads=4"
+         "| y=1 x=8 py=1 px=2 window=3 heads=2"),
+    says(63, "crossformer", "y x", lambda q, k, interval: spread(q, k, "y x", interval, interval),
+         RESIDUES.format("interval"), part="lda"),
+    says(67, "vsa", "y x -> b s", lambda q, k, x, window:
+         k.b == q.y // window * up(x, window) + q.x // window,
+         "y=4 x=6 b=6 s=4 window=2 heads=2 | y=5 x=4 b=4 s=9 window=3 batch=2"
+         "| y=1 x=7 b=3 s=1 window=3"),
+    says(80, "lrgt", "v y x", lambda q, k, side: spread(q, k, "y x", side, side),
+         "v=3 y=4 x=4 side=2 | v=2 y=5 x=7 side=3 | v=1 y=1 x=8 side=7 heads=2", part="grouped"),
+    says(80, "lrgt", "v y x", lambda q, k: q.v == k.v, "v=3 y=4 x=4 | v=2 y=5 x=3", part="view"),
+    says(106, "yolo12", "y x", lambda q, k, y, x, areas:
+         (q.y * x + q.x) * areas // (y * x) == (k.y * x + k.x) * areas // (y * x),
+         "y=8 x=4 areas=4 | y=5 x=7 areas=4 | y=6 x=3 areas=1 | y=6 x=5 areas=4 | y=1 x=9 areas=2"),
+    says(110, "srformer", "y x -> fy fx", lambda q, k, window, shift:
+         all_of((a - shift) // window == (2 * b - shift) // window for a, b in ((q.y, k.fy), (q.x, k.fx))),
+         "y=8 x=8 fy=4 fx=4 window=4 shift=0 | y=8 x=8 fy=4 fx=4 window=4 shift=2"
+         "| y=10 x=6 fy=5 fx=3 window=4 shift=2 | y=2 x=12 fy=1 fx=6 window=8 shift=4 heads=2"),
+)  # fmt: skip

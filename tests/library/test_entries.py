@@ -166,5 +166,5 @@ def test_an_entry_that_differs_from_its_oracle_is_told_where():
     assert judging.disagreement(wider, oracle, case).startswith(
         "query 4 of head 0, batch 0 should not see key 0 on a case of 096-griffin"
     )
-    unpadded = replace(oracle, zeros=lambda n, window: [1] * n)
+    unpadded = replace(oracle, zeros=lambda q, k: 1)
     assert judging.disagreement(joint, unpadded, case).startswith("the zero keys differ")

@@ -15,7 +15,6 @@ ALLOWED = {
     "collections",
     "dataclasses",
     "inspect",
-    "itertools",
     "math",
     "numpy",
     "typing",

@@ -43,7 +43,7 @@ def keys(row: int, part: str, extents: dict[str, int], head: int = 0, **more) ->
         (72, "", {"n": 80}, {"window": 64}, 65),
         (96, "", {"n": 30}, {"window": 16}, 16),
         (106, "", {"y": 8, "x": 5}, {"areas": 4}, 10),
-        (110, "", {"y": 48, "x": 24}, {"window": 24, "shift": 0}, 144),
+        (110, "", {"y": 48, "x": 24, "fy": 24, "fx": 12}, {"window": 24, "shift": 0}, 144),
     ],
     ids=lambda value: value if isinstance(value, int | str) else "",
 )
@@ -289,7 +289,7 @@ def test_hicoms_cells_have_one_size_overlap_by_one_and_miss_nothing():
 
 def test_drsformers_masks_are_nested():
     order = {"order": np.argsort(np.random.default_rng(2).random((1, 1, 60, 60)), axis=-1)}
-    seen = [mask(86, "", Case({"n": 60}, {"k": k}, order)) for k in (30, 40, 45, 48)]
+    seen = [mask(86, "", Case({"n": 60}, {"kept": k}, order)) for k in (30, 40, 45, 48)]
     assert [set(m.sum(axis=1)) for m in seen] == [{30}, {40}, {45}, {48}]
     assert all((a <= b).all() for a, b in itertools.pairwise(seen))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from attndsl import backends, claims, codegen, frontend, ir, lowering, passes, views
 from attndsl import schedule as scheduling
-from attndsl.compiler import Program, Source, describe, read_mask
+from attndsl.analysis import Fact
+from attndsl.compiler import Program, Source, describe, open_module, read_mask
 from attndsl.source import AttnDslError
 
 TILE: Final = (128, 128)
@@ -41,6 +43,14 @@ class Origin:
                 if each.default is not None and each.default.isdecimal():
                     found.setdefault(each.name, int(each.default))
         return {name: n for name, n in found.items() if type(n) is int}
+
+    def hints(self, facts: Mapping[str, claims.FactValue]) -> tuple[str, ...]:
+        """Misreadings that the text invites, each with a way out; ``facts`` are those of the pattern."""
+        if facts["causal"] is not Fact.REFUTED or not isinstance(self.source, str | os.PathLike):
+            return ()
+        module, name, resolve = open_module(self.source, self.entry)
+        found = frontend.precedence_hint(module, name, self.values, resolve)
+        return () if found is None else (found,)
 
     def varied(self, name: str, value: int, layer: int) -> Program | None:
         """The pattern with another value of one parameter; None where a constraint forbids it."""
@@ -81,14 +91,12 @@ def explanation(
 
     vary = origin is not None and live <= MOST_VARIED and call.positions is None
     numbers = origin.whole_numbers() if origin and vary else {}
+    facts = claims.facts(program.mask, program.normal, program.layer)
     return views.Explanation(
         program.mask.name,
         program.mask.root,
         _steps(program, call),
-        {
-            name: str(fact)
-            for name, fact in claims.facts(program.mask, program.normal, program.layer).items()
-        },
+        {name: str(fact) for name, fact in facts.items()},
         *lengths,
         call.heads,
         head_dim,
@@ -100,6 +108,7 @@ def explanation(
         program.mask.zeros,
         program.mask.align,
         call.batch,
+        origin.hints(facts) if origin else (),
     )
 
 

@@ -128,6 +128,7 @@ def _patterns(source: str) -> list[str | None]:
 def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> int:
     """Checks the assertions beside the pattern, then what is compiled from it."""
     import attndsl
+    from attndsl.explaining import Origin
 
     began = time.monotonic()
     try:
@@ -135,7 +136,8 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
         pattern = attndsl.Pattern(about.mask, options.layer, options.without)
         with terminal.progress(about.mask.name) as progress:
             progress("assertions")
-            claims = pattern.claims()
+            origin = Origin(check.source, check.name, about.values, check.align)
+            claims, hints = pattern.claims(), origin.hints(pattern.facts())
             held = tuple(claim.claim for claim in claims if claim.ok)  # others are wrong already
             report = attndsl.verify(
                 attndsl.Pattern(replace(about.mask, claims=held), options.layer),
@@ -156,6 +158,8 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
     terminal.say(f"{terminal.paint(colour, f'{word:5}')} {told:40} {work}  {spent}")
     for claim in claims:
         terminal.code(str(claim), "      ")
+    for hint in hints:
+        terminal.code(f"hint: {hint}", "      ")
     if not report.ok:
         terminal.code(str(report), "      ")
     return verdict

@@ -32,6 +32,7 @@ from .embedding import (
 )
 from .entry import Given, Parameter, Signature, described, elaborate, prelude, signature
 from .files import files
+from .precedence import precedence_hint
 from .scope import Definition, Resolve
 from .space_binding import PatternFunction, pattern, python_form, to_mask
 
@@ -39,5 +40,5 @@ __all__ = [
     "Definition", "Expr", "Given", "Operand", "Parameter", "PatternFunction", "Resolve", "Row",
     "Signature", "Table", "all_", "any_", "batch", "clamp", "count_", "described", "elaborate", "files",
     "grid", "head", "heads", "ilog2", "k", "layer", "length", "maximum", "minimum", "pattern",
-    "pow2", "prelude", "python_form", "q", "signature", "space", "sum_", "table", "to_mask", "where",
+    "pow2", "precedence_hint", "prelude", "python_form", "q", "signature", "space", "sum_", "table", "to_mask", "where",
 ]  # fmt: skip

@@ -136,11 +136,12 @@ class Explanation:
     zeros: ir.Node = ir.ZERO  # how many zero keys a query sees
     align: ir.Align = ir.Align.END
     batch: int = 1
+    hints: tuple[str, ...] = ()  # misreadings that the text invites
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """Suggestions that would make the call cheaper, if there are any."""
-        return tuple(self._advice())
+        """Misreadings that the text invites, and suggestions that would make the call cheaper."""
+        return (*self.hints, *self._advice())
 
     def _advice(self) -> Iterator[str]:
         now, natural = self.auto.cost, self.natural.cost

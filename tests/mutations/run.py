@@ -81,6 +81,8 @@ NEAR = {
     "passes/shift_heads.py": ("rooms/op/test_heads_of_a_rank.py",),
     "inputs.py": ("rooms/op/test_inputs.py",),
     "frontend/placing.py": ("rooms/op/test_compile.py",),
+    "frontend/precedence.py": ("rooms/frontend/test_precedence.py",),
+    "explaining.py": ("rooms/frontend/test_precedence.py", "rooms/views"),
     "compiled.py": ("rooms/op", "rooms/views"),
     "compiler.py": ("rooms/schedule/test_exact.py", "rooms/op", "laws"),
 }

@@ -163,7 +163,8 @@ class Planner:
         if any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes):
             return None
         dims = {table.name: table.dims for table in mask.tables}
-        found = [dims.get(name, ())[:1] == ("batch",) for name in names]
+        # names of no table are positions, which begin with the batch dim
+        found = [dims.get(name, ("batch",))[:1] == ("batch",) for name in names]
         alike = all(begins or not differs for begins, differs in zip(found, differ, strict=True))
         return found if alike else None
 

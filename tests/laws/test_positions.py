@@ -28,14 +28,21 @@ class Side:
 
 def lengths_of(draw, program, where: str) -> tuple[int, int]:
     """Lengths that such a program can have, with the same extents of all axes that cannot be inferred."""
-    sizes = program.sizes
-    if where == "pair":
-        return tuple(sizes[f"{side}.g"] * draw(st.integers(1, 3)) for side in ("left", "right"))
-    if where == "flat":
-        k_len = draw(st.integers(1, 6))
-        return draw(st.integers(1, k_len)), k_len
-    k_len = sizes["image.x"] * draw(st.integers(1, 3)) + (2 if where == "joint" else 0)
-    return draw(st.integers(1, k_len)), k_len
+    sizes, some = program.sizes, draw(st.integers(1, 3))
+    match where:
+        case "pair":
+            return sizes["left.g"] * some, sizes["right.g"] * draw(st.integers(1, 3))
+        case "memory":
+            return some, some + sizes["meta.m"]
+        case "flat":
+            k_len = draw(st.integers(1, 6))
+        case "grid":
+            k_len = sizes["image.x"] * some
+        case "joint":
+            k_len = sizes["image.x"] * some + 2
+        case _:
+            k_len = sizes["image.x"] * some + sizes["text.i"] + sizes["tail.j"]
+    return draw(st.integers(min(1, k_len), k_len)), k_len
 
 
 def side(
@@ -90,16 +97,15 @@ class Case:
 @st.composite
 def cases(draw, depth: int = 3) -> Case:
     program = draw(programs(depth=depth))
-    where = next(w for w, over in OVER.items() if f"pattern main{over}" in program.text)
+    where = next(
+        w for w, over in OVER.items() if f"){over} " in program.text.partition("pattern main(")[2]
+    )
     batch = draw(st.integers(1, 2))
     lengths = [lengths_of(draw, program, where) for _ in range(batch)]
     if draw(st.booleans()):
         lengths = [lengths[0]] * batch
-    extents = {
-        "flat": {}, "grid": {"x": program.sizes.get("image.x")}, "joint": {"x": program.sizes.get("image.x")},
-        "pair": {name: program.sizes.get(name) for name in ("left.g", "right.g")},
-    }[where]  # fmt: skip
-    is_end = where != "pair" and "align start" not in program.text
+    extents = {name: program.sizes[name] for name in GIVEN[where]}
+    is_end = where not in ("pair", "memory") and "align start" not in program.text
     firsts = [k - q if is_end else 0 for q, k in lengths]
     modes = st.sampled_from(["run", "anywhere"])
     k = side(
@@ -108,7 +114,8 @@ def cases(draw, depth: int = 3) -> Case:
     q = side(draw, [q for q, _ in lengths], firsts, ("q_start", "q_len", "q_pos"), draw(modes))
     if (
         list(q.told) == ["q_start", "q_len"]
-        and all(rows[0] == 0 for rows in q.rows)
+        and all(rows.tolist() == list(range(len(rows))) for rows in q.rows)
+        and np.all(np.equal(q.told["q_len"], [len(rows) for rows in q.rows]))
         and draw(st.booleans())
     ):
         del q.told["q_start"]  # the last tokens by themselves, or the first
@@ -120,12 +127,19 @@ def cases(draw, depth: int = 3) -> Case:
         "flag": random.random((program.heads, k.count)) < 0.5,
         "own": random.integers(-2, 6, (q.count,)),
         "nbr": random.integers(-2, 6, (batch, q.count, 2)),
-        "marks": random.integers(-1, 5, (batch, 3)),
+        "marks": random.integers(-1, 5, (batch, program.tables["marks"].shape[1])),
     }
     return Case(program, q, k, lengths, extents, tables)
 
 
-OVER = {"grid": " over image", "joint": " over joint", "pair": " over left -> right", "flat": ""}
+OVER = {
+    "grid": " over image", "joint": " over joint", "open": " over wide", "pair": " over left -> right",
+    "memory": " over tokens -> kept", "flat": "",
+}  # fmt: skip
+GIVEN = {  # extents that are alike in all batch elements; one axis of each space is inferred
+    "flat": (), "grid": ("image.x",), "joint": ("image.x",), "open": ("image.x", "text.i", "tail.j"),
+    "pair": ("left.g", "right.g"), "memory": ("meta.m",),
+}  # fmt: skip
 
 
 def compiled(case: Case) -> attndsl.Pattern:
@@ -171,7 +185,7 @@ def refused(p: attndsl.Pattern, case: Case) -> bool:
     return False
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(cases())
 def test_rows_see_what_their_tokens_see(case):
     p = compiled(case)
@@ -182,3 +196,69 @@ def test_rows_see_what_their_tokens_see(case):
     schedule = at_positions(p, case, "schedule", tile=(4, 4))
     for b, h in np.ndindex(want.shape[:2]):
         assert np.array_equal(schedule.cover(b, h), want[b, h])
+
+
+# ---------------------------------------------------------------------------- attention
+
+
+def tensors(case: Case, seed: int) -> list[torch.Tensor]:
+    """Rows of q, k and v, and what comes back for q; no number where there is no token."""
+    make = torch.Generator().manual_seed(seed)
+    batch, heads = len(case.lengths), case.program.heads
+    made = []
+    for side in (case.q, case.k, case.k, case.q):
+        x = torch.full((batch, heads, side.count, 4), NO_TOKEN, dtype=torch.float64)
+        for b, rows in enumerate(side.rows):
+            x[b][:, rows] = torch.randn(heads, len(rows), 4, generator=make, dtype=torch.float64)
+        made.append(x)
+    return made
+
+
+def results(p: attndsl.Pattern, q, k, v, dout, **options) -> list[torch.Tensor]:
+    """out, lse, dq, dk, dv."""
+    leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+    out, lse = p(*leaves, return_lse=True, **options)
+    dlse = torch.where(lse.isinf() | dout[..., 0].isnan(), 0.0, lse.detach().sin())
+    asked = [
+        (x, dx) for x, dx in ((out, dout), (lse, dlse)) if x.requires_grad
+    ]  # all but what is of nothing
+    grads = [torch.zeros_like(x) for x in leaves]
+    if asked:
+        ends, upstream = zip(*asked, strict=True)
+        grads = torch.autograd.grad(ends, leaves, upstream, materialize_grads=True)
+    return [out.detach(), lse.detach(), *grads]
+
+
+@settings(max_examples=30)
+@given(cases(), st.integers(0, 99), st.sampled_from(["blocked", "blocked", "reference"]))
+def test_attention_and_its_gradients_are_those_of_the_tokens(case, seed, backend):
+    p = compiled(case)
+    if refused(p, case):
+        return
+    given_tensors = tensors(case, seed)
+    ours = results(
+        p, *given_tensors, backend=backend, extents=case.extents, inputs=given_to(p, case.tables),
+        **{n: x if isinstance(x, int) else torch.as_tensor(x) for n, x in case.told.items()},
+    )  # fmt: skip
+    sides = [case.q, case.q, case.q, case.k, case.k]
+    for b in range(len(case.lengths)):
+        of_q, of_k = case.q.rows[b], case.k.rows[b]
+        own = [
+            x[b : b + 1, :, rows].expand(len(case.lengths), -1, -1, -1)
+            for x, rows in zip(given_tensors, (of_q, of_k, of_k, of_q), strict=True)
+        ]
+        inputs = given_to(p, case.tables_of(b))
+        want = results(p, *own, backend="reference", extents=case.extents, inputs=inputs)
+        for name, x, one, side in zip(
+            ("out", "lse", "dq", "dk", "dv"), ours, want, sides, strict=True
+        ):
+            rows, nothing = side.rows[b], -torch.inf if name == "lse" else 0.0
+            torch.testing.assert_close(
+                x[b][:, rows],
+                one[b],
+                rtol=1e-9,
+                atol=1e-10,
+                msg=lambda m, n=name, b=b: f"{n} of {b}: {m}",
+            )
+            empty = np.setdiff1d(np.arange(side.count), rows)
+            assert (x[b][:, empty] == nothing).all(), f"{name} of {b}"

@@ -5,11 +5,19 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.faults import FAULTS
+from tests.mutations.near import paths
 
-PACKAGE = Path(__file__).parents[2] / "attndsl"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "attndsl"
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)))
 def test_a_fault_can_be_planted(number: int):
     file, old, *_ = FAULTS[number]
     assert (PACKAGE / file).read_text(encoding="utf-8").count(old) == 1
+
+
+@pytest.mark.parametrize("file", sorted({file for file, *_ in FAULTS}))
+def test_a_fault_meets_tests_that_are_there(file: str):
+    for group in paths(file, near=False):
+        assert all((ROOT / test).exists() for test in group)

@@ -36,60 +36,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402, F401
 
 from tests.mutations.faults import FAULTS  # noqa: E402
+from tests.mutations.near import paths  # noqa: E402
 
-# Where tests of a file's faults are, nearest first, by the longest name that fits; then all others in turn.
-NEAR = {
-    "analysis": ("rooms/analysis", "rooms/claims", "laws", "rooms/schedule/test_exact.py"),
-    "schedule": ("rooms/schedule/test_exact.py", "rooms/schedule", "laws"),
-    "schedule/layouts.py": ("rooms/schedule/test_layouts.py",),
-    "passes": ("rooms/passes", "laws", "rooms/schedule/test_exact.py"),
-    "ir/storage.py": ("rooms/ir/test_storage.py",),
-    "emission/signature.py": ("rooms/ir/test_storage.py",),
-    "ir": ("rooms/ir/test_building.py", "rooms/ir", "rooms/passes", "laws"),
-    "ir/sizing.py": ("rooms/ir/test_sizing.py",),
-    "ir/semantics.py": ("rooms/ir/test_large_numbers.py", "rooms/ir", "rooms/frontend"),
-    "codegen": ("rooms/codegen", "rooms/backends/test_triton.py"),
-    "emission": ("rooms/emission/test_emission.py",),
-    "backends/integers.py": ("rooms/emission/test_integers.py",),
-    "backends/live_tiles.py": ("rooms/backends/test_live_tiles.py",),
-    "backends/standalone.py": ("rooms/emission/test_emission.py",),
-    "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
-    "backends": ("rooms/backends/test_blocked.py", "rooms/backends/test_merging.py", "laws"),
-    "backends/composed.py": ("rooms/op/test_transforms.py",),
-    "backends/dense.py": ("rooms/op/test_attention.py", "rooms/backends/test_dense.py"),
-    "backends/block_batches.py": (
-        "rooms/backends/test_strips.py",
-        "rooms/backends/test_blocked.py",
-        "laws",
-    ),
-    "backends/places.py": ("rooms/backends/test_strips.py", "rooms/backends/test_blocked.py"),
-    "backends/kernels": ("rooms/backends/test_sixteen_bits.py", "rooms/backends/test_triton.py"),
-    "backends/work_partition.py": (
-        "rooms/backends/test_work_partition.py",
-        "rooms/backends/test_triton.py",
-    ),
-    "backends/triton.py": ("rooms/backends/test_triton.py",),
-    "backends/arguments.py": ("rooms/backends/test_launching.py",),
-    "backends/launching.py": ("rooms/backends/test_launching.py",),
-    "claims": ("rooms/claims",),
-    "patterns/library": ("library/test_entries.py",),
-    "cli": ("rooms/cli/test_streams_and_files.py",),
-    "cache": ("rooms/cache",),
-    "files.py": ("rooms/cli/test_streams_and_files.py",),
-    "op": ("rooms/op", "laws"),
-    "picturing.py": ("rooms/op/test_inputs.py",),
-    "passes/shift_heads.py": ("rooms/op/test_heads_of_a_rank.py",),
-    "inputs.py": ("rooms/op/test_inputs.py",),
-    "frontend/placing.py": ("rooms/op/test_compile.py",),
-    "frontend/precedence.py": ("rooms/frontend/test_precedence.py",),
-    "explaining.py": ("rooms/frontend/test_precedence.py", "rooms/views"),
-    "compiled.py": ("rooms/op", "rooms/views"),
-    "compiler.py": ("rooms/schedule/test_exact.py", "rooms/op", "laws"),
-}
-REST = (
-    "fuzz", "rooms/ir", "rooms/passes", "rooms/analysis", "rooms/op", "rooms/verification", "rooms/patterns",
-    "rooms/schedule", "rooms/codegen", "rooms/claims", "rooms/backends", "rooms/frontend", "library",
-)  # fmt: skip
 OPTIONS = (
     "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not gpu",
     "--hypothesis-profile=mutations", "-W", "ignore::pytest.PytestAssertRewriteWarning",
@@ -135,6 +83,8 @@ class Run:
         test = _failed_test(said)
         if test and _fails_without_a_fault(test):
             return Outcome(file, what, "", seconds, f"{short(test)} fails without the fault, too")
+        if status not in (1, 2) and status > 0 and not test:
+            return Outcome(file, what, "", seconds, f"no tests were run: status {status}")
         signal = f"signal {-status}" if status < 0 else ""
         by = ", ".join(filter(None, [short(test), signal])) or f"status {status}"
         return Outcome(file, what, by, seconds)
@@ -155,13 +105,6 @@ def _fails_without_a_fault(test: str) -> bool:
     shutil.rmtree(tree)
     # a method of a shared class is named by its file: no test of that name is no failure
     return status != 0 and "not found" not in said
-
-
-def paths(file: str, near: bool) -> list[list[str]]:
-    """Where tests are: those near the file, then all others."""
-    room = max((name for name in NEAR if file.startswith(name)), key=len)
-    groups = [[name] for name in NEAR[room]] + ([] if near else [[name] for name in REST])
-    return [[f"tests/{name}" for name in names] for names in groups]
 
 
 def copy() -> Path:
@@ -186,7 +129,8 @@ def planted(fault: int) -> Path | None:
         shutil.rmtree(tree)
         return None
     changed = text.replace(before, after)
-    compile(changed, file, "exec")  # a fault is a wrong program, not a broken one
+    if path.suffix == ".py":
+        compile(changed, file, "exec")  # a fault is a wrong program, not a broken one
     path.write_text(changed, encoding="utf-8")
     return tree
 

@@ -19,7 +19,6 @@ from attndsl import (
     ir,
     lowering,
     op,
-    passes,
     picturing,
     views,
 )
@@ -37,7 +36,7 @@ from attndsl.compiler import (
     saved,
 )
 from attndsl.files import write_file
-from attndsl.inputs import cut_all
+from attndsl.positions import with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
@@ -72,7 +71,6 @@ class Pattern:
     ) -> None:
         self._program = Program(mask, read_layer(layer), read_switches(without))
         self._planner = op.planner_of(self._program)
-        self._ranks: dict[tuple[int, int], Pattern] = {}  # by first head and heads of the model
         self._origin = origin  # for advice alone: two patterns that differ in it are equal
 
     @property
@@ -171,11 +169,12 @@ class Pattern:
                 another library's attention that asks for what is not done here.
         """
         at = take_positions(named)
-        rank, found = self, read_inputs(self._program, inputs, named)
+        found = read_inputs(self._program, inputs, named)
         if head_start or heads is not None:
-            rank, found = self._held(q.shape[1], heads, head_start, found)
+            _, total = read_heads(heads, head_start, None)
+            extents = with_heads(extents, head_start, total)
         out, lse = op.attention(
-            *(rank._planner, q, k, v),
+            *(self._planner, q, k, v),
             scale=scale,
             backend=backend,
             layout=None if layout is None else _layout_text(layout),
@@ -513,16 +512,6 @@ class Pattern:
 
     def _saved(self) -> str:
         return saved(self.ir, self.layer, self.without)
-
-    def _held(
-        self, count: int, heads: int | None, start: int, inputs: Mapping[str, Any]
-    ) -> tuple[Pattern, Mapping[str, Any]]:
-        """The pattern and the inputs of so many heads from there on, of those of the whole model."""
-        held, total = read_heads(heads, start, count)
-        if (start, total) not in self._ranks:
-            mask = passes.shift_heads(self.ir, start, total)
-            self._ranks[start, total] = Pattern(mask, self.layer, self.without)
-        return self._ranks[start, total], cut_all(self.ir.tables, inputs, total, start, held)
 
 
 def _layout_text(layout: Layouts) -> str:

@@ -28,7 +28,7 @@ from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, fitted, gathered, read
-from attndsl.positions import counted_by, read_positions, split
+from attndsl.positions import counted_by, read_positions, split, split_heads
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
@@ -254,12 +254,14 @@ class Program:
 
         ``batch`` and ``heads`` are those of the inputs where None is given. With ``model_heads`` the heads are
         those from ``head_start`` on of so many; inputs have an entry for each of them, or for each of all. Among
-        extents and inputs stand the positions of the tokens, as `positions.hidden` names them.
+        extents and inputs may stand all of this and the positions of the tokens, as `positions.hidden` names them.
 
         Raises:
             AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 for inputs.
         """
         (told, inputs), (numbers, extents) = split(inputs), split(extents)
+        among, extents = split_heads(extents)
+        head_start, model_heads = among or (head_start, model_heads)
         told |= numbers
         arrays = {name: read(name, value) for name, value in gathered(self.mask, inputs).items()}
         declared = self.mask.tables

@@ -80,14 +80,6 @@ def cut(table: ir.Table, array: Any, total: int, held: slice) -> Any:
     return shown[index] if shown.shape[axis] == total else array
 
 
-def cut_all(
-    tables: Sequence[ir.Table], arrays: Mapping[str, Any], total: int, start: int, count: int
-) -> dict[str, Any]:
-    """All inputs of so many heads from ``start`` on, of ``total``."""
-    held = slice(start, start + count)
-    return {table.name: cut(table, arrays[table.name], total, held) for table in tables}
-
-
 def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
     """The array as the pattern reads it, bool or int64, of the declared dims; a copy, or a view of one.
 

@@ -15,15 +15,16 @@ import torch
 
 from attndsl.importing import after_import
 
-# ``digest`` names a program that this process holds, 0 where ``program`` is its text.
+# ``digest`` names a program that this process holds, 0 where ``program`` is its text. Names stand apart by commas:
+# torch.jit.trace takes no lists of texts.
 _CALL: Final = (
-    "str program, SymInt digest, str[] names, str[] axes, SymInt[] extents, "
+    "str program, SymInt digest, str names, str axes, SymInt[] extents, "
     "str layout, str backend, float scale"
 )
 _SCHEMAS: Final = {
     "attention": f"(Tensor q, Tensor k, Tensor v, Tensor[] tables, {_CALL}) -> (Tensor, Tensor, Tensor)",
     "attention_derivative": (
-        "(Tensor[] xs, Tensor out, Tensor lse, Tensor stamp, Tensor[] tables, str[] rule, "
+        "(Tensor[] xs, Tensor out, Tensor lse, Tensor stamp, Tensor[] tables, str rule, "
         f"{_CALL}) -> Tensor[]"
     ),
 }
@@ -50,6 +51,7 @@ def _declared() -> Any:
         library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(name, _kernel(name, "compute"), "CompositeExplicitAutograd")
         library.impl(name, _kernel(name, "autograd"), "Autograd", with_keyset=True)
+        library.impl(name, _kernel(name, "legacy_vmap"), "Batched")
         torch.library.register_fake(f"attndsl::{name}", _kernel(name, "fake"), lib=library)
         torch.library.register_vmap(f"attndsl::{name}", _kernel(name, "vmap"), lib=library)
     return library

@@ -99,6 +99,20 @@ def read_positions(
     return ir.Positions(q, k, sizes if len(found) > 1 else sizes[:1])
 
 
+def with_heads(extents: Mapping[str, int] | None, start: int, total: int) -> dict[str, Any]:
+    """The extents of a call, and which heads it holds: those from ``start`` on, of ``total``."""
+    return {**(extents or {}), hidden("head_start"): start, hidden("heads"): total}
+
+
+def split_heads(extents: Any) -> tuple[tuple[int, int] | None, Any]:
+    """Takes out what ``with_heads`` put in: ((start, total) or None, the extents)."""
+    names = hidden("head_start"), hidden("heads")
+    if not isinstance(extents, Mapping) or names[0] not in extents:
+        return None, extents
+    start, total = (extents[name] for name in names)
+    return (start, total), {name: x for name, x in extents.items() if name not in names}
+
+
 def _length(
     space: ir.Space, last: ir.IntArray, word: str, extents: Mapping[str, int] | None
 ) -> ir.IntArray:

@@ -21,7 +21,7 @@ from attndsl.op.registration import Call, Known, derivative, gradients, outputs
 from attndsl.op.rows import rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
-from attndsl.positions import hidden, split
+from attndsl.positions import hidden, split, split_heads, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -157,8 +157,10 @@ def _sizes(extents: Any) -> dict[str, Any]:
     if extents is None or not isinstance(extents, Mapping):
         return named_extents(extents)
     symbolic = {name: size for name, size in extents.items() if isinstance(size, torch.SymInt)}
-    numbers, fixed = split({n: size for n, size in extents.items() if n not in symbolic})
-    return named_extents(fixed) | {hidden(name): x for name, x in numbers.items()} | symbolic
+    among, fixed = split_heads({n: size for n, size in extents.items() if n not in symbolic})
+    numbers, fixed = split(fixed)
+    numbers = {hidden(name): x for name, x in numbers.items()}
+    return named_extents(fixed) | numbers | (with_heads(None, *among) if among else {}) | symbolic
 
 
 def _as_table(name: str, value: object, q: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from attndsl.backends import Executable, lse_dtype, out_dtype
 from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only
+from attndsl.op.legacy_vmap import one_by_one
 from attndsl.op.planning import STAMP, Options, Planner, ProgramName, planner_from
 from attndsl.op.rules import FORWARD, Jvp, Rule, Tensors, Vjp, read
 
@@ -37,7 +38,8 @@ class Call(NamedTuple):
     @property
     def flat(self) -> tuple[Any, ...]:
         """The last arguments of both operators."""
-        return *self.name, *map(_listed, self.options)
+        names, axes, extents, *rest = self.options
+        return *self.name, ",".join(names), ",".join(axes), list(extents), *rest
 
     @property
     def planner(self) -> Planner:
@@ -48,8 +50,8 @@ class Call(NamedTuple):
     def of(program: str, digest: int, *options: Any) -> Call:
         """From these arguments."""
         names, axes, extents, *rest = options
-        name = ProgramName(program, digest)
-        return Call(name, Options(tuple(names), tuple(axes), tuple(extents), *rest))
+        named = _split(names), _split(axes), tuple(extents)
+        return Call(ProgramName(program, digest), Options(*named, *rest))
 
 
 class Known(NamedTuple):
@@ -60,8 +62,8 @@ class Known(NamedTuple):
     stamp: Tensor
 
 
-def _listed(option: Any) -> Any:
-    return list(option) if isinstance(option, tuple) else option
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(names.split(",")) if names else ()
 
 
 def attention(qkv: Sequence[Tensor], tables: Sequence[Tensor], call: Call) -> Known:
@@ -74,7 +76,7 @@ def derivative(
 ) -> Tensors:
     """The second operator, called: what a rule, not FORWARD, gives of its inputs."""
     made = torch.ops.attndsl.attention_derivative(
-        list(xs), *known, list(tables), list(rule.text), *call.flat
+        list(xs), *known, list(tables), rule.text, *call.flat
     )
     return tuple(made)
 
@@ -98,7 +100,7 @@ def _derivative(
     lse: Tensor,
     stamp: Tensor,
     tables: list[Tensor],
-    rule: Sequence[str],
+    rule: str,
     *call: Any,
 ) -> list[Tensor]:
     asked = Call.of(*call)
@@ -106,7 +108,7 @@ def _derivative(
     q, k, v, *cotangents = xs
     held = bytes(stamp.tolist()) if len(stamp) else None
     planner = asked.planner
-    match read(tuple(rule)):
+    match read(rule):
         case Vjp(rule=inner, given=(has_dout, has_dlse)) if inner is FORWARD:
             dout = cotangents[0] if has_dout else torch.zeros_like(out)
             dlse = cotangents[-1] if has_dlse else None
@@ -175,11 +177,11 @@ def _derivative_fake(
     lse: Tensor,
     stamp: Tensor,
     tables: list[Tensor],
-    rule: Sequence[str],
+    rule: str,
     *call: Any,
 ) -> list[Tensor]:
     del stamp, tables, call
-    return [x.new_empty(x.shape) for x in read(tuple(rule)).like(xs, (out, lse))]
+    return [x.new_empty(x.shape) for x in read(rule).like(xs, (out, lse))]
 
 
 # ---------------------------------------------------------------------------- derivatives
@@ -244,7 +246,7 @@ def _below(keys: Any, rule: Rule, call: Call, tensors: Sequence[Tensor]) -> tupl
         operator: Any = torch.ops.attndsl.attention.default
         return Known._make(operator.redispatch(keys, *xs, list(others), *call.flat))
     operator, known = torch.ops.attndsl.attention_derivative.default, others[:3]
-    tables, text = list(others[3:]), list(rule.text)
+    tables, text = list(others[3:]), rule.text
     made: list[Tensor] = operator.redispatch(keys, xs, *known, tables, text, *call.flat)
     return tuple(made)
 
@@ -273,11 +275,11 @@ def _derivative_autograd(
     lse: Tensor,
     stamp: Tensor,
     tables: list[Tensor],
-    rule: Sequence[str],
+    rule: str,
     *call: Any,
 ) -> list[Tensor]:
     tensors = *xs, out, lse, stamp, *tables
-    return list(_differentiated(keys, read(tuple(rule)), Call.of(*call), tensors))
+    return list(_differentiated(keys, read(rule), Call.of(*call), tensors))
 
 
 # ---------------------------------------------------------------------------- vmap
@@ -311,10 +313,10 @@ def _derivative_vmap(
     lse: Tensor,
     stamp: Tensor,
     tables: list[Tensor],
-    rule: Sequence[str],
+    rule: str,
     *call: Any,
 ) -> tuple[list[Tensor], list[int]]:
-    asked, wanted, known = Call.of(*call), read(tuple(rule)), (out, lse, stamp)
+    asked, wanted, known = Call.of(*call), read(rule), (out, lse, stamp)
     count, dims, known_dims, table_dims = info.batch_size, in_dims[0], in_dims[1:4], in_dims[4]
     fold = _Fold.find(asked, count, xs, dims, table_dims)
     if fold is None:
@@ -397,12 +399,12 @@ def _derivative_flops(
     lse: Tensor,
     stamp: Tensor,
     tables: list[Tensor],
-    rule: Sequence[str],
+    rule: str,
     *call: Any,
     out_val: Any = None,
 ) -> int:
     del out, lse, stamp, out_val
-    return _flops(read(tuple(rule)), xs, tables, Call.of(*call))
+    return _flops(read(rule), xs, tables, Call.of(*call))
 
 
 @eager_only
@@ -428,15 +430,34 @@ class Kernels(NamedTuple):
     fake: Callable[..., Any]
     autograd: Callable[..., Any]
     vmap: Callable[..., Any]
+    legacy_vmap: Callable[..., Any]
     flops: Callable[..., int]
+
+
+def _attention_legacy_vmap(*args: Any) -> Any:
+    return one_by_one(torch.ops.attndsl.attention, *args)
+
+
+def _derivative_legacy_vmap(*args: Any) -> Any:
+    return one_by_one(torch.ops.attndsl.attention_derivative, *args)
 
 
 KERNELS: Final = {
     "attention": Kernels(
-        *(_attention, _attention_fake, _attention_autograd, _attention_vmap, _attention_flops)
+        compute=_attention,
+        fake=_attention_fake,
+        autograd=_attention_autograd,
+        vmap=_attention_vmap,
+        legacy_vmap=_attention_legacy_vmap,
+        flops=_attention_flops,
     ),
     "attention_derivative": Kernels(
-        *(_derivative, _derivative_fake, _derivative_autograd, _derivative_vmap, _derivative_flops)
+        compute=_derivative,
+        fake=_derivative_fake,
+        autograd=_derivative_autograd,
+        vmap=_derivative_vmap,
+        legacy_vmap=_derivative_legacy_vmap,
+        flops=_derivative_flops,
     ),
 }
 

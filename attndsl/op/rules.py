@@ -25,7 +25,7 @@ class Forward:
     """(q, k, v) -> (out, lse)."""
 
     inputs = 3
-    text: tuple[str, ...] = ()
+    text: str = ""
 
     def of(self, composed: Composed) -> Function:
         """The function, of the call that ``composed`` is."""
@@ -50,9 +50,9 @@ class Vjp:
         return self.rule.inputs + sum(self.given)
 
     @property
-    def text(self) -> tuple[str, ...]:
+    def text(self) -> str:
         """The text that ``read`` reads."""
-        return *self.rule.text, "".join("1" if given else "0" for given in self.given)
+        return _after(self.rule, "".join("1" if given else "0" for given in self.given))
 
     def of(self, composed: Composed) -> Function:
         """Same as ``Forward.of``."""
@@ -81,9 +81,9 @@ class Jvp:
         return 2 * self.rule.inputs
 
     @property
-    def text(self) -> tuple[str, ...]:
+    def text(self) -> str:
         """The text that ``read`` reads."""
-        return *self.rule.text, "jvp"
+        return _after(self.rule, "jvp")
 
     def of(self, composed: Composed) -> Function:
         """Same as ``Forward.of``.
@@ -112,10 +112,14 @@ Rule: TypeAlias = Forward | Vjp | Jvp
 FORWARD: Final = Forward()
 
 
+def _after(rule: Rule, item: str) -> str:
+    return f"{rule.text},{item}" if rule.text else item
+
+
 @functools.cache
-def read(text: tuple[str, ...]) -> Rule:
-    """The rule of that text: derivatives, the innermost first."""
+def read(text: str) -> Rule:
+    """The rule of that text: derivatives apart by commas, the innermost first."""
     rule: Rule = FORWARD
-    for item in text:
+    for item in text.split(",") if text else ():
         rule = Jvp(rule) if item == "jvp" else Vjp(rule, tuple(flag == "1" for flag in item))
     return rule

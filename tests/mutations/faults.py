@@ -381,6 +381,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("op/counting.py", "return 2 * pairs * (3 * head_dim + 2 * value_dim)", "return 4 * pairs * (head_dim + value_dim)", "operations of the backward are twice those of the forward"),
     ("op/attention.py", "if kind == \"meta\" or not", "if not", "meta tensors are asked for their autocast"),
     ("importing.py", "                self.act()", "                pass", "what waits for an import waits for ever"),
+    ("op/legacy_vmap.py", "x[i % x.shape[0]]", "x[0]", "the old vmap gives all elements the first one's results"),
+    ("positions.py", "    return (start, total), {name", "    return (0, total), {name", "a rank's heads are the first ones"),
     ("op/planning.py", "if now != stamp:", "if not now:", "a backward takes inputs as they are by then"),
     ("op/planning.py", "if any(isinstance(node, ir.Var) and node.name == \"batch\" for node in nodes):", "if not nodes:",
      "vmap makes one batch of calls whose pattern says `batch`"),

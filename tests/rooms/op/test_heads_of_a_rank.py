@@ -110,3 +110,18 @@ def test_a_call_of_heads_that_the_model_has_not_is_refused():
     for given in ({"head_start": 2}, {"heads": 3, "head_start": 2}, {"heads": 1}):
         with pytest.raises(attndsl.AttnDslError, match="A402"):
             p(q, q, q, **given)
+
+
+def test_heads_of_a_rank_are_compiled():
+    p = attndsl.compile(f"{MIXED} zeros head")
+    x = torch.randn(1, HEADS, LENGTH, 8)
+    want = p(x, x, x)
+    for start in (0, 2):
+        torch._dynamo.reset()
+        mine = x[:, start : start + 2]
+        compiled = torch.compile(
+            lambda x, start=start: p(x, x, x, heads=HEADS, head_start=start),
+            fullgraph=True,
+            backend="eager",
+        )
+        torch.testing.assert_close(compiled(mine), want[:, start : start + 2])

@@ -43,6 +43,7 @@ class Net(torch.nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
 @pytest.mark.parametrize("ahead", [False, True], ids=["exported", "compiled ahead of time"])
 def test_a_saved_program_runs_where_nothing_was_compiled(tmp_path, ahead):
     def example(n: int) -> tuple[torch.Tensor, ...]:
@@ -180,7 +181,7 @@ def test_twelve_layers_of_twelve_patterns_are_compiled_once():
 def test_a_graph_whose_pattern_is_not_here_is_refused():
     q = torch.ones(1, 1, 3, 2)
     with pytest.raises(attndsl.AttnDslError, match="names a pattern that this process does not"):
-        torch.ops.attndsl.attention(q, q, q, [], "", 12345, [], [], [], "", "auto", 1.0)
+        torch.ops.attndsl.attention(q, q, q, [], "", 12345, "", "", [], "", "auto", 1.0)
 
 
 def test_patterns_that_share_a_digest_are_told_apart_by_their_texts(monkeypatch):
@@ -191,3 +192,42 @@ def test_patterns_that_share_a_digest_are_told_apart_by_their_texts(monkeypatch)
         torch._dynamo.reset()
         compiled = torch.compile(lambda x, p=p: p(x, x, x), fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), p(x, x, x, backend="reference"))
+
+
+# ------------------------------------------------------------------ older ways of torch
+
+PATTERN, DOC = attndsl.compile("documents"), torch.arange(9)[None] // 4
+
+
+def attend(x):
+    return PATTERN(x, x, x, doc=DOC).sin()
+
+
+def test_the_old_vmap_maps_cotangents():
+    x = torch.randn(1, 2, 9, 4, requires_grad=True)
+    out = attend(x)
+    cotangents = torch.randn(3, *out.shape)
+    together = torch.autograd.grad(out, x, cotangents, retain_graph=True, is_grads_batched=True)
+    apart = [torch.autograd.grad(out, x, c, retain_graph=True)[0] for c in cotangents]
+    torch.testing.assert_close(together[0], torch.stack(apart))
+    jacobian = torch.autograd.functional.jacobian
+    small = x.detach()[:, :1, :, :2]
+    torch.testing.assert_close(jacobian(attend, small, vectorize=True), jacobian(attend, small))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*torch.vmap")
+def test_the_old_vmap_maps_calls_at_every_level():
+    from torch._vmap_internals import _vmap
+
+    x = torch.randn(2, 3, 1, 2, 9, 4)
+    want = torch.stack([torch.stack([attend(one) for one in row]) for row in x])
+    torch.testing.assert_close(_vmap(_vmap(attend))(x), want)
+    torch.testing.assert_close(_vmap(attend)(x[0]), want[0])
+    torch.testing.assert_close(_vmap(attend)(x[0, :1]), want[0, :1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_call_can_be_traced_by_jit():
+    x = torch.randn(1, 2, 9, 4)
+    traced = torch.jit.trace(attend, x)
+    torch.testing.assert_close(traced(2 * x), attend(2 * x))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .registry import Oracle, ids, says
+from .registry import Oracle, given, ids, says
 from .tokens import Tokens, same
 
 
@@ -24,12 +24,15 @@ def kinds_of_heads(
 
 
 def radial(q: Tokens, k: Tokens, s: int, block: int, decay: int, full_neighbour: bool) -> Any:
-    """Frames t of s places each: the reach halves, and frames are thinned out, as they are further apart."""
+    """Frames t of s places each: the reach halves, and frames are thinned out, as they are further apart.
+
+    ``decay`` is in percent of the share of a frame.
+    """
     d, e = abs(q.t - k.t), abs(q.s - k.s)
     bits = np.array([int(each).bit_length() for each in d.flat]).reshape(d.shape)
     share = 2.0 ** int(s).bit_length() / 2.0**bits
     kept = (share >= block) | (d % np.maximum(block / share, 1).astype(int) == 0)
-    reach = np.maximum(block, decay * share)
+    reach = np.maximum(block, decay / 100 * share)
     reach = np.where(d == 1, s if full_neighbour else s // 2, reach)
     return (k.t == 0) | (d == 0) | kept & (e <= reach)
 
@@ -38,17 +41,18 @@ DATA = "g=4 p=5 | g=1 p=6 | g=7 p=3 heads=2"
 LATENT = "g=4 m=3 | g=1 m=5 | g=6 m=1"
 BOTH = "g=4 p=5 m=2 | g=3 p=4 m=1 heads=2 | g=2 p=1 m=3"
 RADIAL = (
-    "t=6 s=8 {}block=2 decay=1 full_neighbour=false | t=9 s=5 {}block=4 decay=1 full_neighbour=true"
-    "| t=17 s=4 {}block=2 decay=1 full_neighbour=false"
-    "| t=5 s=12 {}block=4 decay=2 full_neighbour=false"
-    "| t=7 s=4 {}block=8 decay=1 full_neighbour=false"
+    "t=6 s=8 {}block=2 decay=100 full_neighbour=false | t=9 s=5 {}block=4 decay=100 full_neighbour=true"
+    "| t=17 s=4 {}block=2 decay=100 full_neighbour=false"
+    "| t=5 s=12 {}block=4 decay=200 full_neighbour=false"
+    "| t=7 s=4 {}block=8 decay=100 full_neighbour=false"
 )
 
 RULES: tuple[Oracle, ...] = (
     says(5, "redundancy", "t y x", kinds_of_heads,
-         "t=2 y=4 x=4 window_t=1 window_y=2 window_x=2 kinds=(0,1,2) heads=3"
-         "| t=3 y=3 x=5 window_t=2 window_y=2 window_x=3 kinds=(2,1) heads=2"
-         "| t=1 y=1 x=7 window_t=1 window_y=1 window_x=2 kinds=(1,2) heads=2"),
+         "t=2 y=4 x=4 window_t=1 window_y=2 window_x=2 heads=3"
+         "| t=3 y=3 x=5 window_t=2 window_y=2 window_x=3 heads=2"
+         "| t=1 y=1 x=7 window_t=1 window_y=1 window_x=2 heads=2",
+         kinds=given([0, 1, 2], [2, 1], [1, 2])),
     says(11, "lmr", "y x -> r y x", lambda q, k: (q.y == k.y) & (q.x == k.x),
          "r=5 y=3 x=4 | r=1 y=4 x=3 | r=3 y=1 x=7"),
     says(16, "duoformer", "p s", lambda q, k: q.p == k.p, "p=4 s=6 | p=3 s=7 | p=5 s=1"),
@@ -58,10 +62,11 @@ RULES: tuple[Oracle, ...] = (
     says(26, "fit", "g m", lambda q, k: k.g <= q.g, LATENT, part="causal_global"),
     says(26, "fit", "g p", lambda q, k: in_group(q, k) & (k.p <= q.p), DATA, part="causal_local",
          causal=True),
-    says(26, "fit", "g p -> phantom: m + latent: g m", lambda q, k:
-         k.phantom & (q.g == 0) | k.latent & (k.g == q.g - 1), BOTH, part="causal_write"),
+    says(26, "fit", "g p -> phantom: w + latent: g m", lambda q, k:
+         k.phantom & (q.g == 0) | k.latent & (k.g == q.g - 1),
+         "g=4 p=5 m=2 w=2 | g=3 p=4 m=1 w=1 heads=2 | g=2 p=1 m=3 w=3", part="causal_write"),
     says(66, "radial", "t s", radial,
-         RADIAL.replace("{}", "") + "| t=1 s=6 block=2 decay=1 full_neighbour=false"),
+         RADIAL.replace("{}", "") + "| t=1 s=6 block=2 decay=100 full_neighbour=false"),
     says(66, "radial", "video: t s + text: words", lambda q, k, s, block, decay, full_neighbour:
          q.text | k.text | radial(q, k, s, block, decay, full_neighbour),
          RADIAL.format(*(f"words={m} " for m in (3, 1, 2, 5, 1))), part="joint"),

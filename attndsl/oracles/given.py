@@ -100,9 +100,9 @@ RULES: tuple[Oracle, ...] = (
          LISTED.format(4), part="local", neighbours=lists("batch n", "n", "slots")),
     says(28, "gps", "n", lambda q, k, graph: graph[q.n] == graph[k.n], ONE_EACH, part="global",
          graph=runs("batch n", "3")),
-    says(41, "magicinfinite", "n -> m", lambda q, k, region, speaker: region[q.n] == speaker[k.m],
-         "n=10 m=6 batch=2 | n=7 m=9 heads=2 | n=5 m=1",
-         region=ids("batch n", "2", low=-1), speaker=ids("batch m", "2")),
+    says(41, "magicinfinite", "t y x -> a", lambda q, k, region, speaker: region[q.at] == speaker[k.a],
+         "t=5 y=1 x=2 n=10 a=6 batch=2 | t=1 y=7 x=1 n=7 a=9 heads=2 | t=1 y=1 x=5 n=5 a=1",
+         region=ids("batch n", "2", low=-1), speaker=ids("batch a", "2")),
     says(52, "largegt", "n -> h n", lambda q, k, neighbours: among(neighbours[q.n], k.n),
          "n=10 h=3 slots=4 batch=2 | n=7 h=2 slots=5 | n=1 h=3 slots=1", part="local",
          neighbours=lists("batch n", "n", "slots")),
@@ -116,9 +116,8 @@ RULES: tuple[Oracle, ...] = (
     says(70, "magicface", OWN_AND_REFERENCES, lambda q, k, foreground, concept:
          k.own | (concept[q.n] == k.c) & foreground[k.c, k.m],
          REFERENCES, part="rba", foreground=SHOWN, concept=ids("batch n", "c")),
-    says(71, "dreamtuner", "n -> own: n + reference: m", lambda q, k, foreground:
-         k.own | foreground[k.m], "n=6 m=8 batch=2 | n=4 m=5 heads=2 | n=1 m=3",
-         foreground=flags("batch m", 0.5)),
+    says(71, "dreamtuner", OWN_AND_REFERENCES, lambda q, k, foreground: k.own | foreground[k.c, k.m],
+         "n=6 c=1 m=8 batch=2 | n=4 c=1 m=5 heads=2 | n=1 c=1 m=3", foreground=SHOWN),
     says(75, "mask_bench", "n", lambda q, k, window: (q.n - window < k.n) & (k.n <= q.n),
          "n=12 window=4 | n=9 window=1 | n=1 window=3 | n=7 window=20", part="sliding", causal=True),
     says(75, "mask_bench", "n", lambda q, k, window, sink:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
-
-import numpy as np
+from dataclasses import dataclass, field
+from typing import Any
 
 from .registry import Case
-
-Turn: TypeAlias = Callable[[Case], Case]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +38,10 @@ class Join:
     Attributes:
         oracle: The id of the oracle.
         entry: The entry.
-        names: The oracle's name of an extent, parameter or input, and the entry's where it differs.
+        names: The oracle's name of an extent, parameter or input, and the entry's where it differs: several of the
+            entry's, with commas between, for a tuple.
         layer: The layer at which the entry is this oracle; None: the case's own.
         more: Further parameters: those of the entry that the oracle does without.
-        turn: Further changes to a case.
     """
 
     oracle: str
@@ -54,15 +49,17 @@ class Join:
     names: dict[str, str] = field(default_factory=dict)
     layer: int | None = None
     more: dict[str, object] = field(default_factory=dict)
-    turn: Turn = lambda case: case
 
     def ask(self, case: Case) -> Question:
         """Turns a case into a call of the entry."""
 
         def spelt(given: dict[str, Any]) -> dict[str, Any]:
-            return {self.names.get(name, name): it for name, it in given.items()}
+            made: dict[str, Any] = {}
+            for name, it in given.items():
+                theirs = self.names.get(name, name).split(",")
+                made |= zip(theirs, it if len(theirs) > 1 else (it,), strict=True)
+            return made
 
-        case = self.turn(case)
         layer = case.layer if self.layer is None else self.layer
         values = spelt(case.params) | self.more
         extents, inputs = spelt(case.extents), spelt(case.inputs)
@@ -70,78 +67,11 @@ class Join:
 
 
 def join(
-    oracle: str,
-    entry: str,
-    names: str = "",
-    *,
-    layer: int | None = None,
-    turn: Turn = lambda case: case,
-    **more: object,
+    oracle: str, entry: str, names: str = "", *, layer: int | None = None, **more: object
 ) -> Join:
     """``names`` reads "ours=theirs ours=theirs"."""
     spelt = dict(pair.split("=") for pair in names.split())
-    return Join(oracle, entry, spelt, layer, more, turn)
-
-
-def params(case: Case, **made: object) -> Case:
-    """The case with other parameters; those made None are left out."""
-    merged = case.params | made
-    return replace(case, params={name: it for name, it in merged.items() if it is not None})
-
-
-def per_axis(case: Case, axes: str) -> Case:
-    """Tuples of ``window``, ... become one parameter for each axis: sy, sx, dy, dx, ty, tx, py, px."""
-    letters = {"window": "s", "dilation": "d", "stride": "t", "causal": "p"}
-    made = {
-        letters[name] + axis: value
-        for name, values in case.params.items()
-        for axis, value in zip(axes, values, strict=True)
-    }
-    return replace(case, params=made)
-
-
-def phantom_group(case: Case) -> Case:
-    """Adds as many phantom tokens as a group has."""
-    return replace(case, extents=case.extents | {"phantom.m": case.extents["m"]})
-
-
-def kinds_are_given(case: Case) -> Case:
-    kinds = np.array([case.params["kinds"]])
-    return params(replace(case, inputs={"kinds": kinds}), kinds=None)
-
-
-def frames_in_a_row(case: Case) -> Case:
-    """n queries as a video of n pixels."""
-    n, m = case.extents["n"], case.extents["m"]
-    return replace(case, extents={"t": 1, "y": 1, "x": n, "a": m})
-
-
-def one_reference(case: Case) -> Case:
-    flags = case.inputs["foreground"][:, None]
-    return replace(case, extents=case.extents | {"c": 1}, inputs={"foreground": flags})
-
-
-def ends(case: Case) -> Case:
-    return params(case, sides=None, ends=np.cumsum(np.square(case.params["sides"])).tolist())
-
-
-def percent(case: Case) -> Case:
-    return params(case, decay=100 * case.params["decay"])
-
-
-def without_ratio(case: Case) -> Case:
-    """The entry finds the ratio in the two grids."""
-    return params(case, ratio=None)
-
-
-def without_kv_heads(case: Case) -> Case:
-    """The entry finds their number in its input."""
-    return params(case, kv_heads=None)
-
-
-def groups(case: Case) -> Case:
-    sizes = zip(("group_t", "group_y", "group_x"), case.params["group"], strict=True)
-    return params(case, group=None, **dict(sizes))
+    return Join(oracle, entry, spelt, layer, more)
 
 
 JOINS: tuple[Join, ...] = (
@@ -150,7 +80,7 @@ JOINS: tuple[Join, ...] = (
     join("002-dlgsanet", "dlgsanet"),
     join("003-ttvsr", "ttvsr"),
     join("004-catanet", "catanet"),
-    join("005-redundancy", "redundancy", turn=kinds_are_given),
+    join("005-redundancy", "redundancy"),
     join("006-rgt", "rgt_local"),
     join("006-rgt-global", "rgt_global"),
     join("007-rat-region", "rat"),
@@ -181,12 +111,12 @@ JOINS: tuple[Join, ...] = (
     join("025-video_infinity", "video_infinity"),
     join("026-fit-causal_global", "fit_global", past=True),
     join("026-fit-causal_local", "fit_local", "p=n", past=True),
-    join("026-fit-causal_write", "fit_write_past", "p=n m=latent.m", turn=phantom_group),
+    join("026-fit-causal_write", "fit_write_past", "p=n m=latent.m w=phantom.m"),
     join("026-fit-local", "fit_local", "p=n"),
     join("026-fit-read", "fit_read", "p=n"),
     join("026-fit-write", "fit_write", "p=n"),
-    join("027-dformer-dilated", "dformer", layer=1, turn=groups),
-    join("027-dformer-local", "dformer", layer=0, turn=groups),
+    join("027-dformer-dilated", "dformer", layer=1),
+    join("027-dformer-local", "dformer", layer=0),
     join("028-gps-global", "gps_global"),
     join("028-gps-local", "gps_local", "neighbours=neighbors"),
     join("029-lamamba", "lamamba_diff"),
@@ -202,7 +132,7 @@ JOINS: tuple[Join, ...] = (
     join("039-longlora", "longlora"),
     join("040-complete_modelling-between", "iagc", layer=1),
     join("040-complete_modelling-local", "iagc", layer=0),
-    join("041-magicinfinite", "magicinfinite", turn=frames_in_a_row),
+    join("041-magicinfinite", "magicinfinite"),
     join("042-hicom", "hicom", "ct=cells.t cy=cells.y cx=cells.x t=volume.t y=volume.y x=volume.x"),
     join("043-davit", "davit"),
     join("044-lizard", "lizard", "s=m"),
@@ -212,10 +142,10 @@ JOINS: tuple[Join, ...] = (
     join("047-anchor_attention", "anchor_attention", "chosen=stripes"),
     join("048-attn_upsample", "window_upsample", "y=image.y x=image.x cy=coarse.y cx=coarse.x"),
     join("049-gna-1d", "gna1d", "causal=past"),
-    join("049-gna-2d", "gna", turn=lambda c: per_axis(c, "yx")),
-    join("049-gna-3d", "gna3d", turn=lambda c: per_axis(c, "tyx")),
+    join("049-gna-2d", "gna", "window=sy,sx stride=ty,tx dilation=dy,dx causal=py,px"),
+    join("049-gna-3d", "gna3d", "window=st,sy,sx stride=tt,ty,tx dilation=dt,dy,dx causal=pt,py,px"),
     join("050-fna-1d", "fna1d", "causal=past"),
-    join("050-fna-2d", "fna", turn=lambda c: per_axis(c, "yx")),
+    join("050-fna-2d", "fna", "window=sy,sx dilation=dy,dx causal=py,px"),
     join("051-cab-causal_cross", "cab", past=True, cross=True),
     join("051-cab-causal_self", "cab", past=True),
     join("052-largegt-codebook", "largegt_global", "n=v"),
@@ -225,9 +155,9 @@ JOINS: tuple[Join, ...] = (
     join("054-halonet-halo", "halonet"),
     join("055-routing", "routing", "causal=past"),
     join("056-tic", "tic"),
-    join("057-scale_dit-large", "scale_dit", "y=high.y x=high.x ly=low.y lx=low.x block=many", turn=without_ratio),
+    join("057-scale_dit-large", "scale_dit", "y=high.y x=high.x ly=low.y lx=low.x block=many"),
     join("057-scale_dit-small", "scale_dit", "y=high.y x=high.x ly=low.y lx=low.x"),
-    join("058-kinetics", "kinetics", "chosen=kv_chosen", turn=without_kv_heads),
+    join("058-kinetics", "kinetics", "chosen=kv_chosen"),
     join("059-sgformer", "sgformer", "y=image.y x=image.x py=pooled.y px=pooled.x"),
     join("060-varying_window", "vwformer"),
     join("061-power_attention-blocks", "powerattention"),
@@ -239,18 +169,18 @@ JOINS: tuple[Join, ...] = (
     join("064-sparse_frontier-pages", "frontier_pages", "chosen=pages"),
     join("064-sparse_frontier-vertical_slash", "frontier_lines"),
     join("065-scale_kv", "scalekv", "kept=retained"),
-    join("066-radial", "radial", turn=percent),
-    join("066-radial-joint", "radial", "words=m", turn=percent),
+    join("066-radial", "radial"),
+    join("066-radial-joint", "radial", "words=m"),
     join("067-vsa", "vsa"),
     join("068-lsm", "million_scale"),
     join("069-creative_upscale", "c_upscale", "region=region_of"),
     join("070-magicface-rba", "magicface_regions"),
     join("070-magicface-rsa", "magicface"),
-    join("071-dreamtuner", "dreamtuner", turn=one_reference),
+    join("071-dreamtuner", "dreamtuner"),
     join("072-based", "based"),
     join("073-histoformer-bin", "histoformer"),
     join("073-histoformer-frequency", "histoformer_frequency"),
-    join("074-dynamic_mask", "dynamic_mask", "chosen=kv_keys", turn=without_kv_heads),
+    join("074-dynamic_mask", "dynamic_mask", "chosen=kv_keys"),
     join("075-mask_bench-causal_blockwise", "bench_causal_blockwise", "block=block_of"),
     join("075-mask_bench-causal_document", "documents_causal", "document=doc"),
     join("075-mask_bench-document", "documents", "document=doc"),
@@ -263,7 +193,7 @@ JOINS: tuple[Join, ...] = (
     join("075-mask_bench-uniform_blocks", "bench_uniform_blocks"),
     join("075-mask_bench-variable_blocks", "bench_variable_blocks", "block=block_of"),
     join("076-acmil", "acmil"),
-    join("077-mvar", "mvar", turn=ends),
+    join("077-mvar", "mvar"),
     join("078-sequence_parallel", "sequence_parallel"),
     join("079-freecustom", "freecustom"),
     *(join("080-lrgt-grouped", "lrgt", layer=layer) for layer in (5, 7, 9, 11)),
@@ -282,7 +212,7 @@ JOINS: tuple[Join, ...] = (
     join("086-drsformer", "drsformer"),
     join("087-deftan-f", "deftan", layer=0),
     join("087-deftan-t", "deftan", layer=1),
-    join("088-infllm2", "infllm2", "chosen=kv_blocks", turn=without_kv_heads),
+    join("088-infllm2", "infllm2", "chosen=kv_blocks"),
     join("089-spark", "spark", "chosen=chosen_keys"),
     join("090-hyperattention", "hyperattention"),
     join("090-hyperattention-causal", "hyperattention_causal", "q_rank=q_rank_at k_rank=k_rank_at"),
@@ -293,7 +223,7 @@ JOINS: tuple[Join, ...] = (
     join("093-presto", "presto"),
     join("094-nsa_latent-compressed", "nsa_compressed"),
     join("094-nsa_latent-local", "nsa_window"),
-    join("094-nsa_latent-selected", "nsa_selected", "chosen=kv_blocks", turn=without_kv_heads),
+    join("094-nsa_latent-selected", "nsa_selected", "chosen=kv_blocks"),
     join("095-pointgs", "pointgs", "neighbours=neighbors"),
     join("096-griffin", "griffin"),
     join("097-rope_nope", "rnope"),

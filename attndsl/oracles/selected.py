@@ -28,17 +28,17 @@ def routing(q: Tokens, k: Tokens, causal: bool, members: Any, head: int) -> Any:
     return (mine & theirs).any(axis=-1) & (not causal or k.n <= q.n)
 
 
-def of_group(table: Any, kv_heads: int, head: int, heads: int) -> Any:
+def of_group(table: Any, head: int, heads: int) -> Any:
     """Picks the part of a table that belongs to the KV head of a query head."""
-    return table[head // (heads // kv_heads)]
+    return table[head // (heads // len(table))]
 
 
 def kinetics(
-    q: Tokens, k: Tokens, m: int, sink: int, local: int, block: int, kv_heads: int, chosen: Any,
+    q: Tokens, k: Tokens, m: int, sink: int, local: int, block: int, chosen: Any,
     head: int, heads: int
 ) -> Any:  # fmt: skip
     """Whole blocks stand between the sinks and the local keys."""
-    pages = of_group(chosen, kv_heads, head, heads)
+    pages = of_group(chosen, head, heads)
     whole = max(m - local - sink, 0) // block * block
     between = (k.m >= sink) & (k.m < sink + whole)
     return ~between | np.isin((k.m - sink) // block, pages)
@@ -46,11 +46,11 @@ def kinetics(
 
 def infllm2(
     q: Tokens, k: Tokens, n: int, dense_len: int, block: int, initial: int, local: int,
-    kv_heads: int, chosen: Any, head: int, heads: int
+    chosen: Any, head: int, heads: int
 ) -> Any:  # fmt: skip
     b = k.n // block
     touches_local = b >= np.maximum(q.n - local + 1, 0) // block
-    picked = among(of_group(chosen, kv_heads, head, heads)[q.n], b)
+    picked = among(of_group(chosen, head, heads)[q.n], b)
     return causal(q, k) & ((n <= dense_len) | (b < initial) | touches_local | picked)
 
 
@@ -95,8 +95,8 @@ CHOSEN = "n=12 slots={0} heads=2 batch=2 | n=9 slots={0} heads=3 | n=1 slots=1"
 BY_HEAD = lists("batch heads n", "n", "slots")
 
 RULES: tuple[Oracle, ...] = (
-    says(3, "ttvsr", "t p", lambda q, k, p, stride, track:
-         (k.t % stride == 0) & (k.t < q.t) & (k.p == track[q.t * p + q.p, k.t]),
+    says(3, "ttvsr", "t p", lambda q, k, stride, track:
+         (k.t % stride == 0) & (k.t < q.t) & (k.p == track[q.at, k.t]),
          "t=4 p=9 tp=36 stride=2 batch=2 | t=5 p=8 tp=40 stride=3 | t=3 p=1 tp=3 stride=1",
          causal=True, track=ids("batch tp t", "p")),
     says(4, "catanet", "n", catanet, "n=12 group=3 batch=2 | n=14 group=4 heads=2 | n=1 group=4",
@@ -145,8 +145,8 @@ RULES: tuple[Oracle, ...] = (
          rank=ranks("batch n")),
     says(73, "histoformer", "n", lambda q, k, bins, rank: rank[q.n] % bins == rank[k.n] % bins,
          BINS, part="frequency", rank=ranks("batch n")),
-    says(74, "dynamic_mask", "n", lambda q, k, kv_heads, chosen, head, heads:
-         causal(q, k) & among(of_group(chosen, kv_heads, head, heads)[q.n], k.n),
+    says(74, "dynamic_mask", "n", lambda q, k, chosen, head, heads:
+         causal(q, k) & among(of_group(chosen, head, heads)[q.n], k.n),
          "n=12 kv_heads=2 slots=5 heads=4 batch=2 | n=9 kv_heads=3 slots=5 heads=3"
          "| n=1 kv_heads=1 slots=1", causal=True, chosen=lists("batch kv_heads n", "n", "slots")),
     says(76, "acmil", "n -> m", lambda q, k, top, dropped: ~(top[q.n, k.m] & dropped[q.n, k.m]),
@@ -182,8 +182,8 @@ RULES: tuple[Oracle, ...] = (
          "n=16 block=2 exact=4 depths=3 | n=13 block=3 exact=3 depths=4 | n=3 block=2 exact=4 depths=1",
          part="causal", causal=True, q_rank=ranks("batch heads depths n"),
          k_rank=ranks("batch heads depths n")),
-    says(94, "nsa_latent", "n", lambda q, k, block, kv_heads, chosen, head, heads:
-         causal(q, k) & among(of_group(chosen, kv_heads, head, heads)[q.n], k.n // block),
+    says(94, "nsa_latent", "n", lambda q, k, block, chosen, head, heads:
+         causal(q, k) & among(of_group(chosen, head, heads)[q.n], k.n // block),
          "n=16 block=4 kv_heads=2 blocks=4 slots=2 heads=4 batch=2"
          "| n=13 block=3 kv_heads=1 blocks=5 slots=3 | n=1 block=2 kv_heads=1 blocks=1 slots=1",
          part="selected", causal=True, chosen=lists("batch kv_heads n", "blocks", "slots")),

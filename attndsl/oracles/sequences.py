@@ -140,9 +140,9 @@ RULES: tuple[Oracle, ...] = (
     says(68, "lsm", "n", every, "n=6 | n=1", dense=True),
     says(72, "based", "n", lambda q, k, window: (q.n - window <= k.n) & (k.n <= q.n), WINDOWS,
          causal=True),
-    says(77, "mvar", "n", lambda q, k, sides:
-         (scale := np.repeat(range(len(sides)), np.square(sides)))[q.n] == scale[k.n],
-         "n=14 sides=(1,2,3) | n=21 sides=(1,2,4) | n=2 sides=(1,1)"),
+    says(77, "mvar", "n", lambda q, k, ends:
+         (scale := np.repeat(range(len(ends)), np.diff(ends, prepend=0)))[q.n] == scale[k.n],
+         "n=14 ends=(1,5,14) | n=21 ends=(1,5,21) | n=2 ends=(1,2)"),
     says(78, "sequence_parallel", "n", every, "n=7 | n=1", dense=True),
     says(81, "lra", "n", fixed,
          "n=16 block=4 summary=1 cls=false | n=19 block=6 summary=2 cls=false"

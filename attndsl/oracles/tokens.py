@@ -20,7 +20,8 @@ def segments(text: str) -> list[tuple[str, list[str]]]:
 class Tokens:
     """Tokens of a space: ``tokens.y`` is a coordinate of each, ``tokens.image`` whether it is of a segment.
 
-    A token of a segment without the axis has -1 there. An axis that is a number has no coordinate.
+    A token of a segment without the axis has -1 there; ``tokens.at`` counts all. An axis that is a number has no
+    coordinate.
     """
 
     def __init__(self, text: str, extents: Mapping[str, int], shape: tuple[int, int]) -> None:
@@ -29,7 +30,7 @@ class Tokens:
         sizes = [[extents[a] if a in extents else int(a) for a in axes] for _, axes in read]
         stops = np.cumsum([0, *map(math.prod, sizes)])
         self.count = int(stops[-1])
-        self._known: dict[str, Array] = {}
+        self._known: dict[str, Array] = {"at": np.arange(self.count).reshape(shape)}
         for (name, axes), size, start, stop in zip(read, sizes, stops, stops[1:], strict=False):
             self._known[name] = np.zeros(self.count, bool).reshape(shape)
             self._known[name].flat[start:stop] = True

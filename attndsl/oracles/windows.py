@@ -19,7 +19,10 @@ RECTANGLES = (
     "| y=7 x=9 height=2 width=6 heads=4 layer=1 | y=1 x=10 height=1 width=3 heads=2"
 )
 RESIDUES = "y=8 x=8 {0}=4 | y=7 x=9 {0}=2 | y=1 x=5 {0}=3"
-BOXES = "t=4 y=4 x=6 group=(2,2,3) | t=3 y=5 x=4 group=(2,2,2) | t=1 y=6 x=7 group=(2,3,3) heads=2"
+BOXES = (
+    "t=4 y=4 x=6 group_t=2 group_y=2 group_x=3 | t=3 y=5 x=4 group_t=2 group_y=2 group_x=2"
+    "| t=1 y=6 x=7 group_t=2 group_y=3 group_x=3 heads=2"
+)
 DENSE = "y=3 x=4 m=5 | y=1 x=6 m=2 heads=2"
 POOLED = "y x -> image: y x + pooled: py px"
 SCALES = "text: s + high: y x + low: ly lx"
@@ -89,8 +92,12 @@ def scale_dit(q: Tokens, k: Tokens, window: int, high_to_low: Any, low_to_low: A
     return q.text | k.text | own | q.high & k.low & high_to_low | q.low & k.low & low_to_low
 
 
-def scale_dit_large(q: Tokens, k: Tokens, lx: int, window: int, ratio: int, block: int) -> Any:
-    under = (q.y // window == k.ly * ratio // window) & (q.x // window == k.lx * ratio // window)
+def scale_dit_large(
+    q: Tokens, k: Tokens, y: int, x: int, ly: int, lx: int, window: int, block: int
+) -> Any:
+    """A low token lies on the high grid where both grids cover the image."""
+    down, across = k.ly * (y // ly) // window, k.lx * (x // lx) // window
+    under = (q.y // window == down) & (q.x // window == across)
     mine, theirs = ((each.ly * lx + each.lx) // block for each in (q, k))
     return scale_dit(q, k, window, under, mine == theirs)
 
@@ -130,10 +137,10 @@ RULES: tuple[Oracle, ...] = (
          grids(q, k, "y x", (y, x), (grid_size, grid_size)),
          "y=6 x=9 grid_size=3 | y=8 x=8 grid_size=2 | y=7 x=10 grid_size=3 | y=1 x=5 grid_size=2",
          part="grid"),
-    says(27, "dformer", "t y x", lambda q, k, group: same(q, k, "t y x", *group), BOXES,
-         part="local"),
-    says(27, "dformer", "t y x", lambda q, k, t, y, x, group:
-         grids(q, k, "t y x", (t, y, x), group), BOXES, part="dilated"),
+    says(27, "dformer", "t y x", lambda q, k, group_t, group_y, group_x:
+         same(q, k, "t y x", group_t, group_y, group_x), BOXES, part="local"),
+    says(27, "dformer", "t y x", lambda q, k, t, y, x, group_t, group_y, group_x:
+         grids(q, k, "t y x", (t, y, x), (group_t, group_y, group_x)), BOXES, part="dilated"),
     says(38, "hilo", POOLED, lambda q, k, window, low, head, heads:
          windows_or_pooled(q, k, window, window > 1 and head < heads - heads * low // 100),
          "y=4 x=6 py=2 px=3 window=2 low=50 heads=4 | y=5 x=7 py=2 px=3 window=3 low=50 heads=3"
@@ -149,8 +156,8 @@ RULES: tuple[Oracle, ...] = (
          "s=2 y=4 x=6 ly=2 lx=3 window=2 | s=1 y=5 x=7 ly=3 lx=4 window=3"
          "| s=3 y=1 x=8 ly=1 lx=4 window=4 heads=2", part="small"),
     says(57, "scale_dit", SCALES, scale_dit_large,
-         "s=2 y=8 x=8 ly=4 lx=4 window=4 ratio=2 block=4 | s=1 y=6 x=9 ly=2 lx=3 window=3 ratio=3 block=4"
-         "| s=1 y=1 x=10 ly=1 lx=5 window=4 ratio=2 block=2", part="large"),
+         "s=2 y=8 x=8 ly=4 lx=4 window=4 block=4 | s=1 y=6 x=9 ly=2 lx=3 window=3 block=4"
+         "| s=1 y=1 x=10 ly=1 lx=5 window=4 block=2", part="large"),
     says(59, "sgformer", POOLED, lambda q, k, window, head, heads:
          windows_or_pooled(q, k, window, head >= heads // 2),
          "y=8 x=9 py=2 px=2 window=7 heads=2 | y=5 x=6 py=2 px=3 window=3 heads=4"
@@ -165,7 +172,7 @@ RULES: tuple[Oracle, ...] = (
          "v=3 y=4 x=4 side=2 | v=2 y=5 x=7 side=3 | v=1 y=1 x=8 side=7 heads=2", part="grouped"),
     says(80, "lrgt", "v y x", lambda q, k: q.v == k.v, "v=3 y=4 x=4 | v=2 y=5 x=3", part="view"),
     says(106, "yolo12", "y x", lambda q, k, y, x, areas:
-         (q.y * x + q.x) * areas // (y * x) == (k.y * x + k.x) * areas // (y * x),
+         q.at * areas // (y * x) == k.at * areas // (y * x),
          "y=8 x=4 areas=4 | y=5 x=7 areas=4 | y=6 x=3 areas=1 | y=6 x=5 areas=4 | y=1 x=9 areas=2"),
     says(110, "srformer", "y x -> fy fx", lambda q, k, window, shift:
          all_of((a - shift) // window == (2 * b - shift) // window for a, b in ((q.y, k.fy), (q.x, k.fx))),

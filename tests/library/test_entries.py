@@ -63,7 +63,7 @@ LARGE = {
     "061-power_attention-blocks": Case({"n": 700}, {"block": 16, "window": 2, "sink": 1}),
     "062-sinklora": Case({"n": 600}, {"group": 120, "sink": 3}, heads=2),
     "066-radial-joint": Case(
-        {"t": 9, "s": 64, "words": 17}, {"block": 16, "decay": 1, "full_neighbour": False}
+        {"t": 9, "s": 64, "words": 17}, {"block": 16, "decay": 100, "full_neighbour": False}
     ),
     "080-lrgt-grouped": Case({"v": 3, "y": 14, "x": 14}, {"side": 7}),
     "102-npt-abd": Case({"n": 37, "d": 16}),
@@ -162,7 +162,7 @@ def test_an_entry_that_differs_from_its_oracle_is_told_where():
     joint = next(joint for joint in JOINS if joint.entry == "griffin")
     oracle = BY_ID[joint.oracle]
     (case, *_) = oracle.cases
-    wider = replace(joint, turn=lambda case: replace(case, params={"window": 5}))
+    wider = replace(joint, more={"window": 5})
     assert judging.disagreement(wider, oracle, case).startswith(
         "query 4 of head 0, batch 0 should not see key 0 on a case of 096-griffin"
     )

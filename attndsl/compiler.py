@@ -257,7 +257,7 @@ class Program:
         extents and inputs may stand all of this and the positions of the tokens, as `positions.hidden` names them.
 
         Raises:
-            AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 for inputs.
+            AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 and A507 for inputs.
         """
         (told, inputs), (numbers, extents) = split(inputs), split(extents)
         among, extents = split_heads(extents)
@@ -288,7 +288,9 @@ class Program:
         )
         merges = "merge_heads" not in self.without
         where = merges, head_start, model_heads, at
-        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
+        call = scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
+        scheduling.check_conditions(self.mask, call)
+        return call
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
         """The mask, of the heads of the call."""

@@ -10,6 +10,7 @@ from attndsl.schedule.building import (
     specialise,
     tiled,
 )
+from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskTable, Plan, Schedule, Tiles, TokenOrder, compress
@@ -30,6 +31,7 @@ __all__ = [
     "TiledMask",
     "Tiles",
     "arranged",
+    "check_conditions",
     "check_numbers",
     "compress",
     "optimise",

@@ -501,6 +501,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("passes/set_positions.py", "return self.q.row(ir.add(place, ir.sub(self._size(\"k\"), self._size(\"q\"))))", "return self.q.row(place)",
      "an input over queries is read at positions"),
     ("positions.py", "last = np.maximum(last, q.end())", "pass", "queries behind all keys are beyond the sequence"),
-    ("op/rows.py", "k, v = k.masked_fill(absent, 0), v.masked_fill(absent, 0)", "pass", "NaN in a buffer reaches results"),
+    ("op/rows.py", "k, v = _cleared(k, absent), _cleared(v, absent)", "pass", "NaN in a buffer reaches results"),
     ("op/rows.py", "out, lse = out.masked_fill(absent[..., None], 0), lse.masked_fill(absent, -math.inf)", "pass", "what is no token has a gradient"),
 )  # fmt: skip

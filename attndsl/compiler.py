@@ -257,7 +257,7 @@ class Program:
         extents and inputs may stand all of this and the positions of the tokens, as `positions.hidden` names them.
 
         Raises:
-            AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 and A507 for inputs.
+            AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 for inputs.
         """
         (told, inputs), (numbers, extents) = split(inputs), split(extents)
         among, extents = split_heads(extents)
@@ -288,9 +288,7 @@ class Program:
         )
         merges = "merge_heads" not in self.without
         where = merges, head_start, model_heads, at
-        call = scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
-        scheduling.check_conditions(self.mask, call)
-        return call
+        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
         """The mask, of the heads of the call."""
@@ -378,6 +376,10 @@ class Program:
         return self._memo(
             ("tiled", part, tiles), lambda: scheduling.tiled(part, *tiles, merges=merges)
         )
+
+    def key_sets(self, call: scheduling.Call) -> scheduling.KeySets:
+        """The keys that each query of a call sees, for calls of few queries."""
+        return scheduling.key_sets(*self.rows(call))
 
     def dense(self, call: scheduling.Call) -> BoolArray:
         """The meaning: bool [batch, heads, q_len, k_len].

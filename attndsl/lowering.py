@@ -35,6 +35,9 @@ def lower(
         AttnDslError: A4xx for lengths and layouts; A52x for the back end.
     """
     runner = choose(request, backend)
+    zeros = zero_key_counts(program, call, request.device)
+    if runner.takes_key_sets(request):
+        return Executable((runner.lower_key_sets(program.key_sets(call)),), zeros)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
     kernels: list[Kernels] = []
     masks: list[TiledMask] = []
@@ -42,7 +45,6 @@ def lower(
         named = replace(request, name=f"{name}/{index}")
         masks.append(program.tile(part, *runner.tiles(named)))
         kernels.append(runner.lower(masks[-1], named))
-    zeros = zero_key_counts(program, call, request.device)
     keyless = None if zeros is None else _keyless(masks).to(request.device)
     return Executable(tuple(kernels), zeros, keyless)
 

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from attndsl.backends.block_batches import BlockBatch, block_batches
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
+from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
+from attndsl.backends.heads import alike
 from attndsl.backends.merging import merged
-from attndsl.backends.places import Index, IntArray
+from attndsl.backends.places import Index, IntArray, with_width
 from attndsl.backends.protocol import Request, Tile
-from attndsl.schedule import Schedule, TiledMask
+from attndsl.schedule import KeySets, Schedule, TiledMask
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
@@ -62,6 +63,14 @@ class Blocked:
             else f"it has no kernel for {request.dtype}"
         )
 
+    def takes_key_sets(self, request: Request) -> bool:
+        """Whether such a call is of so few queries that tiles would be mostly air; of forwards alone."""
+        return request.q_len <= MOST_QUERIES and not request.gradient
+
+    def lower_key_sets(self, sets: KeySets) -> FewQueriesKernels:
+        """Attention over the keys that each query sees."""
+        return FewQueriesKernels.of(sets)
+
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""
         return (best_tile(request.q_len, request.k_len),)
@@ -99,7 +108,7 @@ class BlockedKernels:
             lse.fill_(-math.inf)
         width = max(1, q.shape[3], v.shape[3])
         finite = _finite(k), _finite(v)
-        given = _even(q, width), _even(finite[0], width), _even(finite[1], width)
+        given = with_width(q, width), with_width(finite[0], width), with_width(finite[1], width)
         for unit in self._head_groups([given[0], out, lse], [given[1], given[2]], results=(2, 0)):
             forward_unit(unit, scale)
         if finite[0] is not k or finite[1] is not v:
@@ -128,8 +137,8 @@ class BlockedKernels:
             return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
         width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
         sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]
-        rows = [_even(x.to(q.dtype), width) for x in (q, out, dout)]
-        columns = [_even(_finite(x), width) for x in (k, v)]
+        rows = [with_width(x.to(q.dtype), width) for x in (q, out, dout)]
+        columns = [with_width(_finite(x), width) for x in (k, v)]
         if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
             columns[1][..., v.shape[3]] = 1.0
             rows[2][..., v.shape[3]] = dlse
@@ -296,28 +305,7 @@ def _folds(x: Tensor) -> bool:
     return x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)
 
 
-def alike(plan_of: list[int], group: int) -> Iterator[tuple[int, slice, slice]]:
-    """(plan, query heads, key heads): neighbours of one plan, or single heads that share a key head."""
-    low = 0
-    while low < len(plan_of):
-        high = low + 1
-        while high < len(plan_of) and plan_of[high] == plan_of[low]:
-            high += 1
-        step = high - low if low % group == high % group == 0 else 1
-        for head in range(low, high, step):
-            theirs = slice(head // group, (head + step - 1) // group + 1)
-            yield plan_of[low], slice(head, head + step), theirs
-        low = high
-
-
 # ---------------------------------------------------------------------------- tensors
-
-
-def _even(x: Tensor, width: int) -> Tensor:
-    """``x`` with rows of that width, zeros at the end; itself when the kernels can take it."""
-    if x.shape[-1] < width:
-        return F.pad(x, (0, width - x.shape[-1]))
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _finite(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -100,3 +101,10 @@ class Index:
 
 
 Places: TypeAlias = Span | Index
+
+
+def with_width(x: torch.Tensor, width: int) -> torch.Tensor:
+    """``x`` with rows of that width, zeros at the end; itself when the kernels can take it."""
+    if x.shape[-1] < width:
+        return F.pad(x, (0, width - x.shape[-1]))
+    return x if x.stride(-1) == 1 else x.contiguous()

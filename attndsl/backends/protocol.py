@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from attndsl.schedule import TiledMask
+from attndsl.schedule import KeySets, TiledMask
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
 
@@ -86,6 +86,12 @@ class Backend(Protocol):
 
     def supports(self, request: Request) -> str | None:
         """None when it can run the request, else the reason why not."""
+
+    def takes_key_sets(self, request: Request) -> bool:
+        """Whether it runs such a call over the keys of each query, and wants no tiles."""
+
+    def lower_key_sets(self, sets: KeySets) -> Kernels:
+        """Its forward over the keys of each query."""
 
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """The tiles that its passes over such a call walk, that of the forward first."""

@@ -60,7 +60,6 @@ class Elaborator:
         self.shift = SHIFT if is_open else shift_of(align)
         self.diagnostics: list[Diagnostic] = []
         self.tables: dict[str, ir.Table] = {}
-        self.conditions: dict[ir.Node, ir.Condition] = {}
         self._declared: dict[str, Span] = {}
         self._nodes: set[ir.Node] = set()
         self._work = 0
@@ -121,16 +120,12 @@ class Elaborator:
         before = len(self.diagnostics)
         for constraint in definition.constraints:
             # A value that depends on lengths or heads cannot be checked yet; arithmetic is total anyway.
-            node = self.node(constraint, frame)
-            if node is ir.FALSE:
+            if self.node(constraint, frame) is ir.FALSE:
                 self.diagnostics.append(violated(definition, constraint, frame, origin))
-            elif not node.deps & ir.Deps.PAIR and ir.reads_inputs(node):
-                text = syn.format_expression(constraint)
-                self.conditions.setdefault(node, ir.Condition(node, text, constraint.span))
         return len(self.diagnostics) == before
 
     def _check_align(self, definition: Definition, span: Span) -> None:
-        written = definition.written_align
+        written = getattr(definition.declaration, "align", None)
         if not self.is_open and written not in (None, self.align.value):
             title = (
                 f"`{definition.name}` is aligned at the {written}, the pattern that uses it is not"

@@ -103,7 +103,7 @@ def elaborate(
     """
     with _enough_stack(module.span):
         definition = chosen(checked(Linker(resolve, prelude()), module), entry)
-        written = definition.written_align
+        written = getattr(definition.declaration, "align", None)
         span = definition.declaration.name_span
         place = placed(definition.pair, definition.name, written, align, span)
         return mask_of(definition, outside(definition, values or {}), place)
@@ -129,7 +129,6 @@ def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align
         stop_if_any(elaborator.diagnostics)
         assert isinstance(root, ir.Node), "kinds were checked"
         zeros = elaborator.zeros(definition, values, Origin())
-        conditions = tuple(elaborator.conditions.values())  # not those of the claims
         claims = claims_of(definition, values, root, zeros, elaborator)
     except AttnDslError as error:
         elaborator.diagnostics.extend(error.diagnostics)
@@ -140,7 +139,7 @@ def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align
     tables = tuple(declared[name] for name in sorted(declared))
     mask = ir.Mask(
         root, definition.pair.queries, definition.pair.keys, tables, align,
-        definition.name, definition.declaration.doc, claims, zeros, conditions=conditions,
+        definition.name, definition.declaration.doc, claims, zeros,
     )  # fmt: skip
     return mask.with_root(root)
 

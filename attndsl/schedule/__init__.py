@@ -10,8 +10,8 @@ from attndsl.schedule.building import (
     specialise,
     tiled,
 )
-from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
+from attndsl.schedule.key_sets import Keys, KeySets, key_positions, key_sets, key_union
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskTable, Plan, Schedule, Tiles, TokenOrder, compress
 from attndsl.schedule.reordering import Decision, Decisions, optimise
@@ -22,6 +22,8 @@ __all__ = [
     "Call",
     "Decision",
     "Decisions",
+    "KeySets",
+    "Keys",
     "Layout",
     "MaskTable",
     "TokenOrder",
@@ -31,9 +33,11 @@ __all__ = [
     "TiledMask",
     "Tiles",
     "arranged",
-    "check_conditions",
     "check_numbers",
     "compress",
+    "key_positions",
+    "key_sets",
+    "key_union",
     "optimise",
     "plan",
     "read_layout",

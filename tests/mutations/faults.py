@@ -68,6 +68,19 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "the keys' part of a sum loses its sign"),
     ("analysis/boxes.py", "np.searchsorted(thresholds, values, side=\"right\") - 1",
      "np.searchsorted(thresholds, values, side=\"left\") - 1", "ilog2 is one less at powers of two"),
+    # ------------------------------------------------------------------ key sets
+    ("schedule/key_sets.py", "starts = ((start + (first - start) % m, stop)", "starts = ((start + first % m, stop)",
+     "residues are counted from the first key of a run"),
+    ("schedule/key_sets.py", "low, high = (None if x is None else -x for x in (high, low))", "low, high = high, low",
+     "a key that counts down is bounded at the wrong end"),
+    ("schedule/key_sets.py", "high = None if high is None else high * d + d - 1", "high = None if high is None else high * d",
+     "the last block of keys has one key"),
+    ("schedule/key_sets.py", "return key_union((*outside, found))", "return found", "keys beyond a table are never seen"),
+    ("schedule/key_sets.py", "() if q < 0 and mask.is_placed else solve", "solve", "queries before the first token see keys"),
+    ("backends/few_queries.py", "out = out.masked_fill(dead[:, None], 0.0)", "out = out.nan_to_num(0.0)",
+     "what is not finite is taken for nothing"),
+    ("backends/few_queries.py", "bias = bias.repeat(group, 1)", "bias = bias.repeat_interleave(group, 0)",
+     "heads that share keys take each other's queries"),
     # ------------------------------------------------------------------ loops
     ("ir/loops.py", "high = [start], [sub(stop, ONE)]", "high = [start], [stop]", "a solved quantifier reaches its upper limit"),
     ("ir/loops.py", "limits = conj(le(start, found), lt(found, stop))", "limits = le(start, found)",
@@ -244,7 +257,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "|x| is taken for positive"),
     # ------------------------------------------------------------------ the CPU backend
     ("backends/blocked.py", "group = heads // max(1, of_keys[0].shape[1])", "group = 1", "GQA: heads do not share keys"),
-    ("backends/blocked.py", "theirs = slice(head // group, (head + step - 1) // group + 1)",
+    ("backends/heads.py", "theirs = slice(head // group, (head + step - 1) // group + 1)",
      "theirs = slice(head // group, head // group + 1)", "a group reads its first key head only"),
     ("backends/merging.py", "return old * old_share[..., None] + new * new_share[..., None], total",
      "return old * old_share[..., None] + new * new_share[..., None], new_level", "merged parts keep the last log-sum-exp"),
@@ -501,6 +514,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("passes/set_positions.py", "return self.q.row(ir.add(place, ir.sub(self._size(\"k\"), self._size(\"q\"))))", "return self.q.row(place)",
      "an input over queries is read at positions"),
     ("positions.py", "last = np.maximum(last, q.end())", "pass", "queries behind all keys are beyond the sequence"),
-    ("op/rows.py", "k, v = _cleared(k, absent), _cleared(v, absent)", "pass", "NaN in a buffer reaches results"),
+    ("op/rows.py", "k, v = k.masked_fill(absent, 0), v.masked_fill(absent, 0)", "pass", "NaN in a buffer reaches results"),
     ("op/rows.py", "out, lse = out.masked_fill(absent[..., None], 0), lse.masked_fill(absent, -math.inf)", "pass", "what is no token has a gradient"),
 )  # fmt: skip

@@ -11,7 +11,7 @@ import attndsl
 from attndsl import ir, patterns
 from attndsl import schedule as scheduling
 from attndsl.analysis import Far, Reach
-from attndsl.backends import Blocked
+from attndsl.backends import Executable
 from attndsl.compiler import Program
 from attndsl.ir import sizing
 from attndsl.source import AttnDslError
@@ -223,31 +223,31 @@ def test_a_row_that_is_empty_after_all_is_found():
     assert report.failure.case.k_len == 1
 
 
-FORWARD, BACKWARD = Blocked.forward, Blocked.backward
+FORWARD, BACKWARD = Executable.forward, Executable.backward
 
 
-def wrong_scale_in_dk(self, work, q, k, v, out, lse, dout, dlse, *, scale):
-    dq, dk, dv = BACKWARD(self, work, q, k, v, out, lse, dout, dlse, scale=scale)
+def wrong_scale_in_dk(self, q, k, v, out, lse, dout, dlse, *, scale):
+    dq, dk, dv = BACKWARD(self, q, k, v, out, lse, dout, dlse, scale=scale)
     return dq, dk / scale, dv
 
 
-def no_gradient_through_lse(self, work, q, k, v, out, lse, dout, dlse, *, scale):
-    return BACKWARD(self, work, q, k, v, out, lse, dout, None, scale=scale)
+def no_gradient_through_lse(self, q, k, v, out, lse, dout, dlse, *, scale):
+    return BACKWARD(self, q, k, v, out, lse, dout, None, scale=scale)
 
 
-def base_two(self, work, q, k, v, *, scale):
-    out, lse = FORWARD(self, work, q, k, v, scale=scale)
+def base_two(self, q, k, v, *, scale):
+    out, lse = FORWARD(self, q, k, v, scale=scale)
     return out, lse / torch.tensor(2.0, dtype=lse.dtype).log()
 
 
-def no_scale(self, work, q, k, v, *, scale):
-    return FORWARD(self, work, q, k, v, scale=1.0)
+def no_scale(self, q, k, v, *, scale):
+    return FORWARD(self, q, k, v, scale=1.0)
 
 
-def crashes(self, work, q, k, v, *, scale):
+def crashes(self, q, k, v, *, scale):
     if q.shape[2] > 6:
         raise RuntimeError("no such block")
-    return FORWARD(self, work, q, k, v, scale=scale)
+    return FORWARD(self, q, k, v, scale=scale)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def crashes(self, work, q, k, v, *, scale):
     ],
 )
 def test_a_wrong_backend_is_found_and_its_mistake_named(method, wrong, what, said):
-    report = verified_with(Blocked, method, wrong)
+    report = verified_with(Executable, method, wrong)
     assert report.failure.where == "backend blocked on cpu"
     assert report.failure.fault.what == what
     assert said in str(report)
@@ -270,11 +270,11 @@ def test_a_wrong_backend_is_found_and_its_mistake_named(method, wrong, what, sai
 
 
 def test_a_row_without_keys_that_is_not_zero_is_found():
-    def wrong(self, work, q, k, v, *, scale):
-        out, lse = FORWARD(self, work, q, k, v, scale=scale)
+    def wrong(self, q, k, v, *, scale):
+        out, lse = FORWARD(self, q, k, v, scale=scale)
         return torch.where(lse.isinf()[..., None], torch.nan, out), lse
 
-    report = verified_with(Blocked, "forward", wrong, "pattern p = k < q")
+    report = verified_with(Executable, "forward", wrong, "pattern p = k < q")
     assert report.failure.fault.want.startswith("0,")
     assert (report.failure.case.q_len, report.failure.case.k_len) == (1, 1)
     assert "only queries without a key are wrong" in str(report)
@@ -283,11 +283,11 @@ def test_a_row_without_keys_that_is_not_zero_is_found():
 def test_inputs_are_made_small_with_the_lengths():
     text = "input doc: int[batch, pos]\npattern p = doc[q] == doc[k] and q != k"
 
-    def wrong(self, work, q, k, v, *, scale):
-        out, lse = FORWARD(self, work, q, k, v, scale=scale)
+    def wrong(self, q, k, v, *, scale):
+        out, lse = FORWARD(self, q, k, v, scale=scale)
         return out * (1 + (q.shape[2] > 2)), lse
 
-    report = verified_with(Blocked, "forward", wrong, text)
+    report = verified_with(Executable, "forward", wrong, text)
     case = report.failure.case
     assert case.inputs["doc"].shape == (1, case.k_len)
     assert "doc = [[" in str(report)
@@ -305,15 +305,15 @@ def test_every_fact_can_be_held_to_the_dense_mask():
 def test_a_fault_at_the_edge_of_a_window_too_long_for_a_square_is_found(edge):
     """The window of the back end is one key too narrow: only pairs at just that distance show it."""
     narrow = attndsl.compile("causal_window", w=edge - 1)
-    honest = Blocked.forward
+    honest = Executable.forward
 
-    def faulty(self, work, q, k, v, *, scale):
+    def faulty(self, q, k, v, *, scale):
         if k.shape[2] < edge:
-            return honest(self, work, q, k, v, scale=scale)
+            return honest(self, q, k, v, scale=scale)
         return narrow(q, k, v, scale=scale, return_lse=True, backend="reference")
 
     p = attndsl.compile("causal_window", w=edge)
-    with mock.patch.object(Blocked, "forward", faulty):
+    with mock.patch.object(Executable, "forward", faulty):
         report = attndsl.verify(p, seconds=90)
     assert report.failure.where == "backend blocked on cpu"
     assert report.failure.case.k_len >= edge
@@ -321,14 +321,14 @@ def test_a_fault_at_the_edge_of_a_window_too_long_for_a_square_is_found(edge):
 
 
 def test_a_fault_past_the_edge_of_a_long_window_is_found():
-    honest = Blocked.forward
+    honest = Executable.forward
 
-    def faulty(self, pairs, *tensors, **options):  # type: ignore[no-untyped-def]
-        out, lse = honest(self, pairs, *tensors, **options)
+    def faulty(self, *tensors, **options):  # type: ignore[no-untyped-def]
+        out, lse = honest(self, *tensors, **options)
         return (out + 1 if out.shape[2] > 512 else out), lse
 
     as_found = mock.patch("attndsl.verification.running.shrink", lambda _, case, __: case)
-    with mock.patch.object(Blocked, "forward", faulty), as_found:
+    with mock.patch.object(Executable, "forward", faulty), as_found:
         near = attndsl.verify(attndsl.compile("causal_window", w=100), seconds=0.3)
         far = attndsl.verify(attndsl.compile("causal_window", w=512), seconds=60)
     assert near.ok

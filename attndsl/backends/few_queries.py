@@ -1,0 +1,145 @@
+"""Attention of a few queries on the CPU, as in decoding: each head reads the keys that its queries see, no tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
+from attndsl.backends.heads import alike
+from attndsl.backends.places import with_width
+from attndsl.schedule import Keys, KeySets, key_positions, key_union
+
+MOST_QUERIES = 16  # of a call; more share tiles
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FewQueriesKernels:
+    """The forward over the key sets of a call; ``classes`` have a row for each of ``sets.classes``."""
+
+    sets: KeySets
+    classes: tuple[_Class, ...]
+
+    @staticmethod
+    def of(sets: KeySets) -> FewQueriesKernels:
+        """Prepares the keys of each class."""
+        return FewQueriesKernels(sets, tuple(_Class.of(rows) for rows in sets.classes))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the key sets."""
+        return self.sets.nbytes
+
+    @torch.no_grad()
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+        """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        if q.dtype in EIGHT_BITS:
+            out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
+            return out.to(out_dtype(q.dtype)), lse
+        if self.sets.class_of.size == 1:
+            return self.classes[0].attend(q, k, v, scale)
+        out = q.new_empty((*q.shape[:3], v.shape[3]))
+        lse = q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
+        for number, b, mine, theirs in self._groups(q.shape[0], q.shape[1], k.shape[1]):
+            given = q[b, mine], k[b, theirs], v[b, theirs]
+            out[b, mine], lse[b, mine] = self.classes[number].attend(*given, scale)
+        return out, lse
+
+    def backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Refuses: calls that want a gradient are lowered to tiles."""
+        raise AssertionError("lowered for the forward alone")
+
+    def _groups(
+        self, batch: int, heads: int, kv_heads: int
+    ) -> Iterator[tuple[int, slice, slice, slice]]:
+        """(class, batch elements, query heads, key heads) of calls that are made at once."""
+        class_of, group = self.sets.class_of, heads // max(1, kv_heads)
+        one_batch = len(class_of) == 1
+        for b in (slice(None),) if one_batch else (slice(b, b + 1) for b in range(batch)):
+            row = class_of[0 if one_batch else b.start].tolist()
+            row = row if len(row) > 1 else row * heads
+            for number, mine, theirs in alike(row, group):
+                yield number, b, mine, theirs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Class:
+    """The keys that some query of one class sees; ``seen`` tells which each one does, bool [Q, keys], None for all."""
+
+    keys: Keys
+    seen: Tensor | None
+    rows: tuple[Keys, ...]
+
+    @staticmethod
+    def of(rows: tuple[Keys, ...]) -> _Class:
+        keys = key_union(rows)
+        if all(row is rows[0] or (isinstance(row, tuple) and row == rows[0]) for row in rows):
+            return _Class(keys, None, rows)
+        places = key_positions(keys)
+        seen = np.stack([np.isin(places, key_positions(row)) for row in rows])
+        return _Class(keys, None if seen.all() else torch.from_numpy(seen), rows)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """(out, lse) of queries [B, H, Q, D] over these keys."""
+        if self.seen is None:
+            return _attend(q, _taken(k, self.keys), _taken(v, self.keys), None, scale)
+        dead = ~self.seen.any(1)
+        out, lse = _attend(q, _taken(k, self.keys), _taken(v, self.keys), self.seen, scale)
+        out = out.masked_fill(dead[:, None], 0.0)
+        if out.isfinite().all():
+            return out, lse.masked_fill(dead, -math.inf)
+        # what is not finite must not reach a query that does not see it: each one alone
+        each = [
+            _attend(q[:, :, [row]], _taken(k, keys), _taken(v, keys), None, scale)
+            for row, keys in enumerate(self.rows)
+        ]
+        outs, lses = zip(*each, strict=True)
+        return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out, lse) over these keys; heads that share keys are more queries of one head."""
+    batch, heads, count, head_dim = q.shape
+    kv_heads, width = k.shape[1], v.shape[3]
+    if not (batch * heads * count and k.shape[2]):
+        lse = q.new_full(q.shape[:3], -math.inf, dtype=lse_dtype(q.dtype))
+        return q.new_zeros((*q.shape[:3], width)), lse
+    group, bias = heads // kv_heads, None
+    if seen is not None:
+        bias = torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, -math.inf)
+        bias = bias.repeat(group, 1)[None, None]
+    widest = max(1, head_dim, width)
+    folded = q.reshape(batch, kv_heads, group * count, head_dim)
+    given = (with_width(x, widest) for x in (folded, k, v))
+    out, lse = _flash(*given, 0.0, False, attn_mask=bias, scale=scale)
+    return out[..., :width].reshape(*q.shape[:3], width), lse.reshape(q.shape[:3])
+
+
+def _taken(x: Tensor, keys: Keys) -> Tensor:
+    """The rows of x [B, H, K, D] of these keys; a view where they are one run."""
+    if isinstance(keys, np.ndarray):
+        return x.index_select(2, torch.from_numpy(keys))
+    parts = [x.narrow(2, start, stop - start) for start, stop in keys]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts, 2) if parts else x[:, :, :0]

@@ -115,13 +115,14 @@ def test_a_step_of_decoding_is_the_last_rows_of_the_whole(row: str):
 
 def test_compressed_blocks_are_seen_by_a_step_of_decoding_as_by_the_whole():
     pattern = library.load("nsa_compressed", length=4, stride=3)
-    whole = pattern.mask(14, 4, extents={"n": 14, "c": 4}, before=torch.tensor([0]))
-    for steps in (1, 3):
-        sizes, before = {"n": steps, "c": 4}, torch.tensor([14 - steps])
-        assert torch.equal(
-            pattern.mask(steps, 4, extents=sizes, before=before), whole[:, :, -steps:]
-        )
-    assert whole[0, 0, -1].tolist() == [True] * 4  # 0..3, 3..6, 6..9, 9..12
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 1, n, 8, dtype=torch.float64, generator=draw) for n in (14, 4, 4))
+    sizes = {"n": 14, "c": 4}
+    whole = pattern(q, k, v, extents=sizes)
+    assert not whole[:, :, :3].any()  # no block has ended
+    for start in (5, 11, 13):
+        found = pattern(q[:, :, start:], k, v, extents=sizes, q_start=start)
+        np.testing.assert_allclose(found, whole[:, :, start:])
 
 
 def test_causal_cross_attention_sees_every_key_and_causal_self_attention_does_not():

@@ -251,8 +251,7 @@ def test_presto_gives_five_captions_two_frames_each():
 
 
 def test_nsa_compresses_what_has_ended():
-    case = {"length": 32, "stride": 16, "inputs": {"before": np.array([0])}}
-    counts = keys(94, "compressed", {"n": 100, "c": 5}, **case)
+    counts = keys(94, "compressed", {"n": 100, "c": 5}, length=32, stride=16)
     assert [counts[i] for i in (30, 31, 46, 47, 95)] == [0, 1, 1, 2, 5]
 
 

@@ -74,14 +74,15 @@ def rows_with_tokens(
         q = q.masked_fill(~exist_q[:, None, :, None], 0)
     has_axes = bool(mask.keys.segments or mask.queries.segments)
     left = of_k.said(has_axes) | of_q.said(has_axes)
+    found = _cut_inputs(mask, inputs, of_q, of_k)
     if not has_axes and _is_plain(left, mask, q, k):
-        left = {}
+        left, found = {}, _up_to(mask, found, k.shape[2])
     numbers = {hidden(name): x for name, x in left.items() if not isinstance(x, Tensor)}
     tensors = {hidden(name): x for name, x in left.items() if isinstance(x, Tensor)}
     return Tokens(
         *(q, k, v, scale),
         {**(extents or {}), **numbers} if numbers else extents,
-        {**_cut_inputs(mask, inputs, of_q, of_k), **tensors},
+        {**found, **tensors},
         exist_q,
         (of_q.low, of_q.count - of_q.high),
     )
@@ -232,6 +233,18 @@ def _cut_inputs(mask: ir.Mask, inputs: Mapping[str, Any], q: _Side, k: _Side) ->
                 title += f", but {dim} has {side.count} rows"
                 raise AttnDslError(Diagnostic("A501", title))
             made[table.name] = side.cut(array, axis)
+    return made
+
+
+def _up_to(mask: ir.Mask, inputs: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """The inputs by position, up to the last token."""
+    made = dict(inputs)
+    for table in mask.tables:
+        for axis, dim in enumerate(table.dims):
+            if dim == "pos":
+                array = torch.as_tensor(made[table.name])
+                if array.dim() == len(table.dims) and array.shape[axis] > length:
+                    made[table.name] = array.narrow(axis, 0, length)
     return made
 
 

@@ -53,6 +53,9 @@ class Pattern:
     - ``head_start``, ``head_count``: which of the heads, where a rank of a parallel model holds some of them:
       so many from there on. ``heads`` are those of the whole model. Inputs have an entry for each of either.
     - ``extents``: sizes of grid axes that the lengths do not determine, ``{"y": 56, "x": 56}``.
+    - ``q_start``, ``q_used``, ``q_pos``, ``k_start``, ``kv_len``, ``k_pos``: where the tokens stand, as in a call,
+      whose ``q_len`` is ``q_used`` here. The lengths are then those of q and k in memory, and what is no token sees
+      nothing.
     - ``inputs``: the pattern's run-time inputs, ``{"doc": ids}``.
     - Any other name is an input, ``doc=ids``. A name that a method has as an argument of its own, ``tile``
       say, means that argument; an input of that name is given in ``inputs``.
@@ -159,10 +162,14 @@ class Pattern:
             heads: How many heads the whole model has, where q holds some of them only, as on a rank of a
                 tensor-parallel model. Inputs have an entry for each head of q, or for each of all.
             head_start: Which of them is the first of q.
-            **named: Inputs by name, doc=ids, where the name is none of the above.
+            **named: Positions, and inputs by name, doc=ids, where the name is none of the above. Where the tokens
+                stand, ints or int tensors: ``q_start`` and ``k_start`` [B], the position of row 0; ``q_len`` and
+                ``kv_len`` [B], how many rows hold tokens; ``q_pos`` [B or 1, Q] and ``k_pos`` [B or 1, K], all
+                positions, -1 for no token. See docs/caches.md.
 
         Returns:
-            out [B, H, Q, Dv], and lse if asked for. Queries without a key: out 0, lse -inf.
+            out [B, H, Q, Dv], and lse if asked for. Queries without a key, and rows of q without a token: out 0,
+            lse -inf.
 
         Raises:
             AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs, backends; A506, an argument of
@@ -209,10 +216,14 @@ class Pattern:
         Raises:
             AttnDslError: as a call.
         """
-        text = None if layout is None else _layout_text(layout)
-        found = read_inputs(self._program, inputs, named)
+        text, at = None if layout is None else _layout_text(layout), take_positions(named)
         return op.tune(
-            *(self._planner, q, k, v), backend=backend, layout=text, extents=extents, inputs=found
+            *(self._planner, q, k, v),
+            backend=backend,
+            layout=text,
+            extents=extents,
+            inputs=read_inputs(self._program, inputs, named),
+            positions=at,
         )
 
     def mask(
@@ -560,4 +571,4 @@ def compile(  # noqa: A001 - the public name
         return source
     switches = read_switches(without)
     origin = explaining.Origin(source, entry, joined(values, named), align)
-    return Pattern(origin.mask(layer), layer, switches, origin)
+    return Pattern(origin.mask(), layer, switches, origin)

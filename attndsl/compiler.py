@@ -52,13 +52,11 @@ def read_mask(
     entry: Any = None,
     values: Mapping[str, frontend.Given] | None = None,
     align: str | None = None,
-    layer: int | None = None,
 ) -> ir.Mask:
     """The mask of a path ("file.attn" or "file.attn:name"), program or expression text, name, or Python form.
 
     A name is one of the prelude, else of the library; a row of the library has a number too ("049").
-    ``align``: "start" or "end", where the pattern does not say itself how its queries are placed. ``layer``: for which
-    constraints on layers are judged.
+    ``align``: "start" or "end", where the pattern does not say itself how its queries are placed.
 
     Raises:
         AttnDslError: whatever is wrong with the file, the program or the values, located.
@@ -69,8 +67,7 @@ def read_mask(
         raise AttnDslError(Diagnostic("A211", title, helps=helps))
     if isinstance(source, str | os.PathLike):
         module, name, resolve = open_module(source, entry)
-        judged = layer if type(layer) is int else None  # what is no number is refused elsewhere
-        return frontend.elaborate(module, name, values, resolve, align, judged)
+        return frontend.elaborate(module, name, values, resolve, align)
     if entry is not None:
         title = (
             f"there is no pattern {brief(entry)} in what is no text: `entry` chooses one of a file"
@@ -260,7 +257,7 @@ class Program:
         extents and inputs may stand all of this and the positions of the tokens, as `positions.hidden` names them.
 
         Raises:
-            AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 for inputs.
+            AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 and A507 for inputs.
         """
         (told, inputs), (numbers, extents) = split(inputs), split(extents)
         among, extents = split_heads(extents)
@@ -291,7 +288,9 @@ class Program:
         )
         merges = "merge_heads" not in self.without
         where = merges, head_start, model_heads, at
-        return scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
+        call = scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
+        scheduling.check_conditions(self.mask, call)
+        return call
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
         """The mask, of the heads of the call."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -169,6 +171,93 @@ def _circle(parents: list[int], order: list[int]) -> str:
     path = [*list(seen)[list(seen).index(node) :], node]
     shown = [str(each) for each in path]
     return " -> ".join(shown if len(shown) <= 8 else [*shown[:6], "...", shown[-1]])
+
+
+# ---------------------------------------------------------------------------- made up
+
+_ATTEMPTS: Final = 500  # of which one in ten or so fits a usual condition
+
+
+def sizes_asked(
+    mask: ir.Mask,
+    sizes: Mapping[str, int],
+    pick: Callable[[Sequence[ir.Node]], ir.Node] = operator.itemgetter(0),
+) -> dict[str, tuple[int, int]]:
+    """The least and the greatest size of dims, by name, where the pattern's conditions tell at these lengths.
+
+    ``pick`` chooses among alternatives.
+    """
+    known: dict[ir.Node, ir.Node] = {ir.Size(name): ir.Const(size) for name, size in sizes.items()}
+    found: dict[str, tuple[int, int]] = {}
+    asked = (ir.substitute(condition.node, known) for condition in mask.conditions)
+    parts = (pick(node.items) if isinstance(node, ir.Or) else node for node in asked)
+    for node in itertools.chain(*(p.items if isinstance(p, ir.And) else (p,) for p in parts)):
+        if not isinstance(node, ir.Eq | ir.Le):
+            continue
+        terms, constant = ir.linear(node.item)
+        match list(terms.items()):
+            case [(ir.Size(name=name), 1 | -1 as factor)]:
+                limit, dim = factor * (node.bound - constant), name.partition(":")[2]
+                low, high = found.get(dim, (0, ir.LARGEST))
+                low = max(low, limit) if factor < 0 or isinstance(node, ir.Eq) else low
+                high = min(high, limit) if factor > 0 or isinstance(node, ir.Eq) else high
+                found[dim] = low, max(low, high)
+            case _:
+                pass
+    return found
+
+
+def obedient(
+    mask: ir.Mask,
+    inputs: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    batch: int,
+    heads: int,
+    random: np.random.Generator,
+) -> dict[str, Any]:
+    """The inputs; those that break a condition of the pattern are drawn anew until none does.
+
+    Where none is found, the last ones are given: a call refuses them.
+    """
+    found, known = dict(inputs), dict(sizes)
+    tables = {table.name: table for table in mask.tables}
+    for table in mask.tables:
+        shape = np.shape(found[table.name])
+        known |= {f"{table.name}:{dim}": n for dim, n in zip(table.dims, shape, strict=True)}
+    for _ in range(_ATTEMPTS):
+        broken = next(
+            (c for c in mask.conditions if not _holds(c, mask, found, known, batch, heads)), None
+        )
+        if broken is None:
+            break
+        for name in {n.table for n in ir.postorder(broken.node) if isinstance(n, ir.Load)}:
+            if tables[name].kind is ir.Sort.INT:
+                found[name] = _drawn(random, np.shape(found[name]), known)
+    return found
+
+
+def _holds(
+    condition: ir.Condition, mask: ir.Mask, found: Any, known: Any, batch: int, heads: int
+) -> bool:
+    asked = ir.Mask(condition.node, tables=mask.tables, align=ir.Align.START)
+    return bool(ir.meaning(asked, 1, 1, known, found, batch, heads).all())
+
+
+def _drawn(random: np.random.Generator, shape: tuple[int, ...], known: Mapping[str, int]) -> Any:
+    """Numbers up to one of the sizes of the call; in order; from 0 to the size; or few kinds."""
+    most = int(random.choice(list(known.values())))
+    numbers = random.integers(0, most + 1, shape)
+    match random.integers(4):
+        case 0:
+            return np.minimum(numbers, 3)
+        case 1:
+            return numbers
+        case 2:
+            return np.sort(numbers, axis=-1)
+        case _:
+            numbers = np.sort(numbers, axis=-1)
+            numbers[..., :1], numbers[..., -1:] = 0, most
+            return numbers
 
 
 # ---------------------------------------------------------------------------- what is wrong

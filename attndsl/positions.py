@@ -180,7 +180,7 @@ def _rows(names: Names, count: int, batch: int, given: Mapping[str, Any]) -> ir.
     start = _numbers(names.start, given.get(names.start, 0), batch)
     stop = _numbers(names.length, given.get(names.length, count), batch)
     _check_values(names.start, start, -MAX_POSITION, MAX_POSITION)
-    _check_values(names.length, stop, 0, count, f"the {count} rows of {names.rows}")
+    _check_values(names.length, stop, 0, count, f"{names.rows} has {count} rows")
     at = given.get(names.outright)
     if at is None:
         return ir.Rows(count, start, stop)
@@ -221,8 +221,8 @@ def _check_values(name: str, values: Any, least: int, most: int, what: str = "")
     at = tuple(int(index) for index in wrong[0])
     value = int(values[at])
     where = "" if len(values) == 1 else f" for batch element {at[0]}"
-    bounds = f"at most {what}" if what and value > most else f"from {least} to {most}"
-    _fail(f"{name} is {value}{where}, which must be {bounds}")
+    bounds = f"but {what}" if what and value > most else f"not from {least} to {most}"
+    _fail(f"{name} is {value}{where}, {bounds}")
 
 
 def _check_repeats(name: str, at: ir.IntArray) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from attndsl import frontend, ir, patterns
 from attndsl.compiler import Program, describe, read_mask
 from attndsl.files import open_file
-from attndsl.inputs import counted
+from attndsl.inputs import counted, obedient, sizes_asked
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -29,6 +29,7 @@ SMALL = {0: 32, 1: 32, 2: 12, 3: 6}
 LARGE = {0: 4096, 1: 4096, 2: 64, 3: 16}
 LARGEST_PICTURE = 1024  # tokens a side that are chosen unasked
 MOST_INVENTED = 1 << 24  # entries of an input that is made up
+_FEW = 6  # entries along a dim that is made up to please a condition
 CROWDED = 0.7  # a denser mask shows nothing of its pattern: try a larger one
 
 
@@ -82,11 +83,9 @@ def subject(options: argparse.Namespace, *, by_example: bool = False) -> Subject
     name = entry_name(source)
     asked = options.q_len or options.k_len or options.heads or options.extents or options.input
     if not by_example or name is None or given or asked:
-        return with_values(source, describe(source), given, None, options.align, options.layer)
+        return with_values(source, describe(source), given, align=options.align)
     example = patterns.trial(patterns.entry(name), seed=options.seed)
-    about = with_values(
-        source, describe(source), example.values, None, options.align, options.layer
-    )
+    about = with_values(source, describe(source), example.values, align=options.align)
     return replace(about, chosen=example.values, example=example)
 
 
@@ -97,7 +96,7 @@ def entry_name(source: str) -> str | None:
 
 def with_values(
     source: str, signature: frontend.Signature, values: Mapping[str, frontend.Given],
-    entry: str | None = None, align: str | None = None, layer: int | None = None,
+    entry: str | None = None, align: str | None = None,
 ) -> Subject:  # fmt: skip
     """The pattern with these values, and with the first that will do for parameters left open."""
     given = dict(values)
@@ -106,14 +105,14 @@ def with_values(
     for number in TRIED if lacking else (0,):
         chosen = {p.name: _value_of(p.kind, number) for p in lacking}
         try:
-            mask = read_mask(source, entry, {**given, **chosen}, align, layer)
+            mask = read_mask(source, entry, {**given, **chosen}, align)
         except AttnDslError as error:
             refusal = refusal or error
         else:
             return Subject(source, signature, {**given, **chosen}, chosen, mask)
     assert refusal is not None
     if lacking:  # what the user is asked for, rather than what we tried
-        read_mask(source, entry, given, align, layer)
+        read_mask(source, entry, given, align)
     raise refusal
 
 
@@ -299,13 +298,26 @@ def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed:
     """With the inputs that were loaded, and the others made up."""
     sizes = ir.resolve_sizes(mask, trial.q_len, trial.k_len, trial.extents)
     inputs, words = dict(loaded), dict[str, str]()
+    asked = sizes_asked(mask, sizes)
     for table in mask.tables:
         shape = ir.known_shape(mask, table, sizes, trial.batch, trial.heads)
         if table.name in loaded:
             inputs[table.name] = _spread(table, loaded[table.name], shape)
         else:
             rng = np.random.default_rng(seed)
+            if mask.conditions:
+                few = (asked.get(str(dim), (0, _FEW)) for dim in table.dims)
+                free = (max(low, min(high, _FEW)) for low, high in few)
+                shape = tuple(b if a is None else a for a, b in zip(shape, free, strict=True))
             inputs[table.name], words[table.name] = _invented(table, shape, sizes["k"], rng)
+    if mask.conditions and words:
+        random = np.random.default_rng(seed)
+        made = obedient(mask, inputs, sizes, trial.batch, trial.heads, random)
+        words = {
+            name: text if made[name] is inputs[name] else "as the pattern asks"
+            for name, text in words.items()
+        }
+        inputs |= {name: made[name] for name in words}
     return replace(trial, inputs=inputs, made_up=words)
 
 

@@ -36,10 +36,30 @@ class Chain:
     right: Expr
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Demands of patterns written as text on whoever uses them: how queries are placed, what inputs must satisfy."""
+
+    align: str | None = None
+    conditions: tuple[ir.Condition, ...] = ()
+
+    def and_(self, other: Asked) -> Asked:
+        """Both.
+
+        Raises:
+            AttnDslError: A212, they are aligned in different ways.
+        """
+        if None not in (self.align, other.align) and self.align != other.align:
+            title = "parts of this pattern are aligned in different ways: one at the start, one at the end"
+            raise AttnDslError(make_error("A212", title, here()))
+        both = {each.node: each for each in (*self.conditions, *other.conditions)}
+        return Asked(self.align or other.align, tuple(both.values()))
+
+
 class Expr:
     """An int or a truth value that depends on the pair, on heads, lengths or run-time tables."""
 
-    __slots__ = ("_about", "_built", "_overs", "_tables", "_zeros")
+    __slots__ = ("_about", "_asked", "_built", "_overs", "_tables", "_zeros")
 
     def __init__(
         self,
@@ -48,6 +68,7 @@ class Expr:
         overs: tuple[Pair, ...] = (),
         about: tuple[str, str] = ("", ""),
         zeros: ir.Node = ir.ZERO,
+        asked: Asked = Asked(),
     ) -> None:
         """``tables``: those it reads. ``overs``: the spaces its parts were written for."""
         self._built = node
@@ -55,6 +76,7 @@ class Expr:
         self._overs = overs
         self._about = about  # name and documentation
         self._zeros = zeros
+        self._asked = asked
 
     @property
     def _node(self) -> ir.Node:
@@ -172,10 +194,11 @@ class Expr:
 
     def zeros(self, count: Operand) -> Expr:
         """The same pattern, where each query sees so many zero keys: of score 0 and value 0."""
-        relation = Expr(self._node, self._tables, self._overs)
+        relation = Expr(self._node, self._tables, self._overs, asked=self._asked)
         made = _expect(ir.Sort.INT, "zeros", count)
         both = merged(self._node, (relation, made))
-        return Expr(self._node, both._tables, both._overs, self._about, made._node)
+        about, asked = self._about, both._asked
+        return Expr(self._node, both._tables, both._overs, about, made._node, asked)
 
 
 class Coordinate(Expr):
@@ -495,7 +518,10 @@ def merged(node: ir.Node | Chain, parts: Iterable[Expr]) -> Expr:
     """The node, with what its parts know of tables and spaces."""
     tables: dict[str, ir.Table] = {}
     overs: dict[Pair, None] = {}
+    asked = Asked()
     for part in parts:
+        if part._asked != asked:
+            asked = asked.and_(part._asked)
         if part._zeros is not ir.ZERO:
             title = "the zero keys of a pattern are lost in a larger expression"
             helps = ("say how many the whole has, and drop those of the part: part.zeros(0)",)
@@ -507,12 +533,17 @@ def merged(node: ir.Node | Chain, parts: Iterable[Expr]) -> Expr:
                 raise AttnDslError(make_error("A209", title, here()))
     if isinstance(node, ir.Node) and ir.largest(node) >= ir.LARGEST:
         raise AttnDslError(make_error("A305", "this constant is too large", here()))
-    return Expr(node, tuple(tables.values()), tuple(overs))
+    return Expr(node, tuple(tables.values()), tuple(overs), asked=asked)
 
 
 def parts_of(expr: Expr) -> tuple[ir.Node, tuple[ir.Table, ...], tuple[Pair, ...], tuple[str, str]]:
     """Node, tables, spaces, and name with documentation."""
     return expr._node, expr._tables, expr._overs, expr._about
+
+
+def asked_of(expr: Expr) -> Asked:
+    """Demands of its parts on whoever uses them."""
+    return expr._asked
 
 
 def zeros_of(expr: Expr) -> ir.Node:

@@ -87,7 +87,6 @@ def elaborate(
     values: Mapping[str, Given] | None = None,
     resolve: Resolve | None = None,
     align: str | None = None,
-    layer: int | None = None,
 ) -> ir.Mask:
     """The mask of one pattern of a module.
 
@@ -98,17 +97,16 @@ def elaborate(
         values: For its parameters, by name; the others keep their defaults.
         resolve: Brings the module that an import names, see `files`. Without it, imports fail.
         align: "start" or "end", where the pattern does not say itself how its queries are placed.
-        layer: For which the pattern's own constraints are judged; without it, those that speak of layers are not.
 
     Raises:
         AttnDslError: A2xx for names and kinds, A3xx for values and sizes; up to ten together.
     """
     with _enough_stack(module.span):
         definition = chosen(checked(Linker(resolve, prelude()), module), entry)
-        written = getattr(definition.declaration, "align", None)
+        written = definition.written_align
         span = definition.declaration.name_span
         place = placed(definition.pair, definition.name, written, align, span)
-        return mask_of(definition, outside(definition, values or {}), place, layer)
+        return mask_of(definition, outside(definition, values or {}), place)
 
 
 @contextlib.contextmanager
@@ -122,17 +120,16 @@ def _enough_stack(span: Span) -> Iterator[None]:
         raise AttnDslError(make_error("A304", title, span, helps=helps)) from None
 
 
-def mask_of(
-    definition: Definition, values: Mapping[str, Value], align: ir.Align, layer: int | None = None
-) -> ir.Mask:
+def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align) -> ir.Mask:
     """The mask of a checked definition with these values for parameters."""
-    elaborator = Elaborator(definition.pair, align, layer=layer)
+    elaborator = Elaborator(definition.pair, align)
     span = definition.declaration.name_span
     try:
         root = elaborator.open(definition, values, Origin(), span)
         stop_if_any(elaborator.diagnostics)
         assert isinstance(root, ir.Node), "kinds were checked"
         zeros = elaborator.zeros(definition, values, Origin())
+        conditions = tuple(elaborator.conditions.values())  # not those of the claims
         claims = claims_of(definition, values, root, zeros, elaborator)
     except AttnDslError as error:
         elaborator.diagnostics.extend(error.diagnostics)
@@ -143,7 +140,7 @@ def mask_of(
     tables = tuple(declared[name] for name in sorted(declared))
     mask = ir.Mask(
         root, definition.pair.queries, definition.pair.keys, tables, align,
-        definition.name, definition.declaration.doc, claims, zeros,
+        definition.name, definition.declaration.doc, claims, zeros, conditions=conditions,
     )  # fmt: skip
     return mask.with_root(root)
 

@@ -81,11 +81,15 @@ class Definition:
         return isinstance(self.declaration, syn.Pattern)
 
     @property
+    def written_align(self) -> str | None:
+        """The alignment that it says itself."""
+        return getattr(self.declaration, "align", None)
+
+    @property
     def align(self) -> ir.Align:
         """Settings that a pattern has as the main one of its file."""
-        written = getattr(self.declaration, "align", None)
-        if written is not None:
-            return ir.Align(written)
+        if self.written_align is not None:
+            return ir.Align(self.written_align)
         return ir.Align.START if self.pair.is_rectangular else ir.Align.END
 
 

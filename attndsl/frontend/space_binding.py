@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from attndsl import ir
@@ -11,7 +12,7 @@ from attndsl.source import AttnDslError, Span
 
 from .callers import here
 from .elaboration import Elaborator
-from .embedding import Expr, Table, as_expr, merged, parts_of, zeros_of
+from .embedding import Asked, Expr, Table, as_expr, asked_of, merged, parts_of, zeros_of
 from .entry import convert, described
 from .errors import did_you_mean, listed, make_error, stop_if_any
 from .frames import InputList, Origin, Value
@@ -60,15 +61,21 @@ def to_mask(
         title = "a pattern is a truth value, this is an int"
         raise AttnDslError(make_error("A202", title, span, helps=("compare it with something",)))
     pair = Pair(queries, keys or queries) if queries else _common(overs, span)
+    written = asked_of(made).and_(Asked(written)).align
     place = placed(pair, name or about[0], written, align, span)
     settling = _SpaceBinder(pair, overs, shift_of(place), span)
     root, zeros = settling.bound_to_spaces(node), settling.bound_to_spaces(zeros_of(made))
     if zeros.deps & ir.Deps.KEY:
         raise AttnDslError(make_error("A214", "a count of zero keys cannot depend on `k`", span))
+    conditions = tuple(
+        replace(each, node=settling.bound_to_spaces(each.node))
+        for each in asked_of(made).conditions
+    )
     _check_tables(pair, tables, span)
     ordered = tuple(sorted(tables, key=lambda table: table.name))
     name, doc = name if name is not None else about[0], doc if doc is not None else about[1]
-    mask = ir.Mask(root, pair.queries, pair.keys, ordered, place, name, doc, zeros=zeros)
+    spaces = pair.queries, pair.keys
+    mask = ir.Mask(root, *spaces, ordered, place, name, doc, zeros=zeros, conditions=conditions)
     return mask.with_root(root)
 
 
@@ -213,7 +220,8 @@ class PatternFunction:
         if self.queries is not None:
             overs = (Pair(self.queries, self.keys or self.queries),)
         about = self.__name__, inspect.getdoc(self) or ""
-        return Expr(node, tables, overs, about, zeros_of(made))
+        asked = asked_of(made).and_(Asked(self.align))
+        return Expr(node, tables, overs, about, zeros_of(made), asked)
 
 
 def pattern(
@@ -285,7 +293,8 @@ def opened(definition: Definition, values: Mapping[str, object]) -> Expr:
     assert isinstance(node, ir.Node), "kinds were checked"
     tables = tuple(elaborator.tables.values())
     overs = (definition.pair,) if definition.pair.queries.segments else ()
-    whole = merged(node, (*parts, Expr(node, tables, overs)))
+    asked = Asked(definition.written_align, tuple(elaborator.conditions.values()))
+    whole = merged(node, (*parts, Expr(node, tables, overs, asked=asked)))
     return whole if zeros is ir.ZERO else whole.zeros(Expr(zeros, tables))
 
 

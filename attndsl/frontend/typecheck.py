@@ -295,7 +295,7 @@ class _Check(Axes):
 
     def _read(self, table: ir.Table, count: int, span: Span) -> syn.Kind | None:
         """A read of a run-time table with so many indices."""
-        if self.role != "body":
+        if self.role == "default":
             title = f"input `{table.name}` is known only when the pattern runs"
             self.add("A202", title, span)
         self.facts.tables[table.name] = table

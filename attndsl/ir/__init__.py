@@ -46,7 +46,7 @@ from attndsl.ir.claims import (
 )
 from attndsl.ir.laid_out import meaning_at, zero_keys_at
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
-from attndsl.ir.mask import FLAT, Align, Axis, Mask, Segment, Space, Table
+from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
     LARGEST,
     Abs,
@@ -89,7 +89,7 @@ from attndsl.ir.nodes import (
 )
 from attndsl.ir.positions import BoolArray, IntArray, Positions, Rows, of_element
 from attndsl.ir.printing import show
-from attndsl.ir.reads import Read, reads
+from attndsl.ir.reads import Read, reads, reads_inputs
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
 from attndsl.ir.semantics import (
     MOST_TRIALS,
@@ -121,6 +121,7 @@ __all__ = [
     "Le",
     "Axis",
     "Claim",
+    "Condition",
     "Comparison",
     "Const",
     "DIM_WORDS",
@@ -224,6 +225,7 @@ __all__ = [
     "least_sizes",
     "Read",
     "reads",
+    "reads_inputs",
     "named_extents",
     "resolve_sizes",
     "shapes_of",

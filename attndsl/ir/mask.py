@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from attndsl.ir.nodes import Const, Deps, Load, Node, Size, Sort, postorder
+from attndsl.source import NOWHERE, Span
 
 if TYPE_CHECKING:
     from attndsl.ir.claims import Claim
@@ -80,6 +82,18 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """A demand on the run-time inputs of a call: a truth value that depends on no position.
+
+    ``text`` is the condition as the language spells it.
+    """
+
+    node: Node
+    text: str
+    span: Span = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
 class Mask:
     """``root`` is true for exactly the pairs that are in the pattern.
 
@@ -89,8 +103,8 @@ class Mask:
     ``zeros`` is how many zero keys each query sees beside its keys: an int >= 0 that does not depend on
     the key. A zero key has score 0 and value 0: it counts in the softmax, and adds nothing to the output.
     ``name`` and ``doc`` are for people, ``claims`` for those who judge them, ``unread`` names inputs that
-    were declared and may be given though nothing reads them: these take no part in equality or in the
-    digest, and ``dump`` does not write claims.
+    were declared and may be given though nothing reads them, ``conditions`` refuse calls: these take no part in
+    equality or in the digest, and ``dump`` does not write claims.
     """
 
     root: Node
@@ -103,6 +117,7 @@ class Mask:
     claims: tuple[Claim, ...] = field(default=(), compare=False, repr=False)
     zeros: Node = NO_ZEROS
     unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    conditions: tuple[Condition, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -133,7 +148,8 @@ class Mask:
     def with_root(self, root: Node) -> Mask:
         """The same mask around another relation; tables that are not read are dropped, but for their names."""
         read: set[str] = set()
-        for node in (*postorder(root), *postorder(self.zeros)):
+        roots = (root, self.zeros, *(each.node for each in self.conditions))
+        for node in itertools.chain.from_iterable(map(postorder, roots)):
             match node:
                 case Load(table=name):
                     read.add(name)

@@ -63,6 +63,14 @@ def reads(mask: Mask) -> Iterator[Read]:
     yield from found
 
 
+def reads_inputs(root: Node) -> bool:
+    """Whether it depends on what the run-time inputs hold, or on their sizes."""
+    return any(
+        isinstance(node, Load) or (isinstance(node, Size) and ":" in node.name)
+        for node in postorder(root)
+    )
+
+
 def _position(mask: Mask, dim: str | int, index: Node) -> Node:
     """The position that an index is; a dim of the queries holds those of one call alone."""
     shift = sub(Size("k"), Size("q")) if mask.align is Align.END else ZERO

@@ -186,16 +186,13 @@ class _Evaluator:
 
     def _loop(self, node: n.Loop) -> Value:
         start, stop = self.memo[node.start], self.memo[node.stop]
-        starts, stops = _numpy(start), _numpy(stop)
-        sums = isinstance(node, n.Total)
-        if not np.size(starts) or not np.size(stops):  # there is no pair
-            return 0 if sums else False
-        first, last = int(np.min(starts)), int(np.max(stops))
+        first, last = int(np.min(_numpy(start))), int(np.max(_numpy(stop)))
         if last - first > WIDEST_RANGE:
             raise AttnDslError(too_wide(last - first))
         if not self.env.indices and (bodies := trials(node, last - first)[0]) > MOST_TRIALS:
             raise AttnDslError(too_wide(bodies))
         outside = self._unmoved(node)
+        sums = isinstance(node, n.Total)
         found: Value = 0 if sums else False
         for j in range(first, last):
             env = _with_index(self.env, node.level, j)

@@ -6,6 +6,7 @@ that the language has for names, sizes, types and scopes, so that all that follo
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
@@ -14,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from attndsl.ir import building, loops
 from attndsl.ir import nodes as n
-from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
+from attndsl.ir.mask import Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.ir.rules import DIM_WORDS, is_name, mask_fault, space_fault, table_fault
 from attndsl.ir.sizing import axes_named
@@ -34,6 +35,7 @@ _FIELDS: Final = (
     "nodes",
     "root",
     "zeros",
+    "conditions",
 )
 
 E_ = TypeVar("E_", bound=StrEnum)
@@ -50,7 +52,8 @@ _CLASSES: dict[str, type[Node]] = {
 
 def dump(mask: Mask) -> str:
     """The mask as JSON text. ``load(dump(mask)) == mask``."""
-    order = list(dict.fromkeys((*n.postorder(mask.zeros), *n.postorder(mask.root))))
+    roots = (mask.zeros, mask.root, *(each.node for each in mask.conditions))
+    order = list(dict.fromkeys(itertools.chain.from_iterable(map(n.postorder, roots))))
     place = {node: index for index, node in enumerate(order)}
     document = {
         "format": FORMAT,
@@ -64,6 +67,8 @@ def dump(mask: Mask) -> str:
         "root": place[mask.root],
         "zeros": place[mask.zeros],
     }
+    if mask.conditions:
+        document["conditions"] = [[each.text, place[each.node]] for each in mask.conditions]
     return json.dumps(document)
 
 
@@ -229,9 +234,10 @@ def _mask(document: Field, also: Collection[str]) -> Mask:
     frame = Mask(building.TRUE, queries, keys, tables, align, name, doc, unread=unread)
     if (fault := mask_fault(frame)) is not None:
         raise ValueError(fault)
-    return _Reader(frame, list(document.part("nodes").items(1))).mask(
-        document.part("root"), document.part("zeros")
-    )
+    reader = _Reader(frame, list(document.part("nodes").items(1)))
+    made = reader.mask(document.part("root"), document.part("zeros"))
+    given = document.part("conditions").items() if "conditions" in document.value else ()
+    return replace(made, conditions=tuple(map(reader.condition, given)))
 
 
 def _read_space(item: Field) -> Space:
@@ -295,6 +301,14 @@ class _Reader:
         if count.deps & Deps.KEY:
             raise zeros.wrong("a count that does not depend on the key")
         return replace(self._frame, root=relation, zeros=count)
+
+    def condition(self, item: Field) -> Condition:
+        """A demand on the inputs, by one of the nodes."""
+        text, at = item.row("text", "node")
+        node = self._whole(at, Sort.BOOL)
+        if node.deps & Deps.PAIR:
+            raise at.wrong("a condition that depends on no position")
+        return Condition(node, text.text())
 
     def _whole(self, item: Field, sort: Sort) -> Node:
         node = self._made[item.number(0, len(self._made) - 1)]

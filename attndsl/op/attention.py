@@ -16,9 +16,10 @@ from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
 from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
+from attndsl.op.elements import runs_of
 from attndsl.op.planning import Options, Planner
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs
-from attndsl.op.rows import rows_with_tokens
+from attndsl.op.rows import read_arguments, rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
 from attndsl.positions import hidden, split, split_heads, with_heads
@@ -69,17 +70,8 @@ def attention(
     check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
     if positions:
-        rows = rows_with_tokens(planner.program, (q, k, v), scale, extents, given, positions)
-        qkv, found = (rows.q, rows.k, rows.v), rows.inputs
-        made = attention(
-            *(planner, *qkv),
-            scale=rows.scale,
-            backend=backend,
-            layout=layout,
-            extents=rows.extents,
-            inputs=found,
-        )
-        return rows.restored(*made)
+        rest = {"extents": extents, "backend": backend, "layout": layout}
+        return _at_positions(planner, (q, k, v), scale, given, positions, rest)
     (q, k, v), factor = scaled(planner.program, q, k, v, scale)
     if backend == "reference" and not q.is_meta:  # differentiated by autograd, sharing nothing else
         mask, zeros = _dense(planner.program, q, k, extents, given)
@@ -88,6 +80,32 @@ def attention(
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
     return _directly(planner, q, k, v, tables, options)
+
+
+def _at_positions(
+    planner: Planner,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    scale: float | Tensor | None,
+    inputs: Mapping[str, Any],
+    positions: Mapping[str, Any],
+    options: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """The call on the rows that hold tokens, and its results for all rows."""
+    program, batch = planner.program, qkv[0].shape[0]
+    at = read_arguments(positions, qkv[0])
+    made: list[tuple[Tensor, Tensor]] = []
+    for run in runs_of(program.mask, qkv[0], at):
+        q, k, v = (run.of(x, batch) for x in qkv)
+        own = run.of_inputs(program.mask, inputs, batch)
+        is_each = isinstance(scale, Tensor) and scale.dim() == 4
+        factor = run.of(scale, batch) if is_each else scale
+        made.append(_at_positions(planner, (q, k, v), factor, own, run.told, options))
+    if made:
+        outs, lses = zip(*made, strict=True)
+        return torch.cat(outs), torch.cat(lses)
+    rows = rows_with_tokens(program, qkv, scale, options["extents"], inputs, at)
+    options = options | {"extents": rows.extents, "inputs": rows.inputs, "scale": rows.scale}
+    return rows.restored(*attention(planner, rows.q, rows.k, rows.v, **options))
 
 
 def tune(
@@ -100,6 +118,7 @@ def tune(
     layout: str | None = None,
     extents: Mapping[str, int] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    positions: Mapping[str, Any] | None = None,
 ) -> tuple[Tuned, ...]:
     """Measure how such calls run fastest, and remember it for them; of ``attention``, with its arguments.
 
@@ -113,8 +132,13 @@ def tune(
     check_tensors(planner.program, q, k, v)
     if backend == "reference":
         return ()
+    given = dict(inputs or {})
+    if positions:
+        at = read_arguments(positions, q)
+        rows = rows_with_tokens(planner.program, (q, k, v), None, extents, given, at)
+        q, k, v, extents, given = rows.q, rows.k, rows.v, rows.extents, dict(rows.inputs)
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
-    tables, options = _packed(q, dict(inputs or {}), extents, layout, backend, scale)
+    tables, options = _packed(q, given, extents, layout, backend, scale)
     gradient = wants_gradient(q, k, v)
     parts = planner.executable(q, k, v, tables, options, gradient=gradient).parts
     tunable = [part for part in parts if isinstance(part, Tunable)]

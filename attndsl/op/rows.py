@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from attndsl import ir
 from attndsl.compiler import Program
+from attndsl.op.dispatching import needs_dispatcher
 from attndsl.positions import KEYS, MAX_POSITION, QUERIES, Names, check_names, hidden
 from attndsl.source import AttnDslError, Diagnostic, brief
 
@@ -50,28 +51,28 @@ def rows_with_tokens(
     scale: float | Tensor | None,
     extents: Mapping[str, Any] | None,
     inputs: Mapping[str, Any],
-    given: Mapping[str, Any],
+    at: Mapping[str, Any],
 ) -> Tokens:
-    """Reads where the rows of a call stand. ``given``: ints and tensors, by the names of the arguments.
+    """The call without rows that hold no token. ``at``: what ``read_arguments`` gave.
 
     Raises:
-        AttnDslError: A413, a number, shape, dtype or device that cannot be.
+        AttnDslError: A413, a number or a shape that cannot be; A501, an input of other lengths.
     """
     (q, k, v), mask = qkv, program.mask
-    at = {name: _read(name, value, q) for name, value in given.items()}
     of_q, of_k = _Side.of(QUERIES, q.shape[2], at), _Side.of(KEYS, k.shape[2], at)
     q, k, v = of_q.cut(q, 2), of_k.cut(k, 2), of_k.cut(v, 2)
     if isinstance(scale, Tensor) and scale.dim() > 1 and scale.shape[-2] == of_q.count:
         scale = of_q.cut(scale, -2)
-    exist_k = of_k.exist(q.device)
+    exist_k = _some_missing(of_k.exist(q.device))
     if exist_k is not None:
         absent = ~exist_k[:, None, :, None]
-        k, v = k.masked_fill(absent, 0), v.masked_fill(absent, 0)
+        k, v = _cleared(k, absent), _cleared(v, absent)
     exist_q = of_q.exist(q.device)
     if not of_q.is_told and mask.align is ir.Align.END and (of_k.varies or of_q.varies):
         exist_q = _last(of_q, of_k, q.device, mask.is_placed)
+    exist_q = _some_missing(exist_q)
     if exist_q is not None:
-        q = q.masked_fill(~exist_q[:, None, :, None], 0)
+        q = _cleared(q, ~exist_q[:, None, :, None])
     has_axes = bool(mask.keys.segments or mask.queries.segments)
     left = of_k.said(has_axes) | of_q.said(has_axes)
     found = _cut_inputs(mask, inputs, of_q, of_k)
@@ -86,6 +87,29 @@ def rows_with_tokens(
         exist_q,
         (of_q.low, of_q.count - of_q.high),
     )
+
+
+def _some_missing(exist: Tensor | None) -> Tensor | None:
+    """The same, None where it is seen that all rows hold tokens: on a CPU, where nothing follows operators."""
+    if exist is None or exist.device.type != "cpu" or needs_dispatcher(exist):
+        return exist
+    return None if bool(exist.all()) else exist
+
+
+def read_arguments(given: Mapping[str, Any], q: Tensor) -> dict[str, Any]:
+    """Positions as they are given: ints and tensors, by the names of the arguments.
+
+    Raises:
+        AttnDslError: A413, a shape, dtype or device that cannot be.
+    """
+    return {name: _read(name, value, q) for name, value in given.items()}
+
+
+def _cleared(x: Tensor, absent: Tensor) -> Tensor:
+    """The tensor with 0 in some rows, whatever they hold."""
+    if x.element_size() == 1:  # torch fills no float8
+        return x.view(torch.uint8).masked_fill(absent, 0).view(x.dtype)
+    return x.masked_fill(absent, 0)
 
 
 def _read(name: str, value: Any, q: Tensor) -> Any:

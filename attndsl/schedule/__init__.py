@@ -10,6 +10,7 @@ from attndsl.schedule.building import (
     specialise,
     tiled,
 )
+from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.key_sets import Keys, KeySets, key_positions, key_sets, key_union
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
@@ -33,6 +34,7 @@ __all__ = [
     "TiledMask",
     "Tiles",
     "arranged",
+    "check_conditions",
     "check_numbers",
     "compress",
     "key_positions",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from attndsl import ir
+from attndsl.inputs import obedient, sizes_asked
 from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case
 
@@ -243,12 +244,22 @@ def draw_inputs(
         flags and neighbour lists with empty slots: what the declaration allows, not more.
     """
     inputs, least = {}, ir.least_sizes(mask, sizes)
+    asked, shared = sizes_asked(mask, sizes, dice.pick), dict[str | int, int]()
     for table in mask.tables:
-        known = zip(table.dims, ir.known_shape(mask, table, sizes, batch, heads), strict=True)
-        shape = [_size(size, least.get((table.name, dim), 0), dice) for dim, size in known]
+        known = ir.known_shape(mask, table, sizes, batch, heads)
+        shape = []
+        for dim, size in zip(table.dims, known, strict=True):
+            drawn = _size(size, least.get((table.name, dim), 0), dice)
+            if size is None and mask.conditions:  # which may compare dims of one name
+                low, high = asked.get(str(dim), (0, drawn + 1))
+                drawn = shared.setdefault(dim, max(low, min(high, max(2, drawn))))
+            shape.append(drawn)
         style = dice.pick(_STYLES["list" if table.is_list else table.kind.value])
         generator = np.random.default_rng(dice.integer(0, 9999))
         inputs[table.name] = style(generator, tuple(shape), sizes)
+    if mask.conditions:
+        random = np.random.default_rng(dice.integer(0, 9999))
+        return obedient(mask, inputs, sizes, batch, heads, random)
     return inputs
 
 

@@ -277,7 +277,9 @@ class _Run:
                     return where, fault
                 self._checked[where] += 1
         except Exception as error:
-            if isinstance(error, AttnDslError) and error.code.startswith("A4"):
+            if isinstance(error, AttnDslError) and (
+                error.code.startswith("A4") or error.code == "A507"
+            ):
                 raise _Skipped(error.diagnostics[0].title) from error
             # whatever else a backend raises is a finding, made small like any other
             return where, Fault(where, {}, f"{type(error).__name__}: {error}", "a result")

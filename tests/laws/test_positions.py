@@ -12,9 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attndsl
+from attndsl import ir
 from attndsl.testing import programs
+from tests.support import expressions as ex
 
 NO_TOKEN = float("nan")
+
+
+def without_tables(expression: ex.Expression) -> ir.Node:
+    """The root without tables, batch, and the number of queries, which are not those of a whole sequence."""
+
+    def rule(node: ir.Node) -> ir.Node:
+        match node:
+            case ir.Load(index=(index,)):
+                return ir.mod(index, ir.Const(5))
+            case ir.Var() | ir.Size(name="q"):
+                return ir.Const(1)
+            case _:
+                return node
+
+    return ir.transform(expression.root, rule)
 
 
 @dataclass
@@ -196,6 +213,31 @@ def test_rows_see_what_their_tokens_see(case):
     schedule = at_positions(p, case, "schedule", tile=(4, 4))
     for b, h in np.ndindex(want.shape[:2]):
         assert np.array_equal(schedule.cover(b, h), want[b, h])
+
+
+def some_positions(length: int, last: bool = False):
+    """Different positions in any order, and places without a token; with ``last`` one of them is the last."""
+    subsets = st.lists(st.integers(-1, length - 1), max_size=12).map(
+        lambda found: [n for i, n in enumerate(found) if n < 0 or n not in found[:i]]
+    )
+    return subsets.map(lambda found: [n for n in found if n != length - 1] + [length - 1] * last)
+
+
+@settings(max_examples=40)
+@given(ex.bools(4).map(without_tables), st.integers(1, 40), st.booleans(), st.data())
+def test_tokens_between_which_others_are_missing_see_what_they_saw_among_all(
+    root, length, later, data
+):
+    p = attndsl.compile(ir.Mask(root))
+    whole = p.mask(length)[0, 0].numpy()
+    rows = np.array(data.draw(some_positions(length, last=later)), dtype=int)
+    columns = np.array(data.draw(some_positions(length, last=not later)), dtype=int)
+    want = whole[rows[:, None], columns] & (rows[:, None] >= 0) & (columns >= 0)
+    told = {"q_pos": rows[None], "k_pos": columns[None]}
+    assert np.array_equal(p.mask(len(rows), len(columns), **told)[0, 0].numpy(), want)
+    for layout in ("natural", "residues(3)", "auto"):
+        schedule = p.schedule(len(rows), len(columns), tile=(4, 4), layout=layout, **told)
+        assert np.array_equal(schedule.cover(), want)
 
 
 # ---------------------------------------------------------------------------- attention

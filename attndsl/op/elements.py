@@ -1,0 +1,70 @@
+"""Batch elements that stand in different places, each called with the numbers that it is told.
+
+On a CPU that takes no copy of a buffer, and schedules of equal lengths are shared, whichever element has them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl import ir
+from attndsl.op.dispatching import needs_dispatcher
+from attndsl.positions import KEYS, QUERIES
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Batch elements next to each other that are told the same numbers."""
+
+    start: int
+    stop: int
+    told: Mapping[str, int]
+
+    def of(self, x: Any, batch: int) -> Any:
+        """The entries of these elements, of a tensor with one for each or one for all."""
+        if x.shape[0] == 1 and batch != 1:
+            return x
+        return x.narrow(0, self.start, self.stop - self.start)
+
+    def of_inputs(self, mask: ir.Mask, inputs: Mapping[str, Any], batch: int) -> dict[str, Any]:
+        """The inputs of these elements."""
+        led = {table.name for table in mask.tables if table.dims[:1] == ("batch",)}
+        return {
+            name: self.of(torch.as_tensor(x), batch) if name in led else x
+            for name, x in inputs.items()
+        }
+
+
+def runs_of(mask: ir.Mask, q: Tensor, at: Mapping[str, Any]) -> tuple[Run, ...]:
+    """The runs of a call in which tensors say where the batch elements stand; none where it stays one call.
+
+    It does on GPUs, where numbers are not looked at, under whatever follows operators, where positions are given
+    outright, and where the pattern asks which batch element it is in. ``at`` holds ints and tensors [batch or 1].
+    """
+    tensors = {name: x for name, x in at.items() if isinstance(x, Tensor)}
+    outright = {QUERIES.outright, KEYS.outright}
+    if not tensors or outright & at.keys() or q.device.type != "cpu" or not q.shape[0]:
+        return ()
+    if needs_dispatcher(q, *tensors.values()) or _asks_for_batch(mask):
+        return ()
+    return tuple(_runs(q.shape[0], at, tensors))
+
+
+def _runs(batch: int, at: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[Run]:
+    each = torch.stack([x.expand(batch).to(torch.int64) for x in tensors.values()], 1).tolist()
+    start = 0
+    for numbers, elements in itertools.groupby(each):
+        stop = start + len(list(elements))
+        yield Run(start, stop, {**at, **dict(zip(tensors, numbers, strict=True))})
+        start = stop
+
+
+def _asks_for_batch(mask: ir.Mask) -> bool:
+    nodes = itertools.chain(ir.postorder(mask.root), ir.postorder(mask.zeros))
+    return any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes)

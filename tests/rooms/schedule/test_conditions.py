@@ -1,0 +1,137 @@
+"""A `where` that speaks of inputs is judged at each call, wherever the pattern was written or comes from."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import attndsl
+from attndsl import ir, patterns
+from attndsl.source import AttnDslError
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "errors" / "A5"
+
+SHORT = """
+input limit: int[batch, head]
+pattern short(most: int) where limit <= most = q - k in 0..limit
+"""
+
+
+def refused(pattern: attndsl.Pattern, **inputs: object) -> str:
+    with pytest.raises(AttnDslError) as caught:
+        pattern.mask(9, inputs=inputs)
+    assert [each.code for each in caught.value.diagnostics] == ["A507"]
+    return str(caught.value)
+
+
+CUTS = {"cu_seqlens_q": [0, 4, 6, 9], "cu_seqlens_k": [0, 4, 6, 9]}
+RANGES = {"q_ranges": [[0, 3], [3, 9]], "k_ranges": [[0, 3], [3, 9]], "attn_type_map": [0, 1]}
+LISTS = {"kv_num_blocks": [[[1, 2]]], "kv_indices": [[[[0, 1], [1, 0]]]]}
+WRONG = [
+    ("varlen", CUTS, "cu_seqlens_q", [0, 6, 4, 9], "partitions(cu_seqlens_q, len(q))"),  # descends
+    ("varlen", CUTS, "cu_seqlens_k", [1, 4, 6, 9], "partitions(cu_seqlens_k, len(k))"),  # a gap
+    ("varlen", CUTS, "cu_seqlens_q", [0, 4, 6, 8], "partitions(cu_seqlens_q, len(q))"),  # too short
+    ("varlen", CUTS, "cu_seqlens_q", [0, 4, 6, 10], "partitions(cu_seqlens_q, len(q))"),
+    ("varlen_causal", CUTS, "cu_seqlens_q", [0, 9], "len(cu_seqlens_q.ends)"),
+    ("used", {"seqused_k": [3, 9]}, "seqused_k", [3, 10], "0 <= seqused_k <= len(k)"),
+    ("used", {"seqused_k": [3, 9]}, "seqused_k", [-1, 9], "0 <= seqused_k <= len(k)"),
+    ("flashmask", {"startend_row_indices": np.tile([9, 0], (1, 1, 9, 1))},
+     "startend_row_indices", np.zeros((1, 1, 9, 3), int), "len(startend_row_indices.bounds)"),
+    ("slices", RANGES, "q_ranges", [[0, 3], [3, 10]], "all s in"),
+    ("slices", RANGES, "k_ranges", [[0, 3], [9, 3]], "all s in"),
+    ("slices", RANGES, "attn_type_map", [0, 4], "<= 3"),
+    ("slices", RANGES, "attn_type_map", [0, 1, 1], "len(q_ranges.slices)"),
+    ("block_lists", LISTS, "kv_num_blocks", [[[3, 0]]], "kv_num_blocks[i]"),
+    ("block_rows", {"indptr": [0, 1, 2], "indices": [0, 1]}, "indptr", [0, 2], "len(indptr.rows)"),
+    ("block_rows", {"indptr": [0, 1, 2], "indices": [0, 1]}, "indptr", [0, 1, 3], "partitions(indptr"),
+    ("tree", {"order": [[0, 1]], "end": [[2, 2]]}, "end", [[2]], "len(order.nodes)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "value", "said"), WRONG)
+def test_inputs_that_mean_nothing_are_refused_where_it_is_said(
+    name: str, right: dict[str, object], wrong: str, value: object, said: str
+):
+    values = {"bq": 5} if name.startswith("block") else {}
+    pattern = attndsl.compile(name, values=values)
+    assert pattern.mask(9, inputs=right).any()
+    text = refused(pattern, **right | {wrong: value})
+    assert said in text
+    assert "--> prelude.attn:" in text
+    with pytest.raises(AttnDslError, match="A507"):
+        pattern.schedule(9, inputs=right | {wrong: value})
+
+
+def test_calls_refuse_them_too_and_name_the_batch_element_and_head():
+    pattern = attndsl.compile(SHORT, most=3)
+    q = torch.randn(2, 2, 5, 8)
+    assert pattern(q, q, q, limit=torch.tensor([[1, 2], [3, 3]])).isfinite().all()
+    for backend in ("reference", "blocked"):
+        with pytest.raises(AttnDslError, match="first for batch element 1, head 0") as caught:
+            pattern(q, q, q, limit=torch.tensor([[1, 2], [4, 3]]), backend=backend)
+        assert caught.value.code == "A507"
+    assert "limit <= most" in str(caught.value)
+
+
+def test_golden_condition_that_fails(golden: Callable[[Path, str], None]):
+    pattern = attndsl.compile(SHORT, most=3)
+    with pytest.raises(AttnDslError) as caught:
+        pattern.mask(5, limit=[[1, 2], [4, 3]])
+    golden(GOLDEN / "inputs_not_allowed.err", str(caught.value) + "\n")
+
+
+def test_a_condition_holds_wherever_the_pattern_is_used_or_kept():
+    used = attndsl.compile("pattern p align start = window(3) and varlen_causal")
+    built = attndsl.compile(patterns.window(3) & patterns.varlen_causal())
+    for pattern in (used, built, attndsl.Pattern(*_again(used)), attndsl.compile(used.ir)):
+        assert pattern.mask(9, inputs=CUTS).sum() == 19
+        refused(pattern, **CUTS | {"cu_seqlens_q": [0, 6, 4, 9]})
+    one_way = attndsl.compile("pattern p(b: bool = false) align start = b and varlen or k == q")
+    assert one_way.mask(9).sum() == 9  # what is folded away asks for nothing
+    assert attndsl.compile("varlen") == attndsl.compile("pattern p align start = varlen")
+
+
+def _again(pattern: attndsl.Pattern) -> tuple[object, ...]:
+    return (ir.load(ir.dump(pattern.ir)),)
+
+
+def test_python_functions_keep_the_alignment_of_their_definition():
+    parts = {"cu_seqlens_q": [0, 1, 3], "cu_seqlens_k": [0, 4, 5]}
+    built, written = attndsl.compile(patterns.varlen(right=0)), attndsl.compile("varlen", right=0)
+    assert built.ir == written.ir
+    assert torch.equal(built.mask(3, 5, **parts), written.mask(3, 5, **parts))
+    both = attndsl.compile(patterns.varlen() & patterns.causal())
+    assert both.ir.align == "start"
+    with pytest.raises(AttnDslError, match="A212"):
+        attndsl.compile(patterns.varlen() & patterns.causal(), align="end")
+
+
+def test_long_inputs_are_judged_in_no_time():
+    n = 65536
+    pattern = attndsl.compile("varlen_causal")
+    ends = np.arange(n + 1)
+    pattern.schedule(128, cu_seqlens_q=[0, 128], cu_seqlens_k=[0, 128])
+    start = time.process_time()
+    ends[n // 2] += 5
+    with pytest.raises(AttnDslError, match="A507"):
+        pattern.schedule(n, cu_seqlens_q=ends, cu_seqlens_k=ends)
+    assert time.process_time() - start < 1
+
+
+def test_positions_are_not_known_in_a_condition():
+    with pytest.raises(AttnDslError, match="varies from pair to pair"):
+        attndsl.compile("input t: int[pos]\npattern p where t[q] > 0 = k <= q")
+
+
+def test_lengths_of_each_batch_element_are_those_that_exist():
+    pattern = attndsl.compile("used")
+    q = torch.randn(2, 1, 4, 8)
+    k = torch.randn(2, 1, 9, 8)
+    assert pattern(q, k, k, seqused_k=[5, 9], kv_len=torch.tensor([6, 9])).isfinite().all()
+    with pytest.raises(AttnDslError, match="first for batch element 0"):
+        pattern(q, k, k, seqused_k=[7, 9], kv_len=torch.tensor([6, 9]))
+    with pytest.raises(AttnDslError, match="first for batch element 1"):
+        pattern(q, k, k, seqused_k=[5, 9], kv_len=torch.tensor([6, 8]))

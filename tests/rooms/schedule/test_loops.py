@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl import ir
 from attndsl.passes import normalise
-from attndsl.schedule import Call, plan, specialise
+from attndsl.schedule import Call, allowed, plan, specialise
 from attndsl.schedule import loops as taken_out
 from tests.support import expressions as ex
 
@@ -82,6 +83,12 @@ CASES: dict[str, Callable[[int, int], bool]] = {
     "all a in 1..4: k // a <= (count b in 0..q: b % a == 0)": lambda q, k: all(
         k // a <= sum(b % a == 0 for b in range(q)) for a in range(1, 4)
     ),
+    "any s in q // 4..5: (s * s + k * s + q) % 7 == 3": lambda q, k: any(
+        (s * s + k * s + q) % 7 == 3 for s in range(q // 4, 5)
+    ),
+    "any s in 0..20: s * q % 20 == 8 and s * s % 20 == k": lambda q, k: any(
+        s * q % 20 == 8 and s * s % 20 == k for s in range(20)
+    ),
     "any s in -5..q: 3 * s == k - 1": lambda q, k: any(3 * s == k - 1 for s in range(-5, q)),
 }
 GIVEN = {"off": OFF, "n": COUNT, "first": FIRST, "last": LAST}
@@ -104,6 +111,8 @@ def test_limits_that_vary_are_scheduled(body: str):
     assert np.array_equal(p.mask(20, **given)[0, 0].numpy(), wanted)
     for tile in ((4, 8), (128, 128)):
         assert np.array_equal(p.schedule(20, tile=tile, **given).cover(), wanted)
+    with mock.patch.object(allowed, "_AT_ONCE", 60):  # truth values of a few positions
+        assert np.array_equal(pattern(body).schedule(20, tile=(4, 8), **given).cover(), wanted)
 
 
 @pytest.mark.parametrize("body", CASES)

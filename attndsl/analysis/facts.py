@@ -35,10 +35,10 @@ def facts(mask: ir.Mask) -> dict[str, Fact]:
     root = mask.root
     is_small = not is_large(root)
     claims = {
-        "causal": is_causal(root),
+        "causal": is_small and is_causal(root),
         "symmetric": is_small and is_symmetric(root),
         "translation_invariant": is_small and is_translation_invariant(root),
-        "sees_itself": sees_itself(root),
+        "sees_itself": is_small and sees_itself(root),
         "every_row_non_empty": is_small and sees_some_key(root),
         "block_diagonal": bool(separators(root)),
         "same_for_all_heads": not root.deps & ir.Deps.HEAD,

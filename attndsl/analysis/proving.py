@@ -24,10 +24,13 @@ FAR: Final = 1 << 40
 Ends: TypeAlias = tuple[int, int]  # both inclusive
 Box: TypeAlias = dict[ir.Node, Ends]
 
-_LARGEST = 4_000  # nodes of a relation that is proved in many ways, each of which rebuilds it
+_LARGEST = (
+    8_000  # nodes and operands of a relation that is proved in many ways, each of which rebuilds it
+)
 _MOST_BOXES = 64
 _MOST_ROUNDS = 10
-_MOST_WORK = 1_500  # nodes interpreted, all rounds together: some 20 ms
+_MOST_WORK = 4_000  # nodes and operands interpreted, all rounds together: some 20 ms
+_MOST_OPENED = 20_000  # terms looked at to open differences, all together: some 10 ms
 _MOST_CUTS = 32
 # Levels no quantifier of a real program reaches: the variables of a proof.
 _FIRST_LEVEL = 1 << 20
@@ -40,7 +43,7 @@ def variable(number: int) -> ir.Node:
 
 def is_large(root: ir.Node) -> bool:
     """Whether a relation is too large for proofs that rebuild it again and again."""
-    return sum(1 for _ in itertools.islice(ir.postorder(root), _LARGEST)) == _LARGEST
+    return ir.is_larger(root, _LARGEST)
 
 
 def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -> bool:
@@ -52,7 +55,7 @@ def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -
     """
     if isinstance(root, ir.BoolConst):
         return not root.value
-    if sum(1 for _ in itertools.islice(ir.postorder(root), _MOST_WORK)) == _MOST_WORK:
+    if ir.is_larger(root, _MOST_WORK):
         return False
     known = dict(variables or {})
     root = _relaxed(root, known)
@@ -60,7 +63,7 @@ def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -
         return not root.value
     nodes = list(ir.postorder(root))
     box = {node: known.get(node, _usual(node)) for node in nodes if _is_free(node)}
-    rounds = min(_MOST_ROUNDS, _MOST_WORK // len(nodes))
+    rounds = min(_MOST_ROUNDS, _MOST_WORK // sum(1 + len(node.parts) for node in nodes))
     return _refuted(root, [box], _cuts(nodes), rounds)
 
 
@@ -184,10 +187,18 @@ def _relaxed(root: ir.Node, variables: dict[ir.Node, Ends]) -> ir.Node:
             variables[borrows[key]] = (0, 1)
         return borrows[key]
 
+    left = _MOST_OPENED
+    bound = {node for node in ir.postorder(root) if isinstance(node, ir.Index)} - variables.keys()
+
     def rule(node: ir.Node) -> ir.Node:
-        # One e cannot serve all values of a quantifier's variable.
-        while isinstance(node, ir.Sum) and not _is_under_quantifier(node):
-            opened = next(_openings(node, borrow), None)
+        nonlocal left
+        while isinstance(node, ir.Sum):
+            parts = [(t, c, *found) for t, c in node.terms if (found := _divided(t))]
+            left -= len(parts) * (len(parts) + len(node.terms))
+            # One e cannot serve all values of a quantifier's variable.
+            if left < 0 or not parts or (bound and _is_under_quantifier(node)):
+                break
+            opened = next(_openings(node, parts, borrow), None)
             if opened is None:
                 break
             node = opened
@@ -200,8 +211,11 @@ def _is_under_quantifier(node: ir.Node) -> bool:
     return any(isinstance(part, ir.Index) and not _is_free(part) for part in ir.postorder(node))
 
 
-def _openings(node: ir.Sum, borrow: Callable[[ir.Node, int], ir.Node]) -> Iterator[ir.Node]:
-    parts = [(t, c, *found) for t, c in node.terms if (found := _divided(t))]
+def _openings(
+    node: ir.Sum,
+    parts: list[tuple[ir.Node, int, ir.Node, int]],
+    borrow: Callable[[ir.Node, int], ir.Node],
+) -> Iterator[ir.Node]:
     for term, factor, x, m in parts:
         if (opened := _remainder(node, term, factor, x, m)) is not None:
             yield opened

@@ -61,6 +61,7 @@ class Elaborator:
         self.diagnostics: list[Diagnostic] = []
         self.tables: dict[str, ir.Table] = {}
         self.conditions: dict[ir.Node, ir.Condition] = {}
+        self.places: dict[ir.Node, Span] = {}  # of loops that are left
         self._declared: dict[str, Span] = {}
         self._nodes: set[ir.Node] = set()
         self._work = 0
@@ -255,13 +256,16 @@ class Elaborator:
             return made
 
         made = _LOOPS[type(node)](low, high, body)
-        is_left = isinstance(made.item if isinstance(made, ir.Not) else made, ir.Loop)
+        loop = made.item if isinstance(made, ir.Not) else made
+        is_left = isinstance(loop, ir.Loop)
         if is_left and isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
             self.diagnostics.append(too_wide(node.range, width.value))
             return _SOME_BOOL if made.sort is ir.Sort.BOOL else _SOME_INT
         if (bodies := ir.trials(made)[0]) > ir.MOST_TRIALS:
             self.diagnostics.append(too_many_trials(node.range, bodies))
             return _SOME_BOOL if made.sort is ir.Sort.BOOL else _SOME_INT
+        if is_left:
+            self.places.setdefault(loop, node.range.span)
         return made
 
     # ------------------------------------------------------------------ names

@@ -9,6 +9,7 @@ sets the expression in its spaces.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
@@ -27,11 +28,14 @@ Operand: TypeAlias = "Expr | int | bool"
 _WORDS = {ir.Sort.INT: "an int", ir.Sort.BOOL: "a bool"}
 
 
+Kind: TypeAlias = type[ir.And] | type[ir.Or] | type[ir.Sum] | type[ir.Min] | type[ir.Max]
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """``left & right`` or ``left | right``, not built yet: each node built alone would copy all before it."""
+    """``left & right``, ``left + right``, ..., not built yet: each node built alone would copy all before it."""
 
-    kind: type[ir.And] | type[ir.Or]
+    kind: Kind
     left: Expr
     right: Expr
 
@@ -80,7 +84,7 @@ class Expr:
 
     @property
     def _node(self) -> ir.Node:
-        """The node of the expression. A chain of ``&`` or of ``|`` is built as a whole when it is first asked for."""
+        """The node of the expression. A chain of one operator is built as a whole when it is first asked for."""
         if isinstance(self._built, Chain):
             _build(self)
         assert isinstance(self._built, ir.Node)
@@ -88,7 +92,7 @@ class Expr:
 
     @property
     def _sort(self) -> ir.Sort:
-        return ir.Sort.BOOL if isinstance(self._built, Chain) else self._built.sort
+        return _sort_of(self._built.kind) if isinstance(self._built, Chain) else self._built.sort
 
     def __repr__(self) -> str:
         return f"Expr({ir.show(self._node)})"
@@ -105,16 +109,16 @@ class Expr:
     # ------------------------------------------------------------------ arithmetic
 
     def __add__(self, other: Operand) -> Expr:
-        return _ints("+", ir.add, self, other)
+        return _chained("+", ir.Sum, self, other)
 
     def __radd__(self, other: Operand) -> Expr:
-        return _ints("+", ir.add, other, self)
+        return _chained("+", ir.Sum, other, self)
 
     def __sub__(self, other: Operand) -> Expr:
-        return _ints("-", ir.sub, self, other)
+        return _chained("-", ir.Sum, self, _negative(other))
 
     def __rsub__(self, other: Operand) -> Expr:
-        return _ints("-", ir.sub, other, self)
+        return _chained("-", ir.Sum, other, -self)
 
     def __mul__(self, other: Operand) -> Expr:
         return _ints("*", ir.mul, self, other)
@@ -135,7 +139,7 @@ class Expr:
         return _divided("%", ir.mod, other, self)
 
     def __neg__(self) -> Expr:
-        return _ints("-", lambda item: ir.scale(item, -1), self)
+        return _negative(self)
 
     def __abs__(self) -> Expr:
         return _ints("abs", ir.absolute, self)
@@ -248,12 +252,12 @@ head, heads, batch, layer = (Expr(ir.Var(name)) for name in ("head", "heads", "b
 
 def minimum(*items: Operand) -> Expr:
     """The least of one or more ints."""
-    return _ints("minimum", ir.minimum, *_some("minimum", items))
+    return _extremum("minimum", ir.Min, items)
 
 
 def maximum(*items: Operand) -> Expr:
     """The greatest of one or more ints."""
-    return _ints("maximum", ir.maximum, *_some("maximum", items))
+    return _extremum("maximum", ir.Max, items)
 
 
 def clamp(item: Operand, low: Operand, high: Operand) -> Expr:
@@ -455,9 +459,22 @@ def _bools(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
     return merged(build(*(part._node for part in parts)), parts)
 
 
-def _chained(what: str, kind: type[ir.And] | type[ir.Or], left: object, right: object) -> Expr:
-    first, second = (_expect(ir.Sort.BOOL, what, item) for item in (left, right))
+def _negative(item: object) -> Expr:
+    return _ints("-", lambda node: ir.scale(node, -1), item)
+
+
+def _sort_of(kind: Kind) -> ir.Sort:
+    return ir.Sort.BOOL if kind in (ir.And, ir.Or) else ir.Sort.INT
+
+
+def _chained(what: str, kind: Kind, left: object, right: object) -> Expr:
+    first, second = (_expect(_sort_of(kind), what, item) for item in (left, right))
     return merged(Chain(kind, first, second), (first, second))
+
+
+def _extremum(what: str, kind: Kind, items: tuple[Operand, ...]) -> Expr:
+    first, *others = (_expect(ir.Sort.INT, what, item) for item in _some(what, items))
+    return functools.reduce(functools.partial(_chained, what, kind), others, first)
 
 
 def _build(whole: Expr) -> None:
@@ -472,7 +489,20 @@ def _build(whole: Expr) -> None:
         unbuilt = [each for each in operands if isinstance(each._built, Chain)]
         waiting += unbuilt
         if not unbuilt:
-            waiting.pop()._built = ir.chained(chain.kind, [each._node for each in operands])
+            nodes = [each._node for each in operands]
+            waiting.pop()._built = _checked(_joined(chain.kind, nodes))
+
+
+def _joined(kind: Kind, nodes: list[ir.Node]) -> ir.Node:
+    if kind is ir.And or kind is ir.Or:
+        return ir.chained(kind, nodes)
+    return {ir.Sum: ir.add, ir.Min: ir.minimum, ir.Max: ir.maximum}[kind](*nodes)
+
+
+def _checked(node: ir.Node) -> ir.Node:
+    if ir.largest(node) >= ir.LARGEST:
+        raise AttnDslError(make_error("A305", "this constant is too large", here()))
+    return node
 
 
 def _operands(chain: Chain) -> list[Expr]:
@@ -531,9 +561,8 @@ def merged(node: ir.Node | Chain, parts: Iterable[Expr]) -> Expr:
             if tables.setdefault(each.name, each) != each:
                 title = f"two inputs named `{each.name}` are declared in different ways"
                 raise AttnDslError(make_error("A209", title, here()))
-    if isinstance(node, ir.Node) and ir.largest(node) >= ir.LARGEST:
-        raise AttnDslError(make_error("A305", "this constant is too large", here()))
-    return Expr(node, tuple(tables.values()), tuple(overs), asked=asked)
+    whole = _checked(node) if isinstance(node, ir.Node) else node
+    return Expr(whole, tuple(tables.values()), tuple(overs), asked=asked)
 
 
 def parts_of(expr: Expr) -> tuple[ir.Node, tuple[ir.Table, ...], tuple[Pair, ...], tuple[str, str]]:

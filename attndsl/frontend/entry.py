@@ -141,6 +141,7 @@ def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align
     mask = ir.Mask(
         root, definition.pair.queries, definition.pair.keys, tables, align,
         definition.name, definition.declaration.doc, claims, zeros, conditions=conditions,
+        places=tuple(elaborator.places.items()),
     )  # fmt: skip
     return mask.with_root(root)
 

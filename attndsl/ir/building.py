@@ -435,6 +435,7 @@ class _Junction:
         self._parts: dict[Node, None] = {}  # but for comparisons
         self._denied: set[Node] = set()  # whose opposites are among the parts
         self._limits: dict[Node, int] = {}
+        self._lines: dict[object, int] = {}  # how many limits are of a line, in both directions
         self._duals: list[Or | And] = []  # not entered in _holders yet
         self._holders: dict[Node, list[Node]] = {}  # the duals that hold a node
 
@@ -469,6 +470,9 @@ class _Junction:
         if isinstance(part, Le):
             # x <= a and x <= b  <=>  x <= min(a, b);  or: max
             known = self._limits.get(part.item)
+            if known is None:
+                line = _line_of(part.item)
+                self._lines[line] = self._lines.get(line, 0) + 1
             if known is None or ((part.bound < known) == self._is_and and part.bound != known):
                 self._limits[part.item] = part.bound
                 moved[part.item] = None
@@ -482,8 +486,8 @@ class _Junction:
 
     def _contradicts(self, fresh: list[Node], moved: Iterable[Node]) -> bool:
         """x <= b and x >= c > b; x <= b or x >= b+1; x and not x; x or not x."""
-        if len(self._limits) > 1:
-            for item in moved:
+        for item in moved:
+            if self._lines[_line_of(item)] > 1:
                 opposite = self._limits.get(scale(item, -1))
                 if opposite is not None:
                     gap = self._limits[item] + opposite
@@ -511,6 +515,15 @@ class _Junction:
         if isinstance(part, Le):
             return self._limits.get(part.item) == part.bound
         return part in self._parts
+
+
+def _line_of(item: Node) -> object:
+    """A key of an item, and of its opposite; cheaper than the opposite itself."""
+    if not isinstance(item, Sum):
+        return ((item, 1),)
+    if item.terms[0][1] > 0:
+        return item.terms
+    return tuple((term, -factor) for term, factor in item.terms)
 
 
 def implies(premise: Node, conclusion: Node) -> Node:

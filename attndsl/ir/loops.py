@@ -139,14 +139,14 @@ def _level_of(body: Node) -> int:
 
 
 def trials(root: Node, length: int = 1) -> tuple[int, int]:
-    """How many bodies of loops are tried to evaluate ``root``, and how many values are computed.
+    """How many bodies of loops are tried to evaluate ``root``, and how many values and operands there are on the way.
 
     Loops whose limits are open count as over ``length`` numbers.
     """
     bodies, values = 0, 0
     inside: set[Node] = set()  # bodies, which are counted with their loops
     for node in reversed(list(postorder(root))):
-        values += 1
+        values += 1 + len(node.parts)
         if isinstance(node, Loop) and node not in inside:
             width = _width(node.start, node.stop)
             width = length if width is None else width

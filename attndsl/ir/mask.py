@@ -103,8 +103,9 @@ class Mask:
     ``zeros`` is how many zero keys each query sees beside its keys: an int >= 0 that does not depend on
     the key. A zero key has score 0 and value 0: it counts in the softmax, and adds nothing to the output.
     ``name`` and ``doc`` are for people, ``claims`` for those who judge them, ``unread`` names inputs that
-    were declared and may be given though nothing reads them, ``conditions`` refuse calls: these take no part in
-    equality or in the digest, and ``dump`` does not write claims.
+    were declared and may be given though nothing reads them, ``conditions`` refuse calls, ``places`` say for errors
+    where loops that are left in ``root`` and ``zeros`` were written: these take no part in equality or in the digest,
+    and ``dump`` does not write claims and places.
     """
 
     root: Node
@@ -118,6 +119,7 @@ class Mask:
     zeros: Node = NO_ZEROS
     unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
     conditions: tuple[Condition, ...] = field(default=(), compare=False, repr=False)
+    places: tuple[tuple[Node, Span], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def digest(self) -> str:

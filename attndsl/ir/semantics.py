@@ -22,7 +22,7 @@ from attndsl.ir import nodes as n
 from attndsl.ir.loops import trials
 from attndsl.ir.mask import Mask, Space
 from attndsl.ir.nodes import AnyNode, Deps, Node, Side
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.source import AttnDslError, Diagnostic, Label, Span
 
 WIDEST_RANGE = 4096  # of a quantifier, at the lengths of a call
 MOST_TRIALS = (
@@ -58,6 +58,8 @@ class Env:
     fits: bool = False  # whether it is known that no number on the way needs more than 64 bits
     xp: ModuleType = np
     indices: Mapping[int, Value] = field(default_factory=dict)
+    places: Mapping[Node, Span] = field(default_factory=dict)  # of loops in the program, for errors
+    place: Span | None = None  # of the loop around
 
 
 def evaluate(root: Node, env: Env) -> Value:
@@ -74,6 +76,7 @@ class _Evaluator:
     def __init__(self, env: Env, memo: dict[Node, Value]) -> None:
         self.env = env
         self.memo = memo
+        self._sizes: dict[int, tuple[Value, int]] = {}  # of arrays, by identity
 
     def value(self, root: Node) -> Value:
         for node in _closed_postorder(root, self.memo) if self.memo else _whole_postorder(root):
@@ -89,8 +92,18 @@ class _Evaluator:
         Raises:
             OverflowError: it may not.
         """
-        if not self.env.fits and sum(_size(a) * _size(b) for a, b in products) >= 1 << 63:
+        if not self.env.fits and sum(self._size(a) * self._size(b) for a, b in products) >= 1 << 63:
             raise OverflowError
+
+    def _size(self, value: Value) -> int:
+        """The greatest absolute value."""
+        if isinstance(value, _NUMBER):
+            return abs(int(value))
+        if id(value) not in self._sizes:  # held here, so that no other array takes its place
+            some = math.prod(value.shape)
+            size = max(int(value.max()), -int(value.min())) if some else 0
+            self._sizes[id(value)] = value, size
+        return self._sizes[id(value)][1]
 
     def _step(self, node: AnyNode) -> Value:  # noqa: C901 - one arm per node class
         env, xp, at = self.env, self.env.xp, self.memo
@@ -186,17 +199,21 @@ class _Evaluator:
 
     def _loop(self, node: n.Loop) -> Value:
         start, stop = self.memo[node.start], self.memo[node.stop]
-        first, last = int(np.min(_numpy(start))), int(np.max(_numpy(stop)))
-        if last - first > WIDEST_RANGE:
-            raise AttnDslError(too_wide(last - first))
-        if not self.env.indices and (bodies := trials(node, last - first)[0]) > MOST_TRIALS:
-            raise AttnDslError(too_wide(bodies))
-        outside = self._unmoved(node)
+        starts, stops = _numpy(start), _numpy(stop)
         sums = isinstance(node, n.Total)
+        if not np.size(starts) or not np.size(stops):  # there is no pair
+            return 0 if sums else False
+        first, last = int(np.min(starts)), int(np.max(stops))
+        env = replace(self.env, place=self.env.places.get(node, self.env.place))
+        if last - first > WIDEST_RANGE:
+            raise AttnDslError(too_wide(last - first, env.place))
+        if not env.indices and (bodies := trials(node, last - first)[0]) > MOST_TRIALS:
+            raise AttnDslError(too_wide(bodies, env.place))
+        outside = self._unmoved(node)
         found: Value = 0 if sums else False
         for j in range(first, last):
-            env = _with_index(self.env, node.level, j)
-            body = type(self)(env, dict(outside)).value(node.body)
+            inner = _with_index(env, node.level, j)
+            body = type(self)(inner, dict(outside)).value(node.body)
             inside = (start <= j) & (stop > j)
             if sums:
                 self._check((found, 1), (body, 1))
@@ -228,18 +245,12 @@ class _Unlimited(_Evaluator):
         return value.astype(object) if is_array else value
 
 
-def _size(value: Value) -> int:
-    """The greatest absolute value."""
-    if isinstance(value, _NUMBER):
-        return abs(int(value))
-    return max(int(value.max()), -int(value.min())) if math.prod(value.shape) else 0
-
-
-def too_wide(width: int) -> Diagnostic:
-    """The diagnostic for a quantifier wider than ``WIDEST_RANGE``."""
+def too_wide(width: int, place: Span | None = None) -> Diagnostic:
+    """The diagnostic for a quantifier wider than ``WIDEST_RANGE``, and where it stands if that is known."""
     return Diagnostic(
         "A404",
         f"an `any`, `all`, `count` or `sum` of the pattern runs over {width:,} values at these lengths",
+        (Label(place, "every number is tried"),) if place is not None else (),
         notes=(f"at most {WIDEST_RANGE:,} are tried, fewer of each where one is in another",),
         helps=("state it as a comparison, or give the range a bound that does not grow",),
     )
@@ -412,6 +423,7 @@ def meaning(
             tables=tables,
             queries=mask.queries,
             keys=mask.keys,
+            places=dict(mask.places),
         )
         result[:, :, start:stop] = evaluate(mask.root, env)
     result[:, :, : mask.absent(q_len, k_len)] = False
@@ -458,6 +470,7 @@ def zero_keys(
         tables=_wide(tables),
         queries=mask.queries,
         keys=mask.keys,
+        places=dict(mask.places),
     )
     count = np.asarray(evaluate(mask.zeros, env), dtype=np.int64)
     count = count.reshape((1,) * (3 - count.ndim) + count.shape)

@@ -57,12 +57,21 @@ class _Opener:
         if not node.is_pair or not isinstance(node, ir.Le | ir.Eq):
             return node
         if node not in self.opened:
-            if depth > _DEEPEST or self.is_spent:
+            if depth > _DEEPEST or self.is_spent or _alternatives(node) > _MOST:
                 return node
             self._terms += len(node.item.parts)
             opened = _once(node)
             self.opened[node] = node if opened is None else self.read(opened, depth + 1)
         return self.opened[node]
+
+
+def _alternatives(node: ir.Le | ir.Eq) -> int:
+    """How many comparisons become of one whose extrema are all opened."""
+    found = 1
+    for term in node.item.parts if isinstance(node.item, ir.Sum) else (node.item,):
+        if term.is_pair and isinstance(term, ir.Abs | ir.Max | ir.Min) and found <= _MOST:
+            found *= max(2, len(term.parts))
+    return found
 
 
 def _once(node: ir.Le | ir.Eq) -> ir.Node | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import PRESENT, bind, separate_root
+from attndsl.passes import PRESENT, bind, lower_root, separate_root
 from attndsl.schedule.boundary_tiles import evaluate_tiles
 from attndsl.schedule.disk_cache import schedule_of
 from attndsl.schedule.layouts import (
@@ -42,7 +42,7 @@ from attndsl.schedule.model import (
 )
 from attndsl.schedule.refine import refine
 from attndsl.schedule.summaries import TileAxis
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.source import AttnDslError, Diagnostic, Span
 
 MOST_TOKENS = 1 << 28  # tokens of one side; every term by position takes eight bytes each
 
@@ -241,8 +241,20 @@ def classes_of(
             item = tuple(bound(node, b, h) for node in nodes)
             plan_of[b, h] = found.setdefault(item, len(found))
     except TooManyAlternatives as error:
-        raise AttnDslError(ir.too_wide(error.width)) from error
+        raise AttnDslError(ir.too_wide(error.width, _place_of_widest(mask, call))) from error
     return tuple(found), plan_of, slices.tables
+
+
+def _place_of_widest(mask: ir.Mask, call: Call) -> Span | None:
+    """Where the first loop was written that is too wide by itself; the first one of all, if none is."""
+    for loop, place in mask.places:
+        root = loop if loop.sort is ir.Sort.BOOL else ir.ge(loop, ir.ONE)
+        alone = replace(mask, root=lower_root(root, mask), places=())
+        try:
+            classes_of(alone, call)
+        except AttnDslError:
+            return place
+    return mask.places[0][1] if mask.places else None
 
 
 class _Slices:

@@ -27,6 +27,7 @@ from attndsl.schedule.allowed import allowed, split
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis
+from attndsl.source import AttnDslError
 
 WIDEST_TABLE: Final = 1 << 24  # numbers for which a body that depends on nothing else is evaluated
 _MOST_NODES: Final = 1 << 16  # of bodies that are written out, all together: about a second
@@ -169,9 +170,17 @@ class Loops:
                 width, loop = from_start, _from_start(loop, from_start)
             if width * axis.length > _MOST_VALUES:
                 raise TooManyAlternatives(width)
-            found = axis.values(loop)
+            found = self._evaluated(loop, width, axis)
         kept = found != 0 if _is_any(loop) else found
         return self._read_at(self._kept(kept), loop.sort, axis)
+
+    def _evaluated(self, loop: ir.Loop, width: int, axis: TileAxis) -> IntArray:
+        try:
+            return axis.values(loop)
+        except AttnDslError as error:
+            if error.code != "A404":
+                raise
+            raise TooManyAlternatives(width) from error
 
     def _ranked(self, loop: ir.Loop) -> _Ranks | None:
         """Counts, for any x, the fixed numbers f(j) with ``x <= f(j)``, or with ``x == f(j)``."""

@@ -448,6 +448,10 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "half a kept choice is believed"),
     ("schedule/disk_cache.py", "return _digest(path.read_bytes() for path in files)", "return _digest(bytes(path) for path in files)",
      "edited sources find the schedules of old ones"),
+    ("schedule/building.py", "raise AttnDslError(ir.too_wide(error.width, _place_of_widest(mask, call))) from error",
+     "raise AttnDslError(ir.too_wide(error.width)) from error", "a wide loop is shown nowhere"),
+    ("frontend/embedding.py", "return {ir.Sum: ir.add, ir.Min: ir.minimum, ir.Max: ir.maximum}[kind](*nodes)",
+     "return {ir.Sum: ir.add, ir.Min: ir.maximum, ir.Max: ir.minimum}[kind](*nodes)", "a chain of minima is one of maxima"),
     ("cache/memo.py", "if self._held > self._heaviest:", "if False:", "tables are pinned by calls, not by bytes"),
     ("cache/memo.py", "self._held -= self._found.pop(key)[1]", "self._found.pop(key)", "what gave way is still weighed"),
     # ------------------------------------------------------------------ the judge itself

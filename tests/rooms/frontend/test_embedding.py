@@ -217,6 +217,47 @@ def test_each_link_of_a_chain_can_be_used_by_itself():
     assert to_mask(third).root is fe.elaborate(syn.parse(f"pattern p = {text}")).root
 
 
+def test_long_sums_and_extrema_are_the_text_that_they_stand_for():
+    parts = [(f"q * k % {i + 2}", q * k % (i + 2)) for i in range(200)]
+    total, least, most = parts[0][1], parts[0][1], 0
+    for i, (_, part) in enumerate(parts[1:], 1):
+        total = total + part if i % 3 else part - total if i % 2 else total - part
+        least, most = fe.minimum(least, part), fe.maximum(part, most, i)
+    text = parts[0][0]
+    for i, (spelled, _) in enumerate(parts[1:], 1):
+        text = (
+            f"{text} + {spelled}"
+            if i % 3
+            else f"{spelled} - ({text})"
+            if i % 2
+            else f"({text}) - {spelled}"
+        )
+
+    def same(made, spelled):
+        assert to_mask(made).root is fe.elaborate(syn.parse(f"pattern p = {spelled}")).root
+
+    same(total <= k, f"{text} <= k")
+    same(least <= k, f"min({', '.join(spelled for spelled, _ in parts)}) <= k")
+    same(most <= k, f"max({', '.join(spelled for spelled, _ in parts[1:])}, 199) <= k")
+
+
+def test_a_constant_that_grows_too_large_within_a_sum_is_refused():
+    total = q
+    for _ in range(5):
+        total = total + (1 << 61)
+    with pytest.raises(AttnDslError, match="A305"):
+        to_mask(total <= k)
+
+
+def test_the_time_of_sums_and_extrema_grows_with_their_length():
+    start = time.process_time()
+    total, least = q, q
+    for i in range(8_000):
+        total, least = total + abs(q - i), fe.minimum(least, q % (i + 2))
+    assert to_mask((total <= k) & (least <= k)).root.sort is ir.Sort.BOOL
+    assert time.process_time() - start < 20  # a second on an idle machine; squared, minutes
+
+
 def test_the_time_of_a_chain_grows_with_its_length():
     start = time.process_time()
     chain = k <= q

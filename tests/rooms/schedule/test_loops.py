@@ -199,3 +199,21 @@ def test_what_must_be_tried_is_refused_past_the_widest_range():
     nested = pattern("any a in 0..len(k): any b in 0..len(k): a * b * b == q + k")
     with pytest.raises(attndsl.AttnDslError, match="A404"):
         nested.schedule(600)
+
+
+@pytest.mark.parametrize(
+    ("text", "wide"),
+    [
+        ("k <= q and any a in 0..q: (q * a + k) % 4093 == 1", "0..q"),
+        ("(any a in 0..3: (a * q + k) % 7 == 1) and all b in 1..k: (b * q + k) % 7 != 1", "1..k"),
+        ("any a in 0..3: any b in 0..q * q: (a * q + b * k) % 97 == 1", "0..q * q"),
+        ("k <= q zeros count j in 0..q: q * j % 7 == 1", "0..q"),
+    ],
+)
+def test_a_loop_that_is_too_wide_is_shown_where_it_stands(text, wide):
+    pattern = attndsl.compile(f"pattern p = {text}")
+    runs = [pattern.zero_keys] if "zeros" in text else [pattern.schedule, pattern.mask]
+    for run in runs:
+        with pytest.raises(attndsl.AttnDslError, match="A404") as caught:
+            run(9_000)
+        assert caught.value.diagnostics[0].span.text == wide

@@ -157,7 +157,7 @@ def _spelled(value: object, parts: list[Node]) -> bytes:
 
 
 def _spelled_terms(terms: tuple[tuple[Node, int], ...], parts: list[Node]) -> bytes:
-    """What `_spelled` gives, several times faster: sums may be long."""
+    """Bytes as of `_spelled`, several times faster: sums may be long."""
     parts += [term for term, _ in terms]
     pairs = [b"t2:n%b%b" % (term.digest, _spelled_number(factor)) for term, factor in terms]
     return b"t%d:%b" % (len(terms), b"".join(pairs))

@@ -76,11 +76,13 @@ class _Evaluator:
     def __init__(self, env: Env, memo: dict[Node, Value]) -> None:
         self.env = env
         self.memo = memo
-        self._sizes: dict[int, tuple[Value, int]] = {}  # of arrays, by identity
+        self._sizes: dict[int, int] = {}  # of arrays in the memo, by identity
 
     def value(self, root: Node) -> Value:
         for node in _closed_postorder(root, self.memo) if self.memo else _whole_postorder(root):
-            self.memo[node] = self._kept(self._step(cast(AnyNode, node)))
+            made = self.memo[node] = self._kept(self._step(cast(AnyNode, node)))
+            if node.sort is n.Sort.INT and not isinstance(made, _NUMBER) and not self.env.fits:
+                self._sizes[id(made)] = self._size(made)
         return self.memo[root]
 
     def _kept(self, value: Value) -> Value:
@@ -99,11 +101,10 @@ class _Evaluator:
         """The greatest absolute value."""
         if isinstance(value, _NUMBER):
             return abs(int(value))
-        if id(value) not in self._sizes:  # held here, so that no other array takes its place
-            some = math.prod(value.shape)
-            size = max(int(value.max()), -int(value.min())) if some else 0
-            self._sizes[id(value)] = value, size
-        return self._sizes[id(value)][1]
+        found = self._sizes.get(id(value))
+        if found is None:
+            found = max(int(value.max()), -int(value.min())) if math.prod(value.shape) else 0
+        return found
 
     def _step(self, node: AnyNode) -> Value:  # noqa: C901 - one arm per node class
         env, xp, at = self.env, self.env.xp, self.memo

@@ -37,6 +37,13 @@ def radial(q: Tokens, k: Tokens, s: int, block: int, decay: int, full_neighbour:
     return (k.t == 0) | (d == 0) | kept & (e <= reach)
 
 
+def presto(q: Tokens, k: Tokens, t: int, segments: int, overlap: int, caption: Any) -> Any:
+    """Borders are evenly spaced, rounded down."""
+    borders = np.linspace(0, t, segments + 1, dtype=int)
+    first, end = borders[caption[k.m]], borders[caption[k.m] + 1]
+    return (first - overlap <= q.t) & (q.t < end + overlap)
+
+
 DATA = "g=4 p=5 | g=1 p=6 | g=7 p=3 heads=2"
 LATENT = "g=4 m=3 | g=1 m=5 | g=6 m=1"
 BOTH = "g=4 p=5 m=2 | g=3 p=4 m=1 heads=2 | g=2 p=1 m=3"
@@ -72,10 +79,10 @@ RULES: tuple[Oracle, ...] = (
          RADIAL.format(*(f"words={m} " for m in (3, 1, 2, 5, 1))), part="joint"),
     says(87, "deftan", "t f", lambda q, k: q.t == k.t, "t=4 f=5 | t=1 f=7 | t=6 f=3", part="f"),
     says(87, "deftan", "t f", lambda q, k: q.f == k.f, "t=4 f=5 | t=7 f=1 | t=6 f=3", part="t"),
-    says(93, "presto", "t y x -> m", lambda q, k, t, segments, caption:
-         caption[k.m] == q.t * segments // t,
-         "t=10 y=2 x=1 m=12 segments=5 | t=7 y=1 x=2 m=9 segments=3 batch=2"
-         "| t=1 y=2 x=3 m=8 segments=2", caption=ids("batch m", "segments")),
+    says(93, "presto", "t y x -> m", presto,
+         "t=10 y=2 x=1 m=12 segments=5 overlap=0 | t=7 y=1 x=2 m=9 segments=3 overlap=1 batch=2"
+         "| t=11 y=1 x=1 m=9 segments=5 overlap=0 | t=1 y=2 x=3 m=8 segments=2 overlap=0",
+         caption=ids("batch m", "segments")),
     says(99, "mcanet", "y x", lambda q, k: q.x == k.x, "y=4 x=5 | y=7 x=3 | y=1 x=6",
          part="columns"),
     says(99, "mcanet", "y x", lambda q, k: q.y == k.y, "y=4 x=5 | y=7 x=3 | y=6 x=1", part="rows"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .registry import Draw, Oracle, flags, given, ids, lists, runs, says
-from .tokens import Array, Tokens, among
+from .tokens import Array, Tokens, among, near
 
 ONE_EACH = "n=12 batch=2 | n=9 heads=2 | n=1"
 LISTED = "n=12 slots={0} batch=2 | n=7 slots={0} heads=2 | n=1 slots=1"
@@ -118,8 +118,10 @@ RULES: tuple[Oracle, ...] = (
          REFERENCES, part="rba", foreground=SHOWN, concept=ids("batch n", "c")),
     says(71, "dreamtuner", OWN_AND_REFERENCES, lambda q, k, foreground: k.own | foreground[k.c, k.m],
          "n=6 c=1 m=8 batch=2 | n=4 c=1 m=5 heads=2 | n=1 c=1 m=3", foreground=SHOWN),
-    says(75, "mask_bench", "n", lambda q, k, window: (q.n - window < k.n) & (k.n <= q.n),
-         "n=12 window=4 | n=9 window=1 | n=1 window=3 | n=7 window=20", part="sliding", causal=True),
+    says(75, "mask_bench", "n", lambda q, k, window: (q.n >= k.n) & (q.n - k.n <= window),
+         "n=12 window=4 | n=9 window=0 | n=1 window=3 | n=7 window=20", part="sliding", causal=True),
+    says(75, "mask_bench", "n", lambda q, k, window: near(q, k, "n", window),
+         "n=12 window=4 | n=9 window=0 | n=1 window=3", part="window"),
     says(75, "mask_bench", "n", lambda q, k, window, sink:
          (abs(q.n - k.n) <= window) | (q.n < sink) | (k.n < sink),
          "n=12 window=2 sink=1 | n=11 window=1 sink=3 | n=1 window=1 sink=1", part="global_sliding"),
@@ -129,9 +131,9 @@ RULES: tuple[Oracle, ...] = (
          document=runs("batch n", "4")),
     says(75, "mask_bench", "n", lambda q, k, document: in_document(q, k, document) & (k.n <= q.n),
          ONE_EACH, part="causal_document", causal=True, document=runs("batch n", "3")),
-    says(75, "mask_bench", "n", lambda q, k, window, document:
-         in_document(q, k, document) & (q.n - window < k.n) & (k.n <= q.n),
-         "n=12 window=3 batch=2 | n=9 window=2 | n=1 window=4", part="sliding_document", causal=True,
+    says(75, "mask_bench", "n", lambda q, k, block, document:
+         in_document(q, k, document) & (k.n < (q.n // block + 1) * block),
+         "n=12 block=3 batch=2 | n=10 block=4 | n=1 block=4", part="block_causal_document",
          document=runs("batch n", "3")),
     says(75, "mask_bench", "n", lambda q, k, document, prefix:
          in_document(q, k, document) & ((k.n <= q.n) | prefix[k.n]),

@@ -246,8 +246,13 @@ def test_hilo_rounds_the_pooled_heads_down(heads, low, window, pooled):
 
 def test_presto_gives_five_captions_two_frames_each():
     captions = {"caption": np.arange(5)[None]}
-    seen = mask(93, "", Case({"t": 10, "y": 1, "x": 1, "m": 5}, {"segments": 5}, captions))
+    apart = {"segments": 5, "overlap": 0}
+    seen = mask(93, "", Case({"t": 10, "y": 1, "x": 1, "m": 5}, apart, captions))
     assert np.array_equal(seen, np.repeat(np.eye(5, dtype=bool), 2, axis=0))
+    shared = mask(93, "", Case({"t": 22, "y": 1, "x": 1, "m": 5}, apart | {"overlap": 1}, captions))
+    assert [np.flatnonzero(column)[[0, -1]].tolist() for column in shared.T] == [
+        [0, 4], [3, 8], [7, 13], [12, 17], [16, 21]
+    ]  # fmt: skip
 
 
 def test_nsa_compresses_what_has_ended():

@@ -488,6 +488,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "causal cross-attention loses the keys of another sequence"),
     ("patterns/library/sequences.attn", "k.c // width == q.n // block - 1", "k.c == q.n // block - 1",
      "a block sees one context, and of another block"),
+    ("patterns/library/videos.attn", "first - overlap <= q.t < next + overlap", "first <= q.t < next + overlap",
+     "a segment overlaps on one side only"),
     ("patterns/library/graphs.attn", "pattern gps_local = q == k or listed", "pattern gps_local = listed",
      "a node does not attend to itself"),
     ("patterns/library/sequences.attn", "let i = if cls then q - 1 else q, j = if cls then k - 1 else k:", "let i = q, j = k:",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attndsl import ir
 from attndsl.compiled import Layouts, Pattern, compile  # noqa: A004 - the public name
-from attndsl.compiler import Source
+from attndsl.compiler import Source, read_saved, saved
 from attndsl.ir import named_extents
+from attndsl.source import AttnDslError, Diagnostic
 
 
 class PatternAttention(nn.Module):
     """Attention restricted to a pattern, without projections: ``forward(q, k, v)``.
+
+    Its state dict holds the pattern, as text in uint8 [bytes], and refuses one of another pattern.
 
     Args:
         pattern: The compiled pattern, or what ``attndsl.compile`` takes.
@@ -22,6 +27,8 @@ class PatternAttention(nn.Module):
         backend: As for calling the pattern.
         layout: As for calling the pattern.
         extents: Sizes of grid axes that lengths do not determine, the same in every call.
+        heads: How many heads the whole model has, where calls hold some of them only; by default those of q.
+        head_start: Which of them is the first of a call.
     """
 
     def __init__(
@@ -32,6 +39,8 @@ class PatternAttention(nn.Module):
         backend: str = "auto",
         layout: Layouts | None = None,
         extents: Mapping[str, int] | None = None,
+        heads: int | None = None,
+        head_start: int = 0,
     ) -> None:
         super().__init__()
         self.pattern = compile(pattern)
@@ -39,6 +48,7 @@ class PatternAttention(nn.Module):
         self.backend = backend
         self.layout = layout
         self.extents = named_extents(extents)
+        self.heads, self.head_start = heads, head_start
 
     def forward(
         self,
@@ -48,13 +58,16 @@ class PatternAttention(nn.Module):
         *,
         extents: Mapping[str, int] | None = None,
         inputs: Mapping[str, Any] | None = None,
+        heads: int | None = None,
+        head_start: int | None = None,
         **named: Any,
     ) -> Tensor:
         """q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] -> [B, H, Q, Dv].
 
-        ``extents`` are those of this call; the pattern's run-time inputs stand in ``inputs``, or go by name.
+        ``extents``, ``heads`` and ``head_start`` are those of this call; the pattern's run-time inputs stand in
+        ``inputs``, or go by name, as do positions of the tokens.
         """
-        sizes = {**self.extents, **named_extents(extents)}
+        sizes = {**self.extents, **named_extents(extents)} if extents else self.extents
         out: Tensor = self.pattern(
             *(q, k, v),
             scale=self.scale,
@@ -62,24 +75,57 @@ class PatternAttention(nn.Module):
             layout=self.layout,
             extents=sizes,
             inputs=inputs,
+            heads=self.heads if heads is None else heads,
+            head_start=self.head_start if head_start is None else head_start,
             **named,
         )
         return out
+
+    def get_extra_state(self) -> Tensor:
+        """The pattern for the state dict, uint8 [bytes]: a tensor, which every format of checkpoints takes."""
+        text = saved(replace(self.pattern.ir, doc=""), self.pattern.layer, self.pattern.without)
+        return torch.tensor(list(text.encode()), dtype=torch.uint8, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuses the state of another pattern; patterns with equal normal forms are one.
+
+        Raises:
+            AttnDslError: A508, it is that of another pattern; A405, it is none.
+        """
+        theirs = Pattern(*read_saved(bytes(state.tolist())))
+        if _meaning(theirs) != _meaning(self.pattern):
+            title = "the state dict belongs to a module of another pattern"
+            found = f"in the state dict: {theirs!r}, layer {theirs.layer}"
+            here = f"in the module: {self.pattern!r}, layer {self.pattern.layer}"
+            helps = ("to load the weights alone, leave out its keys that end in `_extra_state`",)
+            raise AttnDslError(Diagnostic("A508", title, notes=(found, here), helps=helps))
 
     def extra_repr(self) -> str:
         """The pattern's name in the module's printout."""
         return self.pattern.name
 
 
+def _meaning(pattern: Pattern) -> tuple[str, int]:
+    """The relation, and the layer if it reads that."""
+    nodes = *ir.postorder(pattern.ir.root), *ir.postorder(pattern.ir.zeros)
+    reads = any(isinstance(node, ir.Var) and node.name == "layer" for node in nodes)
+    return pattern.digest, pattern.layer if reads else 0
+
+
 class PatternSelfAttention(nn.Module):
     """Multi-head self-attention with projections, restricted to a pattern: [B, S, dim] -> [B, S, dim].
+
+    The projections ``project_q``, ``project_k``, ``project_v`` and ``project_out`` stand apart, so that ranks can
+    hold a share of the heads each: column by column the first three, row by row the last.
 
     Args:
         pattern: The compiled pattern, or what ``attndsl.compile`` takes.
         dim: Width of the input.
-        heads: Query heads; ``dim`` is divided among them.
+        heads: Query heads of the whole model; ``dim`` is divided among them.
         kv_heads: Key and value heads (GQA); as many as ``heads`` by default.
         bias: Whether the projections have one.
+        head_start: Where ``project_q`` gives some of the heads only, which is the first; by default what its
+            weight says, a DTensor on a mesh of one dim.
     """
 
     def __init__(
@@ -90,6 +136,7 @@ class PatternSelfAttention(nn.Module):
         *,
         kv_heads: int | None = None,
         bias: bool = False,
+        head_start: int | None = None,
     ) -> None:
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
@@ -98,8 +145,11 @@ class PatternSelfAttention(nn.Module):
                 f"heads ({heads}) must divide dim ({dim}), and kv_heads ({kv_heads}) must divide heads"
             )
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.head_start = head_start
         self.attention = PatternAttention(pattern)
-        self.project_in = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
+        self.project_q = nn.Linear(dim, dim, bias=bias)
+        self.project_k = nn.Linear(dim, kv_heads * self.head_dim, bias=bias)
+        self.project_v = nn.Linear(dim, kv_heads * self.head_dim, bias=bias)
         self.project_out = nn.Linear(dim, dim, bias=bias)
 
     def forward(
@@ -110,14 +160,46 @@ class PatternSelfAttention(nn.Module):
         inputs: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> Tensor:
-        """x [B, S, dim] -> [B, S, dim]; ``extents`` and run-time inputs as `PatternAttention`."""
-        batch, length, dim = x.shape
-        counts = [self.heads, self.kv_heads, self.kv_heads]
-        parts = torch.split(self.project_in(x), [n * self.head_dim for n in counts], dim=-1)
+        """x [B, S, dim] -> [B, S, dim]; ``extents``, run-time inputs and positions as `PatternAttention`.
+
+        Raises:
+            AttnDslError: as a call of the pattern; A402, it is not known which heads ``project_q`` gives; A502, they do
+                not go with those of ``project_k`` and ``project_v``.
+        """
         q, k, v = (
-            part.reshape(batch, length, count, self.head_dim).transpose(1, 2)
-            for part, count in zip(parts, counts, strict=True)
+            project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for project in (self.project_q, self.project_k, self.project_v)
         )
+        if isinstance(q, Tensor) and q.shape[1] != self.heads:
+            start = self._first_head(q.shape[1])
+            k, v = (self._of_heads(x, start, q.shape[1]) for x in (k, v))
+            named |= {"heads": self.heads, "head_start": start}
         mixed = self.attention(q, k, v, extents=extents, inputs=inputs, **named)
-        out: Tensor = self.project_out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        out: Tensor = self.project_out(mixed.transpose(1, 2).flatten(2))
         return out
+
+    def _first_head(self, count: int) -> int:
+        """The first of ``count`` heads that this rank holds."""
+        if self.head_start is not None:
+            return self.head_start
+        weight: Any = self.project_q.weight
+        placements: Any = getattr(weight, "placements", ())
+        if len(placements) == 1 and placements[0].is_shard(0):
+            mesh = weight.device_mesh
+            if mesh.size() * count == self.heads:
+                return int(mesh.get_local_rank()) * count
+        title = f"project_q gives {count} of {self.heads} heads: say from which on, by `head_start`"
+        raise AttnDslError(Diagnostic("A402", title))
+
+    def _of_heads(self, x: Tensor, start: int, count: int) -> Tensor:
+        """The key heads of these query heads, of all or of those that go with them."""
+        group, held = self.heads // self.kv_heads, x.shape[1]
+        first, last = start // group, -(-(start + count) // group)
+        if held == self.kv_heads:
+            x = x[:, first:last]
+        fits = (start % group == 0 and count % group == 0) or last - first == 1
+        if x.shape[1] != last - first or not fits:
+            title = f"query heads {start} to {start + count - 1} do not go with {held} key heads"
+            helps = (f"{group} query heads share a key head: keep them on one rank",)
+            raise AttnDslError(Diagnostic("A502", title, helps=helps))
+        return x

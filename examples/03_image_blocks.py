@@ -37,10 +37,10 @@ class ImageBlock(nn.Module):
 
 def difference(block: ImageBlock, image: Tensor) -> float:
     """The largest difference between the block's attention and a dense one, on this image."""
-    pattern, extents = block.attention.attention.pattern, {"y": image.shape[1]}
-    x = block.before_attention(image.flatten(1, 2))
-    heads = block.attention.heads
-    q, k, v = block.attention.project_in(x).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    layer, extents = block.attention, {"y": image.shape[1]}
+    pattern, x = layer.attention.pattern, block.before_attention(image.flatten(1, 2))
+    projections = layer.project_q, layer.project_k, layer.project_v
+    q, k, v = (p(x).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for p in projections)
     mask = pattern.mask(x.shape[1], extents=extents)
     dense = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return (pattern(q, k, v, extents=extents) - dense).abs().max().item()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from attndsl.backends import Executable, Tunable, Tuned, attend
 from attndsl.compiler import Program
@@ -17,11 +18,12 @@ from attndsl.op import registration
 from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import runs_of
-from attndsl.op.planning import Options, Planner
+from attndsl.op.planning import Options, Planner, ProgramName, planner_from
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs
 from attndsl.op.rows import read_arguments, rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
+from attndsl.op.sharding import is_distributed, shards
 from attndsl.positions import hidden, split, split_heads, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -65,10 +67,27 @@ def attention(
     Raises:
         AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and backends.
     """
+    if any(isinstance(x, Proxy) for x in (q, k, v)):
+        return _symbolic(
+            *(planner.text, (q, k, v)),
+            *(scale, backend, layout, extents, dict(inputs or {}), positions),
+        )
     check_plain(planner.program, q, k, v)
     q, k, v = _autocast(q, k, v)
     check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
+    if any(map(is_distributed, (q, k, v))):
+        own = shards(planner.program, (q, k, v), scale, extents, given, positions)
+        made = attention(
+            *(planner, own.q, own.k, own.v),
+            scale=own.scale,
+            backend=backend,
+            layout=layout,
+            extents=own.extents,
+            inputs=own.inputs,
+            positions=own.positions,
+        )
+        return own.whole(*made)
     if positions:
         rest = {"extents": extents, "backend": backend, "layout": layout}
         return _at_positions(planner, (q, k, v), scale, given, positions, rest)
@@ -106,6 +125,37 @@ def _at_positions(
     rows = rows_with_tokens(program, qkv, scale, options["extents"], inputs, at)
     options = options | {"extents": rows.extents, "inputs": rows.inputs, "scale": rows.scale}
     return rows.restored(*attention(planner, rows.q, rows.k, rows.v, **options))
+
+
+def _symbolic(text: str, qkv: tuple[Any, Any, Any], *options: Any) -> tuple[Any, Any]:
+    """The call as a node of a graph of ``torch.fx``."""
+    tracer = next(x.tracer for x in qkv if isinstance(x, Proxy))
+    made: Any = tracer.create_proxy("call_function", saved_attention, (text, *qkv, *options), {})
+    return made[0], made[1]
+
+
+def saved_attention(
+    text: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | Tensor | None,
+    backend: str,
+    layout: str | None,
+    extents: Mapping[str, int] | None,
+    inputs: Mapping[str, Any],
+    positions: Mapping[str, Any] | None,
+) -> tuple[Tensor, Tensor]:
+    """Same as ``attention``, of a pattern as ``Pattern.save`` writes it: graphs of ``torch.fx`` call this."""
+    return attention(
+        *(planner_from(ProgramName(text)), q, k, v),
+        scale=scale,
+        backend=backend,
+        layout=layout,
+        extents=extents,
+        inputs=inputs,
+        positions=positions,
+    )
 
 
 def tune(

@@ -35,7 +35,8 @@ def check_tensors(program: Program, q: Tensor, k: Tensor, v: Tensor) -> None:
     if problem is not None:
         raise _make_error("A502", problem, program, q, k, v)
     if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
-        raise _make_error("A503", "q, k and v must have one floating dtype", program, q, k, v)
+        title = "q, k and v must have one floating dtype"
+        raise _make_error("A503", title, program, q, k, v, *_of_autocast(q, k, v))
     if q.dtype in EIGHT_BITS and wants_gradient(q, k, v):
         raise _make_error("A503", "attention over 8-bit tensors has no gradient", program, q, k, v)
     if not q.device == k.device == v.device:
@@ -67,11 +68,18 @@ def in_the_call(program: Program) -> tuple[str, ...]:
     return (f"in the call of pattern {name!r}",) if name else ()
 
 
+def _of_autocast(*tensors: Tensor) -> tuple[str, ...]:
+    kind, wide = tensors[0].device.type, any(x.dtype == torch.float64 for x in tensors)
+    if not wide or kind == "meta" or not torch.is_autocast_enabled(kind):
+        return ()
+    return ("autocast leaves float64 as it is, and casts other dtypes",)
+
+
 def _make_error(
-    code: str, title: str, program: Program, q: Tensor, k: Tensor, v: Tensor
+    code: str, title: str, program: Program, q: Tensor, k: Tensor, v: Tensor, *notes: str
 ) -> AttnDslError:
     shapes = [
         f"{label}: {str(x.dtype).removeprefix('torch.')}{list(x.shape)} on {x.device}"
         for label, x in zip("qkv", (q, k, v), strict=True)
     ]
-    return AttnDslError(Diagnostic(code, title, notes=(*in_the_call(program), *shapes)))
+    return AttnDslError(Diagnostic(code, title, notes=(*in_the_call(program), *shapes, *notes)))

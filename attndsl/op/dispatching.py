@@ -16,7 +16,7 @@ from attndsl.op.legacy_vmap import is_mapped
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PLAIN: Final = frozenset({Tensor, torch.nn.Parameter})
+PLAIN: Final = frozenset({Tensor, torch.nn.Parameter})
 
 
 def eager_only(function: Callable[P, T]) -> Callable[P, T]:
@@ -45,7 +45,7 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
-        or any(type(x) not in _PLAIN or x.is_meta or is_mapped(x) for x in tensors)
+        or any(type(x) not in PLAIN or x.is_meta or is_mapped(x) for x in tensors)
     )
 
 

@@ -159,14 +159,19 @@ class Planner:
         ``differ``: which tables differ from one of these calls to the next.
         """
         mask = self.program.mask
-        nodes = *ir.postorder(mask.root), *ir.postorder(mask.zeros)
-        if any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes):
+        if asks_for_batch(mask):
             return None
         dims = {table.name: table.dims for table in mask.tables}
         # names of no table are positions, which begin with the batch dim
         found = [dims.get(name, ("batch",))[:1] == ("batch",) for name in names]
         alike = all(begins or not differs for begins, differs in zip(found, differ, strict=True))
         return found if alike else None
+
+
+def asks_for_batch(mask: ir.Mask) -> bool:
+    """Whether the pattern reads the number of a batch element."""
+    nodes = *ir.postorder(mask.root), *ir.postorder(mask.zeros)
+    return any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes)
 
 
 def digest_of(text: str) -> int:

@@ -69,6 +69,8 @@ NEAR = {
     "op/legacy_vmap.py": ("rooms/op/test_transforms.py", "rooms/op"),
     "op/attention.py": ("rooms/op/test_operators.py", "rooms/op"),
     "op/counting.py": ("rooms/op/test_operators.py",),
+    "op/sharding.py": ("rooms/op/test_distributed.py",),
+    "nn.py": ("rooms/op/test_modules.py", "rooms/op/test_distributed.py"),
     "op/rows.py": ("rooms/op/test_positions.py",),
     "picturing.py": ("rooms/op/test_inputs.py",),
     "passes/shift_heads.py": ("rooms/op/test_heads_of_a_rank.py",),

@@ -320,6 +320,11 @@ def input_written_to():
     pull(out)
 
 
+def state_of_another_pattern():
+    net = attndsl.nn.PatternAttention("causal")
+    net.load_state_dict(attndsl.nn.PatternAttention("window(8)").state_dict())
+
+
 def test_an_extent_of_a_call_is_an_integer():
     ones = torch.ones(1, 1, 4, 8)
     for size in (2.0, 0, -2, "2x", None):
@@ -350,6 +355,7 @@ def test_extents_have_names():
         parameter_at_the_call,
         input_written_to,
         no_backend,
+        state_of_another_pattern,
         unknown_backend,
     ],
 )

@@ -571,4 +571,4 @@ def compile(  # noqa: A001 - the public name
         return source
     switches = read_switches(without)
     origin = explaining.Origin(source, entry, joined(values, named), align)
-    return Pattern(origin.mask(), layer, switches, origin)
+    return Pattern(origin.mask(layer), layer, switches, origin)

@@ -52,11 +52,13 @@ def read_mask(
     entry: Any = None,
     values: Mapping[str, frontend.Given] | None = None,
     align: str | None = None,
+    layer: int | None = None,
 ) -> ir.Mask:
     """The mask of a path ("file.attn" or "file.attn:name"), program or expression text, name, or Python form.
 
     A name is one of the prelude, else of the library; a row of the library has a number too ("049").
-    ``align``: "start" or "end", where the pattern does not say itself how its queries are placed.
+    ``align``: "start" or "end", where the pattern does not say itself how its queries are placed. ``layer``: for which
+    constraints on layers are judged.
 
     Raises:
         AttnDslError: whatever is wrong with the file, the program or the values, located.
@@ -67,7 +69,8 @@ def read_mask(
         raise AttnDslError(Diagnostic("A211", title, helps=helps))
     if isinstance(source, str | os.PathLike):
         module, name, resolve = open_module(source, entry)
-        return frontend.elaborate(module, name, values, resolve, align)
+        judged = layer if type(layer) is int else None  # what is no number is refused elsewhere
+        return frontend.elaborate(module, name, values, resolve, align, judged)
     if entry is not None:
         title = (
             f"there is no pattern {brief(entry)} in what is no text: `entry` chooses one of a file"

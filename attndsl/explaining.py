@@ -31,9 +31,9 @@ class Origin:
     values: Mapping[str, frontend.Given]
     align: str | None = None
 
-    def mask(self) -> ir.Mask:
-        """The pattern, read anew."""
-        return read_mask(self.source, self.entry, self.values, self.align)
+    def mask(self, layer: int) -> ir.Mask:
+        """The pattern, read anew for that layer."""
+        return read_mask(self.source, self.entry, self.values, self.align, layer)
 
     def whole_numbers(self) -> dict[str, int]:
         """The parameters that hold an integer, given or by a default that is one."""
@@ -55,7 +55,7 @@ class Origin:
     def varied(self, name: str, value: int, layer: int) -> Program | None:
         """The pattern with another value of one parameter; None where a constraint forbids it."""
         try:
-            mask = replace(self, values={**self.values, name: value}).mask()
+            mask = replace(self, values={**self.values, name: value}).mask(layer)
         except AttnDslError:
             return None
         return Program(mask, layer)

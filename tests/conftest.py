@@ -18,9 +18,10 @@ if (
 os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ["ATTNDSL_CACHE_DIR"] = ""  # what this user's machine remembers is no part of a test
 
-# Deadlines are off: a shared machine that pauses is no defect of ours.
+# Deadlines are off, and so is `too_slow`: a shared machine that pauses is no defect of ours.
 # `differing_executors`: the back ends share one test class, which each of them inherits.
-_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.differing_executors]}
+_QUIET = [HealthCheck.differing_executors, HealthCheck.too_slow]
+_COMMON = {"deadline": None, "suppress_health_check": _QUIET}
 settings.register_profile("dev", max_examples=25, **_COMMON)
 settings.register_profile("ci", max_examples=50, derandomize=True, **_COMMON)
 # A planted fault is to be found, not understood: nothing is made small.

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             continue
         if not names:
             terminal.say(f"{source}: nothing to check, it declares no pattern")
-        checks = [_Check(source, name, values, options.align) for name in names]
+        checks = [_Check(source, name, values, options.align, options.layer) for name in names]
         found += [_judged(check, options, terminal) for check in checks]
     _sum_up(found, terminal)
     return min(found, key=_GRAVEST_FIRST.index, default=FINE)
@@ -107,11 +107,12 @@ class _Check:
     name: str | None
     values: dict[str, Given]
     align: str | None
+    layer: int
 
     def subject(self) -> Subject:
         """The pattern with the values given, and with some for parameters left open."""
         shown = describe(self.source, self.name)
-        return with_values(self.source, shown, self.values, self.name, self.align)
+        return with_values(self.source, shown, self.values, self.name, self.align, self.layer)
 
 
 def _patterns(source: str) -> list[str | None]:

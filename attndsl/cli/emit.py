@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     source, given = options.pattern, args.parameters(options.param)
-    mask, written = read_mask(source, None, given, options.align), describe(source).span.text
+    mask = read_mask(source, None, given, options.align, options.layer)
+    written = describe(source).span.text
     values = f"\n\n{mask.name}{spelled(given)}" if given else ""
     text = emission.emit(mask, options.layer, definition=written + values)
     if options.output is None:

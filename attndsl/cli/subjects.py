@@ -83,9 +83,11 @@ def subject(options: argparse.Namespace, *, by_example: bool = False) -> Subject
     name = entry_name(source)
     asked = options.q_len or options.k_len or options.heads or options.extents or options.input
     if not by_example or name is None or given or asked:
-        return with_values(source, describe(source), given, align=options.align)
+        return with_values(source, describe(source), given, None, options.align, options.layer)
     example = patterns.trial(patterns.entry(name), seed=options.seed)
-    about = with_values(source, describe(source), example.values, align=options.align)
+    about = with_values(
+        source, describe(source), example.values, None, options.align, options.layer
+    )
     return replace(about, chosen=example.values, example=example)
 
 
@@ -96,7 +98,7 @@ def entry_name(source: str) -> str | None:
 
 def with_values(
     source: str, signature: frontend.Signature, values: Mapping[str, frontend.Given],
-    entry: str | None = None, align: str | None = None,
+    entry: str | None = None, align: str | None = None, layer: int | None = None,
 ) -> Subject:  # fmt: skip
     """The pattern with these values, and with the first that will do for parameters left open."""
     given = dict(values)
@@ -105,14 +107,14 @@ def with_values(
     for number in TRIED if lacking else (0,):
         chosen = {p.name: _value_of(p.kind, number) for p in lacking}
         try:
-            mask = read_mask(source, entry, {**given, **chosen}, align)
+            mask = read_mask(source, entry, {**given, **chosen}, align, layer)
         except AttnDslError as error:
             refusal = refusal or error
         else:
             return Subject(source, signature, {**given, **chosen}, chosen, mask)
     assert refusal is not None
     if lacking:  # what the user is asked for, rather than what we tried
-        read_mask(source, entry, given, align)
+        read_mask(source, entry, given, align, layer)
     raise refusal
 
 

@@ -49,14 +49,18 @@ _NOTHING = {syn.Any: ir.FALSE, syn.All: ir.TRUE, syn.Count: ir.ZERO, syn.Total: 
 class Elaborator:
     """One elaboration: a budget, a memo of opened definitions, and the faults so far."""
 
-    def __init__(self, outer: Pair, align: ir.Align, is_open: bool = False) -> None:
+    def __init__(
+        self, outer: Pair, align: ir.Align, is_open: bool = False, layer: int | None = None
+    ) -> None:
         """``outer``: the spaces of the mask. ``align``: how its queries are placed.
 
-        ``is_open``: spaces and alignment are preliminary, `settling` will replace them.
+        ``is_open``: spaces and alignment are preliminary, `settling` will replace them. ``layer``: for which layer
+        constraints of the pattern itself are judged; None leaves those that speak of layers alone.
         """
         self.outer = outer
         self.align = align
         self.is_open = is_open
+        self.layer = layer
         self.shift = SHIFT if is_open else shift_of(align)
         self.diagnostics: list[Diagnostic] = []
         self.tables: dict[str, ir.Table] = {}
@@ -122,12 +126,23 @@ class Elaborator:
         before = len(self.diagnostics)
         for constraint in definition.constraints:
             # A value that depends on lengths or heads cannot be checked yet; arithmetic is total anyway.
+<<<<<<< HEAD
             node = self.node(constraint, frame)
             if node is ir.FALSE:
                 self.diagnostics.append(violated(definition, constraint, frame, origin))
             elif not node.deps & ir.Deps.PAIR and ir.reads_inputs(node):
                 text = syn.format_expression(constraint)
                 self.conditions.setdefault(node, ir.Condition(node, text, constraint.span))
+=======
+            required = self.node(constraint, frame)
+            if (
+                self.layer is not None and origin.span is None
+            ):  # a use may stand in a branch not taken
+                required = ir.substitute(required, {ir.Var("layer"): ir.Const(self.layer)})
+            if required is ir.FALSE:
+                fault = violated(definition, constraint, frame, origin, self.layer)
+                self.diagnostics.append(fault)
+>>>>>>> 6c5e204 (where: a constraint on the layer is judged for the layer that is compiled)
         return len(self.diagnostics) == before
 
     def _check_align(self, definition: Definition, span: Span) -> None:

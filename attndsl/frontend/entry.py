@@ -87,6 +87,7 @@ def elaborate(
     values: Mapping[str, Given] | None = None,
     resolve: Resolve | None = None,
     align: str | None = None,
+    layer: int | None = None,
 ) -> ir.Mask:
     """The mask of one pattern of a module.
 
@@ -97,6 +98,7 @@ def elaborate(
         values: For its parameters, by name; the others keep their defaults.
         resolve: Brings the module that an import names, see `files`. Without it, imports fail.
         align: "start" or "end", where the pattern does not say itself how its queries are placed.
+        layer: For which the pattern's own constraints are judged; without it, those that speak of layers are not.
 
     Raises:
         AttnDslError: A2xx for names and kinds, A3xx for values and sizes; up to ten together.
@@ -106,7 +108,7 @@ def elaborate(
         written = definition.written_align
         span = definition.declaration.name_span
         place = placed(definition.pair, definition.name, written, align, span)
-        return mask_of(definition, outside(definition, values or {}), place)
+        return mask_of(definition, outside(definition, values or {}), place, layer)
 
 
 @contextlib.contextmanager
@@ -120,9 +122,11 @@ def _enough_stack(span: Span) -> Iterator[None]:
         raise AttnDslError(make_error("A304", title, span, helps=helps)) from None
 
 
-def mask_of(definition: Definition, values: Mapping[str, Value], align: ir.Align) -> ir.Mask:
+def mask_of(
+    definition: Definition, values: Mapping[str, Value], align: ir.Align, layer: int | None = None
+) -> ir.Mask:
     """The mask of a checked definition with these values for parameters."""
-    elaborator = Elaborator(definition.pair, align)
+    elaborator = Elaborator(definition.pair, align, layer=layer)
     span = definition.declaration.name_span
     try:
         root = elaborator.open(definition, values, Origin(), span)

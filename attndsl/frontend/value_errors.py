@@ -12,11 +12,16 @@ from .scope import Definition
 
 
 def violated(
-    definition: Definition, constraint: syn.Expression, frame: Scope, origin: Origin
+    definition: Definition,
+    constraint: syn.Expression,
+    frame: Scope,
+    origin: Origin,
+    layer: int | None = None,
 ) -> Diagnostic:
     required = f"required here: {quoted(constraint.span)}"
     named = _names_in(constraint)
     values = [f"{n} = {_shown(v)}" for n, v in frame.local.items() if n in named]
+    values += [f"layer = {layer}"] if "layer" in named and layer is not None else []
     notes = (f"{', '.join(values)} in this use",) if values else ()
     title = f"`{definition.name}` needs {quoted(constraint.span)}"
     if origin.span is None:

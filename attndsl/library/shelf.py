@@ -56,4 +56,4 @@ def load(
     Raises:
         AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
     """
-    return Pattern(read_mask(name, None, joined(values, named), align), layer)
+    return Pattern(read_mask(name, None, joined(values, named), align, layer), layer)

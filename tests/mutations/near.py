@@ -78,6 +78,7 @@ NEAR = {
     "frontend/placing.py": ("rooms/op/test_compile.py",),
     "frontend/precedence.py": ("rooms/frontend/test_precedence.py",),
     "explaining.py": ("rooms/frontend/test_precedence.py", "rooms/views"),
+    "frontend/elaboration.py": ("rooms/frontend/test_meaning.py",),
     "frontend": ("rooms/frontend", "rooms/syntax"),
     "importing.py": ("rooms/op/test_operators.py",),
     "lowering.py": ("rooms/op/test_default_layout.py", "rooms/op"),

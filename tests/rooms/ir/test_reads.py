@@ -1,4 +1,4 @@
-"""Queries before the first token see nothing; tables that are too short are refused."""
+"""Queries before the first token see nothing; tables that are too short are refused; calls may lack keys."""
 
 from typing import Any
 
@@ -123,3 +123,12 @@ def test_a_call_without_keys_may_read_beyond_a_table():
     table = torch.ones(3, 3, dtype=torch.int64)
     assert p.mask(2, 0, t=table).shape == (1, 1, 2, 0)
     assert p.mask(2, 2, t=table).all()
+
+
+@pytest.mark.parametrize(
+    "text", ["any j in k..q: (j * q + k) % 3 == 0", "(sum j in q..k: (j * q + k) % 3) >= 1"]
+)
+def test_a_call_without_keys_has_no_numbers_to_try(text: str):
+    p = attndsl.compile(text)
+    assert p.mask(3, 0).shape == (1, 1, 3, 0)
+    assert p.mask(3, 3).any()

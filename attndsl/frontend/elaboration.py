@@ -126,23 +126,15 @@ class Elaborator:
         before = len(self.diagnostics)
         for constraint in definition.constraints:
             # A value that depends on lengths or heads cannot be checked yet; arithmetic is total anyway.
-<<<<<<< HEAD
-            node = self.node(constraint, frame)
-            if node is ir.FALSE:
-                self.diagnostics.append(violated(definition, constraint, frame, origin))
-            elif not node.deps & ir.Deps.PAIR and ir.reads_inputs(node):
-                text = syn.format_expression(constraint)
-                self.conditions.setdefault(node, ir.Condition(node, text, constraint.span))
-=======
             required = self.node(constraint, frame)
-            if (
-                self.layer is not None and origin.span is None
-            ):  # a use may stand in a branch not taken
+            if self.layer is not None and origin.span is None:  # a use may stand in a dead branch
                 required = ir.substitute(required, {ir.Var("layer"): ir.Const(self.layer)})
             if required is ir.FALSE:
                 fault = violated(definition, constraint, frame, origin, self.layer)
                 self.diagnostics.append(fault)
->>>>>>> 6c5e204 (where: a constraint on the layer is judged for the layer that is compiled)
+            elif not required.deps & ir.Deps.PAIR and ir.reads_inputs(required):
+                text = syn.format_expression(constraint)
+                self.conditions.setdefault(required, ir.Condition(required, text, constraint.span))
         return len(self.diagnostics) == before
 
     def _check_align(self, definition: Definition, span: Span) -> None:

@@ -118,7 +118,10 @@ def _at_positions(
         own = run.of_inputs(program.mask, inputs, batch)
         is_each = isinstance(scale, Tensor) and scale.dim() == 4
         factor = run.of(scale, batch) if is_each else scale
-        made.append(_at_positions(planner, (q, k, v), factor, own, run.told, options))
+        try:
+            made.append(_at_positions(planner, (q, k, v), factor, own, run.told, options))
+        except AttnDslError as error:
+            raise run.counted(error) from error
     if made:
         outs, lses = zip(*made, strict=True)
         return torch.cat(outs), torch.cat(lses)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.op.dispatching import needs_dispatcher
 from attndsl.positions import KEYS, QUERIES
+from attndsl.source import AttnDslError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,13 @@ class Run:
         if x.shape[0] == 1 and batch != 1:
             return x
         return x.narrow(0, self.start, self.stop - self.start)
+
+    def counted(self, error: AttnDslError) -> AttnDslError:
+        """The same error, of elements that are counted from the first of the call."""
+        if not self.start:
+            return error
+        note = f"batch elements are counted from {self.start} here"
+        return AttnDslError(replace(d, notes=(*d.notes, note)) for d in error.diagnostics)
 
     def of_inputs(self, mask: ir.Mask, inputs: Mapping[str, Any], batch: int) -> dict[str, Any]:
         """The inputs of these elements."""

@@ -8,7 +8,7 @@ from typing import Any
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, read_heads
 from attndsl.inputs import gathered
-from attndsl.positions import NAMES, QUERIES, hidden
+from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden
 from attndsl.source import AttnDslError, Diagnostic
 
 QUERIES_USED = "q_used"  # what calls name q_len, where q_len is how many rows there are
@@ -22,6 +22,8 @@ def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[st
     spelled = {name: name for name in NAMES}
     if by_length:
         spelled[QUERIES.length] = QUERIES_USED
+    else:
+        spelled[BLOCK_TABLE] = BLOCK_TABLE
     found = {name: named.pop(word) for name, word in spelled.items() if word in named}
     return {name: value for name, value in found.items() if value is not None}
 

@@ -328,7 +328,7 @@ def _fault(title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError
 
 # Arguments of the methods of a pattern and of the modules: inputs of these names go into `inputs`.
 ARGUMENTS: Final = frozenset(
-    "backend batch device element extents head head_count head_dim head_start heads inputs k k_len k_pos "  # noqa: SIM905
+    "backend batch block_table device element extents head head_count head_dim head_start heads inputs k k_len k_pos "  # noqa: SIM905
     "k_start kv_len layers layout length machine q q_len q_pos q_start q_used query return_lse scale self "
     "tile token v x".split()
 )

@@ -18,13 +18,14 @@ from attndsl.op import registration
 from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import runs_of
+from attndsl.op.pages import gathered
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs
 from attndsl.op.rows import read_arguments, rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
 from attndsl.op.sharding import is_distributed, shards
-from attndsl.positions import hidden, split, split_heads, with_heads
+from attndsl.positions import BLOCK_TABLE, hidden, split, split_heads, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -74,6 +75,8 @@ def attention(
         )
     check_plain(planner.program, q, k, v)
     q, k, v = _autocast(q, k, v)
+    if positions and BLOCK_TABLE in positions:
+        k, v, positions = gathered(planner.program.mask, q, k, v, positions)
     check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
     if any(map(is_distributed, (q, k, v))):
@@ -182,6 +185,8 @@ def tune(
     """
     check_plain(planner.program, q, k, v)
     q, k, v = _autocast(q, k, v)
+    if positions and BLOCK_TABLE in positions:
+        k, v, positions = gathered(planner.program.mask, q, k, v, positions)
     check_tensors(planner.program, q, k, v)
     if backend == "reference":
         return ()

@@ -137,3 +137,72 @@ def test_latents_read_one_after_the_other():
     some = read(q[:, :, :12], k, v, kv_len=10, extents=sizes | {"data.n": 8})
     same(some[:, :, :4], whole[:, :, :4])
     assert not some[:, :, 8:].any()
+
+
+# ---------------------------------------------------------------------------- pages
+
+
+def paged(rows: torch.Tensor, page: int, columns: int, spare: int = 3):
+    """(pages without numbers but for the rows, table [batch, columns]): pages in any order, of the first one none."""
+    batch, heads, length, width = rows.shape
+    table = 1 + torch.randperm(
+        batch * columns + spare, generator=torch.Generator().manual_seed(page)
+    )
+    table = table[: batch * columns].reshape(batch, columns)
+    pages = torch.full(
+        (batch * columns + spare + 1, heads, page, width), math.nan, dtype=rows.dtype
+    )
+    for b in range(batch):
+        for n in range(length):
+            pages[table[b, n // page], :, n % page] = rows[b, :, n]
+    return pages, table
+
+
+@pytest.mark.parametrize("page", [1, 4, 16])
+def test_pages_are_rows_in_the_order_of_their_table(case, page):
+    p, given, (q, k, v), whole = case
+    columns = -(-LENGTH // page) + 1
+    (k_pages, table), (v_pages, _) = paged(k, page, columns), paged(v, page, columns)
+    ends = torch.tensor([9, 17])
+    table[0, -(-9 // page) :] = -1  # nothing is there yet
+    step = torch.stack([x[:, end - 3 : end] for x, end in zip(q, ends, strict=True)])
+    want = torch.stack([x[:, end - 3 : end] for x, end in zip(whole, ends, strict=True)])
+    same(p(step, k_pages, v_pages, block_table=table, kv_len=ends, **given), want)
+
+
+def test_gradients_reach_the_pages_that_hold_tokens():
+    p, (q, k, v) = attndsl.compile("causal"), tensors()
+    (k_pages, table), (v_pages, _) = paged(k, 4, 6), paged(v, 4, 6)
+    k_pages, v_pages = (x.nan_to_num(0.0).requires_grad_() for x in (k_pages, v_pages))
+    rows = [x.clone().requires_grad_() for x in (k, v)]
+    found = torch.autograd.grad(p(q, k_pages, v_pages, block_table=table).sum(), (k_pages, v_pages))
+    want = torch.autograd.grad(p(q, *rows).sum(), rows)
+    for one, other in zip(found, want, strict=True):
+        same(one[table].transpose(1, 2).flatten(2, 3), other)
+        assert one[0].eq(0).all()
+
+
+def test_a_traced_call_has_no_key_in_a_page_that_is_not_there():
+    p, (q, k, v) = attndsl.compile("full"), tensors()
+    (k_pages, table), (v_pages, _) = paged(k, 4, 6), paged(v, 4, 6)
+    table[1, 2:] = torch.tensor([99, -7, 99, 1 << 40])
+    traced = torch.func.vmap(lambda x: p(x, k_pages, v_pages, block_table=table))(q[None])[0]
+    same(traced[0], p(q, k, v)[0])
+    same(traced[1:], p(q[1:], k[1:, :, :8], v[1:, :, :8]))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"block_table": [[0, 1], [2, 6]]}, "page 6 of batch element 1"),
+        ({"block_table": [[0, -1], [2, 3]]}, "page -1 of batch element 0"),
+        ({"block_table": [[0, 1]] * 3}, "a row for each batch element"),
+        ({"block_table": [0, 1]}, "a row for each batch element"),
+        ({"block_table": [[0.0, 1.0]] * 2}, "must be an integer type"),
+        ({"block_table": [[0, 1]] * 2, "kv_len": 9}, "kv_len is 9, but k has 8 rows"),
+    ],
+)
+def test_pages_that_cannot_be_are_refused(given, message):
+    q, pages = torch.randn(2, 2, 1, 8), torch.randn(6, 2, 4, 8)
+    with pytest.raises(attndsl.AttnDslError, match=f"A413.*{message}"):
+        attndsl.compile("causal")(q, pages, pages, **given)

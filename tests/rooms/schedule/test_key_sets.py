@@ -21,6 +21,7 @@ SOLVED = [
     "pattern p = causal and (q - k < 9 or k % 16 == 15)",
     "pattern p = k % 7 == q % 7 or q // 8 == k // 8",
     "pattern p = (q - k) % 5 == 2 and k <= q",
+    "pattern p = 0 <= q - k < 20 and ((q - k) % 5 == 2 or (k + q) % 7 == 3)",
     "pattern p = (3 * k + q) % 4 == 1 or 2 * k == q or -3 * k >= 5 - q",
     "pattern p = abs(q // 8 - k // 8) <= 1 and not k == 12",
     "pattern p = k // (q % 3) == 0 or k % (q % 2) == 1",
@@ -38,6 +39,14 @@ def check(found: KeySets, dense: np.ndarray) -> None:
         assert key_positions(keys).tolist() == np.flatnonzero(dense[b, h, q]).tolist()
         if isinstance(keys, tuple):
             assert all(stop < start for (_, stop), (start, _) in itertools.pairwise(keys))
+
+
+@pytest.mark.parametrize("text", SOLVED)
+def test_what_is_solved_is_what_trying_gives(text: str):
+    program = Program(frontend.elaborate(syn.parse(text)))
+    for q_len, k_len in ((5, 40), (16, 130), (4, 2)):
+        call = program.call(q_len, k_len, 1, 2, None, {})
+        check(program.key_sets(call), program.dense(call))
 
 
 @settings(max_examples=150, deadline=None)
@@ -79,6 +88,15 @@ def test_a_table_by_position_is_read_and_is_0_outside(comparison: str, offset: i
     program, rng = Program(mask), np.random.default_rng(0)
     call = program.call(6, 40, 3, 2, None, {"doc": rng.integers(-3, 4, (3, 40))})
     check(program.key_sets(call), program.dense(call))
+
+
+def test_a_table_that_ends_early_is_0_beyond():
+    text = "input t: int[n]\npattern p = t[k] == 0 and q % 2 == 0 or k < len(t.n) and q % 2 == 1"
+    program = Program(frontend.elaborate(syn.parse(text)))
+    call = program.call(4, 9, 1, 1, None, {"t": np.array([0, 1, 0, 2])})
+    found = program.key_sets(call)
+    check(found, program.dense(call))
+    assert found.classes[0][1] == ((0, 1), (2, 3), (4, 9))
 
 
 def test_the_price_follows_the_keys_that_are_seen(monkeypatch: pytest.MonkeyPatch):

@@ -47,6 +47,9 @@ CASES: dict[str, Callable[[int, int], bool]] = {
         a * b == 12 for a in range(q) for b in range(a, k)
     ),
     "any s in q..k: n[s] == 3": lambda q, k: any(read(COUNT, s) == 3 for s in range(q, k)),
+    "any s in k..q // 2: n[s] == 3": lambda q, k: any(
+        read(COUNT, s) == 3 for s in range(k, q // 2)
+    ),
     "any s in 0..k: s > q // 2 and s * 3 <= k": lambda q, k: any(
         s > q // 2 and s * 3 <= k for s in range(k)
     ),

@@ -66,7 +66,11 @@ class Interpreter:
                 summands = (ranges.scale(self.range(part), c) for part, c in split_sum(node))
                 return ranges.shift(functools.reduce(ranges.add, summands), constant)
             case ir.Mul():
-                return ranges.mul(self.range(node.left), self.range(node.right))
+                made = ranges.mul(self.range(node.left), self.range(node.right))
+                if self._zero.dtype == object:  # of any size
+                    for end in (made.low, made.high):
+                        ir.check_size(max(map(abs, end.flat), default=0))
+                return made
             case ir.FloorDiv():
                 return ranges.floordiv(self.range(node.left), self.range(node.right))
             case ir.Mod():

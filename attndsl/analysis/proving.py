@@ -18,6 +18,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis.boxes import Interpreter
 from attndsl.analysis.ranges import Range, Truths
+from attndsl.source import AttnDslError
 
 FAR: Final = 1 << 40
 
@@ -57,7 +58,18 @@ def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -
         return not root.value
     if ir.is_larger(root, _MOST_WORK):
         return False
-    known = dict(variables or {})
+    return attempted(lambda: _impossible(root, dict(variables or {})))
+
+
+def attempted(proof: Callable[[], bool]) -> bool:
+    """Whether a proof succeeds; one whose numbers grow beyond all bounds does not."""
+    try:
+        return proof()
+    except AttnDslError:
+        return False
+
+
+def _impossible(root: ir.Node, known: dict[ir.Node, Ends]) -> bool:
     root = _relaxed(root, known)
     if isinstance(root, ir.BoolConst):
         return not root.value

@@ -5,13 +5,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
 from attndsl import ir
-from attndsl.analysis.proving import FAR, impossible, is_large, variable
+from attndsl.analysis.proving import FAR, Ends, impossible, is_large, variable
+from attndsl.source import AttnDslError
 
 
 class Far(StrEnum):
@@ -55,26 +56,49 @@ _NEAR = 8  # keys from which far pairs are looked for
 _SCALE = [*(-(1 << n) for n in range(40, -1, -1)), 0, *(1 << n for n in range(40))]
 _MOST_AXES = 64  # that the reach is worked out along
 _MOST_HALVINGS = 16  # exact up to 2**17, an upper bound beyond
+_MOST_STEPS = 100_000  # nodes and operands of relations to refute, all together: under a second
+
+
+class _Proofs:
+    """Proofs about one mask, which share a budget; past it none succeeds."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_STEPS
+
+    def impossible(self, root: ir.Node, variables: Mapping[ir.Node, Ends]) -> bool:
+        """Whether the relation holds for no values, see `proving.impossible`."""
+        self._left -= sum(1 + len(node.parts) for node in ir.postorder(root))
+        return self._left >= 0 and impossible(root, variables)
 
 
 def reach(mask: ir.Mask, normal: ir.Mask) -> Reach:
     """The reach of a mask: ``normal`` (its normal form) gives positions, ``mask`` itself the axes."""
     if is_large(normal.root):
         return Reach(Far.UNDECIDED, Far.UNDECIDED)
-    axes = []
+    proofs = _Proofs()
+    axes: list[tuple[str, Distance, Distance]] = []
+    back, ahead = (_decided(_flat, normal.root, sign, proofs) for sign in (1, -1))
     if not mask.is_rectangular:
-        axes = [
-            (axis.name, *_along(mask, segment, axis.name))
-            for segment, axis in itertools.islice(_axes_of(mask.keys), _MOST_AXES)
-        ]
-    return Reach(_flat(normal.root, 1), _flat(normal.root, -1), tuple(axes))
+        for segment, axis in itertools.islice(_axes_of(mask.keys), _MOST_AXES):
+            args = _within(mask.root, segment), segment, axis.name
+            ends = (_decided(_along, *args, sign, proofs) for sign in (1, -1))
+            axes.append((axis.name, next(ends), next(ends)))
+    return Reach(back, ahead, tuple(axes))
+
+
+def _decided(bound: Callable[..., Distance], *args: object) -> Distance:
+    """The bound, unless numbers grow beyond all bounds on the way."""
+    try:
+        return bound(*args)
+    except AttnDslError:
+        return Far.UNDECIDED
 
 
 def _axes_of(space: ir.Space) -> Iterator[tuple[ir.Segment, ir.Axis]]:
     return ((segment, axis) for segment in space.segments for axis in segment.axes)
 
 
-def _flat(root: ir.Node, sign: int) -> Distance:
+def _flat(root: ir.Node, sign: int, proofs: _Proofs) -> Distance:
     """The greatest sign * (q - k)."""
     far, near = (_Q, _K) if sign > 0 else (_K, _Q)
     forward, backward = ir.add(near, _D), ir.sub(far, _D)
@@ -82,15 +106,19 @@ def _flat(root: ir.Node, sign: int) -> Distance:
         (ir.conj(ir.substitute(root, {far: forward}), ir.ge(forward, ir.ZERO)), near),
         (ir.conj(ir.substitute(root, {near: backward}), ir.ge(backward, ir.ZERO)), far),
     ]
-    found = _bound(
-        lambda least: any(impossible(v, {rest: (0, FAR), _D: (least, FAR)}) for v, rest in views)
-    )
+
+    def is_empty_from(least: int) -> bool:
+        ends = {_D: (least, FAR)}
+        return any(proofs.impossible(view, {rest: (0, FAR), **ends}) for view, rest in views)
+
+    found = _bound(is_empty_from)
     if found is not None:
         return found
     distance = ir.scale(_STEPS, _modulus(root))
     for start in map(ir.Const, range(_NEAR)):
         pair = {near: start, far: ir.add(start, distance)}
-        if impossible(ir.negate(ir.substitute(root, pair)), {_STEPS: (1 << 20, FAR)}):
+        never = ir.negate(ir.substitute(root, pair))
+        if proofs.impossible(never, {_STEPS: (1 << 20, FAR)}):
             return Far.UNBOUNDED
     return Far.UNDECIDED
 
@@ -105,28 +133,22 @@ def _modulus(root: ir.Node) -> int:
     return found
 
 
-def _along(mask: ir.Mask, segment: ir.Segment, axis: str) -> tuple[Distance, Distance]:
-    """The greatest difference of one coordinate, back and ahead."""
+def _along(root: ir.Node, segment: ir.Segment, axis: str, sign: int, proofs: _Proofs) -> Distance:
+    """The greatest difference of one coordinate, back or ahead, of a relation within the segment."""
     full = f"{segment.name}.{axis}"
-    root = _within(mask.root, segment)
     mine: ir.Node = ir.Coord(ir.Side.QUERY, full)
     theirs: ir.Node = ir.Coord(ir.Side.KEY, full)
-    own = {mine: (0, FAR)}
-
-    def bound(sign: int) -> Distance:
-        away = ir.substitute(root, {theirs: ir.sub(mine, ir.scale(_D, sign))})
-        found = _bound(lambda least: impossible(away, own | {_D: (least, FAR)}))
-        if found is not None:
-            return found
-        equal: dict[ir.Node, ir.Node] = {
-            ir.Coord(ir.Side.KEY, name): ir.Coord(ir.Side.QUERY, name) for name in _names(segment)
-        }
-        ends = {mine: _D, theirs: ir.ZERO} if sign > 0 else {mine: ir.ZERO, theirs: _D}
-        line = ir.substitute(ir.substitute(root, {**equal, theirs: theirs}), ends)
-        never = impossible(ir.negate(line), {_D: (1 << 20, FAR)})
-        return Far.UNBOUNDED if never else Far.UNDECIDED
-
-    return bound(1), bound(-1)
+    away = ir.substitute(root, {theirs: ir.sub(mine, ir.scale(_D, sign))})
+    found = _bound(lambda least: proofs.impossible(away, {mine: (0, FAR), _D: (least, FAR)}))
+    if found is not None:
+        return found
+    equal: dict[ir.Node, ir.Node] = {
+        ir.Coord(ir.Side.KEY, name): ir.Coord(ir.Side.QUERY, name) for name in _names(segment)
+    }
+    ends = {mine: _D, theirs: ir.ZERO} if sign > 0 else {mine: ir.ZERO, theirs: _D}
+    line = ir.substitute(ir.substitute(root, {**equal, theirs: theirs}), ends)
+    never = proofs.impossible(ir.negate(line), {_D: (1 << 20, FAR)})
+    return Far.UNBOUNDED if never else Far.UNDECIDED
 
 
 def _names(segment: ir.Segment) -> Iterator[str]:
@@ -158,7 +180,7 @@ def _bound(is_empty_from: Callable[[int], bool]) -> Distance | None:
     if is_empty_from(_SCALE[0]):
         return Far.NOWHERE
     # First among powers of two of either sign, then between two neighbours of them.
-    place = bisect.bisect_left(_SCALE, True, key=is_empty_from)
+    place = bisect.bisect_left(_SCALE, True, hi=len(_SCALE) - 1, key=is_empty_from)
     low, high = _SCALE[place - 1], _SCALE[place]  # no proof from low on, a proof from high on
     for _ in range(_MOST_HALVINGS):
         middle = (low + high) // 2

@@ -8,6 +8,7 @@ from attndsl.ir.building import (
     absolute,
     add,
     chained,
+    check_size,
     clamp,
     combine,
     conj,
@@ -33,6 +34,7 @@ from attndsl.ir.building import (
     select,
     static_range,
     sub,
+    too_large,
 )
 from attndsl.ir.claims import (
     Always,
@@ -181,6 +183,7 @@ __all__ = [
     "absolute",
     "add",
     "chained",
+    "check_size",
     "children",
     "clamp",
     "combine",
@@ -239,6 +242,7 @@ __all__ = [
     "substitute",
     "swapped",
     "too_wide",
+    "too_large",
     "total",
     "transform",
     "trials",

@@ -34,6 +34,9 @@ from attndsl.ir.nodes import (
     Sum,
     Total,
 )
+from attndsl.source import AttnDslError, Diagnostic
+
+_HUGE = 1 << 512  # squared again and again, numbers would fill the memory
 
 TRUE = BoolConst(True)
 FALSE = BoolConst(False)
@@ -88,9 +91,36 @@ def add(*items: Node) -> Node:
 
 
 def scale(item: Node, factor: int) -> Node:
-    """Product with a known integer."""
+    """Product with a known integer.
+
+    Raises:
+        AttnDslError: A403, the integer is far beyond what any call can compute with.
+    """
+    check_size(factor)
     terms, constant = linear(item)
     return combine({t: c * factor for t, c in terms.items()}, constant * factor)
+
+
+def check_size(number: int) -> None:
+    """Refuse numbers of thousands of digits.
+
+    Raises:
+        AttnDslError: A403.
+    """
+    if not -_HUGE < number < _HUGE:
+        raise too_large()
+
+
+def too_large() -> AttnDslError:
+    """The error of a pattern whose numbers do not fit at the lengths of a call."""
+    return AttnDslError(
+        Diagnostic(
+            code="A403",
+            title="a number in the pattern can pass 2**62 at these lengths",
+            notes=("attndsl computes positions and tables in 64-bit integers, exactly",),
+            helps=("reduce intermediate products, for example with % before *",),
+        )
+    )
 
 
 def sub(left: Node, right: Node) -> Node:

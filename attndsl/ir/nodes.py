@@ -96,7 +96,7 @@ class _Interned(type):
             return _Interned._nodes.setdefault(key, node)
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Node(metaclass=_Interned):
     """Base of all nodes: identity is equality; ``digest`` is stable across processes."""
 
@@ -125,6 +125,9 @@ class Node(metaclass=_Interned):
     def _own_deps(self) -> Deps:
         return Deps.NONE
 
+    def __repr__(self) -> str:
+        return _written(self, _SHOWN_LEVELS)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, name) for name in _given(type(self)))
 
@@ -134,6 +137,25 @@ class Node(metaclass=_Interned):
         if isinstance(self, Load):
             return self.kind
         return Sort.BOOL if type(self) in _TRUTHS else Sort.INT
+
+
+# Shared parts would be written once for each path to them, which may be without end; `show` writes all of it.
+_SHOWN_LEVELS = 3
+_SHOWN_ITEMS = 8
+
+
+def _written(value: object, levels: int) -> str:
+    """A node as Python would write it, its innermost parts and later items left out."""
+    if isinstance(value, tuple):
+        some = [_written(item, levels) for item in value[:_SHOWN_ITEMS]]
+        return f"({', '.join([*some, *['...'] * (len(value) > _SHOWN_ITEMS)])})"
+    if not isinstance(value, Node):
+        return repr(value)
+    if not levels:
+        return f"{type(value).__name__}(...)"
+    given = ((name, getattr(value, name)) for name in _given(type(value)))
+    parts = (f"{name}={_written(item, levels - 1)}" for name, item in given)
+    return f"{type(value).__name__}({', '.join(parts)})"
 
 
 _PAIR = int(Deps.PAIR)
@@ -174,14 +196,14 @@ _spelled_number = functools.lru_cache(4096)(_spelled_value)  # of an int, not of
 # ---------------------------------------------------------------- integers
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Const(Node):
     """An integer constant."""
 
     value: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pos(Node):
     """Flat position of the query or key in its space. Queries are shifted when ends are aligned."""
 
@@ -191,7 +213,7 @@ class Pos(Node):
         return self.side.deps
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Coord(Node):
     """Coordinate on ``axis`` ("segment.axis"); -1 for a token whose segment lacks the axis."""
 
@@ -202,14 +224,14 @@ class Coord(Node):
         return self.side.deps
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Size(Node):
     """A length known when tensors are: "q", "k", "segment", "segment.axis", "table:dim"."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Var(Node):
     """One of head, heads, batch, layer."""
 
@@ -219,14 +241,14 @@ class Var(Node):
         return {"head": Deps.HEAD, "batch": Deps.BATCH}.get(self.name, Deps.NONE)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Index(Node):
     """The variable of the enclosing ``Exists`` or ``Total`` of that level."""
 
     level: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sum(Node):
     """Linear combination: sum of coefficient * term, plus a constant. Terms are not sums."""
 
@@ -234,7 +256,7 @@ class Sum(Node):
     constant: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Mul(Node):
     """Product of two non-constant integers."""
 
@@ -242,7 +264,7 @@ class Mul(Node):
     right: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FloorDiv(Node):
     """Floor of the quotient; 0 where the divisor is not positive."""
 
@@ -250,7 +272,7 @@ class FloorDiv(Node):
     right: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Mod(Node):
     """Non-negative remainder; 0 where the divisor is not positive."""
 
@@ -258,42 +280,42 @@ class Mod(Node):
     right: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Min(Node):
     """Least of two or more integers."""
 
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Max(Node):
     """Greatest of two or more integers."""
 
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Abs(Node):
     """Absolute value."""
 
     item: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ILog2(Node):
     """Floor of the binary logarithm; -1 for arguments below 1."""
 
     item: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pow2(Node):
     """Two to the power of the argument for 0 <= argument <= 62, else 0."""
 
     item: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Select(Node):
     """``if cond then yes else no`` on integers."""
 
@@ -302,7 +324,7 @@ class Select(Node):
     no: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Entry(Node):
     """An entry of a long list of known numbers; 0 outside the list."""
 
@@ -310,7 +332,7 @@ class Entry(Node):
     index: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Total(Node):
     """Sum of the body over all integers in ``[start, stop)``; 0 over none. Levels as for ``Exists``."""
 
@@ -320,7 +342,7 @@ class Total(Node):
     body: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Load(Node):
     """A run-time table read at an index; 0 (false) outside the table."""
 
@@ -336,14 +358,14 @@ class Load(Node):
 # ---------------------------------------------------------------- truth values
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoolConst(Node):
     """True or false."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Inside(Node):
     """Whether the token lies in the named segment of its space."""
 
@@ -354,7 +376,7 @@ class Inside(Node):
         return self.side.deps
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Le(Node):
     """``item <= bound``; the item carries no constant and its coefficients have no common factor."""
 
@@ -362,7 +384,7 @@ class Le(Node):
     bound: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Eq(Node):
     """``item == bound``; as for AtMost, and the first coefficient is positive."""
 
@@ -370,28 +392,28 @@ class Eq(Node):
     bound: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Not(Node):
     """Negation of an Equals, Inside, Exists or bool Load (others are negated by rewriting)."""
 
     item: Node
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class And(Node):
     """Conjunction of two or more."""
 
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Or(Node):
     """Disjunction of two or more."""
 
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Exists(Node):
     """Some integer in ``[start, stop)`` makes the body true. ``level`` exceeds every level inside."""
 

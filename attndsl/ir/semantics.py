@@ -19,6 +19,7 @@ import numpy as np
 
 from attndsl.cache import Memo
 from attndsl.ir import nodes as n
+from attndsl.ir.building import check_size
 from attndsl.ir.loops import trials
 from attndsl.ir.mask import Mask, Space
 from attndsl.ir.nodes import AnyNode, Deps, Node, Side
@@ -240,10 +241,15 @@ class _Unlimited(_Evaluator):
         pass
 
     def _kept(self, value: Value) -> Value:
-        if isinstance(value, np.integer):
-            return int(value)
-        is_array = isinstance(value, np.ndarray) and value.dtype.kind in "iu"
-        return value.astype(object) if is_array else value
+        if isinstance(value, _NUMBER):
+            check_size(int(value))
+            return value if isinstance(value, bool) else int(value)
+        if not isinstance(value, np.ndarray) or value.dtype.kind == "b":
+            return value
+        found = value.astype(object, copy=False)
+        if found.size:
+            check_size(max(found.max(), -found.min()))
+        return found
 
 
 def too_wide(width: int, place: Span | None = None) -> Diagnostic:

@@ -9,7 +9,6 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths
 from attndsl.schedule.summaries import TileAxis
-from attndsl.source import AttnDslError, Diagnostic
 
 LIMIT = 1 << 62
 
@@ -42,29 +41,23 @@ def _check(root: ir.Node, interpreter: Interpreter) -> None:
         if node.sort is ir.Sort.INT:
             found = interpreter.range(node)
             if max(abs(int(found.low[0])), abs(int(found.high[0]))) >= LIMIT:
-                raise AttnDslError(_too_large())
+                raise ir.too_large()
 
 
 def _outside_loops(root: ir.Node) -> Iterator[ir.Node]:
-    """Every distinct node but those in bodies of loops."""
+    """Every distinct node but those in bodies of loops, parts first: too large a number is refused, not squared."""
     seen: set[ir.Node] = set()
-    stack = [root]
+    stack = [(root, False)]
     while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
+        node, is_ready = stack.pop()
+        if is_ready:
             yield node
-            stack.extend((node.start, node.stop) if isinstance(node, ir.Loop) else node.parts)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            parts = (node.start, node.stop) if isinstance(node, ir.Loop) else node.parts
+            stack.extend((part, False) for part in parts)
 
 
 def _range(low: int, high: int) -> Range:
     return Range(np.array([low], dtype=object), np.array([high], dtype=object))
-
-
-def _too_large() -> Diagnostic:
-    return Diagnostic(
-        code="A403",
-        title="a number in the pattern can pass 2**62 at these lengths",
-        notes=("attndsl computes positions and tables in 64-bit integers, exactly",),
-        helps=("reduce intermediate products, for example with % before *",),
-    )

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -208,6 +208,7 @@ def _narrowed(
     nodes = comparisons(root)
     truths = [found.truths(node) for node in nodes]
     verdicts = np.stack([2 * x.may_hold[tiles] - x.may_fail[tiles] for x in truths], axis=1)
+    _settle(root, nodes, verdicts)
     kinds, kind_of = row_classes(verdicts)
     if len(kinds) * _FEWEST_ALIKE > len(tiles):
         yield root, np.arange(len(tiles))
@@ -217,7 +218,36 @@ def _narrowed(
         known: dict[ir.Node, ir.Node] = {
             node: decided[x] for node, x in zip(nodes, kind, strict=True) if x in decided
         }
-        yield ir.substitute(root, known), np.flatnonzero(kind_of == number)
+        yield _rest(root, known), np.flatnonzero(kind_of == number)
+
+
+def _rest(node: ir.Node, known: dict[ir.Node, ir.Node]) -> ir.Node:
+    """The root of which some parts are known; those that are found out are noted there, too."""
+    if node in known or not _inner(node):
+        return known.get(node, node)
+    if isinstance(node, ir.Not):
+        made = ir.negate(_rest(node.item, known))
+    else:
+        is_any = isinstance(node, ir.Or)
+        settles, skipped = (ir.TRUE, ir.FALSE) if is_any else (ir.FALSE, ir.TRUE)
+        parts = [
+            part for part in (_rest(each, known) for each in node.parts) if part is not skipped
+        ]
+        made = settles if settles in parts else (ir.disj if is_any else ir.conj)(*parts)
+    known[node] = made
+    return made
+
+
+def _settle(root: ir.Node, nodes: Sequence[ir.Node], verdicts: IntArray) -> None:
+    """Where one comparison of an alternative fails, the others may as well: fewer kinds of tiles are told apart."""
+    place = {node: number for number, node in enumerate(nodes)}
+    uses = Counter(part for node in ir.postorder(root) for part in _inner(node))
+    for part in root.items if isinstance(root, ir.Or) else ():
+        own = part.items if isinstance(part, ir.And) else ()
+        if own and all(item in place and uses[item] == 1 for item in own):
+            columns = [place[item] for item in own]
+            fails = np.flatnonzero((verdicts[:, columns] == -1).any(axis=1))
+            verdicts[fails[:, None], columns] = -1
 
 
 def _holds(

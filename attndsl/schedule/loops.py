@@ -24,6 +24,7 @@ import numpy as np
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths
 from attndsl.schedule.allowed import allowed, split
+from attndsl.schedule.intervals import union
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis
@@ -209,9 +210,10 @@ class Loops:
         if isinstance(loop, ir.Exists) and fewest > _NARROW:
             if isinstance(loop.body, ir.Or):
                 return self.read(ir.disj(*(_with_body(loop, part) for part in loop.body.items)))
-            found = self._gathered(loop, fewest)
-            if found is not None:
-                return found
+            for way in (self._joined, self._gathered):
+                found = way(loop, fewest)
+                if found is not None:
+                    return found
         if isinstance(loop, ir.Total) and fewest > _NARROW:
             ranks = self._ranked(loop)
             if ranks is not None and (looked := self._looked_up(ranks)) is not None:
@@ -249,6 +251,29 @@ class Loops:
             else:
                 parts.append(self.read(ir.select(limits, body, ir.ZERO)))
         return ir.disj(*parts) if _is_any(loop) else ir.add(ir.ZERO, *parts)
+
+    def _joined(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
+        """By the intervals of the other side that each position sees, where each number is a region."""
+        items = loop.body.items if isinstance(loop.body, ir.And) else (loop.body,)
+        variable = ir.Index(loop.level)
+        items = (*items, ir.le(loop.start, variable), ir.lt(variable, loop.stop))
+        low, width = self._hull(loop.start)[0], self._width(loop)
+        numbers = range(low, low + width)
+        if width > WIDEST_TABLE:
+            return None
+        limits = ir.Const(low), ir.Const(low + width)
+        for part in items:
+            check_magnitude(ir.Exists(loop.level, *limits, part), self._queries, self._keys)
+        found = union(items, loop.level, numbers, (self._queries, self._keys))
+        if found is None:
+            return None
+        rows, tables = found
+        column = ir.Pos(rows.side.other)
+        parts = []
+        for first, last in zip(*tables, strict=True):
+            low_, high = (self._read_at(self._kept(x), ir.Sort.INT, rows) for x in (first, last))
+            parts.append(ir.conj(ir.le(low_, column), ir.le(column, high)))
+        return ir.disj(*parts)
 
     def _gathered(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
         """By the numbers that one side allows at each position, where those are few."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+import torch
+
+from attndsl import op
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, read_heads
 from attndsl.inputs import gathered
-from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden
+from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
+_OF_A_LENGTH: Final = {"batch", "extents", "inputs", "head_start", "head_count"}
 QUERIES_USED = "q_used"  # what calls name q_len, where q_len is how many rows there are
 
 
@@ -67,6 +71,30 @@ def read_call(
     found = {**read_inputs(program, inputs, named)}
     found |= {hidden(name): value for name, value in at.items()}
     return program.call(*lengths, batch, held, extents, found, head_start, total)
+
+
+def bind(
+    program: Program,
+    planner: op.Planner,
+    lengths: tuple[int, int | None, int | None],
+    device: torch.device | str,
+    options: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> op.BoundCall:
+    """A call of these lengths (queries, keys, heads) that is decided once; ``given`` is as of ``read_call``.
+
+    Raises:
+        AttnDslError: as ``read_call``.
+    """
+    call = read_call(program, *lengths, **given)
+    named = {name: x for name, x in given.items() if name not in _OF_A_LENGTH}
+    at = take_positions(named, by_length=True)
+    extents = given.get("extents")
+    if call.model_heads is not None:
+        extents = with_heads(extents, call.head_start, call.model_heads)
+    shape = call.batch, call.heads, call.q_len, call.k_len
+    inputs = read_inputs(program, given.get("inputs"), named)
+    return op.BoundCall.of(planner, shape, device, inputs, at, extents=extents, **options)
 
 
 def check_plain_order(call: scheduling.Call) -> None:

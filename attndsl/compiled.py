@@ -23,7 +23,7 @@ from attndsl import (
     views,
 )
 from attndsl import schedule as scheduling
-from attndsl.arguments import check_plain_order, read_call, read_inputs, take_positions
+from attndsl.arguments import bind, check_plain_order, read_call, read_inputs, take_positions
 from attndsl.compiler import (
     Program,
     Source,
@@ -190,6 +190,30 @@ class Pattern:
             positions=at,
         )
         return (out, lse) if return_lse else out
+
+    def bind(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        scale: float | Tensor | None = None,
+        backend: str = "auto",
+        layout: Layouts | None = None,
+        **given: Any,
+    ) -> op.BoundCall:
+        """Decides a call once: ``p.bind(q_len, k_len, heads, batch=8, doc=ids)`` is called with q, k and v alone.
+
+        Lengths, heads, extents, inputs and positions are checked here, and the tensors among them copied. Layers may
+        share the result. ``scale``, ``backend`` and ``layout`` are those of a call.
+
+        Raises:
+            AttnDslError: A4xx lengths, extents and positions, A501 inputs.
+        """
+        text = None if layout is None else _layout_text(layout)
+        options = {"scale": scale, "backend": backend, "layout": text}
+        return bind(self._program, self._planner, (q_len, k_len, heads), device, options, given)
 
     def tune(
         self,

@@ -1,8 +1,18 @@
 """Floor 7: attention over a compiled pattern as a PyTorch operator."""
 
 from attndsl.op.attention import attention, tune
+from attndsl.op.binding import BoundCall
 from attndsl.op.merging import merge
-from attndsl.op.planning import planner_of
+from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
 
-__all__ = ["KERNELS", "attention", "merge", "operators", "planner_of", "tune"]
+__all__ = [
+    "KERNELS",
+    "BoundCall",
+    "Planner",
+    "attention",
+    "merge",
+    "operators",
+    "planner_of",
+    "tune",
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-from attndsl.backends import Executable, Tunable, Tuned, attend
+from attndsl.backends import Executable, Request, Tunable, Tuned, attend
 from attndsl.compiler import Program
 from attndsl.ir import named_extents
 from attndsl.lowering import zero_key_counts
@@ -41,6 +41,7 @@ def attention(
     extents: Mapping[str, int] | None = None,
     inputs: Mapping[str, Any] | None = None,
     positions: Mapping[str, Any] | None = None,
+    stamp: bytes | None = None,
 ) -> tuple[Tensor, Tensor]:
     """softmax(scale q kᵀ restricted to the pattern) v, and its log-sum-exp.
 
@@ -58,6 +59,7 @@ def attention(
         extents: Sizes of grid axes that lengths do not determine.
         inputs: Run-time tables by name.
         positions: Where the rows stand, ints and tensors by the names of ``positions.NAMES``.
+        stamp: That of the inputs, where these are known not to change and to be tensors.
 
     Returns:
         out [B, H, Q, Dv] in the dtype of v, and lse [B, H, Q], natural logarithm, float32 (float64 for
@@ -101,7 +103,7 @@ def attention(
     tables, options = _packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
-    return _directly(planner, q, k, v, tables, options)
+    return _directly(planner, q, k, v, tables, options, stamp)
 
 
 def _at_positions(
@@ -198,7 +200,7 @@ def tune(
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
     tables, options = _packed(q, given, extents, layout, backend, scale)
     gradient = wants_gradient(q, k, v)
-    parts = planner.executable(q, k, v, tables, options, gradient=gradient).parts
+    parts = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options).parts
     tunable = [part for part in parts if isinstance(part, Tunable)]
     return tuple(found for part in tunable for found in part.tune(q, k, v, scale=scale))
 
@@ -266,11 +268,17 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 @eager_only
 def _directly(
-    planner: Planner, q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], options: Options
+    planner: Planner,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    options: Options,
+    stamp: bytes | None,
 ) -> tuple[Tensor, Tensor]:
     """Runs the call like the operator, past the dispatcher."""
     gradient = wants_gradient(q, k, v)
-    found = planner.executable(q, k, v, tables, options, gradient=gradient)
+    found = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options, stamp)
     if not gradient:
         return outputs(found, q, k, v, options.scale)
     out, lse = Attention.apply(q, k, v, tables, planner, found, options)  # type: ignore[no-untyped-call]

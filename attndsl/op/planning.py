@@ -65,25 +65,20 @@ class Planner:
 
     def executable(
         self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        request: Request,
         tables: Sequence[Tensor],
         options: Options,
-        *,
-        gradient: bool,
         stamp: bytes | None = None,
     ) -> Executable:
         """How such a call runs, one for equal calls. Equal means equal contents of the tables.
 
-        ``gradient``: whether its backward will run. ``stamp``: that of an earlier pass over the same tables, which are
-        then read only if that is forgotten.
+        ``stamp``: that of an earlier pass over the same tables, or of tables that are known not to change. They are
+        then read only if what was found for it is forgotten.
 
         Raises:
             AttnDslError: A4xx lengths, extents and layouts; A5xx tables and back ends; A505, the tables are not those
                 of the stamp.
         """
-        request = Request.of(q, k, v, gradient=gradient)
 
         def make(call: Call, stamp: bytes) -> Executable:
             made = lower(self.program, call, request, options.backend, options.layout)
@@ -93,9 +88,7 @@ class Planner:
 
     def composed(
         self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        request: Request,
         tables: Sequence[Tensor],
         options: Options,
         stamp: bytes | None,
@@ -106,7 +99,6 @@ class Planner:
         Raises:
             AttnDslError: as ``executable``.
         """
-        request = Request.of(q, k, v, gradient=True)
 
         def make(call: Call, stamp: bytes) -> tuple[tuple[Schedule, ...], Tensor | None]:
             schedules = walked(self.program, call, request.head_dim, options.layout)
@@ -144,6 +136,10 @@ class Planner:
             extents = dict(zip(options.axes, options.extents, strict=True))
             call = self._found.keep(of_call, self.program.call(*lengths, extents, arrays))
         return self._found.keep(key, make(call, stamp or b""))
+
+    def alone(self) -> Planner:
+        """A planner of the same program that remembers calls of its own, which others do not crowd out."""
+        return Planner(self.program, self.text)
 
     @property
     def name(self) -> ProgramName:
@@ -218,6 +214,11 @@ def _held(digest: int) -> Planner:
         helps = ("compile the pattern first, or export the module by torch.export",)
         raise AttnDslError(Diagnostic("A405", title, helps=helps))
     return found
+
+
+def stamp_of(names: Sequence[str], tables: Sequence[Tensor]) -> bytes | None:
+    """What tells the contents of tables apart; None without tables."""
+    return _read(names, tables)[0] if tables else None
 
 
 def _read(names: Sequence[str], tables: Sequence[Tensor]) -> tuple[bytes, dict[str, Any]]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
-from attndsl.backends import Executable, lse_dtype, out_dtype
+from attndsl.backends import Executable, Request, lse_dtype, out_dtype
 from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only
 from attndsl.op.legacy_vmap import one_by_one
@@ -88,7 +88,7 @@ def derivative(
 def _attention(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any) -> Known:
     asked = Call.of(*call)
     options = asked.options
-    found = asked.planner.executable(q, k, v, tables, options, gradient=False)
+    found = asked.planner.executable(Request.of(q, k, v, gradient=False), tables, options)
     stamp = torch.tensor(list(found.stamp), dtype=torch.uint8, device=q.device)
     return Known(*outputs(found, q, k, v, options.scale), stamp)
 
@@ -107,15 +107,15 @@ def _derivative(
     options = asked.options
     q, k, v, *cotangents = xs
     held = bytes(stamp.tolist()) if len(stamp) else None
-    planner = asked.planner
+    planner, request = asked.planner, Request.of(q, k, v, gradient=True)
     match read(rule):
         case Vjp(rule=inner, given=(has_dout, has_dlse)) if inner is FORWARD:
             dout = cotangents[0] if has_dout else torch.zeros_like(out)
             dlse = cotangents[-1] if has_dlse else None
-            found = planner.executable(q, k, v, tables, options, gradient=True, stamp=held)
+            found = planner.executable(request, tables, options, held)
             return list(gradients(found, q, k, v, out, lse, dout, dlse, options.scale))
         case other:
-            composed = planner.composed(q, k, v, tables, options, held, lse)
+            composed = planner.composed(request, tables, options, held, lse)
             with _afresh():
                 return list(other.of(composed)(*xs))
 

@@ -17,10 +17,10 @@ from attndsl.source import AttnDslError, Diagnostic
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundCall:
-    """Attention at one set of lengths, inputs and positions, called with q, k and v alone.
+    """Attention at lengths, inputs and positions that are decided, called with q, k and v.
 
-    Inputs and positions are copies: writing to the tensors that were given changes nothing. What a call decides, its
-    schedules and launches among it, is decided at the first call with a dtype, a head dim and a number of key heads,
+    Inputs and positions are copies: writing to the tensors that were given changes nothing. A call decides little more: its
+    schedules and launches are made at the first one with a dtype, a head dim and a number of key heads,
     held as long as this object lives, and never looked at again. Layers of a model may share one.
 
     Attributes:

@@ -217,7 +217,7 @@ def _held(digest: int) -> Planner:
 
 
 def stamp_of(names: Sequence[str], tables: Sequence[Tensor]) -> bytes | None:
-    """What tells the contents of tables apart; None without tables."""
+    """A digest of the contents of tables; None without tables."""
     return _read(names, tables)[0] if tables else None
 
 

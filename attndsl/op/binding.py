@@ -19,9 +19,9 @@ from attndsl.source import AttnDslError, Diagnostic
 class BoundCall:
     """Attention at lengths, inputs and positions that are decided, called with q, k and v.
 
-    Inputs and positions are copies: writing to the tensors that were given changes nothing. A call decides little more: its
-    schedules and launches are made at the first one with a dtype, a head dim and a number of key heads,
-    held as long as this object lives, and never looked at again. Layers of a model may share one.
+    Inputs and positions are copies: writing to the tensors that were given changes nothing. Schedules and launches are
+    made at the first call with a dtype, a head dim and a number of key heads, held as long as this object lives, and
+    never looked at again. Layers of a model may share one.
 
     Attributes:
         batch: Batch elements of the tensors.

@@ -78,13 +78,26 @@ class _Evaluator:
         self.env = env
         self.memo = memo
         self._sizes: dict[int, int] = {}  # of arrays in the memo, by identity
+        self._joined: dict[Node, Value] = {}  # what is known of conjunctions and disjunctions
 
-    def value(self, root: Node) -> Value:
-        for node in _closed_postorder(root, self.memo) if self.memo else _whole_postorder(root):
+    def value(self, root: Node, plan: Plan | None = None) -> Value:
+        for node, joins, dropped in _whole_plan(root) if plan is None else plan:
             made = self.memo[node] = self._kept(self._step(cast(AnyNode, node)))
             if node.sort is n.Sort.INT and not isinstance(made, _NUMBER) and not self.env.fits:
                 self._sizes[id(made)] = self._size(made)
+            for whole in joins:
+                self._join(whole, made)
+            for old in dropped:
+                self._sizes.pop(id(self.memo.pop(old)), None)
         return self.memo[root]
+
+    def _join(self, whole: n.And | n.Or, value: Value) -> Value:
+        """A conjunction or disjunction as far as it is known, with one more of its items."""
+        known = self._joined.get(whole)
+        if known is not None:
+            value = known & value if isinstance(whole, n.And) else known | value
+        self._joined[whole] = value
+        return value
 
     def _kept(self, value: Value) -> Value:
         return value
@@ -165,10 +178,11 @@ class _Evaluator:
                 return at[item] == bound
             case n.Not(item=item):
                 return _not(at[item])
-            case n.And(items=items):
-                return functools.reduce(operator.and_, (at[item] for item in items))
-            case n.Or(items=items):
-                return functools.reduce(operator.or_, (at[item] for item in items))
+            case n.And(items=items) | n.Or(items=items):
+                for item in items:  # most have been joined, and are gone
+                    if item in at:
+                        self._join(node, at[item])
+                return self._joined.pop(node)
             case n.Exists() | n.Total():
                 return self._loop(node)
             case _:
@@ -212,10 +226,11 @@ class _Evaluator:
         if not env.indices and (bodies := trials(node, last - first)[0]) > MOST_TRIALS:
             raise AttnDslError(too_wide(bodies, env.place))
         outside = self._unmoved(node)
+        plan = _planned(node.body, outside)
         found: Value = 0 if sums else False
         for j in range(first, last):
             inner = _with_index(env, node.level, j)
-            body = type(self)(inner, dict(outside)).value(node.body)
+            body = type(self)(inner, dict(outside)).value(node.body, plan)
             inside = (start <= j) & (stop > j)
             if sums:
                 self._check((found, 1), (body, 1))
@@ -280,11 +295,34 @@ def _with_index(env: Env, level: int, value: int) -> Env:
     return replace(env, indices={**env.indices, level: value})
 
 
-_ORDERS: Final = Memo(4096, 1 << 18, len)  # by root; weighed by nodes, which it keeps alive
+# Steps in order: a node, the conjunctions and disjunctions it is joined to at once, and values not used any more.
+Plan: TypeAlias = list[tuple[Node, list[n.And | n.Or], list[Node]]]
+
+_PLANS: Final = Memo(4096, 1 << 18, len)  # by root; weighed by nodes, which it keeps alive
 
 
-def _whole_postorder(root: Node) -> tuple[Node, ...]:
-    return _ORDERS(root, lambda: tuple(_closed_postorder(root, {})))
+def _whole_plan(root: Node) -> Plan:
+    return _PLANS(root, lambda: _planned(root, {}))
+
+
+def _planned(root: Node, memo: Mapping[Node, Value]) -> Plan:
+    """How to evaluate a root while few values are held, however many items its conjunctions have."""
+    order = _closed_postorder(root, memo)
+    plan: Plan = [(node, [], []) for node in order]
+    place = {node: index for index, node in enumerate(order)}
+    last = list(range(len(order)))
+    for index, node in enumerate(order):
+        used = [*node.parts, *n.postorder(node.body)] if isinstance(node, n.Loop) else node.parts
+        for part in used:
+            if (where := place.get(part)) is None:
+                continue
+            if isinstance(node, n.And | n.Or):
+                plan[where][1].append(node)
+            else:
+                last[where] = index
+    for where, index in enumerate(last[:-1]):  # the root is the last one
+        plan[index][2].append(order[where])
+    return plan
 
 
 def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:

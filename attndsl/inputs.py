@@ -361,7 +361,10 @@ _WINDOW = Foreign(
     'the window is the pattern\'s: attndsl.compile("window", left=..., right=...)', (-1, (-1, -1))
 )
 _SCALE = Foreign("the factor on the scores is called `scale`")
-_PACKED = Foreign('packed sequences are ids: attndsl.compile("documents_causal"), called with doc=')
+_PACKED = Foreign(
+    'packed sequences: attndsl.compile("varlen_causal"), called with cu_seqlens_q= and cu_seqlens_k=; or by'
+    ' ids, "documents_causal", called with doc='
+)
 _WEIGHTS = Foreign(
     "weights are never held; values that are unit vectors give them: v = torch.eye(k_len)", (False,)
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # the package imports this module first, and costs nothing
@@ -40,8 +41,10 @@ class _Waiting(NamedTuple):
             run = loader.exec_module
 
             def exec_module(made: ModuleType) -> None:
+                del loader.exec_module  # the loader may be that of other modules, too
                 run(made)
                 self.act()
 
-            setattr(loader, "exec_module", exec_module)  # noqa: B010 - of this module's own loader
+            with suppress(AttributeError):  # of a loader that takes no attributes
+                setattr(loader, "exec_module", exec_module)  # noqa: B010
         return spec

@@ -68,16 +68,19 @@ class PatternAttention(nn.Module):
         ``inputs``, or go by name, as do positions of the tokens.
         """
         sizes = {**self.extents, **named_extents(extents)} if extents else self.extents
+        options = {"scale": self.scale, "backend": self.backend, "layout": self.layout}
+        if named:  # an input may have the name of an option
+            declared = {table.name for table in self.pattern.ir.tables}
+            clash = [name for name in (*options, "return_lse") if name in named]
+            taken = {name: named.pop(name) for name in clash if name in declared}
+            inputs = {**(inputs or {}), **taken} if taken else inputs
         out: Tensor = self.pattern(
             *(q, k, v),
-            scale=self.scale,
-            backend=self.backend,
-            layout=self.layout,
             extents=sizes,
             inputs=inputs,
             heads=self.heads if heads is None else heads,
             head_start=self.head_start if head_start is None else head_start,
-            **named,
+            **(options | named),
         )
         return out
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
+import attndsl.operators  # noqa: F401 - declared, if nobody did so before
 from attndsl.backends import Executable, Request, lse_dtype, out_dtype
 from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only

@@ -408,6 +408,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("nn.py", "return pattern.digest, pattern.layer if reads else 0", "return pattern.digest, 0", "weights of another layer are loaded"),
     ("nn.py", "            x = x[:, first:last]\n", "            x = x[:, : last - first]\n", "a share of the query heads reads the first key heads"),
     ("nn.py", "return int(mesh.get_local_rank()) * count", "return 0", "a tensor-parallel module numbers its heads from 0"),
+    ("importing.py", "                del loader.exec_module  # the loader may be that of other modules, too\n", "", "what waits for one import is done after others, too"),
+    ("nn.py", "if name in declared}", "if name not in declared}", "an input of a module that has the name of an option is that option"),
     ("op/planning.py", "if now != stamp:", "if not now:", "a backward takes inputs as they are by then"),
     ("op/planning.py", "return any(isinstance(node, ir.Var) and node.name == \"batch\" for node in nodes)", "return not nodes",
      "vmap makes one batch of calls whose pattern says `batch`"),

@@ -155,3 +155,16 @@ def test_a_module_may_hold_some_of_the_heads():
     second = PatternAttention(MIXED, heads=HEADS, head_start=2)
     torch.testing.assert_close(second(*[q[:, 2:]] * 3), want[:, 2:])
     torch.testing.assert_close(second(*[q[:, :2]] * 3, head_start=0), want[:, :2])
+
+
+@pytest.mark.parametrize("name", ["scale", "layout", "backend", "return_lse", "doc"])
+def test_inputs_of_a_module_may_have_the_names_of_options(name):
+    p = attndsl.compile(f"input {name}: int[batch, pos]\npattern p = {name}[q] == {name}[k]")
+    ids, q = torch.arange(LENGTH)[None] // 5, x(1, 2, LENGTH, 8)
+    net = PatternAttention(p, scale=0.5)
+    want = p(q, q, q, scale=0.5, inputs={name: ids})
+    torch.testing.assert_close(net(q, q, q, **{name: ids}), want)
+    torch.testing.assert_close(net(q, q, q, inputs={name: ids}), want)
+    if name != "scale":
+        found = net(q, q, q, **{name: ids}, scale=2.0)
+        torch.testing.assert_close(found, p(q, q, q, scale=2.0, inputs={name: ids}))

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -70,16 +71,25 @@ torch.testing.assert_close({load}(*x), want)
     assert done.returncode == 0, done.stderr
 
 
-def test_what_waits_for_an_import_is_done_after_it(tmp_path, monkeypatch):
-    (tmp_path / "waited_for.py").write_text("value = 3")
-    monkeypatch.syspath_prepend(tmp_path)
+@pytest.mark.parametrize("zipped", [False, True], ids=["a loader each", "one loader of many"])
+def test_what_waits_for_an_import_is_done_after_it(tmp_path, monkeypatch, zipped):
+    first, second = (f"waited_for_{zipped}{i}" for i in range(2))
+    place = tmp_path / "packed.zip" if zipped else tmp_path
+    for name in (first, second):
+        source = tmp_path / f"{name}.py"
+        source.write_text("value = 3")
+        if zipped:
+            with zipfile.ZipFile(place, "a") as file:
+                file.write(source, source.name)
+    monkeypatch.syspath_prepend(place)
     seen = []
-    after_import("waited_for", lambda: seen.append(sys.modules["waited_for"].value))
+    after_import(first, lambda: seen.append(sys.modules[first].value))
     assert not seen
-    module = importlib.import_module("waited_for")
+    module = importlib.import_module(first)
+    importlib.import_module(second)
     assert seen == [3]
-    assert module.__spec__.origin == os.fspath(tmp_path / "waited_for.py")
-    after_import("waited_for", lambda: seen.append(4))
+    assert module.__spec__.origin == os.fspath(place / f"{first}.py")
+    after_import(first, lambda: seen.append(4))
     assert seen == [3, 4]
 
 

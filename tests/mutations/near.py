@@ -35,7 +35,12 @@ NEAR = {
     "backends/live_tiles.py": ("rooms/backends/test_live_tiles.py",),
     "backends/standalone.py": ("rooms/emission/test_emission.py",),
     "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
-    "backends": ("rooms/backends/test_blocked.py", "rooms/backends/test_merging.py", "laws"),
+    "backends": (
+        "rooms/backends/test_blocked.py",
+        "rooms/op/test_attention.py",
+        "rooms/backends/test_merging.py",
+        "laws",
+    ),
     "backends/few_queries.py": ("rooms/backends/test_few_queries.py",),
     "backends/composed.py": ("rooms/op/test_transforms.py",),
     "backends/dense.py": ("rooms/op/test_attention.py", "rooms/backends/test_dense.py"),

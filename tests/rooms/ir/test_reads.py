@@ -105,6 +105,8 @@ def test_what_a_pattern_says_of_a_short_table_holds():
     assert rows(fixed, 4, 4, t=T) == [[0], [1], [2], []]
     with pytest.raises(attndsl.AttnDslError, match="too few for"):
         rows("input t: int[n]\npattern p = q < 4 and t[q] == t[k]", 4, 4, t=T)
+    with pytest.raises(attndsl.AttnDslError, match="too few for"):
+        rows("input t: int[3]\npattern p = q < 4 and k < 3 and t[q] == t[k]", 4, 4, t=T)
     ends = "input t: int[n]\npattern p = t[q - 1] == t[k + 1]"  # 0 beyond the ends
     assert rows(ends, 3, 3, t=T) == [[2], [], [0]]
 
@@ -116,6 +118,8 @@ def test_a_table_that_is_long_enough_is_read():
     ):
         assert rows(text, 3, 3, t=T) == [[0], [1], [2]]
     assert rows("input t: int[q]\npattern p = t[q] == k", 3, 5, t=T) == [[1], [2], [3]]
+    blocks = "input t: int[n]\npattern p = t[q // 2] == t[k // 2]"
+    assert rows(blocks, 5, 5, t=T) == [[0, 1], [0, 1], [2, 3], [2, 3], [4]]
 
 
 def test_a_call_without_keys_may_read_beyond_a_table():

@@ -34,10 +34,11 @@ class Run:
         return x.narrow(0, self.start, self.stop - self.start)
 
     def counted(self, error: AttnDslError) -> AttnDslError:
-        """The same error, of elements that are counted from the first of the call."""
-        if not self.start:
-            return error
-        note = f"batch elements are counted from {self.start} here"
+        """The same error, which says in which elements it is."""
+        last = self.stop - 1
+        note = f"in batch element {self.start}"
+        if last > self.start:
+            note = f"in batch elements {self.start} to {last}, which are counted from 0 here"
         return AttnDslError(replace(d, notes=(*d.notes, note)) for d in error.diagnostics)
 
     def of_inputs(self, mask: ir.Mask, inputs: Mapping[str, Any], batch: int) -> dict[str, Any]:

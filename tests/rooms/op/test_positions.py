@@ -20,38 +20,47 @@ def tensors(q_len: int, k_len: int, batch: int = 2) -> list[torch.Tensor]:
     return [torch.randn(shape, generator=make, dtype=torch.float64) for shape in shapes]
 
 
+def seen(p: attndsl.Pattern, *lengths: int, **told) -> torch.Tensor:
+    """The dense mask, which is also what is scheduled."""
+    mask = p.mask(*lengths, **told)
+    schedule = p.schedule(*lengths, tile=(2, 4), **told)
+    for b, h in np.ndindex(*mask.shape[:2]):
+        assert np.array_equal(schedule.cover(b, h), mask[b, h])
+    return mask
+
+
 # ---------------------------------------------------------------------------- meaning
 
 
 def test_a_buffer_is_read_as_far_as_it_is_filled():
-    assert torch.equal(CAUSAL.mask(2, 9, kv_len=5)[..., :5], CAUSAL.mask(2, 5))
-    assert not CAUSAL.mask(2, 9, kv_len=5)[..., 5:].any()
+    assert torch.equal(seen(CAUSAL, 2, 9, kv_len=5)[..., :5], seen(CAUSAL, 2, 5))
+    assert not seen(CAUSAL, 2, 9, kv_len=5)[..., 5:].any()
 
 
 def test_the_rows_of_a_chunk_are_those_of_the_whole():
-    whole = GRID.mask(12, extents={"x": 4})
-    assert torch.equal(GRID.mask(3, 12, q_start=5, extents={"x": 4}), whole[:, :, 5:8])
+    whole = seen(GRID, 12, extents={"x": 4})
+    assert torch.equal(seen(GRID, 3, 12, q_start=5, extents={"x": 4}), whole[:, :, 5:8])
     # the space is known by its extents, of which not all tokens exist yet
-    filled = GRID.mask(3, 12, q_start=5, kv_len=8, extents={"y": 3, "x": 4})
+    filled = seen(GRID, 3, 12, q_start=5, kv_len=8, extents={"y": 3, "x": 4})
     assert torch.equal(filled[..., :8], whole[:, :, 5:8, :8])
 
 
 def test_keys_between_which_positions_are_missing_stand_where_they_say():
     window = attndsl.compile("window(3, 0)")
     at = torch.tensor([[9, 4, -1, 7]])
-    assert window.mask(1, 4, k_pos=at).flatten().tolist() == [
+    assert seen(window, 1, 4, k_pos=at).flatten().tolist() == [
         True,
         False,
         False,
         True,
     ]  # the query is at 9
-    assert window.mask(1, 4, k_pos=at, q_start=6).flatten().tolist() == [False, True, False, False]
+    assert seen(window, 1, 4, k_pos=at, q_start=6).flatten().tolist() == [False, True, False, False]
 
 
 def test_lengths_are_one_past_the_last_token():
     last = attndsl.compile("k >= len(k) - 2")
-    seen = last.mask(1, 6, kv_len=[3, 5])[:, 0, 0].int().tolist()
-    assert seen == [[0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]]
+    found = seen(last, 1, 6, kv_len=[3, 5])[:, 0, 0].int().tolist()
+    assert found == [[0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]]
 
 
 def test_an_input_by_position_may_be_longer_than_the_tokens():
@@ -59,11 +68,33 @@ def test_an_input_by_position_may_be_longer_than_the_tokens():
         "input doc: int[batch, pos]\npattern p = doc[q] == doc[k] and doc[k + 1] == 0"
     )
     doc = torch.tensor([[1, 1, 1, 0, 0, 0]] * 2)
-    seen = p.mask(1, 4, kv_len=[2, 3], doc=doc)[:, 0, 0].int().tolist()
-    assert seen == [
+    found = seen(p, 1, 4, kv_len=[2, 3], doc=doc)[:, 0, 0].int().tolist()
+    # behind the last token there is nothing, whatever the tensor holds
+    assert found == [
         [0, 1, 0, 0],
         [0, 0, 1, 0],
-    ]  # behind the last token there is nothing, whatever the tensor holds
+    ]
+
+
+def test_an_input_over_queries_has_an_entry_for_each_row():
+    p = attndsl.compile("input own: int[batch, q]\npattern p = own[q] <= k and k <= q")
+    own = torch.tensor([[1, 0, 2], [4, 3, 9]])
+    lows = seen(p, 3, 7, q_start=[2, 4], own=own).int().argmax(3)[:, 0]
+    assert lows[:, :2].tolist() == [[1, 0], [4, 3]]
+    assert torch.equal(
+        seen(p, 3, 7, kv_len=[5, 7], own=own), seen(p, 3, 7, q_start=[2, 4], kv_len=[5, 7], own=own)
+    )
+
+
+def test_a_row_of_a_list_without_a_token_is_empty():
+    p = attndsl.compile("input near: list[batch, q, n]\npattern p = k in near[q - 1]")
+    near = torch.tensor([[[0], [1], [2]]])
+    assert seen(p, 3, 5, q_start=1, q_used=[3], near=near)[0, 0].nonzero().tolist() == [
+        [1, 0],
+        [2, 1],
+    ]
+    at = torch.tensor([[3, -1, 1]])
+    assert not seen(p, 3, 5, q_pos=at, near=near).any()  # no query stands at 2 or 0
 
 
 def test_zero_keys_are_counted_at_positions():
@@ -72,14 +103,22 @@ def test_zero_keys_are_counted_at_positions():
     assert p.zero_keys(2, 8, q_start=[-1, 5], kv_len=7)[:, 0].tolist() == [[0, 3], [0, 0]]
 
 
+@pytest.mark.parametrize("is_outright", [False, True], ids=["lengths", "positions"])
 @pytest.mark.parametrize("backend", ["blocked", "reference", "triton"])
-def test_what_is_no_token_reaches_nothing(backend):
+def test_what_is_no_token_reaches_nothing(backend, is_outright):
     q, k, v = (x.float() for x in tensors(6, 20))
     fill, used = torch.tensor([9, 17]), torch.tensor([6, 4])
     for b in range(2):
         q[b, :, used[b] :], k[b, :, fill[b] :], v[b, :, fill[b] :] = (math.nan,) * 3
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-    out, lse = CAUSAL(*leaves, kv_len=fill, q_len=used, return_lse=True, backend=backend)
+    told = {"kv_len": fill, "q_len": used}
+    if is_outright:
+        at = {
+            "q_pos": torch.arange(6) + (fill - used)[:, None],
+            "k_pos": torch.arange(20).expand(2, -1),
+        }
+        told = {n: x.where(x < fill[:, None], -1) for n, x in at.items()}
+    out, lse = CAUSAL(*leaves, **told, return_lse=True, backend=backend)
     assert out[1, :, 4:].eq(0).all()
     assert lse[1, :, 4:].eq(-math.inf).all()
     upstream = torch.ones_like(out)
@@ -89,6 +128,16 @@ def test_what_is_no_token_reaches_nothing(backend):
         for b in range(2):
             assert grad[b, :, : counts[b]].isfinite().all()
             assert grad[b, :, counts[b] :].eq(0).all()
+
+
+def test_what_is_no_token_has_no_second_derivative():
+    (q, k, v), at = tensors(6, 6), torch.tensor([[0, 1, 2, -1, -1, 5]])
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    upstream = torch.ones_like(q).masked_fill(at[0, :, None] < 0, math.nan)
+    first = torch.autograd.grad(CAUSAL(*leaves, q_pos=at), leaves, upstream, create_graph=True)
+    second = torch.autograd.grad(first[0].square().sum(), leaves)
+    assert all(x.isfinite().all() for x in (*first, *second))
+    assert not second[0][:, :, 3:5].any()
 
 
 def test_rows_that_numbers_leave_out_are_not_looked_at():

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attndsl.backends.block_batches import BlockBatch, block_batches
+from attndsl.backends.dense_square import DenseSquare
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
 from attndsl.backends.heads import alike
@@ -78,7 +79,7 @@ class Blocked:
     def lower(self, part: TiledMask, request: Request) -> BlockedKernels:
         """Strips of its one schedule."""
         schedule = part.schedules[self.tiles(request)[0]]
-        return BlockedKernels(schedule, batches_of(schedule))
+        return BlockedKernels(schedule, batches_of(schedule), DenseSquare.of(schedule))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +88,7 @@ class BlockedKernels:
 
     schedule: Schedule
     batches: tuple[tuple[BlockBatch, ...], ...]
+    square: DenseSquare | None = None  # where the pairs are all, or the lower triangle
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +101,15 @@ class BlockedKernels:
         if q.dtype in EIGHT_BITS:
             out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
             return out.to(out_dtype(q.dtype)), lse
+        finite = _finite(k), _finite(v)
+        if (
+            self.square is not None
+            and finite[0] is k
+            and finite[1] is v
+            and q.numel()
+            and v.numel()
+        ):
+            return self.square.forward(q, k, v, scale)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
         merges = any(not strip.first_writer for plan in self.batches for strip in plan)
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
@@ -107,7 +118,6 @@ class BlockedKernels:
             out.zero_()
             lse.fill_(-math.inf)
         width = max(1, q.shape[3], v.shape[3])
-        finite = _finite(k), _finite(v)
         given = with_width(q, width), with_width(finite[0], width), with_width(finite[1], width)
         for unit in self._head_groups([given[0], out, lse], [given[1], given[2]], results=(2, 0)):
             forward_unit(unit, scale)
@@ -135,6 +145,8 @@ class BlockedKernels:
                 scale=scale,
             )
             return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
+        if self.square is not None and dlse is None and _are_finite(q, k, v, out, dout):
+            return self.square.backward(q, k, v, out, lse, dout, scale)
         width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
         sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]
         rows = [with_width(x.to(q.dtype), width) for x in (q, out, dout)]
@@ -314,6 +326,11 @@ def _finite(x: Tensor) -> Tensor:
         return x
     finite = x.isfinite()
     return x if finite.all() else x.masked_fill(~finite, 0.0)
+
+
+def _are_finite(*tensors: Tensor) -> bool:
+    """Whether there is something in each of them, and all of it is finite."""
+    return all(x.numel() and bool(x.sum().isfinite()) for x in tensors)
 
 
 def best_tile(q_len: int, k_len: int) -> Tile:

@@ -14,7 +14,7 @@ from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.key_sets import Keys, KeySets, key_positions, key_sets, key_union
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
-from attndsl.schedule.model import MaskTable, Plan, Schedule, Tiles, TokenOrder, compress
+from attndsl.schedule.model import MaskTable, Plan, Runs, Schedule, Tiles, TokenOrder, compress
 from attndsl.schedule.reordering import Decision, Decisions, optimise
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "TokenOrder",
     "Plan",
     "TileCosts",
+    "Runs",
     "Schedule",
     "TiledMask",
     "Tiles",

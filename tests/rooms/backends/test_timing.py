@@ -93,7 +93,9 @@ def runs(schedule: Schedule) -> Iterator[dict[str, float]]:
     q, k, v, dout = (torch.randn(1, 2, n, 16) for n in lengths)
     request = Request.of(q, k, v, gradient=True)
     kernels = lowered(backends.Blocked(), request, lambda tile: schedule)
-    kernels = replace(kernels, square=None)  # whole squares take one call, whose time tiles predict well
+    kernels = replace(
+        kernels, square=None
+    )  # whole squares take one call, whose time tiles predict well
     with pytest.MonkeyPatch.context() as patch:
         seen = Counter(patch).seen
         out, lse = kernels.forward(q, k, v, scale=0.25)

@@ -241,3 +241,36 @@ def test_a_call_can_be_traced_by_jit():
     x = torch.randn(1, 2, 9, 4)
     traced = torch.jit.trace(attend, x)
     torch.testing.assert_close(traced(2 * x), attend(2 * x))
+
+
+# ------------------------------------------------------------------ modes
+
+
+def test_tables_made_in_inference_mode_serve_every_kind_of_call():
+    with torch.inference_mode():
+        doc = torch.arange(9)[None] // 4
+        fixed = torch.randn(1, 2, 9, 4)
+        inside = PATTERN(fixed, fixed, fixed, doc=doc)
+    x = fixed.clone().requires_grad_()
+    out = PATTERN(x, x, x, doc=DOC)
+    (want,) = torch.autograd.grad(out.sin().sum(), x)
+    for made in (inside, PATTERN(fixed, fixed, fixed, doc=doc), PATTERN(x, x, x, doc=doc)):
+        torch.testing.assert_close(made, out)
+
+    def loss(x):
+        return PATTERN(x, x, x, doc=doc).sin().sum()
+
+    torch.testing.assert_close(torch.autograd.grad(loss(x), x)[0], want)
+    torch.testing.assert_close(torch.func.grad(loss)(x.detach()), want)
+
+
+def test_autocast_says_why_a_float64_tensor_does_not_fit():
+    q, wide = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4).double()
+    p = attndsl.compile("causal")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert p(wide, wide, wide).dtype == torch.float64
+        with pytest.raises(attndsl.AttnDslError, match="autocast leaves float64 as it is"):
+            p(wide, q, q)
+    with pytest.raises(attndsl.AttnDslError) as caught:
+        p(wide, q, q)
+    assert "autocast" not in str(caught.value)

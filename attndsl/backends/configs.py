@@ -12,8 +12,6 @@ from typing import Final, Literal, TypeAlias
 
 import torch
 
-from attndsl.backends.protocol import Request, Tile
-
 Pass: TypeAlias = Literal["forward", "backward_queries", "backward_keys"]
 Arch: TypeAlias = Literal["sm80", "sm86", "sm90", "sm100", "gfx942", "interpreter"]
 
@@ -38,7 +36,7 @@ class Config:
     stages: int
 
     @property
-    def tile(self) -> Tile:
+    def tile(self) -> tuple[int, int]:
         """(queries, keys)."""
         return self.bq, self.bk
 
@@ -106,14 +104,6 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
         512: Config(16, 32, 4, 1),
     },
 }
-
-
-def default_config(which: Pass, request: Request) -> Config:
-    """The config for such calls on their device, where nothing better was measured."""
-    arch, widths = architecture(request.device), (request.head_dim, request.value_dim)
-    found = fitting(which, arch, request.dtype.itemsize, *widths)
-    assert found is not None, "supports() declines what fits nowhere"
-    return found
 
 
 def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) -> Config | None:

@@ -24,7 +24,7 @@ from attndsl.backends.configs import (
     Config,
     Pass,
     architecture,
-    default_config,
+    fitting,
     padded,
     shared_memory,
 )
@@ -37,6 +37,14 @@ GAIN = 0.98  # what is not faster than the default by this much may be noise
 _ACCUMULATED = 256  # float32 numbers that a thread may hold at once; more would spill
 _TILES, _WARPS, _STAGES = (16, 256), (1, 16), (1, 5)
 _RUNS = 5
+
+
+def default_config(which: Pass, request: Request) -> Config:
+    """The config for such calls on their device, where nothing better was measured."""
+    arch, widths = architecture(request.device), (request.head_dim, request.value_dim)
+    found = fitting(which, arch, request.dtype.itemsize, *widths)
+    assert found is not None, "supports() declines what fits nowhere"
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.schedule import Call
-from attndsl.source import AttnDslError
+from attndsl.source import AttnDslError, Diagnostic
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -20,6 +21,7 @@ MOST_HEADS = 4
 MOST_LAYERS = 3
 DRAWS = 3  # of random inputs, at each length
 MOST_STEPS = 1 << 20  # for the examples of one pattern, of some microseconds each; see `steps`
+_MOST_ENTRIES = 1 << 20  # of a table that is drawn
 _SLOTS = 3  # of a table's dims that nothing else determines
 
 
@@ -99,6 +101,9 @@ def _call(
             max(_SLOTS, least.get((table.name, dim), 0)) if size is None else size
             for dim, size in zip(table.dims, known, strict=True)
         ]
+        if math.prod(shape) > _MOST_ENTRIES:
+            title = f"input {table.name!r} is too large to be tried"
+            raise AttnDslError(Diagnostic("A407", title))
         tables[table.name] = _drawn(table, shape, k_len, random)
     sizes = ir.resolve_sizes(mask, q_len, k_len, extents, ir.shapes_of(mask, tables))
     return Call(q_len, k_len, batch, heads, layer, sizes, tables)

@@ -325,6 +325,16 @@ def _planned(root: Node, memo: Mapping[Node, Value]) -> Plan:
     return plan
 
 
+def _held_at_once(root: Node) -> int:
+    """The most values of pairs that are held at once."""
+    most = held = 0
+    for node, _, dropped in _whole_plan(root):
+        held += node.is_pair
+        most = max(most, held)
+        held -= sum(old.is_pair for old in dropped)
+    return most
+
+
 def _closed_postorder(root: Node, memo: Mapping[Node, Value]) -> list[Node]:
     """Children first, not entering what is already known or the bodies of loops."""
     order: list[Node] = []
@@ -454,7 +464,7 @@ def meaning(
     result = np.empty((batch, heads, q_len, k_len), dtype=bool)
     tables = _wide(tables)
     shift = mask.shift(q_len, k_len)
-    rows = rows_at_once(batch * heads * k_len)
+    rows = rows_at_once(batch * heads * k_len * max(1, _held_at_once(mask.root) // 8))
     for start in range(0, q_len, rows):
         stop = min(start + rows, q_len)
         env = Env(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attndsl import views
+import numpy as np
+
+from attndsl import ir, views
 from attndsl.compiler import BoolArray, Program
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
@@ -28,8 +31,9 @@ def draw(program: Program, call: Call, of: Choice) -> str:
     rows = _rows(program, call, of)
     if of.query is None:
         return views.draw_mask(rows)
-    own = _own_position(program, call, of.query)
-    return views.draw_query(rows[of.query], program.mask.keys, call.sizes, own)
+    own = _own_position(program, call, of)
+    row, sizes = _in_order(call, of, rows[of.query])
+    return views.draw_query(row, program.mask.keys, sizes, own)
 
 
 def picture(program: Program, call: Call, of: Choice) -> views.Sheet:
@@ -37,9 +41,9 @@ def picture(program: Program, call: Call, of: Choice) -> views.Sheet:
     rows, name = _rows(program, call, of), program.mask.name
     if of.query is None:
         return views.Sheet((views.picture_mask(rows, title=name),))
-    own, title = _own_position(program, call, of.query), f"{name}, query {of.query % call.q_len}"
-    seen = views.picture_query(rows[of.query], program.mask.keys, call.sizes, own, title=title)
-    return views.Sheet(seen)
+    own, title = _own_position(program, call, of), f"{name}, query {of.query % call.q_len}"
+    row, sizes = _in_order(call, of, rows[of.query])
+    return views.Sheet(views.picture_query(row, program.mask.keys, sizes, own, title=title))
 
 
 def tiles(program: Program, call: Call, of: Choice, tile: int | None, layout: str) -> views.Sheet:
@@ -69,8 +73,23 @@ def _check(call: Call, of: Choice) -> None:
         raise AttnDslError(Diagnostic("A402", title))
 
 
-def _own_position(program: Program, call: Call, query: int) -> int | None:
-    """The position of the query among the keys; None between different spaces."""
-    mask = program.mask
-    shift = mask.shift(call.q_len, call.k_len)
-    return None if mask.is_rectangular else query % call.q_len + shift
+def _own_position(program: Program, call: Call, of: Choice) -> int | None:
+    """The position of the query among the keys; None between different spaces, and where there is none."""
+    mask, query = program.mask, (of.query or 0) % call.q_len
+    if mask.is_rectangular:
+        return None
+    if call.positions is None:
+        return query + mask.shift(call.q_len, call.k_len)
+    own = int(ir.of_element(call.positions.q.positions(), of.element)[query])
+    return own if 0 <= own < ir.of_element(call.positions.sizes, of.element)["k"] else None
+
+
+def _in_order(call: Call, of: Choice, row: BoolArray) -> tuple[BoolArray, Mapping[str, int]]:
+    """Keys that a query sees, by their positions, and the sizes of the spaces."""
+    if call.positions is None:
+        return row, call.sizes
+    keys, sizes = call.positions.k, ir.of_element(call.positions.sizes, of.element)
+    exist = ir.of_element(keys.exist(), of.element)
+    whole = np.zeros(sizes["k"], dtype=bool)
+    whole[ir.of_element(keys.positions(), of.element)[exist]] = row[exist]
+    return whole, sizes

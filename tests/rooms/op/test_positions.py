@@ -172,6 +172,14 @@ def test_methods_say_what_calls_do():
     assert CAUSAL.draw(2, 8, **told)
 
 
+def test_the_picture_of_a_query_is_drawn_by_position():
+    sizes = {"y": 3, "x": 4}
+    want = GRID.draw(12, query=6, extents=sizes)
+    at = torch.tensor([[9, 0, 4, 6, 5, -1, 1, 2, 3, 7, 8, 10, 11]])
+    assert GRID.draw(2, 13, query=1, q_start=5, k_pos=at, extents=sizes) == want
+    assert GRID.picture(2, 13, query=1, q_start=5, k_pos=at, extents=sizes).svg()
+
+
 # ---------------------------------------------------------------------------- refusals
 
 

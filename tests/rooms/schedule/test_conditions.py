@@ -135,3 +135,6 @@ def test_lengths_of_each_batch_element_are_those_that_exist():
         pattern(q, k, k, seqused_k=[7, 9], kv_len=torch.tensor([6, 9]))
     with pytest.raises(AttnDslError, match=r"counted from 1 here"):
         pattern(q, k, k, seqused_k=[5, 9], kv_len=torch.tensor([6, 8]))
+    assert pattern.mask(4, 9, seqused_k=[5, 7], kv_len=[6, 8]).any()
+    with pytest.raises(AttnDslError, match="first for batch element 1"):
+        pattern.mask(4, 9, seqused_k=[5, 9], kv_len=[6, 8])

@@ -154,6 +154,20 @@ def test_the_tangent_of_causal_attention_is_that_of_the_definition():
         torch.testing.assert_close(tangent, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("text", ["full", "block(64)", "causal and (k < 64 or q - k < 8)"])
+def test_tangents_pass_through_full_tiles(text):
+    p = attndsl.compile(text)
+    x = [normal(1, 1, 192, 3, seed=seed) for seed in range(3)]
+    t = [torch.sin(17 * each) for each in x]
+    assert len(p.schedule(192, tile=(64, 64)).full) > 0
+    seen = [
+        func.jvp(lambda *y, b=backend: p(*y, return_lse=True, backend=b), (*x,), (*t,))
+        for backend in ("auto", "reference")
+    ]
+    for ours, theirs in zip(*map(torch.utils._pytree.tree_leaves, seen), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tangents_of_lower_precision_are_computed_in_float32(dtype):
     p = attndsl.compile("causal_window", w=3)

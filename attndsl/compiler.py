@@ -202,7 +202,8 @@ def read_layer(layer: Any) -> int:
 
 def saved(mask: ir.Mask, layer: int, without: Collection[str]) -> str:
     """A compiled pattern as JSON."""
-    return json.dumps(json.loads(ir.dump(mask)) | {"layer": layer, "without": list(without)})
+    more = json.dumps({"layer": layer, "without": list(without)})
+    return f"{ir.dump(mask)[:-1]}, {more[1:]}"
 
 
 def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:

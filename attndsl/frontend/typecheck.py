@@ -33,6 +33,9 @@ Locals: TypeAlias = Mapping[str, syn.Kind | None]
 
 _WORDS = {"int": "an int", "bool": "a bool", "list": "a list"}
 _VARYING = frozenset({"q", "k", "head", "batch"})
+_MOST_HINTS = (
+    100  # faults of a module, past which names near to a wrong one are not looked for: ten are told
+)
 
 
 def check(roots: Iterable[Definition], diagnostics: list[Diagnostic]) -> None:
@@ -276,7 +279,7 @@ class _Check(Axes):
             self._not_a_value(node, "an axis", advice)
         else:
             known = [*local, *FIXED, *BUILTINS, *self.unit.declared("def", "pattern", "input")]
-            helps = (did_you_mean(name, known),)
+            helps = (did_you_mean(name, known),) if len(self.diagnostics) < _MOST_HINTS else ()
             self.add("A201", f"there is no `{name}`", node.span, "not known here", helps=helps)
 
     def _access(self, node: syn.Access, local: Locals) -> syn.Kind | None:

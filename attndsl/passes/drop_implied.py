@@ -68,6 +68,8 @@ class _Reader:
         """``node`` where that is known: itself, or what is simpler and agrees with it."""
         if depth > _DEEPEST or not self._has_conditions(node) or not self._effort.spend():
             return node
+        if isinstance(node, ir.And | ir.Or) and len(node.items) > self._effort.left:
+            return node  # to learn what each says would cost more than is left
         match node:
             case ir.And():
                 return self._conjunction(node, known, depth)

@@ -186,7 +186,13 @@ def calls_of(action: Callable[[], object]) -> int:
     return count
 
 
+def failing(text: str) -> None:
+    with pytest.raises(AttnDslError):
+        attndsl.compile(text)
+
+
 GROWING = {
+    "unknown names": lambda n: failing(f"pattern p = {joined(' and ', 'zz{0} <= q', n)}"),
     "unequal keys": lambda n: attndsl.compile(f"pattern p = {joined(' and ', 'k != {}', n)}"),
     "a list": lambda n: attndsl.compile(f"pattern p = k in [{joined(', ', '{2}', n)}]"),
     "distances": lambda n: attndsl.compile(f"pattern p = {joined(' or ', 'k == q - {2}', n)}"),

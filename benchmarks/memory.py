@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from cpu import BACKEND, HEADS, PATTERNS, SCALE, WIDTH, pairs
+from cpu import HEADS, PATTERNS, SCALE, WIDTH, lowered
 from machine import circumstances
 
 
@@ -40,13 +40,13 @@ def main() -> None:
     q, k, v, dout = (torch.randn(1, HEADS, given.tokens, WIDTH, dtype=dtype) for _ in range(4))
     print(f"inputs           {peak():5.2f} GB")
     start = time.perf_counter()
-    work = pairs(given.pattern, given.tokens)
+    kernels = lowered(given.pattern, [q, k, v])
     print(f"schedule         {peak():5.2f} GB  {time.perf_counter() - start:6.2f} s")
     start = time.perf_counter()
-    out, lse = BACKEND.forward(work, q, k, v, scale=SCALE)
+    out, lse = kernels.forward(q, k, v, scale=SCALE)
     print(f"forward          {peak():5.2f} GB  {time.perf_counter() - start:6.2f} s")
     start = time.perf_counter()
-    gradients = BACKEND.backward(work, q, k, v, out, lse, dout, None, scale=SCALE)
+    gradients = kernels.backward(q, k, v, out, lse, dout, None, scale=SCALE)
     print(f"backward         {peak():5.2f} GB  {time.perf_counter() - start:6.2f} s")
     assert all(gradient.isfinite().all() for gradient in gradients)
     if given.json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass, replace
 
 from attndsl.ir.building import ZERO, linear, sub
@@ -42,7 +42,8 @@ class Read:
         return self.position if self.block == 1 else f"{self.position} // {self.block}"
 
 
-def reads(mask: Mask) -> Iterator[Read]:
+@functools.lru_cache(maxsize=256)  # every call asks
+def reads(mask: Mask) -> tuple[Read, ...]:
     """All reads, except those that a comparison of the index with the size of the dim stands for.
 
     A read outside a table is 0 by the rules of the language. At ``t[q - 1]`` that is meant; a table that is shorter
@@ -60,7 +61,7 @@ def reads(mask: Mask) -> Iterator[Read]:
                 read = _read(mask, table, place, _position(mask, dim, index))
                 if read is not None and (table.is_list or not _asks(limits, table, dim, index)):
                     found[read] = None
-    yield from found
+    return tuple(found)
 
 
 def reads_inputs(root: Node) -> bool:

@@ -1,4 +1,4 @@
-"""A decoded token at a new length each step, beside what a user would write by hand and SDPA with a dense mask.
+"""Decoding a token at a new length each step, beside SDPA on slices written by hand and under a dense mask.
 
     python benchmarks/decode.py [--json benchmarks/results/decode.json]
 

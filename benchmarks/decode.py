@@ -1,4 +1,4 @@
-"""Decoding a token at a new length each step, beside SDPA on slices written by hand and under a dense mask.
+"""Times of a decoded token, a new length each step, beside slices written by hand and a dense mask.
 
     python benchmarks/decode.py [--json benchmarks/results/decode.json]
 

@@ -5,7 +5,7 @@
 Median processor time of a step in microseconds, one thread, float32. "growing": k and v end at the last token.
 "static": a buffer of twice the length, filled so far (`kv_len`). "ragged": the same with another fill in each batch
 element, by hand an element at a time. By hand: slices or a gather of the keys that are seen, whose places are known for
-nothing, then SDPA. The three run in turns. What loses most is printed first.
+nothing, then SDPA. The three run in turns. The greatest losses are printed first.
 """
 
 from __future__ import annotations

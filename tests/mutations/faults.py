@@ -444,7 +444,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("ir/storage.py", "if node.sort is not sort or self._open[node]:", "if node.sort is not sort:", "a variable of no quantifier is loaded"),
     ("ir/storage.py", "type(self.value) is not int or", "", "a truth value is a number"),
     ("emission/signature.py", "Extent of the axis {escaped(full)};", "Extent of the axis {full};", "the name of an axis ends a docstring"),
-    ("emission/signature.py", "({quoted(space.name)}, {length}", "(\"{space.name}\", {length}", "the name of a space ends a string"),
+    ("emission/signature.py", "({quoted(space.name)}, {length}", "(\\\"{space.name}\\\", {length}", "the name of a space ends a string"),
     ("cache/folder.py", "if found.st_uid != os.getuid():", "if False:", "the cache of another user is believed"),
     ("cache/folder.py", "found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)", "found.st_mode & stat.S_IWOTH", "a group can write to the cache"),
     # ------------------------------------------------------------------ files and the command line

@@ -23,6 +23,8 @@ def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[st
 
     ``by_length``: of a method that is told lengths.
     """
+    if not named:
+        return {}
     spelled = {name: name for name in NAMES}
     if by_length:
         spelled[QUERIES.length] = QUERIES_USED

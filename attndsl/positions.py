@@ -44,7 +44,7 @@ def hidden(name: str) -> str:
 
 def split(named: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]:
     """Takes what travels out of the inputs or extents of a call: (positions by their own names, the rest)."""
-    if not isinstance(named, Mapping):
+    if not isinstance(named, Mapping) or not named:
         return {}, named
     found = {name: named[hidden(name)] for name in NAMES if hidden(name) in named}
     taken = {hidden(name) for name in found}

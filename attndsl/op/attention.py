@@ -17,7 +17,7 @@ from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
 from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
-from attndsl.op.elements import runs_of
+from attndsl.op.elements import cut, runs_of
 from attndsl.op.pages import gathered
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs
@@ -117,17 +117,16 @@ def _at_positions(
     """The call on the rows that hold tokens, and its results for all rows."""
     program, batch = planner.program, qkv[0].shape[0]
     at = read_arguments(positions, qkv[0])
-    made: list[tuple[Tensor, Tensor]] = []
-    for run in runs_of(program.mask, qkv[0], at):
-        q, k, v = (run.of(x, batch) for x in qkv)
-        own = run.of_inputs(program.mask, inputs, batch)
-        is_each = isinstance(scale, Tensor) and scale.dim() == 4
-        factor = run.of(scale, batch) if is_each else scale
-        try:
-            made.append(_at_positions(planner, (q, k, v), factor, own, run.told, options))
-        except AttnDslError as error:
-            raise run.counted(error) from error
-    if made:
+    if runs := runs_of(program.mask, qkv[0], at):
+        made: list[tuple[Tensor, Tensor]] = []
+        is_each = isinstance(scale, Tensor) and scale.dim() == 4 and scale.shape[0] == batch
+        factors = cut(scale, runs) if is_each else [scale] * len(runs)
+        for run, q, k, v, factor in zip(runs, *(cut(x, runs) for x in qkv), factors, strict=True):
+            own = run.of_inputs(program.mask, inputs, batch)
+            try:
+                made.append(_at_positions(planner, (q, k, v), factor, own, run.told, options))
+            except AttnDslError as error:
+                raise run.counted(error) from error
         outs, lses = zip(*made, strict=True)
         return torch.cat(outs), torch.cat(lses)
     rows = rows_with_tokens(program, qkv, scale, options["extents"], inputs, at)

@@ -6,7 +6,7 @@ On a CPU that takes no copy of a buffer, and schedules of equal lengths are shar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,12 +27,6 @@ class Run:
     stop: int
     told: Mapping[str, int]
 
-    def of(self, x: Any, batch: int) -> Any:
-        """The entries of these elements, of a tensor with one for each or one for all."""
-        if x.shape[0] == 1 and batch != 1:
-            return x
-        return x.narrow(0, self.start, self.stop - self.start)
-
     def counted(self, error: AttnDslError) -> AttnDslError:
         """The same error, which says in which elements it is."""
         last = self.stop - 1
@@ -44,10 +38,17 @@ class Run:
     def of_inputs(self, mask: ir.Mask, inputs: Mapping[str, Any], batch: int) -> dict[str, Any]:
         """The inputs of these elements."""
         led = {table.name for table in mask.tables if table.dims[:1] == ("batch",)}
-        return {
-            name: self.of(torch.as_tensor(x), batch) if name in led else x
-            for name, x in inputs.items()
-        }
+        return {name: self._of(x, batch) if name in led else x for name, x in inputs.items()}
+
+    def _of(self, x: Any, batch: int) -> Tensor:
+        """The entries of these elements, of an input with one for each or one for all."""
+        made = torch.as_tensor(x)
+        return made[self.start : self.stop] if len(made) == batch else made
+
+
+def cut(x: Any, runs: Sequence[Run]) -> Sequence[Tensor]:
+    """The entries of each run, in one operation: its derivative is one, too."""
+    return torch.split(x, [run.stop - run.start for run in runs])
 
 
 def runs_of(mask: ir.Mask, q: Tensor, at: Mapping[str, Any]) -> tuple[Run, ...]:

@@ -139,6 +139,19 @@ def test_latents_read_one_after_the_other():
     assert not some[:, :, 8:].any()
 
 
+def test_the_gradient_of_many_elements_is_put_together_once():
+    p, (q, k, v) = attndsl.compile("causal"), tensors()
+    q = q.requires_grad_()
+    todo, feeding, seen = [p(q, k, v, kv_len=torch.tensor([9, 17])).grad_fn], 0, set()
+    while todo:
+        node = todo.pop()
+        following = [each for each, _ in node.next_functions if each is not None]
+        feeding += sum(getattr(each, "variable", None) is q for each in following)
+        todo += [each for each in following if each not in seen]
+        seen.update(following)
+    assert feeding == 1  # each of them would be a gradient as large as the whole
+
+
 # ---------------------------------------------------------------------------- pages
 
 

@@ -314,7 +314,7 @@ def _planned(root: Node, memo: Mapping[Node, Value]) -> Plan:
     for index, node in enumerate(order):
         used = [*node.parts, *n.postorder(node.body)] if isinstance(node, n.Loop) else node.parts
         for part in used:
-            if (where := place.get(part)) is None:
+            if (where := place.get(part, index)) >= index:  # known, or of a body and not met before
                 continue
             if isinstance(node, n.And | n.Or):
                 plan[where][1].append(node)

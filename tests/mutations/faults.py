@@ -359,6 +359,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "a hint is given where what shows later keys stands in front"),
     ("frontend/precedence.py", "part.span.start == part.operands[0].span.start", "True", "a hint is given in spite of parentheses"),
     ("explaining.py", "facts[\"causal\"] is not Fact.REFUTED", "False", "a causal pattern is told to show later keys"),
+    ("ir/semantics.py", "place.get(part, index)) >= index:", "place.get(part, index)) == index:", "a value is dropped before it is made"),
     ("ir/semantics.py", "if not np.size(starts) or not np.size(stops):", "if False:", "a loop without any pair has limits"),
     ("schedule/building.py", "if mask.absent(call.q_len, call.k_len):", "if False:", "schedules list queries before the first token"),
     ("passes/presence.py", "if mask.is_placed and not made.is_placed:", "if False:", "a pass forgets that queries are placed"),

@@ -136,3 +136,11 @@ def test_a_call_without_keys_has_no_numbers_to_try(text: str):
     p = attndsl.compile(text)
     assert p.mask(3, 0).shape == (1, 1, 3, 0)
     assert p.mask(3, 3).any()
+
+
+def test_a_condition_may_stand_in_a_loop_and_behind_it():
+    p = attndsl.compile("(any v in q..k: 2 * q < k and k % 3 * v != 8) and 2 * q < k")
+    seen = [
+        [any(2 * q < k and k % 3 * v != 8 for v in range(q, k)) for k in range(6)] for q in range(6)
+    ]
+    assert p.mask(6)[0, 0].tolist() == seen

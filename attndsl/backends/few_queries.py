@@ -91,7 +91,10 @@ class _Class:
     @staticmethod
     def of(rows: tuple[Keys, ...]) -> _Class:
         keys = key_union(rows)
-        if all(row is rows[0] or (isinstance(row, tuple) and row == rows[0]) for row in rows):
+        if all(
+            row is rows[0] or (type(row) is type(rows[0]) is tuple and row == rows[0])
+            for row in rows
+        ):
             return _Class(keys, None, rows)
         places = key_positions(keys)
         seen = np.stack([np.isin(places, key_positions(row)) for row in rows])

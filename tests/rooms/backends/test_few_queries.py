@@ -123,3 +123,10 @@ def test_head_dims_may_be_0():
     )
     assert torch.equal(out, torch.ones(1, 1, 2, 3))
     torch.testing.assert_close(lse, torch.tensor([[[0.0, math.log(2)]]]))
+
+
+def test_keys_of_one_query_may_be_runs_and_those_of_another_positions():
+    p = attndsl.compile("pattern p align start = any v in 0..3: q + k % 3 == 0")
+    x = [torch.randn(1, 1, n, 4, generator=torch.Generator().manual_seed(n)) for n in (2, 1)]
+    ours, theirs = (p(x[0], x[1], x[1], backend=name) for name in ("blocked", "reference"))
+    torch.testing.assert_close(ours, theirs)

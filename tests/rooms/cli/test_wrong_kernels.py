@@ -6,10 +6,10 @@ from unittest import mock
 import pytest
 
 import attndsl
-from attndsl.backends import Blocked
+from attndsl.backends import Executable
 from attndsl.cli import main
 
-FORWARD, BACKWARD = Blocked.forward, Blocked.backward
+FORWARD, BACKWARD = Executable.forward, Executable.backward
 PATTERN = """
 pattern mine = 0 <= q - k < 20
     assert causal
@@ -21,19 +21,19 @@ def computing(text):
     """A back end that computes another pattern."""
     other = attndsl.compile(f"pattern other = {text}")
 
-    def forward(self, work, q, k, v, *, scale):
+    def forward(self, q, k, v, *, scale):
         return other(q, k, v, scale=scale, return_lse=True, backend="reference")
 
     return {"forward": forward}
 
 
-def wrong_scale_in_dk(self, work, q, k, v, out, lse, dout, dlse, *, scale):
-    dq, dk, dv = BACKWARD(self, work, q, k, v, out, lse, dout, dlse, scale=scale)
+def wrong_scale_in_dk(self, q, k, v, out, lse, dout, dlse, *, scale):
+    dq, dk, dv = BACKWARD(self, q, k, v, out, lse, dout, dlse, scale=scale)
     return dq, dk * scale, dv
 
 
-def without_lse(self, work, q, k, v, out, lse, dout, dlse, *, scale):
-    return BACKWARD(self, work, q, k, v, out, lse, dout, None, scale=scale)
+def without_lse(self, q, k, v, out, lse, dout, dlse, *, scale):
+    return BACKWARD(self, q, k, v, out, lse, dout, None, scale=scale)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_it_says_what_is_wrong(
 ):
     file = tmp_path / "mine.attn"
     file.write_text(PATTERN)
-    with mock.patch.multiple(Blocked, **wrong):
+    with mock.patch.multiple(Executable, **wrong):
         status = main(["check", str(file), "--seconds", "60", "--backend", "blocked"])
     text = capsys.readouterr().out
     assert status == 1

@@ -169,7 +169,7 @@ def test_a_thousand_conditions_take_a_moment(kind: str, junction):
     root = junction(*map(WIDE[kind], range(1_000)))
     start = time.process_time()
     drop(root)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 4  # takes 0.25; a collection of garbage may fall into it
 
 
 def test_a_deep_choice_takes_a_moment():
@@ -179,4 +179,4 @@ def test_a_deep_choice_takes_a_moment():
         item = ir.select(ir.le(K, number(level)), item, ir.add(item, K))
     start = time.process_time()
     drop(ir.conj(root, ir.le(item, number(3))))
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 4  # takes 0.25; a collection of garbage may fall into it

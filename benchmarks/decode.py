@@ -90,7 +90,8 @@ def steps(pattern: str, shape: tuple[int, ...], cached: int, kind: str) -> dict[
         tokens = fill(step)
         if kind != "ragged":
             return by_hand(q, k, v, pattern, tokens[0])
-        each = (by_hand(q[[b]], k[[b]], v[[b]], pattern, n) for b, n in enumerate(tokens))
+        parts = (x.split(1) for x in (q, k, v))
+        each = (by_hand(*x, pattern, n) for *x, n in zip(*parts, tokens, strict=True))
         return torch.cat(list(each))
 
     def dense(step: int) -> Tensor:
@@ -141,7 +142,7 @@ def main() -> None:
         times = "  ".join(f"{name} {value:9.0f}" for name, value in row["microseconds"].items())
         print(f"{row['pattern']:16}{call:36}{times}  x{row['ours over']['by hand']:.2f}")
     if path:
-        path.write_text(json.dumps({"machine": circumstances(), "rows": rows}, indent=1) + "\n")
+        path.write_text(json.dumps(circumstances() | {"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -118,6 +118,31 @@ def _cold(found: Found) -> list[str]:
     return table(names, ([row.get(name) for name in names] for row in found["rows"]))
 
 
+def _decode(found: Found) -> list[str]:
+    """A decoded token at a new length each step: processor time of a step in microseconds.
+
+    By hand: slices or a gather of the keys that are seen, whose places are known for nothing, then SDPA. A dense mask
+    has those pairs, made anew each step. "static" is a buffer longer than the tokens, "ragged" a fill for each element.
+    """
+    times = ("ours", "by hand", "dense mask")
+
+    def cells(row: Found) -> list[Any]:
+        batch, heads, kv_heads, width = row["shape"]
+        call = f"{batch} x {heads}:{kv_heads} x {width}"
+        figures = [round(row["microseconds"][name]) for name in times]
+        return [
+            row["pattern"],
+            call,
+            row["cached"],
+            row["kind"],
+            *figures,
+            row["ours over"]["by hand"],
+        ]
+
+    head = ("pattern", "batch x heads x width", "cached", "cache", *times, "ours / by hand")
+    return table(head, map(cells, found["rows"]))
+
+
 def _memory(found: Found) -> list[str]:
     """Forward and backward: the most that the whole process held, q, k, v, output and gradients included."""
     names = ("pattern", "tokens", "heads", "width", "dtype", "peak GB")
@@ -191,6 +216,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "exactness": ("Exactness", _exactness),
     "cpu": ("Attention on a CPU", _cpu),
     "cold": ("The first call", _cold),
+    "decode": ("Decoding", _decode),
     "memory": ("Memory", _memory),
     "layouts": ("Layouts", _layouts),
     "searches": ("Searches", _searches),

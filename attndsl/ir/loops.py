@@ -192,9 +192,13 @@ def _solved_part(
     if not inside:
         return conj(lt(start, stop), *others)
     solutions = [_linear_in(item, variable, varying) for item in inside]
-    for item, solution in zip(inside, solutions, strict=True):
-        if solution is None or not isinstance(item, Eq):
-            continue
+    equal = [
+        (item, solution)
+        for item, solution in zip(inside, solutions, strict=True)
+        if solution is not None and isinstance(item, Eq)
+    ]
+    # The order of the items depends on the number of the placeholder, that of their solutions does not.
+    for item, solution in sorted(equal, key=lambda each: _rank(each[1])):
         # Where the rest is no comparison with the variable, a few numbers leave more to laws than a term.
         if None in solutions and (solution[1].is_pair or _is_narrow(start, stop)):
             continue
@@ -205,6 +209,11 @@ def _solved_part(
         return None
     between = _between(start, stop, bounds)
     return None if between is None else conj(*others, between)
+
+
+def _rank(solution: tuple[int, Node]) -> tuple[int, int, bytes]:
+    """Orders solutions: those without a division first."""
+    return abs(solution[0]), solution[0], solution[1].digest
 
 
 def _linear_in(item: Node, variable: Index, varying: set[Node]) -> tuple[int, Node] | None:

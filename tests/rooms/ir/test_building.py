@@ -141,3 +141,20 @@ def test_a_chain_is_what_its_links_give_one_by_one(kind, items):
     for item in items:
         found = join(found, item)
     assert ir.chained(kind, items) is found
+
+
+def test_a_loop_is_solved_alike_whatever_number_its_variable_had():
+    """Two equations determine the variable; which one is taken must not depend on what was built before."""
+    q = ir.Pos(ir.Side.QUERY)
+
+    def built() -> ir.Node:
+        return ir.exists(
+            ir.ZERO,
+            ir.Const(3),
+            lambda j: ir.conj(
+                ir.eq(ir.scale(q, 5), ir.scale(j, -2)), ir.lt(q, ir.ZERO), ir.eq(j, ir.ZERO)
+            ),
+        )
+
+    assert len({built() for _ in range(40)}) == 1
+    assert ir.show(built()) == "q <= -1 and q == 0"

@@ -37,12 +37,6 @@ class Call(NamedTuple):
     options: Options
 
     @property
-    def flat(self) -> tuple[Any, ...]:
-        """The last arguments of both operators."""
-        names, axes, extents, *rest = self.options
-        return *self.name, ",".join(names), ",".join(axes), list(extents), *rest
-
-    @property
     def planner(self) -> Planner:
         """The planner of its program."""
         return planner_from(self.name)
@@ -53,6 +47,16 @@ class Call(NamedTuple):
         names, axes, extents, *rest = options
         named = _split(names), _split(axes), tuple(extents)
         return Call(ProgramName(program, digest), Options(*named, *rest))
+
+
+def _flat(call: Call) -> tuple[Any, ...]:
+    """The last arguments of both operators."""
+    name, options = (
+        call[0],
+        call[1],
+    )  # by index: dynamo of torch 2.9 takes no fields of nested tuples
+    names, axes, extents = options[0], options[1], options[2]
+    return name[0], name[1], ",".join(names), ",".join(axes), list(extents), *options[3:]
 
 
 class Known(NamedTuple):
@@ -69,7 +73,7 @@ def _split(names: str) -> tuple[str, ...]:
 
 def attention(qkv: Sequence[Tensor], tables: Sequence[Tensor], call: Call) -> Known:
     """The first operator, called."""
-    return Known._make(torch.ops.attndsl.attention(*qkv, list(tables), *call.flat))
+    return Known._make(torch.ops.attndsl.attention(*qkv, list(tables), *_flat(call)))
 
 
 def derivative(
@@ -77,7 +81,7 @@ def derivative(
 ) -> Tensors:
     """The second operator, called: what a rule, not FORWARD, gives of its inputs."""
     made = torch.ops.attndsl.attention_derivative(
-        list(xs), *known, list(tables), rule.text, *call.flat
+        list(xs), *known, list(tables), rule.text, *_flat(call)
     )
     return tuple(made)
 
@@ -245,10 +249,10 @@ def _below(keys: Any, rule: Rule, call: Call, tensors: Sequence[Tensor]) -> tupl
     xs, others = list(tensors[:n]), tensors[n:]
     if rule is FORWARD:
         operator: Any = torch.ops.attndsl.attention.default
-        return Known._make(operator.redispatch(keys, *xs, list(others), *call.flat))
+        return Known._make(operator.redispatch(keys, *xs, list(others), *_flat(call)))
     operator, known = torch.ops.attndsl.attention_derivative.default, others[:3]
     tables, text = list(others[3:]), rule.text
-    made: list[Tensor] = operator.redispatch(keys, xs, *known, tables, text, *call.flat)
+    made: list[Tensor] = operator.redispatch(keys, xs, *known, tables, text, *_flat(call))
     return tuple(made)
 
 

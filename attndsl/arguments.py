@@ -14,7 +14,8 @@ from attndsl.inputs import gathered
 from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
-_OF_A_LENGTH: Final = {"batch", "extents", "inputs", "head_start", "head_count"}
+# Arguments by name, beside inputs and positions, of methods that are told lengths.
+_OF_A_LENGTH: Final = frozenset({"batch", "extents", "inputs", "head_start", "head_count"})
 QUERIES_USED = "q_used"  # what calls name q_len, where q_len is how many rows there are
 
 

@@ -15,6 +15,7 @@ from attndsl.backends import (
     Executable,
     Kernels,
     Request,
+    TakesKeySets,
     Tile,
     best_tile,
     choose,
@@ -36,7 +37,8 @@ def lower(
     """
     runner = choose(request, backend)
     zeros = zero_key_counts(program, call, request.device)
-    if runner.takes_key_sets(request):
+    # a layout is of tiles, and checked where they are made
+    if not layout and isinstance(runner, TakesKeySets) and runner.takes_key_sets(request):
         return Executable((runner.lower_key_sets(program.key_sets(call)),), zeros)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
     kernels: list[Kernels] = []
@@ -45,7 +47,8 @@ def lower(
         named = replace(request, name=f"{name}/{index}")
         masks.append(program.tile(part, *runner.tiles(named)))
         kernels.append(runner.lower(masks[-1], named))
-    keyless = None if zeros is None else _keyless(masks).to(request.device)
+    asked = zeros is not None and request.gradient  # the backward asks
+    keyless = _keyless(masks).to(request.device) if asked else None
     return Executable(tuple(kernels), zeros, keyless)
 
 

@@ -11,8 +11,7 @@ from attndsl.backends.composed import Composed
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
-from attndsl.backends.merging import merged
-from attndsl.backends.protocol import Backend, Kernels, Request, Tile
+from attndsl.backends.protocol import Backend, Kernels, Request, TakesKeySets, Tile
 from attndsl.backends.selection import choose, names
 from attndsl.backends.timing import (
     REFERENCE,
@@ -36,6 +35,7 @@ __all__ = [
     "Kernels",
     "Machine",
     "Request",
+    "TakesKeySets",
     "Tile",
     "Times",
     "Tunable",
@@ -45,7 +45,6 @@ __all__ = [
     "choose",
     "edition",
     "lse_dtype",
-    "merged",
     "names",
     "out_dtype",
     "predict",

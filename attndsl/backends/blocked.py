@@ -79,16 +79,20 @@ class Blocked:
     def lower(self, part: TiledMask, request: Request) -> BlockedKernels:
         """Strips of its one schedule."""
         schedule = part.schedules[self.tiles(request)[0]]
-        return BlockedKernels(schedule, batches_of(schedule), DenseSquare.of(schedule))
+        return BlockedKernels(schedule, DenseSquare.of(schedule))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockedKernels:
-    """A schedule and the strips of each of its plans."""
+    """A schedule, by the strips of each of its plans or, where it is one square, at once."""
 
     schedule: Schedule
-    batches: tuple[tuple[BlockBatch, ...], ...]
     square: DenseSquare | None = None  # where the pairs are all, or the lower triangle
+
+    @property
+    def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
+        """The strips of each plan."""
+        return batches_of(self.schedule)
 
     @property
     def nbytes(self) -> int:

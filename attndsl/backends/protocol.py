@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -87,14 +87,19 @@ class Backend(Protocol):
     def supports(self, request: Request) -> str | None:
         """None when it can run the request, else the reason why not."""
 
-    def takes_key_sets(self, request: Request) -> bool:
-        """Whether it runs such a call over the keys of each query, and wants no tiles."""
-
-    def lower_key_sets(self, sets: KeySets) -> Kernels:
-        """Its forward over the keys of each query."""
-
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """The tiles that its passes over such a call walk, that of the forward first."""
 
     def lower(self, part: TiledMask, request: Request) -> Kernels:
         """Its passes over a mask that is scheduled in the tiles it named."""
+
+
+@runtime_checkable
+class TakesKeySets(Protocol):
+    """A back end that runs calls of few queries over the keys of each, without tiles."""
+
+    def takes_key_sets(self, request: Request) -> bool:
+        """Whether it runs such a call so."""
+
+    def lower_key_sets(self, sets: KeySets) -> Kernels:
+        """Its forward over the keys of each query."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NoReturn, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import torch
 import triton
@@ -57,7 +57,7 @@ from attndsl.backends.tuning import (
     stopwatch,
 )
 from attndsl.backends.work_partition import orders_agree
-from attndsl.schedule import KeySets, TiledMask, tiled
+from attndsl.schedule import TiledMask, tiled
 
 T = TypeVar("T")
 
@@ -125,15 +125,6 @@ class Triton:
                 f"{request.dtype} of width {max(widths)} does not fit the shared memory of {arch}"
             )
         return None
-
-    def takes_key_sets(self, request: Request) -> bool:
-        """Never: its programs walk tiles."""
-        del request
-        return False
-
-    def lower_key_sets(self, sets: KeySets) -> NoReturn:
-        """Refuses."""
-        raise AssertionError("it takes no key sets")
 
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """The tiles of the configs of its passes."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attndsl import ir
 from attndsl.op.dispatching import needs_dispatcher
+from attndsl.op.planning import asks_for_batch
 from attndsl.positions import KEYS, QUERIES
 from attndsl.source import AttnDslError
 
@@ -61,7 +62,7 @@ def runs_of(mask: ir.Mask, q: Tensor, at: Mapping[str, Any]) -> tuple[Run, ...]:
     outright = {QUERIES.outright, KEYS.outright}
     if not tensors or outright & at.keys() or q.device.type != "cpu" or not q.shape[0]:
         return ()
-    if needs_dispatcher(q, *tensors.values()) or _asks_for_batch(mask):
+    if needs_dispatcher(q, *tensors.values()) or asks_for_batch(mask):
         return ()
     return tuple(_runs(q.shape[0], at, tensors))
 
@@ -73,8 +74,3 @@ def _runs(batch: int, at: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> I
         stop = start + len(list(elements))
         yield Run(start, stop, {**at, **dict(zip(tensors, numbers, strict=True))})
         start = stop
-
-
-def _asks_for_batch(mask: ir.Mask) -> bool:
-    nodes = itertools.chain(ir.postorder(mask.root), ir.postorder(mask.zeros))
-    return any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes)

@@ -51,10 +51,8 @@ class Call(NamedTuple):
 
 def _flat(call: Call) -> tuple[Any, ...]:
     """The last arguments of both operators."""
-    name, options = (
-        call[0],
-        call[1],
-    )  # by index: dynamo of torch 2.9 takes no fields of nested tuples
+    # by index: dynamo of torch 2.9 takes no fields of tuples within a tuple
+    name, options = call[0], call[1]
     names, axes, extents = options[0], options[1], options[2]
     return name[0], name[1], ",".join(names), ",".join(axes), list(extents), *options[3:]
 

@@ -42,9 +42,6 @@ def judge(
         tensors = replace(tensors, dlse=torch.zeros_like(tensors.dlse))
     known = truth(mask, tensors, case.factor, backward)
     fault = first_fault(results, known)
-    if fault is None and backward:  # a call that wants no gradient may go another way
-        results = run(kernel, tensors, backward=False, through_lse=through_lse)
-        fault = first_fault(results, known)
     if fault is None or results[fault.what].shape != known.exact[fault.what].shape:
         return fault
     seen = seen_pairs(kernel, tensors)

@@ -305,12 +305,11 @@ class _Run:
             yield "asserts", lambda: claim_fault(p.claims(*call, **options))
         for name, device in self._targets:
             if _runs(name, device, case.dtype, case.head_dim, case.value_dim):
-                kernel = kernel_of(p, case, name, device)
                 there = mask.to(device)
                 zeros = None if counts is None else counts.to(device)
                 yield (
                     f"backend {name} on {device}",
-                    functools.partial(judge, kernel, there, case, device, zeros=zeros),
+                    functools.partial(_backend_fault, p, case, (name, device), there, zeros),
                 )
 
     def _fact_fault(self, case: Case, pairs: Any) -> Fault | None:
@@ -320,6 +319,17 @@ class _Run:
             read = {table.name: case.inputs[table.name] for table in frame.ir.tables}
             around[said] = dense(frame, replace(case, inputs=read)).numpy()
         return fact_fault(self._facts, pairs, shift) or frame_fault(around, pairs)
+
+
+def _backend_fault(
+    p: Pattern, case: Case, target: Target, mask: Tensor, zeros: Tensor | None
+) -> Fault | None:
+    """Both passes in the layout of the case, and the forward as it goes where a call asks for neither."""
+    kernel, device = kernel_of(p, case, *target), target[1]
+    plain = kernel_of(p, case, *target, in_layout=False)
+    return judge(kernel, mask, case, device, zeros=zeros) or judge(
+        plain, mask, case, device, backward=False, zeros=zeros
+    )
 
 
 def _extent_fault(mask: ir.Mask, case: Case) -> Fault | None:
@@ -339,14 +349,19 @@ class _Skipped(Exception):
     """The call cannot be checked; the text says why."""
 
 
-def kernel_of(p: Pattern, case: Case, backend: str, device: str = "cpu") -> Kernel:
-    """The pattern as a function of q, k and v alone, at the extents, inputs and scale of the case."""
-    inputs = case.inputs_on(device)
+def kernel_of(
+    p: Pattern, case: Case, backend: str, device: str = "cpu", *, in_layout: bool = True
+) -> Kernel:
+    """The pattern as a function of q, k and v alone, at the extents, inputs and scale of the case.
+
+    ``in_layout``: and in its layout; else in that of calls which name none.
+    """
+    inputs, layout = case.inputs_on(device), case.layout if in_layout else None
 
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return p(
             q, k, v,
-            return_lse=True, scale=case.scale, backend=backend, layout=case.layout, extents=case.extents, inputs=inputs,
+            return_lse=True, scale=case.scale, backend=backend, layout=layout, extents=case.extents, inputs=inputs,
         )  # fmt: skip
 
     return kernel

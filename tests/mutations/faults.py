@@ -543,7 +543,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("positions.py", "last = np.maximum(last, q.end())", "pass", "queries behind all keys are beyond the sequence"),
     ("op/pages.py", "torch.where(is_there, places, -1)", "places", "a page that is not there is foreign memory"),
     ("op/pages.py", "wrong = (used & ((table < 0) | (table >= pages))).nonzero()", "wrong = used[:0]", "a wrong page number is taken for another"),
-    ("op/elements.py", " or _asks_for_batch(mask)", "", "all batch elements are the first"),
+    ("op/elements.py", " or asks_for_batch(mask)", "", "all batch elements are the first"),
     ("op/elements.py", "name: self._of(x, batch) if name in led else x", "name: x", "all batch elements have the inputs of the first"),
     ("op/rows.py", "left, found = {}, _up_to(mask, found, k.shape[2])", "left = {}", "an input that is longer than a filled buffer is refused"),
     ("op/rows.py", "k, v = _cleared(k, absent), _cleared(v, absent)", "pass", "NaN in a buffer reaches results"),

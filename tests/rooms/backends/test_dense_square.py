@@ -70,11 +70,8 @@ def test_it_agrees_with_the_oracle(dtype, heads, shape, widths):
     assert_agrees(both(kernels, case), case)
 
 
-@pytest.mark.parametrize("bad", [math.nan])
 @pytest.mark.parametrize("name", ["q", "k", "v"])
-def test_what_is_not_finite_takes_the_other_way(
-    bad: float, name: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_is_not_finite_takes_the_other_way(name: str):
     p = attndsl.compile("causal")
     tensors = dict(
         zip(
@@ -83,7 +80,7 @@ def test_what_is_not_finite_takes_the_other_way(
             strict=True,
         )
     )
-    tensors[name][0, 1, 33, 2] = bad
+    tensors[name][0, 1, 33, 2] = math.nan
     out = p(**tensors)
     exact = p(**tensors, backend="reference")
     assert torch.equal(out.isfinite(), exact.isfinite())

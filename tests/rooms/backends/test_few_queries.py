@@ -130,3 +130,10 @@ def test_keys_of_one_query_may_be_runs_and_those_of_another_positions():
     x = [torch.randn(1, 1, n, 4, generator=torch.Generator().manual_seed(n)) for n in (2, 1)]
     ours, theirs = (p(x[0], x[1], x[1], backend=name) for name in ("blocked", "reference"))
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("layout", ["nonsense", "residues(0)", "sorted(doc)"])
+def test_a_layout_is_checked_however_few_the_queries_are(layout: str):
+    q, k, v = torch.randn(3, 1, 1, 8, 8)
+    with pytest.raises(attndsl.AttnDslError, match="A41"):
+        attndsl.compile("causal")(q, k, v, layout=layout)

@@ -11,8 +11,7 @@ from attndsl import op
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, read_heads
 from attndsl.inputs import gathered
-from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden, with_heads
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden, refuse, with_heads
 
 # Arguments by name, beside inputs and positions, of methods that are told lengths.
 _OF_A_LENGTH: Final = frozenset({"batch", "extents", "inputs", "head_start", "head_count"})
@@ -108,4 +107,4 @@ def check_plain_order(call: scheduling.Call) -> None:
     """
     if call.positions is not None:
         title = "this is said of whole sequences: positions of tokens are not given here"
-        raise AttnDslError(Diagnostic("A413", title))
+        refuse(title)

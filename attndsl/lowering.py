@@ -13,7 +13,7 @@ from torch import Tensor
 from attndsl import claims
 from attndsl.backends import (
     Executable,
-    Kernels,
+    ForwardKernels,
     Request,
     TakesKeySets,
     Tile,
@@ -41,7 +41,7 @@ def lower(
     if not layout and isinstance(runner, TakesKeySets) and runner.takes_key_sets(request):
         return Executable((runner.lower_key_sets(program.key_sets(call)),), zeros)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
-    kernels: list[Kernels] = []
+    kernels: list[ForwardKernels] = []
     masks: list[TiledMask] = []
     for index, part in enumerate(parts):
         named = replace(request, name=f"{name}/{index}")

@@ -122,7 +122,7 @@ def _length(
     if stated is None:
         return last
     if (past := int(last.max(initial=0))) > stated:
-        _fail(
+        refuse(
             f"the {word} end at position {past - 1}, but {space.name} has {stated} tokens",
             f"positions of {space.name} are those from 0 to {stated - 1}",
         )
@@ -171,7 +171,7 @@ def _array(name: str, value: Any) -> Any:
     array = read(name, value)
     if array.dtype.kind not in "iu":
         shown = f"a tensor of {array.dtype}" if array.ndim else brief(value)
-        _fail(f"{name} must be an integer type, not {shown}")
+        refuse(f"{name} must be an integer type, not {shown}")
     return array.astype(np.int64)
 
 
@@ -186,7 +186,7 @@ def _rows(names: Names, count: int, batch: int, given: Mapping[str, Any]) -> ir.
     if at is None:
         return ir.Rows(count, start, stop)
     if at.ndim != 2 or at.shape[0] not in (1, batch) or at.shape[1] != count:
-        _fail(
+        refuse(
             f"{names.outright} needs the shape {[batch, count]} or {[1, count]}, got {list(at.shape)}",
             f"a position for each row of {names.rows}",
         )
@@ -203,14 +203,14 @@ def check_names(names: Names, given: Iterable[str]) -> None:
         AttnDslError: A413, they are given twice.
     """
     if names.start in given and names.outright in given:
-        _fail(f"positions are given twice: by {names.start} and by {names.outright}")
+        refuse(f"positions are given twice: by {names.start} and by {names.outright}")
 
 
 def _numbers(name: str, value: Any, batch: int) -> ir.IntArray:
     """A number for each batch element, or one for all."""
     array = np.asarray(value, dtype=np.int64)
     if array.ndim > 1 or (array.ndim == 1 and len(array) not in (1, batch)):
-        _fail(f"{name} is a number, or one for each of the {batch} batch elements",
+        refuse(f"{name} is a number, or one for each of the {batch} batch elements",
               f"got shape {list(array.shape)}")  # fmt: skip
     return array.reshape(-1)
 
@@ -223,7 +223,7 @@ def _check_values(name: str, values: Any, least: int, most: int, what: str = "")
     value = int(values[at])
     where = "" if len(values) == 1 else f" for batch element {at[0]}"
     bounds = f"but {what}" if what and value > most else f"not from {least} to {most}"
-    _fail(f"{name} is {value}{where}, {bounds}")
+    refuse(f"{name} is {value}{where}, {bounds}")
 
 
 def _check_repeats(name: str, at: ir.IntArray) -> None:
@@ -234,10 +234,15 @@ def _check_repeats(name: str, at: ir.IntArray) -> None:
         title = (
             f"two rows stand at position {int(ordered[element, place])} of batch element {element}"
         )
-        _fail(title, f"each position in {name} is that of one token; -1 stands for no token")
+        refuse(title, f"each position in {name} is that of one token; -1 stands for no token")
 
 
-def _fail(title: str, *notes: str) -> NoReturn:
+def refuse(title: str, *notes: str) -> NoReturn:
+    """Refuses what a call says of positions.
+
+    Raises:
+        AttnDslError: A413.
+    """
     raise AttnDslError(Diagnostic("A413", title, notes=notes))
 
 

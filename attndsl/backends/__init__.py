@@ -11,7 +11,7 @@ from attndsl.backends.composed import Composed
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
-from attndsl.backends.protocol import Backend, Kernels, Request, TakesKeySets, Tile
+from attndsl.backends.protocol import Backend, ForwardKernels, Kernels, Request, TakesKeySets, Tile
 from attndsl.backends.selection import choose, names
 from attndsl.backends.timing import (
     REFERENCE,
@@ -32,6 +32,7 @@ __all__ = [
     "Composed",
     "Dense",
     "Executable",
+    "ForwardKernels",
     "Kernels",
     "Machine",
     "Request",

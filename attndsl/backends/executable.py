@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attndsl.backends.dtypes import lse_dtype, out_dtype
 from attndsl.backends.merging import merged, with_zero_keys
-from attndsl.backends.protocol import Kernels
+from attndsl.backends.protocol import ForwardKernels, Kernels
 from attndsl.cache import bytes_of
 
 
@@ -23,7 +23,7 @@ class Executable:
     give equal bits. ``stamp`` tells apart the contents of the tables that it was made of; it is empty without tables.
     """
 
-    parts: tuple[Kernels, ...]
+    parts: tuple[ForwardKernels, ...]
     zeros: Tensor | None = None  # how many zero keys each query sees, int [B or 1, H or 1, Q]
     keyless: Tensor | None = None  # bool likewise: which see no other key; None without zero keys
     stamp: bytes = b""
@@ -62,7 +62,8 @@ class Executable:
         """(dq, dk, dv), from what ``forward`` returned and the gradients that reached it."""
         if self.keyless is not None:  # kernels know no zero keys: these see nothing
             lse = lse.masked_fill(self.keyless, -math.inf)
-        first, *rest = self.parts
+        first, *rest = (part for part in self.parts if isinstance(part, Kernels))
+        assert len(rest) + 1 == len(self.parts), "lowered for the gradient"
         grads = first.backward(q, k, v, out, lse, dout, dlse, scale=scale)
         if not rest:
             return grads

@@ -52,21 +52,6 @@ class FewQueriesKernels:
             out[b, mine], lse[b, mine] = self.classes[number].attend(*given, scale)
         return out, lse
 
-    def backward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        dout: Tensor,
-        dlse: Tensor | None,
-        *,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Refuses: calls that want a gradient are lowered to tiles."""
-        raise AssertionError("lowered for the forward alone")
-
     def _groups(
         self, batch: int, heads: int, kv_heads: int
     ) -> Iterator[tuple[int, slice, slice, slice]]:

@@ -46,8 +46,8 @@ class Request:
         return self.heads // self.kv_heads
 
 
-class Kernels(Protocol):
-    """Attention over one tiled mask, ready to run: a forward and a backward over the same tensors.
+class ForwardKernels(Protocol):
+    """Attention over a set of pairs, ready to run.
 
     Shapes: q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] with Hkv dividing H; any strides.
     out [B, H, Q, Dv] in the input dtype, bfloat16 for 8 bits. lse [B, H, Q]: natural logarithm, float64 for float64
@@ -61,6 +61,11 @@ class Kernels(Protocol):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
         """(out, lse) of softmax(scale q kᵀ) v over the live pairs."""
+
+
+@runtime_checkable
+class Kernels(ForwardKernels, Protocol):
+    """Attention that is differentiated too: a backward over the tensors of the forward."""
 
     def backward(
         self,
@@ -101,5 +106,5 @@ class TakesKeySets(Protocol):
     def takes_key_sets(self, request: Request) -> bool:
         """Whether it runs such a call so."""
 
-    def lower_key_sets(self, sets: KeySets) -> Kernels:
+    def lower_key_sets(self, sets: KeySets) -> ForwardKernels:
         """Its forward over the keys of each query."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.op.dispatching import needs_dispatcher
 from attndsl.op.rows import read_arguments
-from attndsl.positions import BLOCK_TABLE, KEYS
-from attndsl.source import AttnDslError, Diagnostic, brief
+from attndsl.positions import BLOCK_TABLE, KEYS, refuse
+from attndsl.source import brief
 
 
 def gathered(
@@ -70,27 +70,23 @@ def _used(table: Tensor, length: Any, pages: int, page: int) -> tuple[Tensor, in
         element, column = wrong[0].tolist()
         number = int(table[element if table.shape[0] > 1 else 0, column])
         title = f"page {number} of batch element {element} is not one of the {pages} of k"
-        _fail(title, f"column {column} of {BLOCK_TABLE}, which holds tokens")
+        refuse(title, f"column {column} of {BLOCK_TABLE}, which holds tokens")
     return torch.where(used, table, 0), int(used.sum(1).max()) if used.numel() else 0
 
 
 def _read(value: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     table = value if isinstance(value, Tensor) else torch.as_tensor(value, device=q.device)
     if table.dtype.is_floating_point or table.dtype.is_complex or table.dtype is torch.bool:
-        _fail(f"{BLOCK_TABLE} must be an integer type, not a tensor of {table.dtype}")
+        refuse(f"{BLOCK_TABLE} must be an integer type, not a tensor of {table.dtype}")
     if table.device != q.device:
-        _fail(f"{BLOCK_TABLE} is on {table.device}, but q is on {q.device}")
+        refuse(f"{BLOCK_TABLE} is on {table.device}, but q is on {q.device}")
     if table.dim() != 2 or q.dim() != 4 or table.shape[0] not in (1, q.shape[0]):
-        _fail(
+        refuse(
             f"{BLOCK_TABLE} has a row for each batch element, got shape {brief(list(table.shape))}"
         )
     if k.dim() != 4 or v.dim() != 4 or k.shape[:3] != v.shape[:3]:
         shapes = f"got {list(k.shape)} and {list(v.shape)}"
-        _fail(f"with {BLOCK_TABLE}, k and v are pages [pages, heads, page, dim]", shapes)
+        refuse(f"with {BLOCK_TABLE}, k and v are pages [pages, heads, page, dim]", shapes)
     if k.shape[0] == 0 and table.shape[1]:
         table = table[:, :0]
     return table.expand(q.shape[0], -1)
-
-
-def _fail(title: str, *notes: str) -> NoReturn:
-    raise AttnDslError(Diagnostic("A413", title, notes=notes))

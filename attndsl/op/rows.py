@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from attndsl import ir
 from attndsl.compiler import Program
 from attndsl.op.dispatching import needs_dispatcher
-from attndsl.positions import KEYS, MAX_POSITION, QUERIES, Names, check_names, hidden
+from attndsl.positions import KEYS, MAX_POSITION, QUERIES, Names, check_names, hidden, refuse
 from attndsl.source import AttnDslError, Diagnostic, brief
 
 
@@ -116,23 +116,23 @@ def _read(name: str, value: Any, q: Tensor) -> Any:
     """An argument as an int or a tensor of [batch or 1], or [batch or 1, rows], on the device of q."""
     if isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
         if name in (QUERIES.outright, KEYS.outright):
-            _fail(f"{name} is a tensor [batch, rows], not {brief(value)}")
+            refuse(f"{name} is a tensor [batch, rows], not {brief(value)}")
         return value
     try:
         made = value if isinstance(value, Tensor) else torch.as_tensor(value, device=q.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        _fail(f"{name} cannot be read", str(error).partition("\n")[0])
+        refuse(f"{name} cannot be read", str(error).partition("\n")[0])
     if made.dtype.is_floating_point or made.dtype.is_complex or made.dtype is torch.bool:
         shown = brief(value) if made.dim() == 0 else f"a tensor of {made.dtype}"
-        _fail(f"{name} must be an integer type, not {shown}")
+        refuse(f"{name} must be an integer type, not {shown}")
     if made.device != q.device:
-        _fail(f"{name} is on {made.device}, but q is on {q.device}")
+        refuse(f"{name} is on {made.device}, but q is on {q.device}")
     outright = name in (QUERIES.outright, KEYS.outright)
     batch, shape = q.shape[0], list(made.shape)
     if outright and (made.dim() != 2 or made.shape[0] not in (1, batch)):
-        _fail(f"{name} needs the shape [{batch} or 1, rows], got {shape}")
+        refuse(f"{name} needs the shape [{batch} or 1, rows], got {shape}")
     if not outright and (made.dim() > 1 or (made.dim() == 1 and made.shape[0] not in (1, batch))):
-        _fail(
+        refuse(
             f"{name} is a number, or one for each of the {batch} batch elements, got shape {shape}"
         )
     return made if made.dim() else made.reshape(1)
@@ -157,14 +157,14 @@ class _Side:
         at, low, high = given.get(names.outright), 0, count
         if at is not None and at.shape[1] != count:
             title = f"{names.outright} has {at.shape[1]} entries, but {names.rows} has {count} rows"
-            _fail(title, "a position for each row; -1 stands for no token")
+            refuse(title, "a position for each row; -1 stands for no token")
         if length is not None and not isinstance(length, Tensor):
             if not 0 <= length <= count:
-                _fail(f"{names.length} is {length}, but {names.rows} has {count} rows")
+                refuse(f"{names.length} is {length}, but {names.rows} has {count} rows")
             high, length = length, None
         if start is not None and not isinstance(start, Tensor):
             if not -MAX_POSITION <= start <= MAX_POSITION:
-                _fail(f"{names.start} is {start}, which is beyond 2**40")
+                refuse(f"{names.start} is {start}, which is beyond 2**40")
             if length is None:
                 low = min(high, max(0, -start))
             start = start + low
@@ -270,7 +270,3 @@ def _up_to(mask: ir.Mask, inputs: Mapping[str, Any], length: int) -> dict[str, A
                 if array.dim() == len(table.dims) and array.shape[axis] > length:
                     made[table.name] = array.narrow(axis, 0, length)
     return made
-
-
-def _fail(title: str, *notes: str) -> NoReturn:
-    raise AttnDslError(Diagnostic("A413", title, notes=notes))

@@ -65,6 +65,7 @@ from attndsl.ir.nodes import (
     children,
     postorder,
 )
+from attndsl.ir.reals import rebuild_real
 
 _NARROW = 64  # numbers that are rather tried than named by a term
 _MOST_BOUNDS = 64  # comparisons that a solved quantifier may become
@@ -297,7 +298,7 @@ def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:  # noqa: C901 - one ar
         case Exists() | Total():
             return _relooped(node, *parts)
         case _:
-            return node
+            return rebuild_real(node, parts)
 
 
 def _relooped(node: Loop, start: Node, stop: Node, body: Node) -> Node:

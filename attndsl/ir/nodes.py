@@ -74,10 +74,12 @@ class Side(StrEnum):
 
 
 class Sort(StrEnum):
-    """The two types of the language."""
+    """The types of expressions; masks are made of the first two."""
 
     INT = "int"
     BOOL = "bool"
+    REAL = "real"
+    VECTOR = "vector"
 
 
 class _Interned(type):

@@ -29,15 +29,15 @@ def numbers(device: torch.device, **values: int) -> dict[str, Tensor]:
 MOST_STEPS = 1 << 16  # of a loop over numbers; each evaluates its body at all positions
 
 
-def span(start: Tensor | int, stop: Tensor | int, like: Tensor) -> Iterator[Tensor]:
+def span(start: Tensor | int, stop: Tensor | int, device: torch.device) -> Iterator[Tensor]:
     """All integers that lie between any start and any stop."""
-    ends = [torch.as_tensor(x, device=like.device) for x in (start, stop)]
+    ends = [torch.as_tensor(x, device=device) for x in (start, stop)]
     if not all(x.numel() for x in ends):
         return
     first, last = int(ends[0].min()), int(ends[1].max())
     if last - first > MOST_STEPS:
         raise ValueError(f"the pattern runs over {last - first} values at these lengths")
-    yield from torch.arange(first, max(first, last), device=like.device)
+    yield from torch.arange(first, max(first, last), device=device)
 
 
 def quotient(left: Tensor | int, right: Tensor) -> Tensor:

@@ -331,6 +331,16 @@ def table(
     return x
 
 
+def require(text: str, holds: Tensor) -> None:
+    """Refuse inputs that are not what a pattern asks for; ``holds`` broadcasts to [batch, head]."""
+    broken = ~holds[(None,) * (2 - holds.dim())]
+    if broken.any():
+        places = zip(("batch element", "head"), broken.nonzero()[0], broken.shape, strict=True)
+        named = [f"{word} {int(place)}" for word, place, size in places if size > 1]
+        first = f", first for {', '.join(named)}" if named else ""
+        raise ValueError(f"the inputs are not what the pattern asks for: {text}{first}")
+
+
 RECENT: collections.deque[tuple[Any, Any, Any, Schedule]] = collections.deque(maxlen=8)
 
 

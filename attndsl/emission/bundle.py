@@ -59,6 +59,7 @@ def emit(mask: ir.Mask, layer: int = 0, *, definition: str = "") -> str:
         "\n".join(constants),
         relation.in_pattern,
         relation.zero_keys,
+        relation.conditions,
         asked,
         *(part for file in files for part in (file.title, file.body)),
     ]

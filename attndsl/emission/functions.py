@@ -2,6 +2,7 @@
 
     in_pattern(q, k, batch, head, ...) -> whether queries see keys: positions and indices that broadcast
     zero_keys(q, batch, head, ...)     -> how many zero keys queries see
+    conditions(batch, head, ...)       -> nothing: it refuses inputs that are not what the pattern asks for
 
 Every value is a tensor, a number only beside one: Python's operators are torch's, and floor as the language does.
 """
@@ -16,7 +17,7 @@ from typing import Final, TypeAlias, assert_never, cast
 
 from attndsl import ir
 from attndsl.codegen import Magnitudes
-from attndsl.emission.names import Names, calling
+from attndsl.emission.names import Names, calling, quoted
 from attndsl.passes import in_every_call, lower_root, separate_root
 
 _LINE: Final = 72  # columns of an expression; longer ones are written in steps
@@ -32,6 +33,7 @@ class Relation:
 
     in_pattern: str
     zero_keys: str  # empty if no query sees any
+    conditions: str  # empty if it asks for nothing
     tables: dict[str, str]  # parameter -> name of the input
     sizes: dict[str, str]  # parameter -> name of the length, "heads" for their count
 
@@ -39,21 +41,25 @@ class Relation:
 def written(mask: ir.Mask, layer: int, magnitudes: Sequence[Magnitudes]) -> Relation:
     """The functions of a mask in one layer, for all lengths; ``magnitudes`` bound what ``prepared`` gives."""
     writer = _Writer(mask)
-    root, zeros = prepared(mask, layer)
+    root, zeros, *conditions = prepared(mask, layer)
     pairs = writer.body(root, magnitudes[0])
     counts = [] if mask.zeros is ir.ZERO else writer.body(zeros, magnitudes[1])
+    texts = [each.text for each in mask.conditions]
+    asked = writer.demands(list(zip(texts, conditions, magnitudes[2:], strict=True)))
     given = [*writer.tables, *writer.sizes]
     return Relation(
         _function("in_pattern", ["q", "k", "batch", "head", *given], pairs),
         _function("zero_keys", ["q", "batch", "head", *given], counts) if counts else "",
+        _function("conditions", ["batch", "head", *given], asked) if asked else "",
         writer.tables,
         writer.sizes,
     )
 
 
 def prepared(mask: ir.Mask, layer: int) -> tuple[ir.Node, ...]:
-    """The expressions as they are written: what bounds their values has to look at those."""
-    return tuple(_prepared(root, layer) for root in in_every_call(mask))
+    """The root, the zero keys and the conditions as they are written, which is what bounds of values look at."""
+    roots = *in_every_call(mask), *(each.node for each in mask.conditions)
+    return tuple(_prepared(root, layer) for root in roots)
 
 
 def _prepared(root: ir.Node, layer: int) -> ir.Node:
@@ -63,6 +69,7 @@ def _prepared(root: ir.Node, layer: int) -> ir.Node:
 _SAYS: Final = {
     "in_pattern": "Whether queries see keys: positions and indices that broadcast.",
     "zero_keys": "How many zero keys queries see: score 0, value 0.",
+    "conditions": "Refuse inputs that are not what the pattern asks for: indices that broadcast.",
 }
 
 
@@ -96,8 +103,9 @@ class _Writer:
         self._mask = mask
         self._names = Names(
             "q", "k", "q_len", "k_len", "head", "heads", "batch", "torch", "in_pattern",
-            "zero_keys", "quotient", "remainder", "ilog2", "pow2", "read", "span",
+            "zero_keys", "quotient", "remainder", "ilog2", "pow2", "read", "span", "conditions", "require",
         )  # fmt: skip
+        self._device = "q.device"
         self._uses: Counter[ir.Node] = Counter()
         self._lists: dict[tuple[int, ...], str] = {}  # of one function
         self.tables: dict[str, str] = {}
@@ -108,8 +116,25 @@ class _Writer:
         self._uses, self._magnitudes, self._lists = _uses(root), magnitudes, {}
         body = _Body()
         found = self._value(root, body)[0]
-        lists = (line for values, name in self._lists.items() for line in _list_lines(name, values))
-        return [*lists, *body.lines, f"return {found}"]
+        return [*self._list_lines(), *body.lines, f"return {found}"]
+
+    def demands(self, asked: Sequence[tuple[str, ir.Node, Magnitudes]]) -> list[str]:
+        """The statements of a function that refuses what the conditions do, in turn: as they are spelled, and meant."""
+        self._lists, self._device = {}, "batch.device"
+        body = _Body()
+        for text, root, magnitudes in asked:
+            self._uses, self._magnitudes = _uses(root), magnitudes
+            found = self._value(root, body)[0]
+            body.lines += calling("require", [quoted(text), found])
+        return [*self._list_lines(), *body.lines]
+
+    def _list_lines(self) -> list[str]:
+        """The statements that make tensors of the lists of one function."""
+        return [
+            line
+            for values, name in self._lists.items()
+            for line in _list_lines(name, values, self._device)
+        ]
 
     # ------------------------------------------------------------------------ values
 
@@ -173,7 +198,7 @@ class _Writer:
             case ir.Const(value=value):
                 return _number(value)
             case ir.BoolConst(value=value):
-                return f"torch.tensor({value}, device=q.device)", _ATOM
+                return f"torch.tensor({value}, device={self._device})", _ATOM
             case ir.Pos(side=side):
                 return side.value, _ATOM
             case ir.Inside():
@@ -310,8 +335,8 @@ class _Writer:
         start, stop = (self._short(self._value(x, body), body, 30) for x in (node.start, node.stop))
         found = self._names.numbered("total" if sums else "found")
         name = self._names.of(variable, f"j{node.level}")
-        body.add(f"{found} = torch.tensor({0 if sums else False}, device=q.device)")
-        body.add(f"for {name} in span({start[0]}, {stop[0]}, q):")
+        body.add(f"{found} = torch.tensor({0 if sums else False}, device={self._device})")
+        body.add(f"for {name} in span({start[0]}, {stop[0]}, {self._device}):")
         inner = body.inner()
         inner.known[variable] = name, _ATOM
         value = self._short(self._value(node.body, inner), inner, 60)
@@ -384,11 +409,11 @@ class _Writer:
         return short if owners == {segment} else f"{segment}_{short}"
 
 
-def _list_lines(name: str, values: tuple[int, ...]) -> list[str]:
+def _list_lines(name: str, values: tuple[int, ...], device: str) -> list[str]:
     """The statement that makes a tensor of a list."""
     rows = textwrap.wrap(", ".join(map(str, values)), _LINE)
     return [f"{name} = torch.tensor(", "    [", *(f"        {row}" for row in rows), "    ],",
-            "    device=q.device,", ")"]  # fmt: skip
+            f"    device={device},", ")"]  # fmt: skip
 
 
 def _number(value: int) -> Piece:

@@ -12,7 +12,7 @@ _GIVEN = (
     "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "table", "resolved", "numbers",
     "recalled", "Schedule", "Pattern", "Attention", "attention", "functools", "batch", "head", "heads",
     "q_len", "k_len", "device", "sizes", "schedule_of", "extents", "in_pattern", "zero_keys", "LONGEST", "HEADS",
-    "LARGEST", "torch", "tl", "triton", "sees", "counts", "pattern", "inputs",
+    "LARGEST", "torch", "tl", "triton", "sees", "counts", "pattern", "inputs", "conditions", "require",
 )  # fmt: skip
 
 
@@ -118,6 +118,12 @@ def _schedule_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Ke
         known = [f"{name}={name}" for name in relation.sizes]
         lines += calling("sizes = numbers", ["device", *known])
         given.append("**sizes")
+    if relation.conditions:
+        places = [
+            "torch.arange(batch, device=device)[:, None]",
+            "torch.arange(heads, device=device)",
+        ]
+        lines += calling("conditions", [*places, *given])
     functions = [("sees", "in_pattern"), ("counts", "zero_keys")]
     for name, function in functions if relation.zero_keys else functions[:1]:
         lines += calling(f"{name} = functools.partial", [function, *given])

@@ -30,7 +30,7 @@ NEAR = {
     "schedule/layouts.py": ("rooms/schedule/test_layouts.py",),
     "passes": ("rooms/passes", "laws", "rooms/schedule/test_exact.py"),
     "ir/storage.py": ("rooms/ir/test_storage.py", "rooms/schedule/test_conditions.py"),
-    "emission/signature.py": ("rooms/ir/test_storage.py",),
+    "emission/signature.py": ("rooms/ir/test_storage.py", "rooms/emission/test_emission.py"),
     "ir": ("rooms/ir/test_building.py", "rooms/ir", "rooms/passes", "laws"),
     "ir/sizing.py": ("rooms/ir/test_sizing.py",),
     "ir/loops.py": ("rooms/schedule/test_loops.py", "rooms/ir/test_building.py"),
@@ -53,6 +53,7 @@ NEAR = {
         "laws",
     ),
     "backends/few_queries.py": ("rooms/backends/test_few_queries.py",),
+    "backends/dense_square.py": ("rooms/backends/test_dense_square.py",),
     "backends/composed.py": ("rooms/op/test_transforms.py",),
     "backends/dense.py": ("rooms/op/test_attention.py", "rooms/backends/test_dense.py"),
     "backends/block_batches.py": (

@@ -24,6 +24,7 @@ from tests.rooms.backends.agreement import SCALE, assert_agrees
 from tests.rooms.backends.cases import Case
 from tests.rooms.emission.dense import keywords, pairs
 from tests.rooms.emission.outside import loaded
+from tests.rooms.schedule.test_conditions import SHORT, WRONG
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -180,6 +181,7 @@ GOLDEN = {
     "documents_causal": (attndsl.compile, ("documents_causal",), {}),
     "neighborhood2d": (attndsl.compile, ("neighborhood2d",), {"sy": 7}),
     "listed": (attndsl.compile, ("listed",), {}),
+    "used": (attndsl.compile, ("used",), {}),
 }
 
 
@@ -294,6 +296,27 @@ def test_what_a_call_gives_wrongly_is_refused(tmp_path: Path):
     ]:
         with pytest.raises(ValueError, match=message):
             module.attention(*given[0], doc=given[1])
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in WRONG))
+def test_inputs_that_the_pattern_does_not_allow_are_refused(name: str, tmp_path: Path):
+    path, values = tmp_path / "asking.py", {"bq": 5} if name.startswith("block") else {}
+    path.write_text(attndsl.compile(name, values=values).emit(), encoding="utf-8")
+    module = loaded(path)
+    for _, right, wrong, value, said in (each for each in WRONG if each[0] == name):
+        sizes = 9, 9, max(len(x) for x in right.values()) if name == "used" else 1, 1
+        assert pairs(module, *sizes, tile=(16, 32), **right).any()
+        with pytest.raises(ValueError, match=re.escape(said)):
+            pairs(module, *sizes, tile=(16, 32), **right | {wrong: value})
+
+
+def test_where_inputs_are_not_allowed_is_said(tmp_path: Path):
+    path = tmp_path / "asking.py"
+    path.write_text(attndsl.compile(SHORT, most=3).emit(), encoding="utf-8")
+    module, x = loaded(path), torch.zeros(2, 2, 5, 16)
+    assert module.attention(x, x, x, limit=torch.tensor([[1, 2], [3, 3]])).isfinite().all()
+    with pytest.raises(ValueError, match="limit <= most, first for batch element 1, head 0"):
+        module.attention(x, x, x, limit=torch.tensor([[1, 2], [4, 3]]))
 
 
 def test_extents_that_contradict_a_length_are_refused(tmp_path: Path):

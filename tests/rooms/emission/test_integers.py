@@ -43,8 +43,8 @@ def test_what_lies_outside_an_input_is_zero(dtype: torch.dtype):
 
 def test_a_loop_goes_over_whatever_any_position_asks_for():
     q, ends = torch.arange(3), torch.tensor([[4], [6]])
-    assert [int(j) for j in integers.span(q, ends, q)] == [0, 1, 2, 3, 4, 5]
-    assert [int(j) for j in integers.span(5, torch.tensor(2), q)] == []
-    assert [int(j) for j in integers.span(0, ends[:0], q)] == []
+    assert [int(j) for j in integers.span(q, ends, q.device)] == [0, 1, 2, 3, 4, 5]
+    assert [int(j) for j in integers.span(5, torch.tensor(2), q.device)] == []
+    assert [int(j) for j in integers.span(0, ends[:0], q.device)] == []
     with pytest.raises(ValueError, match="runs over 100000 values"):
-        list(integers.span(0, 100_000, q))
+        list(integers.span(0, 100_000, q.device))

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from attndsl import claims
 from attndsl.backends import (
+    BoundScore,
     Executable,
     ForwardKernels,
     Request,
+    ScoredExecutable,
+    ScoredKernels,
     TakesKeySets,
+    TakesScores,
     Tile,
     best_tile,
     choose,
@@ -23,6 +27,7 @@ from attndsl.backends import (
 )
 from attndsl.compiler import Program
 from attndsl.schedule import BoundMask, Call, Schedule, TileCosts, TiledMask
+from attndsl.source import AttnDslError, Diagnostic
 
 SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
 
@@ -50,6 +55,32 @@ def lower(
     asked = zeros is not None and request.gradient  # the backward asks
     keyless = _keyless(masks).to(request.device) if asked else None
     return Executable(tuple(kernels), zeros, keyless)
+
+
+def lower_scores(
+    program: Program,
+    call: Call,
+    request: Request,
+    score: BoundScore,
+    backend: str = "auto",
+    layout: str | None = None,
+) -> ScoredExecutable:
+    """How a part of an attention is run, in the tiles of its pattern.
+
+    Raises:
+        AttnDslError: as ``lower``; A520, the back end computes plain softmaxes only.
+    """
+    runner = choose(request, backend)
+    if not isinstance(runner, TakesScores):
+        title = f"the back end {runner.name} has no kernels for scores of one's own"
+        raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
+    parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
+    kernels: list[ScoredKernels] = []
+    for index, part in enumerate(parts):
+        named = replace(request, name=f"{name}/{index}")
+        tiled = program.tile(part, *runner.tiles(named))
+        kernels.append(runner.lower_scored(tiled, score, named))
+    return ScoredExecutable(tuple(kernels), score.weight is not None)
 
 
 def walked(

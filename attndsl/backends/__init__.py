@@ -9,9 +9,11 @@ from attndsl.backends import requirements  # noqa: F401 - first: it looks at the
 from attndsl.backends.blocked import Blocked, best_tile
 from attndsl.backends.composed import Composed
 from attndsl.backends.dense import Dense, attend
+from attndsl.backends.dense_scores import DensePart, attend_scored
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
 from attndsl.backends.protocol import Backend, ForwardKernels, Kernels, Request, TakesKeySets, Tile
+from attndsl.backends.scores import BoundScore, ScoredExecutable, ScoredKernels, TakesScores
 from attndsl.backends.selection import choose, names
 from attndsl.backends.timing import (
     REFERENCE,
@@ -29,19 +31,25 @@ __all__ = [
     "REFERENCE",
     "Backend",
     "Blocked",
+    "BoundScore",
     "Composed",
     "Dense",
+    "DensePart",
     "Executable",
     "ForwardKernels",
     "Kernels",
     "Machine",
     "Request",
+    "ScoredExecutable",
+    "ScoredKernels",
     "TakesKeySets",
+    "TakesScores",
     "Tile",
     "Times",
     "Tunable",
     "Tuned",
     "attend",
+    "attend_scored",
     "best_tile",
     "choose",
     "edition",
@@ -50,6 +58,6 @@ __all__ = [
     "out_dtype",
     "predict",
     "predict_dense",
-    "tile_costs_of",
     "this_machine",
+    "tile_costs_of",
 ]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from attndsl import ir
+from attndsl.backends.dtypes import lse_dtype
+from attndsl.backends.merging import merged
+from attndsl.backends.protocol import Request
+from attndsl.schedule import TiledMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +74,71 @@ class ScoredKernels(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """(dq, dk, dv, those of the tables), from what ``forward`` returned and the gradients that reached it."""
         ...
+
+
+@runtime_checkable
+class TakesScores(Protocol):
+    """A back end that runs attention with scores of its own."""
+
+    def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> ScoredKernels:
+        """Its passes over a mask that is scheduled in the tiles it named."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredExecutable:
+    """Kernels of one part of an attention, over disjoint sets of pairs that together are those of its pattern.
+
+    Parts of a softmax are merged by log-sum-exp, weights without a normaliser are added. The order is fixed, so equal
+    inputs give equal bits.
+    """
+
+    parts: tuple[ScoredKernels, ...]
+    adds: bool  # whether the weights have no normaliser
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it holds."""
+        return sum(part.nbytes for part in self.parts)
+
+    @torch.no_grad()
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Computes out and lse as ``ScoredKernels.forward``, over the union of the parts."""
+        first, *rest = self.parts
+        out, lse = first.forward(q, k, v, tables, scale=scale)
+        for part in rest:
+            more, more_lse = part.forward(q, k, v, tables, scale=scale)
+            out, more = out.to(lse.dtype), more.to(lse.dtype)
+            if self.adds:
+                out, lse = out + more, torch.maximum(lse, more_lse)
+            else:
+                out, lse = merged(out, lse, more, more_lse)
+        return out.to(q.dtype), lse
+
+    @torch.no_grad()
+    def backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tables: Sequence[Tensor],
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Computes gradients as ``ScoredKernels.backward``: each part is handed the output and lse of all."""
+        first, *rest = self.parts
+        given = q, k, v, tables, out, lse, dout, dlse
+        dq, dk, dv, dtables = first.backward(*given, scale=scale)
+        if not rest:
+            return dq, dk, dv, dtables
+        sums = [grad.to(lse_dtype(grad.dtype)) for grad in (dq, dk, dv, *dtables)]
+        for part in rest:
+            *shares, of_tables = part.backward(*given, scale=scale)
+            sums = [a + b for a, b in zip(sums, (*shares, *of_tables), strict=True)]
+        made = [total.to(x.dtype) for total, x in zip(sums, (q, k, v, *tables), strict=True)]
+        return made[0], made[1], made[2], made[3:]

@@ -13,7 +13,7 @@ from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.presence import PRESENT, in_every_call, placed
 from attndsl.passes.separate import separate, separate_root, split_sides
 from attndsl.passes.set_positions import Placed, set_positions
-from attndsl.passes.shift_heads import shift_heads
+from attndsl.passes.shift_heads import head_shifted, shift_heads
 
 PIPELINE: Final[Mapping[str, Callable[[ir.Mask], ir.Mask]]] = {
     "lower_coordinates": lower_coordinates,
@@ -45,6 +45,7 @@ __all__ = [
     "Placed",
     "bind",
     "derivatives",
+    "head_shifted",
     "in_every_call",
     "lower_root",
     "normalise",

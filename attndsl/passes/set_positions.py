@@ -13,7 +13,7 @@ stands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ class Placed:
     mask: ir.Mask
     tables: Mapping[str, Any]
     first: int  # the position that the mask takes query 0 for
+    expressions: tuple[ir.Node, ...] = ()  # those that were given, of the rows
 
     @property
     def nbytes(self) -> int:
@@ -40,8 +41,15 @@ class Placed:
         return sum(int(array.nbytes) for array in self.tables.values())
 
 
-def set_positions(mask: ir.Mask, at: ir.Positions, shapes: Mapping[str, tuple[int, ...]]) -> Placed:
+def set_positions(
+    mask: ir.Mask,
+    at: ir.Positions,
+    shapes: Mapping[str, tuple[int, ...]],
+    expressions: Sequence[ir.Node] = (),
+) -> Placed:
     """The mask of the rows as they lie in memory. ``shapes`` are those of the tables, without batch and head.
+
+    ``expressions`` over positions and tables of the mask, real ones too, are placed with it.
 
     Raises:
         AttnDslError: A407, an input over rows is read at positions too far out to be looked up.
@@ -52,9 +60,9 @@ def set_positions(mask: ir.Mask, at: ir.Positions, shapes: Mapping[str, tuple[in
     exist = setter.q.exist
     made = replace(mask, align=ir.Align.START, zeros=ir.select(exist, zeros, ir.ZERO))
     made = made.with_root(ir.conj(exist, setter.k.exist, root))
-    return Placed(
-        replace(made, tables=(*made.tables, *setter.declared)), setter.arrays, setter.q.first
-    )
+    more = tuple(ir.transform(lower_root(each, mask), setter.rule) for each in expressions)
+    made = replace(made, tables=(*made.tables, *setter.declared))
+    return Placed(made, setter.arrays, setter.q.first, more)
 
 
 class _Setter:
@@ -76,7 +84,7 @@ class _Setter:
                 return self.k.position
             case ir.Size(name=name) if ":" not in name:  # others are dims of tables
                 return self._size(name)
-            case ir.Load():
+            case ir.Load() | ir.reals.Row():
                 return self._read(node)
             case _:
                 return node
@@ -104,20 +112,27 @@ class _Setter:
         places = () if index is None else (index,)
         return ir.Load(made.name, ir.Sort.INT, places, made.ambient)
 
-    def _read(self, node: ir.Load) -> ir.Node:
+    def _read(self, node: ir.Load | ir.reals.Row) -> ir.Node:
         """The read at rows, where the table has an entry for each; nothing where there is no token."""
         table = self._tables[node.table]
         shape = self._shapes[node.table]
         index: list[ir.Node] = []
         guards: list[ir.Node] = []
-        for dim, place, size in zip(table.indexed_dims, node.index, shape, strict=True):
+        is_row = isinstance(node, ir.reals.Row)
+        for dim, place, size in zip(table.indexed_dims, node.index, shape, strict=not is_row):
             row, inside = self._entry(dim, place, size)
             index.append(row)
             guards.append(inside)
-        found = ir.Load(node.table, node.kind, tuple(index), node.ambient)
         inside = ir.conj(*guards)
+        if isinstance(node, ir.reals.Row):  # outside of a table, a row is 0
+            nowhere = ir.select(inside, index[0], ir.Const(-1)) if index else None
+            places = (nowhere, *index[1:]) if nowhere is not None else ()
+            return ir.reals.Row(node.table, places, node.ambient)
+        found = ir.Load(node.table, node.kind, tuple(index), node.ambient)
         if node.kind is ir.Sort.BOOL:
             return ir.conj(inside, found)
+        if node.kind is ir.Sort.REAL:
+            return ir.reals.choose(inside, found, ir.reals.NOUGHT)
         nothing = ir.Const(-1) if table.is_list else ir.ZERO  # a row of a list outside is empty
         return ir.select(inside, found, nothing)
 

@@ -14,6 +14,12 @@ from attndsl import ir
 
 def shift_heads(mask: ir.Mask, start: int, total: int) -> ir.Mask:
     """The mask of the heads from ``start`` on, of ``total`` heads. Inputs are those of the heads held."""
+    root, zeros = (head_shifted(each, start, total) for each in (mask.root, mask.zeros))
+    return replace(mask, root=root, zeros=zeros)
+
+
+def head_shifted(root: ir.Node, start: int, total: int) -> ir.Node:
+    """``shift_heads`` on a bare expression."""
 
     def rule(node: ir.Node) -> ir.Node:
         match node:
@@ -24,5 +30,4 @@ def shift_heads(mask: ir.Mask, start: int, total: int) -> ir.Mask:
             case _:
                 return node
 
-    root, zeros = ir.transform(mask.root, rule), ir.transform(mask.zeros, rule)
-    return replace(mask, root=root, zeros=zeros)
+    return ir.transform(root, rule)

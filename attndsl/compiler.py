@@ -383,6 +383,10 @@ class Program:
             ("tiled", part, tiles), lambda: scheduling.tiled(part, *tiles, merges=merges)
         )
 
+    def key_rule(self) -> scheduling.KeyRule | None:
+        """The keys of few queries at any lengths; None where each call is looked at by itself."""
+        return self._memo("key rule", lambda: scheduling.KeyRule.of(self.normal, self.layer))
+
     def key_sets(self, call: scheduling.Call) -> scheduling.KeySets:
         """The keys that each query of a call sees, for calls of few queries."""
         return scheduling.key_sets(*self.rows(call))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from attndsl.backends import (
     tile_costs_of,
 )
 from attndsl.compiler import Program
-from attndsl.schedule import BoundMask, Call, Schedule, TileCosts, TiledMask
+from attndsl.schedule import BoundMask, Call, KeyRule, Schedule, TileCosts, TiledMask
 from attndsl.source import AttnDslError, Diagnostic
 
 SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
@@ -81,6 +81,34 @@ def lower_scores(
         tiled = program.tile(part, *runner.tiles(named))
         kernels.append(runner.lower_scored(tiled, score, named))
     return ScoredExecutable(tuple(kernels), score.weight is not None)
+
+
+def lower_few_queries(program: Program, request: Request, backend: str) -> FewQueries | None:
+    """How calls of few queries run that differ in the keys and the contents of tables alone.
+
+    None for a call of more, and for patterns that must be looked at anew for each length.
+
+    Raises:
+        AttnDslError: A52x for the back end.
+    """
+    runner, rule = choose(request, backend), program.key_rule()
+    if rule is None or not isinstance(runner, TakesKeySets) or not runner.takes_key_sets(request):
+        return None
+    return FewQueries(rule, runner)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FewQueries:
+    """Calls of few queries, decided but for how many keys there are, and what tables hold."""
+
+    rule: KeyRule
+    runner: TakesKeySets
+
+    def kernels(
+        self, q_len: int, k_lens: Sequence[int], batch: int, heads: int, tables: Mapping[str, Any]
+    ) -> ForwardKernels:
+        """The forward of a call; the arguments are those of ``KeyRule.key_sets``."""
+        return self.runner.lower_key_sets(self.rule.key_sets(q_len, k_lens, batch, heads, tables))
 
 
 def walked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,20 +38,34 @@ class FewQueriesKernels:
         """Bytes of the key sets."""
         return self.sets.nbytes
 
-    @torch.no_grad()
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
         if q.dtype in EIGHT_BITS:
             out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
             return out.to(out_dtype(q.dtype)), lse
-        if self.sets.class_of.size == 1:
+        if len(self.classes) == 1:
             return self.classes[0].attend(q, k, v, scale)
+        if self.sets.class_of.shape[1] == 1:
+            return self._by_batch(q, k, v, scale)
         out = q.new_empty((*q.shape[:3], v.shape[3]))
         lse = q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
         for number, b, mine, theirs in self._groups(q.shape[0], q.shape[1], k.shape[1]):
             given = q[b, mine], k[b, theirs], v[b, theirs]
             out[b, mine], lse[b, mine] = self.classes[number].attend(*given, scale)
         return out, lse
+
+    def _by_batch(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """The same, of classes that all heads share; batch elements side by side go together."""
+        runs = [
+            (n, len(list(run))) for n, run in itertools.groupby(self.sets.class_of[:, 0].tolist())
+        ]
+        parts = (torch.split(x, [count for _, count in runs]) for x in (q, k, v))
+        made = [
+            self.classes[number].attend(*given, scale)
+            for (number, _), *given in zip(runs, *parts, strict=True)
+        ]
+        outs, lses = zip(*made, strict=True)
+        return torch.cat(outs), torch.cat(lses)
 
     def _groups(
         self, batch: int, heads: int, kv_heads: int
@@ -75,6 +90,8 @@ class _Class:
 
     @staticmethod
     def of(rows: tuple[Keys, ...]) -> _Class:
+        if len(rows) == 1:
+            return _Class(rows[0], None, rows)
         keys = key_union(rows)
         if all(
             row is rows[0] or (type(row) is type(rows[0]) is tuple and row == rows[0])
@@ -108,25 +125,30 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """(out, lse) over these keys; heads that share keys are more queries of one head."""
     batch, heads, count, head_dim = q.shape
-    kv_heads, width = k.shape[1], v.shape[3]
-    if not (batch * heads * count and k.shape[2]):
+    _, kv_heads, keys, width = v.shape
+    if not (batch * heads * count and keys):
         lse = q.new_full(q.shape[:3], -math.inf, dtype=lse_dtype(q.dtype))
         return q.new_zeros((*q.shape[:3], width)), lse
-    group, bias = heads // kv_heads, None
+    group, bias, widest = heads // kv_heads, None, max(1, head_dim, width)
     if seen is not None:
         bias = torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, -math.inf)
         bias = bias.repeat(group, 1)[None, None]
-    widest = max(1, head_dim, width)
-    folded = q.reshape(batch, kv_heads, group * count, head_dim)
-    given = (with_width(x, widest) for x in (folded, k, v))
+    folded = q if group == 1 else q.reshape(batch, kv_heads, group * count, head_dim)
+    given = with_width(folded, widest), with_width(k, widest), with_width(v, widest)
     out, lse = _flash(*given, 0.0, False, attn_mask=bias, scale=scale)
-    return out[..., :width].reshape(*q.shape[:3], width), lse.reshape(q.shape[:3])
+    if width < widest:
+        out = out[..., :width]
+    if group > 1:
+        out, lse = out.reshape(batch, heads, count, width), lse.reshape(batch, heads, count)
+    return out, lse
 
 
 def _taken(x: Tensor, keys: Keys) -> Tensor:
     """The rows of x [B, H, K, D] of these keys; a view where they are one run."""
     if isinstance(keys, np.ndarray):
         return x.index_select(2, torch.from_numpy(keys))
+    if keys == ((0, x.shape[2]),):
+        return x
     parts = [x.narrow(2, start, stop - start) for start, stop in keys]
     if len(parts) == 1:
         return parts[0]

@@ -25,6 +25,7 @@ from attndsl.op.rows import read_arguments, rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
 from attndsl.op.sharding import is_distributed, shards
+from attndsl.op.steps import step
 from attndsl.positions import BLOCK_TABLE, hidden, split, split_heads, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -70,6 +71,10 @@ def attention(
     Raises:
         AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and backends.
     """
+    if not extents and not layout and stamp is None:
+        made = step(planner, q, k, v, scale, backend, inputs, positions)
+        if made is not None:
+            return made
     if any(isinstance(x, Proxy) for x in (q, k, v)):
         return _symbolic(
             *(planner.text, (q, k, v)),

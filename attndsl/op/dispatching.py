@@ -37,6 +37,13 @@ def eager_only(function: Callable[P, T]) -> Callable[P, T]:
 
 def needs_dispatcher(*tensors: Tensor) -> bool:
     """Whether anything follows operators as they are called: a tracer, a mode, a transform, a profiler, a subclass."""
+    return has_dispatch_hooks() or any(
+        type(x) not in PLAIN or x.is_meta or is_mapped(x) for x in tensors
+    )
+
+
+def has_dispatch_hooks() -> bool:
+    """Whether a tracer, a mode, a transform or a profiler follows operators, whatever their tensors are."""
     return (
         torch.compiler.is_compiling()
         or torch._C._is_tracing()
@@ -45,7 +52,6 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
-        or any(type(x) not in PLAIN or x.is_meta or is_mapped(x) for x in tensors)
     )
 
 

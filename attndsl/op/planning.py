@@ -61,7 +61,7 @@ class Planner:
             marker = torch.empty(self.digest, 0, device="cpu")  # takes no memory
         marker._dynamo_weak_dynamic_indices = {0}  # type: ignore[attr-defined]
         self.marker: Tensor | None = marker
-        self._found = Memo(_REMEMBERED)
+        self.memo = Memo(_REMEMBERED)
 
     def executable(
         self,
@@ -122,20 +122,20 @@ class Planner:
         if tables and stamp is None:
             stamp, arrays = _read(options.names, tables)
         key = *key, options[:-1], stamp
-        found: T | None = self._found.get(key)
+        found: T | None = self.memo.get(key)
         if found is not None:
             return found
         lengths = request.q_len, request.k_len, request.batch, request.heads
         of_call = lengths, options.names, options.axes, options.extents, stamp
-        call: Call | None = self._found.get(of_call)  # with the tables as they were
+        call: Call | None = self.memo.get(of_call)  # with the tables as they were
         if call is None:
             if tables and not arrays:
                 now, arrays = _read(options.names, tables)
                 if now != stamp:
                     raise _rewritten(self.program.mask.name, options.names)
             extents = dict(zip(options.axes, options.extents, strict=True))
-            call = self._found.keep(of_call, self.program.call(*lengths, extents, arrays))
-        return self._found.keep(key, make(call, stamp or b""))
+            call = self.memo.keep(of_call, self.program.call(*lengths, extents, arrays))
+        return self.memo.keep(key, make(call, stamp or b""))
 
     def alone(self) -> Planner:
         """A planner of the same program that remembers calls of its own, which others do not crowd out."""

@@ -12,6 +12,7 @@ from attndsl.schedule.building import (
 )
 from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
+from attndsl.schedule.key_rule import KeyRule
 from attndsl.schedule.key_sets import Keys, KeySets, key_positions, key_sets, key_union
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskTable, Plan, Runs, Schedule, Tiles, TokenOrder, compress
@@ -23,6 +24,7 @@ __all__ = [
     "Call",
     "Decision",
     "Decisions",
+    "KeyRule",
     "KeySets",
     "Keys",
     "Layout",

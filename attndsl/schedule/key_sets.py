@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,7 @@ Keys: TypeAlias = Runs | IntArray  # an array: ascending positions
 MOST_RUNS: Final = 8  # slices that are joined; more of them are gathered key by key
 _FARTHEST: Final = 1 << 62  # from position 0; no token is
 _DEEPEST: Final = 32  # alternations of `and` and `or` that are solved; deeper ones are tried
+_ONE_CLASS: Final = np.zeros((1, 1), np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,28 +47,56 @@ def key_sets(mask: ir.Mask, call: Call) -> KeySets:
     """The keys that each query of a call sees under a normal mask."""
     queries, keys = positions_of(mask, call)
     whole: Runs = ((keys.start, keys.stop),) if keys else ()
-    deps, solve = mask.root.deps, _solver(mask.root, 0)
+    deps, solve = mask.root.deps, solver(mask.root)
     batches = call.batch if deps & ir.Deps.BATCH else 1
     heads = call.heads if deps & ir.Deps.HEAD else 1
-    found: dict[object, int] = {}
-    classes: list[tuple[Keys, ...]] = []
-    class_of = []
-    for b, h in itertools.product(range(batches), range(heads)):
-        rows = tuple(
-            () if q < 0 and mask.is_placed else solve(_Place(q, b, h, mask, call), whole)
+    about = call.sizes, call.tables, mask, call.heads, call.layer
+    found = [
+        tuple(
+            () if q < 0 and mask.is_placed else solve(Place(q, b, h, *about), whole)
             for q in queries  # none stands before the first token
         )
-        class_of.append(found.setdefault(tuple(map(_name, rows)), len(found)))
-        if len(found) > len(classes):
+        for b, h in itertools.product(range(batches), range(heads))
+    ]
+    return in_classes(found, batches)
+
+
+def in_classes(found: Sequence[tuple[Keys, ...]], batches: int) -> KeySets:
+    """The keys of each query, for each batch element and in it for each head, equal ones together."""
+    if len(found) == 1:
+        return KeySets((found[0],), _ONE_CLASS)
+    names: dict[object, int] = {}
+    classes: list[tuple[Keys, ...]] = []
+    class_of = []
+    for rows in found:
+        class_of.append(names.setdefault(tuple(map(_name, rows)), len(names)))
+        if len(names) > len(classes):
             classes.append(rows)
-    return KeySets(tuple(classes), np.array(class_of, np.int32).reshape(batches, heads))
+    return KeySets(tuple(classes), np.array(class_of, np.int32).reshape(batches, -1))
 
 
 def key_union(sets: Sequence[Keys]) -> Keys:
     """All keys that are in one of the sets."""
-    if all(isinstance(keys, tuple) for keys in sets):
-        return _as_runs(sorted(itertools.chain(*sets)))
-    return functools.reduce(np.union1d, map(key_positions, sets))
+    runs: list[tuple[int, int]] = []
+    others = []
+    for keys in sets:
+        if isinstance(keys, tuple):
+            runs += keys
+        else:
+            others.append(keys)
+    if len(runs) > 1:
+        runs.sort()
+    joined = _as_runs(runs)
+    if not others:
+        return joined
+    if isinstance(joined, np.ndarray):
+        return functools.reduce(np.union1d, (joined, *others))
+    some = others[0] if len(others) == 1 else functools.reduce(np.union1d, others)
+    parts, low = [], 0
+    for start, stop in joined:  # what lies between runs is kept
+        parts += [some[low : some.searchsorted(start)], np.arange(start, stop)]
+        low = int(some.searchsorted(stop))
+    return np.concatenate([*parts, some[low:]]) if joined else some
 
 
 def key_positions(keys: Keys) -> IntArray:
@@ -113,73 +142,95 @@ def _of(found: IntArray) -> Keys:
 
 def _between(keys: Keys, low: int | None, high: int | None) -> Keys:
     """The keys from ``low`` to ``high``, both included; None: without that bound."""
-    low = -_FARTHEST if low is None else max(low, -_FARTHEST)
-    high = _FARTHEST if high is None else min(high, _FARTHEST)
     if isinstance(keys, np.ndarray):
-        return keys[np.searchsorted(keys, low) : np.searchsorted(keys, high, side="right")]
-    cut = ((max(start, low), min(stop, high + 1)) for start, stop in keys)
-    return tuple((start, stop) for start, stop in cut if start < stop)
+        low = -_FARTHEST if low is None else max(low, -_FARTHEST)
+        high = _FARTHEST if high is None else min(high, _FARTHEST)
+        return keys[keys.searchsorted(low) : keys.searchsorted(high, side="right")]
+    cut = []
+    for start, stop in keys:
+        if low is not None and low > start:
+            start = low
+        if high is not None and high < stop:
+            stop = high + 1
+        if start < stop:
+            cut.append((start, stop))
+    return tuple(cut)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Place:
+class Place(NamedTuple):
     """One query of a call: every leaf but the key is known."""
 
     q: int
     batch: int
     head: int
+    sizes: Mapping[str, int]
+    tables: Mapping[str, Any]
     mask: ir.Mask
-    call: Call
+    heads: int
+    layer: int
 
     def evaluate(self, node: ir.Node, k: Any) -> Any:
         """The value of a node at these keys."""
-        call, mask = self.call, self.mask
+        mask = self.mask
         env = ir.Env(
-            *(self.q, k, call.sizes, call.tables, self.batch, self.head, call.heads, call.layer),
+            *(self.q, k, self.sizes, self.tables, self.batch, self.head, self.heads, self.layer),
             *(mask.queries, mask.keys),
         )
         return ir.evaluate(node, env)
 
 
-_Solver: TypeAlias = Callable[[_Place, Keys], Keys]  # the keys, of these, for which a node is true
-_Number: TypeAlias = Callable[[_Place], int]
+Solver: TypeAlias = Callable[[Place, Keys], Keys]  # the keys, of these, for which a node is true
+_Number: TypeAlias = Callable[[Place], int]
 # The keys, of these, at which an integer is from ``low`` to ``high``; None: without that bound.
-_Inverse: TypeAlias = Callable[[_Place, int | None, int | None, Keys], Keys]
+_Inverse: TypeAlias = Callable[[Place, int | None, int | None, Keys], Keys]
 
 
 @functools.lru_cache(maxsize=512)
-def _solver(node: ir.Node, depth: int) -> _Solver:
-    """How a condition is solved for the key."""
+def solver(node: ir.Node, depth: int = 0) -> Solver:
+    """How a condition is solved for the key; what cannot be solved is tried, key by key."""
     if not _moves(node):
         holds = _number(node)
         return lambda at, within: within if holds(at) else ()
     match node:
         case ir.And(items=items) if depth < _DEEPEST:
             bounds = [item for item in items if _bound(item)]
+            bounds.sort(key=_is_listed)
             others = [item for item in items if item not in bounds]
             others.sort(key=lambda item: not isinstance(item, ir.Or))
-            steps = [_solver(item, depth + 1) for item in (*bounds, *others)]
+            steps = [solver(item, depth + 1) for item in (*bounds, *others)]
 
-            def both(at: _Place, within: Keys) -> Keys:
+            def both(at: Place, within: Keys) -> Keys:
                 for step in steps:
-                    if not size(within):
+                    if not len(within):
                         return ()
                     within = step(at, within)
                 return within
 
             return both
         case ir.Or(items=items) if depth < _DEEPEST:
-            ways = [_solver(item, depth + 1) for item in items]
+            ways = [solver(item, depth + 1) for item in items]
             return lambda at, within: key_union([way(at, within) for way in ways])
         case _:
             return _bound(node) or functools.partial(_tried, node)
+
+
+def is_solved(node: ir.Node, depth: int = 0) -> bool:
+    """Whether ``solver`` tries no key of a condition."""
+    if isinstance(node, ir.And | ir.Or) and _moves(node):
+        return depth < _DEEPEST and all(is_solved(item, depth + 1) for item in node.items)
+    return not _moves(node) or _bound(node) is not None
 
 
 def _moves(node: ir.Node) -> bool:
     return bool(node.deps & ir.Deps.KEY)
 
 
-def _tried(node: ir.Node, at: _Place, within: Keys) -> Keys:
+def _is_listed(node: ir.Node) -> bool:
+    """Whether the keys of a comparison are looked up or listed one by one: where they are few, that is cheap."""
+    return any(isinstance(each, ir.Load | ir.Mod) for each in ir.postorder(node))
+
+
+def _tried(node: ir.Node, at: Place, within: Keys) -> Keys:
     """The keys at which the node evaluates to true."""
     keys = key_positions(within)
     holds = np.asarray(at.evaluate(node, keys), dtype=bool)
@@ -187,13 +238,17 @@ def _tried(node: ir.Node, at: _Place, within: Keys) -> Keys:
 
 
 @functools.lru_cache(maxsize=512)
-def _bound(node: ir.Node) -> _Solver | None:
+def _bound(node: ir.Node) -> Solver | None:
     """How a comparison is solved; None where its keys must be tried."""
     match node:
         case ir.Le(item=item, bound=bound):
             solved, low = _inverse(item), None
         case ir.Eq(item=item, bound=bound):
             solved, low = _inverse(item, exact=True), bound
+        case ir.Load(table=table, index=(ir.Pos(side=ir.Side.KEY),)):
+            return lambda at, within: _looked_up(table, at, 1, 1, within)
+        case ir.Not(item=ir.Load(table=table, index=(ir.Pos(side=ir.Side.KEY),))):
+            return lambda at, within: _looked_up(table, at, 0, 0, within)
         case _:
             return None
     return None if solved is None else lambda at, within: solved(at, low, bound, within)
@@ -213,7 +268,7 @@ def _inverse(node: ir.Node, *, exact: bool = False) -> _Inverse | None:
             if inner is None:
                 return None
 
-            def quotient(at: _Place, low: int | None, high: int | None, within: Keys) -> Keys:
+            def quotient(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
                 d = divisor(at)
                 if d < 1:  # the quotient is 0
                     return within if _holds_zero(low, high) else ()
@@ -236,13 +291,18 @@ def _inverse_of_sum(node: ir.Sum, *, exact: bool) -> _Inverse | None:
     if inner is None:
         return None
 
-    def inverse(at: _Place, low: int | None, high: int | None, within: Keys) -> Keys:
+    size = abs(factor)
+
+    def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
         still = rest(at)
-        low, high = (None if x is None else x - still for x in (low, high))
+        low = None if low is None else low - still
+        high = None if high is None else high - still
         if factor < 0:
-            low, high = (None if x is None else -x for x in (high, low))
-        least = None if low is None else -(-low // abs(factor))
-        most = None if high is None else high // abs(factor)
+            low, high = None if high is None else -high, None if low is None else -low
+        if size == 1:
+            return inner(at, low, high, within)
+        least = None if low is None else -(-low // size)
+        most = None if high is None else high // size
         if least is not None and most is not None and least > most:
             return ()
         return inner(at, least, most, within)
@@ -267,7 +327,7 @@ def _residue(node: ir.Node, modulus: _Number) -> _Inverse | None:
         return None
     _, sign, rest = found
 
-    def inverse(at: _Place, low: int | None, high: int | None, within: Keys) -> Keys:
+    def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
         m = modulus(at)
         assert low is not None, "one remainder"
         if m < 1:  # the remainder is 0
@@ -285,26 +345,48 @@ def _residue(node: ir.Node, modulus: _Number) -> _Inverse | None:
     return inverse
 
 
-def _looked_up(table: str, at: _Place, low: int | None, high: int | None, within: Keys) -> Keys:
+def _looked_up(table: str, at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
     """The keys whose entry in a table by position is in the range."""
-    array, declared = at.call.tables[table], next(t for t in at.mask.tables if t.name == table)
-    index = (at.batch if dim == "batch" else at.head for dim in declared.dims[:-1])
-    entries = array[tuple(index)]
+    array = at.tables[table]
+    entries = array if array.ndim == 1 else array[_ambient(table, at)]
     inside = _between(within, 0, len(entries) - 1)
     if isinstance(inside, np.ndarray):
-        values = entries[inside]
+        found = _of(inside[_in_range(entries[inside], low, high)])
     else:
-        values = np.concatenate([entries[:0], *(entries[start:stop] for start, stop in inside)])
-    if low == high:
-        holds = values == low
-    else:
-        holds = np.ones(len(values), bool) if low is None else values >= low
-        holds = holds if high is None else holds & (values <= high)
-    found = _of(key_positions(inside)[holds])
+        found = key_union([_run_of(entries, run, low, high) for run in inside])
     if not _holds_zero(low, high) or size(inside) == size(within):
         return found
     outside = (_between(within, None, -1), _between(within, len(entries), None))
     return key_union((*outside, found))  # the value there is 0
+
+
+def _ambient(table: str, at: Place) -> tuple[int, ...]:
+    """The index of the row of this batch element and head; one row may serve all."""
+    declared = next(t for t in at.mask.tables if t.name == table)
+    places = (at.batch if dim == "batch" else at.head for dim in declared.dims[:-1])
+    shape = at.tables[table].shape
+    return tuple([0 if n == 1 else place for place, n in zip(places, shape, strict=False)])
+
+
+def _run_of(entries: IntArray, run: tuple[int, int], low: int | None, high: int | None) -> Keys:
+    """The positions of one run whose entries are in the range."""
+    start, stop = run
+    holds = _in_range(entries[start:stop], low, high)
+    searched = holds.tobytes()  # faster than argmax, which goes backwards by copying
+    first, last = searched.find(1), searched.rfind(1) + 1
+    if not last:
+        return ()
+    holds = holds[first:last]
+    if np.count_nonzero(holds) == len(holds):  # one after the other: there is no need to list them
+        return ((start + first, start + last),)
+    return _of(np.flatnonzero(holds) + (start + first))
+
+
+def _in_range(values: IntArray, low: int | None, high: int | None) -> Any:
+    if low == high is not None:
+        return values == low
+    holds = np.ones(len(values), bool) if low is None else values >= low
+    return holds if high is None else holds & (values <= high)
 
 
 def _holds_zero(low: int | None, high: int | None) -> bool:
@@ -320,10 +402,30 @@ def _number(node: ir.Node) -> _Number:
         case ir.Pos():
             return lambda at: at.q
         case ir.Size(name=name):
-            return lambda at: at.call.sizes[name]
-        case ir.Sum(terms=terms, constant=constant) if len(terms) == 1:
-            ((term, factor),) = terms
+            return lambda at: at.sizes[name]
+        case ir.Sum(terms=((term, factor),), constant=constant):
             inner = _number(term)
             return lambda at: factor * inner(at) + constant
+        case ir.Sum(terms=((first, a), (second, b)), constant=constant):
+            left, right = _number(first), _number(second)
+            return lambda at: a * left(at) + b * right(at) + constant
+        case ir.Mod(left=dividend, right=ir.Const(value=m)) if m > 0:
+            inner = _number(dividend)
+            return lambda at: inner(at) % m
+        case ir.FloorDiv(left=dividend, right=ir.Const(value=m)) if m > 0:
+            inner = _number(dividend)
+            return lambda at: inner(at) // m
+        case ir.Le(item=item, bound=bound):
+            inner = _number(item)
+            return lambda at: inner(at) <= bound
+        case ir.Load(table=table, index=(index,)):
+            return functools.partial(_entry, table, _number(index))
         case _:
             return lambda at: int(at.evaluate(node, 0))
+
+
+def _entry(table: str, index: _Number, at: Place) -> int:
+    """An entry of a table with one dim beside batch and head; 0 outside."""
+    array, place = at.tables[table], index(at)
+    entries = array if array.ndim == 1 else array[_ambient(table, at)]
+    return int(entries[place]) if 0 <= place < len(entries) else 0

@@ -1,0 +1,69 @@
+"""The keys of few queries at any lengths: what is asked of a pattern once, so that each step costs some arithmetic.
+
+k <= q and q - k < w      -->  1 query of n keys sees [max(0, n - w), n)
+doc[q] == doc[k]          -->  one look at a row of ``doc``; nothing of it is remembered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attndsl import ir
+from attndsl.schedule.key_sets import Keys, KeySets, Place, Solver, in_classes, is_solved, solver
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyRule:
+    """A normal mask that is solved for the key, over plain sequences, with tables by position at the most."""
+
+    mask: ir.Mask
+    layer: int
+    solve: Solver
+    deps: ir.Deps
+
+    @staticmethod
+    def of(mask: ir.Mask, layer: int) -> KeyRule | None:
+        """None where keys must be tried one by one, or where more of a call must be known than its lengths."""
+        spaces = mask.queries.segments or mask.keys.segments or mask.is_rectangular
+        if spaces or mask.conditions or mask.zeros is not ir.ZERO:
+            return None
+        if any(table.is_list or table.indexed_dims != ("pos",) for table in mask.tables):
+            return None
+        if any(isinstance(node, ir.Loop) for node in ir.postorder(mask.root)):
+            return None
+        if not is_solved(mask.root):
+            return None
+        return KeyRule(mask, layer, solver(mask.root), mask.root.deps)
+
+    def key_sets(
+        self, q_len: int, k_lens: Sequence[int], batch: int, heads: int, tables: Mapping[str, Any]
+    ) -> KeySets:
+        """The keys of the queries of a call.
+
+        Args:
+            q_len: Queries, the last of the tokens, or the first ones, as the mask aligns them.
+            k_lens: Keys of each batch element, or one number for all; no fewer than queries.
+            batch: Batch elements.
+            heads: Heads.
+            tables: Integers, int64, and truth values by the names of the mask: [batch or 1, heads or 1, positions],
+                as declared. Entries behind the last key are not read.
+        """
+        batches = batch if len(k_lens) > 1 or self.deps & ir.Deps.BATCH else 1
+        held = range(heads if self.deps & ir.Deps.HEAD else 1)
+        found: list[tuple[Keys, ...]] = []
+        for b in range(batches):
+            length = k_lens[0] if len(k_lens) == 1 else k_lens[b]
+            cut = {name: array[..., :length] for name, array in tables.items()}
+            found += [self._rows(q_len, length, b, h, heads, cut) for h in held]
+        return in_classes(found, batches)
+
+    def _rows(
+        self, q_len: int, k_len: int, b: int, h: int, heads: int, tables: Mapping[str, Any]
+    ) -> tuple[Keys, ...]:
+        """The keys of each query of one batch element and head."""
+        whole = ((0, k_len),) if k_len else ()
+        about = b, h, {"q": q_len, "k": k_len}, tables, self.mask, heads, self.layer
+        first = self.mask.shift(q_len, k_len)
+        return tuple([self.solve(Place(q, *about), whole) for q in range(first, first + q_len)])

@@ -184,7 +184,7 @@ class Pattern:
             *(self._planner, q, k, v),
             scale=scale,
             backend=backend,
-            layout=None if layout is None else _layout_text(layout),
+            layout=None if layout is None else layout_text(layout),
             extents=extents,
             inputs=found,
             positions=at,
@@ -211,7 +211,7 @@ class Pattern:
         Raises:
             AttnDslError: A4xx lengths, extents and positions, A501 inputs.
         """
-        text = None if layout is None else _layout_text(layout)
+        text = None if layout is None else layout_text(layout)
         options = {"scale": scale, "backend": backend, "layout": text}
         return bind(self._program, self._planner, (q_len, k_len, heads), device, options, given)
 
@@ -240,7 +240,7 @@ class Pattern:
         Raises:
             AttnDslError: as a call.
         """
-        text, at = None if layout is None else _layout_text(layout), take_positions(named)
+        text, at = None if layout is None else layout_text(layout), take_positions(named)
         return op.tune(
             *(self._planner, q, k, v),
             backend=backend,
@@ -294,7 +294,7 @@ class Pattern:
         ``layout`` is that of a call: tiles are taken in that order.
         """
         call = read_call(self._program, q_len, k_len, heads, **given)
-        return self._program.schedule(call, tile, _layout_text(layout))
+        return self._program.schedule(call, tile, layout_text(layout))
 
     def parts(
         self,
@@ -312,7 +312,7 @@ class Pattern:
         Their softmaxes are merged by log-sum-exp, exactly.
         """
         call = read_call(self._program, q_len, k_len, heads, **given)
-        parts = self._program.tiled(call, _layout_text(layout), tile)
+        parts = self._program.tiled(call, layout_text(layout), tile)
         return tuple(part.schedules[tile] for part in parts)
 
     def predict(
@@ -333,7 +333,7 @@ class Pattern:
         is measured in half a second.
         """
         call = read_call(self._program, q_len, k_len, heads, **given)
-        order = None if layout is None else _layout_text(layout)
+        order = None if layout is None else layout_text(layout)
         schedules = lowering.walked(self._program, call, head_dim, order, "cpu")
         return backends.predict(schedules, head_dim, machine, heads=call.heads, batch=call.batch)
 
@@ -353,7 +353,7 @@ class Pattern:
         Like ``parts``, but "auto" uses the costs of that device. The default layout is that of such a call.
         """
         call = read_call(self._program, q_len, k_len, heads, **given)
-        order = None if layout is None else _layout_text(layout)
+        order = None if layout is None else layout_text(layout)
         return lowering.walked(self._program, call, head_dim, order, device)
 
     def draw(
@@ -410,7 +410,7 @@ class Pattern:
             AttnDslError: A4xx lengths, extents and layouts, A402 no such head, element or query, A501 inputs.
         """
         call = read_call(self._program, q_len, k_len, heads, **given)
-        of, order = picturing.Choice(head, element, query), _layout_text(layout)
+        of, order = picturing.Choice(head, element, query), layout_text(layout)
         if tile is not None or order != "natural":
             return picturing.tiles(self._program, call, of, tile, order)
         return picturing.picture(self._program, call, of)
@@ -549,7 +549,7 @@ class Pattern:
         return saved(self.ir, self.layer, self.without)
 
 
-def _layout_text(layout: Layouts) -> str:
+def layout_text(layout: Layouts) -> str:
     """The layout as one plain string, which the operator can take."""
     return " / ".join(map(str, layout)) if isinstance(layout, tuple) else str(layout)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,15 +42,25 @@ class ScoredProgram:
         mask = replace(part.mask, tables=(*part.mask.tables, *more))
         return ScoredProgram(part, Program(mask, layer, without), reals)
 
-    def sizes(self, call: Call, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        """All sizes that its expressions name. ``shapes``: of the real tables, without batch and head.
+    @functools.cached_property
+    def whole(self) -> Program:
+        """The program, its mask with the real inputs beside the others."""
+        mask = self.program.mask
+        return Program(replace(mask, tables=(*mask.tables, *self.reals)), self.program.layer)
+
+    def sizes(
+        self, call: Call, shapes: Mapping[str, tuple[int, ...]], *more: ir.Node
+    ) -> dict[str, int]:
+        """All sizes that its expressions, and ``more``, name.
+
+        ``shapes`` are those of the real tables, without batch and head.
 
         Raises:
             AttnDslError: A501, a table has another size than its dims say, or too few entries.
         """
         sizes = dict(call.sizes)
         extents = {name: n for name, n in sizes.items() if "." in name and ":" not in name}
-        for root in self.part.expressions():
+        for root in (*self.part.expressions(), *more):
             mask = replace(
                 self.program.mask, root=root, tables=self.reals, zeros=ir.Const(0), conditions=()
             )

@@ -5,11 +5,15 @@ from attndsl.op.binding import BoundCall
 from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
+from attndsl.op.scores import ScoredCall, TermProgram, attend
 
 __all__ = [
     "KERNELS",
     "BoundCall",
     "Planner",
+    "ScoredCall",
+    "TermProgram",
+    "attend",
     "attention",
     "merge",
     "operators",

@@ -81,7 +81,7 @@ def attention(
             *(scale, backend, layout, extents, dict(inputs or {}), positions),
         )
     check_plain(planner.program, q, k, v)
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     if positions and BLOCK_TABLE in positions:
         k, v, positions = gathered(planner.program.mask, q, k, v, positions)
     check_tensors(planner.program, q, k, v)
@@ -105,7 +105,7 @@ def attention(
     if backend == "reference" and not q.is_meta:  # differentiated by autograd, sharing nothing else
         mask, zeros = _dense(planner.program, q, k, extents, given)
         return attend(mask, q, k, v, factor, zeros)
-    tables, options = _packed(q, given, extents, layout, backend, factor)
+    tables, options = packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
     return _directly(planner, q, k, v, tables, options, stamp)
@@ -190,7 +190,7 @@ def tune(
         AttnDslError: as ``attention``.
     """
     check_plain(planner.program, q, k, v)
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     if positions and BLOCK_TABLE in positions:
         k, v, positions = gathered(planner.program.mask, q, k, v, positions)
     check_tensors(planner.program, q, k, v)
@@ -202,7 +202,7 @@ def tune(
         rows = rows_with_tokens(planner.program, (q, k, v), None, extents, given, at)
         q, k, v, extents, given = rows.q, rows.k, rows.v, rows.extents, dict(rows.inputs)
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
-    tables, options = _packed(q, given, extents, layout, backend, scale)
+    tables, options = packed(q, given, extents, layout, backend, scale)
     gradient = wants_gradient(q, k, v)
     parts = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options).parts
     tunable = [part for part in parts if isinstance(part, Tunable)]
@@ -225,7 +225,7 @@ def _dense(
         return mask, zero_key_counts(program, call, q.device)
 
 
-def _packed(
+def packed(
     q: Tensor,
     inputs: Mapping[str, Any],
     extents: Mapping[str, int] | None,
@@ -262,7 +262,8 @@ def _as_table(name: str, value: object, q: Tensor) -> Tensor:
     raise AttnDslError(Diagnostic("A501", f"input {name!r} cannot be read", notes=(reason,)))
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype that autocast asks for, if it is on."""
     kind = tensors[0].device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
 
 from attndsl import ir
-from attndsl.backends import Composed, Executable, Request, edition
+from attndsl.backends import BoundScore, Composed, Executable, Request, ScoredExecutable, edition
 from attndsl.cache import Memo
 from attndsl.compiler import Program, read_inputs, read_saved, saved
-from attndsl.lowering import lower, walked, zero_key_counts
+from attndsl.lowering import lower, lower_scores, walked, zero_key_counts
 from attndsl.schedule import Call, Schedule
+from attndsl.scored import ScoredProgram
 from attndsl.source import AttnDslError, Diagnostic
 
 T = TypeVar("T")
@@ -107,6 +108,53 @@ class Planner:
         key = request, "composed"
         schedules, zeros = self._remembered(key, request, tables, options, stamp, make)
         return Composed(schedules, level, options.scale, zeros)
+
+    def scored(
+        self,
+        scored: ScoredProgram,
+        request: Request,
+        tables: Sequence[Tensor],
+        options: Options,
+        shapes: Mapping[str, tuple[int, ...]],
+        weight: ir.Node | None,
+        reals: tuple[ir.Table, ...],
+    ) -> ScoredExecutable:
+        """How a part of an attention runs; ``weight`` and ``reals`` as of `ScoredProgram.bound`.
+
+        Raises:
+            AttnDslError: as ``executable``; A501, a real input has another size than its dims say.
+        """
+
+        def make(call: Call, stamp: bytes) -> ScoredExecutable:
+            sizes = scored.sizes(call, shapes)
+            score = scored.bound(call, sizes, scored.part.score, weight, reals)
+            return lower_scores(
+                self.program, call, request, score, options.backend, options.layout or None
+            )
+
+        key = request, edition(), scored.part.score, weight, reals, tuple(sorted(shapes.items()))
+        return self._remembered(key, request, tables, options, None, make)
+
+    def scored_bound(
+        self,
+        scored: ScoredProgram,
+        request: Request,
+        tables: Sequence[Tensor],
+        options: Options,
+        shapes: Mapping[str, tuple[int, ...]],
+        root: ir.Node,
+    ) -> BoundScore:
+        """Binds an expression over the queries of such a call.
+
+        Raises:
+            AttnDslError: as ``scored``.
+        """
+
+        def make(call: Call, stamp: bytes) -> BoundScore:
+            return scored.bound(call, scored.sizes(call, shapes, root), root)
+
+        key = request, "bound", root, tuple(sorted(shapes.items()))
+        return self._remembered(key, request, tables, options, None, make)
 
     def _remembered(
         self,

@@ -1,0 +1,159 @@
+"""The face of attentions: a pattern, what is done with its scores, and the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, overload
+
+from torch import Tensor
+
+from attndsl import ir as nodes
+from attndsl import op
+from attndsl.arguments import take_positions
+from attndsl.compiled import Layouts, Pattern, layout_text
+from attndsl.compiler import read_heads, read_layer
+from attndsl.inputs import gathered
+from attndsl.positions import with_heads
+from attndsl.source import AttnDslError, Diagnostic
+
+
+class Attention:
+    """A compiled attention: call it on q, k, v, its real inputs among the arguments.
+
+    One Attention serves every length, batch size, head count and grid extent. Gradients reach q, k, v and every real
+    input, the same bits every run.
+    """
+
+    def __init__(self, attention: nodes.Attention, layer: int = 0) -> None:
+        self._attention, self._layer = attention, read_layer(layer)
+        self._terms = tuple(
+            op.TermProgram.of(term, attention.tables, self._layer) for term in attention.terms
+        )
+        tables = {table.name: table for mask in attention.masks for table in mask.tables}
+        tables |= {table.name: table for table in attention.tables}
+        unread = tuple(name for mask in attention.masks for name in mask.unread)
+        # names and kinds of all inputs, for whoever reads the arguments of a call
+        self._declared = nodes.Mask(
+            nodes.BoolConst(True), tables=tuple(tables.values()), name=attention.name, unread=unread
+        )
+
+    @property
+    def name(self) -> str:
+        """The name it was declared under."""
+        return self._attention.name
+
+    @property
+    def doc(self) -> str:
+        """Its documentation comment."""
+        return self._attention.doc
+
+    @property
+    def ir(self) -> nodes.Attention:
+        """The attention itself, with its masks, expressions and inputs."""
+        return self._attention
+
+    @property
+    def digest(self) -> str:
+        """A hash of the meaning, stable across processes."""
+        return self._attention.digest
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns of its parts, in order."""
+        return tuple(Pattern(mask, self._layer) for mask in self._attention.masks)
+
+    @property
+    def pattern(self) -> Pattern:
+        """Its pattern, where it has one part.
+
+        Raises:
+            AttnDslError: A211, it has several: ``patterns``.
+        """
+        if len(self._attention.masks) != 1:
+            title = f"{self.name or 'the attention'} has {len(self._attention.masks)} patterns"
+            helps = ("`patterns` are all of them",)
+            raise AttnDslError(Diagnostic("A211", title, helps=helps))
+        return self.patterns[0]
+
+    @property
+    def inputs(self) -> tuple[nodes.Table, ...]:
+        """The inputs of a call by name: real ones, and those of its patterns."""
+        return self._declared.tables
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attention) and (self._attention, self._layer) == (
+            other._attention,
+            other._layer,
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @overload
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **options: Any
+    ) -> Tensor: ...
+    @overload
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **options: Any
+    ) -> tuple[Tensor, Tensor]: ...
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: bool = False,
+        scale: float | Tensor | None = None,
+        backend: str = "auto",
+        layout: Layouts | None = None,
+        extents: Mapping[str, int] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        heads: int | None = None,
+        head_start: int = 0,
+        **named: Any,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The attention of q [B, H, Q, D] over k [B, Hkv, K, D] and v [B, Hkv, K, Dv].
+
+        Args:
+            q: Queries.
+            k: Keys; Hkv divides H (GQA, MQA).
+            v: Values; Dv may differ from D.
+            return_lse: Also return the log-sum-exp [B, H, Q], natural logarithm, with all mass in it; of one term
+                alone. Weights that have none give 0, and -inf for queries without keys.
+            scale: Factor on q k^T before anything else is done: a number, or a tensor [H] or like [B, H, Q, 1];
+                1/sqrt(D) by default.
+            backend: "auto", "blocked" or "reference".
+            layout: The order in which tokens are taken into tiles, as in calls of a pattern.
+            extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
+            inputs: Run-time inputs by name. Real ones are tensors of a floating dtype, computed with in float32, or
+                float64 where q is; their gradients have their own dtype.
+            heads: How many heads the whole model has, where q holds some of them only.
+            head_start: Which of them is the first of q.
+            **named: Inputs by name; positions, as in calls of a pattern; keys and values from elsewhere, as
+                ``memory=(k, v)``, where the attention says ``by memory``.
+
+        Returns:
+            out [B, H, Q, Dv], and lse if asked for. Queries without a key, and rows of q without a token: out 0.
+
+        Raises:
+            AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs and back ends.
+        """
+        at = take_positions(named)
+        keys = {name: named.pop(name) for name in self._attention.key_inputs if name in named}
+        found = gathered(self._declared, inputs, named)
+        if head_start or heads is not None:
+            _, total = read_heads(heads, head_start, None)
+            extents = with_heads(extents, head_start, total)
+        if return_lse and not self._has_lse:
+            title = "a sum of several softmaxes has no log-sum-exp of its own"
+            raise AttnDslError(Diagnostic("A502", title))
+        text = None if layout is None else layout_text(layout)
+        call = op.ScoredCall(scale, backend, text, extents, found, at, keys)
+        out, lse = op.attend(self._terms, q, k, v, call)
+        return (out, lse) if return_lse else out
+
+    @property
+    def _has_lse(self) -> bool:
+        terms = self._attention.terms
+        return len(terms) == 1 and terms[0].coefficient is nodes.reals.UNITY

@@ -1,0 +1,73 @@
+"""The real inputs of an attention, held against their declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attndsl import ir
+from attndsl.backends import lse_dtype
+from attndsl.inputs import BROADCAST, declaration
+from attndsl.source import AttnDslError, Diagnostic
+
+
+def real_inputs(
+    tables: Sequence[ir.Table],
+    given: Mapping[str, Any],
+    q: Tensor,
+    k_len: int,
+    among: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
+    """Real inputs of a call with the queries q [B, H, Q, D], in float32, or float64 where q is; differentiable.
+
+    An entry along ``batch``, ``head``, ``q`` or ``k`` that serves all is repeated, without a copy. ``among`` (first,
+    total): the heads of q are some of those of the whole model; an input may have an entry for each of either.
+
+    Raises:
+        AttnDslError: A501, a dtype, device or shape is another.
+    """
+    counts = {"batch": q.shape[0], "head": q.shape[1], "q": q.shape[2], "k": k_len}
+    return {table.name: _fitted(table, given[table.name], q, counts, among) for table in tables}
+
+
+def _fitted(
+    table: ir.Table,
+    value: Any,
+    q: Tensor,
+    counts: Mapping[str, int],
+    among: tuple[int, int] | None,
+) -> Tensor:
+    try:
+        made = value if isinstance(value, Tensor) else torch.as_tensor(value, device=q.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise _fault(f"input {table.name!r} cannot be read", reason) from error
+    if made.dtype is torch.bool or made.dtype.is_complex:
+        dtype = str(made.dtype).removeprefix("torch.")
+        raise _fault(f"input {table.name!r} must hold real numbers, not {dtype}")
+    if made.device != q.device:
+        raise _fault(f"input {table.name!r} is on {made.device}, but q is on {q.device}")
+    if made.dim() != len(table.dims):
+        title = f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(made.shape)}"
+        raise _fault(title, f"declared: {declaration(table)}")
+    if among is not None and "head" in table.dims:
+        axis, (first, total) = table.dims.index("head"), among
+        if made.shape[axis] == total != counts["head"]:
+            made = made.narrow(axis, first, counts["head"])
+    shape = list(made.shape)
+    for axis, dim in enumerate(table.dims):
+        if dim not in BROADCAST:
+            continue
+        wanted = counts[str(dim)]
+        if shape[axis] not in (1, wanted):
+            title = f"input {table.name!r} has {shape[axis]} entries along {dim}, expected {wanted}"
+            raise _fault(title, f"declared: {declaration(table)}")
+        shape[axis] = wanted
+    return made.to(lse_dtype(q.dtype)).expand(shape)
+
+
+def _fault(title: str, *notes: str) -> AttnDslError:
+    return AttnDslError(Diagnostic("A501", title, notes=notes))

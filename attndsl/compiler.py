@@ -391,6 +391,25 @@ class Program:
         """The keys that each query of a call sees, for calls of few queries."""
         return scheduling.key_sets(*self.rows(call))
 
+    def pairs(self, call: scheduling.Call) -> BoolArray | None:
+        """The pairs of each batch element, bool [batch, heads or 1, q_len, k_len], one by one: for short calls.
+
+        None where all elements and heads see the same.
+        """
+        normal, rows = self.rows(call)
+        deps = normal.root.deps
+        by_batch, by_head = bool(deps & ir.Deps.BATCH), bool(deps & ir.Deps.HEAD)
+        if not (by_batch and call.batch > 1) and not (by_head and call.heads > 1):
+            return None
+        if rows.first:
+            at = ir.Pos(ir.Side.QUERY)
+            normal = normal.with_root(
+                ir.substitute(normal.root, {at: ir.add(at, ir.Const(rows.first))})
+            )
+        counts = call.batch, call.heads if by_head else 1, call.layer
+        sizes = call.q_len, call.k_len, call.sizes, rows.tables
+        return ir.meaning(normal, *sizes, *counts)
+
     def dense(self, call: scheduling.Call) -> BoolArray:
         """The meaning: bool [batch, heads, q_len, k_len].
 

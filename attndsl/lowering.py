@@ -19,6 +19,7 @@ from attndsl.backends import (
     ScoredExecutable,
     ScoredKernels,
     TakesKeySets,
+    TakesPairs,
     TakesScores,
     Tile,
     best_tile,
@@ -43,6 +44,12 @@ def lower(
     runner = choose(request, backend)
     zeros = zero_key_counts(program, call, request.device)
     # a layout is of tiles, and checked where they are made
+    if not layout and isinstance(runner, TakesPairs) and runner.takes_pairs(request):
+        pairs = program.pairs(call)
+        if pairs is not None:
+            asked = zeros is not None and request.gradient
+            keyless = torch.from_numpy(~pairs.any(-1)).to(request.device) if asked else None
+            return Executable((runner.lower_pairs(pairs),), zeros, keyless)
     if not layout and isinstance(runner, TakesKeySets) and runner.takes_key_sets(request):
         return Executable((runner.lower_key_sets(program.key_sets(call)),), zeros)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)

@@ -12,7 +12,15 @@ from attndsl.backends.dense import Dense, attend
 from attndsl.backends.dense_scores import DensePart, attend_scored
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
-from attndsl.backends.protocol import Backend, ForwardKernels, Kernels, Request, TakesKeySets, Tile
+from attndsl.backends.protocol import (
+    Backend,
+    ForwardKernels,
+    Kernels,
+    Request,
+    TakesKeySets,
+    TakesPairs,
+    Tile,
+)
 from attndsl.backends.scores import BoundScore, ScoredExecutable, ScoredKernels, TakesScores
 from attndsl.backends.selection import choose, names
 from attndsl.backends.timing import (
@@ -43,6 +51,7 @@ __all__ = [
     "ScoredExecutable",
     "ScoredKernels",
     "TakesKeySets",
+    "TakesPairs",
     "TakesScores",
     "Tile",
     "Times",

@@ -36,7 +36,8 @@ class BlockBatch:
 
     queries: Places
     keys: Places
-    mask: ByteArray | None  # [items or 1, queries, keys / 8], bits; None: no pair is dropped
+    # bits [items or 1, queries, keys / 8], or [items, heads, queries, keys / 8]; None: no pair is dropped
+    mask: ByteArray | None
     first_writer: bool = False  # no strip before this one touches its queries
 
     def cut(self, first: int, last: int) -> BlockBatch:
@@ -152,7 +153,7 @@ def _run_batches(schedule: Schedule, cells: Cells, flat: Extents | None) -> Iter
         live = np.flatnonzero(pairs.any(0))
         left = int(live[0]) // GRAIN * GRAIN
         right = min(keys, -(-(int(live[-1]) + 1) // GRAIN) * GRAIN)
-        mask = _packed(pairs[None, :, left:right])
+        mask = packed(pairs[None, :, left:right])
         starts = np.array(places, dtype=np.int64) * (bq, bk) + (low, left)
         for part in _progressions(starts):
             queries, windows = _span(part[:, 0], high - low), _span(part[:, 1], right - left)
@@ -223,14 +224,14 @@ def _gathered_batches(schedule: Schedule, cells: Cells) -> Iterator[BlockBatch]:
         starts = np.array(rows, dtype=np.int64) * bq
         if len(rows) > 1 or _is_range(keys):
             yield BlockBatch(
-                _places(starts, queries), _common(keys, len(rows)), _packed(pairs[None])
+                _places(starts, queries), _common(keys, len(rows)), packed(pairs[None])
             )
         else:
             stacks[queries, len(keys)].append((rows[0] * bq, keys, pairs))
     for (queries, _), items in stacks.items():
         starts = np.array([start for start, _, _ in items], dtype=np.int64)
         index = Index(np.stack([keys for _, keys, _ in items]), len(items))
-        mask = _packed(np.stack([pairs for _, _, pairs in items]))
+        mask = packed(np.stack([pairs for _, _, pairs in items]))
         yield BlockBatch(_places(starts, queries), index, mask)
 
 
@@ -271,7 +272,7 @@ def _pairs(masks: MaskTable, ids: IntArray) -> BoolArray:
     return pairs.transpose(1, 0, 2).reshape(bq, -1)
 
 
-def _packed(pairs: BoolArray) -> ByteArray | None:
+def packed(pairs: BoolArray) -> ByteArray | None:
     """Bits, [..., keys / 8]; at once: row by row takes NumPy five times as long."""
     if pairs.all():
         return None

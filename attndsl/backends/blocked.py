@@ -8,6 +8,7 @@ The order of strips is fixed and nothing is atomic: equal inputs give equal bits
 
 from __future__ import annotations
 
+import abc
 import math
 import weakref
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.backends.block_batches import BlockBatch, block_batches
+from attndsl.backends.block_batches import BlockBatch, BoolArray, block_batches, packed
 from attndsl.backends.dense_square import DenseSquare
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
 from attndsl.backends.heads import alike
 from attndsl.backends.merging import merged
-from attndsl.backends.places import Index, IntArray, with_width
+from attndsl.backends.places import Elements, Index, IntArray, with_width
 from attndsl.backends.protocol import Request, Tile
 from attndsl.schedule import KeySets, Schedule, TiledMask
 
@@ -72,6 +73,14 @@ class Blocked:
         """Attention over the keys that each query sees."""
         return FewQueriesKernels.of(sets)
 
+    def takes_pairs(self, request: Request) -> bool:
+        """Whether a tile of each batch element holds all its pairs, so that they need not be searched for."""
+        return max(request.q_len, request.k_len) <= TILE
+
+    def lower_pairs(self, pairs: BoolArray) -> PairsKernels:
+        """Attention of all batch elements at once, each over its own pairs."""
+        return PairsKernels.of(pairs)
+
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""
         return (best_tile(request.q_len, request.k_len),)
@@ -82,22 +91,29 @@ class Blocked:
         return BlockedKernels(schedule, DenseSquare.of(schedule))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockedKernels:
-    """A schedule, by the strips of each of its plans or, where it is one square, at once."""
+class _FlashKernels(abc.ABC):
+    """The passes over strips that lie ready; what is not finite reaches those that see it."""
 
-    schedule: Schedule
-    square: DenseSquare | None = None  # where the pairs are all, or the lower triangle
+    __slots__ = ()
+    square: DenseSquare | PairsSquare | None  # where one call of a kernel does it
 
     @property
+    @abc.abstractmethod
     def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
         """The strips of each plan."""
-        return batches_of(self.schedule)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the schedule."""
-        return self.schedule.nbytes
+    @abc.abstractmethod
+    def reaches_all(self) -> bool:
+        """Whether every query is written to."""
+
+    @abc.abstractmethod
+    def head_groups(
+        self, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], results: tuple[int, int]
+    ) -> Iterator[HeadGroup]:
+        """The heads of all batch elements, those that go together in one piece.
+
+        The last ``results`` tensors of either side are written to.
+        """
 
     @torch.no_grad()
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
@@ -118,12 +134,12 @@ class BlockedKernels:
         merges = any(not strip.first_writer for plan in self.batches for strip in plan)
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
         lse = q.new_empty(shape[:3], dtype=lse_dtype(dtype))
-        if not all(_reaches_all(plan, self.schedule.q_len) for plan in self.batches):
+        if not self.reaches_all():
             out.zero_()
             lse.fill_(-math.inf)
         width = max(1, q.shape[3], v.shape[3])
         given = with_width(q, width), with_width(finite[0], width), with_width(finite[1], width)
-        for unit in self._head_groups([given[0], out, lse], [given[1], given[2]], results=(2, 0)):
+        for unit in self.head_groups([given[0], out, lse], [given[1], given[2]], results=(2, 0)):
             forward_unit(unit, scale)
         if finite[0] is not k or finite[1] is not v:
             self._spread_nan(q, k, v, out, lse)
@@ -149,8 +165,11 @@ class BlockedKernels:
                 scale=scale,
             )
             return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
-        if self.square is not None and dlse is None and _are_finite(q, k, v, out, dout):
-            return self.square.backward(q, k, v, out, lse, dout, scale)
+        if self.square is not None and dlse is None and all(x.numel() for x in (q, k, v)):
+            grads = self.square.backward(q, k, v, out, lse, dout, scale)
+            # else what is not finite may have reached what does not see it
+            if all(bool(x.sum().isfinite()) for x in grads):
+                return grads
         width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
         sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]
         rows = [with_width(x.to(q.dtype), width) for x in (q, out, dout)]
@@ -158,7 +177,7 @@ class BlockedKernels:
         if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
             columns[1][..., v.shape[3]] = 1.0
             rows[2][..., v.shape[3]] = dlse
-        for unit in self._head_groups(
+        for unit in self.head_groups(
             [*rows, lse, sums[0]], [*columns, sums[1], sums[2]], results=(1, 2)
         ):
             backward_unit(unit, scale)
@@ -173,13 +192,32 @@ class BlockedKernels:
         out.masked_fill_(sees_value | sees_key[..., None], math.nan)
         lse.masked_fill_(sees_key, math.nan)
 
-    def _head_groups(
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockedKernels(_FlashKernels):
+    """A schedule, by the strips of each of its plans or, where it is one square, at once."""
+
+    schedule: Schedule
+    square: DenseSquare | None = None
+
+    @property
+    def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
+        """The strips of each plan."""
+        return batches_of(self.schedule)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the schedule."""
+        return self.schedule.nbytes
+
+    def reaches_all(self) -> bool:
+        """Whether every query is written to."""
+        return all(_reaches_all(plan, self.schedule.q_len) for plan in self.batches)
+
+    def head_groups(
         self, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], results: tuple[int, int]
     ) -> Iterator[HeadGroup]:
-        """The heads of all batch elements, those that go together in one piece.
-
-        The last ``results`` tensors of either side are written to.
-        """
+        """The heads of all batch elements, those of one plan together."""
         plan_of = self.schedule.plan_of
         batch, heads = of_queries[0].shape[:2]
         group = heads // max(1, of_keys[0].shape[1])
@@ -213,9 +251,87 @@ class BlockedKernels:
                 torch.index_select(moved, 1, places, out=x)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PairsKernels(_FlashKernels):
+    """Few pairs of each batch element, which a mask holds: all elements at once."""
+
+    strip: BlockBatch  # its queries and keys are batch elements
+    square: PairsSquare
+
+    @staticmethod
+    def of(pairs: BoolArray) -> PairsKernels:
+        """From the pairs of each element and head, bool [batch, heads or 1, queries, keys]."""
+        batch, heads, q_len, k_len = pairs.shape
+        held = pairs[:, 0] if heads == 1 else pairs
+        rows, columns = Elements(0, batch, q_len), Elements(0, batch, k_len)
+        strip = BlockBatch(rows, columns, packed(held), first_writer=True)
+        return PairsKernels(strip, PairsSquare(strip))
+
+    @property
+    def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
+        """The one strip."""
+        return ((self.strip,),)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the mask."""
+        return 0 if self.strip.mask is None else self.strip.mask.nbytes
+
+    def reaches_all(self) -> bool:
+        """True where there are pairs."""
+        return self.strip.keys.length > 0
+
+    def head_groups(
+        self, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], results: tuple[int, int]
+    ) -> Iterator[HeadGroup]:
+        """All at once."""
+        if all(x.numel() for x in (of_queries[0], of_keys[0])):
+            yield HeadGroup(self.batches[0], list(of_queries), list(of_keys))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairsSquare:
+    """The same where all tensors are finite: one call of a kernel, whose results are those of the pass."""
+
+    strip: BlockBatch
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
+        width, widest = v.shape[3], max(q.shape[3], v.shape[3])
+        given = (with_width(x, widest) for x in (q, k, v))
+        bias, dead = _bias(self.strip, q)
+        out, lse = _flash(*given, 0.0, False, attn_mask=bias, scale=scale)
+        if dead is not None:
+            out, lse = out.masked_fill_(dead[..., None], 0.0), lse.masked_fill_(dead, -math.inf)
+        return out[..., :width], lse
+
+    def backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv), of the results of ``forward``; none reached the log-sum-exp."""
+        widths = q.shape[3], k.shape[3], v.shape[3]
+        q, k, v, out, dout = (with_width(x, max(widths)) for x in (q, k, v, out, dout))
+        bias, dead = _bias(self.strip, q)
+        if dead is not None:  # a level that makes every weight zero
+            lse = lse.masked_fill(dead, math.inf)
+        grads = _flash_backward(*(dout, q, k, v, out, lse, 0.0, False), attn_mask=bias, scale=scale)
+        dq, dk, dv = (x[..., :width] for x, width in zip(grads, widths, strict=True))
+        return dq, dk, dv
+
+
 @dataclass(frozen=True, slots=True)
 class HeadGroup:
-    """Heads that share a plan: tensors by query head and by key head, [heads, length, ...]."""
+    """Heads that share a plan: tensors by query head and by key head, [heads, length, ...].
+
+    Where items are batch elements, [batch, heads, length, ...].
+    """
 
     block_batches: tuple[BlockBatch, ...]
     of_queries: list[Tensor]
@@ -267,7 +383,7 @@ def _calls(
     """
     for strip in unit.block_batches:
         shared = strip.mask is None or len(strip.mask) == 1
-        step = at_once(strip, q.shape[0], q.shape[-1], per_key)
+        step = at_once(strip, q.shape[-3], q.shape[-1], per_key)
         bias = _bias(strip, q) if shared else (None, None)
         for first in range(0, strip.queries.items, step):
             part = strip.cut(first, min(first + step, strip.queries.items))
@@ -284,13 +400,14 @@ def at_once(strip: BlockBatch, heads: int, width: int, per_key: int) -> int:
 
 
 def _bias(strip: BlockBatch, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """0 or -inf by pair [items or 1, 1, queries, keys], and the queries without a key, if any."""
+    """0 or -inf by pair [items or 1, heads or 1, queries, keys], and the queries without a key, if any."""
     if strip.mask is None:
         return None, None
     # NumPy: these arrays are small, and waking torch's threads for them costs more than the work.
     levels = _LEVELS.take(strip.mask, axis=0).reshape(*strip.mask.shape[:-1], -1)
-    bias = levels[:, None, :, : strip.keys.length]
-    dead = ~np.asarray(strip.mask.any(-1))[:, None]
+    bias, dead = levels[..., : strip.keys.length], ~np.asarray(strip.mask.any(-1))
+    if strip.mask.ndim == 3:  # one for all heads
+        bias, dead = bias[:, None], dead[:, None]
     return torch.from_numpy(bias).to(like.dtype), torch.from_numpy(dead) if dead.any() else None
 
 
@@ -330,11 +447,6 @@ def _finite(x: Tensor) -> Tensor:
         return x
     finite = x.isfinite()
     return x if finite.all() else x.masked_fill(~finite, 0.0)
-
-
-def _are_finite(*tensors: Tensor) -> bool:
-    """Whether there is something in each of them, and all of it is finite."""
-    return all(x.numel() and bool(x.sum().isfinite()) for x in tensors)
 
 
 def best_tile(q_len: int, k_len: int) -> Tile:

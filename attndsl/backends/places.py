@@ -1,7 +1,7 @@
 """Places: which rows of a sequence the items of one batched call read, and how sums go back.
 
 A ``Span`` is evenly spaced windows, read as an overlapping view: no copy. An ``Index`` is lists of
-rows, read by copying them. Both read x [heads, length, ...] as [items, heads, n, ...].
+rows, read by copying them. Both read x [heads, length, ...] as [items, heads, n, ...]. ``Elements`` are batch elements.
 """
 
 from __future__ import annotations
@@ -100,7 +100,37 @@ class Index:
             x.index_add_(1, torch.from_numpy(rows), part)
 
 
-Places: TypeAlias = Span | Index
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """Item i is all rows of batch element i, of tensors that are by batch element already: no copy."""
+
+    first: int
+    items: int
+    length: int
+
+    def cut(self, first: int, last: int) -> Elements:
+        """The items first <= i < last."""
+        return replace(self, first=self.first + first, items=last - first)
+
+    def rows(self) -> IntArray:
+        """All rows, item by item, numbered across batch elements, [items * length]."""
+        start = self.first * self.length
+        return np.arange(start, start + self.items * self.length, dtype=np.int64)
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        """A view of x [batch, heads, length, ...] as [items, heads, length, ...]."""
+        return x[self.first : self.first + self.items]
+
+    def write(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        """Replace."""
+        self.read(x).copy_(value)
+
+    def add(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        """Add."""
+        self.read(x).add_(value)
+
+
+Places: TypeAlias = Span | Index | Elements
 
 
 def with_width(x: torch.Tensor, width: int) -> torch.Tensor:

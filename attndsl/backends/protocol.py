@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attndsl.schedule import KeySets, TiledMask
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +110,14 @@ class TakesKeySets(Protocol):
 
     def lower_key_sets(self, sets: KeySets) -> ForwardKernels:
         """Its forward over the keys of each query."""
+
+
+@runtime_checkable
+class TakesPairs(Protocol):
+    """A back end that runs short calls, in which batch elements or heads differ, all at once."""
+
+    def takes_pairs(self, request: Request) -> bool:
+        """Whether it runs such a call so."""
+
+    def lower_pairs(self, pairs: BoolArray) -> Kernels:
+        """Its passes over the pairs of each batch element and head, [batch, heads or 1, queries, keys]."""

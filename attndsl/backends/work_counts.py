@@ -17,7 +17,7 @@ import numpy as np
 from attndsl.backends.block_batches import BlockBatch
 from attndsl.backends.blocked import at_once, batches_of
 from attndsl.backends.heads import alike
-from attndsl.backends.places import Index, Places
+from attndsl.backends.places import Elements, Index, Places
 from attndsl.schedule import Plan, Schedule
 
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -118,6 +118,8 @@ def _additions(places: Places, calls: float) -> float:
     """Number of additions that ``Places.add`` makes in so many calls."""
     if isinstance(places, Index):
         return len(places.index) if len(places.index) > 1 else calls
+    if isinstance(places, Elements):
+        return calls
     return calls * (-(-places.length // places.step) if places.step else 1)
 
 

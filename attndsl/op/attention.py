@@ -122,7 +122,7 @@ def _at_positions(
     """The call on the rows that hold tokens, and its results for all rows."""
     program, batch = planner.program, qkv[0].shape[0]
     at = read_arguments(positions, qkv[0])
-    if runs := runs_of(program.mask, qkv[0], at):
+    if runs := runs_of(program.mask, qkv[0], qkv[1].shape[2], at):
         made: list[tuple[Tensor, Tensor]] = []
         is_each = isinstance(scale, Tensor) and scale.dim() == 4 and scale.shape[0] == batch
         factors = cut(scale, runs) if is_each else [scale] * len(runs)
@@ -320,8 +320,10 @@ class Attention(torch.autograd.Function):
             grads = gradients(ctx.found, q, k, v, out, lse, dense, dlse, ctx.options.scale)
             return *grads, None, None, None, None
         stamp = torch.tensor(list(ctx.found.stamp), dtype=torch.uint8, device=q.device)
-        rule = Vjp(FORWARD, (dout is not None, dlse is not None))
-        xs = q, k, v, *(x for x in (dout, dlse) if x is not None)
+        rule, sees_none = Vjp(FORWARD, (dout is not None, dlse is not None)), lse == -math.inf
+        # whatever comes back to queries without keys, it reaches nothing
+        reached = (dout, sees_none[..., None]), (dlse, sees_none)
+        xs = q, k, v, *(x.masked_fill(none, 0.0) for x, none in reached if x is not None)
         call = Call(ctx.planner.name, ctx.options)
         made = derivative(rule, xs, Known(out, lse, stamp), ctx.tables, call)
         return *made, None, None, None, None

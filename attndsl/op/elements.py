@@ -19,6 +19,8 @@ from attndsl.op.planning import asks_for_batch
 from attndsl.positions import KEYS, QUERIES
 from attndsl.source import AttnDslError
 
+SHORT = 64  # rows of q and of k: such elements are computed together, over all of their pairs
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -52,17 +54,20 @@ def cut(x: Any, runs: Sequence[Run]) -> Sequence[Tensor]:
     return torch.split(x, [run.stop - run.start for run in runs])
 
 
-def runs_of(mask: ir.Mask, q: Tensor, at: Mapping[str, Any]) -> tuple[Run, ...]:
+def runs_of(mask: ir.Mask, q: Tensor, k_len: int, at: Mapping[str, Any]) -> tuple[Run, ...]:
     """The runs of a call in which tensors say where the batch elements stand; none where it stays one call.
 
     It does on GPUs, where numbers are not looked at, under whatever follows operators, where positions are given
-    outright, and where the pattern asks which batch element it is in. ``at`` holds ints and tensors [batch or 1].
+    outright, where the pattern asks which batch element it is in, and of few rows, which are padding at little cost.
+    ``at`` holds ints and tensors [batch or 1].
     """
     tensors = {name: x for name, x in at.items() if isinstance(x, Tensor)}
     outright = {QUERIES.outright, KEYS.outright}
     if not tensors or outright & at.keys() or q.device.type != "cpu" or not q.shape[0]:
         return ()
     if needs_dispatcher(q, *tensors.values()) or asks_for_batch(mask):
+        return ()
+    if max(q.shape[2], k_len) <= SHORT:
         return ()
     return tuple(_runs(q.shape[0], at, tensors))
 

@@ -116,7 +116,8 @@ def _derivative(
             dout = cotangents[0] if has_dout else torch.zeros_like(out)
             dlse = cotangents[-1] if has_dlse else None
             found = planner.executable(request, tables, options, held)
-            return list(gradients(found, q, k, v, out, lse, dout, dlse, options.scale))
+            grads = gradients(found, q, k, v, out, lse, dout, dlse, options.scale)
+            return [grad.contiguous() for grad in grads]
         case other:
             composed = planner.composed(request, tables, options, held, lse)
             with _afresh():
@@ -162,9 +163,8 @@ def gradients(
     dlse: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dq, dk, dv), contiguous."""
-    dq, dk, dv = found.backward(q, k, v, out, lse, dout, dlse, scale=scale)
-    return dq.contiguous(), dk.contiguous(), dv.contiguous()
+    """(dq, dk, dv)."""
+    return found.backward(q, k, v, out, lse, dout, dlse, scale=scale)
 
 
 def _attention_fake(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any) -> Known:

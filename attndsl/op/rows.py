@@ -70,7 +70,7 @@ def rows_with_tokens(
     exist_q = of_q.exist(q.device)
     if not of_q.is_told and mask.align is ir.Align.END and (of_k.varies or of_q.varies):
         exist_q = _last(of_q, of_k, q.device, mask.is_placed)
-    exist_q = _some_missing(exist_q)
+    exist_q = None if _is_judged(q) else exist_q
     if exist_q is not None:
         q = _cleared(q, ~exist_q[:, None, :, None])
     has_axes = bool(mask.keys.segments or mask.queries.segments)
@@ -90,10 +90,18 @@ def rows_with_tokens(
 
 
 def _some_missing(exist: Tensor | None) -> Tensor | None:
-    """The same, None where it is seen that all rows hold tokens: on a CPU, where nothing follows operators."""
-    if exist is None or exist.device.type != "cpu" or needs_dispatcher(exist):
+    """The same, None where it is seen that all rows hold tokens."""
+    if exist is None or not _is_judged(exist):
         return exist
     return None if bool(exist.all()) else exist
+
+
+def _is_judged(x: Tensor) -> bool:
+    """Whether numbers may be looked at: on a CPU, where nothing follows operators.
+
+    Rows of q without a token see nothing there, and what they hold reaches nothing.
+    """
+    return x.device.type == "cpu" and not needs_dispatcher(x)
 
 
 def read_arguments(given: Mapping[str, Any], q: Tensor) -> dict[str, Any]:
@@ -106,7 +114,9 @@ def read_arguments(given: Mapping[str, Any], q: Tensor) -> dict[str, Any]:
 
 
 def _cleared(x: Tensor, absent: Tensor) -> Tensor:
-    """The tensor with 0 in some rows, whatever they hold."""
+    """The tensor with 0 in some rows, whatever they hold; on a CPU, itself where all is finite: it reaches nothing."""
+    if _is_judged(x) and x.element_size() > 1 and bool(x.detach().sum().isfinite()):
+        return x
     if x.element_size() == 1:  # torch fills no float8
         return x.view(torch.uint8).masked_fill(absent, 0).view(x.dtype)
     return x.masked_fill(absent, 0)

@@ -16,6 +16,11 @@ from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden, refuse, with_
 # Arguments by name, beside inputs and positions, of methods that are told lengths.
 _OF_A_LENGTH: Final = frozenset({"batch", "extents", "inputs", "head_start", "head_count"})
 QUERIES_USED = "q_used"  # what calls name q_len, where q_len is how many rows there are
+# The arguments that say where tokens stand, and under what name they go on.
+_POSITIONS: Final = {name: name for name in (*NAMES, BLOCK_TABLE)}
+_POSITIONS_BY_LENGTH: Final = {
+    QUERIES_USED if name == QUERIES.length else name: name for name in NAMES
+}
 
 
 def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[str, Any]:
@@ -25,12 +30,8 @@ def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[st
     """
     if not named:
         return {}
-    spelled = {name: name for name in NAMES}
-    if by_length:
-        spelled[QUERIES.length] = QUERIES_USED
-    else:
-        spelled[BLOCK_TABLE] = BLOCK_TABLE
-    found = {name: named.pop(word) for name, word in spelled.items() if word in named}
+    spelled = _POSITIONS_BY_LENGTH if by_length else _POSITIONS
+    found = {spelled[word]: named.pop(word) for word in spelled.keys() & named.keys()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -42,8 +43,9 @@ def read_inputs(
     Raises:
         AttnDslError: A501, A506, as `inputs.gathered`.
     """
-    if inputs is None and not named and not program.mask.tables:
-        return {}
+    declared = program.mask.tables
+    if inputs is None and named.keys() == {table.name for table in declared}:
+        return named
     return gathered(program.mask, inputs, named)
 
 

@@ -26,7 +26,8 @@ from attndsl.positions import KEYS
 
 MOST_QUERIES: Final = 64  # beyond, no back end takes key sets: nothing more is asked of the call
 _INTEGERS: Final = frozenset({torch.int64, torch.int32})
-_ENTRIES: Final = _INTEGERS | {torch.int16, torch.int8, torch.bool}
+_WIDENED: Final = frozenset({torch.int32, torch.int16, torch.int8})
+_ANY: Final = 1 << 62  # entries of a table
 
 
 def step(
@@ -65,8 +66,8 @@ def step(
     found = planner.memo(("few queries", kind), lambda: _lowered(planner, q, k, v, backend))
     if found is None:
         return None
-    sizes = {"batch": batch, "head": heads}
-    tables = _tables(found.rule.mask.tables, inputs or {}, sizes, rows, k_lens, positions)
+    entries = max(k_lens), _ANY if positions else rows
+    tables = _tables(found.rule.mask.tables, inputs or {}, (batch, heads), *entries)
     return None if tables is None else _run(planner, found, kind, k_lens, tables, q, k, v, scale)
 
 
@@ -99,14 +100,12 @@ def _run(
 
 def _is_plain(x: Any) -> bool:
     """Whether it is a tensor of a CPU with four dims, and nothing else that it might be."""
-    return (
-        type(x) in PLAIN
-        and x.is_cpu
-        and x.layout is torch.strided
-        and not x.is_nested
-        and x.dim() == 4
-        and not is_mapped(x)
-    )
+    return type(x) in PLAIN and x.is_cpu and x.dim() == 4 and _is_strided(x)
+
+
+def _is_strided(x: Tensor) -> bool:
+    """Whether it is neither sparse nor nested, nor has a dim that is hidden."""
+    return x.layout is torch.strided and not x.is_nested and not is_mapped(x)
 
 
 def _lengths(positions: Mapping[str, Any] | None, rows: int, batch: int) -> tuple[int, ...]:
@@ -121,12 +120,10 @@ def _lengths(positions: Mapping[str, Any] | None, rows: int, batch: int) -> tupl
     elif (
         type(told) is Tensor
         and told.is_cpu
-        and told.layout is torch.strided
-        and not told.is_nested
         and told.dtype in _INTEGERS
         and told.dim() == 1
+        and _is_strided(told)
         and len(told) in (1, batch)
-        and not is_mapped(told)
     ):
         found = told.tolist()
     else:
@@ -137,30 +134,44 @@ def _lengths(positions: Mapping[str, Any] | None, rows: int, batch: int) -> tupl
 def _tables(
     declared: Sequence[ir.Table],
     inputs: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    rows: int,
-    k_lens: Sequence[int],
-    positions: Mapping[str, Any] | None,
-) -> Mapping[str, Any] | None:
-    """The tables as arrays, not copied where they are int64 or bool; None where they are not plainly as declared."""
+    sizes: tuple[int, int],
+    least: int,
+    most: int,
+) -> dict[str, Any] | None:
+    """The tables as arrays, not copied where they are int64 or bool; None where they are not plainly as declared.
+
+    ``sizes``: batch elements and heads. Along positions there are ``least`` to ``most`` entries.
+    """
     if len(inputs) != len(declared):
         return None
     found = {}
     for table in declared:
-        value = inputs.get(table.name)
-        if type(value) is Tensor and value.is_cpu and value.layout is torch.strided:
-            if value.is_nested or is_mapped(value) or value.dtype not in _ENTRIES:
+        array = _array(inputs.get(table.name), table.kind)
+        if array is None or array.ndim != len(table.dims):
+            return None
+        *leading, length = array.shape
+        for size, dim in zip(leading, table.dims, strict=False):
+            if size != 1 and size != sizes[dim == "head"]:
                 return None
-            value = value.numpy()
-        if not isinstance(value, np.ndarray) or value.ndim != len(table.dims):
+        if not least <= length <= most:
             return None
-        if value.dtype.kind != ("i" if table.kind is ir.Sort.INT else "b"):
-            return None
-        *leading, length = value.shape
-        if any(n not in (1, sizes[str(d)]) for n, d in zip(leading, table.dims, strict=False)):
-            return None
-        if length < max(k_lens) or (not positions and length != rows):
-            return None
-        wide = np.int64 if table.kind is ir.Sort.INT else np.bool_
-        found[table.name] = value if value.dtype == wide else value.astype(wide)
+        found[table.name] = array
     return found
+
+
+def _array(value: Any, kind: ir.Sort) -> Any:
+    """Integers as int64, truth values as bool; None where it is something else, or no plain tensor or array."""
+    if type(value) is Tensor:
+        if not value.is_cpu or not _is_strided(value):
+            return None
+        wanted = torch.int64 if kind is ir.Sort.INT else torch.bool
+        if value.dtype is not wanted:
+            if kind is not ir.Sort.INT or value.dtype not in _WIDENED:
+                return None
+            value = value.to(wanted)
+        return value.numpy()
+    if not isinstance(value, np.ndarray) or value.dtype.kind != (
+        "i" if kind is ir.Sort.INT else "b"
+    ):
+        return None
+    return value.astype(np.int64, copy=False) if kind is ir.Sort.INT else value

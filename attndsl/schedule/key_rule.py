@@ -21,7 +21,8 @@ class KeyRule:
     mask: ir.Mask
     layer: int
     solve: Solver
-    deps: ir.Deps
+    by_batch: bool  # whether batch elements see other keys, and heads
+    by_head: bool
 
     @staticmethod
     def of(mask: ir.Mask, layer: int) -> KeyRule | None:
@@ -35,7 +36,9 @@ class KeyRule:
             return None
         if not is_solved(mask.root):
             return None
-        return KeyRule(mask, layer, solver(mask.root), mask.root.deps)
+        deps = mask.root.deps
+        apart = bool(deps & ir.Deps.BATCH), bool(deps & ir.Deps.HEAD)
+        return KeyRule(mask, layer, solver(mask.root), *apart)
 
     def key_sets(
         self, q_len: int, k_lens: Sequence[int], batch: int, heads: int, tables: Mapping[str, Any]
@@ -50,8 +53,8 @@ class KeyRule:
             tables: Integers, int64, and truth values by the names of the mask: [batch or 1, heads or 1, positions],
                 as declared. Entries behind the last key are not read.
         """
-        batches = batch if len(k_lens) > 1 or self.deps & ir.Deps.BATCH else 1
-        held = range(heads if self.deps & ir.Deps.HEAD else 1)
+        batches = batch if len(k_lens) > 1 or self.by_batch else 1
+        held = range(heads if self.by_head else 1)
         found: list[tuple[Keys, ...]] = []
         for b in range(batches):
             length = k_lens[0] if len(k_lens) == 1 else k_lens[b]
@@ -64,6 +67,6 @@ class KeyRule:
     ) -> tuple[Keys, ...]:
         """The keys of each query of one batch element and head."""
         whole = ((0, k_len),) if k_len else ()
-        about = b, h, {"q": q_len, "k": k_len}, tables, self.mask, heads, self.layer
-        first = self.mask.shift(q_len, k_len)
+        sizes, first = {"q": q_len, "k": k_len}, self.mask.shift(q_len, k_len)
+        about = b, h, sizes, tables, self.mask, heads, self.layer
         return tuple([self.solve(Place(q, *about), whole) for q in range(first, first + q_len)])

@@ -142,7 +142,7 @@ def _of(found: IntArray) -> Keys:
 
 def _between(keys: Keys, low: int | None, high: int | None) -> Keys:
     """The keys from ``low`` to ``high``, both included; None: without that bound."""
-    if isinstance(keys, np.ndarray):
+    if not isinstance(keys, tuple):
         low = -_FARTHEST if low is None else max(low, -_FARTHEST)
         high = _FARTHEST if high is None else min(high, _FARTHEST)
         return keys[keys.searchsorted(low) : keys.searchsorted(high, side="right")]
@@ -245,10 +245,10 @@ def _bound(node: ir.Node) -> Solver | None:
             solved, low = _inverse(item), None
         case ir.Eq(item=item, bound=bound):
             solved, low = _inverse(item, exact=True), bound
-        case ir.Load(table=table, index=(ir.Pos(side=ir.Side.KEY),)):
-            return lambda at, within: _looked_up(table, at, 1, 1, within)
-        case ir.Not(item=ir.Load(table=table, index=(ir.Pos(side=ir.Side.KEY),))):
-            return lambda at, within: _looked_up(table, at, 0, 0, within)
+        case ir.Load():
+            solved, low, bound = _looked_up(node), 1, 1
+        case ir.Not(item=ir.Load() as item):
+            solved, low, bound = _looked_up(item), 0, 0
         case _:
             return None
     return None if solved is None else lambda at, within: solved(at, low, bound, within)
@@ -259,8 +259,8 @@ def _inverse(node: ir.Node, *, exact: bool = False) -> _Inverse | None:
     match node:
         case ir.Pos(side=ir.Side.KEY):
             return lambda _, low, high, within: _between(within, low, high)
-        case ir.Load(table=table, index=(ir.Pos(side=ir.Side.KEY),), kind=ir.Sort.INT):
-            return functools.partial(_looked_up, table)
+        case ir.Load():
+            return _looked_up(node)
         case ir.Sum():
             return _inverse_of_sum(node, exact=exact)
         case ir.FloorDiv(left=left, right=right) if not _moves(right):
@@ -290,7 +290,6 @@ def _inverse_of_sum(node: ir.Sum, *, exact: bool) -> _Inverse | None:
     inner = _inverse(term, exact=exact)
     if inner is None:
         return None
-
     size = abs(factor)
 
     def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
@@ -345,27 +344,45 @@ def _residue(node: ir.Node, modulus: _Number) -> _Inverse | None:
     return inverse
 
 
-def _looked_up(table: str, at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
-    """The keys whose entry in a table by position is in the range."""
-    array = at.tables[table]
-    entries = array if array.ndim == 1 else array[_ambient(table, at)]
-    inside = _between(within, 0, len(entries) - 1)
-    if isinstance(inside, np.ndarray):
-        found = _of(inside[_in_range(entries[inside], low, high)])
-    else:
-        found = key_union([_run_of(entries, run, low, high) for run in inside])
-    if not _holds_zero(low, high) or size(inside) == size(within):
-        return found
-    outside = (_between(within, None, -1), _between(within, len(entries), None))
-    return key_union((*outside, found))  # the value there is 0
+def _looked_up(node: ir.Load) -> _Inverse | None:
+    """How a table by position is read backwards; None where it is read elsewhere than at the key."""
+    match node.index:
+        case (ir.Pos(side=ir.Side.KEY),):
+            row = _row_of(node)
+        case _:
+            return None
+
+    def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
+        entries = row(at)
+        inside = _between(within, 0, len(entries) - 1)
+        if isinstance(inside, np.ndarray):
+            found = _of(inside[_in_range(entries[inside], low, high)])
+        elif len(inside) == 1:
+            found = _run_of(entries, inside[0], low, high)
+        else:
+            found = key_union([_run_of(entries, run, low, high) for run in inside])
+        if not _holds_zero(low, high) or size(inside) == size(within):
+            return found
+        outside = (_between(within, None, -1), _between(within, len(entries), None))
+        return key_union((*outside, found))  # the value there is 0
+
+    return inverse
 
 
-def _ambient(table: str, at: Place) -> tuple[int, ...]:
-    """The index of the row of this batch element and head; one row may serve all."""
-    declared = next(t for t in at.mask.tables if t.name == table)
-    places = (at.batch if dim == "batch" else at.head for dim in declared.dims[:-1])
-    shape = at.tables[table].shape
-    return tuple([0 if n == 1 else place for place, n in zip(places, shape, strict=False)])
+def _row_of(node: ir.Load) -> Callable[[Place], Any]:
+    """The entries by position that a read sees, of its batch element and head; one row may serve all."""
+    table, ambient = node.table, node.ambient
+    by_batch, by_head = bool(ambient & ir.Deps.BATCH), bool(ambient & ir.Deps.HEAD)
+
+    def row(at: Place) -> Any:
+        array = at.tables[table]
+        if by_batch:
+            array = array[at.batch if len(array) > 1 else 0]
+        if by_head:
+            array = array[at.head if len(array) > 1 else 0]
+        return array
+
+    return row
 
 
 def _run_of(entries: IntArray, run: tuple[int, int], low: int | None, high: int | None) -> Keys:
@@ -403,6 +420,8 @@ def _number(node: ir.Node) -> _Number:
             return lambda at: at.q
         case ir.Size(name=name):
             return lambda at: at.sizes[name]
+        case ir.Sum(terms=((ir.Pos(), factor),), constant=constant):
+            return lambda at: factor * at.q + constant
         case ir.Sum(terms=((term, factor),), constant=constant):
             inner = _number(term)
             return lambda at: factor * inner(at) + constant
@@ -418,14 +437,18 @@ def _number(node: ir.Node) -> _Number:
         case ir.Le(item=item, bound=bound):
             inner = _number(item)
             return lambda at: inner(at) <= bound
-        case ir.Load(table=table, index=(index,)):
-            return functools.partial(_entry, table, _number(index))
+        case ir.Load(index=(index,)):
+            return _entry(node, _number(index))
         case _:
             return lambda at: int(at.evaluate(node, 0))
 
 
-def _entry(table: str, index: _Number, at: Place) -> int:
+def _entry(node: ir.Load, index: _Number) -> _Number:
     """An entry of a table with one dim beside batch and head; 0 outside."""
-    array, place = at.tables[table], index(at)
-    entries = array if array.ndim == 1 else array[_ambient(table, at)]
-    return int(entries[place]) if 0 <= place < len(entries) else 0
+    row = _row_of(node)
+
+    def number(at: Place) -> int:
+        entries, place = row(at), index(at)
+        return int(entries[place]) if 0 <= place < len(entries) else 0
+
+    return number

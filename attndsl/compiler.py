@@ -37,7 +37,7 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 _ROW = re.compile(r"[0-9]{3}")
 _COMMENT = re.compile(r"#[^\n]*")
-_DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import)\b")
+_DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import|attention)\b")
 # A declaration whose first word is misspelt is better judged as one: `patern p(w: int) = ...`
 _RESEMBLES = re.compile(r"\s*(?!let\b)\w+\s+\w+\s*(?:\([^()]*\)\s*)?=(?!=)")
 
@@ -88,6 +88,45 @@ def read_mask(
         title = f"the mask is aligned at the {source.align}, not at the {align}"
         raise AttnDslError(Diagnostic("A212", title))
     return source
+
+
+def read_attention(
+    source: object,
+    entry: Any = None,
+    values: Mapping[str, frontend.Given] | None = None,
+    align: str | None = None,
+    layer: int | None = None,
+) -> ir.Attention:
+    """The attention of a path, program text or name, as `read_mask` reads a pattern; or an attention itself.
+
+    Raises:
+        AttnDslError: whatever is wrong with the file, the program or the values, located.
+    """
+    if isinstance(source, ir.Attention):
+        if values or entry is not None:
+            title = "an attention that is built already has no parameters and no entries"
+            raise AttnDslError(Diagnostic("A211", title))
+        return source
+    if not isinstance(source, str | os.PathLike) or not isinstance(entry, str | None):
+        title = f"a {type(source).__name__} is no attention"
+        note = "an attention is text of the language, a path, or a name"
+        raise AttnDslError(Diagnostic("A211", title, notes=(note,)))
+    module, name, resolve = open_module(source, entry)
+    judged = layer if type(layer) is int else None
+    return frontend.elaborate_attention(module, name, values, resolve, align, judged)
+
+
+def is_attention(source: object, entry: str | None = None) -> bool:
+    """Whether a source, as `compile` takes it, is an attention; what is not text, path or name never is text of one.
+
+    Raises:
+        AttnDslError: whatever is wrong with the file or the program, located.
+    """
+    if isinstance(source, ir.Attention):
+        return True
+    if not isinstance(source, str | os.PathLike):
+        return False
+    return frontend.kind_of(*open_module(source, entry)) == "attention"
 
 
 def joined(values: object, named: Mapping[str, frontend.Given]) -> dict[str, frontend.Given]:

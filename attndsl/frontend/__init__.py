@@ -30,7 +30,17 @@ from .embedding import (
     table,
     where,
 )
-from .entry import Given, Parameter, Signature, described, elaborate, prelude, signature
+from .entry import (
+    Given,
+    Parameter,
+    Signature,
+    described,
+    elaborate,
+    elaborate_attention,
+    kind_of,
+    prelude,
+    signature,
+)
 from .files import files
 from .precedence import precedence_hint
 from .scope import Definition, Resolve
@@ -38,7 +48,8 @@ from .space_binding import PatternFunction, pattern, python_form, to_mask
 
 __all__ = [
     "Definition", "Expr", "Given", "Operand", "Parameter", "PatternFunction", "Resolve", "Row",
-    "Signature", "Table", "all_", "any_", "batch", "clamp", "count_", "described", "elaborate", "files",
-    "grid", "head", "heads", "ilog2", "k", "layer", "length", "maximum", "minimum", "pattern",
+    "Signature", "Table", "all_", "any_", "batch", "clamp", "count_", "described", "elaborate", "elaborate_attention",
+    "files",
+    "grid", "head", "heads", "ilog2", "k", "kind_of", "layer", "length", "maximum", "minimum", "pattern",
     "pow2", "precedence_hint", "prelude", "python_form", "q", "signature", "space", "sum_", "table", "to_mask", "where",
 ]  # fmt: skip

@@ -53,6 +53,8 @@ class Axes:
                 advice = f"say where the pattern lives: {where}"
             else:
                 advice = "pass coordinates to a helper as arguments: `near(q.y, k.y)`"
+            if self.definition.is_attention:
+                advice = "say where it lives, and which pairs by a branch: `over image = (over q.y == k.y: score s)`"
             what = "has no `over`, so positions have no axes"
             title = f"there is no axis `{wanted}`: `{self.definition.name}` {what}"
             self.add("A206", title, span, helps=(advice,))

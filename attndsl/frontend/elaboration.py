@@ -31,15 +31,20 @@ from .frames import (
     one_of,
 )
 from .order import used_alone
-from .rows import SHIFT, in_row, shift_of, stored
+from .real_check import DOT
+from .real_elaboration import function, is_finite, negative, select, times, total
+from .rows import SHIFT, in_row, own_indices, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 from .value_errors import too_deep, too_large, too_many_trials, too_wide, violated
+
+reals = ir.reals
 
 _POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
 # A faulty part counts as undecided, so that the rest is checked too.
 _SOME_INT = ir.Pos(ir.Side.QUERY)
 _SOME_BOOL = ir.eq(ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
+_SOME = {"int": _SOME_INT, "bool": _SOME_BOOL, "real": reals.SCORE}
 _COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
 
 _LOOPS = {syn.Any: ir.exists, syn.All: ir.forall, syn.Count: ir.count, syn.Total: ir.total}
@@ -81,12 +86,12 @@ class Elaborator:
         frame = self.frame(definition, given, origin)
         key = (definition, tuple(frame.local.values()), frame.chain)
         if key not in self._opened:
-            self._check_align(definition, span)
-            if self._obeys_constraints(definition, frame, origin):
+            self.check_align(definition, span)
+            if self.obeys_constraints(definition, frame, origin):
                 self._opened[key] = self.value(definition.declaration.body, frame)
             else:  # its body may fail in many ways, all for this one reason
                 kind = definition.facts and definition.facts.kind
-                self._opened[key] = _SOME_INT if kind == "int" else _SOME_BOOL
+                self._opened[key] = _SOME.get(kind or "bool", _SOME_BOOL)
         return self._opened[key]
 
     def zeros(self, definition: Definition, given: Mapping[str, Value], origin: Origin) -> ir.Node:
@@ -102,7 +107,7 @@ class Elaborator:
         if used is None:
             return ir.ZERO
         call = body if isinstance(body, syn.Call) else syn.Call(used.name, (), body.span, body.span)
-        return self.zeros(used, self._given(used, call, frame), Origin(body.span, frame))
+        return self.zeros(used, self.given(used, call, frame), Origin(body.span, frame))
 
     def frame(self, definition: Definition, given: Mapping[str, Value], origin: Origin) -> Scope:
         """Where the body of a definition stands: its parameters with their values."""
@@ -113,6 +118,8 @@ class Elaborator:
             if value is None and parameter.default is not None:
                 value = self.value(parameter.default, Scope(definition, dict(local), chain))
             assert value is not None, "calls were checked"
+            if parameter.kind == "real" and isinstance(value, ir.Node):
+                value = reals.as_real(value)
             local[parameter.name] = value
         return Scope(definition, local, chain)
 
@@ -122,7 +129,8 @@ class Elaborator:
             return ()  # speaks of no axis: the same wherever it is used
         return (definition.pair, *(around.chain if around else ()))
 
-    def _obeys_constraints(self, definition: Definition, frame: Scope, origin: Origin) -> bool:
+    def obeys_constraints(self, definition: Definition, frame: Scope, origin: Origin) -> bool:
+        """Whether no constraint of the definition is known to fail; what fails is reported."""
         before = len(self.diagnostics)
         for constraint in definition.constraints:
             # A value that depends on lengths or heads cannot be checked yet; arithmetic is total anyway.
@@ -137,7 +145,8 @@ class Elaborator:
                 self.conditions.setdefault(required, ir.Condition(required, text, constraint.span))
         return len(self.diagnostics) == before
 
-    def _check_align(self, definition: Definition, span: Span) -> None:
+    def check_align(self, definition: Definition, span: Span) -> None:
+        """Complain of a definition that is aligned in another way than the whole."""
         written = definition.written_align
         if not self.is_open and written not in (None, self.align.value):
             title = (
@@ -177,7 +186,7 @@ class Elaborator:
         return tuple(self._nodes_of(node.items, frame))
 
     def _negative(self, node: syn.Neg, frame: Scope) -> ir.Node:
-        return ir.scale(self.node(node.operand, frame), -1)
+        return negative(self.node(node.operand, frame))
 
     def _not(self, node: syn.Not, frame: Scope) -> ir.Node:
         return ir.negate(self.node(node.operand, frame))
@@ -192,19 +201,30 @@ class Elaborator:
         signs = [1, *(1 if operator == "+" else -1 for operator in node.operators)]
         items = self._nodes_of(node.operands, frame)
         self._spend(sum(len(ir.children(item)) for item in items), node.span)
-        return ir.add(*(ir.scale(i, sign) for i, sign in zip(items, signs, strict=True)))
+        return total(items, signs)
 
     def _product(self, node: syn.Product, frame: Scope) -> ir.Node:
         made = self.node(node.operands[0], frame)
         for operator, operand in zip(node.operators, node.operands[1:], strict=True):
             right = self.node(operand, frame)
             if operator == "*":
-                made = ir.mul(made, right)
+                made = times(made, right)
+            elif operator == "/":
+                made = reals.over(made, right) if self._is_no_zero(operand, right) else reals.SCORE
             else:
                 divided = ir.floordiv if operator == "//" else ir.mod
                 made = divided(made, right) if self._is_divisor(operand, right) else _SOME_INT
             made = self._kept(made, node.span)
         return made
+
+    def _is_no_zero(self, operand: syn.Expression, value: ir.Node) -> bool:
+        value = reals.as_real(value)
+        if not (isinstance(value, reals.Number) and value.value == 0):
+            return True
+        notes = () if isinstance(operand, syn.Int | syn.Fraction) else ("it is 0 here",)
+        title = "division by zero"
+        self.diagnostics.append(make_error("A302", title, operand.span, notes=notes))
+        return False
 
     def _is_divisor(self, operand: syn.Expression, value: ir.Node) -> bool:
         if not (isinstance(value, ir.Const) and value.value <= 0):
@@ -239,7 +259,7 @@ class Elaborator:
         condition = self.node(node.condition, frame)
         if isinstance(condition, ir.BoolConst):
             return self.node(node.yes if condition.value else node.no, frame)
-        return ir.select(condition, self.node(node.yes, frame), self.node(node.no, frame))
+        return select(condition, self.node(node.yes, frame), self.node(node.no, frame))
 
     def _let(self, node: syn.Let, frame: Scope) -> Value:
         local = dict(frame.local)
@@ -326,11 +346,31 @@ class Elaborator:
         if node.name in BUILTINS:
             return self._builtin(node, frame)
         definition = frame.definition.unit.find(node.name)
+        if definition is None:
+            return self._function(node, frame)
         assert isinstance(definition, Definition), "names were checked"
-        given = self._given(definition, node, frame)
+        given = self.given(definition, node, frame)
         return self.open(definition, given, Origin(node.span, frame), node.span)
 
-    def _given(self, definition: Definition, node: syn.Call, frame: Scope) -> dict[str, Value]:
+    def _function(self, node: syn.Call, frame: Scope) -> ir.Node:
+        """A function of reals."""
+        items = [argument.value for argument in node.arguments]
+        if node.name == DOT:
+            return reals.dot(*(self._vector(item, frame) for item in items))
+        return reals.apply(node.name, self.node(items[0], frame))
+
+    def _vector(self, node: syn.Expression, frame: Scope) -> ir.Node:
+        base, indices = (node.base, node.indices) if isinstance(node, syn.Index) else (node, ())
+        item = _table_item(base, frame)
+        if item is None:
+            assert isinstance(node, syn.Name), "kinds were checked"
+            return reals.Own(ir.Side(node.name))
+        table = self._declare(item.table, item.declaration.span, node.span)
+        indices = own_indices(table, indices, len(table.indexed_dims) - 1)
+        index = stored(table, self._nodes_of(indices, frame), self.shift)
+        return reals.Row(table.name, index, table.ambient)
+
+    def given(self, definition: Definition, node: syn.Call, frame: Scope) -> dict[str, Value]:
         arguments = matched(definition, node)[0]
         return {name: self.value(argument, frame) for name, argument in arguments.items()}
 
@@ -339,6 +379,8 @@ class Elaborator:
             return self._length(node.arguments[0].value, frame)
         items = self._nodes_of(tuple(each.value for each in node.arguments), frame)
         self._spend(sum(len(ir.children(item)) for item in items), node.span)
+        if (made := function(node.name, items)) is not None:
+            return made
         match node.name:
             case "min":
                 return ir.minimum(*items)
@@ -391,7 +433,8 @@ class Elaborator:
     def _index(self, node: syn.Index, frame: Scope) -> Value:
         item = _table_item(node.base, frame)
         if item is not None:
-            read = _list_of(item, tuple(self._nodes_of(node.indices, frame)))
+            indices = own_indices(item.table, node.indices, len(item.table.indexed_dims))
+            read = _list_of(item, tuple(self._nodes_of(indices, frame)))
             return self._read(read, node.span)
         items, at = self.value(node.base, frame), self.node(node.indices[0], frame)
         if isinstance(items, InputList):
@@ -474,10 +517,11 @@ class Elaborator:
         """The node, counted, its constants small enough to compute with."""
         if node in self._nodes:
             return node
-        if ir.largest(node) >= ir.LARGEST:
+        if ir.largest(node) >= ir.LARGEST or not is_finite(node):
+            reach = "its magnitude reaches 2**62" if is_finite(node) else "reals reach to 1e308"
             title = "this constant is too large"
-            self.diagnostics.append(make_error("A305", title, span, "its magnitude reaches 2**62"))
-            return _SOME_INT if node.sort is ir.Sort.INT else _SOME_BOOL
+            self.diagnostics.append(make_error("A305", title, span, reach))
+            return _SOME[node.sort.value]
         self._nodes.add(node)
         if len(self._nodes) > MOST_NODES:
             raise AttnDslError(too_large(span, f"more than {MOST_NODES:,} distinct expressions"))
@@ -487,6 +531,7 @@ class Elaborator:
 # Keyed by class, not matched: a dispatching frame less on the stack for each level of nesting.
 _MEANINGS: dict[type[syn.Expression], Any] = {
     syn.Int: lambda _, node, frame: ir.Const(node.value),
+    syn.Fraction: lambda _, node, frame: reals.Number(float(node.digits)),
     syn.Bool: lambda _, node, frame: ir.BoolConst(node.value),
     syn.Name: Elaborator._name,
     syn.ListOf: Elaborator._list,

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attndsl import ir
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Diagnostic, Span, brief
 
 from .assertions import check_assertions, claims_of
+from .attention_elaboration import attention_of
 from .elaboration import Elaborator
 from .errors import did_you_mean, listed, make_error, stop_if_any
 from .frames import Origin, Value
 from .lazy_module import LazyModule
+from .order import plain_use
 from .placing import placed
 from .scope import Definition, Linker, Resolve, Unit
 from .typecheck import check
 
-Given: TypeAlias = int | bool | Sequence[int]
+Given: TypeAlias = int | bool | float | Sequence[int]
 
 LONGEST_LIST = 4096
 
@@ -111,6 +115,50 @@ def elaborate(
         return mask_of(definition, outside(definition, values or {}), place, layer)
 
 
+def elaborate_attention(
+    module: syn.Module,
+    entry: str | None = None,
+    values: Mapping[str, Given] | None = None,
+    resolve: Resolve | None = None,
+    align: str | None = None,
+    layer: int | None = None,
+) -> ir.Attention:
+    """The attention of a module, by default the last one; arguments and errors are those of `elaborate`."""
+    with _enough_stack(module.span):
+        definition = chosen(checked(Linker(resolve, prelude()), module), entry, "attention")
+        written = definition.written_align or _align_of_pairs(definition)
+        span = definition.declaration.name_span
+        place = placed(definition.pair, definition.name, written, align, span)
+        return attention_of(definition, outside(definition, values or {}), place, layer)
+
+
+def _align_of_pairs(definition: Definition) -> str | None:
+    """The alignment that the pattern of an attention says itself."""
+    over = getattr(definition.declaration, "over", None)
+    used = None if over is None else plain_use(definition, over)
+    return used.written_align if used is not None else None
+
+
+def kind_of(
+    module: syn.Module, entry: str | None = None, resolve: Resolve | None = None
+) -> Literal["pattern", "attention"]:
+    """Whether a name stands for a pattern or an attention; by default what the module declares last.
+
+    Raises:
+        AttnDslError: A211, it stands for neither; A2xx for the declarations of the module.
+    """
+    with _enough_stack(module.span):
+        linker = Linker(resolve, prelude())
+        unit = linker.load(module)
+        stop_if_any(linker.diagnostics)
+        word: Literal["pattern", "attention"] = "pattern"
+        if entry is None:
+            found = [each for each in unit.definitions() if each.is_pattern or each.is_attention]
+            return "attention" if found and found[-1].is_attention else word
+        item = unit.find(entry)
+        return "attention" if isinstance(item, Definition) and item.is_attention else word
+
+
 @contextlib.contextmanager
 def _enough_stack(span: Span) -> Iterator[None]:
     """Nesting is limited well within Python's stack, but a caller may have used most of that up."""
@@ -178,22 +226,29 @@ def described(definition: Definition) -> Signature:
     )
 
 
-def chosen(unit: Unit, entry: str | None) -> Definition:
-    """The pattern that was asked for, or the last of the file."""
-    patterns = [each for each in unit.definitions() if each.is_pattern]
+def chosen(
+    unit: Unit, entry: str | None, word: Literal["pattern", "attention"] = "pattern"
+) -> Definition:
+    """The pattern or attention that was asked for, or the last of the file."""
+    patterns = [each for each in unit.definitions() if _is(word, each)]
     if entry is None:
         if not patterns:
-            title = f"{unit.name} declares no pattern"
-            helps = ("a file needs one: `pattern causal = k <= q`",)
+            title = f"{unit.name} declares no {word}"
+            example = {"pattern": "pattern causal = k <= q"}
+            helps = (f"a file needs one: `{example.get(word, 'attention a over p = score s')}`",)
             raise AttnDslError(make_error("A211", title, unit.module.span, helps=helps))
         return patterns[-1]
     item = unit.find(entry)
-    if isinstance(item, Definition) and item.is_pattern:
+    if isinstance(item, Definition) and _is(word, item):
         return item
-    known = unit.declared("pattern")
-    what = f"`{entry}` is no pattern" if item else f"{unit.name} has no pattern `{entry}`"
-    notes = (f"its patterns are {listed(each.name for each in patterns)}",) if patterns else ()
+    known = unit.declared(word)
+    what = f"`{entry}` is no {word}" if item else f"{unit.name} has no {word} `{entry}`"
+    notes = (f"its {word}s are {listed(each.name for each in patterns)}",) if patterns else ()
     raise AttnDslError(make_error("A211", what, notes=notes, helps=(did_you_mean(entry, known),)))
+
+
+def _is(word: str, definition: Definition) -> bool:
+    return definition.is_pattern if word == "pattern" else definition.is_attention
 
 
 # ---------------------------------------------------------------------- values
@@ -234,7 +289,7 @@ def _unknown(definition: Definition, name: str) -> Diagnostic:
 
 
 def _example(kind: syn.Kind) -> str:
-    return {"int": "1", "bool": "True", "list": "[0, 1]"}[kind]
+    return {"int": "1", "bool": "True", "list": "[0, 1]", "real": "1.0"}[kind]
 
 
 def convert(kind: syn.Kind, value: Any) -> Value | str:
@@ -249,6 +304,8 @@ def convert(kind: syn.Kind, value: Any) -> Value | str:
         case "int":
             made = _integer(value)
             return made if made is not None else _bad_int(value)
+        case "real":
+            return _real(value)
         case "list":
             is_array = getattr(value, "ndim", None) == 1
             if not is_array and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
@@ -261,6 +318,15 @@ def convert(kind: syn.Kind, value: Any) -> Value | str:
             if len(kept) < len(items):
                 return f"must hold ints only, not {brief(items[made_items.index(None)])}"
             return kept
+
+
+def _real(value: object) -> Value | str:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return f"must be a real number, not {brief(value)}"
+    with contextlib.suppress(OverflowError):  # of an int
+        if math.isfinite(number := float(value)):
+            return ir.reals.Number(number)
+    return f"must be finite, not {brief(value)}"
 
 
 def _integer(value: object) -> ir.Node | None:

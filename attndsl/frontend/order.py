@@ -22,6 +22,9 @@ def uses(definition: Definition) -> Iterator[Use]:
     roots = [each.default for each in definition.parameters if each.default is not None]
     body = [definition.declaration.body]
     body += [] if definition.zeros is None else [definition.zeros]
+    over = getattr(definition.declaration, "over", None)
+    if definition.is_attention and over is not None:
+        body.append(over)
     return mentioned(definition, [*roots, *definition.constraints, *body])
 
 
@@ -29,6 +32,13 @@ def used_alone(definition: Definition) -> Definition | None:
     """The definition whose plain use is the whole body."""
     bound = Counter(each.name for each in definition.parameters)
     return _mentioned(definition, definition.declaration.body, bound)
+
+
+def plain_use(
+    definition: Definition, node: syn.Expression, local: Iterable[str] = ()
+) -> Definition | None:
+    """The pattern or helper that an expression is nothing but a use of; ``local`` are names of values."""
+    return _mentioned(definition, node, Counter(local))
 
 
 def mentioned(definition: Definition, roots: Iterable[syn.Expression]) -> Iterator[Use]:

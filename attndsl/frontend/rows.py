@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attndsl import ir
+from attndsl import syntax as syn
 
 from .spaces import FLAT_PAIR, dim_size
 
@@ -25,6 +26,16 @@ def stored(table: ir.Table, index: Sequence[ir.Node], shift: ir.Node) -> tuple[i
     return tuple(
         ir.sub(at, shift) if dim == "q" else at for dim, at in zip(dims, index, strict=False)
     )
+
+
+def own_indices(
+    table: ir.Table, indices: tuple[syn.Expression, ...], wanted: int
+) -> tuple[syn.Expression, ...]:
+    """The indices of dims that a read names, where `batch` and `head` are spelled out before them: `t[head, q]`."""
+    ambient = [dim for dim in table.dims if dim in ("batch", "head")]
+    spelled = [each.name for each in indices[: len(ambient)] if isinstance(each, syn.Name)]
+    is_spelled = len(indices) == len(ambient) + wanted and spelled == ambient
+    return indices[len(ambient) :] if is_spelled else indices
 
 
 def open_size(table: ir.Table) -> Callable[[str | int], ir.Node]:

@@ -52,9 +52,9 @@ class Facts:
 
 @dataclass(slots=True, eq=False)
 class Definition:
-    """A `def` or a `pattern`, with the file in which its names are looked up."""
+    """A `def`, `pattern` or `attention`, with the file in which its names are looked up."""
 
-    declaration: syn.Def | syn.Pattern
+    declaration: syn.Def | syn.Pattern | syn.Attention
     unit: Unit
     pair: Pair = FLAT_PAIR
     facts: Facts | None = None  # filled in by the check
@@ -69,7 +69,7 @@ class Definition:
 
     @property
     def constraints(self) -> tuple[syn.Expression, ...]:
-        return self.declaration.where if isinstance(self.declaration, syn.Pattern) else ()
+        return () if isinstance(self.declaration, syn.Def) else self.declaration.where
 
     @property
     def zeros(self) -> syn.Expression | None:
@@ -79,6 +79,10 @@ class Definition:
     @property
     def is_pattern(self) -> bool:
         return isinstance(self.declaration, syn.Pattern)
+
+    @property
+    def is_attention(self) -> bool:
+        return isinstance(self.declaration, syn.Attention)
 
     @property
     def written_align(self) -> str | None:
@@ -155,7 +159,11 @@ class Linker:
         unit = Unit(module, self.prelude)
         self.units[unit.name] = unit
         # A segment speaks of a grid, and what is imported may bear the name of what is declared.
-        for kind in (syn.Grid, syn.Import, (syn.Space, syn.Input, syn.Def, syn.Pattern)):
+        for kind in (
+            syn.Grid,
+            syn.Import,
+            (syn.Space, syn.Input, syn.Def, syn.Pattern, syn.Attention),
+        ):
             for each in module.declarations:
                 if isinstance(each, kind):
                     self.declare(unit, each)
@@ -177,16 +185,18 @@ class Linker:
                 self._add(unit, declaration, TableItem(self._table(declaration), declaration))
             case syn.Def():
                 self._add(unit, declaration, Definition(declaration, unit))
-            case syn.Pattern():
+            case syn.Pattern() | syn.Attention():
                 # Its spaces may be declared further down: they are found when all names are known.
                 self._add(unit, declaration, Definition(declaration, unit))
             case syn.Import():
                 self._import(unit, declaration)
 
     def _add(
-        self, unit: Unit, declaration: syn.Grid | syn.Space | syn.Input | syn.Def | syn.Pattern,
+        self,
+        unit: Unit,
+        declaration: syn.Grid | syn.Space | syn.Input | syn.Def | syn.Pattern | syn.Attention,
         item: Item,
-    ) -> None:  # fmt: skip
+    ) -> None:
         name, span = declaration.name, declaration.name_span
         if (reserved := reserved_fault(name, span)) is not None:
             self.diagnostics.append(reserved)
@@ -289,15 +299,15 @@ class Linker:
             self.diagnostics.append(
                 make_error("A209", title, declaration.dims[-1].span, helps=helps)
             )
-        kind = ir.Sort.BOOL if declaration.kind == "bool" else ir.Sort.INT
+        kind = _SORTS.get(declaration.kind, ir.Sort.INT)
         return ir.Table(declaration.name, kind, dims, declaration.kind == "list")
 
     def resolve_names(self, definition: Definition) -> None:
         """Find the spaces of a pattern, now that all names are known."""
         pattern = definition.declaration
-        if not isinstance(pattern, syn.Pattern) or pattern.over is None:
+        over = spaces_said(definition)
+        if isinstance(pattern, syn.Def) or over is None:
             return
-        over = pattern.over
         queries = self._space_named(definition.unit, over.queries, over.queries_span)
         keys = queries
         if over.keys is not None:
@@ -395,6 +405,23 @@ class Linker:
             self.diagnostics.append(make_error("A208", title, span))
             return True
         return False
+
+
+_SORTS = {"bool": ir.Sort.BOOL, "real": ir.Sort.REAL}
+
+
+def spaces_said(definition: Definition) -> syn.Over | None:
+    """The spaces that stand behind `over`, where it names some."""
+    match definition.declaration:
+        case syn.Pattern(over=over):
+            return over
+        case syn.Attention(over=syn.Name(name=name, span=span), keys=keys) as attention:
+            is_space = isinstance(definition.unit.find(name), SpaceItem)
+            if keys is None and not is_space:
+                return None
+            return syn.Over(name, keys, span, attention.keys_span, span)
+        case _:
+            return None
 
 
 def reserved_fault(name: str, span: Span) -> Diagnostic | None:

@@ -1,23 +1,25 @@
 """Names and kinds, checked definition by definition before anything is built.
 
-A kind is int, bool or list. The type of a definition, the axes it speaks of and the inputs it
+A kind is int, bool, list or real. The type of a definition, the axes it speaks of and the inputs it
 reads are found once, for all its uses. After a fault the kind is unknown (None) and silences what
 would follow from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias, assert_never
+from collections.abc import Iterable
+from typing import assert_never
 
 from attndsl import ir
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
-from .axes import Axes
+from .attention_check import FORMS, SCORE, check_attention, find_spaces
 from .calls import matched
 from .errors import did_you_mean, listed, make_error, quoted
 from .order import callees_first, mentioned, used_alone
+from .real_check import DOT, KIND_WORDS, REAL_FUNCTIONS, Locals, Numbers
+from .rows import own_indices
 from .scope import (
     BUILTINS,
     FIXED,
@@ -29,9 +31,11 @@ from .scope import (
     reserved_fault,
 )
 
-Locals: TypeAlias = Mapping[str, syn.Kind | None]
-
-_WORDS = {"int": "an int", "bool": "a bool", "list": "a list"}
+_KINDS: dict[ir.Sort, syn.Kind] = {
+    ir.Sort.INT: "int", ir.Sort.BOOL: "bool", ir.Sort.REAL: "real",
+}  # fmt: skip
+_NO_JOIN = "numbers are added by `+`; pairs that are in one or the other are `a or b`"
+_OF_REALS = ("min", "max", "abs", "clamp")  # give reals where an argument is one
 _VARYING = frozenset({"q", "k", "head", "batch"})
 _MOST_HINTS = (
     100  # faults of a module, past which names near to a wrong one are not looked for: ten are told
@@ -44,6 +48,7 @@ def check(roots: Iterable[Definition], diagnostics: list[Diagnostic]) -> None:
     diagnostics.extend(cycles)
     for definition in order:
         definition.facts = facts = Facts()
+        find_spaces(definition, diagnostics)
         _Check(definition, facts, diagnostics).run()
 
 
@@ -61,7 +66,7 @@ def check_expressions(
         checker.expect(expression, kind, local)
 
 
-class _Check(Axes):
+class _Check(Numbers):
     """The check of one definition."""
 
     def run(self) -> None:
@@ -81,7 +86,9 @@ class _Check(Axes):
             self.expect(constraint, "bool", local)
         self.role = "body"
         body = self.definition.declaration.body
-        if self.definition.is_pattern:
+        if self.definition.is_attention:
+            check_attention(self, local)
+        elif self.definition.is_pattern:
             self.facts.kind = "bool"
             self.expect(body, "bool", local)
         else:
@@ -112,6 +119,8 @@ class _Check(Axes):
         match node:
             case syn.Int():
                 return "int"
+            case syn.Fraction():
+                return "real"
             case syn.Bool():
                 return "bool"
             case syn.Name():
@@ -126,11 +135,11 @@ class _Check(Axes):
             case syn.Call():
                 return self._call(node, local)
             case syn.Neg(operand=operand):
-                self.expect(operand, "int", local)
-                return "int"
-            case syn.Product(operands=operands) | syn.Sum(operands=operands):
-                self._all(operands, "int", local)
-                return "int"
+                return self.numbers((operand,), local)
+            case syn.Product():
+                return self.product(node, local)
+            case syn.Sum(operands=operands):
+                return self.numbers(operands, local)
             case syn.Range():
                 self.add("A202", "a range stands only right of `in`", node.span)
                 return None
@@ -156,27 +165,14 @@ class _Check(Axes):
             case syn.Total():
                 self._loop(node, "int", local)
                 return "int"
+            case syn.Scored() | syn.Join():
+                title = "an attention cannot stand here"
+                notes = ("an `attention` is a sum of multiples of attentions",)
+                helps = (_NO_JOIN,) if isinstance(node, syn.Join) else ()
+                self.add("A217", title, node.span, notes=notes, helps=helps)
+                return None
             case _:
                 assert_never(node)
-
-    def expect(self, node: syn.Expression, wanted: syn.Kind, local: Locals) -> None:
-        """The expression must have the kind."""
-        if wanted != "list":
-            found = self.kind(node, local)
-        elif (found := self.list_or_kind(node, local, strict=True)) is None:
-            return
-        self.judge(found, wanted, node.span, [])
-
-    def judge(self, found: syn.Kind | None, wanted: syn.Kind, span: Span, helps: list[str]) -> None:
-        """Complain of another kind than is wanted."""
-        if found is None or found == wanted:
-            return
-        if (wanted, found) == ("bool", "int"):
-            helps.append("compare it: write `... != 0`")
-        if (wanted, found) == ("int", "bool") and not helps:
-            helps.append("write `if ... then 1 else 0`")
-        title = f"{_WORDS[wanted]} is needed here"
-        self.add("A202", title, span, f"this is {_WORDS[found]}", helps=helps)
 
     def scalar(self, node: syn.Expression, local: Locals) -> syn.Kind | None:
         """The kind of an expression that may not be a list."""
@@ -194,6 +190,11 @@ class _Check(Axes):
         kinds = []
         for operand in node.operands:
             kinds.append(self.scalar(operand, local))  # noqa: PERF401  (no extra frame per level)
+        for kind, operand in zip(kinds, node.operands, strict=True):
+            if kind == "real":
+                self.refuse_comparison(operand)
+        if "real" in kinds:
+            return
         for place, operator in enumerate(node.operators):
             left, right = kinds[place], kinds[place + 1]
             ordering = operator not in ("==", "!=")
@@ -203,15 +204,17 @@ class _Check(Axes):
                     self.add("A202", title, operand.span, "this is a bool")
             if not ordering and left and right and left != right:
                 span = node.operands[place].span.to(node.operands[place + 1].span)
-                title = f"{_WORDS[left]} is compared with {_WORDS[right]}"
+                title = f"{KIND_WORDS[left]} is compared with {KIND_WORDS[right]}"
                 self.add("A202", title, span)
 
     def _if(self, node: syn.If, local: Locals) -> syn.Kind | None:
         self.expect(node.condition, "bool", local)
         yes, no = self.scalar(node.yes, local), self.scalar(node.no, local)
+        if {yes, no} == {"int", "real"}:
+            return "real"
         if yes and no and yes != no:
-            also = ((node.yes.span, f"this is {_WORDS[yes]}"),)
-            label = f"this is {_WORDS[no]}"
+            also = ((node.yes.span, f"this is {KIND_WORDS[yes]}"),)
+            label = f"this is {KIND_WORDS[no]}"
             self.add("A202", "both branches must have one kind", node.no.span, label, also=also)
             return None
         return yes or no
@@ -280,6 +283,8 @@ class _Check(Axes):
         else:
             known = [*local, *FIXED, *BUILTINS, *self.unit.declared("def", "pattern", "input")]
             helps = (did_you_mean(name, known),) if len(self.diagnostics) < _MOST_HINTS else ()
+            if name == SCORE and not self.definition.is_pattern:
+                helps = ("`s` is the score of a pair behind `score`, `weights` and `factor` only",)
             self.add("A201", f"there is no `{name}`", node.span, "not known here", helps=helps)
 
     def _access(self, node: syn.Access, local: Locals) -> syn.Kind | None:
@@ -302,13 +307,14 @@ class _Check(Axes):
             title = f"input `{table.name}` is known only when the pattern runs"
             self.add("A202", title, span)
         self.facts.tables[table.name] = table
+        is_allowed = self.allows(table, span)
         dims = table.indexed_dims[:-1] if table.is_list else table.indexed_dims
         if table.is_list:
             title = f"`{table.name}` is a list: it stands right of `in`"
             self.add("A202", title, span, helps=(f"write `k in {_indexed(table.name, dims)}`",))
             return None
         self._check_count(table, count, span)
-        return "bool" if table.kind is ir.Sort.BOOL else "int"
+        return _KINDS[table.kind] if is_allowed else None
 
     def _check_count(self, table: ir.Table, count: int, span: Span) -> None:
         dims = table.indexed_dims[:-1] if table.is_list else table.indexed_dims
@@ -321,9 +327,10 @@ class _Check(Axes):
 
     def _index(self, node: syn.Index, local: Locals) -> syn.Kind | None:
         self._all(node.indices, "int", local)
-        table = self._table(node.base, local)
+        table = self.table_of(node.base, local)
         if table is not None:
-            return self._read(table, len(node.indices), node.span)
+            wanted = len(table.indexed_dims)
+            return self._read(table, len(own_indices(table, node.indices, wanted)), node.span)
         found = self.list_or_kind(node.base, local)
         if found == "list":
             if len(node.indices) != 1:
@@ -331,7 +338,7 @@ class _Check(Axes):
             return "int"
         if found is not None:
             title = f"{quoted(node.base.span)} cannot be indexed"
-            self.add("A202", title, node.base.span, f"this is {_WORDS[found]}")
+            self.add("A202", title, node.base.span, f"this is {KIND_WORDS[found]}")
         return None
 
     def list_or_kind(
@@ -339,7 +346,7 @@ class _Check(Axes):
     ) -> syn.Kind | None:
         """The kind, where an input of ints counts as a list if one index is missing; ``strict``: no other."""
         base, indices = (node.base, node.indices) if isinstance(node, syn.Index) else (node, ())
-        table = self._table(base, local)
+        table = self.table_of(base, local)
         if table is None:
             return self.kind(node, local)
         dims = table.indexed_dims
@@ -354,7 +361,7 @@ class _Check(Axes):
         self.add("A202", "a list is needed here", node.span, notes=(note,))
         return None
 
-    def _table(self, node: syn.Expression, local: Locals) -> ir.Table | None:
+    def table_of(self, node: syn.Expression, local: Locals) -> ir.Table | None:
         """The run-time table that the expression names."""
         if not isinstance(node, syn.Name) or node.name in local:
             return None
@@ -376,12 +383,12 @@ class _Check(Axes):
                 self._all((low, high), "int", local)
                 return
             case syn.Index(base=base, indices=indices):
-                if (table := self._table(base, local)) is not None and table.is_list:
+                if (table := self.table_of(base, local)) is not None and table.is_list:
                     self._all(indices, "int", local)
                     self._row(table, len(indices), container.span)
                     return
             case syn.Name(name=name) if name not in local:
-                if (table := self._table(container, local)) is not None and table.is_list:
+                if (table := self.table_of(container, local)) is not None and table.is_list:
                     self._row(table, 0, container.span)
                     return
                 if self._is_segment_like(node, name, local):
@@ -391,7 +398,7 @@ class _Check(Axes):
         if (found := self.list_or_kind(container, local)) in ("int", "bool"):
             helps = ("a range `lo..hi`, a list, a segment or a row of a list input",)
             title = "this cannot stand right of `in`"
-            self.add("A202", title, container.span, f"this is {_WORDS[found]}", helps=helps)
+            self.add("A202", title, container.span, f"this is {KIND_WORDS[found]}", helps=helps)
 
     def _row(self, table: ir.Table, count: int, span: Span) -> None:
         if self.role != "body":
@@ -423,22 +430,30 @@ class _Check(Axes):
     def _call(self, node: syn.Call, local: Locals) -> syn.Kind | None:
         item = self.unit.find(node.name)
         if node.name in BUILTINS:
-            self._builtin(node, local)
-            return "int"
+            return self._builtin(node, local)
         if isinstance(item, Definition):
             return self._use(item, node, local)
+        if item is None and node.name in (*REAL_FUNCTIONS, DOT):
+            return self.function(node, local)
         for argument in node.arguments:
             self.kind(argument.value, local)
         if item is not None or node.name in local or node.name in FIXED:
             title = f"`{node.name}` cannot be called"
             self.add("A205", title, node.name_span)
         else:
-            helps = (did_you_mean(node.name, [*BUILTINS, *self.unit.declared("def", "pattern")]),)
+            helps = (
+                did_you_mean(
+                    node.name,
+                    [*BUILTINS, *REAL_FUNCTIONS, DOT, *self.unit.declared("def", "pattern")],
+                ),
+            )
+            if node.name in FORMS:
+                helps = (f"say it behind the score: `score s weights {node.name}`",)
             title = f"there is no pattern or helper `{node.name}`"
             self.add("A201", title, node.name_span, "not known here", helps=helps)
         return None
 
-    def _builtin(self, node: syn.Call, local: Locals) -> None:
+    def _builtin(self, node: syn.Call, local: Locals) -> syn.Kind:
         least, most = BUILTINS[node.name]
         count = len(node.arguments)
         if count < least or (most is not None and count > most):
@@ -452,8 +467,11 @@ class _Check(Axes):
                 self.add("A205", title, argument.span)
             if node.name == "len":
                 self._length(argument.value, local)
-            else:
+            elif node.name not in _OF_REALS:
                 self.expect(argument.value, "int", local)
+        if node.name in _OF_REALS:
+            return self.numbers((argument.value for argument in node.arguments), local)
+        return "int"
 
     def _length(self, node: syn.Expression, local: Locals) -> None:
         match node:
@@ -462,7 +480,7 @@ class _Check(Axes):
             case syn.Name(name=name) if local.get(name) != "list":
                 self._length_of_name(node)
             case syn.Access(base=syn.Name(name=whole), name=part):
-                table = self._table(node.base, local)
+                table = self.table_of(node.base, local)
                 if table is None or self.pair.segment(None, whole) is not None:
                     self.place(None, part, whole, node.span)
                 else:
@@ -490,7 +508,7 @@ class _Check(Axes):
             for space in self.pair.of(None):
                 for segment in space.segments:
                     self.need(Need(None, segment, node.span))
-        elif (table := self._table(node, {})) is not None and not self.pair.places(None, name):
+        elif (table := self.table_of(node, {})) is not None and not self.pair.places(None, name):
             lengths = [f"`len({name}.{dim})`" for dim in table.indexed_dims if isinstance(dim, str)]
             title = f"input `{name}` has a length along each of its dims"
             helps = [f"write {' or '.join(lengths)}"] if lengths else []
@@ -499,7 +517,15 @@ class _Check(Axes):
             self.place(None, name, None, node.span)
 
     def _use(self, definition: Definition, call: syn.Call, local: Locals) -> syn.Kind | None:
-        """A call of a definition, or its bare name."""
+        """A call of a pattern or helper, or its bare name."""
+        if definition.is_attention:
+            title = f"`{definition.name}` is an attention, which cannot stand here"
+            notes = ("an `attention` is a sum of multiples of attentions",)
+            self.add("A217", title, call.span, notes=notes)
+        return self.use(definition, call, local)
+
+    def use(self, definition: Definition, call: syn.Call, local: Locals) -> syn.Kind | None:
+        """A use of a definition: its arguments, axes and inputs are those of this one, too."""
         given, diagnostics = matched(definition, call)
         self.diagnostics.extend(diagnostics)
         kinds = {each.name: each.kind for each in definition.parameters}
@@ -511,9 +537,10 @@ class _Check(Axes):
         if facts is None:  # it is being defined by itself, which was reported
             return None
         self.facts.tables |= facts.tables
+        are_allowed = [self.allows(table, call.span) for table in facts.tables.values()]
         self.facts.padded = self.facts.padded or facts.padded
         self.check_needs(definition, facts, call)
-        return facts.kind
+        return facts.kind if all(are_allowed) else None
 
 
 def _side(node: syn.Expression, local: Locals) -> ir.Side | None:

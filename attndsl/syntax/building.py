@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import threading
 import typing
 
@@ -15,7 +17,7 @@ Parts: typing.TypeAlias = list[typing.Any]  # tokens, and nodes that earlier cal
 
 LARGEST = 2**31 - 1
 DEEPEST = 200
-MOST_DIGITS = 9
+MOST_DIGITS = 20  # on either side of the point: any float64 near 1 can be written
 _LOOPS: dict[str, type[tree.Loop]] = {
     "any": tree.Any, "all": tree.All, "count": tree.Count, "sum": tree.Total,
 }  # fmt: skip
@@ -167,8 +169,95 @@ class Builder(threading.local):
         opening, count = parts
         return _Zeros(count, self._span(opening, count))
 
+    def attention(self, parts: Parts) -> tree.Attention:
+        opening, name, *rest, body = parts
+        parameters = tuple(part for part in rest if isinstance(part, tree.Parameter))
+        clauses = _sort_clauses([part for part in rest if isinstance(part, tuple)], "an attention")
+        within, align = clauses.get(_Within), clauses.get(_Align)
+        where = clauses.get(_Where)
+        return tree.Attention(
+            str(name),
+            parameters,
+            body,
+            within.over if within else None,
+            within.keys if within else None,
+            align.align if align else None,
+            where.conditions if where else (),
+            name_span=self._span(name),
+            keys_span=within.keys_span if within else NOWHERE,
+            align_span=align.span if align else NOWHERE,
+            span=self._span(opening, body),
+        )
+
+    def within(self, parts: Parts) -> _Within:
+        opening, over, *rest = parts
+        keys = str(rest[0]) if rest else None
+        if keys is not None and not isinstance(over, tree.Name):
+            raise TreeError(_no_space(over.span))
+        keys_span = self._span(rest[0]) if rest else NOWHERE
+        return _Within(over, keys, keys_span, self._span(opening, parts[-1]))
+
+    def scored(self, parts: Parts) -> tree.Scored:
+        opening, score, *clauses = parts
+        found, by = self._clauses(clauses)
+        span = self._span(opening, parts[-1])
+        weights, factor, mass = map(found.get, (tree.Weights, "factor", "mass"))
+        return tree.Scored(score, weights, factor, mass, by=by, span=span)
+
+    def branch(self, parts: Parts) -> tree.Scored:
+        *before, scored = parts
+        if not before:
+            return typing.cast("tree.Scored", scored)
+        found, by = self._clauses([*before, *scored.by])
+        made: tree.Scored = dataclasses.replace(scored, over=found.get("over"), by=by)
+        return made
+
+    def _clauses(self, clauses: Parts) -> tuple[dict[object, typing.Any], tuple[tree.By, ...]]:
+        """Clauses of scores by what they are, each at most once, and those that say by whose keys."""
+        found: dict[object, typing.Any] = {}
+        places: dict[object, Span] = {}
+        for clause in clauses:
+            kind: object = clause.word if isinstance(clause, _Clause) else type(clause)
+            if isinstance(clause, tree.By):
+                kind = clause.number is None, "by"
+            if kind in found:
+                raise TreeError(_written_twice(places[kind], clause.span, "a score"))
+            found[kind] = clause.body if isinstance(clause, _Clause) else clause
+            places[kind] = clause.span
+        by = (found.get((False, "by")), found.get((True, "by")))
+        return found, tuple(each for each in by if each is not None)
+
+    def restriction(self, parts: Parts) -> _Clause:
+        return _Clause("over", parts[1], self._span(parts[0], parts[1]))
+
+    def factor(self, parts: Parts) -> _Clause:
+        return _Clause("factor", parts[1], self._span(parts[0], parts[1]))
+
+    def mass(self, parts: Parts) -> _Clause:
+        return _Clause("mass", parts[1], self._span(parts[0], parts[1]))
+
+    def weights(self, parts: Parts) -> tree.Weights:
+        opening, form, *rest = parts
+        expression = rest[0] if rest else None
+        span = self._span(opening, parts[-1])
+        return tree.Weights(str(form), expression, self._span(form), span)
+
+    def by(self, parts: Parts) -> tree.By:
+        opening, name, *rest = parts
+        span = self._span(opening, parts[-1])
+        if bool(rest) != (name == "pair"):
+            raise TreeError(_no_keys(span))
+        return tree.By(str(name), self._number(rest[0]) if rest else None, span)
+
     def assertion(self, parts: Parts) -> tree.Assertion:
         opening, claim, *rest = parts
+        match claim:
+            case tree.Compare(
+                operands=(subject, tree.Fraction() as bound), operators=(operator,), span=span
+            ):
+                claim = tree.Measure(subject, operator, bound, span)
+            case _:
+                pass
         where = rest[0].conditions if rest else ()
         return tree.Assertion(claim, where, self._span(opening, parts[-1]))
 
@@ -182,18 +271,6 @@ class Builder(threading.local):
         operator: typing.Any = str(parts[-2])
         return tree.Phrase(spelled, operator, parts[-1], span)
 
-    def measure(self, parts: Parts) -> tree.Measure:
-        subject, operator, bound = parts
-        kind: typing.Any = str(operator)
-        return tree.Measure(subject, kind, bound, self._span(subject, bound))
-
-    def fraction(self, parts: Parts) -> tree.Fraction:
-        whole, _, rest = parts[0].replace("_", "").partition(".")
-        span = self._span(parts[0])
-        if max(len(whole), len(rest)) > MOST_DIGITS:
-            raise TreeError(_too_long(span))
-        return tree.Fraction(f"{int(whole)}.{rest.rstrip('0') or '0'}", span)
-
     # -------------------------------------------------------------------- expressions
 
     def name(self, parts: Parts) -> tree.Name:
@@ -201,6 +278,17 @@ class Builder(threading.local):
 
     def int(self, parts: Parts) -> tree.Int:
         return tree.Int(self._number(parts[0]), self._span(parts[0]))
+
+    def fraction(self, parts: Parts) -> tree.Fraction:
+        digits, _, power = parts[0].replace("_", "").lower().partition("e")
+        whole, _, rest = digits.partition(".")
+        span = self._span(parts[0])
+        if max(len(whole), len(rest)) > MOST_DIGITS or len(power) > MOST_DIGITS:
+            raise TreeError(_too_long(span))
+        if not math.isfinite(float(parts[0].replace("_", ""))):
+            raise TreeError(_too_large(span, "reals reach to about 1e308"))
+        scale = f"e{int(power)}" if power and int(power) else ""
+        return tree.Fraction(f"{int(whole)}.{rest.rstrip('0') or '0'}{scale}", span)
 
     def bool(self, parts: Parts) -> tree.Bool:
         return tree.Bool(parts[0].type == "TRUE", self._span(parts[0]))
@@ -235,6 +323,9 @@ class Builder(threading.local):
 
     def negative(self, parts: Parts) -> tree.Neg:
         return tree.Neg(parts[1], self._span(parts[0], parts[1]))
+
+    def join(self, parts: Parts) -> tree.Join:
+        return tree.Join(tuple(parts[::2]), self._span(parts[0], parts[-1]))
 
     def product(self, parts: Parts) -> tree.Product:
         return tree.Product(*self._chain(parts))
@@ -300,7 +391,7 @@ class Builder(threading.local):
 
     def _kind(self, token: Token) -> tree.Kind:
         match str(token):
-            case "int" | "bool" | "list" as kind:
+            case "int" | "bool" | "list" | "real" as kind:
                 return kind
             case other:
                 raise TreeError(_no_kind(self._span(token), other))
@@ -313,6 +404,19 @@ class _Align(typing.NamedTuple):
 
 class _Where(typing.NamedTuple):
     conditions: tuple[tree.Expression, ...]
+    span: Span
+
+
+class _Within(typing.NamedTuple):
+    over: tree.Expression
+    keys: str | None
+    keys_span: Span
+    span: Span
+
+
+class _Clause(typing.NamedTuple):
+    word: str
+    body: tree.Expression
     span: Span
 
 
@@ -331,11 +435,11 @@ def _check_chain(node: tree.Expression) -> None:
             raise TreeError(too_deep(node.span))
 
 
-def _sort_clauses(clauses: Parts) -> dict[type, typing.Any]:
+def _sort_clauses(clauses: Parts, whose: str = "a pattern") -> dict[type, typing.Any]:
     found: dict[type, typing.Any] = {}
     for clause in clauses:
         if type(clause) in found:
-            raise TreeError(_written_twice(found[type(clause)].span, clause.span))
+            raise TreeError(_written_twice(found[type(clause)].span, clause.span, whose))
         found[type(clause)] = clause
     return found
 
@@ -350,18 +454,29 @@ def too_deep(span: Span) -> Diagnostic:
     )
 
 
-def _too_large(span: Span) -> Diagnostic:
-    return Diagnostic(
-        code="A105",
-        title="this number is too large",
-        labels=(Label(span, "2147483647 (2**31 - 1) is the largest that can be written"),),
-    )
+_LARGEST_INT = "2147483647 (2**31 - 1) is the largest that can be written"
+
+
+def _too_large(span: Span, label: str = _LARGEST_INT) -> Diagnostic:
+    return Diagnostic("A105", "this number is too large", (Label(span, label),))
 
 
 def _too_long(span: Span) -> Diagnostic:
     title = "this fraction is too long"
     label = f"at most {MOST_DIGITS} digits on either side of the point"
     return Diagnostic("A105", title, (Label(span, label),))
+
+
+def _no_space(span: Span) -> Diagnostic:
+    labels = (Label(span, "expected the name of a space"),)
+    helps = ("write `over queries -> keys`",)
+    return Diagnostic("A101", "an arrow stands between two spaces", labels, (), helps)
+
+
+def _no_keys(span: Span) -> Diagnostic:
+    labels = (Label(span, "expected `by pair 0`, `by pair 1`, or `by` and the name of keys"),)
+    note = "a pair has numbers, keys from elsewhere have a name: `by memory`"
+    return Diagnostic("A101", "this says not whose keys", labels, (note,))
 
 
 def _is_token(part: object, kind: str) -> bool:
@@ -371,13 +486,14 @@ def _is_token(part: object, kind: str) -> bool:
 def _no_kind(span: Span, word: str) -> Diagnostic:
     usual = {"integer": "int", "Int": "int", "i32": "int", "i64": "int", "int32": "int"}
     usual |= {"int64": "int", "long": "int", "boolean": "bool", "Bool": "bool", "List": "list"}
-    hint = usual.get(word) or suggest(word, ("int", "bool", "list"))
+    usual |= dict.fromkeys(("float", "float16", "bfloat16", "float32", "float64", "double"), "real")
+    hint = usual.get(word) or suggest(word, ("int", "bool", "list", "real"))
     return Diagnostic(
         code="A108",
         title=f"there is no type `{clip(word)}`",
-        labels=(Label(span, "expected `int`, `bool` or `list`"),),
-        notes=("patterns are made of integers and truth values; there are no fractions",)
-        if word in ("float", "float32", "double", "real")
+        labels=(Label(span, "expected `int`, `bool`, `list` or `real`"),),
+        notes=("patterns are made of integers and truth values; reals are for attentions",)
+        if hint == "real"
         else (),
         helps=(f"did you mean `{hint}`?",) if hint else (),
     )
@@ -390,11 +506,11 @@ def _no_side(span: Span, word: str) -> Diagnostic:
     return Diagnostic("A101", f"unexpected `{clip(word)}`", labels, (), helps)
 
 
-def _written_twice(first: Span, second: Span) -> Diagnostic:
+def _written_twice(first: Span, second: Span, whose: str) -> Diagnostic:
     word = second.text.split(maxsplit=1)[0]
     return Diagnostic(
         code="A109",
-        title=f"a pattern has one `{word}` clause",
+        title=f"{whose} has one `{word}` clause",
         labels=(Label(second, "written again here"), Label(first, "first here", primary=False)),
         helps=("separate conditions by commas: `where a >= 0, b >= 0`",) if word == "where" else (),
     )

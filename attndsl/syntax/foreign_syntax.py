@@ -40,18 +40,18 @@ class ForeignSyntax:
 HABITS = (
     # ------------------------------------------------------------------------- numbers
     ForeignSyntax(
-        "scale both sides: `2 * x <= y` rather than `x <= 0.5 * y`",
+        "positions, sizes and extents are whole",
         at=r"[0-9][0-9_]*\.[0-9]+",
         joined=True,
         code="A105",
         title="numbers are whole here",
     ),
     ForeignSyntax(
-        "scale both sides: `2 * x <= y` rather than `x <= .5 * y`",
+        "write a digit in front of the point: `0.5`",
         at=r"\.[0-9]",
         before=r"(?<!\.)",
         code="A105",
-        title="numbers are whole here",
+        title="this is not a number",
     ),
     ForeignSyntax(
         "numbers are decimal, with `_` between digits where you like: 1_000",
@@ -74,7 +74,6 @@ HABITS = (
     ),
     ForeignSyntax("comments open with `#`", at=r"/\*"),
     ForeignSyntax("comments open with `#`", at=r"//", expected="INT PATTERN"),
-    ForeignSyntax("write `//`: division floors, everywhere", at=r"/(?!/)"),
     ForeignSyntax("write `x * pow2(n)`", at=r"<", before=r"<", joined=True),
     ForeignSyntax("write `x // pow2(n)`", at=r">", before=r">", joined=True),
     ForeignSyntax("write `==`", at=r"=", before=r"==", joined=True),
@@ -99,7 +98,11 @@ HABITS = (
     ForeignSyntax("write `==` or `!=`", at=r"is\b", expected="PLUS"),
     ForeignSyntax("write `if c then a else b`", at=r"\?"),
     ForeignSyntax("write `if c then a else b`", at=r"if\b", expected="PLUS"),
-    ForeignSyntax("`++` joins segments in a `space`; integers are added by `+`", at=r"\+\+"),
+    ForeignSyntax(
+        "say what the score is before: `score s weights softmax`",
+        at=r"(?:weights|factor|mass|by)\b",
+        expected="PLUS",
+    ),
     ForeignSyntax("there is no unary plus; leave it out", at=r"\+", expected="INT"),
     ForeignSyntax(
         "`in` does not chain; write `a < b and b in c`",

@@ -9,7 +9,7 @@ blank line between declarations, except between one-liners of a kind without doc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar, assert_never
+from typing import TypeGuard, TypeVar, assert_never
 
 from . import tree
 
@@ -18,7 +18,7 @@ _STEP = "    "
 _T = TypeVar("_T")
 
 # How tightly a form binds; an operand looser than its place needs parentheses.
-_LOOSE, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(9)
+_LOOSE, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _JOIN, _ATOM = range(10)
 
 
 def format_module(module: tree.Module) -> str:
@@ -82,6 +82,8 @@ def _plain(node: tree.Declaration) -> list[str]:
         case tree.Pattern(assertions=assertions):
             claims = [line for each in assertions for line in _indented(_assertion(each))]
             return [*_definition(node), *_indented(_zeros(node)), *claims]
+        case tree.Attention():
+            return _definition(node)
 
 
 def _import_name(node: tree.ImportName) -> str:
@@ -100,31 +102,53 @@ def _segment(node: tree.Segment) -> str:
     return f"{node.name}({_axes(node.axes)})" if node.axes else node.name
 
 
-def _definition(node: tree.Def | tree.Pattern) -> list[str]:
+_Defined = tree.Def | tree.Pattern | tree.Attention
+
+
+def _definition(node: _Defined) -> list[str]:
     """One line, or the head and then the body below it, or a head of several lines as well."""
     parameters = [_parameter(parameter) for parameter in node.parameters]
     is_def = isinstance(node, tree.Def)
-    head = f"{'def' if is_def else 'pattern'} {node.name}"
+    head = f"{type(node).__name__.lower()} {node.name}"
     opened = f"{head}({', '.join(parameters)})" if parameters or is_def else head
     title = " ".join((opened, *_clauses(node)))
-    if len(line := f"{title} = {_flat(node.body)}") <= WIDTH:
+    if len(line := f"{title} = {_flat_body(node.body)}") <= WIDTH:
         return [line]
     room = WIDTH - len(_STEP)
     if len(title) + 2 <= WIDTH:
-        return [f"{title} =", *_indented(_lines(node.body, room))]
+        return [f"{title} =", *_indented(_body_lines(node.body, room))]
     if len(opened) > WIDTH:
         heads = [f"{head}(", *_indented(_separated(parameters)), ")"]
     else:
         heads = [opened]
-    body = _lead("= ", _lines(node.body, room - len(_STEP)))
+    body = _lead("= ", _body_lines(node.body, room - len(_STEP)))
     return [*heads, *_indented([*_tall_clauses(node, room), *body])]
 
 
-def _clauses(node: tree.Def | tree.Pattern) -> list[str]:
+def _flat_body(body: tree.Expression) -> str:
+    return " ".join((_score(body), *map(_by, body.by))) if _is_plain_score(body) else _flat(body)
+
+
+def _body_lines(body: tree.Expression, room: int) -> list[str]:
+    if not _is_plain_score(body):
+        return _lines(body, room)
+    flat = _flat_body(body)
+    return [flat] if len(flat) <= room else [*_score_lines(body, room), *map(_by, body.by)]
+
+
+def _is_plain_score(body: tree.Expression) -> TypeGuard[tree.Scored]:
+    """Whether it needs no parentheses as the body of an attention."""
+    return isinstance(body, tree.Scored) and body.over is None
+
+
+def _clauses(node: _Defined) -> list[str]:
     if isinstance(node, tree.Def):
         return []
     clauses = []
-    if node.over is not None:
+    if isinstance(node, tree.Attention):
+        keys = "" if node.keys is None else f" -> {node.keys}"
+        clauses += [] if node.over is None else [f"over {_flat(node.over)}{keys}"]
+    elif node.over is not None:
         keys = "" if node.over.keys is None else f" -> {node.over.keys}"
         clauses.append(f"over {node.over.queries}{keys}")
     if node.align is not None:
@@ -134,7 +158,7 @@ def _clauses(node: tree.Def | tree.Pattern) -> list[str]:
     return clauses
 
 
-def _tall_clauses(node: tree.Def | tree.Pattern, room: int) -> list[str]:
+def _tall_clauses(node: _Defined, room: int) -> list[str]:
     """The clauses, each on its line; conditions too, where one line does not hold them."""
     clauses = _clauses(node)
     if isinstance(node, tree.Def) or not node.where or len(clauses[-1]) <= room:
@@ -182,9 +206,9 @@ def _claim(claim: tree.Expression | tree.Phrase | tree.Measure) -> str:
             return _flat(expression)
 
 
-def _bound_of(bound: tree.Expression | tree.Fraction | None) -> str:
+def _bound_of(bound: tree.Expression | None) -> str:
     assert bound is not None
-    return bound.digits if isinstance(bound, tree.Fraction) else _at(bound, _SUM)
+    return _at(bound, _SUM)
 
 
 def _parameter(node: tree.Parameter) -> str:
@@ -213,12 +237,18 @@ def _binds(node: tree.Expression) -> int:
             return _PRODUCT
         case tree.Neg():
             return _UNARY
+        case tree.Join():
+            return _JOIN
         case _:
             return _ATOM
 
 
 def _flat(node: tree.Expression) -> str:
     match node:
+        case tree.Fraction(digits):
+            return digits
+        case tree.Scored():
+            return f"({_before(node)}{_score(node)})"
         case tree.Int(value):
             return str(value)
         case tree.Bool(value):
@@ -235,7 +265,7 @@ def _flat(node: tree.Expression) -> str:
             return f"{name}({', '.join(map(_argument, arguments))})"
         case tree.Neg() | tree.Not() | tree.Range() | tree.Member():
             return _flat_operator(node)
-        case tree.Product() | tree.Sum() | tree.Compare() | tree.And() | tree.Or():
+        case tree.Product() | tree.Sum() | tree.Join() | tree.Compare() | tree.And() | tree.Or():
             return " ".join(lead + _at(operand, level) for lead, operand, level in _chain(node))
         case _:
             return _flat_loose(node)
@@ -290,7 +320,58 @@ def _container(node: tree.Expression) -> str:
     return _flat(node) if isinstance(node, tree.Range) else _at(node, _SUM)
 
 
-_Chain = tree.Product | tree.Sum | tree.Compare | tree.And | tree.Or
+# ------------------------------------------------------------------------ scores
+
+
+def _by(node: tree.By) -> str:
+    return f"by {node.name}" if node.number is None else f"by {node.name} {node.number}"
+
+
+def _before(node: tree.Scored) -> str:
+    """The clauses of a branch in parentheses that stand before its score."""
+    over = [] if node.over is None else [f"over {_flat(node.over)}"]
+    clauses = [*over, *map(_by, node.by)]
+    return f"{' '.join(clauses)}: " if clauses else ""
+
+
+def _clauses_of_score(node: tree.Scored) -> list[tuple[str, tree.Expression | None]]:
+    """Each clause as its words and the expression behind them."""
+    found: list[tuple[str, tree.Expression | None]] = [("score ", node.score)]
+    if (weights := node.weights) is not None:
+        blank = "" if weights.expression is None else " "
+        found.append((f"weights {weights.form}{blank}", weights.expression))
+    found += [("factor ", node.factor)] if node.factor is not None else []
+    found += [("mass ", node.mass)] if node.mass is not None else []
+    return found
+
+
+def _score(node: tree.Scored) -> str:
+    """The score and the clauses behind it."""
+    clauses = _clauses_of_score(node)
+    return " ".join(lead + ("" if each is None else _flat(each)) for lead, each in clauses)
+
+
+def _score_lines(node: tree.Scored, room: int) -> list[str]:
+    """The same in lines."""
+    if len(flat := _score(node)) <= room:
+        return [flat]
+    return [
+        line
+        for lead, each in _clauses_of_score(node)
+        for line in ([lead] if each is None else _lead(lead, _lines(each, room - len(lead))))
+    ]
+
+
+def _branch_lines(node: tree.Scored, room: int) -> list[str]:
+    """A branch in lines: what stands before its score, and below it the score."""
+    before = [] if node.over is None else _lead("over ", _lines(node.over, room - len("(over ")))
+    before += map(_by, node.by)
+    if before:
+        before[-1] += ":"
+    return ["(", *_indented([*before, *_score_lines(node, room - len(_STEP))]), ")"]
+
+
+_Chain = tree.Product | tree.Sum | tree.Join | tree.Compare | tree.And | tree.Or
 
 
 def _chain(node: _Chain) -> Iterator[tuple[str, tree.Expression, int]]:
@@ -305,6 +386,8 @@ def _chain(node: _Chain) -> Iterator[tuple[str, tree.Expression, int]]:
             level = _SUM
         case tree.Sum(operands, words):
             level = _PRODUCT
+        case tree.Join(operands):
+            level, words = _ATOM, ["++"] * (len(operands) - 1)
         case tree.Product(operands, words):
             level = _UNARY
         case _:
@@ -321,7 +404,9 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
     if len(flat := _flat(node)) <= room:
         return [flat]
     match node:
-        case tree.Product() | tree.Sum() | tree.Compare() | tree.And() | tree.Or():
+        case tree.Scored():
+            return _branch_lines(node, room)
+        case tree.Product() | tree.Sum() | tree.Join() | tree.Compare() | tree.And() | tree.Or():
             return [
                 line
                 for lead, operand, level in _chain(node)

@@ -18,7 +18,7 @@ TALLEST_STACK = 8 * DEEPEST
 
 # A declaration at the start of a line closes whatever the one before it left open.
 _BRACKET = re.compile(
-    r'"[^"\n]*"|#[^\n]*|[()\[\]]|^(?:import|grid|space|input|def|pattern)\b', re.MULTILINE
+    r'"[^"\n]*"|#[^\n]*|[()\[\]]|^(?:import|grid|space|input|def|pattern|attention)\b', re.MULTILINE
 )
 _STRANGE = re.compile(r"[\x00\ud800-\udfff]")
 
@@ -91,6 +91,9 @@ def _expressions(module: tree.Module) -> list[tree.Expression]:
                 found += (*where, body)
                 found += (declaration.zeros,) if declaration.zeros is not None else ()
                 found += (part for each in declaration.assertions for part in tree.parts(each))
+            case tree.Attention(parameters=parameters, body=body, where=where, over=over):
+                found += (*where, body)
+                found += () if over is None else (over,)
             case _:
                 continue
         found += (each.default for each in parameters if each.default is not None)

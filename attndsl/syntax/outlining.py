@@ -10,10 +10,12 @@ from attndsl.source import Source
 from . import tree
 from .parsing import parse_part
 
-Named: TypeAlias = tree.Grid | tree.Space | tree.Input | tree.Def | tree.Pattern
+Named: TypeAlias = tree.Grid | tree.Space | tree.Input | tree.Def | tree.Pattern | tree.Attention
 
 # A declaration begins where its documentation does, and ends where the next one begins.
-_HEAD = re.compile(r"(?:^##(?!#)[^\n]*\n)*^(grid|space|input|def|pattern)[ ]+(\w+)", re.MULTILINE)
+_HEAD = re.compile(
+    r"(?:^##(?!#)[^\n]*\n)*^(grid|space|input|def|pattern|attention)[ ]+(\w+)", re.MULTILINE
+)
 
 
 class Outline:

@@ -18,27 +18,28 @@ from .foreign_syntax import HABITS, ForeignSyntax
 
 END = "$END"
 
-_DECLARING = ("import", "grid", "space", "input", "def", "pattern")
+_DECLARING = ("import", "grid", "space", "input", "def", "pattern", "attention")
 _WORDS = (
     *_DECLARING, "from", "as", "where", "zeros", "assert", "over", "align", "if", "then", "else",
     "let", "any", "all", "in", "and", "or", "not", "true", "false",
 )  # fmt: skip
+_CLAUSES = ("score", "weights", "factor", "mass", "by")  # words of an attention, names elsewhere
 # Words that never stand in an expression: there they were surely meant as names.
 _NAMELIKE = frozenset((*_DECLARING, "zeros", "assert", "from", "as", "over", "align"))
 _SIGNS = {
     "LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COMMA": ",", "COLON": ":", "EQUAL": "=",
     "ARROW": "->", "CONCAT": "++", "RANGE": "..", "DOT": ".", "PLUS": "+", "MINUS": "-",
-    "STAR": "*", "FLOORDIV": "//", "PERCENT": "%",
+    "STAR": "*", "SLASH": "/", "FLOORDIV": "//", "PERCENT": "%",
 }  # fmt: skip
 _KINDS = {
     "NAME": "a name", "INT": "a number", "FRACTION": "a fraction", "STRING": "a path in quotes",
     "COMPARE": "`<=`",
 }  # fmt: skip
 _OPENS_EXPRESSION = frozenset(
-    "NAME INT LPAR LSQB MINUS NOT IF LET ANY ALL FOLD TRUE FALSE".split()  # noqa: SIM905  (a word list)
+    "NAME INT FRACTION LPAR LSQB MINUS NOT IF LET ANY ALL FOLD TRUE FALSE OVER SCORE BY".split()  # noqa: SIM905  (a word list)
 )
 _GOES_ON = frozenset(
-    "AND OR COMPARE PLUS MINUS STAR FLOORDIV PERCENT IN NOT DOT LSQB LPAR".split()  # noqa: SIM905
+    "AND OR COMPARE PLUS MINUS STAR SLASH FLOORDIV PERCENT CONCAT IN NOT DOT LSQB LPAR".split()  # noqa: SIM905
 )
 _LOOKALIKES = {
     "≤": "<=", "≥": ">=", "≠": "!=", "∧": "and", "∨": "or", "¬": "not", "×": "*", "·": "*",
@@ -205,7 +206,7 @@ def words(expected: Iterable[str]) -> str:
         left -= {END, "ASSERT", "ZEROS", *(word.upper() for word in _DECLARING)}
     phrases += [phrase for terminal, phrase in _KINDS.items() if terminal in left]
     phrases += [f"`{sign}`" for terminal, sign in _SIGNS.items() if terminal in left]
-    phrases += [f"`{word}`" for word in _WORDS if word.upper() in left]
+    phrases += [f"`{word}`" for word in (*_WORDS, *_CLAUSES) if word.upper() in left]
     if declares:
         phrases.append("a declaration" if not phrases else "the next declaration")
     *most, last = phrases or ["nothing more"]
@@ -231,14 +232,14 @@ def _misspelt(mistake: ParseProblem) -> tuple[str, ...]:
     if mistake.found != "NAME":
         return ()
     word = mistake.span.text
-    likely = [known for known in _WORDS if known.upper() in mistake.expected]
+    likely = [known for known in (*_WORDS, *_CLAUSES) if known.upper() in mistake.expected]
     hint = {"fn": "def", "func": "def", "function": "def", "mask": "pattern"}.get(word)
     hint = hint if hint in likely else suggest(word, likely)
     if hint:
         return (f"did you mean `{hint}`?",)
     if {"PATTERN"} == mistake.expected & {"PATTERN", "PLUS"}:
         return (
-            "a declaration opens with `pattern`, `def`, `grid`, `space`, `input` or `import`",
+            "a declaration opens with `pattern`, `attention`, `def`, `grid`, `space`, `input` or `import`",
             "an expression is the body of one: `pattern name = k <= q`",
         )
     return ()

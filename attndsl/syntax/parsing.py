@@ -31,7 +31,11 @@ from .parse_errors import END, ParseProblem, explain
 
 MOST_REPORTED = 10
 _BUSY = threading.Lock()  # the builder within the parser knows one source at a time
-_DECLARATION = re.compile(r"^(?:import|grid|space|input|def|pattern)\b", re.MULTILINE)
+_DECLARATION = re.compile(r"^(?:import|grid|space|input|def|pattern|attention)\b", re.MULTILINE)
+
+
+_OPENERS = frozenset("IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION".split())  # noqa: SIM905
+_CLAUSES = frozenset(("SCORE", "WEIGHTS", "FACTOR", "MASS", "BY"))
 
 
 def read(path: str | Path) -> Source:
@@ -101,8 +105,10 @@ def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
     steps: Any = parser().parse_interactive(text)  # lark leaves parts of it without types
     stack = steps.parser_state.value_stack
     count, last, before = 0, None, None
+    reader = _Words()
     try:
         for last in steps.iter_parse():
+            reader.see(steps, last)
             count += 1
             if count > MOST_TOKENS:
                 raise TreeError(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
@@ -115,6 +121,23 @@ def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
     except lark.UnexpectedCharacters as error:
         at = cast("int", error.pos_in_stream)
         raise explain(ParseProblem(source, start, at, at + 1, "", frozenset())) from None
+
+
+class _Words:
+    """Tells the words of an attention that open clauses from names, as long as they are not fed to the parser."""
+
+    def __init__(self) -> None:
+        self._in_attention = False
+
+    def see(self, steps: Any, token: lark.Token) -> None:
+        """Makes a clause's word of a name, where a clause or a branch may begin."""
+        if token.type in _OPENERS:
+            self._in_attention = token.type == "ATTENTION"
+        elif self._in_attention and token.type == "NAME" and (word := token.upper()) in _CLAUSES:
+            state = steps.parser_state
+            allowed = state.parse_conf.parse_table.states[state.position]
+            if token == word.lower() and word in allowed:
+                token.type = word
 
 
 def _unexpected(
@@ -132,8 +155,11 @@ def _accepted(text: str, count: int) -> set[str]:
     """The tokens that may follow the first ones; by the time lark reports an error it has forgotten some."""
     steps: Any = parser().parse_interactive(text)
     tokens = steps.lexer_thread.lex(steps.parser_state)
+    reader = _Words()
     for _ in range(count):
-        steps.feed_token(next(tokens))
+        token = next(tokens)
+        reader.see(steps, token)
+        steps.feed_token(token)
     return cast("set[str]", steps.accepts())
 
 

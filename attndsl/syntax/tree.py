@@ -1,10 +1,10 @@
 """The syntax tree: what was written, nothing inferred. A closed union, all of it on this page.
 
     Module      = Declaration*
-    Declaration = Import | Grid | Space | Input | Def | Pattern
-    Expression  = Int | Bool | Name | ListOf | Access | Index | Call
+    Declaration = Import | Grid | Space | Input | Def | Pattern | Attention
+    Expression  = Int | Fraction | Bool | Name | ListOf | Access | Index | Call
                 | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
-                | If | Let | Any | All | Count | Total
+                | If | Let | Any | All | Count | Total | Scored | Join
 
 Every node carries the `span` it was read from. Spans take no part in equality. Parentheses leave
 no node (they only widen the span), but grouping is kept: `(a + b) + c` is a Sum within a Sum,
@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 from attndsl.source import NOWHERE, Span
 
-Kind: TypeAlias = Literal["int", "bool", "list"]
+Kind: TypeAlias = Literal["int", "bool", "list", "real"]
 Align: TypeAlias = Literal["start", "end"]
 CompareOp: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
 
@@ -36,6 +36,14 @@ class Int:
     """`1_000`; below 2**31, never negative (`-1` is a Neg)."""
 
     value: int
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Fraction:
+    """`0.1`, `1e-6`: a real number, its digits without zeros at the ends that could be left out."""
+
+    digits: str
     span: Span = _span()
 
 
@@ -111,10 +119,10 @@ class Neg:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """`a * b // c % d`, from left to right; one operator fewer than operands, at least one."""
+    """`a * b // c % d / e`, from left to right; one operator fewer than operands, at least one."""
 
     operands: tuple[Expression, ...]
-    operators: tuple[Literal["*", "//", "%"], ...]
+    operators: tuple[Literal["*", "/", "//", "%"], ...]
     span: Span = _span()
 
 
@@ -252,11 +260,54 @@ class Total:
     span: Span = _span()
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """`weights sigmoid`, `weights pointwise relu(s)`; which forms there are the frontend knows."""
+
+    form: str
+    expression: Expression | None = None
+    form_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """`by memory`, or `by pair 0`."""
+
+    name: str
+    number: int | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """`(over causal by pair 0: score s weights softmax factor f mass m)`: what is done with scores.
+
+    Stands in an Attention only: as its body, there without parentheses, or as an operand.
+    """
+
+    score: Expression
+    weights: Weights | None = None
+    factor: Expression | None = None
+    mass: Expression | None = None
+    over: Expression | None = None
+    by: tuple[By, ...] = ()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """`a ++ b`: one softmax over the keys of both; at least two operands. In an Attention only."""
+
+    operands: tuple[Expression, ...]
+    span: Span = _span()
+
+
 Loop: TypeAlias = Any | All | Count | Total
 Expression: TypeAlias = (
-    Int | Bool | Name | ListOf | Access | Index | Call
+    Int | Fraction | Bool | Name | ListOf | Access | Index | Call
     | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
-    | If | Let | Loop
+    | If | Let | Loop | Scored | Join
 )  # fmt: skip
 
 
@@ -399,20 +450,12 @@ class Over:
 
 
 @dataclass(frozen=True, slots=True)
-class Fraction:
-    """`0.1`: digits, a point, digits; no zeros at the ends that could be left out."""
-
-    digits: str
-    span: Span = _span()
-
-
-@dataclass(frozen=True, slots=True)
 class Phrase:
     """`keys per query == 49`: two or more words, later ones perhaps numbers, and perhaps a bound."""
 
     words: tuple[str | int, ...]
     operator: CompareOp | None = None
-    bound: Expression | Fraction | None = None
+    bound: Expression | None = None
     span: Span = _span()
 
 
@@ -457,7 +500,30 @@ class Pattern:
     span: Span = _span()
 
 
-Declaration: TypeAlias = Import | Grid | Space | Input | Def | Pattern
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """`attention a(c: real = 50.0) over causal align end where c > 0 = score c * tanh(s / c)`.
+
+    `over` is the name of a space, with `keys` that of another for its keys, or says which pairs there are; None
+    where branches or other attentions do.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    body: Expression
+    over: Expression | None = None
+    keys: str | None = None
+    align: Align | None = None
+    where: tuple[Expression, ...] = ()
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    keys_span: Span = _span()
+    align_span: Span = _span()
+    span: Span = _span()
+
+
+Declaration: TypeAlias = Import | Grid | Space | Input | Def | Pattern | Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,10 +535,10 @@ class Module:
     span: Span = _span()
 
 
-def children(node: Expression) -> tuple[Expression, ...]:
+def children(node: Expression) -> tuple[Expression, ...]:  # noqa: C901 - an arm a node
     """The expressions directly inside one, in the order written."""
     match node:
-        case Int() | Bool() | Name():
+        case Int() | Fraction() | Bool() | Name():
             return ()
         case ListOf(items):
             return items
@@ -494,13 +560,19 @@ def children(node: Expression) -> tuple[Expression, ...]:
             return (*(binding.value for binding in bindings), body)
         case Any() | All() | Count() | Total():
             return (node.range, node.body)
+        case Join(operands):
+            return operands
+        case Scored(score, weights, factor, mass, over):
+            weight = weights.expression if weights else None
+            found = (over, score, weight, factor, mass)
+            return tuple(each for each in found if each is not None)
 
 
 def parts(assertion: Assertion) -> tuple[Expression, ...]:
     """The expressions of an assertion, in the order written."""
     match assertion.claim:
         case Phrase(bound=bound):
-            inside = () if bound is None or isinstance(bound, Fraction) else (bound,)
+            inside = () if bound is None else (bound,)
         case Measure(subject=subject):
             inside = (subject,)
         case expression:

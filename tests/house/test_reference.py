@@ -57,7 +57,8 @@ def reader() -> lark.Lark:
     bare = bare.replace("{", "(").replace("}", ")*").replace("[", "(").replace("]", ")?")
     rules = re.sub('"', lambda _: next(strings), bare)
     terminals = (
-        'name_: NAME\nnumber_: INT\nfraction_: FRACTION\nFRACTION.1: /[0-9](_?[0-9])*\\.[0-9](_?[0-9])*/\n'
+        'name_: NAME\nnumber_: INT\nfraction_: FRACTION\n'
+        'FRACTION.1: /[0-9](_?[0-9])*(\\.[0-9](_?[0-9])*([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)/\n'
         'string_: STRING\nNAME: /[A-Za-z_][A-Za-z0-9_]*/\n'
         'INT: /[0-9](_?[0-9])*/\nSTRING: /"[^"\\n]*"/\n%ignore /\\s+|#[^\\n]*/\n'
     )  # fmt: skip

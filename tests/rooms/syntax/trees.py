@@ -6,11 +6,28 @@ from attndsl import syntax as syn
 
 RESERVED = set(
     "import from as grid space input def pattern where assert over align if then else let any "  # noqa: SIM905
-    "all in and or not true false".split()
+    "all in and or not true false attention".split()
 )
 NAMES = st.one_of(
     st.sampled_from(
-        ["q", "k", "a", "b1", "_", "batch", "head", "Any", "iff", "in_", "int", "sum", "count"]
+        [
+            "q",
+            "k",
+            "a",
+            "b1",
+            "_",
+            "batch",
+            "head",
+            "iff",
+            "in_",
+            "int",
+            "sum",
+            "count",
+            "weights",
+            "factor",
+            "mass",
+            "pair",
+        ]
     ),
     st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True),
 ).filter(lambda name: name not in RESERVED)
@@ -40,7 +57,7 @@ def larger(inner: st.SearchStrategy) -> st.SearchStrategy:
         st.builds(syn.Index, inner, some(inner, 1)),
         st.builds(syn.Call, NAMES, some(arguments)),
         st.builds(syn.Neg, inner),
-        chains(syn.Product, inner, "* // %"),
+        chains(syn.Product, inner, "* / // %"),
         chains(syn.Sum, inner, "+ -"),
         st.builds(syn.Member, inner, inner | ranges, st.booleans()),
         chains(syn.Compare, inner, "< <= > >= == !="),
@@ -56,8 +73,33 @@ def larger(inner: st.SearchStrategy) -> st.SearchStrategy:
     )
 
 
-LEAVES = st.one_of(st.builds(syn.Name, NAMES), st.builds(syn.Int, SIZES))
+def with_scores(inner: st.SearchStrategy) -> st.SearchStrategy:
+    """Expressions with what stands in attentions only."""
+    weights = st.builds(syn.Weights, NAMES, st.none() | inner)
+    pairs = st.builds(syn.By, st.just("pair"), SIZES)
+    keys = st.builds(syn.By, NAMES.filter(lambda name: name != "pair"))
+    optional = st.none() | inner
+    scored = st.builds(
+        syn.Scored,
+        inner,
+        st.none() | weights,
+        optional,
+        optional,
+        optional,
+        st.just(()) | st.tuples(pairs) | st.tuples(keys) | st.tuples(pairs, keys),
+    )
+    return larger(inner) | scored | st.builds(syn.Join, some(inner, 2))
+
+
+FRACTIONS = st.builds(
+    lambda whole, rest, power: syn.Fraction(f"{whole}.{rest.rstrip('0') or '0'}{power}"),
+    st.integers(0, 10**9 - 1),
+    st.from_regex(r"[0-9]{1,9}", fullmatch=True),
+    st.sampled_from(["", "", "e-6", "e30"]),
+)
+LEAVES = st.one_of(st.builds(syn.Name, NAMES), st.builds(syn.Int, SIZES), FRACTIONS)
 EXPRESSIONS = st.recursive(LEAVES | st.builds(syn.Bool, st.booleans()), larger, max_leaves=12)
+SCORES = st.recursive(LEAVES, with_scores, max_leaves=8)
 
 # Comments as parsing leaves them: no blanks at the end, none that are documentation.
 WORDS = st.text(
@@ -93,20 +135,12 @@ SEGMENTS = st.one_of(
     st.builds(syn.Segment, NAMES, st.just(()), SIZES),
     st.builds(syn.Segment, NAMES, some(AXES, 1)),
 )
-KINDS = st.sampled_from(["int", "bool", "list"])
+KINDS = st.sampled_from(["int", "bool", "list", "real"])
 PARAMETERS = st.builds(syn.Parameter, NAMES, KINDS, st.none() | EXPRESSIONS)
 PATHS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters='"\n\r\x00'), max_size=12
 )
 COMPARISONS = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
-FRACTIONS = st.builds(
-    syn.Fraction,
-    st.builds(
-        lambda whole, rest: f"{whole}.{rest.rstrip('0') or '0'}",
-        st.integers(0, 10**9 - 1),
-        st.from_regex(r"[0-9]{1,9}", fullmatch=True),
-    ),
-)
 TWO_WORDS = st.tuples(NAMES, NAMES)
 PHRASES = st.builds(
     lambda words, more, bound: syn.Phrase((*words, *more), *bound),
@@ -135,6 +169,17 @@ DECLARATIONS = st.one_of(
         assertions=st.just(()) | some(ASSERTIONS),
         **ABOUT,
     ),
+    st.builds(
+        syn.Attention,
+        NAMES,
+        some(PARAMETERS),
+        SCORES,
+        st.none() | EXPRESSIONS,
+        align=st.sampled_from([None, "start", "end"]),
+        where=some(EXPRESSIONS),
+        **ABOUT,
+    ),
+    st.builds(syn.Attention, NAMES, st.just(()), SCORES, st.builds(syn.Name, NAMES), NAMES),
 )
 MODULES = st.builds(
     syn.Module, some(DECLARATIONS), spaced(REMARKS | WORDS.map("##{}".format), blank_at_end=False)

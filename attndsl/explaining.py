@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -130,6 +131,7 @@ def _arranged(
     return views.arrangement(layout, schedules, head_dim, call.heads, call.batch, words)
 
 
+@functools.lru_cache(maxsize=2)  # a pattern in two orders, each asked for several tiles
 def _decided(of: scheduling.BoundMask) -> str:
     return codegen.choice(of.roots, of.tables, of.queries, of.keys)
 

@@ -47,18 +47,23 @@ def is_large(root: ir.Node) -> bool:
     return ir.is_larger(root, _LARGEST)
 
 
-def impossible(root: ir.Node, variables: Mapping[ir.Node, Ends] | None = None) -> bool:
+def impossible(
+    root: ir.Node,
+    variables: Mapping[ir.Node, Ends] | None = None,
+    spend: Callable[[int], bool] = lambda steps: True,
+) -> bool:
     """Whether no values of the variables (and no lengths, heads, inputs) make ``root`` hold.
 
     Args:
         root: A truth value. What is not among the variables ranges over all it can be.
         variables: Nodes with the least and greatest value each may have.
+        spend: Told of the nodes and operands about to be interpreted, as often as they are; whether they may be.
     """
     if isinstance(root, ir.BoolConst):
         return not root.value
     if ir.is_larger(root, _MOST_WORK):
         return False
-    return attempted(lambda: _impossible(root, dict(variables or {})))
+    return attempted(lambda: _impossible(root, dict(variables or {}), spend))
 
 
 def attempted(proof: Callable[[], bool]) -> bool:
@@ -69,14 +74,15 @@ def attempted(proof: Callable[[], bool]) -> bool:
         return False
 
 
-def _impossible(root: ir.Node, known: dict[ir.Node, Ends]) -> bool:
+def _impossible(root: ir.Node, known: dict[ir.Node, Ends], spend: Callable[[int], bool]) -> bool:
     root = _relaxed(root, known)
     if isinstance(root, ir.BoolConst):
         return not root.value
     nodes = list(ir.postorder(root))
     box = {node: known.get(node, _usual(node)) for node in nodes if _is_free(node)}
-    rounds = min(_MOST_ROUNDS, _MOST_WORK // sum(1 + len(node.parts) for node in nodes))
-    return _refuted(root, [box], _cuts(nodes), rounds)
+    size = sum(1 + len(node.parts) for node in nodes)
+    rounds = min(_MOST_ROUNDS, _MOST_WORK // size)
+    return _refuted(root, [box], _cuts(nodes), rounds, lambda: spend(size))
 
 
 def simplified(root: ir.Node, variables: Mapping[ir.Node, Ends]) -> ir.Node:
@@ -121,9 +127,13 @@ def _usual(node: ir.Node) -> Ends:
             return 0, FAR
 
 
-def _refuted(root: ir.Node, boxes: list[Box], cuts: list[int], rounds: int) -> bool:
+def _refuted(
+    root: ir.Node, boxes: list[Box], cuts: list[int], rounds: int, spend: Callable[[], bool]
+) -> bool:
     """Whether ``root`` holds nowhere in the boxes, cutting them as often as it pays."""
     for turn in range(rounds):
+        if not spend():
+            return False
         holds = _may_hold(root, boxes)
         boxes = [box for box, may in zip(boxes, holds, strict=True) if may]
         if not boxes:

@@ -56,31 +56,40 @@ _NEAR = 8  # keys from which far pairs are looked for
 _SCALE = [*(-(1 << n) for n in range(40, -1, -1)), 0, *(1 << n for n in range(40))]
 _MOST_AXES = 64  # that the reach is worked out along
 _MOST_HALVINGS = 16  # exact up to 2**17, an upper bound beyond
-_MOST_STEPS = 100_000  # nodes and operands of relations to refute, all together: under a second
+_MOST_STEPS = 100_000  # nodes and operands that are rebuilt or interpreted: under a second
+_BUILT = 4  # relations that a proof makes of one, besides what it interprets, about
 
 
 class _Proofs:
     """Proofs about one mask, which share a budget; past it none succeeds."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: ir.Node) -> None:
         self._left = _MOST_STEPS
+        self._size = sum(1 + len(node.parts) for node in ir.postorder(root))
+
+    def begin(self) -> bool:
+        """Whether there are steps left to build relations from the mask's own; they are taken."""
+        return self._spend(_BUILT * self._size)
 
     def impossible(self, root: ir.Node, variables: Mapping[ir.Node, Ends]) -> bool:
         """Whether the relation holds for no values, see `proving.impossible`."""
-        self._left -= sum(1 + len(node.parts) for node in ir.postorder(root))
-        return self._left >= 0 and impossible(root, variables)
+        return self.begin() and impossible(root, variables, self._spend)
+
+    def _spend(self, steps: int) -> bool:
+        self._left -= steps
+        return self._left >= 0
 
 
 def reach(mask: ir.Mask, normal: ir.Mask) -> Reach:
     """The reach of a mask: ``normal`` (its normal form) gives positions, ``mask`` itself the axes."""
     if is_large(normal.root):
         return Reach(Far.UNDECIDED, Far.UNDECIDED)
-    proofs = _Proofs()
+    proofs = _Proofs(normal.root)
     axes: list[tuple[str, Distance, Distance]] = []
     back, ahead = (_decided(_flat, normal.root, sign, proofs) for sign in (1, -1))
     if not mask.is_rectangular:
         for segment, axis in itertools.islice(_axes_of(mask.keys), _MOST_AXES):
-            args = _within(mask.root, segment), segment, axis.name
+            args = mask.root, segment, axis.name
             ends = (_decided(_along, *args, sign, proofs) for sign in (1, -1))
             axes.append((axis.name, next(ends), next(ends)))
     return Reach(back, ahead, tuple(axes))
@@ -134,8 +143,10 @@ def _modulus(root: ir.Node) -> int:
 
 
 def _along(root: ir.Node, segment: ir.Segment, axis: str, sign: int, proofs: _Proofs) -> Distance:
-    """The greatest difference of one coordinate, back or ahead, of a relation within the segment."""
-    full = f"{segment.name}.{axis}"
+    """The greatest difference of one coordinate, back or ahead, among tokens of the segment."""
+    if not proofs.begin():
+        return Far.UNDECIDED
+    root, full = _within(root, segment), f"{segment.name}.{axis}"
     mine: ir.Node = ir.Coord(ir.Side.QUERY, full)
     theirs: ir.Node = ir.Coord(ir.Side.KEY, full)
     away = ir.substitute(root, {theirs: ir.sub(mine, ir.scale(_D, sign))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,10 @@ BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 MOST_HEADS = 4
 MOST_LAYERS = 3
 DRAWS = 3  # of random inputs, at each length
-MOST_STEPS = 1 << 20  # for the examples of one pattern, of some microseconds each; see `steps`
+MOST_STEPS = 1 << 18  # for the examples of one pattern, of some microseconds each; see `steps`
+_DRAWN = 4  # steps that a table takes, to be drawn and measured
 _MOST_ENTRIES = 1 << 20  # of a table that is drawn
+_MOST_GRIDS = 1 << 14  # sizes of axes that are looked at: some microseconds each
 _SLOTS = 3  # of a table's dims that nothing else determines
 
 
@@ -77,7 +80,8 @@ def call_at(mask: ir.Mask, length: int | None, extents: Mapping[str, int], heads
 def steps(call: Call, *roots: ir.Node) -> int:
     """The steps that evaluating the relations at a call takes: a value at up to 2,048 pairs each."""
     pairs = call.batch * call.heads * call.q_len * call.k_len
-    return sum(ir.trials(root, call.k_len)[1] for root in roots) * (1 + pairs // 2_048)
+    values = sum(ir.trials(root, call.k_len)[1] for root in roots)
+    return values * (1 + pairs // 2_048) + _DRAWN * len(call.tables)
 
 
 def dense(mask: ir.Mask, call: Call) -> BoolArray:
@@ -135,7 +139,7 @@ def _lengths(
 
 
 def _extents(mask: ir.Mask, most: int) -> Iterator[dict[str, int]]:
-    """Sizes of the axes that declarations leave open, by short name."""
+    """Sizes of the axes that declarations leave open, by short name: grids of few tokens first, not too many."""
     axes = {
         axis.name: None
         for space in (mask.queries, mask.keys)
@@ -144,20 +148,26 @@ def _extents(mask: ir.Mask, most: int) -> Iterator[dict[str, int]]:
         if axis.extent is None
     }
     several = any(len(space.segments) > 1 for space in (mask.queries, mask.keys))
-    chosen: list[dict[str, int]] = [{}]
-    for name in axes:
-        chosen = [
-            grown
-            for old in chosen
-            for size in range(0 if several else 1, most + 1)  # a segment may be empty
-            if _fits(mask, grown := {**old, name: size}, most)
-        ]
-    yield from chosen
+    names, least = list(axes), 0 if several else 1  # a segment may be empty
+    # No axis that grows makes fewer tokens. One that grows after those behind it would be found twice.
+    smallest = (least,) * len(names)
+    pending = [(_tokens(mask, dict.fromkeys(names, least)), smallest)]
+    for _ in range(_MOST_GRIDS // (1 + len(names))):
+        if not pending:
+            break
+        _, sizes = heapq.heappop(pending)
+        yield dict(zip(names, sizes, strict=True))
+        last = max((i for i, size in enumerate(sizes) if size > least), default=0)
+        for i in range(last, len(names)):
+            grown = (*sizes[:i], sizes[i] + 1, *sizes[i + 1 :])
+            tokens = _tokens(mask, dict(zip(names, grown, strict=True)))
+            if grown[i] <= most and tokens <= most:
+                heapq.heappush(pending, (tokens, grown))
 
 
-def _fits(mask: ir.Mask, extents: Mapping[str, int], most: int) -> bool:
-    totals = (_total(space, extents, 1) or 0 for space in (mask.queries, mask.keys))
-    return max(totals) <= most
+def _tokens(mask: ir.Mask, extents: Mapping[str, int]) -> int:
+    """The tokens of the longer space."""
+    return max(_total(space, extents, 1) or 0 for space in (mask.queries, mask.keys))
 
 
 def _total(space: ir.Space, extents: Mapping[str, int], default: int = 0) -> int | None:
@@ -168,4 +178,4 @@ def _total(space: ir.Space, extents: Mapping[str, int], default: int = 0) -> int
         [axis.extent or extents.get(axis.name, default) for axis in segment.axes]
         for segment in space.segments
     )
-    return int(sum(np.prod(each, dtype=np.int64) for each in sizes))
+    return sum(map(math.prod, sizes))

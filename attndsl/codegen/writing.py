@@ -298,6 +298,8 @@ class _Writer:
 
     def _shape(self, root: ir.Node) -> bytes:
         """A digest of what the node is, whatever its numbers are."""
+        if root in self._shapes:
+            return self._shapes[root]
         for node in ir.postorder(root):
             if node in self._shapes:
                 continue

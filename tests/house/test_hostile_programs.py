@@ -261,3 +261,22 @@ def test_hostile_programs_are_answered_in_little_memory(tmp_path):
     found = dict(json.loads(line) for line in done.stdout.splitlines())
     assert found.keys() == IN_MEMORY.keys()
     assert {name: size for name, size in found.items() if size > MOST_MEMORY} == {}
+
+
+MANY_AXES = {
+    "open": f"grid g({joined(', ', 'a{0}', 59)})\npattern p over g = q.a0 == k.a0",
+    "all compared": f"grid g({joined(', ', 'a{0}=1', 59)}, x)\n"
+    f"pattern p over g = {joined(' and ', 'q.a{0} == k.a{0}', 59)}",
+}
+
+
+@pytest.mark.parametrize("name", MANY_AXES)
+def test_facts_of_grids_of_many_axes_are_found_or_left_open(name):
+    facts = within(attndsl.compile(MANY_AXES[name]).facts)
+    assert facts["symmetric"] == "proved"
+    assert facts["causal"] == "false"
+
+
+def test_a_long_chain_of_let_is_explained_soon():
+    program = attndsl.compile(f"pattern p = {COSTLY['a chain of let']}")
+    assert len(str(within(lambda: program.explain(100)))) < LONGEST_TEXT

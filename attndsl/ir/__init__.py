@@ -48,7 +48,7 @@ from attndsl.ir.claims import (
     Reached,
     swapped,
 )
-from attndsl.ir.laid_out import meaning_at, zero_keys_at
+from attndsl.ir.laid_out import elements_at, meaning_at, zero_keys_at
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
 from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
@@ -198,6 +198,7 @@ __all__ = [
     "conj",
     "count",
     "disj",
+    "elements_at",
     "dump",
     "entry",
     "eq",

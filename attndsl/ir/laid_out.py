@@ -35,7 +35,7 @@ def meaning_at(
     check_pairs(batch * heads * q_len * k_len)
     result = np.zeros((batch, heads, q_len, k_len), dtype=bool)
     step = rows_at_once(heads * k_len)
-    for b, env in _envs(mask, at, tables, batch, heads, layer):
+    for b, env in elements_at(mask, at, tables, batch, heads, layer):
         exist = of_element(at.q.exist(), b)[:, None] & of_element(at.k.exist(), b)
         for start in range(0, q_len, step):
             rows = slice(start, start + step)
@@ -59,25 +59,29 @@ def zero_keys_at(
         AttnDslError: A404, a quantifier is too wide at these lengths; A408, a count is negative.
     """
     count = np.zeros((batch, heads, at.q.count), dtype=np.int64)
-    for b, env in _envs(mask, at, tables, batch, heads, layer):
+    for b, env in elements_at(mask, at, tables, batch, heads, layer):
         found = evaluate(mask.zeros, env(env.q, 0, np.arange(heads)[:, None]))
         count[b] = np.where(of_element(at.q.exist(), b), found, 0)
     return checked_counts(mask, count)
 
 
-class _Element:
-    """One batch element: the positions of its rows, and the environment of some of them."""
+class Element:
+    """One batch element: the positions of its rows, and the environment of some of them.
 
-    def __init__(self, q: IntArray, k: IntArray, **rest: Any) -> None:
-        self.q, self.k, self._rest = q, k, rest
+    ``first`` is the position of the first entry of an input over the queries.
+    """
+
+    def __init__(self, q: IntArray, k: IntArray, first: int, **rest: Any) -> None:
+        self.q, self.k, self.first, self._rest = q, k, first, rest
 
     def __call__(self, q: Any, k: Any, head: Any) -> Env:
         return Env(q=q, k=k, head=head, **self._rest)
 
 
-def _envs(
+def elements_at(
     mask: Mask, at: Positions, tables: Mapping[str, Any], batch: int, heads: int, layer: int
-) -> Iterator[tuple[int, _Element]]:
+) -> Iterator[tuple[int, Element]]:
+    """Each batch element, by number, its tables laid out in order of positions."""
     for b in range(batch):
         sizes = of_element(at.sizes, b)
         # an input over the queries holds those of the call: the first one is at this position
@@ -88,7 +92,7 @@ def _envs(
         }
         q, k = (of_element(rows.positions(), b) for rows in (at.q, at.k))
         given = {"heads": heads, "layer": layer, "sizes": sizes, "tables": laid}
-        yield b, _Element(q, k, batch=b, queries=mask.queries, keys=mask.keys, **given)
+        yield b, Element(q, k, first, batch=b, queries=mask.queries, keys=mask.keys, **given)
 
 
 def _laid_out(

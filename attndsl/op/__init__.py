@@ -5,7 +5,8 @@ from attndsl.op.binding import BoundCall
 from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
-from attndsl.op.scores import ScoredCall, TermProgram, attend
+from attndsl.op.scored_part import ScoredCall
+from attndsl.op.scores import TermProgram, attend
 
 __all__ = [
     "KERNELS",

@@ -1,0 +1,220 @@
+"""A part of an attention with the tensors of a call, and the two primitives that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from attndsl import ir
+from attndsl.backends import (
+    DensePart,
+    Request,
+    ScoredExecutable,
+    lse_dtype,
+)
+from attndsl.op.attention import packed
+from attndsl.op.checks import check_tensors
+from attndsl.op.dense_scores import dense_parts
+from attndsl.op.planning import Options, Planner
+from attndsl.op.query_values import query_values
+from attndsl.op.real_inputs import real_inputs
+from attndsl.op.rows import Tokens, read_arguments, rows_with_tokens
+from attndsl.op.scaling import scaled
+from attndsl.positions import split_heads
+from attndsl.scored import ScoredProgram
+from attndsl.source import AttnDslError, Diagnostic
+
+reals = ir.reals
+
+# Real tables of our own, by names that no program can spell: a number of each query, and of each key.
+LEVEL: Final = ir.Table("<level>", ir.Sort.REAL, ("batch", "head", "q"))
+COLUMN: Final = ir.Table("<column>", ir.Sort.REAL, ("batch", "head", "k"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredCall:
+    """The options of a call, beside its tensors, as `attention` takes them."""
+
+    scale: float | Tensor | None = None
+    backend: str = "auto"
+    layout: str | None = None
+    extents: Mapping[str, int] | None = None
+    inputs: Mapping[str, Any] | None = None
+    positions: Mapping[str, Any] | None = None
+    keys: Mapping[str, tuple[Tensor, Tensor]] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A part of a term with the tensors of its call, those of rows without a token left out."""
+
+    scored: ScoredProgram
+    planner: Planner
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+    tables: list[Tensor]  # int and bool inputs, as ``options`` names them
+    options: Options
+    reals: Mapping[str, Tensor]
+    tokens: Tokens | None
+
+    @staticmethod
+    def of(
+        scored: ScoredProgram, planner: Planner, q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
+    ) -> Part:
+        part, program = scored.part, scored.program
+        if part.keys:
+            k, v = _foreign(part.keys, call)
+        if part.member is not None:
+            q, k = _member(part.member, q, k, v)
+        check_tensors(program, q, k, v)
+        given, tokens = dict(call.inputs or {}), None
+        names = {table.name for table in (*program.mask.tables, *scored.reals)}
+        given = {name: value for name, value in given.items() if name in names}
+        extents, scale = call.extents, call.scale
+        if call.positions and not part.keys:
+            at = read_arguments(call.positions, q)
+            tokens = rows_with_tokens(scored.whole, (q, k, v), scale, extents, given, at)
+            q, k, v, scale = tokens.q, tokens.k, tokens.v, tokens.scale
+            extents, given = tokens.extents, dict(tokens.inputs)
+        among, _ = split_heads(extents)
+        real = real_inputs(scored.reals, given, q, k.shape[2], among)
+        rest = {name: value for name, value in given.items() if name not in real}
+        (q, k, v), factor = scaled(program, q, k, v, scale)
+        tables, options = packed(q, rest, extents, call.layout, call.backend, factor)
+        return Part(scored, planner, q, k, v, factor, tables, options, real, tokens)
+
+    @property
+    def mask_name(self) -> str:
+        """The name of its pattern."""
+        return self.scored.program.mask.name
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of its real inputs, without batch and head."""
+        return {
+            table.name: tuple(
+                self.reals[table.name].shape[len(table.dims) - len(table.indexed_dims) :]
+            )
+            for table in self.scored.reals
+        }
+
+    def dense(self) -> list[tuple[DensePart, dict[str, Tensor]]]:
+        """The part as the oracle takes it."""
+        given = self.tables, self.options, self.reals, self.shapes()
+        return dense_parts(self.scored, (self.q, self.k, self.v), *given)
+
+    def run(
+        self,
+        weight: ir.Node | None,
+        v: Tensor | None = None,
+        level: Tensor | None = None,
+        column: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """One of the primitives, in the wide dtype: the softmax of the scores, or ``weight`` of each.
+
+        ``level`` [B, H, Q] and ``column`` [B, H, K] are the numbers that ``weight`` reads beside the inputs.
+        """
+        v = self.v if v is None else v
+        found, given = self.executable(weight, v, level, column)
+        if not torch.is_grad_enabled():
+            out, lse = found.forward(self.q, self.k, v, given, scale=self.scale)
+        else:
+            out, lse = Scored.apply(found, self.scale, self.q, self.k, v, *given)  # type: ignore[no-untyped-call]
+        return out.to(lse.dtype), lse
+
+    def executable(
+        self,
+        weight: ir.Node | None,
+        v: Tensor,
+        level: Tensor | None = None,
+        column: Tensor | None = None,
+    ) -> tuple[ScoredExecutable, list[Tensor]]:
+        """How a primitive runs, and the real tables it takes."""
+        own = [(table, x) for table, x in ((LEVEL, level), (COLUMN, column)) if x is not None]
+        declared = (*self.scored.reals, *(table for table, _ in own))
+        tables = [*self.reals.values(), *(x for _, x in own)]
+        tensors = self.q, self.k, v, *self.reals.values()
+        gradient = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        request = Request.of(self.q, self.k, v, gradient=gradient)
+        given = self.scored, request, self.tables, self.options, self.shapes()
+        return self.planner.scored(*given, weight, declared), tables
+
+    def of_queries(self, root: ir.Node) -> Tensor:
+        """An expression that depends on no key, [B, H, Q]."""
+        q = self.q[..., : self.q.shape[3]]
+        if isinstance(root, reals.Number):
+            shape = q.shape[:3]
+            return q.new_full(shape, root.value, dtype=lse_dtype(q.dtype))
+        request = Request.of(self.q, self.k, self.v, gradient=False)
+        bound = self.planner.scored_bound(
+            self.scored, request, self.tables, self.options, self.shapes(), root
+        )
+        return query_values(bound, q, self.reals).expand(q.shape[:3])
+
+    def column(self) -> ir.Node:
+        """Expression of the number of a key that ``run`` is given."""
+        place = (ir.Pos(ir.Side.KEY),)
+        return ir.Load(COLUMN.name, ir.Sort.REAL, place, COLUMN.ambient)
+
+    def level(self) -> ir.Node:
+        """Expression of the number of a query that ``run`` is given."""
+        first = ir.sub(ir.Size("k"), ir.Size("q"))
+        if self.scored.program.mask.align is ir.Align.START:
+            first = ir.Const(0)
+        row = ir.sub(ir.Pos(ir.Side.QUERY), first)
+        return ir.Load(LEVEL.name, ir.Sort.REAL, (row,), LEVEL.ambient)
+
+
+def _foreign(name: str, call: ScoredCall) -> tuple[Tensor, Tensor]:
+    found = (call.keys or {}).get(name)
+    if found is None:
+        title = f"the attention takes keys and values from {name!r}: {name}=(k, v)"
+        raise AttnDslError(Diagnostic("A501", title))
+    return found
+
+
+def _member(member: tuple[int, int], q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    place, count = member
+    if q.dim() == k.dim() == v.dim() == 4 and (q.shape[1] % count or k.shape[1] % count):
+        title = f"heads come in groups of {count} here: q has {q.shape[1]}, k has {k.shape[1]}"
+        raise AttnDslError(Diagnostic("A502", title))
+    return q[:, place::count], k[:, place::count]
+
+
+class Scored(torch.autograd.Function):
+    """A primitive and its derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        found: ScoredExecutable,
+        scale: float,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *tables: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = found.forward(q, k, v, tables, scale=scale)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(q, k, v, out, lse, *tables)
+        ctx.found, ctx.scale = found, scale
+        if found.adds:
+            ctx.mark_non_differentiable(lse)
+        return out, lse
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+        q, k, v, out, lse, *tables = ctx.saved_tensors
+        if dout is None and dlse is None:
+            return (None,) * (5 + len(tables))
+        dense = torch.zeros_like(out) if dout is None else dout
+        dq, dk, dv, dtables = ctx.found.backward(
+            q, k, v, tables, out, lse, dense, dlse, scale=ctx.scale
+        )
+        return None, None, dq, dk, dv, *dtables

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -50,6 +51,19 @@ class BlockBatch:
         return BlockBatch(
             self.queries.cut(first, last), self.keys.cut(first, last), mask, self.first_writer
         )
+
+
+_KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[BlockBatch, ...], ...]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def batches_of(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:
+    """The strips of each plan, remembered with the schedule."""
+    known = _KNOWN.get(schedule)
+    if known is None:
+        known = _KNOWN[schedule] = block_batches(schedule)
+    return known
 
 
 def block_batches(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import abc
 import math
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.backends.block_batches import BlockBatch, BoolArray, block_batches, packed
+from attndsl.backends.block_batches import BlockBatch, BoolArray, batches_of, packed
 from attndsl.backends.dense_square import DenseSquare
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
 from attndsl.backends.heads import alike
 from attndsl.backends.merging import merged
-from attndsl.backends.places import Elements, Index, IntArray, with_width
+from attndsl.backends.places import Elements, Index, IntArray, with_finite, with_width
 from attndsl.backends.protocol import Request, Tile
+from attndsl.backends.scored_blocked import BlockedScores
+from attndsl.backends.scores import BoundScore
 from attndsl.schedule import KeySets, Schedule, TiledMask
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -41,10 +42,6 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 # The biases of eight scores for each byte of a mask, [256, 8].
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 _LEVELS = np.where(_BITS > 0, np.float32(0), np.float32(-np.inf))
-
-_KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[BlockBatch, ...], ...]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 class Blocked:
@@ -90,6 +87,10 @@ class Blocked:
         schedule = part.schedules[self.tiles(request)[0]]
         return BlockedKernels(schedule, DenseSquare.of(schedule))
 
+    def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> BlockedScores:
+        """Strips of its one schedule, with scores of their own."""
+        return BlockedScores.of(part.schedules[self.tiles(request)[0]], score)
+
 
 class _FlashKernels(abc.ABC):
     """The passes over strips that lie ready; what is not finite reaches those that see it."""
@@ -121,7 +122,7 @@ class _FlashKernels(abc.ABC):
         if q.dtype in EIGHT_BITS:
             out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
             return out.to(out_dtype(q.dtype)), lse
-        finite = _finite(k), _finite(v)
+        finite = with_finite(k), with_finite(v)
         if (
             self.square is not None
             and finite[0] is k
@@ -173,7 +174,7 @@ class _FlashKernels(abc.ABC):
         width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
         sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]
         rows = [with_width(x.to(q.dtype), width) for x in (q, out, dout)]
-        columns = [with_width(_finite(x), width) for x in (k, v)]
+        columns = [with_width(with_finite(x), width) for x in (k, v)]
         if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
             columns[1][..., v.shape[3]] = 1.0
             rows[2][..., v.shape[3]] = dlse
@@ -414,14 +415,6 @@ def _bias(strip: BlockBatch, like: Tensor) -> tuple[Tensor | None, Tensor | None
 # ---------------------------------------------------------------------------- units
 
 
-def batches_of(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:
-    """The strips of each plan, remembered with the schedule."""
-    known = _KNOWN.get(schedule)
-    if known is None:
-        known = _KNOWN[schedule] = block_batches(schedule)
-    return known
-
-
 def _reaches_all(plan: Sequence[BlockBatch], q_len: int) -> bool:
     """True if every query is written. Queries of first writers are distinct, so counting them is enough."""
     written = (part.queries.items * part.queries.length for part in plan if part.first_writer)
@@ -439,14 +432,6 @@ def _folds(x: Tensor) -> bool:
 
 
 # ---------------------------------------------------------------------------- tensors
-
-
-def _finite(x: Tensor) -> Tensor:
-    """``x`` with 0 for what is not finite; itself when all is."""
-    if x.sum().isfinite():  # the fastest look at all of it; it may only err by overflowing
-        return x
-    finite = x.isfinite()
-    return x if finite.all() else x.masked_fill(~finite, 0.0)
 
 
 def best_tile(q_len: int, k_len: int) -> Tile:

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.backends.block_batches import BlockBatch
-from attndsl.backends.blocked import batches_of
+from attndsl.backends.block_batches import BlockBatch, batches_of
 from attndsl.backends.dtypes import lse_dtype, out_dtype
 from attndsl.backends.places import IntArray
 from attndsl.schedule import Schedule

@@ -138,3 +138,11 @@ def with_width(x: torch.Tensor, width: int) -> torch.Tensor:
     if x.shape[-1] < width:
         return F.pad(x, (0, width - x.shape[-1]))
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def with_finite(x: torch.Tensor) -> torch.Tensor:
+    """``x`` with 0 for what is not finite; itself when all is."""
+    if x.sum().isfinite():  # the fastest look at all of it; it may only err by overflowing
+        return x
+    finite = x.isfinite()
+    return x if finite.all() else x.masked_fill(~finite, 0.0)

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from attndsl.backends.block_batches import BlockBatch
-from attndsl.backends.blocked import at_once, batches_of
+from attndsl.backends.block_batches import BlockBatch, batches_of
+from attndsl.backends.blocked import at_once
 from attndsl.backends.heads import alike
 from attndsl.backends.places import Elements, Index, Places
 from attndsl.schedule import Plan, Schedule

@@ -163,9 +163,9 @@ def test_the_best_tile_is_a_power_of_two_that_fits(length: int):
 def test_strips_of_a_schedule_are_made_once_and_freed_with_it():
     case = plain_case(np.tri(40, 40, dtype=bool))
     work = DenseWork(case.masks, case.tile)
-    before = len(blocked._KNOWN)
+    before = len(block_batches._KNOWN)
     kernels = work.lowered(Blocked(), case.q, case.k, case.v)
-    assert kernels.batches is blocked.batches_of(kernels.schedule)
-    assert len(blocked._KNOWN) == before + 1
+    assert kernels.batches is block_batches.batches_of(kernels.schedule)
+    assert len(block_batches._KNOWN) == before + 1
     del kernels
-    assert len(blocked._KNOWN) == before
+    assert len(block_batches._KNOWN) == before

@@ -1,0 +1,169 @@
+"""Attention with scores of its own on the CPU, from the strips of a schedule (``block_batches.py``).
+
+t = score(s) with s = scale * (query . key), and weights P = exp(t - L), or P = weight(t) without a normaliser:
+
+    dt = P * (dout vᵀ - rowsum(dout * out) + dL)       ds = dt * ∂t/∂s       dx = Σ dt * ∂t/∂x, x an entry of a table
+
+A score ``s + b`` runs through torch's flash kernel with b as a bias; all others, and gradients of b, are products of
+pieces that stay in the cache. Pieces come in a fixed order and nothing is atomic: equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from attndsl import ir
+from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
+from attndsl.backends.places import with_finite, with_width
+from attndsl.backends.real_evaluation import Kept
+from attndsl.backends.scored_flash import backward_by_flash, forward_by_flash
+from attndsl.backends.scored_products import backward_by_products, forward_by_products
+from attndsl.backends.scored_program import Program
+from attndsl.backends.scored_strips import Pairs, Unit, strips, units
+from attndsl.backends.scored_work import Work
+from attndsl.backends.scores import BoundScore
+from attndsl.schedule import Schedule
+
+reals = ir.reals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockedScores:
+    """Attention over live tiles on the CPU with scores of its own, in bounded temporary memory.
+
+    A key, a value or a score that is not finite makes the queries that see it NaN, and no others; a score of -inf is
+    a weight of 0.
+    """
+
+    schedule: Schedule
+    bound: BoundScore
+    program: Program
+    kept: Kept = field(default_factory=Kept)
+
+    @staticmethod
+    def of(schedule: Schedule, bound: BoundScore) -> BlockedScores:
+        """The kernels of a call."""
+        return BlockedScores(schedule, bound, Program.of(bound))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the schedule and of what is kept of the scores."""
+        return self.schedule.nbytes + self.kept.nbytes
+
+    @torch.no_grad()
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        if q.dtype in EIGHT_BITS:
+            out, lse = self.forward(q.float(), k.float(), v.float(), tables, scale=scale)
+            return out.to(out_dtype(q.dtype)), lse
+        wide = lse_dtype(q.dtype)
+        out = q.new_zeros((*q.shape[:3], v.shape[3]), dtype=wide)
+        lse = q.new_full(q.shape[:3], -math.inf, dtype=wide)
+        columns = with_finite(k), with_finite(v)
+        is_flash = self.program.bias is not None
+        if is_flash:
+            width = max(1, q.shape[3], v.shape[3])
+            sides = [with_width(q, width), out, lse], [with_width(x, width) for x in columns]
+        else:
+            sides = [q.to(wide), out, lse], [x.to(wide) for x in columns]
+        step = forward_by_flash if is_flash else forward_by_products
+        for unit in units(self.schedule, self.program.is_alike, *sides, results=(2, 0)):
+            for work in self._works(unit, tables, q):
+                step(work, scale)
+        if columns[0] is not k or columns[1] is not v:
+            self._spread_nan(q, k, v, out, lse)
+        return out.to(q.dtype), lse
+
+    @torch.no_grad()
+    def backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tables: Sequence[Tensor],
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """(dq, dk, dv, those of the tables), each in the dtype of its input."""
+        wide = lse_dtype(q.dtype)
+        sums = [
+            torch.zeros_like(x, dtype=wide, memory_format=torch.contiguous_format)
+            for x in (q, k, v)
+        ]
+        totals = [
+            torch.zeros_like(x, dtype=wide, memory_format=torch.contiguous_format) for x in tables
+        ]
+        q_, k_, v_, dout_ = (x.to(wide) for x in (q, with_finite(k), with_finite(v), dout))
+        dlse = dlse if self.program.is_softmax else None
+        is_flash = self.program.bias is not None and not tables and not self.program.reads_own
+        if is_flash:
+            width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
+            rows = [with_width(x, width) for x in (q_, out.to(wide), dout_)]
+            columns = [with_width(x, width) for x in (k_, v_)]
+            if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
+                columns[1][..., v.shape[3]] = 1.0
+                rows[2][..., v.shape[3]] = dlse
+            sides = [*rows, lse, sums[0]], [*columns, *sums[1:]]
+        else:
+            empty = lse == -math.inf
+            dout_ = dout_.masked_fill(empty[..., None], 0.0)
+            offset = (out.to(wide) * dout_).sum(-1)
+            offset = offset if dlse is None else offset - dlse
+            level = lse.masked_fill(empty, math.inf)
+            offset = offset.masked_fill(empty, 0.0)
+            sides = [q_, dout_, level, offset, sums[0]], [k_, v_, *sums[1:]]
+        step = backward_by_flash if is_flash else backward_by_products
+        for unit in units(self.schedule, self.program.is_alike, *sides, results=(1, 2)):
+            for work in self._works(unit, tables, q, totals):
+                step(work, scale)
+        grads = [
+            total.to(x.dtype) for total, x in zip((*sums, *totals), (q, k, v, *tables), strict=True)
+        ]
+        return grads[0], grads[1], grads[2], grads[3:]
+
+    def _spread_nan(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor) -> None:
+        """NaN for what sees a key or value that is not finite: the marked share of plain means."""
+        marks = torch.cat([~v.isfinite(), ~k.isfinite().all(-1, keepdim=True)], -1)
+        q, k = (torch.zeros_like(x, dtype=torch.float32) for x in (q, k))
+        plain = BlockedScores.of(self.schedule, BoundScore(reals.SCORE))
+        shares, _ = plain.forward(q, k, marks.float(), (), scale=1.0)
+        sees_value, sees_key = shares[..., :-1] > 0, shares[..., -1] > 0
+        out.masked_fill_(sees_value | sees_key[..., None], math.nan)
+        if self.program.is_softmax:
+            lse.masked_fill_(sees_key, math.nan)
+
+    def _works(
+        self,
+        unit: Unit,
+        tables: Sequence[Tensor],
+        like: Tensor,
+        totals: Sequence[Tensor] = (),
+    ) -> Iterator[Work]:
+        """The strips of a unit, each for all of its batch elements."""
+        wide, width = lse_dtype(like.dtype), like.shape[3]
+        for strip in strips(unit, self.bound, self.program):
+            pairs = Pairs.of(strip.batch, wide)
+            for place, b in enumerate(unit.batches):
+                sides = unit.tensors[place]
+                given = self._tables(unit, b, [x.to(wide) for x in tables])
+                gained = self._tables(unit, b, totals) if totals else {}
+                yield Work(strip, b, pairs, *sides, given, gained, self.kept, wide, width)
+
+    def _tables(self, unit: Unit, b: int, tables: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The real tables of the heads of a unit, [heads or 1, ...]."""
+        found = {}
+        for declared, table in zip(self.bound.reals, tables, strict=True):
+            x = table[b] if "batch" in declared.dims else table
+            found[declared.name] = x[unit.heads] if "head" in declared.dims else x[None]
+        return found

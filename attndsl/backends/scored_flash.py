@@ -1,0 +1,95 @@
+"""Scores s + b by the flash kernel of torch, with b as a bias."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from attndsl import ir
+from attndsl.backends.merging import merged
+from attndsl.backends.places import Index
+from attndsl.backends.real_evaluation import Values
+from attndsl.backends.scored_strips import Pairs
+from attndsl.backends.scored_work import Work, own_vectors
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+BUDGET = 1 << 24  # elements of temporaries in one call of the flash kernel
+
+
+def forward_by_flash(work: Work, scale: float) -> None:
+    (q, out, lse), (k, v) = work.of_queries, work.of_keys
+    for low, high, bias, dead in _biases(work, per_key=0):
+        part = work.strip.batch.cut(low, high)
+        queries, keys = part.queries, part.keys
+        o, level = _flash(
+            queries.read(q), keys.read(k), keys.read(v), 0.0, False, attn_mask=bias, scale=scale
+        )
+        o = o[..., : out.shape[-1]]
+        if dead is not None:
+            o = o.masked_fill(dead[..., None], 0.0)
+            level = level.masked_fill(dead, -math.inf)
+        if not part.first_writer:
+            o, level = merged(queries.read(out), queries.read(lse), o, level)
+        queries.write(out, o)
+        queries.write(lse, level)
+
+
+def backward_by_flash(work: Work, scale: float) -> None:
+    (q, out, dout, lse, dq), (k, v, dk, dv) = work.of_queries, work.of_keys
+    for low, high, bias, dead in _biases(work, per_key=2):
+        part = work.strip.batch.cut(low, high)
+        queries, keys = part.queries, part.keys
+        rows, level = [queries.read(x) for x in (dout, q, out)], queries.read(lse)
+        if dead is not None:  # whatever such a query holds: a level that makes every weight zero
+            rows = [x.masked_fill(dead[..., None], 0.0) for x in rows]
+            level = level.masked_fill(dead, math.inf)
+        shares = _flash_backward(
+            *(rows[0], rows[1], keys.read(k), keys.read(v), rows[2], level),
+            *(0.0, False),
+            attn_mask=bias,
+            scale=scale,
+        )
+        for places, total, share in zip((queries, keys, keys), (dq, dk, dv), shares, strict=True):
+            places.add(total, share[..., : total.shape[-1]])
+
+
+def _biases(work: Work, per_key: int) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
+    """Items low <= i < high, b with -inf for pairs that are not live, and the queries without a weight."""
+    strip, node = work.strip, work.program.bias
+    assert node is not None
+    batch, whole = strip.batch, slice(0, work.heads)
+    n, m = batch.queries.length, batch.keys.length
+    of_keys = per_key + 2 * isinstance(batch.keys, Index)  # tensors as large as the keys of an item
+    item = work.of_queries[0].shape[-1] * (n + of_keys * m)
+    step = max(1, BUDGET // (work.heads * (item if node in strip.free else item + n * m)))
+    free, q, k = work.values(whole), work.of_queries[0], work.of_keys[0]
+    shared = node in strip.free and (work.pairs is None or len(work.pairs.live) == 1)
+    made = _bias(free, node, work.pairs, (n, m)) if shared else None
+    for low in range(0, batch.queries.items, step):
+        high = min(low + step, batch.queries.items)
+        if made is not None:
+            yield low, high, *made
+            continue
+        part = batch.cut(low, high)
+        own = own_vectors(
+            work, part.queries.read(q).to(work.dtype), part.keys.read(k).to(work.dtype)
+        )
+        values = strip.cut(free, low, high, own)
+        yield low, high, *_bias(values, node, work.pairs_of(low, high), (n, m))
+
+
+def _bias(
+    values: Values, node: ir.Node, pairs: Pairs | None, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
+    bias = values(node)
+    bias = bias.reshape((1,) * (4 - bias.dim()) + bias.shape)
+    bias = bias.expand(*bias.shape[:2], *shape)
+    if pairs is not None:
+        bias = bias.masked_fill(~pairs.live, -math.inf)
+    dead = bias.amax(-1) == -math.inf
+    return bias.contiguous(), dead if dead.any() else None

@@ -1,0 +1,86 @@
+"""The expression of a call with scores: what it is differentiated by, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attndsl import ir, passes
+from attndsl.backends.scores import BoundScore
+
+reals = ir.reals
+
+# Functions whose values are finite wherever those of their operand are.
+_TAME = frozenset(("tanh", "sigmoid", "softplus", "relu", "abs", "sign", "step"))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The expression of a call: ``root`` of the scaled product is the score, or the weight itself.
+
+    ``gains``: the derivative of ``root`` by each leaf. ``bias``: b where the score is s + b. ``constants``: what
+    neither tensors nor products of a call change. ``is_alike``: all heads and batch elements are alike to it.
+    ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head.
+    """
+
+    root: ir.Node
+    is_softmax: bool
+    gains: Mapping[ir.Node, ir.Node]
+    bias: ir.Node | None
+    constants: frozenset[ir.Node]
+    is_alike: bool
+    is_tame: bool
+
+    @staticmethod
+    def of(bound: BoundScore) -> Program:
+        """The expression of these scores."""
+        root = bound.score
+        if bound.weight is not None:
+            root = ir.substitute(bound.weight, {reals.SCORE: root})
+        gains = passes.derivatives(root)
+        nodes = [*ir.postorder(root), *(n for g in gains.values() for n in ir.postorder(g))]
+        constants: set[ir.Node] = set()
+        for node in nodes:
+            if not is_given(node) and all(part in constants for part in node.parts):
+                constants.add(node)
+        deps = ir.Deps.NONE
+        for node in nodes:
+            if not isinstance(node, reals.Score | reals.Own) and not node.parts:
+                deps |= node.deps
+            elif isinstance(node, ir.Load | reals.Row):
+                deps |= node.ambient
+        whole = frozenset(n for n in constants if n.sort is ir.Sort.REAL)
+        return Program(
+            root,
+            bound.weight is None,
+            gains,
+            None if bound.weight is not None else reals.additive(root),
+            whole,
+            not deps & (ir.Deps.BATCH | ir.Deps.HEAD),
+            all(map(_is_tame, ir.postorder(root))),
+        )
+
+    @property
+    def reads_own(self) -> bool:
+        """Whether vectors of queries or keys are read beside their product."""
+        return any(isinstance(node, reals.Own) for node in ir.postorder(self.root))
+
+
+def is_given(node: ir.Node) -> bool:
+    """Whether its value comes with the tensors of a call."""
+    is_table = isinstance(node, ir.Load) and node.kind is ir.Sort.REAL
+    return is_table or isinstance(node, reals.Score | reals.Own | reals.Row)
+
+
+def _is_tame(node: ir.Node) -> bool:
+    match node:
+        case reals.Apply(function=function):
+            return function in _TAME
+        case reals.Over(right=right):
+            return isinstance(right, reals.Number) and bool(right.value)
+        case ir.Load(kind=ir.Sort.REAL, index=index):
+            return not any(item.deps & ir.Deps.PAIR for item in index)
+        case reals.Dot():
+            return False
+        case _:
+            return True

@@ -292,12 +292,14 @@ class Program:
         inputs: Mapping[str, Any] | None,
         head_start: int = 0,
         model_heads: int | None = None,
+        is_open: bool = False,
     ) -> scheduling.Call:
         """Everything a schedule or a dense mask depends on, checked.
 
         ``batch`` and ``heads`` are those of the inputs where None is given. With ``model_heads`` the heads are
         those from ``head_start`` on of so many; inputs have an entry for each of them, or for each of all. Among
         extents and inputs may stand all of this and the positions of the tokens, as `positions.hidden` names them.
+        With ``is_open`` the inputs have a shape and a type, and what they hold is not looked at.
 
         Raises:
             AttnDslError: A401, A402 for lengths, extents and heads, A413 for positions, A501 and A507 for inputs.
@@ -332,8 +334,26 @@ class Program:
         merges = "merge_heads" not in self.without
         where = merges, head_start, model_heads, at
         call = scheduling.Call(q_len, k_len, batch, heads, self.layer, sizes, tables, *where)
-        scheduling.check_conditions(self.mask, call)
+        if not is_open:
+            scheduling.check_conditions(self.mask, call)
         return call
+
+    def open(
+        self, call: scheduling.Call, types: Mapping[str, np.dtype[Any]]
+    ) -> scheduling.OpenMask:
+        """The pattern bound to a call whose inputs have a shape and a type, and whose contents are not known.
+
+        Raises:
+            NotOpen: it is scheduled by contents alone.
+            AttnDslError: A403, A404 for lengths.
+        """
+        if any(isinstance(x, ir.Load) for c in self.mask.conditions for x in ir.postorder(c.node)):
+            raise scheduling.NotOpen(
+                "what the pattern asks of its inputs is judged by their contents"
+            )
+        scheduling.check_conditions(self.mask, call)
+        normal, rows = self.rows(call)
+        return scheduling.open_mask(normal, rows, types)
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
         """The mask, of the heads of the call."""

@@ -93,14 +93,16 @@ def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
     Raises:
         AttnDslError: A501, its type or its shape is another.
     """
-    _check_type(table, array)
+    once = np.asarray(array)[tuple(slice(None if step else 1) for step in array.strides)]
+    _check_type(table, once)
     if array.ndim != len(table.dims):
         raise _fault(
             f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(array.shape)}",
             f"declared: {declaration(table)}",
         )
-    made = array.astype(bool if table.kind is ir.Sort.BOOL else np.int64)  # the caller may write
-    shape = list(made.shape)
+    # a copy, as the caller may write; of what is broadcast, one entry
+    made = once.astype(bool if table.kind is ir.Sort.BOOL else np.int64)
+    shape = list(array.shape)
     for axis, dim in enumerate(table.dims):
         if dim in BROADCAST and shape[axis] == 1 and isinstance(sizes[str(dim)], int):
             shape[axis] = max(0, sizes[str(dim)])

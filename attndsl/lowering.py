@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl import claims
+from attndsl import claims, ir
 from attndsl.backends import (
     BoundScore,
     Executable,
     ForwardKernels,
+    OpenKernels,
     Request,
     ScoredExecutable,
     ScoredKernels,
     TakesKeySets,
+    TakesOpenMasks,
     TakesPairs,
     TakesScores,
     Tile,
@@ -27,9 +30,11 @@ from attndsl.backends import (
     tile_costs_of,
 )
 from attndsl.compiler import Program
-from attndsl.schedule import BoundMask, Call, KeyRule, Schedule, TileCosts, TiledMask
+from attndsl.inputs import cut
+from attndsl.schedule import BoundMask, Call, KeyRule, NotOpen, Schedule, TileCosts, TiledMask
 from attndsl.source import AttnDslError, Diagnostic
 
+_UNSOUND: Final = "attndsl: an input holds numbers that the pattern cannot take"
 SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
 
 
@@ -116,6 +121,78 @@ class FewQueries:
     ) -> ForwardKernels:
         """The forward of a call; the arguments are those of ``KeyRule.key_sets``."""
         return self.runner.lower_key_sets(self.rule.key_sets(q_len, k_lens, batch, heads, tables))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenExecutable:
+    """A call of which everything is decided but what its inputs hold."""
+
+    kernels: OpenKernels
+    tables: tuple[ir.Table, ...]
+    shapes: Mapping[str, tuple[int, ...]]  # of all declared dims, what is broadcast included
+    asked: Mapping[str, tuple[int, int]]  # bounds that values are checked against on the device
+    heads: tuple[int, slice] | None  # how many the model has, and which of them are held
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is prepared."""
+        return self.kernels.nbytes
+
+    def executable(self, given: Mapping[str, Tensor]) -> Executable:
+        """Binds inputs of the device, shapes and types that it was made for.
+
+        Their contents are checked on the device: numbers that the pattern cannot take stop it, by an assertion there.
+        """
+        tables: dict[str, Tensor] = {}
+        sound: list[Tensor] = []
+        for table in self.tables:
+            x = given[table.name].detach()
+            if self.heads is not None:
+                x = cut(table, x, *self.heads)
+            if table.kind is ir.Sort.BOOL:
+                if x.dtype != torch.bool:
+                    sound.append(((x == 0) | (x == 1)).all())
+                x = x != 0
+            elif table.name in self.asked:
+                low, high = self.asked[table.name]
+                sound.append(((x >= low) & (x <= high)).all())
+            kept = torch.bool if table.kind is ir.Sort.BOOL else torch.int64
+            tables[table.name] = x.to(kept).expand(self.shapes[table.name])
+        if sound:
+            torch._assert_async(torch.stack(sound).all(), _UNSOUND)
+        return Executable((self.kernels.kernels(tables),))
+
+
+def lower_open(
+    program: Program,
+    call: Call,
+    types: Mapping[str, np.dtype[Any]],
+    request: Request,
+    backend: str = "auto",
+    layout: str | None = None,
+) -> OpenExecutable:
+    """How a call is run whose inputs have a shape and a type, and are scheduled on the device at each call.
+
+    Raises:
+        NotOpen: it is not; `lower` serves it, once its inputs are read.
+        AttnDslError: A4xx for lengths, A52x for the back end.
+    """
+    runner = choose(request, backend)
+    if not isinstance(runner, TakesOpenMasks) or not runner.takes_open_masks(request):
+        raise NotOpen(f"the back end {runner.name} reads inputs on the host")
+    if layout not in (None, "", "natural"):
+        raise NotOpen("an order of tokens is found on the host")
+    if min(call.q_len, call.k_len) == 0:
+        raise NotOpen("there is nothing to compute")
+    mask = program.open(call, types)
+    held = slice(call.head_start, call.head_start + call.heads)
+    return OpenExecutable(
+        runner.prepare(mask, replace(request, name=f"{program.key}/natural/0")),
+        program.mask.tables,
+        {name: array.shape for name, array in call.tables.items()},
+        mask.asked,
+        None if call.model_heads is None else (call.model_heads, held),
+    )
 
 
 def walked(

@@ -9,6 +9,7 @@ tile) can give those instead of interval arithmetic.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import TypeAlias, assert_never, cast
 
@@ -103,12 +104,12 @@ class Interpreter:
                 return Truths(inner.may_fail, inner.may_hold)
             case ir.And(items=items):
                 parts = [self.truths(item) for item in items]
-                holds = functools.reduce(np.logical_and, (part.may_hold for part in parts))
-                return Truths(holds, functools.reduce(np.logical_or, (p.may_fail for p in parts)))
+                holds = functools.reduce(operator.and_, (part.may_hold for part in parts))
+                return Truths(holds, functools.reduce(operator.or_, (p.may_fail for p in parts)))
             case ir.Or(items=items):
                 parts = [self.truths(item) for item in items]
-                fails = functools.reduce(np.logical_and, (part.may_fail for part in parts))
-                return Truths(functools.reduce(np.logical_or, (p.may_hold for p in parts)), fails)
+                fails = functools.reduce(operator.and_, (part.may_fail for part in parts))
+                return Truths(functools.reduce(operator.or_, (p.may_hold for p in parts)), fails)
             case ir.Exists():
                 return self._exists(node)
             case ir.Total():
@@ -137,13 +138,15 @@ class Interpreter:
     def _total(self, node: ir.Total) -> Range:
         start, stop = self.range(node.start), self.range(node.stop)
         body = self.inside(node).range(node.body)
-        fewest = np.maximum(stop.low - start.high, 0)
-        return ranges.mul(body, Range(fewest, np.maximum(stop.high - start.low, fewest)))
+        fewest = ranges.at_least(stop.low - start.high, 0)
+        times = ranges.maximum(Range.point(fewest), Range.point(stop.high - start.low))
+        return ranges.mul(body, Range(fewest, times.high))
 
     def inside(self, node: ir.Loop) -> Interpreter:
         """For the body: the variable ranges over the hull of its limits."""
         start, stop = self.range(node.start), self.range(node.stop)
-        variable = Range(start.low, np.maximum(stop.high - 1, start.low))
+        last = ranges.maximum(Range.point(stop.high - 1), Range.point(start.low)).high
+        variable = Range(start.low, last)
         bound: dict[ir.Node, Range] = {ir.Index(node.level): variable}
         return Interpreter(lambda item: bound.get(item) or self._known(item), self._zero)
 
@@ -180,16 +183,23 @@ def split_sum(node: ir.Sum) -> tuple[tuple[ir.Node, int], ...]:
 def _ilog2(values: Array) -> Array:
     if values.dtype == object:
         return np.array([v.bit_length() - 1 if v >= 1 else -1 for v in values.flat], dtype=object)
-    thresholds = 1 << np.arange(63, dtype=np.int64)
-    return np.asarray(np.searchsorted(thresholds, values, side="right") - 1)
+    xp = ranges.namespace(values)
+    rest, found = ranges.at_least(values, 1), values * 0
+    for shift in (32, 16, 8, 4, 2, 1):
+        is_large = rest >= (1 << shift)
+        found = found + is_large * shift
+        rest = xp.where(is_large, rest >> shift, rest)
+    logarithm: Array = xp.where(values < 1, -1, found)
+    return logarithm
 
 
 def _pow2_range(item: Range) -> Range:
     """Not monotone: 0 below exponent 0 and above 62."""
-    low, high = np.clip(item.low, 0, 62), np.clip(item.high, 0, 62)
-    one = np.ones_like(low)
+    xp = ranges.namespace(item.low)
+    low, high = xp.clip(item.low, 0, 62), xp.clip(item.high, 0, 62)
+    one = xp.ones_like(low)
     risky = (item.low < 0) | (item.high > 62)
     return Range(
-        np.where(risky, low * 0, one << low),
-        np.where(item.high < 0, high * 0, one << high),
+        xp.where(risky, low * 0, one << low),
+        xp.where(item.high < 0, high * 0, one << high),
     )

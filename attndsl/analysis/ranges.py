@@ -1,12 +1,15 @@
 """The abstract domain: strided intervals {low, low + step, ..., high}, many at once.
 
-Bounds are NumPy arrays (one entry per box). With dtype ``object`` they hold Python integers, so that
-facts about all lengths can be proved with bounds no machine word overflows at. ``step`` None means 1.
-Every operation over-approximates: the result contains each value the operation can produce.
+Bounds are arrays (one entry per box), NumPy's or torch's tensors: those of run-time inputs stay where they are. With
+dtype ``object`` they hold Python integers, so that facts about all lengths can be proved with bounds no machine word
+overflows at. ``step`` None means 1. Every operation over-approximates: the result contains each value the operation
+can produce.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -42,11 +45,14 @@ class Truths:
     may_fail: Array
 
 
+def namespace(array: Any) -> Any:
+    """The functions of an array: those of NumPy, or those of torch, which this room does not import."""
+    return np if isinstance(array, np.ndarray | np.generic | int) else sys.modules["torch"]
+
+
 def _gcd(*steps: Array) -> Array:
-    result = steps[0]
-    for step in steps[1:]:
-        result = np.gcd(result, step)
-    return result
+    found: Array = functools.reduce(namespace(steps[0]).gcd, steps)
+    return found
 
 
 def _tracked(*items: Range) -> bool:
@@ -83,13 +89,13 @@ def mul(left: Range, right: Range) -> Range:
 
 def floordiv(left: Range, right: Range) -> Range:
     """Flooring quotient; 0 for divisors that are not positive."""
-    small, large = np.maximum(right.low, 1), np.maximum(right.high, 1)
+    small, large = at_least(right.low, 1), at_least(right.high, 1)
     corners = [a // b for a in (left.low, left.high) for b in (small, large)]
     low, high = _least(*corners), _greatest(*corners)
     risky = right.low <= 0
     low, high = (
-        _where(risky, np.minimum(low, 0), low),
-        _where(risky, np.maximum(high, 0), high),
+        _where(risky & (low > 0), low * 0, low),
+        _where(risky & (high < 0), high * 0, high),
     )
     if left.step is None:
         return Range(low, high)
@@ -100,11 +106,11 @@ def floordiv(left: Range, right: Range) -> Range:
 
 def mod(left: Range, right: Range) -> Range:
     """Non-negative remainder; 0 for divisors that are not positive."""
-    small, large = np.maximum(right.low, 1), np.maximum(right.high, 1)
+    small, large = at_least(right.low, 1), at_least(right.high, 1)
     known = (small == large) & (right.low >= 1)
     same = known & (left.low // large == left.high // large)
-    step = _where(known, np.gcd(left.stride, large), left.low * 0 + 1)
-    safe = np.maximum(step, 1)
+    step = _where(known, _gcd(left.stride, large), left.low * 0 + 1)
+    safe = at_least(step, 1)
     offset = _where(known, left.low % safe, left.low * 0)
     low = _where(same, left.low % large, offset)
     high = _where(same, left.high % large, large - safe + offset)
@@ -117,19 +123,19 @@ def mod(left: Range, right: Range) -> Range:
 
 def minimum(left: Range, right: Range) -> Range:
     """Lesser of two."""
-    return Range(np.minimum(left.low, right.low), np.minimum(left.high, right.high))
+    return Range(_least(left.low, right.low), _least(left.high, right.high))
 
 
 def maximum(left: Range, right: Range) -> Range:
     """Greater of two."""
-    return Range(np.maximum(left.low, right.low), np.maximum(left.high, right.high))
+    return Range(_greatest(left.low, right.low), _greatest(left.high, right.high))
 
 
 def absolute(item: Range) -> Range:
     """Absolute value."""
     ends = abs(item.low), abs(item.high)
     spans = (item.low <= 0) & (item.high >= 0)
-    return Range(_where(spans, item.low * 0, np.minimum(*ends)), np.maximum(*ends))
+    return Range(_where(spans, item.low * 0, _least(*ends)), _greatest(*ends))
 
 
 def monotone(item: Range, function: Any) -> Range:
@@ -139,8 +145,8 @@ def monotone(item: Range, function: Any) -> Range:
 
 def choose(cond: Truths, yes: Range, no: Range) -> Range:
     """if cond then yes else no."""
-    low = np.minimum(yes.low, no.low)
-    high = np.maximum(yes.high, no.high)
+    low = _least(yes.low, no.low)
+    high = _greatest(yes.high, no.high)
     step = None
     if _tracked(yes, no):
         step = _gcd(yes.stride, no.stride, abs(yes.low - no.low))
@@ -164,24 +170,27 @@ def equals(item: Range, bound: int) -> Truths:
     """item == bound."""
     possible = (item.low <= bound) & (item.high >= bound)
     if item.step is not None:
-        step = np.maximum(item.step, 1)
+        step = at_least(item.step, 1)
         possible = possible & ((bound - item.low) % step == 0)
     return Truths(possible, (item.low != item.high) | (item.low != bound))
 
 
+def at_least(array: Array, bound: int) -> Array:
+    """The array, and the bound where it is less."""
+    found: Array = namespace(array).clip(array, bound, None)
+    return found
+
+
 def _where(cond: Array, yes: Array, no: Array) -> Array:
-    return np.where(cond, yes, no)
+    found: Array = namespace(yes).where(cond, yes, no)
+    return found
 
 
 def _least(*items: Array) -> Array:
-    result = items[0]
-    for item in items[1:]:
-        result = np.minimum(result, item)
-    return result
+    found: Array = functools.reduce(namespace(items[0]).minimum, items)
+    return found
 
 
 def _greatest(*items: Array) -> Array:
-    result = items[0]
-    for item in items[1:]:
-        result = np.maximum(result, item)
-    return result
+    found: Array = functools.reduce(namespace(items[0]).maximum, items)
+    return found

@@ -68,7 +68,10 @@ def kernel_metadata(
     if key not in known:
         group = heads // kv_heads
         if transposed:
-            made, classes = by_key(schedule, group, longest), head_classes(schedule, group)[0]
+            made, classes = (
+                by_key(schedule, group, longest),
+                head_classes(schedule.plan_of, group)[0],
+            )
         else:
             made = by_query(schedule, longest)
             classes = [(plan,) for plan in range(len(schedule.plans))]
@@ -141,7 +144,7 @@ def _moved(work: WorkPartition, pairs: Pairs, k: Tensor, owners: int) -> KernelM
         mask_ids=sent["mask_ids"],
         q_order=sent.get("q_order"),
         k_order=sent.get("k_order"),
-        at_once=_at_once(k, owners),
+        at_once=at_once(k, owners),
         width=work.width,
         SPLIT=work.slots > 0,
         Q_ORDERED=work.q_order is not None,
@@ -152,9 +155,13 @@ def _moved(work: WorkPartition, pairs: Pairs, k: Tensor, owners: int) -> KernelM
 
 
 def _balanced(schedule: Schedule, batch: int, heads: int, device: torch.device) -> int:
-    """The longest item that leaves no processor waiting: half of what each has to do in all."""
     of = schedule.plan_of
     live = sum(schedule.plans[i].live for i in of.flat) * batch * heads // max(1, of.size)
+    return longest_item(live, device)
+
+
+def longest_item(live: int, device: torch.device) -> int:
+    """The longest item that leaves no processor waiting: half of what each has to do in all."""
     share = live // (2 * _processors(device))
     return max(SHORTEST, 1 << share.bit_length())  # powers of two: similar calls share their lists
 
@@ -167,7 +174,7 @@ def _processors(device: torch.device) -> int:
     return count
 
 
-def _at_once(k: Tensor, owners: int) -> int:
+def at_once(k: Tensor, owners: int) -> int:
     """How many heads work on an item together: as many as the cache holds keys of, a divisor of all."""
     total = k.shape[0] * owners
     each = max(1, 2 * k.shape[2] * k.shape[3] * k.element_size() * k.shape[1] // owners)

@@ -45,7 +45,7 @@ class Launch(Generic[Call]):
             raise TypeError(f"{kernel.__name__} takes other arguments, or in another order: {odd}")
         self._tensors = sum(hint is not float for hint in get_type_hints(call).values())
         self._given = tuple(named[name] for name in names[count:])
-        self._pointers = tuple(x.data_ptr() if isinstance(x, Tensor) else x for x in self._given)
+        self._pointers: tuple[Any, ...] = ()  # the same, tensors by their addresses
         self._compiled: Any = None
 
     def __call__(self, call: Call) -> None:
@@ -57,5 +57,8 @@ class Launch(Generic[Call]):
             self._compiled[self._grid](*pointers, *numbers, *self._pointers)
             return
         made = self._kernel[self._grid](*call, *self._given, **self._options)
-        if aligned and _REPEATS:
-            self._compiled = made  # None, where kernels are interpreted
+        if aligned and _REPEATS and made is not None:  # None, where kernels are interpreted
+            self._pointers = tuple(
+                x.data_ptr() if isinstance(x, Tensor) else x for x in self._given
+            )
+            self._compiled = made

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.schedule import KeySets, TiledMask
+from attndsl.schedule import KeySets, OpenMask, TiledMask
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+SCHEDULING: Final = {"cuda"}  # devices on which inputs are scheduled where they lie
+
+
+def is_scheduled_on(device: torch.device) -> bool:
+    """Whether inputs on such a device are scheduled there, and not read to the host."""
+    return device.type in SCHEDULING
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +129,29 @@ class TakesPairs(Protocol):
 
     def lower_pairs(self, pairs: BoolArray) -> Kernels:
         """Its passes over the pairs of each batch element and head, [batch, heads or 1, queries, keys]."""
+
+
+class OpenKernels(Protocol):
+    """Attention over an open mask: everything decided but for what its inputs hold."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what they hold."""
+
+    def kernels(self, tables: Mapping[str, Tensor]) -> Kernels:
+        """The passes for these inputs, bool or int64 and of all declared dims. Nothing of them is read later."""
+
+
+@runtime_checkable
+class TakesOpenMasks(Protocol):
+    """A back end that schedules inputs on the device where they lie."""
+
+    def takes_open_masks(self, request: Request) -> bool:
+        """Whether it does so for such a call."""
+
+    def prepare(self, mask: OpenMask, request: Request) -> OpenKernels:
+        """Prepares the passes, but for what the inputs hold.
+
+        Raises:
+            NotOpen: it cannot.
+        """

@@ -44,7 +44,8 @@ from attndsl.backends.configs import (
 from attndsl.backends.dtypes import EIGHT_BITS, out_dtype
 from attndsl.backends.kernel_metadata import KernelMetadata, kernel_metadata
 from attndsl.backends.launching import Launch
-from attndsl.backends.protocol import Request, Tile
+from attndsl.backends.open_schedule import OpenPlan, OpenSchedule
+from attndsl.backends.protocol import Request, Tile, is_scheduled_on
 from attndsl.backends.tuning import (
     Clock,
     Tuned,
@@ -57,7 +58,7 @@ from attndsl.backends.tuning import (
     stopwatch,
 )
 from attndsl.backends.work_partition import orders_agree
-from attndsl.schedule import TiledMask, tiled
+from attndsl.schedule import OpenMask, TiledMask, tiled
 
 T = TypeVar("T")
 
@@ -134,16 +135,48 @@ class Triton:
         """Launches over its schedules, made for the strides of each call."""
         return TritonKernels(part, request, self._configs(request), self._longest, self._clock)
 
+    def takes_open_masks(self, request: Request) -> bool:
+        """GPU tensors: what their inputs hold is not read to the host."""
+        return is_scheduled_on(request.device)
+
+    def prepare(self, mask: OpenMask, request: Request) -> OpenTriton:
+        """Schedules of such calls, but for what inputs hold."""
+        configs = self._configs(request)
+        tiles = dict.fromkeys(config.tile for config in configs.values())
+        plan = OpenPlan.of(mask, tuple(tiles), request.device)
+        return OpenTriton(plan, request, configs, self._longest, self._clock)
+
     def _configs(self, request: Request) -> dict[Pass, Config]:
         passes: tuple[Pass, ...] = get_args(Pass) if request.gradient else ("forward",)
         return {which: self._config(which, request) for which in passes}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class OpenTriton:
+    """The passes over an open mask, but for what its inputs hold."""
+
+    plan: OpenPlan
+    request: Request
+    configs: Mapping[Pass, Config]
+    longest: int | None
+    clock: Clock
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is prepared."""
+        return self.plan.nbytes
+
+    def kernels(self, tables: Mapping[str, Tensor]) -> TritonKernels:
+        """The passes for these inputs; nothing of them is read later."""
+        made = self.plan.schedule(tables)
+        return TritonKernels(made, self.request, self.configs, self.longest, self.clock)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TritonKernels:
     """The passes over one tiled mask, each in the tiles of its config."""
 
-    part: TiledMask
+    part: TiledMask | OpenSchedule
     request: Request
     configs: Mapping[Pass, Config]
     longest: int | None
@@ -234,6 +267,7 @@ class TritonKernels:
     def _with(self, which: Pass, config: Config) -> TritonKernels:
         """The same passes, one of them in another config."""
         part, tile = self.part, config.tile
+        assert isinstance(part, TiledMask), "calls are tuned over schedules that are known"
         if tile not in part.schedules:
             made = tiled(part.bound, tile, merges=False).schedules
             part = replace(part, schedules={**part.schedules, **made})
@@ -314,6 +348,8 @@ class TritonKernels:
 
     def _joined(self, group: int) -> bool:
         """Whether a key tile meets the query heads that share it in one walk."""
+        if isinstance(self.part, OpenSchedule):
+            return self.part.is_joined(group)
         schedule = self.part.schedules[self.configs["backward_keys"].tile]
         return self._keep(("joined", group), lambda: orders_agree(schedule, group))
 
@@ -338,7 +374,13 @@ class TritonKernels:
     ) -> PassLauncher:
         q, k, v, beside = strided
         config, is_by_key = self.configs[which], which == "backward_keys"
-        lists = kernel_metadata(self.part, config.tile, is_by_key, q, k, self.longest)
+        asked = config.tile, is_by_key, q, k, self.longest
+        part = self.part
+        lists = (
+            part.metadata(*asked)
+            if isinstance(part, OpenSchedule)
+            else kernel_metadata(part, *asked)
+        )
         owner = results[0]
         call, args = _ARGUMENTS[which]
         given = args(

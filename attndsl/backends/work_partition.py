@@ -66,14 +66,13 @@ def by_key(schedule: Schedule, group: int, longest: int) -> WorkPartition:
     ragged = schedule.q_len % schedule.tile[0] != 0
     plans = [plan.transpose for plan in schedule.plans]
     plans = [_bounded(plan, last, edge) for plan in plans] if ragged else plans
-    classes, class_of = head_classes(schedule, group)
+    classes, class_of = head_classes(schedule.plan_of, group)
     joined = [_joined([plans[i] for i in one]) for one in classes]
     return _work_list(joined, class_of, longest, _orders(schedule, classes))
 
 
-def head_classes(schedule: Schedule, group: int) -> tuple[list[tuple[int, ...]], ShortArray]:
+def head_classes(plan_of: ShortArray, group: int) -> tuple[list[tuple[int, ...]], ShortArray]:
     """The distinct plans of the query heads of a key head, and which of them each key head has."""
-    plan_of = schedule.plan_of
     if plan_of.shape[1] == 1:
         plan_of = np.repeat(plan_of, group, axis=1)
     members = plan_of.reshape(len(plan_of), -1, group)
@@ -86,7 +85,7 @@ def head_classes(schedule: Schedule, group: int) -> tuple[list[tuple[int, ...]],
 
 def orders_agree(schedule: Schedule, group: int) -> bool:
     """Whether the query heads of each key head take their tokens in one order, so that they can be joined."""
-    classes, _ = head_classes(schedule, group)
+    classes, _ = head_classes(schedule.plan_of, group)
     orders = [
         {(schedule.plans[i].q_order, schedule.plans[i].k_order) for i in one} for one in classes
     ]

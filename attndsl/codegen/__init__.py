@@ -1,7 +1,16 @@
 """Device functions from masks, as text: what kernels ask about the pairs of a PARTIAL tile."""
 
 from attndsl.codegen.magnitudes import Leaves, Magnitudes
-from attndsl.codegen.predicates import Predicate, choice, predicate
-from attndsl.codegen.writing import OverBudget
+from attndsl.codegen.predicates import (
+    OpenPredicate,
+    Predicate,
+    choice,
+    open_predicate,
+    predicate,
+)
+from attndsl.codegen.writing import WIDEST_TILE, OverBudget
 
-__all__ = ["Leaves", "Magnitudes", "Predicate", "OverBudget", "choice", "predicate"]
+__all__ = [
+    "WIDEST_TILE", "Leaves", "Magnitudes", "OpenPredicate", "OverBudget", "Predicate", "choice", "open_predicate",
+    "predicate",
+]  # fmt: skip

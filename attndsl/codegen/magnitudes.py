@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -14,11 +14,15 @@ from attndsl.analysis import Interpreter, Range, Truths
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The positions that a root is evaluated at, and the tables it reads."""
+    """The positions that a root is evaluated at, and the tables it reads.
+
+    ``bounds``: between which the values of tables lie that are not among ``tables``, as they are not known yet.
+    """
 
     queries: range
     keys: range
     tables: Mapping[str, Any]
+    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def known(self, node: ir.Node) -> Range | Truths | None:
         """The range of a position or table value."""
@@ -26,6 +30,8 @@ class Domain:
             case ir.Pos(side=side):
                 positions = self.queries if side is ir.Side.QUERY else self.keys
                 return _range(positions.start, max(positions.start, positions.stop - 1))
+            case ir.Load(table=table) if table in self.bounds:
+                return None if node.sort is ir.Sort.BOOL else _range(*self.bounds[table])
             case ir.Load(table=table, kind=ir.Sort.INT):
                 values = self.tables[table]
                 low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
@@ -62,9 +68,10 @@ class Magnitudes:
 
     def largest(self, root: ir.Node) -> int:
         """No absolute value that computing ``root`` passes through is larger; sums in any order."""
-        return max(
-            (self._through(cast(ir.AnyNode, node)) for node in ir.postorder(root)), default=0
-        )
+        nodes = list(ir.postorder(root))
+        if any(isinstance(node, ir.Exists | ir.Total) for node in nodes):
+            return ir.LARGEST  # which its bodies pass through depends on the variable
+        return max((self._through(cast(ir.AnyNode, node)) for node in nodes), default=0)
 
     def _through(self, node: ir.AnyNode) -> int:
         match node:

@@ -21,7 +21,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.codegen.magnitudes import Domain
-from attndsl.codegen.writing import OverBudget, Terms, write
+from attndsl.codegen.writing import OpenTerms, OverBudget, Terms, Written, write
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,22 +56,71 @@ def predicate(
         TooDear: masks are the better way: more work for each pair than reading a bit, a quantifier that
             is left, or heads whose patterns have different shapes.
     """
-    for root in roots:
+    terms = Terms()
+    domain = Domain(queries, keys, tables)
+    written = _written([(root, domain, terms) for root in roots])
+    constants = np.array([one.constants for one in written], dtype=np.int64)
+    return Predicate(written[0].text, constants, terms.joined(), written[0].pair_operations)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenPredicate:
+    """The functions of a mask whose tables are not known yet, and what there is to fill in for each root.
+
+    Terms of a root lie in one row of ``terms[root].size`` numbers, a row a plan, one behind the other; after the last
+    row are ``WIDEST_TILE`` more.
+    """
+
+    text: str
+    constants: Array  # int64 [roots, n], for rows that begin at 0
+    starts: tuple[int, ...]  # which constants say where a term begins
+    unknown: tuple[
+        tuple[tuple[int, ir.Node], ...], ...
+    ]  # of each root: which constants the tables decide
+    terms: tuple[OpenTerms, ...]  # of each root
+    is_short: bool  # whether 32 bits are enough for the terms
+
+
+def open_predicate(
+    roots: Sequence[ir.Node],
+    bounds: Mapping[str, tuple[int, int]],
+    tables: Mapping[str, Any],
+    queries: range,
+    keys: range,
+) -> OpenPredicate:
+    """Like ``predicate``, for tables of which the bounds of their values are known.
+
+    Raises:
+        OverBudget: as ``predicate``.
+    """
+    domain = Domain(queries, keys, tables, bounds)
+    terms = tuple(OpenTerms() for _ in roots)
+    written = _written([(root, domain, own) for root, own in zip(roots, terms, strict=True)])
+    constants = np.array([one.constants for one in written], dtype=np.int64)
+    unknown = tuple(one.unknown for one in written)
+    is_short = "tl.int64" not in written[0].text
+    return OpenPredicate(written[0].text, constants, written[0].starts, unknown, terms, is_short)
+
+
+def _written(asked: Sequence[tuple[ir.Node, Domain, Terms | OpenTerms]]) -> list[Written]:
+    """The roots, written alike.
+
+    Raises:
+        OverBudget: they differ, there is none, or one takes too many operations.
+    """
+    for root, _, _ in asked:
         of_pairs = sum(node.is_pair for node in ir.postorder(root))
         if of_pairs > _MOST_PAIR_NODES:
             raise OverBudget(f"the pattern has {of_pairs} parts that depend on the pair")
-    domain = Domain(queries, keys, tables)
-    terms = Terms()
-    written = [write(root, domain, terms) for root in roots]
+    written = [write(root, domain, terms) for root, domain, terms in asked]
     if len({one.text for one in written}) > 1:
         raise OverBudget("heads or batch elements have patterns of different shapes")
     if not written:
         raise OverBudget("there is nothing to compute")
-    first = written[0]
-    if first.pair_operations > MOST_PAIR_OPERATIONS:
-        raise OverBudget(f"to evaluate the pattern takes {first.pair_operations} operations a pair")
-    constants = np.array([one.constants for one in written], dtype=np.int64)
-    return Predicate(first.text, constants, terms.joined(), first.pair_operations)
+    operations = written[0].pair_operations
+    if operations > MOST_PAIR_OPERATIONS:
+        raise OverBudget(f"to evaluate the pattern takes {operations} operations a pair")
+    return written
 
 
 def choice(roots: Sequence[ir.Node], tables: Mapping[str, Any], queries: range, keys: range) -> str:

@@ -34,9 +34,13 @@ class Written:
     text: str
     constants: tuple[int, ...]
     pair_operations: int
+    starts: tuple[int, ...]  # which of the constants say where a term begins
+    unknown: tuple[
+        tuple[int, ir.Node], ...
+    ]  # which are numbers that open tables decide, and what they are
 
 
-def write(root: ir.Node, domain: Domain, terms: Terms) -> Written:
+def write(root: ir.Node, domain: Domain, terms: Terms | OpenTerms) -> Written:
     """The device functions of a bound root, and the numbers they read.
 
     Raises:
@@ -44,7 +48,8 @@ def write(root: ir.Node, domain: Domain, terms: Terms) -> Written:
     """
     writer = _Writer(domain, terms, Magnitudes(domain).largest(root) < (1 << 31) - 1)
     kept = writer.pair(root)
-    return Written(writer.text(kept), tuple(writer.numbers), writer.operations)
+    constants = tuple(writer.numbers), writer.operations
+    return Written(writer.text(kept), *constants, tuple(writer.starts), tuple(writer.unknown))
 
 
 class Terms:
@@ -55,8 +60,11 @@ class Terms:
         self._parts: list[IntArray] = []
         self._size = 0
 
-    def start(self, values: IntArray) -> int:
-        """Where those values begin; equal ones have one place."""
+    def start(self, node: ir.Node, positions: range, domain: Domain) -> int:
+        """Where the values of a term at those positions begin; equal ones have one place."""
+        at = np.arange(positions.start, positions.stop, dtype=np.int64)
+        env = ir.Env(q=at, k=at, sizes={}, tables=domain.tables, fits=True)
+        values = np.broadcast_to(ir.evaluate(node, env), at.shape).astype(np.int64)
         name = len(values), hashlib.blake2b(values.tobytes(), digest_size=16).digest()
         if name not in self._starts:
             self._starts[name] = self._size
@@ -69,6 +77,22 @@ class Terms:
         """All of them and as much behind them as a tile may reach, int32 if that is wide enough."""
         joined = np.concatenate([*self._parts, np.zeros(WIDEST_TILE, np.int64)])
         return joined.astype(np.int32) if int(np.abs(joined).max()) < 1 << 31 else joined
+
+
+class OpenTerms:
+    """Places for one-sided terms whose values are not known yet, laid one behind the other."""
+
+    def __init__(self) -> None:
+        self.starts: dict[ir.Node, int] = {}
+        self.size = 0
+
+    def start(self, node: ir.Node, positions: range, domain: Domain) -> int:
+        """Where the values of a term at those positions will begin."""
+        del domain
+        if node not in self.starts:
+            self.starts[node] = self.size
+            self.size += len(positions) + -len(positions) % ALIGNED
+        return self.starts[node]
 
 
 @dataclass(slots=True)
@@ -87,13 +111,15 @@ class _Side:
 
 
 class _Writer:
-    def __init__(self, domain: Domain, terms: Terms, is_short: bool) -> None:
+    def __init__(self, domain: Domain, terms: Terms | OpenTerms, is_short: bool) -> None:
         self._domain, self._terms = domain, terms
         self._int = "tl.int32" if is_short else "tl.int64"
         self._shapes: dict[ir.Node, bytes] = {}
         self._fresh = 0
         self.numbers: list[int] = [domain.queries.start]
         self.operations = 0
+        self.starts: list[int] = []
+        self.unknown: list[tuple[int, ir.Node]] = []
         first = f"q = row.to({self._int}) + c[0]", f"k = row.to({self._int})"
         self._query = _Side("q", domain.queries, [first[0]], {}, {})
         self._key = _Side("k", domain.keys, [first[1]], {}, {})
@@ -135,8 +161,14 @@ class _Writer:
 
     def _alone(self, node: ir.Node) -> str:
         """Writes a term that depends on neither side as a number."""
-        found = ir.evaluate(node, ir.Env(q=0, k=0, sizes={}, tables=self._domain.tables, fits=True))
-        number = self._number(int(found))
+        if any(
+            isinstance(x, ir.Load) and x.table in self._domain.bounds for x in ir.postorder(node)
+        ):
+            self.unknown.append((len(self.numbers), node))
+            number = self._number(0)
+        else:
+            env = ir.Env(q=0, k=0, sizes={}, tables=self._domain.tables, fits=True)
+            number = self._number(int(ir.evaluate(node, env)))
         return number if node.sort is ir.Sort.INT else f"({number} != 0)"
 
     def _of_pair(self, node: ir.Node) -> str:
@@ -200,11 +232,8 @@ class _Writer:
 
     def _looked_up(self, node: ir.Node, side: _Side) -> str:
         # A thread holds many keys of a product: to divide for each would take longer than the product.
-        at = np.arange(side.positions.start, side.positions.stop, dtype=np.int64)
-        found = ir.evaluate(
-            node, ir.Env(q=at, k=at, sizes={}, tables=self._domain.tables, fits=True)
-        )
-        start = self._terms.start(np.broadcast_to(found, at.shape).astype(np.int64))
+        start = self._terms.start(node, side.positions, self._domain)
+        self.starts.append(len(self.numbers))
         place = f"tl.multiple_of({self._number(start)}, {ALIGNED})"
         value = f"tl.load(t + {place} + row).to({self._int})"
         return value if node.sort is ir.Sort.INT else f"{value} != 0"
@@ -316,7 +345,8 @@ class _Writer:
 
 def _cost(node: ir.Node) -> int:
     """Operations of one node, of what depends on a position."""
-    if isinstance(node, ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2 | ir.Load | ir.Entry):
+    dear = ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2 | ir.Load | ir.Entry | ir.Exists | ir.Total
+    if isinstance(node, dear):
         return MOST_SIDE_OPERATIONS + 1
     return max(1, len(ir.children(node)) - 1) if node.deps & ir.Deps.PAIR else 0
 

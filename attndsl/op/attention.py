@@ -19,8 +19,8 @@ from attndsl.op.checks import check_plain, check_tensors, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
 from attndsl.op.pages import gathered
-from attndsl.op.planning import Options, Planner, ProgramName, planner_from
-from attndsl.op.registration import Call, Known, derivative, gradients, outputs
+from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
+from attndsl.op.registration import Call, Known, derivative, gradients, outputs, stamp_tensor
 from attndsl.op.rows import read_arguments, rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
@@ -308,6 +308,7 @@ class Attention(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.tables, ctx.planner, ctx.found, ctx.options = tables, planner, found, options
+        ctx.versions = [x._version for x in tables]
         return out, lse
 
     @staticmethod
@@ -319,7 +320,9 @@ class Attention(torch.autograd.Function):
         if not torch.is_grad_enabled() and not needs_dispatcher(q, k, v, dense, *ctx.tables):
             grads = gradients(ctx.found, q, k, v, out, lse, dense, dlse, ctx.options.scale)
             return *grads, None, None, None, None
-        stamp = torch.tensor(list(ctx.found.stamp), dtype=torch.uint8, device=q.device)
+        if not ctx.found.stamp and ctx.versions != [x._version for x in ctx.tables]:
+            raise rewritten(ctx.planner.program.mask.name, ctx.options.names)
+        stamp = stamp_tensor(ctx.found, ctx.tables, q.device)
         rule, sees_none = Vjp(FORWARD, (dout is not None, dlse is not None)), lse == -math.inf
         # whatever comes back to queries without keys, it reaches nothing
         reached = (dout, sees_none[..., None]), (dlse, sees_none)

@@ -9,16 +9,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
 
 from attndsl import ir
-from attndsl.backends import BoundScore, Composed, Executable, Request, ScoredExecutable, edition
+from attndsl.backends import (
+    BoundScore,
+    Composed,
+    Executable,
+    Request,
+    ScoredExecutable,
+    edition,
+    is_scheduled_on,
+)
 from attndsl.cache import Memo
 from attndsl.compiler import Program, read_inputs, read_saved, saved
-from attndsl.lowering import lower, lower_scores, walked, zero_key_counts
-from attndsl.schedule import Call, Schedule
+from attndsl.lowering import (
+    OpenExecutable,
+    lower,
+    lower_open,
+    lower_scores,
+    walked,
+    zero_key_counts,
+)
+from attndsl.schedule import Call, NotOpen, Schedule
 from attndsl.scored import ScoredProgram
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -28,6 +44,12 @@ _REMEMBERED = (
     64  # calls and executables of a program; programs that came as text and belong to no pattern
 )
 STAMP: Final = 16  # bytes
+_TYPES: Final = {
+    getattr(torch, name): np.dtype(name)
+    for name in ("bool", "int8", "uint8", "int16", "int32", "int64")
+}
+REWRITTEN: Final = "a run-time input was written to between the forward and the backward"
+_FACTORS: Final = ((0x2545F4914F6CDD1D, 0x1B873593), (0x369DEA0F31A53F85, 0x5851F42D))  # odd; any
 
 
 class Options(NamedTuple):
@@ -73,6 +95,9 @@ class Planner:
     ) -> Executable:
         """How such a call runs, one for equal calls. Equal means equal contents of the tables.
 
+        Without a stamp, tables on a GPU are scheduled there, each time anew and without a look at what they hold,
+        where the pattern can be.
+
         ``stamp``: that of an earlier pass over the same tables, or of tables that are known not to change. They are
         then read only if what was found for it is forgotten.
 
@@ -80,12 +105,53 @@ class Planner:
             AttnDslError: A4xx lengths, extents and layouts; A5xx tables and back ends; A505, the tables are not those
                 of the stamp.
         """
+        if tables and stamp is None:
+            opened = self._opened(request, tables, options)
+            if opened is not None:
+                return opened.executable(dict(zip(options.names, tables, strict=True)))
 
         def make(call: Call, stamp: bytes) -> Executable:
             made = lower(self.program, call, request, options.backend, options.layout)
             return replace(made, stamp=stamp)
 
         return self._remembered((request, edition()), request, tables, options, stamp, make)
+
+    def is_open(self, request: Request, tables: Sequence[Tensor], options: Options) -> bool:
+        """Whether a call without a stamp reads nothing of its tables to the host."""
+        return bool(tables) and self._opened(request, tables, options) is not None
+
+    def _opened(
+        self, request: Request, tables: Sequence[Tensor], options: Options
+    ) -> OpenExecutable | None:
+        """The call but for what its tables hold; None where they are read on the host."""
+        if not is_scheduled_on(request.device) or any(x.device != request.device for x in tables):
+            return None
+        kinds = tuple((x.dtype, x.shape) for x in tables)
+        key = "open", request, edition(), options[:-1], kinds
+        found: OpenExecutable | NotOpen | None = self.memo.get(key)
+        if found is None:
+            found = self.memo.keep(key, self._prepared(request, tables, options))
+        return None if isinstance(found, NotOpen) else found
+
+    def _prepared(
+        self, request: Request, tables: Sequence[Tensor], options: Options
+    ) -> OpenExecutable | NotOpen:
+        """The call but for what its tables hold, or why it needs to be known."""
+        if any(name.startswith("<") for name in options.names):
+            return NotOpen("positions are read on the host")
+        if any(x.dtype not in _TYPES for x in tables):
+            return NotOpen("a type of numbers is checked on the host")
+        kinds = {name: _TYPES[x.dtype] for name, x in zip(options.names, tables, strict=True)}
+        shapes = {name: x.shape for name, x in zip(options.names, tables, strict=True)}
+        like = {n: np.broadcast_to(np.zeros((), kind), shapes[n]) for n, kind in kinds.items()}
+        extents = dict(zip(options.axes, options.extents, strict=True))
+        lengths = request.q_len, request.k_len, request.batch, request.heads
+        call = self.program.call(*lengths, extents, like, is_open=True)
+        given = self.program, call, kinds, request, options.backend, options.layout
+        try:
+            return lower_open(*given)
+        except NotOpen as reason:
+            return reason
 
     def composed(
         self,
@@ -180,7 +246,7 @@ class Planner:
             if tables and not arrays:
                 now, arrays = _read(options.names, tables)
                 if now != stamp:
-                    raise _rewritten(self.program.mask.name, options.names)
+                    raise rewritten(self.program.mask.name, options.names)
             extents = dict(zip(options.axes, options.extents, strict=True))
             call = self.memo.keep(of_call, self.program.call(*lengths, extents, arrays))
         return self.memo.keep(key, make(call, stamp or b""))
@@ -264,6 +330,24 @@ def _held(digest: int) -> Planner:
     return found
 
 
+def stamp_on_device(tables: Sequence[Tensor]) -> Tensor:
+    """A digest of the contents of tables, uint8 [STAMP], which no one reads: made and compared where they lie."""
+    sums = [torch.zeros(STAMP // 8, dtype=torch.int64, device=tables[0].device)]
+    for seed, table in enumerate(tables):
+        values = table.detach().reshape(-1).to(torch.int64)
+        number = torch.arange(len(values), device=values.device)
+        mixed = torch.stack([_mixed(values + number * a + seed * b) for a, b in _FACTORS])
+        sums.append(mixed.sum(1))
+    return torch.stack(sums).sum(0).view(torch.uint8)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Spreads each bit over the number (the finaliser of splitmix64, Steele et al. 2014)."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        x = (x ^ (x >> shift)) * factor
+    return x ^ (x >> 31)
+
+
 def stamp_of(names: Sequence[str], tables: Sequence[Tensor]) -> bytes | None:
     """A digest of the contents of tables; None without tables."""
     return _read(names, tables)[0] if tables else None
@@ -276,8 +360,10 @@ def _read(names: Sequence[str], tables: Sequence[Tensor]) -> tuple[bytes, dict[s
     return digest.digest(), dict(given.arrays)
 
 
-def _rewritten(name: str, names: Sequence[str]) -> AttnDslError:
-    title = "a run-time input was written to between the forward and the backward"
+def rewritten(name: str, names: Sequence[str]) -> AttnDslError:
+    """The error of a backward whose inputs are no longer those of its forward."""
     called = f"in the call of pattern {name!r}" if name else "in the call of a pattern"
     notes = (called, f"inputs: {', '.join(names)}")
-    return AttnDslError(Diagnostic("A505", title, notes=notes, helps=("pass a copy, `x.clone()`",)))
+    return AttnDslError(
+        Diagnostic("A505", REWRITTEN, notes=notes, helps=("pass a copy, `x.clone()`",))
+    )

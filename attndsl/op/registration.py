@@ -26,7 +26,15 @@ from attndsl.backends import Executable, Request, lse_dtype, out_dtype
 from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only
 from attndsl.op.legacy_vmap import one_by_one
-from attndsl.op.planning import STAMP, Options, Planner, ProgramName, planner_from
+from attndsl.op.planning import (
+    REWRITTEN,
+    STAMP,
+    Options,
+    Planner,
+    ProgramName,
+    planner_from,
+    stamp_on_device,
+)
 from attndsl.op.rules import FORWARD, Jvp, Rule, Tensors, Vjp, read
 
 
@@ -92,8 +100,15 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any
     asked = Call.of(*call)
     options = asked.options
     found = asked.planner.executable(Request.of(q, k, v, gradient=False), tables, options)
-    stamp = torch.tensor(list(found.stamp), dtype=torch.uint8, device=q.device)
+    stamp = stamp_tensor(found, tables, q.device)
     return Known(*outputs(found, q, k, v, options.scale), stamp)
+
+
+def stamp_tensor(found: Executable, tables: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The stamp of a call that ran; where its tables were not read, made of them on their device."""
+    if tables and not found.stamp:
+        return stamp_on_device(tables)
+    return torch.tensor(list(found.stamp), dtype=torch.uint8, device=device)
 
 
 @eager_only
@@ -109,8 +124,12 @@ def _derivative(
     asked = Call.of(*call)
     options = asked.options
     q, k, v, *cotangents = xs
-    held = bytes(stamp.tolist()) if len(stamp) else None
     planner, request = asked.planner, Request.of(q, k, v, gradient=True)
+    if planner.is_open(request, tables, options):
+        held, same = None, (stamp == stamp_on_device(tables)).all()
+        torch._assert_async(same, "attndsl: " + REWRITTEN)
+    else:
+        held = bytes(stamp.tolist()) if len(stamp) else None
     match read(rule):
         case Vjp(rule=inner, given=(has_dout, has_dlse)) if inner is FORWARD:
             dout = cotangents[0] if has_dout else torch.zeros_like(out)

@@ -16,12 +16,26 @@ from attndsl.schedule.key_rule import KeyRule
 from attndsl.schedule.key_sets import Keys, KeySets, key_positions, key_sets, key_union
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskTable, Plan, Runs, Schedule, Tiles, TokenOrder, compress
+from attndsl.schedule.open_masks import (
+    Candidates,
+    NotOpen,
+    OpenHeadMask,
+    OpenMask,
+    open_candidates,
+    open_mask,
+)
+from attndsl.schedule.open_tiles import EMPTY, FULL, PARTIAL, Classifier, OpenValues, open_env
 from attndsl.schedule.reordering import Decision, Decisions, optimise
 
 __all__ = [
+    "EMPTY",
+    "FULL",
     "NATURAL",
+    "PARTIAL",
     "BoundMask",
     "Call",
+    "Candidates",
+    "Classifier",
     "Decision",
     "Decisions",
     "KeyRule",
@@ -29,6 +43,10 @@ __all__ = [
     "Keys",
     "Layout",
     "MaskTable",
+    "NotOpen",
+    "OpenMask",
+    "OpenHeadMask",
+    "OpenValues",
     "TokenOrder",
     "Plan",
     "TileCosts",
@@ -43,6 +61,9 @@ __all__ = [
     "key_positions",
     "key_sets",
     "key_union",
+    "open_candidates",
+    "open_env",
+    "open_mask",
     "optimise",
     "plan",
     "read_layout",

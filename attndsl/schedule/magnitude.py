@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -19,18 +19,33 @@ def check_magnitude(root: ir.Node, queries: TileAxis, keys: TileAxis) -> None:
     Raises:
         AttnDslError: A403, some intermediate value can pass 2**62.
     """
+    sides = tuple(range(x.start, x.start + x.length) for x in (queries, keys))
+    known = _known(sides[0], sides[1], queries.table_bounds)
+    _check(root, Interpreter(known, np.zeros(1, dtype=object)))
 
+
+def check_bounded(
+    root: ir.Node, queries: range, keys: range, bounds: Mapping[str, tuple[int, int]]
+) -> None:
+    """Like ``check_magnitude``, at these positions and of tables whose values lie between bounds."""
+    known = _known(queries, keys, bounds.__getitem__)
+    _check(root, Interpreter(known, np.zeros(1, dtype=object)))
+
+
+def _known(
+    queries: range, keys: range, bounds_of: Callable[[str], tuple[int, int]]
+) -> Callable[[ir.Node], Range | Truths | None]:
     def known(node: ir.Node) -> Range | Truths | None:
         match node:
             case ir.Pos(side=side):
-                axis = queries if side is ir.Side.QUERY else keys
-                return _range(axis.start, axis.start + max(axis.length, 1) - 1)
+                at = queries if side is ir.Side.QUERY else keys
+                return _range(at.start, at.start + max(len(at), 1) - 1)
             case ir.Load(table=table, kind=ir.Sort.INT):
-                return _range(*queries.table_bounds(table))
+                return _range(*bounds_of(table))
             case _:
                 return None
 
-    _check(root, Interpreter(known, np.zeros(1, dtype=object)))
+    return known
 
 
 def _check(root: ir.Node, interpreter: Interpreter) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -94,16 +95,7 @@ def interpreter(
     columns: IntArray,
 ) -> Interpreter:
     """Evaluates a root on boxes of these levels, given the exact ranges of its leaves."""
-    known: dict[ir.Node, Range | Truths] = {}
-    for node in leaves(root):
-        if isinstance(node, ir.Le | ir.Eq) and node.is_pair:
-            known[node] = _compared(node, queries, keys, levels, rows, columns)
-        elif isinstance(node, ir.Load) and not _is_sided(node):
-            low, high = queries.table_bounds(node.table)
-            known[node] = Range(rows * 0 + low, rows * 0 + high)
-        else:
-            side = (queries, levels[0], rows) if queries.owns(node) else (keys, levels[1], columns)
-            known[node] = _summarised(node, *side)
+    known = {node: leaf_range(node, queries, keys, levels, rows, columns) for node in leaves(root)}
     for node in equations(root):
         met = equi_join(node, queries, keys)
         if met is not None:
@@ -113,6 +105,37 @@ def interpreter(
             may_hold = ranged.may_hold & met.may_hold(levels, rows, columns)
             known[node] = Truths(may_hold, ranged.may_fail)
     return Interpreter(known.get, rows)
+
+
+class Side(Protocol):
+    """One side of the square, as far as the ranges of leaves need it: a ``TileAxis``, or one that is still open."""
+
+    def owns(self, node: ir.Node) -> bool:
+        """Whether the node depends on this side's position and not on the other's."""
+
+    def summary(self, node: ir.Node, level: int) -> Range:
+        """Least and greatest value in each box of the level; truth values as 0 and 1."""
+
+    def table_bounds(self, name: str) -> tuple[int, int]:
+        """Least and greatest value that a read of the table can give."""
+
+
+def leaf_range(
+    node: ir.Node,
+    queries: Side,
+    keys: Side,
+    levels: tuple[int, int],
+    rows: IntArray,
+    columns: IntArray,
+) -> Range | Truths:
+    """The range of one of the ``leaves`` on boxes of these levels."""
+    if isinstance(node, ir.Le | ir.Eq) and node.is_pair:
+        return _compared(node, queries, keys, levels, rows, columns)
+    if isinstance(node, ir.Load) and not _is_sided(node):
+        low, high = queries.table_bounds(node.table)
+        return Range(rows * 0 + low, rows * 0 + high)
+    side = (queries, levels[0], rows) if queries.owns(node) else (keys, levels[1], columns)
+    return _summarised(node, *side)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -129,12 +152,17 @@ def leaves(root: ir.Node) -> tuple[ir.Node, ...]:
         if node in seen:
             continue
         seen.add(node)
-        is_read = isinstance(node, ir.Load) and node.sort is ir.Sort.INT
-        if _is_sided(node) or is_read or split_comparison(node) is not None:
+        if is_leaf(node):
             found[node] = None
         else:
             stack.extend(parts_of(node))
     return tuple(found)
+
+
+def is_leaf(node: ir.Node) -> bool:
+    """Whether ``leaf_range`` gives the range of the node, without those of its parts."""
+    is_read = isinstance(node, ir.Load) and node.sort is ir.Sort.INT
+    return _is_sided(node) or is_read or split_comparison(node) is not None
 
 
 def _is_sided(node: ir.Node) -> bool:
@@ -147,7 +175,7 @@ def equations(root: ir.Node) -> tuple[ir.Eq, ...]:
     return tuple(node for node in ir.postorder(root) if isinstance(node, ir.Eq) and node.is_pair)
 
 
-def _summarised(node: ir.Node, axis: TileAxis, level: int, index: IntArray) -> Range | Truths:
+def _summarised(node: ir.Node, axis: Side, level: int, index: IntArray) -> Range | Truths:
     found = axis.summary(node, level)
     step = None if found.step is None else found.step[index]
     gathered = Range(found.low[index], found.high[index], step)
@@ -156,8 +184,8 @@ def _summarised(node: ir.Node, axis: TileAxis, level: int, index: IntArray) -> R
 
 def _compared(
     node: ir.Le | ir.Eq,
-    queries: TileAxis,
-    keys: TileAxis,
+    queries: Side,
+    keys: Side,
     levels: tuple[int, int],
     rows: IntArray,
     columns: IntArray,

@@ -4,6 +4,10 @@
 NEAR = {
     "analysis": ("rooms/analysis", "rooms/claims", "laws", "rooms/schedule/test_exact.py"),
     "schedule": ("rooms/schedule/test_exact.py", "rooms/schedule", "laws"),
+    "schedule/open_masks.py": ("rooms/schedule/test_open.py",),
+    "schedule/open_tiles.py": ("rooms/schedule/test_open.py",),
+    "backends/open_lists.py": ("rooms/op/test_open_inputs.py",),
+    "backends/open_schedule.py": ("rooms/op/test_open_inputs.py",),
     "schedule/loops.py": ("rooms/schedule/test_loops.py", "rooms/schedule/test_exact.py"),
     "schedule/allowed.py": ("rooms/schedule/test_loops.py",),
     "schedule/intervals.py": ("rooms/schedule/test_intervals.py",),
@@ -84,7 +88,12 @@ NEAR = {
     "op/merging.py": ("rooms/op/test_merging.py",),
     "op/scaling.py": ("rooms/op/test_scale.py",),
     "op/registration.py": ("rooms/op/test_operators.py", "rooms/op/test_transforms.py", "rooms/op"),
-    "op/planning.py": ("rooms/op/test_transforms.py", "rooms/op/test_operators.py", "rooms/op"),
+    "op/planning.py": (
+        "rooms/op/test_open_inputs.py",
+        "rooms/op/test_transforms.py",
+        "rooms/op/test_operators.py",
+        "rooms/op",
+    ),
     "op/legacy_vmap.py": ("rooms/op/test_transforms.py", "rooms/op"),
     "op/attention.py": ("rooms/op/test_operators.py", "rooms/op"),
     "op/counting.py": ("rooms/op/test_operators.py",),
@@ -99,7 +108,7 @@ NEAR = {
     "frontend/elaboration.py": ("rooms/frontend/test_meaning.py",),
     "frontend": ("rooms/frontend", "rooms/syntax"),
     "importing.py": ("rooms/op/test_operators.py",),
-    "lowering.py": ("rooms/op/test_default_layout.py", "rooms/op"),
+    "lowering.py": ("rooms/op/test_open_inputs.py", "rooms/op/test_default_layout.py", "rooms/op"),
     "passes/presence.py": ("rooms/ir/test_reads.py", "rooms/passes"),
     "passes/set_positions.py": (
         "rooms/op/test_positions.py",

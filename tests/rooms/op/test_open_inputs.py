@@ -1,0 +1,207 @@
+"""Inputs that are scheduled where they lie: results are exact, and nothing that they hold is read to the host."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import attndsl
+from attndsl.backends import Request, protocol
+from attndsl.backends.launching import Launch
+from attndsl.backends.triton import INTERPRETED
+from attndsl.op.planning import Options, stamp_on_device
+from tests.support.tolerances import assert_close
+
+pytestmark = pytest.mark.skipif(not INTERPRETED, reason="these run in Triton's interpreter")
+
+INPUTS = """
+input doc: int[batch, pos]
+input keep: bool[batch, pos]
+input reach: int[head]
+input own: int[batch, head, q]
+"""
+ROOTS = {
+    "documents": "doc[q] == doc[k]",
+    "documents_causal": "causal and doc[q] == doc[k]",
+    "padding": "causal and keep[k]",
+    "reach of a head": "causal and q - k <= reach and doc[q] <= doc[k]",
+    "own to each head": "k <= own[q] or q - k == 2",
+    "heads that differ": "q - k <= head * 20 + 5 and doc[q] == doc[k]",
+}
+BATCH, HEADS = 2, 4
+
+
+@pytest.fixture(autouse=True)
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the CPU for a device whose contents cost much to read."""
+    monkeypatch.setattr(protocol, "SCHEDULING", {"cpu", "cuda"})
+
+
+def given(pattern: attndsl.Pattern, q_len: int, k_len: int) -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    all_of_them = {
+        "doc": torch.randint(0, 3, (BATCH, k_len)).sort(1).values,
+        "keep": torch.rand(BATCH, k_len) < 0.7,
+        "reach": torch.tensor([3, 30, 70, 0]),
+        "own": torch.randint(-2, k_len, (BATCH, HEADS, q_len)),
+    }
+    return {table.name: all_of_them[table.name] for table in pattern.ir.tables}
+
+
+def tensors(
+    q_len: int, k_len: int, kv_heads: int, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    torch.manual_seed(4)
+    shapes = (HEADS, q_len), (kv_heads, k_len), (kv_heads, k_len)
+    return [torch.randn(BATCH, *shape, 16, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def results(call, qkv: list[Tensor], **options) -> list[Tensor]:
+    out, lse = call(*qkv, return_lse=True, **options)
+    seen = lse.masked_fill(lse.isinf(), 0)
+    torch.manual_seed(5)
+    loss = (out * torch.randn(out.shape).to(out.dtype)).sum() + seen.sum()
+    return [out, seen, *torch.autograd.grad(loss, qkv)]
+
+
+def opened(pattern: attndsl.Pattern, q: Tensor, k: Tensor, inputs: dict[str, Tensor], **options):
+    """(request, tables, options) of a call, as the planner takes them."""
+    asked = {"names": tuple(sorted(inputs)), "axes": (), "extents": (), "layout": ""} | options
+    made = Options(**asked, backend="triton", scale=0.25)
+    return Request.of(q, k, k, gradient=True), [inputs[n] for n in made.names], made
+
+
+CASES = {name: (root, 45, 70, 2) for name, root in ROOTS.items()} | {
+    "whole tiles, one key head": (ROOTS["documents_causal"], 64, 64, 1),
+    "as many key heads": (ROOTS["heads that differ"], 40, 40, 4),
+}
+
+
+@pytest.mark.parametrize(("root", "q_len", "k_len", "kv_heads"), CASES.values(), ids=CASES)
+def test_forward_and_backward_are_those_of_the_reference(root, q_len, k_len, kv_heads):
+    p = attndsl.compile(f"{INPUTS}pattern p = {root}")
+    inputs, qkv = given(p, q_len, k_len), tensors(q_len, k_len, kv_heads)
+    assert p._planner.is_open(*opened(p, qkv[0], qkv[1], inputs))
+    mine = results(p, qkv, backend="triton", **inputs)
+    wide = tensors(q_len, k_len, kv_heads, torch.float64)
+    for x, y in zip(wide, qkv, strict=True):
+        x.data.copy_(y.data)
+    exact = results(p, wide, backend="reference", **inputs)
+    theirs = results(p, qkv, backend="reference", **inputs)
+    names = "out", "lse", "dq", "dk", "dv"
+    for name, a, truth, b in zip(names, mine, exact, theirs, strict=True):
+        assert_close(a, truth, b, summand=8.0, terms=k_len, dtype=torch.float32, what=name)
+
+
+def test_new_contents_are_scheduled_anew():
+    p = attndsl.compile("documents_causal")
+    q, k, v = tensors(70, 70, 4)
+    doc = torch.zeros(BATCH, 70, dtype=torch.int64)
+    first = p(q, k, v, doc=doc, backend="triton")
+    doc[:, 30:] = 1
+    again = p(q, k, v, doc=doc, backend="triton")
+    assert torch.equal(first[:, :, :30], again[:, :, :30])
+    assert not torch.allclose(first[:, :, 30:], again[:, :, 30:])
+
+
+@pytest.mark.parametrize("root", ROOTS.values(), ids=ROOTS)
+def test_nothing_is_read_to_the_host(root, monkeypatch):
+    """Fake tensors hold nothing: whatever looks at a value, or makes a shape of one, fails."""
+    p, launched = attndsl.compile(f"{INPUTS}pattern p = {root}"), []
+    monkeypatch.setattr(Launch, "__call__", lambda self, call: launched.append(self))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        inputs = {name: mode.from_tensor(x) for name, x in given(p, 200, 300).items()}
+        q, k = torch.empty(BATCH, HEADS, 200, 16), torch.empty(BATCH, 2, 300, 16)
+        found = p._planner.executable(*opened(p, q, k, inputs))
+        out, lse = found.forward(q, k, k, scale=0.25)
+        grads = found.backward(q, k, k, out, lse, out, lse, scale=0.25)
+        assert [x.shape for x in grads] == [q.shape, k.shape, k.shape]
+        with pytest.raises(RuntimeError):
+            inputs[p.ir.tables[0].name].sum().item()
+    assert len(launched) >= 4
+
+
+def test_the_way_from_inputs_to_lists_is_traced(monkeypatch):
+    p, lists = attndsl.compile("documents_causal"), []
+    monkeypatch.setattr(Launch, "__call__", lambda self, call: lists.extend(self._given))
+    q, k, _ = tensors(200, 200, 2)
+    inputs = given(p, 200, 200)
+    p._planner.executable(*opened(p, q, k, inputs))  # what follows from shapes is found before
+
+    def run(doc: Tensor) -> list[Tensor]:
+        lists.clear()
+        found = p._planner.executable(*opened(p, q, k, {"doc": doc}))
+        out, lse = found.forward(q.detach(), k.detach(), k.detach(), scale=0.25)
+        found.backward(q.detach(), k.detach(), k.detach(), out, lse, out, lse, scale=0.25)
+        return [x for x in lists if isinstance(x, Tensor)]
+
+    graph = make_fx(run)(inputs["doc"])
+    called = {str(node.target) for node in graph.graph.nodes}
+    assert not {"aten._local_scalar_dense.default", "aten.nonzero.default"} & called
+    other = torch.arange(200).expand(BATCH, 200) // 37
+    for mine, theirs in zip(graph(other), run(other), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_gradients_are_those_of_the_forward():
+    p = attndsl.compile("documents_causal")
+    q, k, v = tensors(70, 70, 4)
+    doc = given(p, 70, 70)["doc"]
+    exact = results(p, [q, k, v], backend="triton", doc=doc)
+    out, lse = p(q, k, v, doc=doc, backend="triton", return_lse=True)
+    doc.zero_()
+    torch.manual_seed(5)
+    loss = (out * torch.randn(out.shape)).sum() + lse.sum()
+    for mine, theirs in zip(torch.autograd.grad(loss, (q, k, v)), exact[2:], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_derivative_of_other_contents_is_refused():
+    p = attndsl.compile("documents_causal")
+    q, k, v = tensors(40, 40, 4)
+    doc = given(p, 40, 40)["doc"]
+    out = p(q, k, v, doc=doc, backend="triton")
+    (dq,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    (again,) = torch.autograd.grad(dq.square().sum(), k, retain_graph=True)
+    assert again.isfinite().all()
+    doc.zero_()
+    with pytest.raises((attndsl.AttnDslError, RuntimeError), match="written to between"):
+        torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    (under,) = torch.func.vjp(lambda x: p(x, k, v, doc=doc, backend="triton"), q)[1](out.detach())
+    assert under.shape == q.shape
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        ("documents", {"doc": torch.full((BATCH, 40), 1 << 62)}),
+        ("padding", {"keep": torch.full((BATCH, 40), 2)}),
+    ],
+)
+def test_numbers_that_a_pattern_cannot_take_stop_the_call(text, inputs):
+    q, k, v = tensors(40, 40, 4)
+    with pytest.raises(RuntimeError, match="an input holds numbers"):
+        attndsl.compile(text)(q, k, v, backend="triton", **inputs)
+
+
+def test_stamps_tell_contents_and_their_places_apart():
+    tables = [torch.arange(50), torch.zeros(3, 4, dtype=torch.bool)]
+    stamp = stamp_on_device(tables)
+    assert torch.equal(stamp, stamp_on_device([x.clone() for x in tables]))
+    for where, value in ((3, 4), (4, 3), (0, 1 << 40), (49, -1)):
+        other = tables[0].clone()
+        other[where] = value
+        assert torch.equal(stamp, stamp_on_device([other, tables[1]])) == (where == value)
+    swapped = tables[0].clone()
+    swapped[[3, 9]] = swapped[[9, 3]]
+    assert not torch.equal(stamp, stamp_on_device([swapped, tables[1]]))
+
+
+def test_what_cannot_be_scheduled_so_is_read_on_the_host():
+    p = attndsl.compile("listed")
+    q, k, v = tensors(40, 40, 4)
+    inputs = {"neighbors": torch.randint(-1, 40, (BATCH, 40, 3))}
+    assert not p._planner.is_open(*opened(p, q, k, inputs))
+    exact = p(q, k, v, backend="reference", inputs=inputs)
+    assert torch.allclose(p(q, k, v, backend="triton", inputs=inputs), exact, atol=1e-5)

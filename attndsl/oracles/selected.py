@@ -121,7 +121,7 @@ RULES: tuple[Oracle, ...] = (
          "| n=10 causal=false clusters=3 slots=6 | n=1 causal=true clusters=1 slots=1",
          members=lists("batch heads clusters", "n", "slots")),
     says(58, "kinetics", "n -> m", kinetics,
-         "n=1 m=22 sink=2 local=3 block=4 kv_heads=2 blocks=6 slots=3 heads=4 batch=2"
+         "n=1 m=24 sink=2 local=3 block=4 kv_heads=2 blocks=6 slots=3 heads=4 batch=2"
          "| n=1 m=15 sink=0 local=2 block=5 kv_heads=1 blocks=3 slots=2"
          "| n=1 m=1 sink=1 local=1 block=4 kv_heads=1 blocks=1 slots=1", causal=True,
          chosen=lists("batch kv_heads", "blocks", "slots")),

@@ -3,16 +3,16 @@
 import ast
 import re
 import runpy
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.work import A_SECOND, within
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SECONDS = 10  # of processor time
 CHECK = re.compile(r"^largest difference from dense attention: (\S+)$", re.MULTILINE)
 
 
@@ -30,9 +30,7 @@ def one_thread() -> Iterator[None]:
 def test_an_example_runs_and_agrees_with_dense_attention(
     path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    start = time.thread_time()
-    runpy.run_path(str(path))["main"]()
-    assert time.thread_time() - start < SECONDS
+    within(A_SECOND, runpy.run_path(str(path))["main"])
     (difference,) = CHECK.findall(capsys.readouterr().out)
     assert float(difference) < 1e-4  # float32, a few steps of training at most
 

@@ -572,7 +572,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "every batch element looks like the first"),
     ("frontend/lazy_module.py", "return self._outline.declared(*words)", "return [n for n in self._outline.names if self.find(n)]",
      "for a hint all of the prelude is read"),
-    ("frontend/embedding.py", "if abs(number) >= ir.LARGEST:", "if abs(number) >= ir.LARGEST << 9999:", "a constant of Python's is of any size"),
+    ("frontend/embedding.py", "if abs(number) >= ir.LARGEST:", "if False:", "a constant of Python's is of any size"),
     ("passes/shift_heads.py", "return ir.add(node, ir.Const(start))", "return node", "heads held are the first of the model"),
     ("passes/shift_heads.py", "return ir.Const(total)", "return node", "a model has as many heads as are held"),
     ("inputs.py", "return shown[index] if shown.shape[axis] == total else array", "return array", "inputs of all heads are those of the first held"),

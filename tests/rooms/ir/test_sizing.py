@@ -27,6 +27,13 @@ def test_the_one_unknown_extent_follows_from_the_length():
 BETWEEN = "grid tokens(n)\nspace s = meta(m) ++ tokens\npattern p over tokens -> s = k.n == -1"
 
 
+@pytest.mark.parametrize("extent", ["2", 2.0, True, None, [2]])
+def test_an_extent_is_an_integer(extent: object):
+    for asked in (attndsl.compile(IMAGE).mask, attndsl.compile(IMAGE).schedule):
+        with pytest.raises(attndsl.AttnDslError, match="extent of 'y' must be an integer"):
+            asked(4, extents={"y": extent})
+
+
 def test_an_extent_that_two_spaces_share_follows_from_either():
     for extents in (None, {"m": 4}, {"n": 6}, {"m": 4, "n": 6}):
         sizes = ir.resolve_sizes(mask(BETWEEN), 6, 10, extents)

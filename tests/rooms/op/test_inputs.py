@@ -107,6 +107,8 @@ def test_batch_and_heads_are_those_of_the_inputs():
     assert p.schedule(LENGTH, reach=reach, tile=(1, 1)).density == want.float().mean()
     with pytest.raises(attndsl.AttnDslError, match="3 entries along head, expected 2"):
         p.mask(LENGTH, heads=2, reach=reach)
+    text = "input one: int[batch, head]\ninput reach: int[batch, head]\npattern p = one <= q - k <= reach"
+    assert torch.equal(attndsl.compile(text).mask(LENGTH, one=[[0]], reach=reach), want)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """A `where` that speaks of inputs is judged at each call, wherever the pattern was written or comes from."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 import attndsl
 from attndsl import ir, patterns
 from attndsl.source import AttnDslError
+from tests.support.work import within
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "errors" / "A5"
 
@@ -109,16 +109,18 @@ def test_python_functions_keep_the_alignment_of_their_definition():
         attndsl.compile(patterns.varlen() & patterns.causal(), align="end")
 
 
-def test_long_inputs_are_judged_in_no_time():
+def test_long_inputs_are_judged_at_once():
     n = 65536
     pattern = attndsl.compile("varlen_causal")
     ends = np.arange(n + 1)
     pattern.schedule(128, cu_seqlens_q=[0, 128], cu_seqlens_k=[0, 128])
-    start = time.process_time()
     ends[n // 2] += 5
-    with pytest.raises(AttnDslError, match="A507"):
-        pattern.schedule(n, cu_seqlens_q=ends, cu_seqlens_k=ends)
-    assert time.process_time() - start < 1
+
+    def judge() -> None:
+        with pytest.raises(AttnDslError, match="A507"):
+            pattern.schedule(n, cu_seqlens_q=ends, cu_seqlens_k=ends)
+
+    within(50_000, judge)
 
 
 def test_positions_are_not_known_in_a_condition():

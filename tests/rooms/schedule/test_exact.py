@@ -1,7 +1,5 @@
 """A schedule computes exactly the pattern: no empty tile visited, no full tile masked, no pair lost."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
@@ -17,6 +15,7 @@ from attndsl.source import AttnDslError
 from attndsl.testing import Program as Random
 from attndsl.testing import programs
 from tests.fuzz.checking import REFUSED
+from tests.support.work import within
 
 # Knowledge on a tile can leave a constant, though the choice is undecided.
 CHOICE = "pattern p = if 0 <= q - k <= 64 then q - k <= 64 else k // 128 <= 5"
@@ -261,9 +260,7 @@ def test_where_a_table_of_all_boxes_were_too_large_they_are_looked_up_by_search(
 def test_random_blocks_cost_what_is_live():
     program = Program(frontend.elaborate(syn.parse("pattern p = random_blocks(64, 3)")))
     call = program.call(1 << 15, 1 << 15, 1, 1, None, {})
-    start = time.process_time()
-    schedule = program.schedule(call, (128, 128))
-    assert time.process_time() - start < 5  # pair by pair it takes minutes
+    schedule = within(200_000, lambda: program.schedule(call, (128, 128)))
     assert schedule.plans[0].live <= 256 * 2 * 3
 
 

@@ -1,6 +1,5 @@
 """Unions of regions between lines, which a table of entries gives, against loops over rows, columns and entries."""
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 import attndsl
 from attndsl.schedule import intervals
+from tests.support.work import within
 
 from .test_exact import check
 
@@ -87,7 +87,7 @@ def test_regions_are_found_on_the_side_that_needs_fewer_intervals(
     assert seen == [("q", 1), ("q", 3)]
 
 
-def test_a_thousand_slices_are_scheduled_in_less_than_a_second():
+def test_a_thousand_slices_are_scheduled_together():
     n, count = 65536, 1024
     random = np.random.default_rng(0)
     cuts = np.sort(random.choice(np.arange(1, n), count - 1, replace=False))
@@ -96,6 +96,5 @@ def test_a_thousand_slices_are_scheduled_in_less_than_a_second():
     pattern = attndsl.compile("slices")
     kinds = random.integers(0, 4, count)
     for q_ranges, k_ranges in [(documents, documents), anywhere]:
-        start = time.process_time()
-        pattern.schedule(n, q_ranges=q_ranges, k_ranges=k_ranges, attn_type_map=kinds)
-        assert time.process_time() - start < 2  # 0.1 and 0.5 were measured
+        given = {"q_ranges": q_ranges, "k_ranges": k_ranges, "attn_type_map": kinds}
+        within(100_000, lambda given=given: pattern.schedule(n, inputs=given))

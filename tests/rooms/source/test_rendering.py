@@ -1,5 +1,4 @@
 import re
-import time
 from textwrap import dedent
 
 import pytest
@@ -7,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attndsl.source import Diagnostic, Label, Source, Span, render, render_all
+from tests.support.work import within
 
 
 def span_of(source: Source, text: str, nth: int = 0) -> Span:
@@ -207,9 +207,7 @@ def test_what_the_user_wrote_cannot_break_the_lines_of_a_message():
 
 def test_a_megabyte_in_one_line_is_no_trouble():
     source = Source("a", "x" * 1_000_000)
-    began = time.process_time()
-    text = one(source, Span(source, 999_000, 999_001))
-    assert time.process_time() - began < 5
+    text = within(10_000, lambda: one(source, Span(source, 999_000, 999_001)))
     assert len(text) < 500
 
 

@@ -1,12 +1,12 @@
 """Hostile and silly programs: an error with a place, soon, and no crash."""
 
-import time
 import tracemalloc
 
 import pytest
 
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError
+from tests.support.work import A_SECOND, within
 
 MANY = 250_000
 
@@ -43,9 +43,7 @@ def fault(text: str) -> tuple[str, AttnDslError]:
 )
 def test_deep_nesting_is_refused_soon_and_with_its_place(body: str):
     syn.parse("")  # not the time to build the parser
-    began = time.process_time()
-    code, error = fault(f"pattern p = {body}")
-    assert time.process_time() - began < 10
+    code, error = within(A_SECOND, lambda: fault(f"pattern p = {body}"))
     assert code == "A103"
     assert " --> a.attn:1:" in str(error)
 
@@ -88,7 +86,7 @@ def test_brackets_left_open_in_one_declaration_do_not_count_in_the_next():
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("pattern p = a" + "+a" * 400_000, "A102"),
+        ("pattern p = a" + "+a" * 200_000, "A102"),
         ("x" * (2**20 + 1), "A102"),
         ("é" * (2**19 + 1), "A102"),
         ("pattern p = " + "9" * 1_000_000, "A105"),
@@ -103,10 +101,8 @@ def test_brackets_left_open_in_one_declaration_do_not_count_in_the_next():
 )
 def test_a_large_file_fails_soon_and_shortly(text: str, code: str):
     syn.parse("")
-    began = time.process_time()
-    found, error = fault(text)
+    found, error = within(2 * A_SECOND, lambda: fault(text))
     rendered = str(error)
-    assert time.process_time() - began < 10  # of processor time; about one here
     assert found == code
     assert len(error.diagnostics) <= 10
     assert len(rendered) < 10_000

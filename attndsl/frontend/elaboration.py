@@ -517,8 +517,9 @@ class Elaborator:
         """The node, counted, its constants small enough to compute with."""
         if node in self._nodes:
             return node
-        if ir.largest(node) >= ir.LARGEST or not is_finite(node):
-            reach = "its magnitude reaches 2**62" if is_finite(node) else "reals reach to 1e308"
+        infinite = isinstance(node, reals.Real) and not is_finite(node)
+        if infinite or ir.largest(node) >= ir.LARGEST:
+            reach = "reals reach to 1e308" if infinite else "its magnitude reaches 2**62"
             title = "this constant is too large"
             self.diagnostics.append(make_error("A305", title, span, reach))
             return _SOME[node.sort.value]

@@ -10,19 +10,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attndsl.testing.attention_sampling import AttentionProgram, attentions
     from attndsl.testing.calls import cases, inputs, tensors
     from attndsl.testing.kernels import assert_matches_dense, sweep
     from attndsl.testing.sampling import Program, programs
     from attndsl.verification import Case
 
 __all__ = [
-    "Case", "Program", "assert_matches_dense", "cases", "inputs", "programs", "sweep", "tensors",
+    "AttentionProgram", "Case", "Program", "assert_matches_dense", "attentions", "cases", "inputs",
+    "programs", "sweep", "tensors",
 ]  # fmt: skip
 
 _HOMES = {
+    "AttentionProgram": "attention_sampling",
     "Case": "kernels",
     "Program": "sampling",
     "assert_matches_dense": "kernels",
+    "attentions": "attention_sampling",
     "cases": "calls",
     "inputs": "calls",
     "programs": "sampling",

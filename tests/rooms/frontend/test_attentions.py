@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given, settings
 
 from attndsl import compiler, frontend, ir
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError
+from attndsl.testing import AttentionProgram, attentions
 
 reals = ir.reals
 INPUTS = """
@@ -294,3 +296,12 @@ def test_digests_tell_attentions_apart_and_names_do_not():
     assert one.digest == other.digest
     assert (other.name, other.doc) == ("b", "Some text.")
     assert dataclasses.replace(one, name="x").digest == one.digest
+
+
+@given(attentions())
+@settings(max_examples=40)
+def test_the_canonical_layout_of_an_attention_means_the_same(program: AttentionProgram):
+    module = syn.parse(program.text)
+    text = syn.format(module)
+    assert syn.parse(text) == module
+    assert frontend.elaborate_attention(syn.parse(text)) == frontend.elaborate_attention(module)

@@ -159,8 +159,8 @@ class _Scores:
         return str(
             self.pick(
                 "s", f"s + {self.moderate(inner)}", "s - slope[head] * (q - k) / 4", f"s * sigmoid({inner})",
-                f"c * tanh(s / c) + {self.moderate(inner)}", self.moderate(inner), "s + dot(q, rel[clamp(q - k, 0, 4)])",
-                "s + 0.5 * dot(row, k)", "0.25 * dot(q, k)",
+                f"c * tanh(s / c) + {self.moderate(inner)}", self.moderate(inner), "0.25 * dot(q, k)",
+                "s + dot(q, rel[clamp(q - k, 0, 4)])", "s + 0.5 * dot(row, k)",
             )
         )  # fmt: skip
 
@@ -182,8 +182,9 @@ class _Scores:
     def atom(self) -> str:
         return str(
             self.pick(
-                "s", "s", "slope", "slope[head]", "bias[q, k]", "temper[q]", "key_bias[k]", "table[clamp(k - q + 4, 0, 8)]",
-                "pairs[q % 3, k % 3]", "0.5", "1e-1", "c", "n", "(q - k) / 4", "q % 3", "table[k - q + 2]", "k // 2", "head",
+                "s", "s", "slope", "slope[head]", "bias[q, k]", "temper[q]", "key_bias[k]", "head",
+                "table[clamp(k - q + 4, 0, 8)]", "pairs[q % 3, k % 3]", "0.5", "1e-1", "c", "n", "(q - k) / 4", "q % 3",
+                "table[k - q + 2]", "k // 2",
             )
         )  # fmt: skip
 

@@ -113,7 +113,7 @@ class _Scores:
         return self.draw(st.sampled_from(options))
 
     def body(self, depth: int, branches: bool, is_paired: bool) -> tuple[str, str]:
-        """What stands behind the name of the attention, and its body."""
+        """The clauses behind the name of the attention, and its body."""
         if is_paired:
             parts = [self.branch(depth, f"by pair {place}: ", "") for place in (0, 1)]
             return f" over {self.pick(*_PAIRS)}", f"{parts[0]} - {self.coefficient()} * {parts[1]}"

@@ -33,7 +33,7 @@ from .frames import (
 from .order import used_alone
 from .real_check import DOT
 from .real_elaboration import function, is_finite, negative, select, times, total
-from .rows import SHIFT, in_row, own_indices, shift_of, stored
+from .rows import SHIFT, in_row, only_dim, own_indices, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 from .value_errors import too_deep, too_large, too_many_trials, too_wide, violated
@@ -399,8 +399,8 @@ class Elaborator:
         match node:
             case syn.Name(name="q" | "k" as name):
                 return ir.Size(name)
-            case syn.Name(name=name) if not isinstance(frame.local.get(name), tuple | InputList):
-                return self._length_of_name(name, frame)
+            case syn.Name() if not isinstance(frame.local.get(node.name), tuple | InputList):
+                return self._length_of_name(node, frame)
             case syn.Access(base=syn.Name(name=whole) as base, name=part):
                 item = _table_item(base, frame)
                 if item is None or frame.definition.pair.segment(None, whole) is not None:
@@ -418,14 +418,19 @@ class Elaborator:
     def _size(self, table: ir.Table, dim: str | int) -> ir.Node:
         return dim_size(table, dim, FLAT_PAIR if self.is_open else self.outer)
 
-    def _length_of_name(self, name: str, frame: Scope) -> ir.Node:
-        pair = frame.chain[0]
+    def _length_of_name(self, node: syn.Name, frame: Scope) -> ir.Node:
+        name, pair = node.name, frame.chain[0] if frame.chain else FLAT_PAIR
         if pair.segment(None, name) is not None:
             return segment_size(self._segment(None, name, frame))
         spaces = [space for space in pair.of(None) if space.name == name and space.segments]
         if spaces:
             names = [segment.name for segment in spaces[0].segments]
             return ir.add(*(segment_size(self._segment(None, each, frame)) for each in names))
+        item = _table_item(node, frame)
+        dim = None if item is None or pair.places(None, name) else only_dim(item.table)
+        if item is not None and dim is not None:
+            self._declare(item.table, item.declaration.span, node.span)
+            return self._size(item.table, dim)
         return size_of(self._place(None, name, None, frame))
 
     # ------------------------------------------------------------------ tables and lists

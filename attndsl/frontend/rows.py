@@ -38,6 +38,12 @@ def own_indices(
     return indices[len(ambient) :] if is_spelled else indices
 
 
+def only_dim(table: ir.Table) -> str | int | None:
+    """The dim whose size is the length of the input by its bare name; None where another could be meant."""
+    dims = table.indexed_dims
+    return dims[0] if len(dims) == 1 and not table.is_list else None
+
+
 def open_size(table: ir.Table) -> Callable[[str | int], ir.Node]:
     """Sizes of the table's dims while the spaces are open."""
     return lambda dim: dim_size(table, dim, FLAT_PAIR)

@@ -19,7 +19,7 @@ from .calls import matched
 from .errors import did_you_mean, listed, make_error, quoted
 from .order import callees_first, mentioned, used_alone
 from .real_check import DOT, KIND_WORDS, REAL_FUNCTIONS, Locals, Numbers
-from .rows import own_indices
+from .rows import only_dim, own_indices
 from .scope import (
     BUILTINS,
     FIXED,
@@ -509,6 +509,9 @@ class _Check(Numbers):
                 for segment in space.segments:
                     self.need(Need(None, segment, node.span))
         elif (table := self.table_of(node, {})) is not None and not self.pair.places(None, name):
+            if only_dim(table) is not None:
+                self.facts.tables[name] = table
+                return
             lengths = [f"`len({name}.{dim})`" for dim in table.indexed_dims if isinstance(dim, str)]
             title = f"input `{name}` has a length along each of its dims"
             helps = [f"write {' or '.join(lengths)}"] if lengths else []

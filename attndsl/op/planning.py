@@ -259,7 +259,9 @@ class Planner:
     def name(self) -> ProgramName:
         """The name of the program: its digest where dynamo traces, and only what this process runs."""
         marker, compiler = self.marker, torch.compiler
-        if marker is None or not compiler.is_dynamo_compiling() or compiler.is_exporting():
+        # dynamo of torch 2.9 takes is_exporting() to be always true; the flag itself it reads
+        exports = getattr(compiler, "_is_exporting_flag", True)
+        if marker is None or not compiler.is_dynamo_compiling() or exports:
             return ProgramName(self.text)
         return ProgramName("", marker.shape[0])
 

@@ -401,3 +401,16 @@ def test_an_entry_of_a_long_list_is_looked_up_not_chosen():
     found = ir.meaning(mask, 60, 60, {"q": 60, "k": 60})[0, 0]
     for i in range(60):
         assert np.flatnonzero(found[i]).tolist() == [squares[i - 1] if 1 <= i <= 50 else 0]
+
+
+def test_the_length_of_an_input_of_one_dim_is_told_by_its_name():
+    inputs = "input e: int[s]\ninput b: int[batch, 8]\ninput two: int[s, c]\ninput l: list[slots]\n"
+    text = f"{inputs}def early(x: int) = x < len(e)\npattern p = early(k) or q == len(b)"
+    size = ir.Size("e:s")
+    assert root(text) is ir.disj(ir.lt(K, size), ir.eq(Q, ir.Const(8)))
+    assert root(f"{inputs}pattern p = k == (let r = e: len(r))") is ir.eq(K, size)
+    for name in ("two", "l"):
+        with pytest.raises(AttnDslError, match="A206"):
+            root(f"{inputs}pattern p = k < len({name})")
+    axis = "input y: int[s]\ngrid g(y, x)\npattern p over g = k.x < len(y)"
+    assert root(axis) is ir.lt(ir.Coord(ir.Side.KEY, "g.x"), ir.Size("g.y"))

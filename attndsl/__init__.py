@@ -14,7 +14,8 @@ from attndsl.importing import after_import
 
 if TYPE_CHECKING:
     from attndsl import library, nn, patterns
-    from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+    from attndsl.attentions import Attention, compile  # noqa: A004 - the public name
+    from attndsl.compiled import Pattern
     from attndsl.frontend import (
         all_,
         any_,
@@ -53,9 +54,10 @@ _PYTHON_FORM = (
 # public name -> "module:attribute", or "module" where the name is a whole module. To add a name: a
 # line here, one in `__all__`, and the import under TYPE_CHECKING that lets type checkers see it.
 _HOMES = {
+    "Attention": "attndsl.attentions:Attention",
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
-    "compile": "attndsl.compiled:compile",
+    "compile": "attndsl.attentions:compile",
     "library": "attndsl.library",
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
@@ -68,7 +70,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
+    "Attention", "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
     "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
     "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "subtrees", "sum_", "table",
     "verify",

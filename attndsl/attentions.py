@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from attndsl import frontend, op
 from attndsl import ir as nodes
-from attndsl import op
 from attndsl.arguments import take_positions
-from attndsl.compiled import Layouts, Pattern, layout_text
-from attndsl.compiler import read_heads, read_layer
+from attndsl.compiled import Layouts, Pattern, compile_pattern, layout_text
+from attndsl.compiler import (
+    Source,
+    is_attention,
+    joined,
+    read_attention,
+    read_heads,
+    read_layer,
+)
 from attndsl.inputs import gathered
 from attndsl.positions import with_heads
 from attndsl.source import AttnDslError, Diagnostic
@@ -157,3 +164,73 @@ class Attention:
     def _has_lse(self) -> bool:
         terms = self._attention.terms
         return len(terms) == 1 and terms[0].coefficient is nodes.reals.UNITY
+
+
+@overload
+def compile(  # noqa: A001 - the public name
+    source: nodes.Attention | Attention,
+    /,
+    *,
+    entry: str | None = None,
+    layer: int = 0,
+    align: Literal["start", "end"] | None = None,
+    without: Collection[str] = (),
+    values: Mapping[str, frontend.Given] | None = None,
+    **named: frontend.Given,
+) -> Attention: ...
+@overload
+def compile(  # noqa: A001 - the public name
+    source: Source | Pattern,
+    /,
+    *,
+    entry: str | None = None,
+    layer: int = 0,
+    align: Literal["start", "end"] | None = None,
+    without: Collection[str] = (),
+    values: Mapping[str, frontend.Given] | None = None,
+    **named: frontend.Given,
+) -> Pattern: ...
+def compile(  # noqa: A001 - the public name
+    source: Source | Pattern | nodes.Attention | Attention,
+    /,
+    *,
+    entry: str | None = None,
+    layer: int = 0,
+    align: Literal["start", "end"] | None = None,
+    without: Collection[str] = (),
+    values: Mapping[str, frontend.Given] | None = None,
+    **named: frontend.Given,
+) -> Pattern | Attention:
+    """Compile a pattern or an attention.
+
+    Args:
+        source: A path ("longformer.attn", "file.attn:name"), program text, an expression ("causal and
+            q - k < 8"), the name of a pattern of the prelude or the library ("causal_window"), the Python
+            form (``window(256) | (q < 4)``), or a mask of the IR. A pattern that is compiled already is
+            returned as it is. Text, a path or a name may stand for an attention, and gives an `Attention`.
+        entry: Which pattern or attention of the file; the last one by default.
+        layer: The value of ``layer``.
+        align: Where queries stand when there are fewer or more of them than keys, unless the pattern
+            says so itself: "end", at the last positions, the default; "start", at the first.
+        without: Simplifications to leave out, by name: "separate", "drop_implied", "merge_heads". The
+            result of a call is the same; to find out which of them a difference in speed comes from.
+        values: For its parameters, {"w": 256}.
+        **named: The same by name, w=256, where the name is none of the above.
+
+    Raises:
+        AttnDslError: everything that is wrong with the program, with places and hints.
+    """
+    if isinstance(source, Attention):
+        if entry or layer or align or without or values or named:
+            title = f"{source.name or 'the attention'} is compiled already: it takes no values"
+            raise AttnDslError(Diagnostic("A211", title))
+        return source
+    if not isinstance(source, nodes.Attention) and not is_attention(source, entry):
+        given = joined(values, named)
+        return compile_pattern(
+            source, entry=entry, layer=layer, align=align, without=without, values=given or None
+        )
+    if without:
+        title = "simplifications are left out of patterns, not of attentions"
+        raise AttnDslError(Diagnostic("A412", title))
+    return Attention(read_attention(source, entry, joined(values, named), align, layer), layer)

@@ -558,7 +558,7 @@ def _restored(text: str | bytes) -> Pattern:
     return Pattern(*read_saved(text))
 
 
-def compile(  # noqa: A001 - the public name
+def compile_pattern(
     source: Source | Pattern,
     /,
     *,
@@ -569,25 +569,7 @@ def compile(  # noqa: A001 - the public name
     values: Mapping[str, frontend.Given] | None = None,
     **named: frontend.Given,
 ) -> Pattern:
-    """Compile a pattern.
-
-    Args:
-        source: A path ("longformer.attn", "file.attn:name"), program text, an expression ("causal and
-            q - k < 8"), the name of a pattern of the prelude or the library ("causal_window"), the Python
-            form (``window(256) | (q < 4)``), or a mask of the IR. A pattern that is compiled already is
-            returned as it is.
-        entry: Which pattern of the file; the last one by default.
-        layer: The value of ``layer``.
-        align: Where queries stand when there are fewer or more of them than keys, unless the pattern
-            says so itself: "end", at the last positions, the default; "start", at the first.
-        without: Simplifications to leave out, by name: "separate", "drop_implied", "merge_heads". The
-            result of a call is the same; to find out which of them a difference in speed comes from.
-        values: For the pattern's parameters, {"w": 256}.
-        **named: The same by name, w=256, where the name is none of the above.
-
-    Raises:
-        AttnDslError: everything that is wrong with the program, with places and hints.
-    """
+    """Compiles a pattern; arguments and errors are those of ``attndsl.compile``."""
     if isinstance(source, Pattern):
         if entry or layer or align or without or values or named:
             title = f"{source.name or 'the pattern'} is compiled already: it takes no values and options"

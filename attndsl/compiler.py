@@ -126,6 +126,9 @@ def is_attention(source: object, entry: str | None = None) -> bool:
         return True
     if not isinstance(source, str | os.PathLike):
         return False
+    text = os.fspath(source)
+    if "\n" in text and "attention" not in text:  # a program is not read twice for nothing
+        return False
     return frontend.kind_of(*open_module(source, entry)) == "attention"
 
 

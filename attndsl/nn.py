@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attndsl import ir
-from attndsl.compiled import Layouts, Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiled import Layouts, Pattern, compile_pattern
 from attndsl.compiler import Source, read_saved, saved
 from attndsl.ir import named_extents
 from attndsl.source import AttnDslError, Diagnostic
@@ -43,7 +43,7 @@ class PatternAttention(nn.Module):
         head_start: int = 0,
     ) -> None:
         super().__init__()
-        self.pattern = compile(pattern)
+        self.pattern = compile_pattern(pattern)
         self.scale = scale
         self.backend = backend
         self.layout = layout

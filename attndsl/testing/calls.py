@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from attndsl import ir
-from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import Source
 from attndsl.verification import Case, Tensors, draw_case, draw_inputs
 
@@ -44,7 +44,7 @@ def cases(
     Returns:
         ``Case``: its ``tensors()`` are q, k, v and gradients, its ``inputs`` the run-time inputs.
     """
-    return draw_case(compile(p).ir, _Drawn(draw), largest, **fixed)
+    return draw_case(compile_pattern(p).ir, _Drawn(draw), largest, **fixed)
 
 
 @st.composite
@@ -60,7 +60,7 @@ def inputs(
     extents: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """A strategy of run-time inputs of the pattern at these lengths, NumPy arrays by name."""
-    mask = compile(p).ir
+    mask = compile_pattern(p).ir
     sizes = ir.resolve_sizes(mask, q_len, q_len if k_len is None else k_len, extents)
     return draw_inputs(mask, sizes, batch, heads, _Drawn(draw))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import Source
 from attndsl.verification import (
     Case,
@@ -82,7 +82,7 @@ def assert_matches_dense(
         AssertionError: Something is wrong. The text shows the first wrong entry with both values, which
             pairs the kernel sees wrongly, if it does, and which well-known mistake this looks like.
     """
-    p = compile(p)
+    p = compile_pattern(p)
     case = case or Case(
         q_len=q_len,
         k_len=q_len if k_len is None else k_len,
@@ -137,7 +137,7 @@ def sweep(
         AssertionError: Something is wrong; the text is that of ``assert_matches_dense`` for the smallest
             call that was found, and ends in that call as one would write it.
     """
-    p = compile(p)
+    p = compile_pattern(p)
     __tracebackhide__ = True
 
     def fault_of(case: Case) -> Fault | None:

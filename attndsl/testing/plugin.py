@@ -76,7 +76,8 @@ def attndsl_pattern(request: pytest.FixtureRequest) -> Pattern:
     import attndsl
 
     mark: pytest.Mark = request.param
-    return attndsl.compile(*mark.args, **mark.kwargs)
+    pattern: Pattern = attndsl.compile(*mark.args, **mark.kwargs)
+    return pattern
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from attndsl import claims, ir
-from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import Source
 from attndsl.passes import lower_root, normalise, separate_root
 from attndsl.source import AttnDslError, Diagnostic
@@ -118,7 +118,7 @@ def equivalent(p1: Pattern | Source, p2: Pattern | Source, *, seconds: float = 5
 
 class _Comparison:
     def __init__(self, first: Pattern | Source, second: Pattern | Source, verb: str) -> None:
-        p1, p2 = compile(first), compile(second)
+        p1, p2 = compile_pattern(first), compile_pattern(second)
         self._masks = p1.ir, p2.ir
         self._layers = p1.layer, p2.layer
         self._both_ways = verb != "implies"

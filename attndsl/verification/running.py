@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attndsl import backends as all_backends
 from attndsl import ir
-from attndsl.compiled import Pattern, compile  # noqa: A004 - the public name
+from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import Source
 from attndsl.source import AttnDslError
 from attndsl.verification.cases import Case, dense, zero_keys
@@ -141,7 +141,7 @@ def verify(
     Raises:
         AttnDslError: A521, a backend of that name does not exist; A520, it cannot run here.
     """
-    run = _Run(compile(p), seed, targets(backends))
+    run = _Run(compile_pattern(p), seed, targets(backends))
     with _one_thread():
         return run.report(seconds, progress)
 

@@ -28,6 +28,7 @@ ROOTS = {
     "reach of a head": "causal and q - k <= reach and doc[q] <= doc[k]",
     "own to each head": "k <= own[q] or q - k == 2",
     "heads that differ": "q - k <= head * 20 + 5 and doc[q] == doc[k]",
+    "all pairs, in tiles that are cut": "keep[k] or doc[q] >= 0",
 }
 BATCH, HEADS = 2, 4
 

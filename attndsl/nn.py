@@ -67,7 +67,9 @@ class PatternAttention(nn.Module):
         ``extents``, ``heads`` and ``head_start`` are those of this call; the pattern's run-time inputs stand in
         ``inputs``, or go by name, as do positions of the tokens.
         """
-        sizes = {**self.extents, **named_extents(extents)} if extents else self.extents
+        sizes = self.extents
+        if extents is not None:
+            sizes = {**sizes, **named_extents(extents)}
         options = {"scale": self.scale, "backend": self.backend, "layout": self.layout}
         if named:  # an input may have the name of an option
             declared = {table.name for table in self.pattern.ir.tables}

@@ -168,3 +168,13 @@ def test_inputs_of_a_module_may_have_the_names_of_options(name):
     if name != "scale":
         found = net(q, q, q, **{name: ids}, scale=2.0)
         torch.testing.assert_close(found, p(q, q, q, scale=2.0, inputs={name: ids}))
+
+
+def test_an_input_by_the_name_of_the_extents_stands_in_inputs():
+    p = attndsl.compile("input extents: int[batch, pos]\npattern p = extents[q] == extents[k]")
+    ids, q, net = torch.arange(LENGTH)[None] // 5, x(1, 2, LENGTH, 8), PatternAttention(p)
+    torch.testing.assert_close(
+        net(q, q, q, inputs={"extents": ids}), p(q, q, q, inputs={"extents": ids})
+    )
+    with pytest.raises(attndsl.AttnDslError, match="A401"):
+        net(q, q, q, extents=ids)

@@ -11,7 +11,6 @@ names its tiles before any is made.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import operator
 import os
@@ -27,7 +26,7 @@ from attndsl import frontend, ir, passes, patterns
 from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.cache import Memo
-from attndsl.inputs import counted, cut, fitted, gathered, read
+from attndsl.inputs import counted, cut, digest_of, fitted, gathered, read
 from attndsl.positions import counted_by, read_positions, split, split_heads
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
@@ -532,40 +531,12 @@ class Program:
 
 def _call_key(call: scheduling.Call, deps: ir.Deps) -> tuple[Any, ...]:
     # their shapes are lengths, counts and sizes, all of which are in the key
-    contents = [(name, _contents(array)) for name, array in sorted(call.tables.items())]
+    contents = [(name, digest_of(array)) for name, array in sorted(call.tables.items())]
     at = None if call.positions is None else call.positions.key()
     batch = call.batch if deps & ir.Deps.BATCH or at else 1
     sizes = tuple(sorted(call.sizes.items()))
     heads = call.heads, call.head_start, call.model_heads
     return (call.q_len, call.k_len, batch, heads, sizes, tuple(contents), at)
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Run-time inputs as they were given, unchecked: equal where names, types, shapes and contents are."""
-
-    digests: tuple[tuple[str, str, tuple[int, ...], bytes], ...] = ()
-    arrays: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-
-NOTHING = Given()
-
-
-def read_inputs(inputs: Mapping[str, Any]) -> Given:
-    """The inputs as NumPy arrays.
-
-    Raises:
-        AttnDslError: A501, one cannot be read.
-    """
-    arrays = {name: read(name, value) for name, value in inputs.items()}
-    digests = [(name, x.dtype.str, x.shape, _contents(x)) for name, x in arrays.items()]
-    return Given(tuple(digests), arrays)
-
-
-def _contents(array: Any) -> bytes:
-    """A digest, not the version counter of a tensor: a write through a NumPy view does not move that."""
-    once = array[tuple(slice(None if step else 1) for step in array.strides)]  # what is broadcast
-    return hashlib.blake2b(np.ascontiguousarray(once).data, digest_size=16).digest()
 
 
 def _check_held(count: int, start: int, total: int) -> None:

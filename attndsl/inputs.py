@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,20 @@ def read(name: str, value: Any) -> Any:
         reason = str(error).partition("\n")[0]
         raise _fault(f"input {name!r} cannot be read", reason) from error
     return array
+
+
+def once(array: Any) -> Any:
+    """The entries of an array, those that are broadcast once."""
+    return array[tuple([slice(None if step else 1) for step in array.strides])]
+
+
+def digest_of(array: Any) -> bytes:
+    """A digest of its contents, and of which entries are broadcast: those that serve all rows, or all columns."""
+    entries = once(array)
+    person = hashlib.blake2b(repr(entries.shape).encode(), digest_size=16).digest()
+    return hashlib.blake2b(
+        np.ascontiguousarray(entries).data, digest_size=16, person=person
+    ).digest()
 
 
 def counted(dim: str, tables: Sequence[ir.Table], arrays: Mapping[str, Any]) -> int:

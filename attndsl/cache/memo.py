@@ -66,5 +66,12 @@ class Memo:
                         break
         return made
 
+    def replace(self, key: Any, made: T) -> T:
+        """This result, kept under the key from now on."""
+        with self._lock:
+            if key in self._found:
+                self._drop(key)
+        return self.keep(key, made)
+
     def _drop(self, key: Any) -> None:
         self._held -= self._found.pop(key)[1]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from attndsl.op.attention import attention
 from attndsl.op.checks import in_the_call
-from attndsl.op.planning import Planner, stamp_of
+from attndsl.op.contents import stamp_of
+from attndsl.op.planning import Planner
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -55,7 +56,8 @@ class BoundCall:
         frozen = {name: _copied(x) for name, x in sorted(inputs.items())}
         told = {name: _copied(x) if isinstance(x, Tensor) else x for name, x in positions.items()}
         # positions become inputs of each call, which then has a stamp of its own
-        stamp = None if told else stamp_of(tuple(frozen), tuple(frozen.values()))
+        decided = bool(frozen) and not told
+        stamp = stamp_of(tuple(frozen), tuple(frozen.values()))[0] if decided else None
         where = torch.device(device)
         options = options | {"positions": told}
         return BoundCall(*lengths, where, planner, options, frozen, stamp, planner.alone())

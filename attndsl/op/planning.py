@@ -25,7 +25,7 @@ from attndsl.backends import (
     is_scheduled_on,
 )
 from attndsl.cache import Memo
-from attndsl.compiler import Program, read_inputs, read_saved, saved
+from attndsl.compiler import Program, read_saved, saved
 from attndsl.lowering import (
     OpenExecutable,
     lower,
@@ -34,6 +34,7 @@ from attndsl.lowering import (
     walked,
     zero_key_counts,
 )
+from attndsl.op.contents import Contents, stamp_of
 from attndsl.schedule import Call, NotOpen, Schedule
 from attndsl.scored import ScoredProgram
 from attndsl.source import AttnDslError, Diagnostic
@@ -43,13 +44,11 @@ T = TypeVar("T")
 _REMEMBERED = (
     64  # calls and executables of a program; programs that came as text and belong to no pattern
 )
-STAMP: Final = 16  # bytes
 _TYPES: Final = {
     getattr(torch, name): np.dtype(name)
     for name in ("bool", "int8", "uint8", "int16", "int32", "int64")
 }
 REWRITTEN: Final = "a run-time input was written to between the forward and the backward"
-_FACTORS: Final = ((0x2545F4914F6CDD1D, 0x1B873593), (0x369DEA0F31A53F85, 0x5851F42D))  # odd; any
 
 
 class Options(NamedTuple):
@@ -85,6 +84,7 @@ class Planner:
         marker._dynamo_weak_dynamic_indices = {0}  # type: ignore[attr-defined]
         self.marker: Tensor | None = marker
         self.memo = Memo(_REMEMBERED)
+        self._contents = Contents()
 
     def executable(
         self,
@@ -234,7 +234,7 @@ class Planner:
         """The result of ``make`` for the checked call and the stamp of its tables; one for equal calls."""
         arrays: dict[str, Any] = {}
         if tables and stamp is None:
-            stamp, arrays = _read(options.names, tables)
+            stamp, arrays = self._contents.stamp(options.names, tables)
         key = *key, options[:-1], stamp
         found: T | None = self.memo.get(key)
         if found is not None:
@@ -244,7 +244,7 @@ class Planner:
         call: Call | None = self.memo.get(of_call)  # with the tables as they were
         if call is None:
             if tables and not arrays:
-                now, arrays = _read(options.names, tables)
+                now, arrays = stamp_of(options.names, tables)
                 if now != stamp:
                     raise rewritten(self.program.mask.name, options.names)
             extents = dict(zip(options.axes, options.extents, strict=True))
@@ -330,36 +330,6 @@ def _held(digest: int) -> Planner:
         helps = ("compile the pattern first, or export the module by torch.export",)
         raise AttnDslError(Diagnostic("A405", title, helps=helps))
     return found
-
-
-def stamp_on_device(tables: Sequence[Tensor]) -> Tensor:
-    """A digest of the contents of tables, uint8 [STAMP], which no one reads: made and compared where they lie."""
-    sums = [torch.zeros(STAMP // 8, dtype=torch.int64, device=tables[0].device)]
-    for seed, table in enumerate(tables):
-        values = table.detach().reshape(-1).to(torch.int64)
-        number = torch.arange(len(values), device=values.device)
-        mixed = torch.stack([_mixed(values + number * a + seed * b) for a, b in _FACTORS])
-        sums.append(mixed.sum(1))
-    return torch.stack(sums).sum(0).view(torch.uint8)
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """Spreads each bit over the number (the finaliser of splitmix64, Steele et al. 2014)."""
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        x = (x ^ (x >> shift)) * factor
-    return x ^ (x >> 31)
-
-
-def stamp_of(names: Sequence[str], tables: Sequence[Tensor]) -> bytes | None:
-    """A digest of the contents of tables; None without tables."""
-    return _read(names, tables)[0] if tables else None
-
-
-def _read(names: Sequence[str], tables: Sequence[Tensor]) -> tuple[bytes, dict[str, Any]]:
-    """(stamp, tables as arrays)."""
-    given = read_inputs(dict(zip(names, tables, strict=True)))
-    digest = hashlib.blake2b(repr(given.digests).encode(), digest_size=STAMP)
-    return digest.digest(), dict(given.arrays)
 
 
 def rewritten(name: str, names: Sequence[str]) -> AttnDslError:

@@ -23,18 +23,11 @@ from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
 import attndsl.operators  # noqa: F401 - declared, if nobody did so before
 from attndsl.backends import Executable, Request, lse_dtype, out_dtype
+from attndsl.op.contents import STAMP, stamp_on_device
 from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only
 from attndsl.op.legacy_vmap import one_by_one
-from attndsl.op.planning import (
-    REWRITTEN,
-    STAMP,
-    Options,
-    Planner,
-    ProgramName,
-    planner_from,
-    stamp_on_device,
-)
+from attndsl.op.planning import REWRITTEN, Options, Planner, ProgramName, planner_from
 from attndsl.op.rules import FORWARD, Jvp, Rule, Tensors, Vjp, read
 
 

@@ -342,7 +342,9 @@ class Loops:
 
     def _kept(self, values: Any) -> str:
         """The name of a table with those values. It starts with a place, ends with the contents."""
-        digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).hexdigest()
+        hashed = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
+        hashed.update(np.ascontiguousarray(values).data)
+        digest = hashed.hexdigest()
         known = (name for name in self.made if name.endswith(f"[{digest}]"))
         name = next(known, f"#{len(self.made)}[{digest}]")
         self.made[name] = self._queries.tables[name] = self._keys.tables[name] = values

@@ -94,7 +94,8 @@ def test_contents_are_looked_at_once(monkeypatch: pytest.MonkeyPatch):
     for other in range(70):  # other calls do not crowd it out
         p(*args, doc=doc + other)
     reads: list[object] = []
-    monkeypatch.setattr(planning, "_read", lambda *x: reads.append(x))
+    monkeypatch.setattr(planning, "stamp_of", lambda *x: reads.append(x))
+    monkeypatch.setattr(planning.Contents, "stamp", lambda *x: reads.append(x))
     monkeypatch.setattr(planning, "lower", lambda *x: reads.append(x))
     for mine, right in zip(both_passes(bound, args), first, strict=True):
         assert torch.equal(mine, right)

@@ -10,7 +10,8 @@ import attndsl
 from attndsl.backends import Request, protocol
 from attndsl.backends.launching import Launch
 from attndsl.backends.triton import INTERPRETED
-from attndsl.op.planning import Options, stamp_on_device
+from attndsl.op.contents import stamp_on_device
+from attndsl.op.planning import Options
 from tests.support.tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="these run in Triton's interpreter")

@@ -311,12 +311,12 @@ def test_eight_bits_are_widened_and_have_no_gradient(backend: str):
 
 
 def input_written_to():
-    p, q = attndsl.compile("documents"), torch.ones(1, 1, 4, 8)
-    doc = torch.zeros(1, 4, dtype=torch.int64)
+    p, q = attndsl.compile("documents"), torch.ones(1, 1, 40, 8)
+    doc = torch.zeros(1, 40, dtype=torch.int64)
     out, pull = torch.func.vjp(lambda q: p(q, q, q, doc=doc), q)
     for other in range(1, 65):
         p(q, q, q, doc=doc + other)
-    doc[:, 2:] = 1
+    doc[:, 20:] = 1
     pull(out)
 
 

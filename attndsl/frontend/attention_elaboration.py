@@ -14,6 +14,14 @@ from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Span
 
 from .attention_check import PAIRED, SCORE, attention_used, call_of, is_attention
+from .attention_terms import (
+    check_members,
+    check_query,
+    check_tables,
+    joined,
+    log_of_mass,
+    multiple,
+)
 from .elaboration import Elaborator
 from .errors import make_error, stop_if_any
 from .frames import Origin, Scope, Value
@@ -38,9 +46,10 @@ def attention_of(
     maker = _Terms(Elaborator(definition.pair, align, layer=layer))
     try:
         terms = maker.opened(definition, values, Origin(), (), definition.declaration.name_span)
-        maker.check_members(terms, definition.declaration.name_span)
+        span = definition.declaration.name_span
+        check_members(terms, span)
         found = ir.Attention(terms, (), definition.name, definition.declaration.doc)
-        tables = maker.tables(found)
+        tables = maker.tables(found, span)
     except AttnDslError as error:
         maker.elaborator.diagnostics.extend(error.diagnostics)
         stop_if_any(maker.elaborator.diagnostics)
@@ -86,10 +95,10 @@ class _Terms:
             case syn.Sum(operands=operands, operators=operators):
                 for sign, operand in zip(("+", *operators), operands, strict=True):
                     made = self.terms(operand, frame, bounds)
-                    found += made if sign == "+" else _times(reals.Number(-1.0), made)
+                    found += made if sign == "+" else multiple(reals.Number(-1.0), made)
                     self._check_count(found, operand.span)
             case syn.Neg(operand=operand):
-                found = _times(reals.Number(-1.0), self.terms(operand, frame, bounds))
+                found = multiple(reals.Number(-1.0), self.terms(operand, frame, bounds))
             case syn.Product():
                 found = self._product(node, frame, bounds)
             case syn.Let(bindings=bindings, body=body):
@@ -129,25 +138,12 @@ class _Terms:
             else:
                 made = reals.times if operator == "*" else reals.over
                 factor = made(factor, value)
-        return _times(factor, found)
+        return multiple(factor, found)
 
     def _joined(
         self, operands: tuple[syn.Expression, ...], frame: Scope, bounds: Bounds
     ) -> ir.Term:
-        parts: list[ir.Scored] = []
-        masses: list[ir.Node] = []
-        for operand in operands:
-            terms = self.terms(operand, frame, bounds)
-            forms = {part.form for term in terms for part in term.parts} - {ir.Form.SOFTMAX}
-            if forms:
-                title = f"`++` makes one softmax; weights by `{min(forms)}` cannot be part of it"
-                raise AttnDslError(make_error("A217", title, operand.span))
-            if len(terms) > 1 or terms[0].coefficient is not reals.UNITY:
-                title = "`++` joins branches and attentions, not multiples or sums of them"
-                raise AttnDslError(make_error("A217", title, operand.span))
-            parts += terms[0].parts
-            masses += [] if terms[0].log_mass is None else [terms[0].log_mass]
-        return ir.Term(tuple(parts), log_mass=_added(masses))
+        return joined((self.terms(each, frame, bounds), each.span) for each in operands)
 
     # ------------------------------------------------------------------ one branch
 
@@ -164,7 +160,7 @@ class _Terms:
         if node.mass is not None:
             mass = self._real(node.mass, frame)
             self._check_query(mass, "a mass", node.mass.span)
-            log_mass = None if mass is reals.NOUGHT else reals.apply("log", mass)
+            log_mass = log_of_mass(mass)
         mask = self._mask(bounds, frame.definition)
         part = ir.Scored(mask, score, form, weight, factor, keys, member)
         return ir.Term((part,), log_mass=log_mass)
@@ -214,24 +210,10 @@ class _Terms:
 
     # ------------------------------------------------------------------ the whole
 
-    def check_members(self, terms: tuple[ir.Term, ...], span: Span) -> None:
-        """Complain of branches that have other numbers of heads than others."""
-        members = {part.member and part.member[1] for term in terms for part in term.parts}
-        joined = any(len({part.member for part in term.parts}) > 1 for term in terms)
-        if len(members) > 1 or joined:
-            title = "either all branches are of a pair, or none"
-            if joined and len(members) == 1:
-                title = "the two of a pair cannot share one softmax"
-            self._add("A217", title, span)
-
-    def tables(self, found: ir.Attention) -> tuple[ir.Table, ...]:
+    def tables(self, found: ir.Attention, span: Span) -> tuple[ir.Table, ...]:
         """The inputs that its real expressions read."""
         declared = self.elaborator.tables
-        for mask in found.masks:
-            for table in mask.tables:
-                if declared.get(table.name, table) != table:
-                    title = f"two inputs named `{table.name}` are declared in different ways"
-                    raise AttnDslError(make_error("A209", title))
+        check_tables(found, dict(declared), span)
         expressions = (each for term in found.terms for each in term.expressions())
         return tuple(declared[name] for name in sorted(ir.tables_read(*expressions)))
 
@@ -254,23 +236,10 @@ class _Terms:
         return replace(found, terms=(replace(first, parts=(part, *more)), *others))
 
     def _check_query(self, value: ir.Node, what: str, span: Span) -> None:
-        if value.deps & ir.Deps.KEY:
-            title = f"{what} cannot depend on `k`"
-            notes = ("there is one for each query",)
-            self.elaborator.diagnostics.append(make_error("A217", title, span, notes=notes))
+        try:
+            check_query(value, what, span)
+        except AttnDslError as error:  # other faults are told with it
+            self.elaborator.diagnostics.extend(error.diagnostics)
 
     def _add(self, code: str, title: str, span: Span) -> None:
         self.elaborator.diagnostics.append(make_error(code, title, span))
-
-
-def _times(factor: ir.Node, terms: tuple[ir.Term, ...]) -> tuple[ir.Term, ...]:
-    return tuple(replace(term, coefficient=reals.times(factor, term.coefficient)) for term in terms)
-
-
-def _added(masses: list[ir.Node]) -> ir.Node | None:
-    """The logarithm of the sum of masses, from theirs; none of several has more than the greatest's size."""
-    if len(masses) < 2:
-        return masses[0] if masses else None
-    most = reals.greatest(*masses)
-    shares = (reals.apply("exp", reals.minus(mass, most)) for mass in masses)
-    return reals.plus(most, reals.apply("log", reals.plus(*shares)))

@@ -10,6 +10,8 @@ sets the expression in its spaces.
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
@@ -19,13 +21,15 @@ from attndsl.source import AttnDslError
 
 from .callers import here
 from .errors import make_error
-from .frames import WIDEST_RANGE, one_of
+from .frames import one_of
 from .rows import SHIFT, in_row, open_size, stored
 from .spaces import Pair
 
-Operand: TypeAlias = "Expr | int | bool"
+reals = ir.reals
 
-_WORDS = {ir.Sort.INT: "an int", ir.Sort.BOOL: "a bool"}
+Operand: TypeAlias = "Expr | Table | int | bool | float"
+
+_WORDS = {ir.Sort.INT: "an int", ir.Sort.BOOL: "a bool", ir.Sort.REAL: "a real"}
 
 
 Kind: TypeAlias = type[ir.And] | type[ir.Or] | type[ir.Sum] | type[ir.Min] | type[ir.Max]
@@ -60,8 +64,12 @@ class Asked:
         return Asked(self.align or other.align, tuple(both.values()))
 
 
+class Scalable:
+    """Base of attentions: a product of an expression and one is for them to build."""
+
+
 class Expr:
-    """An int or a truth value that depends on the pair, on heads, lengths or run-time tables."""
+    """An int, a truth value or a real that depends on the pair, on heads, lengths or run-time tables."""
 
     __slots__ = ("_about", "_asked", "_built", "_overs", "_tables", "_zeros")
 
@@ -121,10 +129,18 @@ class Expr:
         return _chained("-", ir.Sum, other, -self)
 
     def __mul__(self, other: Operand) -> Expr:
-        return _ints("*", ir.mul, self, other)
+        if isinstance(other, Scalable):
+            return NotImplemented
+        return numeric("*", ir.mul, reals.times, self, other)
 
     def __rmul__(self, other: Operand) -> Expr:
-        return _ints("*", ir.mul, other, self)
+        return numeric("*", ir.mul, reals.times, other, self)
+
+    def __truediv__(self, other: Operand) -> Expr:
+        return _quotient(self, other)
+
+    def __rtruediv__(self, other: Operand) -> Expr:
+        return _quotient(other, self)
 
     def __floordiv__(self, other: Operand) -> Expr:
         return _divided("//", ir.floordiv, self, other)
@@ -142,21 +158,21 @@ class Expr:
         return _negative(self)
 
     def __abs__(self) -> Expr:
-        return _ints("abs", ir.absolute, self)
+        return numeric("abs", ir.absolute, lambda node: reals.apply("abs", node), self)
 
     # ------------------------------------------------------------------ comparisons
 
     def __lt__(self, other: Operand) -> Expr:
-        return _ints("<", ir.lt, self, other)
+        return _compared("<", ir.lt, self, other)
 
     def __le__(self, other: Operand) -> Expr:
-        return _ints("<=", ir.le, self, other)
+        return _compared("<=", ir.le, self, other)
 
     def __gt__(self, other: Operand) -> Expr:
-        return _ints(">", ir.gt, self, other)
+        return _compared(">", ir.gt, self, other)
 
     def __ge__(self, other: Operand) -> Expr:
-        return _ints(">=", ir.ge, self, other)
+        return _compared(">=", ir.ge, self, other)
 
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]
         return _alike("==", ir.eq, self, other)
@@ -170,8 +186,8 @@ class Expr:
             return container.holds(self)
         if isinstance(container, range) and container.step == 1:
             low, high = ir.Const(container.start), ir.Const(container.stop)
-            return _ints("in", lambda x: ir.conj(ir.le(low, x), ir.lt(x, high)), self)
-        return _ints("in", lambda x, *items: one_of(x, items), self, *container)
+            return ints("in", lambda x: ir.conj(ir.le(low, x), ir.lt(x, high)), self)
+        return ints("in", lambda x, *items: one_of(x, items), self, *container)
 
     # ------------------------------------------------------------------ logic
 
@@ -199,7 +215,7 @@ class Expr:
     def zeros(self, count: Operand) -> Expr:
         """The same pattern, where each query sees so many zero keys: of score 0 and value 0."""
         relation = Expr(self._node, self._tables, self._overs, asked=self._asked)
-        made = _expect(ir.Sort.INT, "zeros", count)
+        made = expect(ir.Sort.INT, "zeros", count)
         both = merged(self._node, (relation, made))
         about, asked = self._about, both._asked
         return Expr(self._node, both._tables, both._overs, about, made._node, asked)
@@ -247,120 +263,7 @@ k = Position(ir.Side.KEY)
 head, heads, batch, layer = (Expr(ir.Var(name)) for name in ("head", "heads", "batch", "layer"))
 
 
-# ---------------------------------------------------------------------- functions
-
-
-def minimum(*items: Operand) -> Expr:
-    """The least of one or more ints."""
-    return _extremum("minimum", ir.Min, items)
-
-
-def maximum(*items: Operand) -> Expr:
-    """The greatest of one or more ints."""
-    return _extremum("maximum", ir.Max, items)
-
-
-def clamp(item: Operand, low: Operand, high: Operand) -> Expr:
-    """max(low, min(item, high))."""
-    return _ints("clamp", ir.clamp, item, low, high)
-
-
-def ilog2(item: Operand) -> Expr:
-    """Floor of the binary logarithm, -1 below 1."""
-    return _ints("ilog2", ir.ilog2, item)
-
-
-def pow2(item: Operand) -> Expr:
-    """2**item for 0 <= item <= 62, else 0."""
-    return _ints("pow2", ir.pow2, item)
-
-
-def where(condition: Operand, yes: Operand, no: Operand) -> Expr:
-    """``yes`` where the condition holds, else ``no``; both ints or both truth values."""
-    test = _expect(ir.Sort.BOOL, "where", condition)
-    parts = (test, as_expr(yes), as_expr(no))
-    if parts[1]._sort is not parts[2]._sort:
-        raise AttnDslError(make_error("A202", "`where` needs two ints or two bools", here()))
-    return merged(ir.select(*(part._node for part in parts)), parts)
-
-
-def length(name: str) -> Expr:
-    """How long "q" or "k" is, an axis ("y", "image.y") or a segment ("image")."""
-    return Expr(ir.Size(name))
-
-
-def any_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
-    """Whether some int j with start <= j < stop makes ``body(j)`` true."""
-    return _looped(ir.exists, ir.Sort.BOOL, start, stop, body)
-
-
-def all_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
-    """Whether every int j with start <= j < stop makes ``body(j)`` true."""
-    return _looped(ir.forall, ir.Sort.BOOL, start, stop, body)
-
-
-def count_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
-    """How many ints j with start <= j < stop make ``body(j)`` true."""
-    return _looped(ir.count, ir.Sort.BOOL, start, stop, body)
-
-
-def sum_(start: Operand, stop: Operand, body: Callable[[Expr], Operand]) -> Expr:
-    """The sum of ``body(j)`` over the ints j with start <= j < stop; 0 where there are none."""
-    return _looped(ir.total, ir.Sort.INT, start, stop, body)
-
-
-Looping: TypeAlias = Callable[[ir.Node, ir.Node, Callable[[ir.Node], ir.Node]], ir.Node]
-
-
-def _looped(
-    make: Looping, sort: ir.Sort, start: Operand, stop: Operand, body: Callable[[Expr], Operand]
-) -> Expr:
-    limits = [_expect(ir.Sort.INT, "a range", each) for each in (start, stop)]
-    parts = list(limits)
-
-    def inner(index: ir.Node) -> ir.Node:
-        made = _expect(sort, "the body", body(Expr(index)))
-        parts.append(made)
-        return made._node
-
-    ends = limits[0]._node, limits[1]._node
-    found, width = make(*ends, inner), ir.sub(ends[1], ends[0])
-    is_left = isinstance(found.item if isinstance(found, ir.Not) else found, ir.Loop)
-    if is_left and isinstance(width, ir.Const) and width.value > WIDEST_RANGE:
-        title = f"a range of {width.value:,} is too wide"
-        raise AttnDslError(make_error("A303", title, here(), f"at most {WIDEST_RANGE}"))
-    if (bodies := ir.trials(found)[0]) > ir.MOST_TRIALS:
-        title = f"ranges within each other try {bodies:,} combinations"
-        raise AttnDslError(make_error("A303", title, here(), f"at most {ir.MOST_TRIALS:,}"))
-    return merged(found, parts)
-
-
 # ---------------------------------------------------------------------- spaces and tables
-
-
-def grid(name: str, *axes: str | tuple[str, int]) -> ir.Space:
-    """``grid("image", "y", "x")``; ``("y", 56)`` fixes an extent."""
-    made = tuple(ir.Axis(a) if isinstance(a, str) else ir.Axis(*a) for a in axes)
-    return _sound(ir.Space(name, (ir.Segment(name, made),)))
-
-
-def space(name: str, *segments: ir.Space | tuple[str, int]) -> ir.Space:
-    """Segments in order: grids, or ``("text", 77)``, whose one axis has the segment's name."""
-    made: list[ir.Segment] = []
-    for each in segments:
-        if isinstance(each, ir.Space):
-            made.extend(each.segments)
-        else:
-            made.append(ir.Segment(each[0], (ir.Axis(*each),)))
-    return _sound(ir.Space(name, tuple(made)))
-
-
-def _sound(made: ir.Space) -> ir.Space:
-    """The space, if the language has such."""
-    wrong = ir.space_fault(made) if made.segments else "it has no segments"
-    if wrong is not None:
-        raise AttnDslError(make_error("A209", f"there is no such space: {wrong}", here()))
-    return made
 
 
 class Table:
@@ -371,12 +274,14 @@ class Table:
         self.table = table
 
     def __getitem__(self, index: Operand | tuple[Operand, ...]) -> Expr | Row:
-        items = index if isinstance(index, tuple) else (index,)
+        items = self._own(index if isinstance(index, tuple) else (index,))
         wanted = len(self.table.indexed_dims) - self.table.is_list
+        if len(items) == wanted - 1 and self.table.kind is ir.Sort.REAL:
+            return Row(self.table, tuple(expect(ir.Sort.INT, "an index", item) for item in items))
         if len(items) != wanted:
             title = f"`{self.table.name}` takes {wanted} indices, not {len(items)}"
             raise AttnDslError(make_error("A205", title, here()))
-        parts = tuple(_expect(ir.Sort.INT, "an index", item) for item in items)
+        parts = tuple(expect(ir.Sort.INT, "an index", item) for item in items)
         if self.table.is_list:
             return Row(self.table, parts)
         nodes = tuple(part._node for part in parts)
@@ -384,9 +289,44 @@ class Table:
         node = ir.Load(self.table.name, self.table.kind, entries, self.table.ambient)
         return merged(node, (*parts, Expr(node, (self.table,))))
 
+    def _own(self, items: tuple[Operand, ...]) -> tuple[Operand, ...]:
+        """The indices without those that say ``batch`` and ``head``, which are known: ``slope[head]``."""
+        said = [dim for dim in self.table.dims if dim in ("batch", "head")]
+        lead = [node_of(item) for item in items[: len(said)] if isinstance(item, Expr)]
+        own = len(self.table.indexed_dims)
+        is_said = lead == [ir.Var(str(dim)) for dim in said]
+        return items[len(said) :] if is_said and len(items) == len(said) + own else items
+
+    def __add__(self, other: Operand) -> Expr:
+        return as_expr(self) + other
+
+    def __radd__(self, other: Operand) -> Expr:
+        return other + as_expr(self)
+
+    def __sub__(self, other: Operand) -> Expr:
+        return as_expr(self) - other
+
+    def __rsub__(self, other: Operand) -> Expr:
+        return other - as_expr(self)
+
+    def __mul__(self, other: Operand) -> Expr:
+        return as_expr(self) * other
+
+    def __rmul__(self, other: Operand) -> Expr:
+        return other * as_expr(self)
+
+    def __truediv__(self, other: Operand) -> Expr:
+        return as_expr(self) / other
+
+    def __rtruediv__(self, other: Operand) -> Expr:
+        return other / as_expr(self)
+
+    def __neg__(self) -> Expr:
+        return -as_expr(self)
+
 
 class Row:
-    """A row of a list table, for ``k.isin(neighbors[q])``."""
+    """A row of a list table, for ``k.isin(neighbors[q])``, or of a table of reals: a vector, for ``dot``."""
 
     def __init__(self, table: ir.Table, index: tuple[Expr, ...]) -> None:
         """The row at the index."""
@@ -398,19 +338,19 @@ class Row:
 
     def holds(self, item: Expr) -> Expr:
         """Whether some slot of the row holds the item; as ``in`` of the language."""
-        wanted = _expect(ir.Sort.INT, "in", item)
+        wanted = expect(ir.Sort.INT, "in", item)
         index = [each._node for each in self.index]
         node = in_row(self.table, index, wanted._node, SHIFT, open_size(self.table))
         return merged(node, (*self.index, wanted, Expr(node, (self.table,))))
 
 
 def table(name: str, kind: str, *dims: str | int) -> Table:
-    """An input as the language's `input name: kind[dims]`; kind is "int", "bool" or "list"."""
+    """An input as the language's `input name: kind[dims]`; kind is "int", "bool", "list" or "real"."""
     order = [{"batch": 0, "head": 1}.get(str(dim), 2) for dim in dims]
-    if kind not in ("int", "bool", "list") or order != sorted(order) or not dims:
-        title = f"an input is int, bool or list, its dims lead with batch and head: `{name}` is not"
+    if kind not in ("int", "bool", "list", "real") or order != sorted(order) or not dims:
+        title = f"an input is int, bool, list or real, its dims lead with batch and head: `{name}` is not"
         raise AttnDslError(make_error("A209", title, here()))
-    sort = ir.Sort.BOOL if kind == "bool" else ir.Sort.INT
+    sort = {"bool": ir.Sort.BOOL, "real": ir.Sort.REAL}.get(kind, ir.Sort.INT)
     made = ir.Table(name, sort, dims, kind == "list")
     if (wrong := ir.table_fault(made)) is not None:
         raise AttnDslError(make_error("A209", f"there is no such input: {wrong}", here()))
@@ -432,13 +372,19 @@ def as_expr(value: object) -> Expr:
             if abs(number) >= ir.LARGEST:
                 raise AttnDslError(make_error("A305", "this constant is too large", here()))
             return Expr(ir.Const(number))
+        case numbers.Real() if math.isfinite(value):
+            return Expr(reals.Number(float(value)))
+        case Table() if not value.table.indexed_dims and not value.table.is_list:
+            read = value[()]
+            assert isinstance(read, Expr), "no dim is left out"
+            return read
     title = f"{type(value).__name__} cannot be part of a pattern"
     raise AttnDslError(
         make_error("A202", title, here(), "an int, a bool or an expression is needed")
     )
 
 
-def _expect(sort: ir.Sort, what: str, value: object) -> Expr:
+def expect(sort: ir.Sort, what: str, value: object) -> Expr:
     made = as_expr(value)
     if made._sort is sort:
         return made
@@ -449,31 +395,76 @@ def _expect(sort: ir.Sort, what: str, value: object) -> Expr:
     raise AttnDslError(make_error("A202", title, here(), helps=helps))
 
 
-def _ints(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
-    parts = tuple(_expect(ir.Sort.INT, what, item) for item in items)
+def ints(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
+    parts = tuple(expect(ir.Sort.INT, what, item) for item in items)
     return merged(build(*(part._node for part in parts)), parts)
 
 
 def _bools(what: str, build: Callable[..., ir.Node], *items: object) -> Expr:
-    parts = tuple(_expect(ir.Sort.BOOL, what, item) for item in items)
+    parts = tuple(expect(ir.Sort.BOOL, what, item) for item in items)
     return merged(build(*(part._node for part in parts)), parts)
 
 
+def numeric(
+    what: str, of_ints: Callable[..., ir.Node], of_reals: Callable[..., ir.Node], *items: object
+) -> Expr:
+    """An expression of numbers: an int where all are, else a real."""
+    parts = [as_expr(item) for item in items]
+    if all(part._sort is not ir.Sort.REAL for part in parts):
+        return ints(what, of_ints, *parts)
+    for part in parts:
+        if part._sort is ir.Sort.BOOL:
+            expect(ir.Sort.REAL, what, part)
+    return merged(of_reals(*(part._node for part in parts)), parts)
+
+
+def _quotient(left: object, right: object) -> Expr:
+    divisor = as_expr(right)
+    if divisor._sort is not ir.Sort.BOOL and reals.as_real(divisor._node) is reals.NOUGHT:
+        raise AttnDslError(make_error("A302", "division by zero", here()))
+    return numeric("/", reals.over, reals.over, left, divisor)
+
+
+def _compared(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
+    parts = as_expr(left), as_expr(right)
+    if any(part._sort is ir.Sort.REAL for part in parts):
+        notes = ("which keys a query sees depends on ints and truth values",)
+        helps = ("scale both sides: 2 * x <= y rather than x <= 0.5 * y",)
+        title = "reals are not compared"
+        raise AttnDslError(make_error("A216", title, here(), notes=notes, helps=helps))
+    return ints(what, build, *parts)
+
+
 def _negative(item: object) -> Expr:
-    return _ints("-", lambda node: ir.scale(node, -1), item)
+    return numeric(
+        "-",
+        lambda node: ir.scale(node, -1),
+        lambda node: reals.times(reals.Number(-1.0), node),
+        item,
+    )
 
 
 def _sort_of(kind: Kind) -> ir.Sort:
     return ir.Sort.BOOL if kind in (ir.And, ir.Or) else ir.Sort.INT
 
 
+_OF_REALS: dict[Kind, Callable[..., ir.Node]] = {
+    ir.Sum: reals.plus, ir.Min: reals.least, ir.Max: reals.greatest,
+}  # fmt: skip
+
+
 def _chained(what: str, kind: Kind, left: object, right: object) -> Expr:
-    first, second = (_expect(_sort_of(kind), what, item) for item in (left, right))
+    sides = as_expr(left), as_expr(right)
+    if kind in _OF_REALS and any(side._sort is ir.Sort.REAL for side in sides):
+        return numeric(what, ir.add, _OF_REALS[kind], *sides)
+    first, second = (expect(_sort_of(kind), what, item) for item in (left, right))
     return merged(Chain(kind, first, second), (first, second))
 
 
-def _extremum(what: str, kind: Kind, items: tuple[Operand, ...]) -> Expr:
-    first, *others = (_expect(ir.Sort.INT, what, item) for item in _some(what, items))
+def extremum(what: str, kind: Kind, items: tuple[Operand, ...]) -> Expr:
+    first, *others = map(as_expr, _some(what, items))
+    if not others:
+        return numeric(what, lambda node: node, lambda node: node, first)
     return functools.reduce(functools.partial(_chained, what, kind), others, first)
 
 
@@ -523,7 +514,9 @@ def _operands(chain: Chain) -> list[Expr]:
 
 
 def _alike(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
-    return _bools(what, build, left, right) if _is_bool(left) else _ints(what, build, left, right)
+    if _is_bool(left):
+        return _bools(what, build, left, right)
+    return _compared(what, build, left, right)
 
 
 def _is_bool(value: object) -> bool:
@@ -531,11 +524,11 @@ def _is_bool(value: object) -> bool:
 
 
 def _divided(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
-    divisor = _expect(ir.Sort.INT, what, right)
+    divisor = expect(ir.Sort.INT, what, right)
     if isinstance(divisor._node, ir.Const) and divisor._node.value <= 0:
         title = "division by a number that is not positive"
         raise AttnDslError(make_error("A302", title, here()))
-    return _ints(what, build, left, divisor)
+    return ints(what, build, left, divisor)
 
 
 def _some(what: str, items: tuple[Operand, ...]) -> tuple[Operand, ...]:
@@ -573,6 +566,11 @@ def parts_of(expr: Expr) -> tuple[ir.Node, tuple[ir.Table, ...], tuple[Pair, ...
 def asked_of(expr: Expr) -> Asked:
     """Demands of its parts on whoever uses them."""
     return expr._asked
+
+
+def node_of(expr: Expr) -> ir.Node:
+    """The node of an expression."""
+    return expr._node
 
 
 def zeros_of(expr: Expr) -> ir.Node:

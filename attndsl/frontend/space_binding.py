@@ -17,6 +17,7 @@ from .entry import convert, described
 from .errors import did_you_mean, listed, make_error, stop_if_any
 from .frames import InputList, Origin, Value
 from .placing import placed
+from .real_check import KIND_WORDS
 from .rows import SHIFT, shift_of
 from .scope import Definition
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
@@ -58,12 +59,12 @@ def to_mask(
     made = as_expr(expr)
     node, tables, overs, about = parts_of(made)
     if node.sort is not ir.Sort.BOOL:
-        title = "a pattern is a truth value, this is an int"
+        title = f"a pattern is a truth value, this is {KIND_WORDS[node.sort.value]}"
         raise AttnDslError(make_error("A202", title, span, helps=("compare it with something",)))
     pair = Pair(queries, keys or queries) if queries else _common(overs, span)
     written = asked_of(made).and_(Asked(written)).align
     place = placed(pair, name or about[0], written, align, span)
-    settling = _SpaceBinder(pair, overs, shift_of(place), span)
+    settling = SpaceBinder(pair, overs, shift_of(place), span)
     root, zeros = settling.bound_to_spaces(node), settling.bound_to_spaces(zeros_of(made))
     if zeros.deps & ir.Deps.KEY:
         raise AttnDslError(make_error("A214", "a count of zero keys cannot depend on `k`", span))
@@ -98,7 +99,7 @@ def _check_tables(pair: Pair, tables: tuple[ir.Table, ...], span: Span) -> None:
             raise AttnDslError(make_error("A209", title, span, helps=helps))
 
 
-class _SpaceBinder:
+class SpaceBinder:
     """Open names to those of the spaces; what is not found is reported together."""
 
     def __init__(self, pair: Pair, overs: tuple[Pair, ...], shift: ir.Node, span: Span) -> None:
@@ -266,7 +267,7 @@ def python_form(definition: Definition) -> PatternFunction:
     return PatternFunction(make, shown.name, shown.doc, inspect.Signature(declared))
 
 
-_TYPES = {"int": int, "bool": bool, "list": list}
+_TYPES = {"int": int, "bool": bool, "list": list, "real": float}
 
 
 class _Text(str):
@@ -318,7 +319,8 @@ def _given(
         if isinstance(value, Expr):
             parts.append(value)
             made: Value | str = parts_of(value)[0]
-            if parts_of(value)[0].sort.value != parameter.kind:
+            kinds = ("real", "int") if parameter.kind == "real" else (parameter.kind,)
+            if parts_of(value)[0].sort.value not in kinds:
                 made = f"must be a {parameter.kind}"
         elif isinstance(value, Table) and parameter.kind == "list":
             made = _list_of(value.table, span)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given, settings
 
 from attndsl import compiler, frontend, ir
+from attndsl import frontend as fe
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError
 from attndsl.testing import AttentionProgram, attentions
@@ -305,3 +306,122 @@ def test_the_canonical_layout_of_an_attention_means_the_same(program: AttentionP
     text = syn.format(module)
     assert syn.parse(text) == module
     assert frontend.elaborate_attention(syn.parse(text)) == frontend.elaborate_attention(module)
+
+
+# ---------------------------------------------------------------------- the Python form
+
+
+SLOPE = fe.table("slope", "real", "head")
+SINK = fe.table("sink", "real", "head")
+BIAS = fe.table("bias", "real", "head", "q", "k")
+REL = fe.table("rel", "real", "head", "n", "d")
+GATE = fe.table("gate", "real", "batch", "head", "q", 2)
+CAUSAL = fe.to_mask(fe.k <= fe.q)
+FEW = fe.to_mask((fe.k <= fe.q) & (fe.k < 4))
+ROW = fe.clamp(fe.q - fe.k, 0, 7)
+
+
+def added(*attentions: ir.Attention) -> ir.Attention:
+    return fe.added(*attentions)
+
+
+BOTH_FORMS = [
+    (
+        "score s - slope * (q - k)",
+        lambda: fe.scored(CAUSAL, lambda s: s - SLOPE * (fe.q - fe.k)),
+    ),
+    (
+        "score s - slope[head] * (q - k)",
+        lambda: fe.scored(CAUSAL, lambda s: s - SLOPE[fe.head] * (fe.q - fe.k)),
+    ),
+    ("score 50.0 * tanh(s / 50.0)", lambda: fe.scored(CAUSAL, lambda s: 50.0 * fe.tanh(s / 50.0))),
+    ("score s + bias[q, k] / 3", lambda: fe.scored(CAUSAL, lambda s: s + BIAS[fe.q, fe.k] / 3)),
+    (
+        "score s + dot(q, rel[clamp(q - k, 0, 7)])",
+        lambda: fe.scored(CAUSAL, lambda s: s + fe.dot(fe.q, REL[ROW])),
+    ),
+    ("score 0.25 * dot(q, k)", lambda: fe.scored(CAUSAL, lambda s: 0.25 * fe.dot(fe.q, fe.k))),
+    (
+        "score if q % 2 == 0 then max(s, 1, k) else -abs(s)",
+        lambda: fe.scored(
+            CAUSAL, lambda s: fe.where(fe.q % 2 == 0, fe.maximum(s, 1, fe.k), -abs(s))
+        ),
+    ),
+    ("score s mass exp(sink)", lambda: fe.scored(CAUSAL, mass=fe.exp(SINK))),
+    ("score s weights sigmoid", lambda: fe.scored(CAUSAL, weights="sigmoid")),
+    (
+        "score s weights l1 exp(s) factor 1 / (q + 1) mass 2",
+        lambda: fe.scored(CAUSAL, None, ("l1", fe.exp), 1 / (fe.q + 1), 2),
+    ),
+    (
+        "(by pair 0: score s) - slope * (by pair 1: score s)",
+        lambda: added(
+            fe.scored(CAUSAL, pair=0), fe.scaled(-1, fe.scaled(SLOPE, fe.scored(CAUSAL, pair=1)))
+        ),
+    ),
+    (
+        "gate[q, 0] * (score s) + (over k < 4: score s by memory)",
+        lambda: added(fe.scaled(GATE[fe.q, 0], fe.scored(CAUSAL)), fe.scored(FEW, keys="memory")),
+    ),
+    (
+        "(score s mass exp(sink)) ++ (over k < 4: score s mass 2.0)",
+        lambda: fe.joined_attention(fe.scored(CAUSAL, mass=fe.exp(SINK)), fe.scored(FEW, mass=2.0)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "made"), BOTH_FORMS, ids=[text for text, _ in BOTH_FORMS])
+def test_both_forms_reach_the_same_attention(text: str, made: Callable[[], ir.Attention]):
+    wanted, found = read(f"attention a over causal = {text}"), made()
+    assert found == wanted
+    assert found.digest == wanted.digest
+
+
+def test_operators_join_attentions():
+    class Held(fe.AttentionOperators):
+        def __init__(self, held: ir.Attention) -> None:
+            self.held = held
+
+        @property
+        def ir(self) -> ir.Attention:
+            return self.held
+
+        def _of(self, attention: ir.Attention) -> "Held":
+            return Held(attention)
+
+    near, far = Held(fe.scored(CAUSAL)), Held(fe.scored(FEW, mass=2.0))
+    made = GATE[fe.q, 0] * near + 2.0 * (near | far) - far / 4 + -near * (fe.q / 2)
+    text = """
+    attention near over causal = score s
+    attention far over causal and k < 4 = score s mass 2.0
+    attention a = gate[q, 0] * near + 2.0 * (near ++ far) - far / 4 + -(near * (q / 2))
+    """
+    assert made.ir == read(text)
+
+
+FAULTS = [
+        ("A202", lambda: fe.scored(CAUSAL, lambda s: fe.q < 3)),
+        ("A202", lambda: fe.scored(CAUSAL, lambda s: s % 2)),
+        ("A202", lambda: fe.dot(fe.q, 3)),
+        ("A209", lambda: fe.scored(CAUSAL, lambda s: s + SLOPE + fe.table("slope", "real", "q")[fe.q])),
+        ("A210", lambda: added(fe.scored(CAUSAL), fe.scored(fe.to_mask(fe.k < 2, align="start")))),
+        ("A216", lambda: fe.scored(CAUSAL, lambda s: fe.where(s < 0, 0.0, s))),
+        ("A217", lambda: fe.scored(CAUSAL, mass=BIAS[fe.q, fe.k])),
+        ("A217", lambda: fe.scored(CAUSAL, weights="softmx")),
+        ("A217", lambda: fe.scored(CAUSAL, weights="pointwise")),
+        ("A217", lambda: fe.scored(CAUSAL, weights="stick", mass=1.0)),
+        ("A217", lambda: fe.scored(CAUSAL, pair=2)),
+        ("A217", lambda: added(fe.scored(CAUSAL, pair=0), fe.scored(CAUSAL))),
+        ("A217", lambda: fe.scaled(fe.k, fe.scored(CAUSAL))),
+        ("A217", lambda: fe.joined_attention(fe.scored(CAUSAL, weights="stick"))),
+        ("A302", lambda: fe.scored(CAUSAL, lambda s: s / 0)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "make"), FAULTS, ids=[f"{code}-{place}" for place, (code, _) in enumerate(FAULTS)]
+)
+def test_faults_of_the_python_form_are_told(code: str, make: Callable[[], object]):
+    with pytest.raises(AttnDslError, match=code) as caught:
+        make()
+    assert caught.value.diagnostics[0].labels

@@ -146,7 +146,7 @@ def test_what_python_cannot_express_is_refused(misuse):
 
 FAULTS = {
     "A202": [
-        lambda: q & (k < 3), lambda: (q < 3) + 1, lambda: q + 1.5, lambda: fe.where(q, 1, 2),
+        lambda: q & (k < 3), lambda: (q < 3) + 1, lambda: q % 1.5, lambda: fe.where(q, 1, 2),
         lambda: fe.where(q < 1, 1, k < 2), lambda: to_mask(q + k), lambda: q + True, lambda: (q < 1) < 2,
     ],
     "A205": [patterns.window, lambda: patterns.window(1, wide=2), lambda: t[q, k], fe.minimum],
@@ -162,6 +162,7 @@ FAULTS = {
     "A212": [lambda: to_mask(q < k, align="middle")],
     "A214": [lambda: to_mask((q < k).zeros(k))],
     "A215": [lambda: (q < k).zeros(1) | (q < 3), lambda: ~patterns.padded_window(2)],
+    "A216": [lambda: k < 0.5 * q, lambda: q / 2 == k],
     "A301": [lambda: patterns.window(-1)],
     "A302": [lambda: q // 0, lambda: q % -3],
     "A303": [lambda: fe.any_(0, 5000, lambda j: j * j == q)],

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from attndsl.inputs import subtrees
     from attndsl.op import merge
+    from attndsl.ragged import varlen
     from attndsl.source import AttnDslError
     from attndsl.verification import equivalent, implies, verify
 
@@ -63,6 +64,7 @@ _HOMES = {
     "patterns": "attndsl.patterns",
     "merge": "attndsl.op:merge",
     "subtrees": "attndsl.inputs:subtrees",
+    "varlen": "attndsl.ragged:varlen",
     "equivalent": "attndsl.verification:equivalent",
     "implies": "attndsl.verification:implies",
     "verify": "attndsl.verification:verify",
@@ -73,6 +75,7 @@ __all__ = [
     "Attention", "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
     "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
     "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "subtrees", "sum_", "table",
+    "varlen",
     "verify",
     "where",
 ]  # fmt: skip

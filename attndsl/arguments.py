@@ -11,13 +11,16 @@ from attndsl import op
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, read_heads
 from attndsl.inputs import gathered
-from attndsl.positions import BLOCK_TABLE, NAMES, QUERIES, hidden, refuse, with_heads
+from attndsl.positions import BLOCK_TABLE, BOUNDS, NAMES, QUERIES, hidden, refuse, with_heads
 
 # Arguments by name, beside inputs and positions, of methods that are told lengths.
 _OF_A_LENGTH: Final = frozenset({"batch", "extents", "inputs", "head_start", "head_count"})
 QUERIES_USED = "q_used"  # what calls name q_len, where q_len is how many rows there are
 # The arguments that say where tokens stand, and under what name they go on.
-_POSITIONS: Final = {name: name for name in (*NAMES, BLOCK_TABLE)}
+_POSITIONS: Final = {
+    **{name: name for name in (*NAMES, BLOCK_TABLE)},
+    **{hidden(name): name for name in BOUNDS},  # inputs have the plain names, too
+}
 _POSITIONS_BY_LENGTH: Final = {
     QUERIES_USED if name == QUERIES.length else name: name for name in NAMES
 }

@@ -529,6 +529,12 @@ class Program:
         return self._memo(("zeros", key), count)
 
 
+def asks_for_batch(mask: ir.Mask) -> bool:
+    """Whether the pattern reads the number of a batch element."""
+    nodes = *ir.postorder(mask.root), *ir.postorder(mask.zeros)
+    return any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes)
+
+
 def _call_key(call: scheduling.Call, deps: ir.Deps) -> tuple[Any, ...]:
     # their shapes are lengths, counts and sizes, all of which are in the key
     contents = [(name, digest_of(array)) for name, array in sorted(call.tables.items())]

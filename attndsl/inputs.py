@@ -379,7 +379,7 @@ _WINDOW = Foreign(
 )
 _SCALE = Foreign("the factor on the scores is called `scale`")
 _PACKED = Foreign(
-    'packed sequences: attndsl.compile("varlen_causal"), called with cu_seqlens_q= and cu_seqlens_k=; or by'
+    "packed sequences: attndsl.varlen(p)(q, k, v, cu_seqlens_q, cu_seqlens_k), each in positions of its own; or by"
     ' ids, "documents_causal", called with doc='
 )
 _WEIGHTS = Foreign(

@@ -17,9 +17,11 @@ from attndsl.backends import (
     Executable,
     ForwardKernels,
     OpenKernels,
+    PackedKernels,
     Request,
     ScoredExecutable,
     ScoredKernels,
+    Side,
     TakesKeySets,
     TakesOpenMasks,
     TakesPairs,
@@ -31,6 +33,7 @@ from attndsl.backends import (
 )
 from attndsl.compiler import Program
 from attndsl.inputs import cut
+from attndsl.packed import PackedCall, zero_keys
 from attndsl.schedule import BoundMask, Call, KeyRule, NotOpen, Schedule, TileCosts, TiledMask
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -39,7 +42,11 @@ SEARCHED: Final = 512  # tokens of a side, below which no order is looked for un
 
 
 def lower(
-    program: Program, call: Call, request: Request, backend: str = "auto", layout: str | None = None
+    program: Program,
+    call: Call | PackedCall,
+    request: Request,
+    backend: str = "auto",
+    layout: str | None = None,
 ) -> Executable:
     """How a call is run, decided but for the numbers in its tensors.
 
@@ -47,6 +54,14 @@ def lower(
         AttnDslError: A4xx for lengths and layouts; A52x for the back end.
     """
     runner = choose(request, backend)
+    if isinstance(call, PackedCall):
+        made = []
+        for group in call.groups:
+            shape = (*group.queries.shape, group.keys.shape[1])
+            own = replace(request, batch=shape[0], q_len=shape[1], k_len=shape[2])
+            made.append(lower(call.program, group.call, own, backend, layout))
+        sides = packed_sides(call, request.device)
+        return Executable((PackedKernels(*sides, tuple(made)),))
     zeros = zero_key_counts(program, call, request.device)
     # a layout is of tiles, and checked where they are made
     if not layout and isinstance(runner, TakesPairs) and runner.takes_pairs(request):
@@ -195,6 +210,14 @@ def lower_open(
     )
 
 
+def packed_sides(call: PackedCall, device: torch.device) -> tuple[Side, Side]:
+    """The rows of q, and of k and v, of the groups of a packed call."""
+    queries, keys = (
+        [getattr(group, side) for group in call.groups] for side in ("queries", "keys")
+    )
+    return Side.of(queries, device), Side.of(keys, device)
+
+
 def walked(
     program: Program, call: Call, head_dim: int, layout: str | None, device: str = "cpu"
 ) -> tuple[Schedule, ...]:
@@ -213,9 +236,14 @@ def _parts(
     return program.reorder(call, order, counted, tile_costs), f"{program.key}/{order}"
 
 
-def zero_key_counts(program: Program, call: Call, device: torch.device) -> Tensor | None:
+def zero_key_counts(
+    program: Program, call: Call | PackedCall, device: torch.device
+) -> Tensor | None:
     """How many zero keys each query sees, where the pattern has any: int64 [B or 1, H or 1, Q]."""
-    counts = program.zero_keys(call)
+    if isinstance(call, PackedCall):
+        counts = zero_keys(call)
+    else:
+        counts = program.zero_keys(call)
     return None if counts is None else torch.from_numpy(counts).to(device)
 
 

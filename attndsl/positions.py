@@ -34,6 +34,7 @@ KEYS: Final = Names("k", "k_start", "kv_len", "k_pos")
 NAMES: Final = tuple(
     name for side in (QUERIES, KEYS) for name in (side.start, side.length, side.outright)
 )
+BOUNDS: Final = ("cu_seqlens_q", "cu_seqlens_k")  # where packed sequences begin and end
 BLOCK_TABLE: Final = "block_table"  # beside them in calls: the pages in which k and v lie
 
 

@@ -12,6 +12,7 @@ from attndsl.backends.dense import Dense, attend
 from attndsl.backends.dense_scores import DensePart, attend_scored
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
+from attndsl.backends.packed import PackedComposed, PackedKernels, Side
 from attndsl.backends.protocol import (
     Backend,
     ForwardKernels,
@@ -51,9 +52,12 @@ __all__ = [
     "Kernels",
     "Machine",
     "OpenKernels",
+    "PackedComposed",
+    "PackedKernels",
     "Request",
     "ScoredExecutable",
     "ScoredKernels",
+    "Side",
     "TakesKeySets",
     "TakesOpenMasks",
     "TakesPairs",

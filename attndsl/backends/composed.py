@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from attndsl.backends.block_batches import BlockBatch, batches_of
 from attndsl.backends.dtypes import lse_dtype, out_dtype
 from attndsl.backends.places import IntArray
+from attndsl.cache import bytes_of
 from attndsl.schedule import Schedule
 
 _PAIRS = 1 << 22  # of one product, over all heads: 16 MB in float32
@@ -40,9 +41,18 @@ class Composed:
     """
 
     schedules: Sequence[Schedule]  # of disjoint pairs
-    level: Tensor
-    scale: float
     zeros: Tensor | None = None
+    level: Tensor = field(default_factory=lambda: torch.empty(0))
+    scale: float = 1.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the schedules."""
+        return bytes_of((*self.schedules, self.zeros))
+
+    def around(self, level: Tensor, scale: float) -> Composed:
+        """The same around the log-sum-exp of a forward."""
+        return replace(self, level=level, scale=scale)
 
     def outputs(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q]), as a back end gives them."""

@@ -24,9 +24,11 @@ from attndsl.op.registration import Call, Known, derivative, gradients, outputs,
 from attndsl.op.rows import read_arguments, rows_with_tokens
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
+from attndsl.op.sequences import Nested, is_nested, read_bounds
 from attndsl.op.sharding import is_distributed, shards
 from attndsl.op.steps import step
-from attndsl.positions import BLOCK_TABLE, hidden, split, split_heads, with_heads
+from attndsl.packed import PackedCall, dense, read_call
+from attndsl.positions import BLOCK_TABLE, BOUNDS, hidden, split, split_heads, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -80,6 +82,9 @@ def attention(
             *(planner.text, (q, k, v)),
             *(scale, backend, layout, extents, dict(inputs or {}), positions),
         )
+    if any(map(is_nested, (q, k, v))):
+        told = {"scale": scale, "backend": backend, "layout": layout, "extents": extents}
+        return _nested(planner, Nested(planner.program, q, k, v), inputs, positions, told)
     check_plain(planner.program, q, k, v)
     q, k, v = autocast(q, k, v)
     if positions and BLOCK_TABLE in positions:
@@ -98,7 +103,9 @@ def attention(
             positions=own.positions,
         )
         return own.whole(*made)
-    if positions:
+    if positions and BOUNDS[0] in positions:
+        given |= read_bounds(positions, q)
+    elif positions:
         rest = {"extents": extents, "backend": backend, "layout": layout}
         return _at_positions(planner, (q, k, v), scale, given, positions, rest)
     (q, k, v), factor = scaled(planner.program, q, k, v, scale)
@@ -137,6 +144,20 @@ def _at_positions(
     rows = rows_with_tokens(program, qkv, scale, options["extents"], inputs, at)
     options = options | {"extents": rows.extents, "inputs": rows.inputs, "scale": rows.scale}
     return rows.restored(*attention(planner, rows.q, rows.k, rows.v, **options))
+
+
+def _nested(
+    planner: Planner,
+    nested: Nested,
+    inputs: Mapping[str, Any] | None,
+    positions: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """The call on nested tensors, as packed ones."""
+    positions = {**(positions or {}), **nested.positions}
+    given = nested.inputs(inputs or {})
+    out, lse = attention(planner, *nested.packed, inputs=given, positions=positions, **options)
+    return nested.restored(out), nested.restored(lse)
 
 
 def _symbolic(text: str, qkv: tuple[Any, Any, Any], *options: Any) -> tuple[Any, Any]:
@@ -220,8 +241,13 @@ def _dense(
     """The mask and the zero keys of a call."""
     given = {name: unwrapped(value) for name, value in inputs.items()}
     with outside_transforms():
-        call = program.call(q.shape[2], k.shape[2], q.shape[0], q.shape[1], extents, given)
-        mask = torch.from_numpy(program.dense(call)).to(q.device)
+        lengths = q.shape[2], k.shape[2], q.shape[0], q.shape[1]
+        call = read_call(program, lengths, extents, given)
+        if isinstance(call, PackedCall):
+            seen = dense(call)
+        else:
+            seen = program.dense(call)
+        mask = torch.from_numpy(seen).to(q.device)
         return mask, zero_key_counts(program, call, q.device)
 
 

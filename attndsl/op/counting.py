@@ -12,6 +12,7 @@ from torch import Tensor
 from attndsl import views
 from attndsl.op.planning import Planner
 from attndsl.op.rules import FORWARD, Rule, Vjp
+from attndsl.packed import PackedCall, read_call
 
 _TILE = (128, 128)  # of the schedule whose pairs are counted; the pairs are the same in any
 
@@ -48,8 +49,14 @@ def live_pairs(
     if planner is None or symbolic or not all(map(_holds_data, tables)):
         return math.prod(sizes[:4])
     program, arrays = planner.program, dict(zip(names, tables, strict=True))
-    call = program.call(q_len, k.shape[2], batch, heads, extents, arrays)
-    return views.cost(program.schedule(call, _TILE), 1, heads=heads, batch=batch).pairs
+    call = read_call(program, (q_len, k.shape[2], batch, heads), extents, arrays)
+    parts = [call] if not isinstance(call, PackedCall) else [group.call for group in call.groups]
+    program = program if not isinstance(call, PackedCall) else call.program
+    costs = (
+        views.cost(program.schedule(part, _TILE), 1, heads=heads, batch=part.batch)
+        for part in parts
+    )
+    return sum(cost.pairs for cost in costs)
 
 
 def _holds_data(table: Any) -> bool:

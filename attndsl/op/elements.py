@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
+from attndsl.compiler import asks_for_batch
 from attndsl.op.dispatching import needs_dispatcher
-from attndsl.op.planning import asks_for_batch
 from attndsl.positions import KEYS, QUERIES
 from attndsl.source import AttnDslError
 

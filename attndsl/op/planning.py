@@ -19,23 +19,27 @@ from attndsl.backends import (
     BoundScore,
     Composed,
     Executable,
+    PackedComposed,
     Request,
     ScoredExecutable,
     edition,
     is_scheduled_on,
 )
 from attndsl.cache import Memo
-from attndsl.compiler import Program, read_saved, saved
+from attndsl.compiler import Program, asks_for_batch, read_saved, saved
 from attndsl.lowering import (
     OpenExecutable,
     lower,
     lower_open,
     lower_scores,
+    packed_sides,
     walked,
     zero_key_counts,
 )
 from attndsl.op.contents import Contents, stamp_of
-from attndsl.schedule import Call, NotOpen, Schedule
+from attndsl.packed import PackedCall, read_call
+from attndsl.positions import BOUNDS, hidden
+from attndsl.schedule import Call, NotOpen
 from attndsl.scored import ScoredProgram
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -110,7 +114,7 @@ class Planner:
             if opened is not None:
                 return opened.executable(dict(zip(options.names, tables, strict=True)))
 
-        def make(call: Call, stamp: bytes) -> Executable:
+        def make(call: Call | PackedCall, stamp: bytes) -> Executable:
             made = lower(self.program, call, request, options.backend, options.layout)
             return replace(made, stamp=stamp)
 
@@ -160,20 +164,26 @@ class Planner:
         options: Options,
         stamp: bytes | None,
         level: Tensor,
-    ) -> Composed:
+    ) -> Composed | PackedComposed:
         """The same call composed of torch's operations, around the log-sum-exp ``level`` of a forward.
 
         Raises:
             AttnDslError: as ``executable``.
         """
 
-        def make(call: Call, stamp: bytes) -> tuple[tuple[Schedule, ...], Tensor | None]:
-            schedules = walked(self.program, call, request.head_dim, options.layout)
-            return schedules, zero_key_counts(self.program, call, request.device)
+        def alone(program: Program, call: Call) -> Composed:
+            schedules = walked(program, call, request.head_dim, options.layout)
+            return Composed(schedules, zero_key_counts(program, call, request.device))
+
+        def make(call: Call | PackedCall, stamp: bytes) -> Composed | PackedComposed:
+            if not isinstance(call, PackedCall):
+                return alone(self.program, call)
+            calls = tuple(alone(call.program, group.call) for group in call.groups)
+            return PackedComposed(*packed_sides(call, request.device), calls)
 
         key = request, "composed"
-        schedules, zeros = self._remembered(key, request, tables, options, stamp, make)
-        return Composed(schedules, level, options.scale, zeros)
+        found = self._remembered(key, request, tables, options, stamp, make)
+        return found.around(level, options.scale)
 
     def scored(
         self,
@@ -229,7 +239,7 @@ class Planner:
         tables: Sequence[Tensor],
         options: Options,
         stamp: bytes | None,
-        make: Callable[[Call, bytes], T],
+        make: Callable[[Any, bytes], T],
     ) -> T:
         """The result of ``make`` for the checked call and the stamp of its tables; one for equal calls."""
         arrays: dict[str, Any] = {}
@@ -241,14 +251,14 @@ class Planner:
             return found
         lengths = request.q_len, request.k_len, request.batch, request.heads
         of_call = lengths, options.names, options.axes, options.extents, stamp
-        call: Call | None = self.memo.get(of_call)  # with the tables as they were
+        call: Call | PackedCall | None = self.memo.get(of_call)  # with the tables as they were
         if call is None:
             if tables and not arrays:
                 now, arrays = stamp_of(options.names, tables)
                 if now != stamp:
                     raise rewritten(self.program.mask.name, options.names)
             extents = dict(zip(options.axes, options.extents, strict=True))
-            call = self.memo.keep(of_call, self.program.call(*lengths, extents, arrays))
+            call = self.memo.keep(of_call, read_call(self.program, lengths, extents, arrays))
         return self.memo.keep(key, make(call, stamp or b""))
 
     def alone(self) -> Planner:
@@ -271,19 +281,13 @@ class Planner:
         ``differ``: which tables differ from one of these calls to the next.
         """
         mask = self.program.mask
-        if asks_for_batch(mask):
+        if asks_for_batch(mask) or hidden(BOUNDS[0]) in names:
             return None
         dims = {table.name: table.dims for table in mask.tables}
         # names of no table are positions, which begin with the batch dim
         found = [dims.get(name, ("batch",))[:1] == ("batch",) for name in names]
         alike = all(begins or not differs for begins, differs in zip(found, differ, strict=True))
         return found if alike else None
-
-
-def asks_for_batch(mask: ir.Mask) -> bool:
-    """Whether the pattern reads the number of a batch element."""
-    nodes = *ir.postorder(mask.root), *ir.postorder(mask.zeros)
-    return any(isinstance(node, ir.Var) and node.name == "batch" for node in nodes)
 
 
 def digest_of(text: str) -> int:

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import torch
 from torch import Tensor
 
-from attndsl.backends import Composed
+from attndsl.backends import Composed, PackedComposed
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Function: TypeAlias = Callable[..., Tensors]
@@ -27,7 +27,7 @@ class Forward:
     inputs = 3
     text: str = ""
 
-    def of(self, composed: Composed) -> Function:
+    def of(self, composed: Composed | PackedComposed) -> Function:
         """The function, of the call that ``composed`` is."""
         return composed.outputs
 
@@ -54,7 +54,7 @@ class Vjp:
         """The text that ``read`` reads."""
         return _after(self.rule, "".join("1" if given else "0" for given in self.given))
 
-    def of(self, composed: Composed) -> Function:
+    def of(self, composed: Composed | PackedComposed) -> Function:
         """Same as ``Forward.of``."""
         function, count = self.rule.of(composed), self.rule.inputs
 
@@ -85,7 +85,7 @@ class Jvp:
         """The text that ``read`` reads."""
         return _after(self.rule, "jvp")
 
-    def of(self, composed: Composed) -> Function:
+    def of(self, composed: Composed | PackedComposed) -> Function:
         """Same as ``Forward.of``.
 
         u -> uJ is linear, and its transpose is t -> Jt: beyond the first order no forward mode is needed, which torch

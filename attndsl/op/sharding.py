@@ -10,10 +10,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from attndsl.compiler import Program
+from attndsl.compiler import Program, asks_for_batch
 from attndsl.op.checks import in_the_call
 from attndsl.op.dispatching import PLAIN
-from attndsl.op.planning import asks_for_batch
 from attndsl.positions import split_heads, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 

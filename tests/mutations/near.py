@@ -59,6 +59,13 @@ NEAR = {
         "rooms/backends/test_merging.py",
         "laws",
     ),
+    "packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
+    "backends/packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
+    "backends/blocked.py": (
+        "rooms/backends/test_short_batches.py",
+        "rooms/backends/test_blocked.py",
+        "rooms/op/test_attention.py",
+    ),
     "backends/few_queries.py": ("rooms/backends/test_few_queries.py",),
     "backends/dense_square.py": ("rooms/backends/test_dense_square.py",),
     "backends/composed.py": ("rooms/op/test_transforms.py",),

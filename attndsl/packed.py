@@ -1,0 +1,316 @@
+"""Sequences that lie one behind the other, as calls of their own: those of about one length are called together.
+
+Law: a packed call gives, sequence by sequence, what the call on that sequence alone gives.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, NoReturn, TypeAlias
+
+import numpy as np
+
+from attndsl import ir
+from attndsl import schedule as scheduling
+from attndsl.compiler import Program, asks_for_batch
+from attndsl.inputs import declaration, gathered, read
+from attndsl.positions import BOUNDS, KEYS, QUERIES, hidden
+from attndsl.source import AttnDslError, Diagnostic
+
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+SHORT: Final = 128  # tokens; sequences up to so many are called with others of about as many
+STEP: Final = 16  # tokens; by so many they differ at most
+_NUMBER: Final = "<sequence>"  # a table by a name that no program can spell
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Sequences that are called together, at the greatest of their lengths.
+
+    Args:
+        queries: The row of the packed q that each query is, int64 [sequences, queries]; -1 for none.
+        keys: Likewise of k.
+        call: The call, whose batch elements are the sequences.
+    """
+
+    queries: IntArray
+    keys: IntArray
+    call: scheduling.Call
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedCall:
+    """A call on packed sequences, each of which is in one group; ``program`` is that of the groups."""
+
+    program: Program
+    groups: tuple[Group, ...]
+    q_len: int
+    k_len: int
+    heads: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables and the numbers of rows."""
+        held = (
+            group.queries.nbytes + group.keys.nbytes + group.call.nbytes for group in self.groups
+        )
+        return sum(held)
+
+
+def read_call(
+    program: Program,
+    lengths: tuple[int, int, int, int],
+    extents: Mapping[str, Any] | None,
+    inputs: Mapping[str, Any],
+) -> scheduling.Call | PackedCall:
+    """The call of these queries, keys, batch elements and heads; packed where the inputs hold bounds of sequences.
+
+    Raises:
+        AttnDslError: A413 for bounds; else as ``Program.call``, with a note on the sequence.
+    """
+    names = [hidden(name) for name in BOUNDS]
+    if names[0] not in inputs:
+        return program.call(*lengths, extents, inputs)
+    q_len, k_len, _, heads = lengths
+    rest = {name: value for name, value in inputs.items() if name not in names}
+    bounds = [
+        _checked(name, inputs[key], length, rows)
+        for name, key, length, rows in zip(BOUNDS, names, (q_len, k_len), "qk", strict=True)
+    ]
+    if len(bounds[0]) != len(bounds[1]):
+        counts = " and ".join(f"{len(x) - 1}" for x in bounds)
+        _fail(f"{BOUNDS[0]} and {BOUNDS[1]} are of {counts} sequences", "q and k have as many")
+    mask, spans = program.mask, [_Spans.of(x) for x in bounds]
+    arrays = {name: read(name, value) for name, value in gathered(mask, rest).items()}
+    if asks_for_batch(mask):
+        program = _numbered(program)
+        mask, arrays[_NUMBER] = program.mask, np.arange(len(bounds[0]) - 1)
+    of_sequences = _Inputs(mask, arrays, *spans)
+    groups = []
+    for members in _grouped(mask, *(x.lengths for x in spans)):
+        rows = spans[0].rows(members), spans[1].rows(members)
+        own = of_sequences.of(members, *rows)
+        told = _told(*(x.lengths[members] for x in spans))
+        shape = rows[0].shape[1], rows[1].shape[1], len(members), heads
+        try:
+            groups.append(Group(*rows, program.call(*shape, extents, {**own, **told})))
+        except AttnDslError as error:
+            raise _located(error, members) from error
+    return PackedCall(program, tuple(groups), q_len, k_len, heads)
+
+
+@functools.lru_cache(16)
+def _numbered(program: Program) -> Program:
+    """The program in which ``batch`` is the number of a sequence, as it is read from an input."""
+    mask = program.mask
+    table = ir.Table(_NUMBER, ir.Sort.INT, ("batch",))
+    known: dict[ir.Node, ir.Node] = {
+        node: ir.Load(_NUMBER, ir.Sort.INT, (), table.ambient)
+        for root in (mask.root, mask.zeros)
+        for node in ir.postorder(root)
+        if isinstance(node, ir.Var) and node.name == "batch"
+    }
+    made = replace(mask, tables=(*mask.tables, table), zeros=ir.substitute(mask.zeros, known))
+    made = made.with_root(ir.substitute(mask.root, known))
+    return Program(made, program.layer, program.without)
+
+
+def dense(call: PackedCall) -> BoolArray:
+    """The meaning: bool [1, heads, q_len, k_len], each sequence a block of it.
+
+    Raises:
+        AttnDslError: as ``Program.dense``.
+    """
+    ir.check_pairs(call.heads * call.q_len * call.k_len)
+    result = np.zeros((1, call.heads, call.q_len, call.k_len), dtype=bool)
+    for group in call.groups:
+        for seen, rows, columns in zip(
+            call.program.dense(group.call), group.queries, group.keys, strict=True
+        ):
+            live = seen[:, rows >= 0][:, :, columns >= 0]
+            result[0][:, rows[rows >= 0][:, None], columns[columns >= 0]] = live
+    return result
+
+
+def zero_keys(call: PackedCall) -> IntArray | None:
+    """How many zero keys each query sees, [1, heads, q_len]; None where none has any.
+
+    Raises:
+        AttnDslError: as ``Program.zero_keys``.
+    """
+    result = np.zeros((1, call.heads, call.q_len), dtype=np.int64)
+    for group in call.groups:
+        counts = call.program.zero_keys(group.call)
+        if counts is None:
+            return None
+        shape = len(group.queries), call.heads, group.queries.shape[1]
+        for count, rows in zip(np.broadcast_to(counts, shape), group.queries, strict=True):
+            result[0][:, rows[rows >= 0]] = count[:, rows >= 0]
+    return result if call.groups else None
+
+
+# ---------------------------------------------------------------------------- bounds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spans:
+    """The rows of each sequence: so many from a first one on."""
+
+    starts: IntArray
+    lengths: IntArray
+
+    @staticmethod
+    def of(bounds: IntArray) -> _Spans:
+        return _Spans(bounds[:-1], np.diff(bounds))
+
+    def rows(self, members: IntArray) -> IntArray:
+        """The rows of some sequences, [sequences, longest]; -1 behind the end of one."""
+        lengths = self.lengths[members]
+        places = np.arange(lengths.max(initial=0))
+        rows = self.starts[members][:, None] + places
+        return np.where(places < lengths[:, None], rows, -1)
+
+
+def _checked(name: str, value: Any, tokens: int, rows: str) -> IntArray:
+    """Where each sequence begins and the last one ends, int64 [sequences + 1]."""
+    array = read(name, value)
+    array = array[0] if array.ndim == 2 and len(array) == 1 else array
+    if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
+        shown = f"{array.dtype} of shape {list(array.shape)}"
+        _fail(f"{name} needs an integer for each sequence and one more, got {shown}")
+    bounds: IntArray = array.astype(np.int64)
+    if bounds[0]:
+        _fail(f"{name} begins with {bounds[0]}, not with 0")
+    falls = np.flatnonzero(np.diff(bounds) < 0)
+    if len(falls):
+        at = int(falls[0])
+        title = f"{name} falls from {bounds[at]} to {bounds[at + 1]}"
+        _fail(title, f"sequence {at} would have fewer than 0 tokens")
+    if bounds[-1] != tokens:
+        title = f"{name} ends at {bounds[-1]}, but {rows} has {tokens} tokens"
+        _fail(title, "each token belongs to one sequence")
+    return bounds
+
+
+def _grouped(mask: ir.Mask, q_len: IntArray, k_len: IntArray) -> list[IntArray]:
+    """The sequences of each group, in order.
+
+    Short ones of different lengths go together where nothing but their tokens depends on a length.
+    """
+    lengths = np.stack([q_len, k_len], axis=1)
+    if not (mask.queries.segments or mask.keys.segments or mask.conditions):
+        is_short = np.all((lengths <= SHORT) & (lengths > 0), axis=1)
+        lengths = np.where(is_short[:, None], -(-lengths // STEP) * STEP, lengths)
+    found = defaultdict[tuple[int, ...], list[int]](list)
+    for number, pair in enumerate(lengths.tolist()):
+        found[tuple(pair)].append(number)
+    return [np.array(members, dtype=np.int64) for members in found.values()]
+
+
+def _told(q_len: IntArray, k_len: IntArray) -> dict[str, IntArray]:
+    """Positions of sequences whose lengths differ."""
+    if (q_len == q_len[0]).all() and (k_len == k_len[0]).all():
+        return {}
+    return {hidden(QUERIES.length): q_len, hidden(KEYS.length): k_len}
+
+
+def _located(error: AttnDslError, members: IntArray) -> AttnDslError:
+    shown = f"in sequence {members[0]}"
+    if len(members) > 1:
+        some = ", ".join(map(str, members[:4].tolist())) + (", ..." if len(members) > 4 else "")
+        shown = f"batch elements are sequences {some}"
+    return AttnDslError(replace(d, notes=(*d.notes, shown)) for d in error.diagnostics)
+
+
+def _fail(title: str, *notes: str) -> NoReturn:
+    raise AttnDslError(Diagnostic("A413", title, notes=notes))
+
+
+# ---------------------------------------------------------------------------- inputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """The inputs of a packed call, cut to some sequences: given packed, by sequence, or for all alike."""
+
+    mask: ir.Mask
+    arrays: Mapping[str, Any]
+    queries: _Spans
+    keys: _Spans
+
+    def of(self, members: IntArray, q_rows: IntArray, k_rows: IntArray) -> dict[str, Any]:
+        """The inputs of these sequences as those of batch elements."""
+        made = {}
+        for table in self.mask.tables:
+            array = self.arrays[table.name]
+            rows = {"q": q_rows, "k": k_rows, "pos": k_rows}
+            if _is_packed(table, array):
+                made[table.name] = self._unpacked(table, array, rows)
+            else:
+                made[table.name] = self._cut(table, array, members, rows)
+        return made
+
+    def _unpacked(self, table: ir.Table, array: Any, rows: Mapping[str, IntArray]) -> Any:
+        """The entries of each sequence, of an array with one for each token."""
+        batch = table.dims.index("batch")
+        rest = [dim for dim in table.dims if dim != "batch"]
+        axis = next(i for i, dim in enumerate(rest) if dim in rows)
+        wanted = rows[str(rest[axis])]
+        side = self.queries if rest[axis] == "q" else self.keys
+        tokens = int(side.lengths.sum())
+        if array.shape[axis] != tokens:
+            title = f"input {table.name!r} has {array.shape[axis]} entries, but there are {tokens} tokens"
+            raise _fault(title, table)
+        if not tokens:
+            array = np.zeros((*array.shape[:axis], 1, *array.shape[axis + 1 :]), array.dtype)
+        taken = np.take(array, np.maximum(wanted, 0), axis=axis)  # [..., sequences, rows, ...]
+        return np.moveaxis(taken, axis, batch)
+
+    def _cut(
+        self, table: ir.Table, array: Any, members: IntArray, rows: Mapping[str, IntArray]
+    ) -> Any:
+        """The entries of each sequence, of an array that has them by sequence, or for all alike."""
+        if array.ndim != len(table.dims):
+            return array  # refused as any call does
+        for axis, dim in enumerate(table.dims):
+            size = array.shape[axis]
+            if dim == "batch":
+                count = len(self.queries.lengths)
+                if size not in (1, count):
+                    title = f"input {table.name!r} has {size} entries along batch, but there are {count} sequences"
+                    raise _fault(title, table)
+                array = array if size == 1 else np.take(array, members, axis=axis)
+            elif dim in rows and not (size == 1 and dim != "pos"):
+                self._check_length(table, str(dim), size)
+                array = array[(slice(None),) * axis + (slice(rows[str(dim)].shape[1]),)]
+        return array
+
+    def _check_length(self, table: ir.Table, dim: str, size: int) -> None:
+        side = self.queries if dim == "q" else self.keys
+        longest = int(side.lengths.max(initial=0))
+        if size == longest or (size > longest and "batch" in table.dims):
+            return
+        title = f"input {table.name!r} has {size} entries along {dim}, but the longest sequence has {longest} tokens"
+        helps: tuple[str, ...] = ()
+        if size == side.lengths.sum() and "batch" not in table.dims:
+            declared = f"input {declaration(replace(table, dims=('batch', *table.dims)))}"
+            helps = (
+                f"for an entry for each token declare that batch elements differ: `{declared}`",
+            )
+        raise _fault(title, table, helps)
+
+
+def _is_packed(table: ir.Table, array: Any) -> bool:
+    """Whether one dim holds the tokens of all sequences, in place of batch and position."""
+    by_token = sum(dim in ("q", "k", "pos") for dim in table.dims)
+    return "batch" in table.dims and by_token == 1 and array.ndim == len(table.dims) - 1
+
+
+def _fault(title: str, table: ir.Table, helps: tuple[str, ...] = ()) -> AttnDslError:
+    notes = (f"declared: {declaration(table)}",)
+    return AttnDslError(Diagnostic("A501", title, notes=notes, helps=helps))

@@ -1,4 +1,4 @@
-"""Patterns as PyTorch modules."""
+"""Patterns and attentions as PyTorch modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attndsl import ir
+from attndsl import attentions, ir
 from attndsl.compiled import Layouts, Pattern, compile_pattern
 from attndsl.compiler import Source, read_saved, saved
 from attndsl.ir import named_extents
@@ -115,6 +115,114 @@ def _meaning(pattern: Pattern) -> tuple[str, int]:
     nodes = *ir.postorder(pattern.ir.root), *ir.postorder(pattern.ir.zeros)
     reads = any(isinstance(node, ir.Var) and node.name == "layer" for node in nodes)
     return pattern.digest, pattern.layer if reads else 0
+
+
+class Attention(nn.Module):
+    """An attention that owns some of its real inputs, without projections: ``forward(q, k, v)``.
+
+        Attention(t5, parameters={"bias": torch.randn(8, 32)})        # trained
+        Attention(alibi, buffers={"slope": alibi_slopes(8)})          # saved and moved, never trained
+
+    Its state dict holds these inputs and the digest of the attention, and refuses one of another attention.
+
+    Args:
+        attention: The compiled attention, or what ``attndsl.compile`` takes.
+        parameters: First values of the real inputs that are trained, by name.
+        buffers: Values of inputs that stay as they are, by name.
+        scale: Factor on q k^T; 1/sqrt(head_dim) by default. A parameter is trained: one number, or [heads].
+        backend: As for calling the attention.
+        layout: As for calling the attention.
+        extents: Sizes of grid axes that lengths do not determine, the same in every call.
+
+    Raises:
+        AttnDslError: A501, the attention has no such input.
+    """
+
+    def __init__(
+        self,
+        attention: attentions.Attention | ir.Attention | str,
+        *,
+        parameters: Mapping[str, Tensor] | None = None,
+        buffers: Mapping[str, Tensor] | None = None,
+        scale: float | Tensor | None = None,
+        backend: str = "auto",
+        layout: Layouts | None = None,
+        extents: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        compiled = attentions.compile(attention)
+        if not isinstance(compiled, attentions.Attention):
+            title = f"{compiled.name or 'the pattern'} is a pattern: PatternAttention takes those"
+            raise AttnDslError(Diagnostic("A211", title))
+        self.attention = compiled
+        self.scale, self.backend, self.layout = scale, backend, layout
+        self.extents = named_extents(extents)
+        known = {table.name for table in compiled.inputs}
+        for name in [*(parameters or {}), *(buffers or {})]:
+            if name not in known:
+                title = f"{compiled.name or 'the attention'} has no input {name!r}"
+                notes = (f"inputs: {', '.join(sorted(known)) or 'none'}",)
+                raise AttnDslError(Diagnostic("A501", title, notes=notes))
+        # a folder of their own, since an input may be named like a method of modules
+        self.owned = nn.ParameterDict(
+            {name: nn.Parameter(x) for name, x in (parameters or {}).items()}
+        )
+        self.fixed = nn.Module()
+        for name, x in (buffers or {}).items():
+            self.fixed.register_buffer(f"input_{name}", x)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        extents: Mapping[str, int] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> Tensor:
+        """q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] -> [B, H, Q, Dv].
+
+        Inputs that the module does not own stand in ``inputs``, or go by name, as do positions of the tokens.
+        """
+        mine: dict[str, Any] = dict(self.owned.items())
+        mine |= {name.removeprefix("input_"): x for name, x in self.fixed.named_buffers()}
+        options = {"scale": self.scale, "backend": self.backend, "layout": self.layout}
+        sizes = {**self.extents, **named_extents(extents)}
+        given = {**mine, **(inputs or {})}
+        out: Tensor = self.attention(q, k, v, extents=sizes, inputs=given, **(options | named))
+        return out
+
+    def get_extra_state(self) -> Tensor:
+        """The digest of the attention for the state dict, uint8 [16]."""
+        return torch.tensor(list(bytes.fromhex(self.attention.digest)), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuses the state of another attention.
+
+        Raises:
+            AttnDslError: A508, it is that of another attention.
+        """
+        if bytes(state.tolist()).hex() != self.attention.digest:
+            title = "the state dict belongs to a module of another attention"
+            helps = ("to load the weights alone, leave out its keys that end in `_extra_state`",)
+            raise AttnDslError(Diagnostic("A508", title, helps=helps))
+
+    def extra_repr(self) -> str:
+        """The attention's name in the module's printout."""
+        return self.attention.name
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """The slopes of ALiBi, float32 [heads]: 2^(-8 i / n) for i = 1 .. n (Press, Smith and Lewis, ICLR 2022).
+
+    Where ``heads`` is no power of two: those of the power below it, then every other one of the power above, as in
+    the authors' code.
+    """
+    below = 1 << (max(1, heads).bit_length() - 1)
+    first = [2.0 ** (-8.0 * i / below) for i in range(1, below + 1)]
+    more = [2.0 ** (-4.0 * i / below) for i in range(1, 2 * below + 1, 2)]
+    return torch.tensor([*first, *more][:heads])
 
 
 class PatternSelfAttention(nn.Module):

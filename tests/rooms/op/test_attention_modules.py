@@ -1,0 +1,59 @@
+"""Modules that own the real inputs of an attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import attndsl
+from attndsl.nn import Attention, alibi_slopes
+
+T5 = "input bias: real[head, 8] attention a over causal = score s + bias[min(q - k, 7)]"
+ALIBI = "input slope: real[head] attention a over causal = score s - slope[head] * (q - k)"
+
+
+def qkv() -> list[torch.Tensor]:
+    return [torch.randn(1, 2, 12, 8) for _ in range(3)]
+
+
+def test_owned_inputs_are_trained_and_fixed_ones_are_not():
+    module = Attention(T5, parameters={"bias": torch.zeros(2, 8)})
+    fixed = Attention(ALIBI, buffers={"slope": alibi_slopes(2)})
+    assert [name for name, _ in module.named_parameters()] == ["owned.bias"]
+    assert list(fixed.parameters()) == []
+    optimizer, tensors = torch.optim.SGD(module.parameters(), lr=1.0), qkv()
+    before = module(*tensors)
+    before.square().mean().backward()
+    optimizer.step()
+    assert not module(*tensors).equal(before)
+    wanted = attndsl.compile(ALIBI)(*tensors, slope=alibi_slopes(2))
+    torch.testing.assert_close(fixed(*tensors), wanted)
+
+
+def test_a_state_dict_carries_inputs_and_refuses_another_attention():
+    module = Attention(T5, parameters={"bias": torch.randn(2, 8)})
+    again = Attention(T5, parameters={"bias": torch.zeros(2, 8)})
+    again.load_state_dict(module.state_dict())
+    tensors = qkv()
+    torch.testing.assert_close(again(*tensors), module(*tensors))
+    other = Attention(T5.replace("q - k, 7", "q - k, 6"), parameters={"bias": torch.zeros(2, 8)})
+    with pytest.raises(attndsl.AttnDslError, match="A508"):
+        other.load_state_dict(module.state_dict())
+
+
+def test_inputs_that_are_not_owned_are_given_to_calls_and_unknown_ones_refused():
+    module, tensors = Attention(ALIBI), qkv()
+    slope = alibi_slopes(2)
+    wanted = attndsl.compile(ALIBI)(*tensors, slope=slope)
+    torch.testing.assert_close(module(*tensors, slope=slope), wanted)
+    with pytest.raises(attndsl.AttnDslError, match="no input 'slop'"):
+        Attention(ALIBI, parameters={"slop": slope})
+    with pytest.raises(attndsl.AttnDslError, match="PatternAttention"):
+        Attention("pattern p = causal")
+
+
+@pytest.mark.parametrize("heads", [1, 2, 8, 12])
+def test_slopes_of_alibi_are_those_of_the_paper(heads):
+    published = {1: [1 / 256], 2: [1 / 16, 1 / 256], 8: [2.0**-i for i in range(1, 9)]}
+    published[12] = published[8] + [2.0**-x for x in (0.5, 1.5, 2.5, 3.5)]
+    torch.testing.assert_close(alibi_slopes(heads), torch.tensor(published[heads]))

@@ -13,11 +13,13 @@ from attndsl.backends.dense_scores import DensePart, attend_scored
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
 from attndsl.backends.packed import PackedComposed, PackedKernels, Side
+from attndsl.backends.pages import PagedRows, Pages
 from attndsl.backends.protocol import (
     Backend,
     ForwardKernels,
     Kernels,
     OpenKernels,
+    ReadsOnlySeen,
     Request,
     TakesKeySets,
     TakesOpenMasks,
@@ -54,6 +56,9 @@ __all__ = [
     "OpenKernels",
     "PackedComposed",
     "PackedKernels",
+    "PagedRows",
+    "Pages",
+    "ReadsOnlySeen",
     "Request",
     "ScoredExecutable",
     "ScoredKernels",

@@ -25,6 +25,7 @@ class ForwardCall(NamedTuple):
     Lse: Tensor
     PartOut: Tensor | None
     PartLse: Tensor | None
+    PageTable: Tensor | None
     scale: float
 
 
@@ -169,6 +170,12 @@ class ForwardArgs(_Pass):
     os: int
     od: int
     heads: int
+    n_columns: int
+    n_pages: int
+    period: int
+    PAGE: int
+    CLEARS: bool
+    FOLDED: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
 from attndsl.backends.heads import alike
 from attndsl.backends.merging import merged
+from attndsl.backends.pages import Pages, live_columns
 from attndsl.backends.places import Elements, Index, IntArray, with_finite, with_width
 from attndsl.backends.protocol import Request, Tile
 from attndsl.backends.scored_blocked import BlockedScores
@@ -65,6 +66,10 @@ class Blocked:
     def takes_key_sets(self, request: Request) -> bool:
         """Whether such a call is of so few queries that tiles would be mostly air; of forwards alone."""
         return request.q_len <= MOST_QUERIES and not request.gradient
+
+    def reads_only_seen(self, request: Request) -> bool:
+        """Where each head reads the keys that its queries see."""
+        return self.takes_key_sets(request) and not self.takes_pairs(request)
 
     def lower_key_sets(self, sets: KeySets) -> FewQueriesKernels:
         """Attention over the keys that each query sees."""
@@ -116,9 +121,17 @@ class _FlashKernels(abc.ABC):
         The last ``results`` tensors of either side are written to.
         """
 
+    def rows_in(self, pages: Pages, count: int) -> tuple[Tensor, Tensor]:
+        """The first so many keys and values, copied from their pages."""
+        return pages.rows(count)
+
     @torch.no_grad()
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        if pages is not None:
+            k, v = self.rows_in(pages, k.shape[2])
         if q.dtype in EIGHT_BITS:
             out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
             return out.to(out_dtype(q.dtype)), lse
@@ -210,6 +223,10 @@ class BlockedKernels(_FlashKernels):
     def nbytes(self) -> int:
         """Bytes of the schedule."""
         return self.schedule.nbytes
+
+    def rows_in(self, pages: Pages, count: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of pages with a live tile, and 0 for others."""
+        return pages.rows(count, live_columns(self.schedule, pages.page))
 
     def reaches_all(self) -> bool:
         """Whether every query is written to."""

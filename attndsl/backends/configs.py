@@ -118,14 +118,27 @@ def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) ->
     return config
 
 
+def few_queries(arch: Arch, size: int, q_len: int, width: int, value_width: int) -> Config | None:
+    """The forward of so few queries that the heads which share keys fill one tile together; None if none fits.
+
+    Its tile is as tall as the queries of one head, to a power of two.
+    """
+    config: Config | None = Config(16, 64, 4, 1 if arch == "gfx942" else 3)
+    limit = SHARED_MEMORY[arch]
+    while config and shared_memory("forward", arch, config, size, width, value_width) > limit:
+        config = _smaller(config)
+    return config and replace(config, bq=1 << (q_len - 1).bit_length())
+
+
 def options(arch: Arch, config: Config) -> dict[str, int]:
     """Compiler options of a config.
 
-    For sm100 the assembler spills to make room in the registers for a second program, though it does not
-    know whether the shared memory has room for it. A bound of its own keeps it from that.
+    For sm100, and for few queries on sm80, the assembler spills to make room in the registers for one more program,
+    though it does not know whether the shared memory has room for it. A bound of its own keeps it from that.
     """
     made = {"num_warps": config.warps, "num_stages": config.stages}
-    most = {"maxnreg": min(255, 2048 // config.warps)} if arch == "sm100" else {}
+    spills = arch == "sm100" or (arch in ("sm80", "sm86") and config.bq <= 16)
+    most = {"maxnreg": min(255, 2048 // config.warps)} if spills else {}
     return made | most
 
 

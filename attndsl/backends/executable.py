@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attndsl.backends.dtypes import lse_dtype, out_dtype
 from attndsl.backends.merging import merged, with_zero_keys
+from attndsl.backends.pages import Pages
 from attndsl.backends.protocol import ForwardKernels, Kernels
 from attndsl.cache import bytes_of
 
@@ -33,15 +34,17 @@ class Executable:
         """Bytes of what it holds."""
         return bytes_of((self.zeros, self.keyless, *self.parts))
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q]) over the union of the parts, and zero keys."""
         first, *rest = self.parts
-        out, lse = first.forward(q, k, v, scale=scale)
+        out, lse = first.forward(q, k, v, scale=scale, pages=pages)
         if not rest and self.zeros is None:
             return out, lse
         with torch.no_grad():
             for part in rest:
-                more, more_lse = part.forward(q, k, v, scale=scale)
+                more, more_lse = part.forward(q, k, v, scale=scale, pages=pages)
                 out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
             if self.zeros is not None:
                 out, lse = with_zero_keys(out, lse, self.zeros)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.heads import alike
+from attndsl.backends.pages import PagedRows, Pages
 from attndsl.backends.places import with_width
 from attndsl.schedule import Keys, KeySets, key_positions, key_union
+
+Rows: TypeAlias = Tensor | PagedRows
 
 MOST_QUERIES = 16  # of a call; more share tiles
 
@@ -39,28 +43,29 @@ class FewQueriesKernels:
         """Bytes of the key sets."""
         return self.sets.nbytes
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
-        if q.dtype in EIGHT_BITS:
-            out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
-            return out.to(out_dtype(q.dtype)), lse
+        keys, values = (k, v) if pages is None else pages.sides
         if len(self.classes) == 1:
-            return self.classes[0].attend(q, k, v, scale)
+            return self.classes[0].attend(q, keys, values, scale)
         if self.sets.class_of.shape[1] == 1:
-            return self._by_batch(q, k, v, scale)
-        out = q.new_empty((*q.shape[:3], v.shape[3]))
+            return self._by_batch(q, keys, values, scale)
+        out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=out_dtype(q.dtype))
         lse = q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
         for number, b, mine, theirs in self._groups(q.shape[0], q.shape[1], k.shape[1]):
-            given = q[b, mine], k[b, theirs], v[b, theirs]
+            given = q[b, mine], keys[b, theirs], values[b, theirs]
             out[b, mine], lse[b, mine] = self.classes[number].attend(*given, scale)
         return out, lse
 
-    def _by_batch(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    def _by_batch(self, q: Tensor, k: Rows, v: Rows, scale: float) -> tuple[Tensor, Tensor]:
         """The same, of classes that all heads share; batch elements side by side go together."""
         runs = [
             (n, len(list(run))) for n, run in itertools.groupby(self.sets.class_of[:, 0].tolist())
         ]
-        parts = (torch.split(x, [count for _, count in runs]) for x in (q, k, v))
+        counts = [count for _, count in runs]
+        parts = (x.split(counts) for x in (q, k, v))
         made = [
             self.classes[number].attend(*given, scale)
             for (number, _), *given in zip(runs, *parts, strict=True)
@@ -103,7 +108,7 @@ class _Class:
         seen = np.stack([np.isin(places, key_positions(row)) for row in rows])
         return _Class(keys, None if seen.all() else torch.from_numpy(seen), rows)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    def attend(self, q: Tensor, k: Rows, v: Rows, scale: float) -> tuple[Tensor, Tensor]:
         """(out, lse) of queries [B, H, Q, D] over these keys."""
         out, lse = _attend(q, *_taken(self.keys, k, v), self.seen, scale)
         if self.seen is None:
@@ -125,6 +130,9 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """(out, lse) over these keys; heads that share keys are more queries of one head."""
+    if q.dtype in EIGHT_BITS:
+        out, lse = _attend(q.float(), k.float(), v.float(), seen, scale)
+        return out.to(out_dtype(q.dtype)), lse
     batch, heads, count, head_dim = q.shape
     _, kv_heads, keys, width = v.shape
     if not (batch * heads * count and keys):
@@ -144,8 +152,12 @@ def _attend(
     return out, lse
 
 
-def _taken(keys: Keys, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of k and v [B, H, K, D] of these keys; views where they are one run."""
+def _taken(keys: Keys, k: Rows, v: Rows) -> tuple[Tensor, Tensor]:
+    """The rows of k and v [B, H, K, D] of these keys; views where they are one run of tensors."""
+    if isinstance(k, PagedRows):
+        assert isinstance(v, PagedRows), "values lie beside keys"
+        return k.read(keys), v.read(keys)
+    assert isinstance(v, Tensor), "values lie beside keys"
     if not isinstance(keys, tuple):
         rows = torch.from_numpy(keys)
         return k.index_select(2, rows), v.index_select(2, rows)

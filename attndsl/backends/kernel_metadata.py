@@ -57,14 +57,23 @@ _PREDICATES: weakref.WeakKeyDictionary[BoundMask, Predicate | None] = weakref.We
 
 
 def kernel_metadata(
-    part: TiledMask, tile: Tile, transposed: bool, q: Tensor, k: Tensor, longest: int | None
+    part: TiledMask,
+    tile: Tile,
+    transposed: bool,
+    q: Tensor,
+    k: Tensor,
+    longest: int | None,
+    folded: int = 1,
 ) -> KernelMetadata:
-    """The lists of one pass over these tensors. ``longest``: most tiles of an item, if not balanced."""
+    """The lists of one pass over these tensors. ``longest``: most tiles of an item, if not balanced.
+
+    ``folded``: heads of the schedule that are one head of q.
+    """
     schedule = part.schedules[tile]
     batch, heads, kv_heads = *q.shape[:2], k.shape[1]
     longest = longest or _balanced(schedule, batch, heads, q.device)
     known = _KNOWN.setdefault(schedule, {})
-    key = (transposed, batch, heads, kv_heads, longest, q.device, k.shape[2:], k.dtype)
+    key = (transposed, batch, heads, kv_heads, folded, longest, q.device, k.shape[2:], k.dtype)
     if key not in known:
         group = heads // kv_heads
         if transposed:
@@ -77,7 +86,7 @@ def kernel_metadata(
             classes = [(plan,) for plan in range(len(schedule.plans))]
         pairs = _evaluated(_predicate(part.bound), classes, q.device)
         pairs = pairs or Pairs(masks=_masks(schedule, known, q.device))
-        known[key] = _moved(made, pairs, k, kv_heads if transposed else heads)
+        known[key] = _moved(made, pairs, k, kv_heads if transposed else heads, folded)
     found: KernelMetadata = known[key]
     return found
 
@@ -124,14 +133,16 @@ def _evaluated(
     )
 
 
-def _moved(work: WorkPartition, pairs: Pairs, k: Tensor, owners: int) -> KernelMetadata:
+def _moved(
+    work: WorkPartition, pairs: Pairs, k: Tensor, owners: int, folded: int
+) -> KernelMetadata:
     arrays = ((field.name, getattr(work, field.name)) for field in fields(work))
     sent = {name: torch.from_numpy(x).to(k.device) for name, x in arrays if x is not None}
     by_batch, by_head = (int(size > 1) for size in work.class_of.shape)
     plans: dict[str, Any] = {
         "plan_of": sent["class_of"],
         "plan_batch": by_batch * work.class_of.shape[1],
-        "plan_head": by_head,
+        "plan_head": by_head * folded,
         "slots": work.slots,
     }
     tiles = Tiles(

@@ -168,9 +168,15 @@ class OpenSchedule:
         return is_joined(self.plan.mask, group)
 
     def metadata(
-        self, tile: Tile, transposed: bool, q: Tensor, k: Tensor, longest: int | None
+        self,
+        tile: Tile,
+        transposed: bool,
+        q: Tensor,
+        k: Tensor,
+        longest: int | None,
+        folded: int = 1,
     ) -> KernelMetadata:
-        """The lists of one pass over these tensors. ``longest``: most tiles of an item, if not balanced."""
+        """The lists of one pass over these tensors; arguments as of ``kernel_metadata``."""
         (batch, heads), kv_heads = q.shape[:2], k.shape[1]
         plan = self.plan
         live = plan.live(tile) * batch * heads // max(1, plan.mask.plan_of.size)
@@ -181,7 +187,7 @@ class OpenSchedule:
         plans: dict[str, Any] = {
             "plan_of": taken.class_of,
             "plan_batch": by_batch * taken.class_of.shape[1],
-            "plan_head": by_head,
+            "plan_head": by_head * folded,
             "slots": taken.slots,
         }
         pairs = Pairs(

@@ -14,6 +14,7 @@ from torch import Tensor
 from attndsl.backends.composed import Composed
 from attndsl.backends.dtypes import lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
+from attndsl.backends.pages import Pages
 from attndsl.backends.places import IntArray
 
 
@@ -99,8 +100,11 @@ class PackedKernels:
         return self.queries.nbytes + self.keys.nbytes + sum(call.nbytes for call in self.calls)
 
     @torch.no_grad()
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(out [1, H, tokens, Dv], lse [1, H, tokens])."""
+        assert pages is None, "tables of pages are refused where sequences are packed"
         made = [
             call.forward(rows.read(q), columns.read(k), columns.read(v), scale=scale)
             for call, rows, columns in zip(

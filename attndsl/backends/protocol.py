@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attndsl.backends.pages import Pages
 from attndsl.schedule import KeySets, OpenMask, TiledMask
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
@@ -69,8 +70,13 @@ class ForwardKernels(Protocol):
     def nbytes(self) -> int:
         """Bytes of what they hold."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
-        """(out, lse) of softmax(scale q kᵀ) v over the live pairs."""
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(out, lse) of softmax(scale q kᵀ) v over the live pairs.
+
+        With ``pages`` the rows of k and v lie there, and k and v themselves only stand for them.
+        """
 
 
 @runtime_checkable
@@ -107,6 +113,14 @@ class Backend(Protocol):
 
     def lower(self, part: TiledMask, request: Request) -> Kernels:
         """Its passes over a mask that is scheduled in the tiles it named."""
+
+
+@runtime_checkable
+class ReadsOnlySeen(Protocol):
+    """A back end whose forwards may be given keys and values that hold anything where no query sees them."""
+
+    def reads_only_seen(self, request: Request) -> bool:
+        """Whether a forward of such a call, in the default layout, may."""
 
 
 @runtime_checkable

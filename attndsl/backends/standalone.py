@@ -115,7 +115,8 @@ def run_forward(
     with on_device(q):
         launch(
             forward, config, lists, schedule, {"q": q, "k": k, "v": v, "o": out}, ("heads", q),
-            Q=q, K=k, V=v, Out=out, Lse=lse, **parts, scale=scale,
+            Q=q, K=k, V=v, Out=out, Lse=lse, **parts, PageTable=None, scale=scale,
+            n_columns=0, n_pages=0, period=1, PAGE=0, CLEARS=False, FOLDED=0,
         )  # fmt: skip
         if lists.slots:
             merge_outputs[(lists.most_splits, q.shape[0] * q.shape[1])](

@@ -37,6 +37,7 @@ from attndsl.backends.configs import (
     Config,
     Pass,
     architecture,
+    few_queries,
     fitting,
     options,
     padded,
@@ -45,6 +46,7 @@ from attndsl.backends.dtypes import EIGHT_BITS, out_dtype
 from attndsl.backends.kernel_metadata import KernelMetadata, kernel_metadata
 from attndsl.backends.launching import Launch
 from attndsl.backends.open_schedule import OpenPlan, OpenSchedule
+from attndsl.backends.pages import Pages
 from attndsl.backends.protocol import Request, Tile, is_scheduled_on
 from attndsl.backends.tuning import (
     Clock,
@@ -57,7 +59,7 @@ from attndsl.backends.tuning import (
     remember,
     stopwatch,
 )
-from attndsl.backends.work_partition import orders_agree
+from attndsl.backends.work_partition import ShortArray, orders_agree
 from attndsl.schedule import OpenMask, TiledMask, tiled
 
 T = TypeVar("T")
@@ -65,6 +67,8 @@ T = TypeVar("T")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, *EIGHT_BITS)
 WIDEST = 256
 INTERPRETED = not isinstance(kernels.forward, triton.JITFunction)
+FEW: Final = 16  # queries of a call whose heads are folded into tiles
+TALLEST: Final = 128  # rows of such a tile
 ROWS = 64  # of a program that prepares the backward pass
 _MOST_KEPT: Final = 64  # launches of a part: those of calls whose tensors lie in memory alike
 
@@ -127,13 +131,25 @@ class Triton:
             )
         return None
 
+    def reads_only_seen(self, request: Request) -> bool:
+        """Where queries are few."""
+        return _few(request) is not None
+
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """The tiles of the configs of its passes."""
         return tuple(config.tile for config in self._configs(request).values())
 
     def lower(self, part: TiledMask, request: Request) -> TritonKernels:
         """Launches over its schedules, made for the strides of each call."""
-        return TritonKernels(part, request, self._configs(request), self._longest, self._clock)
+        configs, folded = self._configs(request), 0
+        if _few(request):
+            schedule = part.schedules[configs["forward"].tile]
+            if all(plan.q_order is None for plan in schedule.plans):
+                folded = _folded(schedule.plan_of, request)
+            else:  # a tile has the queries of its schedule, in their order
+                configs = {"forward": self._config("forward", request)}
+                part = _also_in(part, configs["forward"].tile)
+        return TritonKernels(part, request, configs, self._longest, self._clock, folded)
 
     def takes_open_masks(self, request: Request) -> bool:
         """GPU tensors: what their inputs hold is not read to the host."""
@@ -147,8 +163,35 @@ class Triton:
         return OpenTriton(plan, request, configs, self._longest, self._clock)
 
     def _configs(self, request: Request) -> dict[Pass, Config]:
+        if few := _few(request):
+            return {"forward": few}
         passes: tuple[Pass, ...] = get_args(Pass) if request.gradient else ("forward",)
         return {which: self._config(which, request) for which in passes}
+
+
+def _few(request: Request) -> Config | None:
+    """The config of a forward of few queries; None if they are many, or a gradient is wanted."""
+    if request.gradient or not 1 <= request.q_len <= FEW:
+        return None
+    arch, widths = architecture(request.device), (request.head_dim, request.value_dim)
+    return few_queries(arch, request.dtype.itemsize, request.q_len, *widths)
+
+
+def _folded(plan_of: ShortArray, request: Request) -> int:
+    """How many heads fill a tile together: those that share keys, where they see the same ones."""
+    group = request.group
+    if group * request.q_len > TALLEST:
+        return 1
+    members = plan_of.reshape(len(plan_of), -1, 1 if plan_of.shape[1] == 1 else group)
+    return group if (members == members[:, :, :1]).all() else 1
+
+
+def _also_in(part: TiledMask, tile: Tile) -> TiledMask:
+    """The same, scheduled in tiles of this size too."""
+    if tile in part.schedules:
+        return part
+    made = tiled(part.bound, tile, merges=False).schedules
+    return replace(part, schedules={**part.schedules, **made})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,8 +211,11 @@ class OpenTriton:
 
     def kernels(self, tables: Mapping[str, Tensor]) -> TritonKernels:
         """The passes for these inputs; nothing of them is read later."""
-        made = self.plan.schedule(tables)
-        return TritonKernels(made, self.request, self.configs, self.longest, self.clock)
+        made, folded = self.plan.schedule(tables), 0
+        if _few(self.request):
+            folded = _folded(self.plan.mask.plan_of, self.request)
+        given = self.request, self.configs, self.longest, self.clock, folded
+        return TritonKernels(made, *given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +227,7 @@ class TritonKernels:
     configs: Mapping[Pass, Config]
     longest: int | None
     clock: Clock
+    folded: int = 0  # heads that fill a tile together, where queries are few; 0 where they are many
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -188,32 +235,44 @@ class TritonKernels:
         """Bytes of the tiled mask."""
         return self.part.nbytes
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
         q, k, v = map(reachable, (q, k, v))
-        out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=out_dtype(q.dtype))
-        lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-        if lse.numel() == 0:
-            return out, lse
+        whole = q.new_empty((*q.shape[:3], v.shape[3]), dtype=out_dtype(q.dtype))
+        whole_lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+        if whole_lse.numel() == 0:
+            return whole, whole_lse
+        q, out, lse = (self._with_heads_folded(x) for x in (q, whole, whole_lse))
+        keys, values = (k, v) if pages is None else (pages.k, pages.v)
         with _on_device(q):
-            walk = self._walk("forward", (q, k, v, out), (out,))
-            bq, lists = walk.config.bq, walk.lists
-            part_out, part_lse = lists.shares(q, bq, v.shape[3]), lists.shares(q, bq)
+            walk = self._walk("forward", (q, k, v, out), (out,), pages)
+            rows, lists = walk.rows, walk.lists
+            part_out, part_lse = lists.shares(q, rows, v.shape[3]), lists.shares(q, rows)
             walk.launch(
                 ForwardCall(
                     Q=q,
-                    K=k,
-                    V=v,
+                    K=keys,
+                    V=values,
                     Out=out,
                     Lse=lse,
                     PartOut=part_out,
                     PartLse=part_lse,
+                    PageTable=None if pages is None else pages.numbers(),
                     scale=float(scale),
                 )
             )
             for merge in walk.merges:
                 merge(MergeOutputsCall(PartOut=part_out, PartLse=part_lse, Out=out, Lse=lse))
-        return out, lse
+        return whole, whole_lse
+
+    def _with_heads_folded(self, x: Tensor) -> Tensor:
+        """``x`` [B, H, Q, ...] with the queries of heads that fill a tile together one after the other."""
+        if self.folded <= 1:
+            return x
+        batch, heads, count, *rest = x.shape
+        return x.reshape(batch, heads // self.folded, self.folded * count, *rest)
 
     def backward(
         self,
@@ -241,6 +300,8 @@ class TritonKernels:
     @torch.no_grad()
     def tune(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tuned, ...]:
         """Time configs of each pass around the default, keep the fastest; of the backward if a gradient is wanted."""
+        if self.folded:
+            return ()
         q, k, v = (reachable(x.detach()) for x in (q, k, v))
         out, lse = self.forward(q, k, v, scale=scale)
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
@@ -266,12 +327,8 @@ class TritonKernels:
 
     def _with(self, which: Pass, config: Config) -> TritonKernels:
         """The same passes, one of them in another config."""
-        part, tile = self.part, config.tile
-        assert isinstance(part, TiledMask), "calls are tuned over schedules that are known"
-        if tile not in part.schedules:
-            made = tiled(part.bound, tile, merges=False).schedules
-            part = replace(part, schedules={**part.schedules, **made})
-        configs = {**self.configs, which: config}
+        assert isinstance(self.part, TiledMask), "calls are tuned over schedules that are known"
+        part, configs = _also_in(self.part, config.tile), {**self.configs, which: config}
         return TritonKernels(part, self.request, configs, self.longest, self.clock)
 
     def _prepared(
@@ -315,7 +372,7 @@ class TritonKernels:
 
     def _backward_queries(self, given: Prepared, dq: Tensor, scale: float) -> None:
         walk = self._walk("backward_queries", given[:4], (dq,))
-        part = walk.lists.shares(dq, walk.config.bq, dq.shape[3])
+        part = walk.lists.shares(dq, walk.rows, dq.shape[3])
         walk.launch(BackwardQueriesCall(*given, GradQ=dq, PartQ=part, scale=float(scale)))
         for merge in walk.merges:
             merge(SumChunksCall(Part=part, Out=dq))
@@ -337,7 +394,7 @@ class TritonKernels:
     def _joined_keys(self, given: Prepared, dk: Tensor, dv: Tensor, scale: float) -> None:
         """The gradients of keys whose query heads are walked together."""
         walk = self._walk("backward_keys", given[:4], (dk, dv))
-        parts = [walk.lists.shares(x, walk.config.bk, x.shape[3]) for x in (dk, dv)]
+        parts = [walk.lists.shares(x, walk.rows, x.shape[3]) for x in (dk, dv)]
         walk.launch(
             BackwardKeysCall(
                 *given, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], scale=float(scale)
@@ -363,29 +420,42 @@ class TritonKernels:
         return found
 
     def _walk(
-        self, which: Pass, strided: Sequence[Tensor], results: Sequence[Tensor]
+        self,
+        which: Pass,
+        strided: Sequence[Tensor],
+        results: Sequence[Tensor],
+        pages: Pages | None = None,
     ) -> PassLauncher:
         """One of the three passes, over tensors with strides that the kernel is given; kept."""
-        key = which, _precision(strided[0].dtype), _layout_of(strided)
-        return self._keep(key, lambda: self._made(which, strided, results))
+        lie = () if pages is None else _layout_of((pages.table, pages.k, pages.v))
+        key = which, _precision(strided[0].dtype), _layout_of(strided), lie
+        return self._keep(key, lambda: self._made(which, strided, results, pages))
 
     def _made(
-        self, which: Pass, strided: Sequence[Tensor], results: Sequence[Tensor]
+        self,
+        which: Pass,
+        strided: Sequence[Tensor],
+        results: Sequence[Tensor],
+        pages: Pages | None,
     ) -> PassLauncher:
         q, k, v, beside = strided
         config, is_by_key = self.configs[which], which == "backward_keys"
-        asked = config.tile, is_by_key, q, k, self.longest
+        asked = config.tile, is_by_key, q, k, self.longest, max(1, self.folded)
         part = self.part
         lists = (
             part.metadata(*asked)
             if isinstance(part, OpenSchedule)
             else kernel_metadata(part, *asked)
         )
-        owner = results[0]
+        owner, keys, values = results[0], *((k, v) if pages is None else (pages.k, pages.v))
+        rows = config.bk if is_by_key else config.bq
+        if self.folded:
+            rows = padded(q.shape[2])
         call, args = _ARGUMENTS[which]
         given = args(
             **by_name(lists.tiles),
-            **strides(q=q, k=k, v=v, **{"o" if which == "forward" else "g": beside}),
+            **(self._of_forward(pages) if which == "forward" else {}),
+            **strides(q=q, k=keys, v=values, **{"o" if which == "forward" else "g": beside}),
             **{"kv_heads" if is_by_key else "heads": owner.shape[1]},
             q_len=q.shape[2],
             k_len=k.shape[2],
@@ -394,27 +464,37 @@ class TritonKernels:
             DV=v.shape[3],
             BD=padded(q.shape[3]),
             BDV=padded(v.shape[3]),
-            BQ=config.bq,
+            BQ=rows if self.folded else config.bq,
             BK=config.bk,
             PRECISION=_precision(q.dtype),
         )
         compiled = options(architecture(q.device), config)
         launch = Launch(getattr(kernels, which), lists.grid(owner), call, given, **compiled)
-        merges = [_merge(which, config, lists, x) for x in results] if lists.tiles.SPLIT else []
-        return PassLauncher(config, lists, launch, tuple(merges))
+        merges = [_merge(which, rows, lists, x) for x in results] if lists.tiles.SPLIT else []
+        return PassLauncher(rows, lists, launch, tuple(merges))
+
+    def _of_forward(self, pages: Pages | None) -> dict[str, int]:
+        """Arguments of the forward about pages, and about heads that fill a tile together."""
+        height = self.configs["forward"].bq
+        folding = {"period": self.request.q_len, "FOLDED": height if self.folded else 0}
+        folding |= {"CLEARS": pages is not None or _few(self.request) is not None}
+        if pages is None:
+            return folding | {"n_columns": 0, "n_pages": 0, "PAGE": 0}
+        columns, count = pages.table.shape[1], len(pages.k)
+        return folding | {"n_columns": columns, "n_pages": count, "PAGE": pages.page}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassLauncher:
     """A pass over work lists, a program an item and head of what it computes, for tensors that lie alike."""
 
-    config: Config
+    rows: int  # of the tiles whose results it computes
     lists: KernelMetadata
     launch: Launch[Any]
     merges: tuple[Launch[Any], ...]  # of the shares of split tiles, one a result, if there are any
 
 
-def _merge(which: Pass, config: Config, lists: KernelMetadata, x: Tensor) -> Launch[Any]:
+def _merge(which: Pass, rows: int, lists: KernelMetadata, x: Tensor) -> Launch[Any]:
     """The launch that makes a result whole where tiles were split."""
     splits, grid = by_name(lists.splits), lists.split_grid(x)
     if which == "forward":
@@ -426,7 +506,7 @@ def _merge(which: Pass, config: Config, lists: KernelMetadata, x: Tensor) -> Lau
             heads=x.shape[1],
             DV=x.shape[3],
             BDV=padded(x.shape[3]),
-            BQ=config.bq,
+            BQ=rows,
             Q_ORDERED=lists.tiles.Q_ORDERED,
         )
         return Launch(kernels.merge_outputs, grid, MergeOutputsCall, merged)
@@ -439,7 +519,7 @@ def _merge(which: Pass, config: Config, lists: KernelMetadata, x: Tensor) -> Lau
         heads=x.shape[1],
         D=x.shape[3],
         BD=padded(x.shape[3]),
-        BLOCK=config.bk if is_by_key else config.bq,
+        BLOCK=rows,
         ORDERED=order is not None,
     )
     return Launch(kernels.sum_chunks, grid, SumChunksCall, summed)

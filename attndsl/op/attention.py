@@ -10,15 +10,25 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-from attndsl.backends import Executable, Request, Tunable, Tuned, attend
+from attndsl.backends import (
+    EIGHT_BITS,
+    Executable,
+    Pages,
+    ReadsOnlySeen,
+    Request,
+    Tunable,
+    Tuned,
+    attend,
+    choose,
+)
 from attndsl.compiler import Program
 from attndsl.ir import named_extents
 from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
-from attndsl.op.checks import check_plain, check_tensors, wants_gradient
+from attndsl.op.checks import check_plain, check_tensors, is_forward, wants_gradient
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
-from attndsl.op.pages import gathered
+from attndsl.op.pages import paged
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs, stamp_tensor
 from attndsl.op.rows import read_arguments, rows_with_tokens
@@ -45,6 +55,7 @@ def attention(
     inputs: Mapping[str, Any] | None = None,
     positions: Mapping[str, Any] | None = None,
     stamp: bytes | None = None,
+    pages: Pages | None = None,
 ) -> tuple[Tensor, Tensor]:
     """softmax(scale q kᵀ restricted to the pattern) v, and its log-sum-exp.
 
@@ -63,6 +74,7 @@ def attention(
         inputs: Run-time tables by name.
         positions: Where the rows stand, ints and tensors by the names of ``positions.NAMES``.
         stamp: That of the inputs, where these are known not to change and to be tensors.
+        pages: Where the rows of k and v lie, if k and v only stand for them.
 
     Returns:
         out [B, H, Q, Dv] in the dtype of v, and lse [B, H, Q], natural logarithm, float32 (float64 for
@@ -73,7 +85,7 @@ def attention(
     Raises:
         AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and backends.
     """
-    if not extents and not layout and stamp is None:
+    if not extents and not layout and stamp is None and pages is None:
         made = step(planner, q, k, v, scale, backend, inputs, positions)
         if made is not None:
             return made
@@ -87,10 +99,13 @@ def attention(
         return _nested(planner, Nested(planner.program, q, k, v), inputs, positions, told)
     check_plain(planner.program, q, k, v)
     q, k, v = autocast(q, k, v)
-    if positions and BLOCK_TABLE in positions:
-        k, v, positions = gathered(planner.program.mask, q, k, v, positions)
-    check_tensors(planner.program, q, k, v)
     given = dict(inputs or {})
+    if positions and BLOCK_TABLE in positions and BOUNDS[0] not in positions:
+        beside = (scale, *given.values(), *positions.values())
+        in_place = q.dtype not in EIGHT_BITS and is_forward(backend, q, k, v, *beside)
+        relation = planner.program.mask
+        k, v, positions, pages = paged(relation, (q, k, v), positions, by_address=in_place)
+    check_tensors(planner.program, q, k, v)
     if any(map(is_distributed, (q, k, v))):
         own = shards(planner.program, (q, k, v), scale, extents, given, positions)
         made = attention(
@@ -106,7 +121,7 @@ def attention(
     if positions and BOUNDS[0] in positions:
         given |= read_bounds(positions, q)
     elif positions:
-        rest = {"extents": extents, "backend": backend, "layout": layout}
+        rest = {"extents": extents, "backend": backend, "layout": layout, "pages": pages}
         return _at_positions(planner, (q, k, v), scale, given, positions, rest)
     (q, k, v), factor = scaled(planner.program, q, k, v, scale)
     if backend == "reference" and not q.is_meta:  # differentiated by autograd, sharing nothing else
@@ -115,7 +130,7 @@ def attention(
     tables, options = packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
-    return _directly(planner, q, k, v, tables, options, stamp)
+    return _directly(planner, q, k, v, tables, options, stamp, pages)
 
 
 def _at_positions(
@@ -129,20 +144,28 @@ def _at_positions(
     """The call on the rows that hold tokens, and its results for all rows."""
     program, batch = planner.program, qkv[0].shape[0]
     at = read_arguments(positions, qkv[0])
+    pages: Pages | None = options["pages"]
     if runs := runs_of(program.mask, qkv[0], qkv[1].shape[2], at):
         made: list[tuple[Tensor, Tensor]] = []
         is_each = isinstance(scale, Tensor) and scale.dim() == 4 and scale.shape[0] == batch
         factors = cut(scale, runs) if is_each else [scale] * len(runs)
-        for run, q, k, v, factor in zip(runs, *(cut(x, runs) for x in qkv), factors, strict=True):
+        lie = [None] * len(runs) if pages is None else cut(pages, runs)
+        parts = zip(runs, *(cut(x, runs) for x in qkv), factors, lie, strict=True)
+        for run, q, k, v, factor, own_pages in parts:
             own = run.of_inputs(program.mask, inputs, batch)
+            rest = options | {"pages": own_pages}
             try:
-                made.append(_at_positions(planner, (q, k, v), factor, own, run.told, options))
+                made.append(_at_positions(planner, (q, k, v), factor, own, run.told, rest))
             except AttnDslError as error:
                 raise run.counted(error) from error
         outs, lses = zip(*made, strict=True)
         return torch.cat(outs), torch.cat(lses)
-    rows = rows_with_tokens(program, qkv, scale, options["extents"], inputs, at)
-    options = options | {"extents": rows.extents, "inputs": rows.inputs, "scale": rows.scale}
+    as_they_are = pages is not None or _read_only_where_seen(*qkv, scale, at, inputs, options)
+    rows = rows_with_tokens(
+        program, qkv, scale, options["extents"], inputs, at, pages, as_they_are=as_they_are
+    )
+    of_rows = {"inputs": rows.inputs, "scale": rows.scale, "pages": rows.pages}
+    options = options | {"extents": rows.extents} | of_rows
     return rows.restored(*attention(planner, rows.q, rows.k, rows.v, **options))
 
 
@@ -158,6 +181,24 @@ def _nested(
     given = nested.inputs(inputs or {})
     out, lse = attention(planner, *nested.packed, inputs=given, positions=positions, **options)
     return nested.restored(out), nested.restored(lse)
+
+
+def _read_only_where_seen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: object,
+    at: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> bool:
+    """Whether the kernels of the call take keys and values that hold anything where no token is."""
+    tensors = [x for x in (scale, *at.values(), *inputs.values()) if isinstance(x, Tensor)]
+    if not tensors or options["layout"] or not is_forward(options["backend"], q, k, v, *tensors):
+        return False
+    request = Request.of(q, k, v, gradient=False)
+    runner = choose(request, options["backend"])
+    return isinstance(runner, ReadsOnlySeen) and runner.reads_only_seen(request)
 
 
 def _symbolic(text: str, qkv: tuple[Any, Any, Any], *options: Any) -> tuple[Any, Any]:
@@ -213,7 +254,8 @@ def tune(
     check_plain(planner.program, q, k, v)
     q, k, v = autocast(q, k, v)
     if positions and BLOCK_TABLE in positions:
-        k, v, positions = gathered(planner.program.mask, q, k, v, positions)
+        mask = planner.program.mask
+        k, v, positions, _ = paged(mask, (q, k, v), positions, by_address=False)
     check_tensors(planner.program, q, k, v)
     if backend == "reference":
         return ()
@@ -306,12 +348,13 @@ def _directly(
     tables: list[Tensor],
     options: Options,
     stamp: bytes | None,
+    pages: Pages | None,
 ) -> tuple[Tensor, Tensor]:
     """Runs the call like the operator, past the dispatcher."""
     gradient = wants_gradient(q, k, v)
     found = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options, stamp)
     if not gradient:
-        return outputs(found, q, k, v, options.scale)
+        return outputs(found, q, k, v, options.scale, pages)
     out, lse = Attention.apply(q, k, v, tables, planner, found, options)  # type: ignore[no-untyped-call]
     return out, lse
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from attndsl.backends import EIGHT_BITS
 from attndsl.compiler import Program
+from attndsl.op.dispatching import needs_dispatcher
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -46,6 +49,17 @@ def check_tensors(program: Program, q: Tensor, k: Tensor, v: Tensor) -> None:
 def wants_gradient(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the call will be differentiated, as far as can be known."""
     return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+
+
+def is_forward(backend: str, *beside: Any) -> bool:
+    """Whether a call with these tensors, and whatever else, is a forward of kernels, followed by nothing.
+
+    Not under what follows operators, nor where a gradient is wanted.
+    """
+    tensors = [x for x in beside if isinstance(x, Tensor)]
+    if backend == "reference" or needs_dispatcher(*tensors):
+        return False
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
 def _shape_problem(q: Tensor, k: Tensor, v: Tensor) -> str | None:

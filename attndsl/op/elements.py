@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
+from attndsl.backends import Pages
 from attndsl.compiler import asks_for_batch
 from attndsl.op.dispatching import needs_dispatcher
 from attndsl.positions import KEYS, QUERIES
@@ -49,9 +50,10 @@ class Run:
         return made[self.start : self.stop] if len(made) == batch else made
 
 
-def cut(x: Any, runs: Sequence[Run]) -> Sequence[Tensor]:
-    """The entries of each run, in one operation: its derivative is one, too."""
-    return torch.split(x, [run.stop - run.start for run in runs])
+def cut(x: Any, runs: Sequence[Run]) -> Sequence[Any]:
+    """The entries of each run of a tensor, or of pages, in one operation: its derivative is one, too."""
+    counts = [run.stop - run.start for run in runs]
+    return x.split(counts) if isinstance(x, Pages) else torch.split(x, counts)
 
 
 def runs_of(mask: ir.Mask, q: Tensor, k_len: int, at: Mapping[str, Any]) -> tuple[Run, ...]:

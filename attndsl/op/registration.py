@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
 import attndsl.operators  # noqa: F401 - declared, if nobody did so before
-from attndsl.backends import Executable, Request, lse_dtype, out_dtype
+from attndsl.backends import Executable, Pages, Request, lse_dtype, out_dtype
 from attndsl.op.contents import STAMP, stamp_on_device
 from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only
@@ -156,10 +156,10 @@ def _afresh() -> Iterator[None]:
 
 
 def outputs(
-    found: Executable, q: Tensor, k: Tensor, v: Tensor, scale: float
+    found: Executable, q: Tensor, k: Tensor, v: Tensor, scale: float, pages: Pages | None = None
 ) -> tuple[Tensor, Tensor]:
     """(out, lse), contiguous."""
-    out, lse = found.forward(q, k, v, scale=scale)
+    out, lse = found.forward(q, k, v, scale=scale, pages=pages)
     return out.contiguous(), lse.contiguous()
 
 

@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import attndsl
-from attndsl.backends import Request, configs, kernels
+from attndsl.backends import Pages, Request, configs, kernels
 from attndsl.backends import triton as backend
 
 TYPES = {
@@ -183,8 +183,10 @@ def jobs(
     predicate: bool = True,
     k_length: int | None = None,
     inputs: dict[str, Any] | None = None,
+    gradient: bool = True,
+    page: int = 0,
 ) -> list[Job]:
-    """The kernels that a forward and backward of this call launch on that target."""
+    """The kernels that a forward and backward of this call launch on that target; keys may lie in pages."""
     p = attndsl.compile(pattern, **(values or {}))
     q = torch.empty(1, 2 * group, length, head_dim, dtype=getattr(torch, dtype))
     k = v = torch.empty(1, 2, k_length or length, head_dim, dtype=q.dtype)
@@ -199,15 +201,21 @@ def jobs(
         assert found is not None, "the call fits"
         return found
 
-    request = Request.of(q, k, v, gradient=True)
+    request = Request.of(q, k, v, gradient=gradient)
+    backend.architecture = lambda _: arch  # as if the tensors were there
     runner = backend.Triton(chosen, longest)
     (part,) = p._program.tiled(call, "natural", *runner.tiles(request))
     if not predicate:
         part = replace(part, bound=replace(part.bound, pieces=()))
     lowered = runner.lower(part, request)
 
+    pages = None
+    if page:
+        pool = torch.empty(9, 2, page, head_dim, dtype=q.dtype)
+        pages = Pages(torch.zeros(1, -(-k.shape[2] // page), dtype=torch.int64), pool, pool)
+
     def both() -> None:
-        out, lse = lowered.forward(q, k, v, scale=0.1)
+        out, lse = lowered.forward(q, k, v, scale=0.1, pages=pages)
         if set(passes) != {"forward"}:
             lowered.backward(q, k, v, out, lse, torch.empty_like(out), None, scale=0.1)
 
@@ -217,8 +225,9 @@ def jobs(
         if (name := kernel.__name__) not in passes:
             continue
         given = {"head_dim": head_dim, "dtype": dtype, "pattern": pattern, "predicate": predicate}
+        given |= {"page": page, "queries": length}
         if name in PASSES:
-            used = chosen(name, request)
+            used = lowered.configs[name]
             given["modelled"] = configs.shared_memory(name, arch, used, *sizes)
             given["limit"] = configs.SHARED_MEMORY[arch]
             options = configs.options(arch, used)

@@ -12,6 +12,7 @@ from attndsl.backends.kernels.tiles import (
     addresses,
     deal,
     fetch,
+    paged,
     positions,
     stretches,
     unpack,
@@ -20,25 +21,46 @@ from attndsl.backends.kernels.tiles import (
 
 @triton.jit
 def _absorb(
-    acc, top, total, q, K, V, first, ks, kd, vs, vd, order, inside, keep, terms, scale,
+    acc, top, total, q, K, V, first, kb, ks, kd, vb, vs, vd, order, inside, keep, terms, scale,
+    column_pages, n_pages,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BK: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-    KEEP: tl.constexpr,
+    KEEP: tl.constexpr, PAGE: tl.constexpr, CLEARS: tl.constexpr,
 ):  # fmt: skip
     """Add the keys of one tile to a running softmax: weighted sum, maximum, sum of weights.
 
-    KEEP judges pairs after the product: so many truths take registers that the product needs.
+    KEEP judges pairs after the product: so many truths take registers that the product needs. With PAGE, a key in a
+    page that is not there is none, in FULL tiles too.
     """
+    BOUNDED: tl.constexpr = MASKED or PAGE > 0
     wide, tall, keys = tl.arange(0, BDV)[None, :], tl.arange(0, BD)[:, None], tl.arange(0, BK)
     k_inside, v_inside = None, None
-    if MASKED:
+    if PAGE > 0:
+        if not MASKED:
+            inside = keys >= 0
+        k_page, v_page, place, inside = paged(
+            K, V, first, keys, kb, vb, order, inside, column_pages, n_pages, ORDERED, PAGE, BK
+        )
+        if ORDERED or PAGE % BK != 0:
+            k_page, v_page = k_page[None, :], v_page[:, None]
+        k_at = k_page + (place[None, :] * ks + tall * kd)
+        v_at = v_page + (place[:, None] * vs + wide * vd)
+    else:
+        k_at = addresses(K, first, keys[None, :], ks, tall, kd, order, ORDERED)
+        v_at = addresses(V, first, keys[:, None], vs, wide, vd, order, ORDERED)
+    if BOUNDED:
         k_inside, v_inside = inside[None, :], inside[:, None]
-    at = addresses(K, first, keys[None, :], ks, tall, kd, order, ORDERED)
-    k = fetch(at, k_inside, tall, D, BD, MASKED)
+    k = fetch(k_at, k_inside, tall, D, BD, BOUNDED)
     scores = tl.dot(q, k, input_precision=PRECISION)
-    if MASKED:
-        if KEEP is not None:
+    if BOUNDED:
+        if not MASKED:
+            keep = k_inside
+        elif KEEP is not None:
             keep = KEEP(terms[0], terms[1], terms[2]) & k_inside
+        elif PAGE > 0:
+            keep = keep & k_inside
+        if CLEARS and MASKED:  # 0 times what is no number is none
+            v_inside = v_inside & (tl.max(keep.to(tl.int32), 0) > 0)[:, None]
         scores = tl.where(keep, scores * scale, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
         # nothing seen yet: any finite level will do
@@ -50,29 +72,36 @@ def _absorb(
         weights = tl.exp2(scores * scale - level[:, None])
     decay = tl.exp2(top - level)
     total = total * decay + tl.sum(weights, 1)
-    at = addresses(V, first, keys[:, None], vs, wide, vd, order, ORDERED)
-    v = fetch(at, v_inside, wide, DV, BDV, MASKED)
+    v = fetch(v_at, v_inside, wide, DV, BDV, BOUNDED)
     if v.dtype.is_fp8():
         v = v.to(tl.float16)  # exact; weights deserve more than three bits
     acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
     return acc, new, total
 
 
-@triton.jit(do_not_specialize=["q_len", "k_len", "at_once", "width", "slots"])
+@triton.jit(
+    do_not_specialize=[
+        "q_len", "k_len", "at_once", "width", "slots", "n_columns", "n_pages", "period",
+    ]
+)  # fmt: skip
 def forward(
-    Q, K, V, Out, Lse, PartOut, PartLse, scale,
+    Q, K, V, Out, Lse, PartOut, PartLse, PageTable, scale,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, ob, oh, os, od,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
     constants, n_constants, tables, q_order, k_order,
-    q_len, k_len, heads, at_once, width, slots,
+    q_len, k_len, heads, at_once, width, slots, n_columns, n_pages, period,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
-    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
+    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr, PAGE: tl.constexpr, CLEARS: tl.constexpr,
+    FOLDED: tl.constexpr,
 ):  # fmt: skip
     """Out [B, H, Q, DV] and Lse [B, H, Q], or their shares in PartOut and PartLse where work is split.
 
     KEEP None: PARTIAL tiles read their masks from the bank; else they evaluate the predicate.
+    PAGE: keys and values are [pages, heads, PAGE, width], and PageTable, int32 [B, n_columns], has the page of each
+    PAGE rows; 0 where rows lie in a row. CLEARS: a key that no query of a PARTIAL tile sees may hold anything.
+    FOLDED: ``q`` has the queries of all heads of a group, ``period`` of each, in one tile of masks FOLDED high.
     """
     batch, head, plan, item, exists = deal(
         first_items, plan_of, plan_batch, plan_head, at_once, width, heads
@@ -85,11 +114,13 @@ def forward(
         k_order += plan * (tl.cdiv(k_len, BK) * BK)
     tile, full_first, full_last, part_first, part_last = stretches(items, item)
 
-    queries, keys = tl.arange(0, BQ), tl.arange(0, BK)
+    rows, keys = tl.arange(0, BQ), tl.arange(0, BK)
+    queries = rows % period if FOLDED > 0 else rows
+    TALL: tl.constexpr = FOLDED if FOLDED > 0 else BQ
     d, dv = tl.arange(0, BD)[None, :], tl.arange(0, BDV)[None, :]
     b, h, kv_head = batch.to(tl.int64), head.to(tl.int64), (head // GROUP).to(tl.int64)
-    q_inside = tile * BQ + queries < q_len
-    at = addresses(Q + b * qb + h * qh, tile * BQ, queries[:, None], qs, d, qd, q_order, Q_ORDERED)
+    q_inside = tile * BQ + rows < q_len
+    at = addresses(Q + b * qb + h * qh, tile * BQ, rows[:, None], qs, d, qd, q_order, Q_ORDERED)
     q = fetch(at, q_inside[:, None], d, D, BD, True)
     if q.dtype.is_fp8():  # has no arithmetic
         flipped = (-q.to(tl.float16)).to(q.dtype)
@@ -97,8 +128,12 @@ def forward(
         flipped = -q
     q = tl.where(scale < 0, flipped, q)  # so that the factor on the scores is never negative
     factor = tl.abs(scale) * 1.4426950408889634
-    K += b * kb + kv_head * kh
-    V += b * vb + kv_head * vh
+    K += kv_head * kh
+    V += kv_head * vh
+    if PAGE == 0:
+        K += b * kb
+        V += b * vb
+    column_pages = PageTable + b * n_columns if PAGE > 0 else None
 
     acc = tl.zeros([BQ, BDV], tl.float32)
     top = tl.full([BQ], float("-inf"), tl.float32)
@@ -109,9 +144,10 @@ def forward(
         column = following
         following = tl.load(full + entry + 1)
         acc, top, total = _absorb(
-            acc, top, total, q=q, K=K, V=V, first=column * BK, ks=ks, kd=kd, vs=vs, vd=vd,
-            order=k_order, inside=None, keep=None, terms=None, scale=factor, D=D, DV=DV, BD=BD,
-            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=False, PRECISION=PRECISION, KEEP=None,
+            acc, top, total, q=q, K=K, V=V, first=column * BK, kb=kb, ks=ks, kd=kd, vb=vb, vs=vs,
+            vd=vd, order=k_order, inside=None, keep=None, terms=None, scale=factor,
+            column_pages=column_pages, n_pages=n_pages, D=D, DV=DV, BD=BD, BDV=BDV, BK=BK,
+            ORDERED=K_ORDERED, MASKED=False, PRECISION=PRECISION, KEEP=None, PAGE=PAGE, CLEARS=CLEARS,
         )  # fmt: skip
 
     if KEEP is not None:
@@ -125,14 +161,15 @@ def forward(
         inside = column * BK + keys < k_len
         if KEEP is None:
             mask = tl.load(mask_ids + entry)
-            keep, terms = unpack(masks, mask, queries[:, None], keys[None, :], BQ, BK), None
+            keep, terms = unpack(masks, mask, queries[:, None], keys[None, :], TALL, BK), None
         else:
             looked_at = positions(column * BK, keys[None, :], k_order, K_ORDERED)
             keep, terms = None, (numbers, q_terms, KEY_TERMS(numbers, tables, looked_at))
         acc, top, total = _absorb(
-            acc, top, total, q=q, K=K, V=V, first=column * BK, ks=ks, kd=kd, vs=vs, vd=vd,
-            order=k_order, inside=inside, keep=keep, terms=terms, scale=factor, D=D, DV=DV, BD=BD,
-            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=True, PRECISION=PRECISION, KEEP=KEEP,
+            acc, top, total, q=q, K=K, V=V, first=column * BK, kb=kb, ks=ks, kd=kd, vb=vb, vs=vs,
+            vd=vd, order=k_order, inside=inside, keep=keep, terms=terms, scale=factor,
+            column_pages=column_pages, n_pages=n_pages, D=D, DV=DV, BD=BD, BDV=BDV, BK=BK,
+            ORDERED=K_ORDERED, MASKED=True, PRECISION=PRECISION, KEEP=KEEP, PAGE=PAGE, CLEARS=CLEARS,
         )  # fmt: skip
 
     seen = total != 0.0  # also when it is not a number
@@ -142,13 +179,11 @@ def forward(
     if SPLIT:
         slot = tl.load(items + item * ITEM + 5)
         if slot >= 0:
-            share = ((b * heads + h) * slots + slot) * BQ + queries
+            share = ((b * heads + h) * slots + slot) * BQ + rows
             tl.store(PartOut + share[:, None] * DV + dv, acc, mask=dv < DV)
             tl.store(PartLse + share, lse)
             return
-    at = addresses(
-        Out + b * ob + h * oh, tile * BQ, queries[:, None], os, dv, od, q_order, Q_ORDERED
-    )
+    at = addresses(Out + b * ob + h * oh, tile * BQ, rows[:, None], os, dv, od, q_order, Q_ORDERED)
     tl.store(at, acc, mask=q_inside[:, None] & (dv < DV))
-    at = addresses(Lse + (b * heads + h) * q_len, tile * BQ, queries, 1, 0, 0, q_order, Q_ORDERED)
+    at = addresses(Lse + (b * heads + h) * q_len, tile * BQ, rows, 1, 0, 0, q_order, Q_ORDERED)
     tl.store(at, lse, mask=q_inside)

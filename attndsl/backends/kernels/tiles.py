@@ -59,6 +59,27 @@ def positions(first, row, order, ORDERED: tl.constexpr):
 
 
 @triton.jit
+def paged(
+    K, V, first, keys, kb, vb, order, inside, column_pages, n_pages,
+    ORDERED: tl.constexpr, PAGE: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """(where the pages of a tile's keys begin, of its values, the row within, whether it is there), in a pool.
+
+    ``column_pages`` has the page of each PAGE rows; a key whose page is none of the ``n_pages`` is not there.
+    """
+    if ORDERED or PAGE % BK != 0:
+        row = positions(first, keys, order, ORDERED)
+        page = tl.load(column_pages + row // PAGE, mask=inside, other=-1)
+        place = row % PAGE
+    else:  # one page for all
+        page = tl.load(column_pages + first // PAGE)
+        place = first % PAGE + keys
+    there = inside & (page >= 0) & (page < n_pages)
+    page = page.to(tl.int64)
+    return K + page * kb, V + page * vb, place, there
+
+
+@triton.jit
 def fetch(at, inside, column, WIDTH: tl.constexpr, PADDED: tl.constexpr, BOUNDED: tl.constexpr):
     """A tile, 0 outside the rows that are ``inside`` (if BOUNDED) and the WIDTH columns that exist."""
     if BOUNDED:

@@ -377,7 +377,7 @@ class Attention(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.tables, ctx.planner, ctx.found, ctx.options = tables, planner, found, options
-        ctx.versions = [x._version for x in tables]
+        ctx.versions = _versions(tables)
         return out, lse
 
     @staticmethod
@@ -389,7 +389,7 @@ class Attention(torch.autograd.Function):
         if not torch.is_grad_enabled() and not needs_dispatcher(q, k, v, dense, *ctx.tables):
             grads = gradients(ctx.found, q, k, v, out, lse, dense, dlse, ctx.options.scale)
             return *grads, None, None, None, None
-        if not ctx.found.stamp and ctx.versions != [x._version for x in ctx.tables]:
+        if not ctx.found.stamp and ctx.versions != _versions(ctx.tables):
             raise rewritten(ctx.planner.program.mask.name, ctx.options.names)
         stamp = stamp_tensor(ctx.found, ctx.tables, q.device)
         rule, sees_none = Vjp(FORWARD, (dout is not None, dlse is not None)), lse == -math.inf
@@ -399,3 +399,8 @@ class Attention(torch.autograd.Function):
         call = Call(ctx.planner.name, ctx.options)
         made = derivative(rule, xs, Known(out, lse, stamp), ctx.tables, call)
         return *made, None, None, None, None
+
+
+def _versions(tables: list[Tensor]) -> list[int]:
+    """How often each input has been written to; nobody counts that of tensors made in inference mode."""
+    return [-1 if x.is_inference() else x._version for x in tables]

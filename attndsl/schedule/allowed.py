@@ -18,7 +18,7 @@ from attndsl import ir
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis
 
-_AT_ONCE: Final = 1 << 20  # truth values
+AT_ONCE: Final = 1 << 20  # truth values
 
 
 def allowed(own: ir.Node, level: int, numbers: range, axis: TileAxis, most: int) -> IntArray | None:
@@ -84,7 +84,7 @@ class _Grid:
 
 
 def _evaluated(own: ir.Node, level: int, numbers: range, axis: TileAxis) -> Iterator[_Grid]:
-    at_once = max(1, _AT_ONCE // max(1, len(numbers)))
+    at_once = max(1, AT_ONCE // max(1, len(numbers)))
     for start in range(0, axis.length, at_once):
         places = np.arange(start, min(start + at_once, axis.length))
         position = axis.positions(places)[:, None]

@@ -21,11 +21,11 @@ from attndsl.schedule.summaries import TileAxis
 from attndsl.schedule.tile_classes import LOGIC, canonical_key, classes_of_tiles, comparisons
 
 _Ints: TypeAlias = IntArray | ShortArray
-_PAIRS_AT_ONCE = 1 << 19  # pairs evaluated at a time: their truth values stay in a core's cache
-_NUMBERS_AT_ONCE = 1 << 16  # int64 elements per chunk (8 bytes each, so 8x fewer than booleans)
-_TERMS_AT_ONCE = 512  # terms of one side whose values are held
-_NAMED_AT_ONCE = 64  # alternatives that hold at few keys, before they are written out
-_TILES_AT_ONCE = 256  # tiles compared at a time, to bound temporaries
+PAIRS_AT_ONCE = 1 << 19  # pairs evaluated at a time: their truth values stay in a core's cache
+NUMBERS_AT_ONCE = 1 << 16  # int64 elements per chunk (8 bytes each, so 8x fewer than booleans)
+TERMS_AT_ONCE = 512  # terms of one side whose values are held
+NAMED_AT_ONCE = 64  # alternatives that hold at few keys, before they are written out
+TILES_AT_ONCE = 256  # tiles compared at a time, to bound temporaries
 _FEWEST_ALIKE = (
     16  # tiles with one set of decided comparisons, on average, for dropping those to pay
 )
@@ -157,7 +157,7 @@ class _Cells:
         Where all cells do, the last array is that of one tile, [1, runs of queries, runs of keys].
         """
         queries, keys = self.of_queries.axis, self.of_keys.axis
-        at_once = max(1, _PAIRS_AT_ONCE // math.prod(self.shape))
+        at_once = max(1, PAIRS_AT_ONCE // math.prod(self.shape))
         for start in range(0, len(tiles), at_once):
             some = tiles[start : start + at_once]
             rows = self.of_queries.places(some)[:, :, None]
@@ -188,7 +188,7 @@ class _Cells:
         if self.shape == tile:
             return packed.view(np.uint8)[:, :size]
         found = np.empty((len(packed), size), dtype=np.uint8)
-        at_once = max(1, _PAIRS_AT_ONCE // math.prod(tile))
+        at_once = max(1, PAIRS_AT_ONCE // math.prod(tile))
         for start in range(0, len(packed), at_once):
             some = slice(start, start + at_once)
             bits = np.unpackbits(packed[some].view(np.uint8), axis=1, count=math.prod(self.shape))
@@ -262,7 +262,7 @@ def _holds(
     env = ir.Env(q=q, k=k, sizes={}, tables=queries.tables, fits=True)
     memo: dict[ir.Node, BoolArray | _Named] = {}
 
-    @functools.lru_cache(maxsize=_TERMS_AT_ONCE)
+    @functools.lru_cache(maxsize=TERMS_AT_ONCE)
     def of_side(node: ir.Node) -> IntArray:
         return queries.at(node, rows, env) if queries.owns(node) else keys.at(node, columns, env)
 
@@ -315,7 +315,7 @@ class _Gathered:
         """One part more."""
         if isinstance(self._node, ir.Or) and isinstance(part, _Named):
             self._named.append(part)
-            if len(self._named) >= _NAMED_AT_ONCE:
+            if len(self._named) >= NAMED_AT_ONCE:
                 self._join(_written(_any(self._named)))
                 self._named = []
         else:
@@ -344,7 +344,7 @@ def _pair_by_pair(node: ir.Node, env: ir.Env) -> BoolArray:
     alone = _of_difference(node)
     shape = np.broadcast_shapes(env.q.shape, env.k.shape)
     found = np.empty(shape, dtype=bool)
-    at_once = max(1, _NUMBERS_AT_ONCE // math.prod(shape[1:]))
+    at_once = max(1, NUMBERS_AT_ONCE // math.prod(shape[1:]))
     for start in range(0, len(found), at_once):
         some = slice(start, start + at_once)
         few = replace(env, q=env.q[some], k=env.k[some])
@@ -433,9 +433,9 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
     differs = np.zeros(axis.tile, dtype=bool)
     differs[[0, axis.length % axis.tile]] = True  # a last tile may be cut there
     distinct = once_each(tiles)
-    for start in range(0, len(distinct), _TILES_AT_ONCE):
+    for start in range(0, len(distinct), TILES_AT_ONCE):
         for node in found:
-            differs[1:] |= axis.changes(node, distinct[start : start + _TILES_AT_ONCE])
+            differs[1:] |= axis.changes(node, distinct[start : start + TILES_AT_ONCE])
             if differs.all():
                 return np.flatnonzero(differs)
     return np.flatnonzero(differs)

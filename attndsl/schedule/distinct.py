@@ -8,7 +8,7 @@ import numpy as np
 
 from attndsl.schedule.model import IntArray, ShortArray
 
-_AT_ONCE = 1 << 15  # numbers compared at a time, so that they stay in a core's cache
+AT_ONCE = 1 << 15  # numbers compared at a time, so that they stay in a core's cache
 
 
 def row_classes(
@@ -28,7 +28,7 @@ def row_classes(
 def _alike(rows: IntArray | ShortArray, like: IntArray, offset: IntArray | None) -> bool:
     """Whether each row, less its offset, equals the one named."""
     others = np.flatnonzero(like != np.arange(len(rows)))
-    at_once = max(1, _AT_ONCE // max(1, rows.shape[1]))
+    at_once = max(1, AT_ONCE // max(1, rows.shape[1]))
     for start in range(0, len(others), at_once):
         some = others[start : start + at_once]
         mine, theirs = rows[some], rows[like[some]]

@@ -22,7 +22,7 @@ from attndsl.schedule.summaries import TileAxis
 
 _SAMPLE = 16  # tiles of either side looked at to see whether joining pays
 _LARGEST_JOIN = 1 << 22  # common values of pairs of tiles
-_LARGEST_TABLE = 1 << 24  # pairs of boxes, a byte each
+LARGEST_TABLE = 1 << 24  # pairs of boxes, a byte each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +49,7 @@ class EquiJoin:
         """A table of all boxes of those levels; where it would be too large, those it may hold on, sorted."""
         shape = tuple(-(-count >> level) for count, level in zip(self.n_tiles, levels, strict=True))
         rows, columns = self.rows >> levels[0], self.columns >> levels[1]
-        if math.prod(shape) > _LARGEST_TABLE:
+        if math.prod(shape) > LARGEST_TABLE:
             return once_each(_codes(rows, columns))
         return _table(shape, rows, columns)
 

@@ -33,8 +33,8 @@ from attndsl.source import AttnDslError
 WIDEST_TABLE: Final = 1 << 24  # numbers for which a body that depends on nothing else is evaluated
 _MOST_NODES: Final = 1 << 16  # of bodies that are written out, all together: about a second
 _MOST_VALUES: Final = 1 << 31  # of a body, at all positions of one side: some seconds
-_NARROW: Final = 16  # numbers that are tried without a look for a better way
-_FEWER: Final = (
+NARROW: Final = 16  # numbers that are tried without a look for a better way
+FEWER: Final = (
     4  # times fewer numbers are tried where a table holds them: a comparison more for each
 )
 
@@ -159,7 +159,7 @@ class Loops:
         """By its value at each position."""
         if axis.length == 0:
             return _nothing(loop)
-        if _is_any(loop) and _has_numbers(loop) and self._width(loop) <= _NARROW:
+        if _is_any(loop) and _has_numbers(loop) and self._width(loop) <= NARROW:
             return self._tried(loop, *self._numbers(loop))
         check_magnitude(loop, self._queries, self._keys)
         ranks = self._ranked(loop)
@@ -207,14 +207,14 @@ class Loops:
             return _nothing(loop)
         width, from_start = self._width(loop), self._width_from_start(loop)
         fewest = width if from_start is None else min(width, from_start)
-        if isinstance(loop, ir.Exists) and fewest > _NARROW:
+        if isinstance(loop, ir.Exists) and fewest > NARROW:
             if isinstance(loop.body, ir.Or):
                 return self.read(ir.disj(*(_with_body(loop, part) for part in loop.body.items)))
             for way in (self._joined, self._gathered):
                 found = way(loop, fewest)
                 if found is not None:
                     return found
-        if isinstance(loop, ir.Total) and fewest > _NARROW:
+        if isinstance(loop, ir.Total) and fewest > NARROW:
             ranks = self._ranked(loop)
             if ranks is not None and (looked := self._looked_up(ranks)) is not None:
                 return looked
@@ -286,7 +286,7 @@ class Loops:
             own = ir.conj(*(item for item in items if not _speaks_of_other(item, axis)))
             if not axis.owns(own) or width * axis.length > _MOST_VALUES >> 2:
                 continue
-            most = fewest // _FEWER if best is None else len(best[0]) - 1
+            most = fewest // FEWER if best is None else len(best[0]) - 1
             parts = own.items if isinstance(own, ir.And) else (own,)
             sides = itertools.chain(*(split(part, loop.level) or () for part in parts))
             limits = ir.Const(low), ir.Const(low + width)

@@ -19,7 +19,7 @@ from attndsl.analysis import Range, Truths
 from attndsl.schedule.distinct import row_classes
 from attndsl.schedule.model import BoolArray, IntArray, TokenOrder
 
-_AT_ONCE = 1 << 13  # positions evaluated at a time, so that temporaries stay in a core's cache
+AT_ONCE = 1 << 13  # positions evaluated at a time, so that temporaries stay in a core's cache
 
 
 class TileAxis:
@@ -175,8 +175,8 @@ class TileAxis:
             assert self.order is not None
             return natural.values(node).take(self.order.rows)
         values = np.empty(self.length, dtype=np.int64)
-        for start in range(0, self.length, _AT_ONCE):
-            some = slice(start, start + _AT_ONCE)
+        for start in range(0, self.length, AT_ONCE):
+            some = slice(start, start + AT_ONCE)
             position = self._position[some]
             env = ir.Env(q=position, k=position, sizes={}, tables=self.tables, fits=True)
             values[some] = ir.evaluate(node, env)

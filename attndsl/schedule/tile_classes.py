@@ -24,8 +24,8 @@ from attndsl.schedule.refine import Classified, split_comparison
 from attndsl.schedule.summaries import TileAxis
 
 LOGIC = (ir.And, ir.Or, ir.Not)
-_MANY = 512  # classes; below this many, evaluating them is faster than refining the key
-_FEWEST_ALIKE = 16  # tiles of one shape, on average, for a key by pieces to pay
+MANY = 512  # classes; below this many, evaluating them is faster than refining the key
+FEWEST_ALIKE = 16  # tiles of one shape, on average, for a key by pieces to pay
 
 
 def classes_of_tiles(
@@ -35,7 +35,7 @@ def classes_of_tiles(
     code = canonical_key(root, queries, keys, found)
     _, first, which = np.unique(code, return_index=True, return_inverse=True)
     count = len(first)
-    if count > _MANY and any(_pieced(x, queries, keys, count) for x in comparisons(root)):
+    if count > MANY and any(_pieced(x, queries, keys, count) for x in comparisons(root)):
         code = _canonical_key(root, queries, keys, found, first, _units_by_pieces)
         _, some, kind = np.unique(code, return_index=True, return_inverse=True)
         first, which = first[some], kind.reshape(-1)[which]
@@ -154,7 +154,7 @@ def _pieced(
     if sides is None:
         return None
     mine, theirs, _ = sides
-    if count < _FEWEST_ALIKE * max(queries.n_shapes(mine), keys.n_shapes(theirs)):
+    if count < FEWEST_ALIKE * max(queries.n_shapes(mine), keys.n_shapes(theirs)):
         return None
     in_pieces = queries.pieces(mine).low.shape[1] + keys.pieces(theirs).low.shape[1] > 2
     return (mine, theirs) if in_pieces else None

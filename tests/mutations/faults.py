@@ -83,7 +83,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "rows[:, list(found.starts)] += before", "all batch elements evaluate the terms of the first"),
     ("op/contents.py", "mixed = torch.stack([_mixed(values + number * a + seed * b) for a, b in _FACTORS])",
      "mixed = torch.stack([_mixed(values + a + seed * b) for a, b in _FACTORS])", "contents in another order have one stamp"),
-    ("op/attention.py", "if not ctx.found.stamp and ctx.versions != [x._version for x in ctx.tables]:", "if False:",
+    ("op/attention.py", "if not ctx.found.stamp and ctx.versions != _versions(ctx.tables):", "if False:",
      "a second derivative of an input that was written to is that of the new contents"),
     ("lowering.py", "sound.append(((x >= low) & (x <= high)).all())", "pass", "numbers that wrap around are not refused"),
     # ------------------------------------------------------------------ key sets

@@ -3,6 +3,7 @@
 # Where tests of a file's faults are, nearest first, by the longest name that fits; then all others in turn.
 NEAR = {
     "analysis": ("rooms/analysis", "rooms/claims", "laws", "rooms/schedule/test_exact.py"),
+    "analysis/reach.py": ("rooms/analysis", "rooms/claims", "house/test_hostile_programs.py"),
     "schedule": ("rooms/schedule/test_exact.py", "rooms/schedule", "laws"),
     "schedule/open_masks.py": ("rooms/schedule/test_open.py",),
     "schedule/open_tiles.py": ("rooms/schedule/test_open.py",),
@@ -95,7 +96,7 @@ NEAR = {
     "backends/arguments.py": ("rooms/backends/test_launching.py",),
     "backends/launching.py": ("rooms/backends/test_launching.py",),
     "claims": ("rooms/claims",),
-    "claims/examples.py": ("rooms/claims/test_judging.py",),
+    "claims/examples.py": ("rooms/claims/test_judging.py", "house/test_hostile_programs.py"),
     "patterns/library": ("library/test_entries.py",),
     "cli": ("rooms/cli/test_streams_and_files.py", "rooms/cli"),
     "cache": ("rooms/cache",),

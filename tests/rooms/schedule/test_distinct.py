@@ -13,7 +13,7 @@ def hashes(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "colliding":
             patch.setattr(distinct, "_weights", lambda count: np.zeros(count, dtype=np.int64))
-            patch.setattr(distinct, "_AT_ONCE", 8)
+            patch.setattr(distinct, "AT_ONCE", 8)
         yield
 
 

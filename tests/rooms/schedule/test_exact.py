@@ -253,7 +253,7 @@ def test_equal_values_in_disorder(length, kinds, seed, text, apart):
 
 @pytest.mark.parametrize("text", JOINED)
 def test_where_a_table_of_all_boxes_were_too_large_they_are_looked_up_by_search(monkeypatch, text):
-    monkeypatch.setattr(equi_joins, "_LARGEST_TABLE", 0)
+    monkeypatch.setattr(equi_joins, "LARGEST_TABLE", 0)
     test_equal_values_in_disorder.hypothesis.inner_test(300, 3, 0, text, 1)
 
 

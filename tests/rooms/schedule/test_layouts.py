@@ -129,7 +129,7 @@ def test_tiles_in_which_a_class_ends_and_the_next_begins_are_of_few_kinds(monkey
         return made
 
     monkeypatch.setattr(building, "evaluate_tiles", evaluate_tiles)
-    monkeypatch.setattr(tile_classes, "_MANY", 0)
+    monkeypatch.setattr(tile_classes, "MANY", 0)
     p, layout = program(f"pattern p = {text}"), read_layout(name)
     for length in (903, 1804):
         call = p.call(length, length, 1, 1, None, {})
@@ -160,11 +160,11 @@ def test_random_relations_told_apart_by_pieces_and_evaluated_a_few_at_a_time(
     call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
     layouts = read_layout(of_queries), read_layout(of_keys)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tile_classes, "_MANY", 0)
-        patch.setattr(tile_classes, "_FEWEST_ALIKE", 0)
-        patch.setattr(summaries, "_AT_ONCE", 8)
+        patch.setattr(tile_classes, "MANY", 0)
+        patch.setattr(tile_classes, "FEWEST_ALIKE", 0)
+        patch.setattr(summaries, "AT_ONCE", 8)
         for name, most in (("PAIRS", 256), ("NUMBERS", 64), ("TILES", 2)):
-            patch.setattr(boundary_tiles, f"_{name}_AT_ONCE", most)
+            patch.setattr(boundary_tiles, f"{name}_AT_ONCE", most)
         check(plan(normalise(mask), call, (4, 8), layouts), ex.dense(mask, q_len, k_len, 2))
 
 

@@ -114,7 +114,7 @@ def test_limits_that_vary_are_scheduled(body: str):
     assert np.array_equal(p.mask(20, **given)[0, 0].numpy(), wanted)
     for tile in ((4, 8), (128, 128)):
         assert np.array_equal(p.schedule(20, tile=tile, **given).cover(), wanted)
-    with mock.patch.object(allowed, "_AT_ONCE", 60):  # truth values of a few positions
+    with mock.patch.object(allowed, "AT_ONCE", 60):  # truth values of a few positions
         assert np.array_equal(pattern(body).schedule(20, tile=(4, 8), **given).cover(), wanted)
 
 
@@ -139,8 +139,8 @@ def test_every_way_to_take_a_loop_out_keeps_the_meaning(expression, q_len, k_len
     call = Call(q_len, k_len, 2, 2, 0, {"q": q_len, "k": k_len}, ex.TABLES)
     truth = ex.dense(mask, q_len, k_len, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(taken_out, "_NARROW", 2 if narrow else 0)  # and tables where there are more
-        patch.setattr(taken_out, "_FEWER", 1)
+        patch.setattr(taken_out, "NARROW", 2 if narrow else 0)  # and tables where there are more
+        patch.setattr(taken_out, "FEWER", 1)
         made = plan(normalise(mask), call, (4, 4))
     for batch, head in itertools.product(range(2), range(2)):
         assert np.array_equal(made.cover(batch, head), truth[batch, head])

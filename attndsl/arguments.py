@@ -90,9 +90,13 @@ def bind(
 ) -> op.BoundCall:
     """A call of these lengths (queries, keys, heads) that is decided once; ``given`` is as of ``read_call``.
 
+    ``block_table`` may be given, too: keys are then the rows of all pages of a batch element.
+
     Raises:
-        AttnDslError: as ``read_call``.
+        AttnDslError: as ``read_call``; A413, a table of pages that cannot be.
     """
+    given = dict(given)
+    table = given.pop(BLOCK_TABLE, None)
     call = read_call(program, *lengths, **given)
     named = {name: x for name, x in given.items() if name not in _OF_A_LENGTH}
     at = take_positions(named, by_length=True)
@@ -101,7 +105,7 @@ def bind(
         extents = with_heads(extents, call.head_start, call.model_heads)
     shape = call.batch, call.heads, call.q_len, call.k_len
     inputs = read_inputs(program, given.get("inputs"), named)
-    return op.BoundCall.of(planner, shape, device, inputs, at, extents=extents, **options)
+    return op.BoundCall.of(planner, shape, device, inputs, at, table, extents=extents, **options)
 
 
 def check_plain_order(call: scheduling.Call) -> None:

@@ -206,7 +206,8 @@ class Pattern:
         """Decides a call once: ``p.bind(q_len, k_len, heads, batch=8, doc=ids)`` is called with q, k and v alone.
 
         Lengths, heads, extents, inputs and positions are checked here, and the tensors among them copied. Layers may
-        share the result. ``scale``, ``backend`` and ``layout`` are those of a call.
+        share the result. ``scale``, ``backend`` and ``layout`` are those of a call. With ``block_table``, k_len is that
+        of all pages of a batch element, and the call takes pages.
 
         Raises:
             AttnDslError: A4xx lengths, extents and positions, A501 inputs.

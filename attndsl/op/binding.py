@@ -12,7 +12,9 @@ from torch import Tensor
 from attndsl.op.attention import attention
 from attndsl.op.checks import in_the_call
 from attndsl.op.contents import stamp_of
+from attndsl.op.pages import BoundTable
 from attndsl.op.planning import Planner
+from attndsl.positions import BLOCK_TABLE, KEYS
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -37,6 +39,7 @@ class BoundCall:
     q_len: int
     k_len: int
     device: torch.device
+    _rows: int = field(repr=False)  # of k: of a page, where keys lie in pages
     _pattern: Planner = field(repr=False)  # stays alive for graphs that name it
     _options: Mapping[str, Any] = field(repr=False)
     _inputs: Mapping[str, Tensor] = field(repr=False)
@@ -50,17 +53,30 @@ class BoundCall:
         device: torch.device | str,
         inputs: Mapping[str, Any],
         positions: Mapping[str, Any],
+        table: Any = None,
         **options: Any,
     ) -> BoundCall:
-        """``lengths``: batch, heads, queries, keys. ``options`` are those of ``attention``."""
+        """``lengths``: batch, heads, queries, keys. ``options`` are those of ``attention``, ``table`` that of pages.
+
+        Raises:
+            AttnDslError: A413, a table that cannot be.
+        """
+        where, rows = torch.device(device), lengths[3]
         frozen = {name: _copied(x) for name, x in sorted(inputs.items())}
-        told = {name: _copied(x) if isinstance(x, Tensor) else x for name, x in positions.items()}
+        told: dict[str, Any] = {
+            name: _copied(x).to(where) if isinstance(x, Tensor) else x
+            for name, x in positions.items()
+        }
+        if table is not None:
+            length = told.get(KEYS.length)
+            bound = BoundTable.of(table, lengths[0], lengths[3], length, where)
+            told[BLOCK_TABLE] = bound
+            rows //= max(1, bound.table.shape[1])
         # positions become inputs of each call, which then has a stamp of its own
         decided = bool(frozen) and not told
         stamp = stamp_of(tuple(frozen), tuple(frozen.values()))[0] if decided else None
-        where = torch.device(device)
         options = options | {"positions": told}
-        return BoundCall(*lengths, where, planner, options, frozen, stamp, planner.alone())
+        return BoundCall(*lengths, where, rows, planner, options, frozen, stamp, planner.alone())
 
     @overload
     def __call__(
@@ -81,7 +97,7 @@ class BoundCall:
         """
         if (
             q.shape[:3] != (self.batch, self.heads, self.q_len)
-            or k.shape[2:3] != (self.k_len,)
+            or k.shape[2:3] != (self._rows,)
             or q.device.type != self.device.type
         ):
             raise self._other(q, k)
@@ -92,6 +108,7 @@ class BoundCall:
 
     def _other(self, q: Tensor, k: Tensor) -> AttnDslError:
         bound = f"q: [{self.batch}, {self.heads}, {self.q_len}, D], k: {self.k_len} keys"
+        bound += f" in pages of {self._rows}" * (self._rows != self.k_len)
         given = f"q: {list(q.shape)} on {q.device}, k: {list(k.shape)}"
         notes = (*in_the_call(self._planner.program), f"bound for {bound}, on {self.device}", given)
         code = "A503" if q.device.type != self.device.type else "A502"

@@ -51,7 +51,7 @@ class BoundTable:
 
 
 def paged(
-    mask: ir.Mask,
+    mask: ir.Mask | None,
     qkv: tuple[Tensor, Tensor, Tensor],
     given: Mapping[str, Any],
     *,
@@ -60,7 +60,7 @@ def paged(
     """Keys and values [batch, heads, rows, dim], what is left to be said of positions, and where the rows lie.
 
     Args:
-        mask: The pattern.
+        mask: The pattern, by which columns without a token may be left out; None: none is.
         qkv: Queries [batch, heads, queries, dim], keys [pages, kv_heads, page, dim] and values likewise.
         given: Positions; ``block_table`` int [batch or 1, columns] has the page of each run of rows. Pages may be
             shared. Entries behind the last token may be anything.
@@ -86,7 +86,8 @@ def paged(
         length = at.get(KEYS.length, table.shape[1] * page)
         used = _used(table, length, pages, page)
         table = torch.where(used, table, 0)
-        if KEYS.outright not in at and not any("k" in each.dims for each in mask.tables):
+        reads_rows = mask is None or any("k" in each.dims for each in mask.tables)
+        if KEYS.outright not in at and not reads_rows:
             table = table[:, : int(used.sum(1).max()) if used.numel() else 0]
     lie = Pages(table, k, v)
     if by_address:

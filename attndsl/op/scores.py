@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -11,9 +11,11 @@ from attndsl import ir
 from attndsl.op.attention import autocast
 from attndsl.op.checks import check_plain
 from attndsl.op.dense_scores import attend_densely
+from attndsl.op.pages import paged
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.score_forms import FORMS
 from attndsl.op.scored_part import Part, ScoredCall
+from attndsl.positions import BLOCK_TABLE
 from attndsl.scored import ScoredProgram
 
 reals = ir.reals
@@ -49,6 +51,9 @@ def attend(
     program = terms[0].parts[0].program
     check_plain(program, q, k, v)
     q, k, v = autocast(q, k, v)
+    if call.positions and BLOCK_TABLE in call.positions:
+        k, v, positions, _ = paged(None, (q, k, v), call.positions, by_address=False)
+        call = replace(call, positions=positions)
     outs, lses = zip(*(_term(term, q, k, v, call) for term in terms), strict=True)
     out = outs[0]
     for more in outs[1:]:

@@ -607,6 +607,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("op/pages.py", "torch.where(absent, -1, places)", "places", "a page that is not there is foreign memory"),
     ("op/pages.py", "wrong = (used & is_wrong).nonzero()", "wrong = used[:0]", "a wrong page number is taken for another"),
     ("op/rows.py", "        if isinstance(self.start, int) and self.start < 0:\n            return True\n", "", "rows of a page before position 0 are tokens"),
+    ("op/pages.py", "if pages and (told.most or 0) >= pages:", "if False:", "a bound table may name pages beyond the pool"),
     ("backends/pages.py", "return k.masked_fill(absent, 0), v.masked_fill(absent, 0)", "return k, v", "NaN in a page reaches results"),
     ("backends/kernels/tiles.py", "there = inside & (page >= 0) & (page < n_pages)", "there = inside & (page < n_pages)",
      "a page that is not there is memory before the pool"),

@@ -144,7 +144,7 @@ NEAR = {
     "backends/pages.py": ("rooms/backends/test_pages.py",),
     "backends/kernel_metadata.py": ("rooms/backends/test_pages.py",),
     "op/elements.py": ("rooms/op/test_caches.py", "rooms/op/test_positions.py"),
-    "op/pages.py": ("rooms/op/test_caches.py",),
+    "op/pages.py": ("rooms/op/test_caches.py", "rooms/backends/test_pages.py"),
     "positions.py": ("rooms/op/test_positions.py",),
     "ir/reads.py": ("rooms/ir/test_reads.py",),
     "compiled.py": ("rooms/op", "rooms/views"),

@@ -124,3 +124,47 @@ def test_gradients_and_tracers_take_a_copy_and_agree():
     torch.testing.assert_close(traced(q.detach(), k_pool, v_pool, block_table=table), want)
     assert Blocked().reads_only_seen(Request.of(q, k, v, gradient=False))
     assert not Blocked().reads_only_seen(Request.of(q, k, v, gradient=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pages_are_bound(backend: str):
+    p, (k, v) = attndsl.compile("causal_window(40)"), numbers(2, 2, 2, 96, 16)
+    q, fill = numbers(2, 4, 1, 16), torch.tensor([96, 41])
+    (k_pool, table), (v_pool, _) = in_pages(k, 16, 7), in_pages(v, 16, 7)
+    table[0, 6], table[1, 3:] = 1 << 40, -1
+    given = {"block_table": table.clone(), "kv_len": fill.clone()}
+    bound = p.bind(1, 7 * 16, 4, batch=2, backend=backend, **given)
+    for x in given.values():
+        x.zero_()
+    want = p(q, k, v, kv_len=fill, backend="reference")
+    for _ in range(2):
+        torch.testing.assert_close(bound(q, k_pool, v_pool), want, rtol=1e-5, atol=1e-5)
+    with pytest.raises(attndsl.AttnDslError, match="112 keys in pages of 16"):
+        bound(q, k_pool[:, :, :8], v_pool[:, :, :8])
+    with pytest.raises(attndsl.AttnDslError, match=r"A413.*not one of the 3 of k"):
+        bound(q, k_pool[:3], v_pool[:3])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "given", "message"),
+    [
+        ((1, 32), {"block_table": [[0, 1], [2, -1]]}, "page -1 of batch element 1 is negative"),
+        ((1, 31), {"block_table": [[0, 1]]}, "no pages of block_table, with its 2 columns"),
+        ((1, 32), {"block_table": [[0, 1]] * 3}, "a row for each batch element"),
+    ],
+)
+def test_a_table_is_checked_where_it_is_bound(lengths: tuple, given: dict, message: str):
+    with pytest.raises(attndsl.AttnDslError, match=f"A413.*{message}"):
+        attndsl.compile("causal").bind(*lengths, 2, batch=2, **given)
+
+
+def test_attentions_with_scores_take_pages():
+    a = attndsl.compile(
+        "input slope: real[head]\nattention a over causal = score s - slope[head] * (q - k)"
+    )
+    q, (k, v) = numbers(2, 4, 3, 8), numbers(2, 2, 2, 40, 8)
+    fill = torch.tensor([40, 17])
+    (k_pool, table), (v_pool, _) = in_pages(k, 16, 3), in_pages(v, 16, 3)
+    given = {"kv_len": fill, "slope": torch.arange(4) / 8}
+    found = a(q, k_pool, v_pool, block_table=table, **given)
+    torch.testing.assert_close(found, a(q, k, v, backend="reference", **given))

@@ -27,7 +27,7 @@ from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, digest_of, fitted, gathered, read
-from attndsl.positions import counted_by, read_positions, split, split_heads
+from attndsl.positions import MAX_POSITION, counted_by, read_positions, split, split_heads
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
@@ -43,6 +43,7 @@ _RESEMBLES = re.compile(r"\s*(?!let\b)\w+\s+\w+\s*(?:\([^()]*\)\s*)?=(?!=)")
 _CACHED_RESULTS = 128  # of a pattern
 _MOST = 1 << 20  # heads, batch elements, or layers
 _TALLEST = 4096  # a tile
+_PLACES = (-2 * MAX_POSITION, 2 * MAX_POSITION)  # between which positions and lengths lie
 _LONGEST_NAME = 200
 
 
@@ -327,7 +328,9 @@ class Program:
         at = None
         if told:
             rows = q_len, k_len
-            at = read_positions(self.mask, rows, batch, told, extents, shapes if tables else {})
+            known = shapes if tables else {}
+            unknown = [name for name in told if name not in numbers] if is_open else ()
+            at = read_positions(self.mask, rows, batch, told, extents, known, unknown)
         sizes = (
             ir.resolve_sizes(self.mask, q_len, k_len, extents, shapes)
             if at is None
@@ -349,13 +352,16 @@ class Program:
             NotOpen: it is scheduled by contents alone.
             AttnDslError: A403, A404 for lengths.
         """
-        if any(isinstance(x, ir.Load) for c in self.mask.conditions for x in ir.postorder(c.node)):
-            raise scheduling.NotOpen(
-                "what the pattern asks of its inputs is judged by their contents"
-            )
+        is_open = call.positions is not None and call.positions.is_open
+        if is_open and (self.mask.keys.segments or self.mask.queries.segments):
+            raise ir.NotOpen("positions in a space of axes are read on the host")
+        for node in (x for c in self.mask.conditions for x in ir.postorder(c.node)):
+            if isinstance(node, ir.Load) or (is_open and isinstance(node, ir.Size)):
+                raise ir.NotOpen("what the pattern asks of its inputs is judged by their contents")
         scheduling.check_conditions(self.mask, call)
         normal, rows = self.rows(call)
-        return scheduling.open_mask(normal, rows, types)
+        limits = dict.fromkeys(rows.tables.keys() - call.tables.keys(), _PLACES)
+        return scheduling.open_mask(normal, rows, types, limits)
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
         """The mask, of the heads of the call."""

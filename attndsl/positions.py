@@ -6,7 +6,7 @@ spell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -59,6 +59,7 @@ def read_positions(
     given: Mapping[str, Any],
     extents: Mapping[str, int] | None,
     shapes: Mapping[str, tuple[int, ...]],
+    unknown: Collection[str] = (),
 ) -> ir.Positions:
     """The positions of all rows, and the lengths that follow for each batch element.
 
@@ -69,29 +70,18 @@ def read_positions(
         given: What the call says, by the names of its arguments: ints, or arrays.
         extents: Sizes of grid axes.
         shapes: Those of the inputs, without batch and head.
+        unknown: Names of arguments that have their shape alone: contents are not looked at.
 
     Raises:
         AttnDslError: A413, what is given makes no sense; A401, A402 extents and lengths; A501 an input that does not
             fit.
     """
-    ends = mask.align is ir.Align.END
     arrays = {name: _array(name, value) for name, value in given.items()}
-    k = _rows(KEYS, counts[1], batch, arrays)
-    last = k.end()
-    is_told = QUERIES.start in arrays or QUERIES.outright in arrays
-    q = _rows(QUERIES, counts[0], batch, arrays)
-    if not is_told:
-        start = last - q.stop if ends else q.start
-        q = ir.Rows(q.count, start, q.stop, None, before=not mask.is_placed)
-    elif ends:
-        last = np.maximum(last, q.end())
-    k_len = _length(mask.keys, last, "keys" if mask.is_rectangular else "tokens", extents)
-    if ends:  # from the first query on, as where the queries are the last tokens
-        q_len = k_len - (np.minimum(q.first(), k_len) if is_told else q.start)
-    elif mask.is_rectangular:
-        q_len = _length(mask.queries, q.end(), "queries", extents)
-    else:
-        q_len = q.end()
+    k = _rows(KEYS, counts[1], batch, arrays, unknown)
+    q = _rows(QUERIES, counts[0], batch, arrays, unknown)
+    q, q_len, k_len = _lengths(mask, q, k, arrays, extents)
+    if unknown:
+        return ir.Positions(q, k, (_sizes(mask, counts, counts, extents, shapes),))
     pairs = np.stack(np.broadcast_arrays(q_len, k_len), axis=-1).tolist()
     found = {
         pair: _sizes(mask, pair, counts, extents, shapes)
@@ -99,6 +89,82 @@ def read_positions(
     }
     sizes = tuple(found[pair] for pair in map(tuple, pairs))
     return ir.Positions(q, k, sizes if len(found) > 1 else sizes[:1])
+
+
+def _lengths(
+    mask: ir.Mask,
+    q: ir.Rows,
+    k: ir.Rows,
+    given: Collection[str],
+    extents: Mapping[str, int] | None,
+) -> tuple[ir.Rows, Any, Any]:
+    """(rows of q, as the pattern aligns them where nothing says where they stand, ``len(q)``, ``len(k)``)."""
+    ends, xp = mask.align is ir.Align.END, k.xp
+    last = k.end()
+    is_told = QUERIES.start in given or QUERIES.outright in given
+    if not is_told:
+        start, unknown = (last - q.stop if ends else q.start), q.unknown
+        if ends and (k.unknown or q.unknown):
+            unknown |= {"start"}
+        before = not mask.is_placed
+        q = ir.Rows(q.count, start, q.stop, None, before, unknown, xp)
+    elif ends:
+        last = xp.maximum(last, q.end())
+    k_len = _length(mask.keys, last, "keys" if mask.is_rectangular else "tokens", extents)
+    if ends:  # from the first query on, as where the queries are the last tokens
+        q_len = k_len - (xp.minimum(q.first(), k_len) if is_told else q.start)
+    elif mask.is_rectangular:
+        q_len = _length(mask.queries, q.end(), "queries", extents)
+    else:
+        q_len = q.end()
+    return q, q_len, k_len
+
+
+def open_tables(
+    mask: ir.Mask,
+    counts: tuple[int, int],
+    given: Mapping[str, Any],
+    xp: Any,
+) -> tuple[dict[str, Any], list[Any]]:
+    """The tables that `set_positions` reads where positions were not known to it, by name; and whether all is sound.
+
+    Args:
+        mask: The pattern, between plain sequences.
+        counts: How many rows q and k have.
+        given: What the call says, by the names of its arguments: ints, or arrays int64 of [batch or 1], or
+            [batch or 1, rows], checked but for their contents.
+        xp: The functions of such arrays.
+
+    Returns:
+        Tables [batch or 1] or [batch or 1, rows], and truths that are false where the host would refuse the call.
+    """
+    sound: list[Any] = []
+    k = _open_rows(KEYS, counts[1], given, xp, sound)
+    q = _open_rows(QUERIES, counts[0], given, xp, sound)
+    q, q_len, k_len = _lengths(mask, q, k, given, None)
+    found = {"<len q>": q_len, "<len k>": k_len}
+    for side, rows in (("q", q), ("k", k)):
+        found |= {f"<{side}_start>": rows.start, f"<{side}_stop>": rows.stop}
+        found |= {} if rows.at is None else {f"<{side}_pos>": rows.at}
+    return found, sound
+
+
+def _open_rows(
+    names: Names, count: int, given: Mapping[str, Any], xp: Any, sound: list[Any]
+) -> ir.Rows:
+    """The rows of a side by arrays of any kind. Demands on them are added to ``sound``."""
+    start, stop, at = (given.get(x) for x in (names.start, names.length, names.outright))
+    start = xp.asarray(0 if start is None else start).reshape(-1)
+    stop = xp.asarray(count if stop is None else stop).reshape(-1)
+    sound.append((abs(start) <= MAX_POSITION).all())
+    sound.append(((stop >= 0) & (stop <= count)).all())
+    if at is None:
+        return ir.Rows(count, start, stop, xp=xp)
+    at = xp.where(xp.arange(0, count) < stop[:, None], at, -1)
+    ordered = xp.sort(at, -1)[0]
+    repeats = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    sound.append(~repeats.any() & ((at >= -1) & (at <= MAX_POSITION)).all())
+    return ir.Rows(count, xp.asarray([0]), xp.asarray([count]), at, xp=xp)
 
 
 def with_heads(extents: Mapping[str, int] | None, start: int, total: int) -> dict[str, Any]:
@@ -176,7 +242,9 @@ def _array(name: str, value: Any) -> Any:
     return array.astype(np.int64)
 
 
-def _rows(names: Names, count: int, batch: int, given: Mapping[str, Any]) -> ir.Rows:
+def _rows(
+    names: Names, count: int, batch: int, given: Mapping[str, Any], unknown: Collection[str]
+) -> ir.Rows:
     """The rows of a side, from position 0 on where nothing says otherwise."""
     check_names(names, given)
     start = _numbers(names.start, given.get(names.start, 0), batch)
@@ -185,12 +253,18 @@ def _rows(names: Names, count: int, batch: int, given: Mapping[str, Any]) -> ir.
     _check_values(names.length, stop, 0, count, f"{names.rows} has {count} rows")
     at = given.get(names.outright)
     if at is None:
-        return ir.Rows(count, start, stop)
+        fields = (("start", names.start), ("stop", names.length))
+        return ir.Rows(
+            count, start, stop, unknown=frozenset(x for x, name in fields if name in unknown)
+        )
     if at.ndim != 2 or at.shape[0] not in (1, batch) or at.shape[1] != count:
         refuse(
             f"{names.outright} needs the shape {[batch, count]} or {[1, count]}, got {list(at.shape)}",
             f"a position for each row of {names.rows}",
         )
+    if {names.outright, names.length} & set(unknown):
+        rest = np.zeros(1, np.int64), np.full(1, count), at
+        return ir.Rows(count, *rest, unknown=frozenset({"at"}))
     _check_values(names.outright, at, -1, MAX_POSITION)
     at = np.where(np.arange(count) < stop[:, None], at, -1)
     _check_repeats(names.outright, at)

@@ -12,6 +12,7 @@ from attndsl.backends.dense import Dense, attend
 from attndsl.backends.dense_scores import DensePart, attend_scored
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
+from attndsl.backends.on_device import OnDevice
 from attndsl.backends.packed import PackedComposed, PackedKernels, Side
 from attndsl.backends.pages import PagedRows, Pages
 from attndsl.backends.protocol import (
@@ -53,6 +54,7 @@ __all__ = [
     "ForwardKernels",
     "Kernels",
     "Machine",
+    "OnDevice",
     "OpenKernels",
     "PackedComposed",
     "PackedKernels",

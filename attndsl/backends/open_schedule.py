@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,13 +14,13 @@ from attndsl import ir
 from attndsl.backends.arguments import Pairs, Splits, Tiles, by_name
 from attndsl.backends.generated import load
 from attndsl.backends.kernel_metadata import KernelMetadata, at_once, longest_item
+from attndsl.backends.on_device import OnDevice
 from attndsl.backends.open_lists import PassOrder, by_key, by_query, deal, is_joined
 from attndsl.backends.protocol import Tile
 from attndsl.codegen import WIDEST_TILE, OpenPredicate, OverBudget, open_predicate
 from attndsl.schedule import (
     Candidates,
     Classifier,
-    NotOpen,
     OpenMask,
     OpenValues,
     open_candidates,
@@ -29,34 +28,6 @@ from attndsl.schedule import (
 )
 
 _BYTES: Final = 40  # of a candidate: its place, and where each pass meets it
-
-
-class OnDevice:
-    """The functions of torch, which make arrays on one device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    def arange(self, start: int, stop: int) -> Tensor:
-        """The numbers from the start up to the stop."""
-        return torch.arange(start, stop, device=self._device)
-
-    def asarray(self, value: Any) -> Tensor:
-        """The value as a tensor; tuples, which are part of a pattern, are moved once."""
-        if isinstance(value, Tensor):
-            return value
-        return _constant(value, self._device) if isinstance(value, tuple) else self._moved(value)
-
-    def _moved(self, value: Any) -> Tensor:
-        return torch.as_tensor(np.asarray(value), device=self._device)
-
-
-@functools.lru_cache(maxsize=64)
-def _constant(value: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(value, device=device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +56,7 @@ class OpenPlan:
         try:
             made = open_predicate(roots, mask.bounds, mask.tables, mask.queries, mask.keys)
         except OverBudget as reason:
-            raise NotOpen(str(reason)) from reason
+            raise ir.NotOpen(str(reason)) from reason
         found = {tile: open_candidates(mask, tile) for tile in tiles}
         pieces = list(enumerate(mask.pieces))
         classifiers = {

@@ -92,7 +92,7 @@ from attndsl.ir.nodes import (
     numbers,
     postorder,
 )
-from attndsl.ir.positions import BoolArray, IntArray, Positions, Rows, of_element
+from attndsl.ir.positions import BoolArray, IntArray, NotOpen, Positions, Rows, of_element
 from attndsl.ir.printing import show
 from attndsl.ir.reads import Read, reads, reads_inputs
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
@@ -168,6 +168,7 @@ __all__ = [
     "Not",
     "Or",
     "Pos",
+    "NotOpen",
     "Positions",
     "Pow2",
     "Property",

@@ -38,8 +38,8 @@ from attndsl.lowering import (
 )
 from attndsl.op.contents import Contents, stamp_of
 from attndsl.packed import PackedCall, read_call
-from attndsl.positions import BOUNDS, hidden
-from attndsl.schedule import Call, NotOpen
+from attndsl.positions import BOUNDS, NAMES, hidden, split
+from attndsl.schedule import Call
 from attndsl.scored import ScoredProgram
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -48,6 +48,7 @@ T = TypeVar("T")
 _REMEMBERED = (
     64  # calls and executables of a program; programs that came as text and belong to no pattern
 )
+_PLACES: Final = frozenset(map(hidden, NAMES))
 _TYPES: Final = {
     getattr(torch, name): np.dtype(name)
     for name in ("bool", "int8", "uint8", "int16", "int32", "int64")
@@ -132,29 +133,34 @@ class Planner:
             return None
         kinds = tuple((x.dtype, x.shape) for x in tables)
         key = "open", request, edition(), options[:-1], kinds
-        found: OpenExecutable | NotOpen | None = self.memo.get(key)
+        found: OpenExecutable | ir.NotOpen | None = self.memo.get(key)
         if found is None:
             found = self.memo.keep(key, self._prepared(request, tables, options))
-        return None if isinstance(found, NotOpen) else found
+        return None if isinstance(found, ir.NotOpen) else found
 
     def _prepared(
         self, request: Request, tables: Sequence[Tensor], options: Options
-    ) -> OpenExecutable | NotOpen:
+    ) -> OpenExecutable | ir.NotOpen:
         """The call but for what its tables hold, or why it needs to be known."""
-        if any(name.startswith("<") for name in options.names):
-            return NotOpen("positions are read on the host")
+        if any(name.startswith("<") and name not in _PLACES for name in options.names):
+            return ir.NotOpen("bounds of packed sequences are read on the host")
         if any(x.dtype not in _TYPES for x in tables):
-            return NotOpen("a type of numbers is checked on the host")
+            return ir.NotOpen("a type of numbers is checked on the host")
         kinds = {name: _TYPES[x.dtype] for name, x in zip(options.names, tables, strict=True)}
         shapes = {name: x.shape for name, x in zip(options.names, tables, strict=True)}
         like = {n: np.broadcast_to(np.zeros((), kind), shapes[n]) for n, kind in kinds.items()}
         extents = dict(zip(options.axes, options.extents, strict=True))
         lengths = request.q_len, request.k_len, request.batch, request.heads
-        call = self.program.call(*lengths, extents, like, is_open=True)
-        given = self.program, call, kinds, request, options.backend, options.layout
+        placed = not _PLACES.isdisjoint(options.names)
         try:
-            return lower_open(*given)
-        except NotOpen as reason:
+            call = self.program.call(*lengths, extents, like, is_open=True)
+            given = self.program, call, kinds, request, options.backend, options.layout
+            return lower_open(*given, split(extents)[0])
+        except AttnDslError:
+            if not placed:
+                raise
+            return ir.NotOpen("an input has fewer or more entries than there are rows")
+        except ir.NotOpen as reason:
             return reason
 
     def composed(

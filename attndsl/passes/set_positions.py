@@ -72,6 +72,11 @@ class _Setter:
         self.arrays: dict[str, Any] = {}
         self.declared: list[ir.Table] = []
         self._mask, self._sizes, self._shapes = mask, at.sizes, shapes
+        self._is_open = at.is_open
+        told = (
+            x for side in (at.q, at.k) for x in (side.start, side.stop, side.at) if x is not None
+        )
+        self._lengths = np.zeros(max(map(len, told)), dtype=np.int64)
         self._tables = {table.name: table for table in mask.tables}
         self.q = _Side(ir.Side.QUERY, at.q, self)
         self.k = _Side(ir.Side.KEY, at.k, self)
@@ -91,13 +96,15 @@ class _Setter:
 
     def _size(self, name: str) -> ir.Node:
         values = np.array([sizes[name] for sizes in self._sizes])
+        if self._is_open:
+            return self.by_batch(f"len {name}", self._lengths, is_open=True)
         if (values == values[0]).all():
             return ir.Size(name)
         return self.by_batch(f"len {name}", values)
 
-    def by_batch(self, name: str, values: ir.IntArray) -> ir.Node:
-        """A number of each batch element; a constant where they are alike."""
-        if (values == values[:1]).all():
+    def by_batch(self, name: str, values: ir.IntArray, *, is_open: bool = False) -> ir.Node:
+        """A number of each batch element; a constant where they are known to be alike."""
+        if not is_open and (values == values[:1]).all():
             return ir.Const(int(values[0]))
         return self.table(name, values, "batch")
 
@@ -150,7 +157,8 @@ class _Setter:
             case _:
                 pass
         axes = ["k"] if dim == "pos" else ir.axes_named(self._mask, dim)
-        if not axes or all(sizes[axes[0]] == size for sizes in self._sizes):
+        is_known = not self._is_open or not axes or axes[0] not in ("q", "k")
+        if not axes or (is_known and all(sizes[axes[0]] == size for sizes in self._sizes)):
             return place, ir.TRUE
         ends = self._mask.align is ir.Align.END
         if dim == "pos" and (place is self.k.position or (ends and place is self.q.position)):
@@ -167,18 +175,19 @@ class _Side:
         at = ir.Pos(side)
         if rows.at is not None:
             self.position = setter.table(f"{side}_pos", rows.at, "batch", side.value, index=at)
-            everywhere = bool((rows.at >= 0).all())
+            everywhere = "at" not in rows.unknown and bool((rows.at >= 0).all())
             self.exist = ir.TRUE if everywhere else ir.ge(self.position, ir.ZERO)
             return
-        self._start = setter.by_batch(f"{side}_start", rows.start)
-        self._stop = setter.by_batch(f"{side}_stop", rows.stop)
+        unknown = rows.unknown
+        self._start = setter.by_batch(f"{side}_start", rows.start, is_open="start" in unknown)
+        self._stop = setter.by_batch(f"{side}_stop", rows.stop, is_open="stop" in unknown)
         if side is ir.Side.QUERY and isinstance(self._start, ir.Const):
             self.first, self.position = self._start.value, at
         else:
             self.position = ir.add(at, self._start)
-        stops = bool((rows.stop < rows.count).any())
+        stops = "stop" in unknown or bool((rows.stop < rows.count).any())
         inside = ir.lt(ir.sub(self.position, self._start), self._stop) if stops else ir.TRUE
-        begins = not rows.before and bool((rows.start < 0).any())
+        begins = not rows.before and ("start" in unknown or bool((rows.start < 0).any()))
         self.exist = ir.conj(inside, ir.ge(self.position, ir.ZERO) if begins else ir.TRUE)
 
     def row(self, position: ir.Node) -> tuple[ir.Node, ir.Node]:
@@ -203,6 +212,8 @@ def _rows_by_position(rows: ir.Rows) -> ir.IntArray:
     A read outside of a table is 0, too, so that both are told alike.
     """
     assert rows.at is not None, "rows of one run are computed"
+    if "at" in rows.unknown:
+        raise ir.NotOpen("the row of a position is looked up")
     longest = int(rows.end().max(initial=0))
     if longest > _FARTHEST:
         title = f"an input over rows is read at positions of up to {longest:,}"

@@ -18,7 +18,6 @@ from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
 from attndsl.schedule.model import MaskTable, Plan, Runs, Schedule, Tiles, TokenOrder, compress
 from attndsl.schedule.open_masks import (
     Candidates,
-    NotOpen,
     OpenHeadMask,
     OpenMask,
     open_candidates,
@@ -43,7 +42,6 @@ __all__ = [
     "Keys",
     "Layout",
     "MaskTable",
-    "NotOpen",
     "OpenMask",
     "OpenHeadMask",
     "OpenValues",

@@ -33,10 +33,6 @@ _FEWEST_BITS: Final = 31  # below which a bound might refuse what calls bring
 Bounds: TypeAlias = Mapping[str, tuple[int, int]]  # of the values of a table
 
 
-class NotOpen(Exception):
-    """Why a mask cannot be scheduled before its inputs are read."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenHeadMask:
     """One relation, and the batch element and head of each of its plans."""
@@ -57,6 +53,7 @@ class OpenMask:
     bounds: Bounds  # between which all values of an open table lie, 0 included
     asked: Bounds  # likewise, of tables whose type allows other values: they are checked when they are known
     tables: Mapping[str, Any]  # known ones, which loops became
+    placed: tuple[ir.Table, ...]  # of positions that are not known, made of what the call says
 
     @property
     def plans(self) -> int:
@@ -78,20 +75,23 @@ class Candidates:
     tiles: tuple[tuple[IntArray, IntArray], ...]  # (rows, columns) of each piece
 
 
-def open_mask(mask: ir.Mask, call: Call, types: Mapping[str, np.dtype[Any]]) -> OpenMask:
+def open_mask(
+    mask: ir.Mask, call: Call, types: Mapping[str, np.dtype[Any]], limits: Bounds
+) -> OpenMask:
     """Binds a normal mask to a call whose tables have shapes, and contents that are not looked at.
 
     Args:
         mask: The mask.
         call: The call; its tables may hold anything.
-        types: Of the values of each table.
+        types: Of the values of each input.
+        limits: Bounds of the values of other tables.
 
     Raises:
         NotOpen: its schedule cannot be found so.
         AttnDslError: A403, A404 for lengths.
     """
     if mask.zeros is not ir.ZERO:
-        raise NotOpen("zero keys are counted from inputs")
+        raise ir.NotOpen("zero keys are counted from inputs")
     root = ir.conj(PRESENT, mask.root) if mask.absent(call.q_len, call.k_len) else mask.root
     made: dict[str, Any] = {}
     found: dict[ir.Node, dict[tuple[int, int], int]] = {}
@@ -108,14 +108,15 @@ def open_mask(mask: ir.Mask, call: Call, types: Mapping[str, np.dtype[Any]]) -> 
         plans.setdefault(own, len(plans))
         places.append((bound, own))
     if len(found) > MOST_ROOTS:
-        raise NotOpen(f"heads or batch elements have {len(found)} relations of different shape")
+        raise ir.NotOpen(f"heads or batch elements have {len(found)} relations of different shape")
     pieces = tuple(OpenHeadMask(bound, *_columns(plans)) for bound, plans in found.items())
     before = dict(zip(found, np.cumsum([0, *map(len, found.values())]).tolist(), strict=False))
     numbers = [before[bound] + found[bound][own] for bound, own in places]
     plan_of = np.array(numbers, dtype=np.int32).reshape(shape)
     queries, keys = positions_of(mask, call)
-    bounds, asked = _bounds(pieces, queries, keys, made, types)
-    return OpenMask(pieces, plan_of, queries, keys, bounds, asked, made)
+    bounds, asked = _bounds(pieces, queries, keys, made, types, limits)
+    placed = tuple(table for table in mask.tables if table.name in limits)
+    return OpenMask(pieces, plan_of, queries, keys, bounds, asked, made, placed)
 
 
 def open_candidates(mask: OpenMask, tile: tuple[int, int]) -> Candidates:
@@ -131,7 +132,7 @@ def open_candidates(mask: OpenMask, tile: tuple[int, int]) -> Candidates:
     schedule = tiled(bound, tile, merges=False).schedules[tile]
     count = sum(len(p.batch) * x.live for p, x in zip(mask.pieces, schedule.plans, strict=True))
     if count > MOST_CANDIDATES:
-        raise NotOpen(f"{count:,} tiles may be live, whatever the inputs hold")
+        raise ir.NotOpen(f"{count:,} tiles may be live, whatever the inputs hold")
     found = []
     for plan in schedule.plans:
         rows = np.concatenate([plan.full.rows, plan.partial.rows]).astype(np.int64)
@@ -192,22 +193,22 @@ def _without_loops(root: ir.Node, mask: ir.Mask, call: Call, made: dict[str, Any
             else:
                 _check_loop(loop)
     except TooManyAlternatives as error:
-        raise NotOpen("a loop is too wide") from error
+        raise ir.NotOpen("a loop is too wide") from error
     made |= loops.made
     return ir.substitute(root, known)
 
 
 def _check_loop(loop: ir.Node) -> None:
     if loop.deps & ir.Deps.PAIR == ir.Deps.PAIR:
-        raise NotOpen("a loop over an input runs for each pair")
+        raise ir.NotOpen("a loop over an input runs for each pair")
     spent = 1
     for node in ir.postorder(loop):
         if isinstance(node, ir.Exists | ir.Total):
             if not isinstance(node.start, ir.Const) or not isinstance(node.stop, ir.Const):
-                raise NotOpen("the limits of a loop depend on a position or an input")
+                raise ir.NotOpen("the limits of a loop depend on a position or an input")
             spent *= max(1, node.stop.value - node.start.value)
     if spent > MOST_TRIALS:
-        raise NotOpen(f"a loop over an input runs over {spent:,} values")
+        raise ir.NotOpen(f"a loop over an input runs over {spent:,} values")
 
 
 def _outer_loops(root: ir.Node) -> list[ir.Node]:
@@ -235,9 +236,10 @@ def _bounds(
     keys: range,
     made: Mapping[str, Any],
     types: Mapping[str, np.dtype[Any]],
+    limits: Bounds,
 ) -> tuple[Bounds, Bounds]:
     """Bounds of the values of open tables with which no number passes 2**62; and which of them need checking."""
-    narrow: dict[str, tuple[int, int]] = {}
+    narrow: dict[str, tuple[int, int]] = dict(limits)
     wide: list[str] = []
     for name, kind in types.items():
         if kind.kind == "b":
@@ -258,7 +260,7 @@ def _bounds(
                 raise
             continue
         return tried, {name: tried[name] for name in wide}
-    raise NotOpen(f"a number may pass {LIMIT}, if the inputs hold large ones")
+    raise ir.NotOpen(f"a number may pass {LIMIT}, if the inputs hold large ones")
 
 
 def _ends(array: Any) -> tuple[int, int]:

@@ -132,6 +132,7 @@ NEAR = {
     "lowering.py": ("rooms/op/test_open_inputs.py", "rooms/op/test_default_layout.py", "rooms/op"),
     "passes/presence.py": ("rooms/ir/test_reads.py", "rooms/passes"),
     "passes/set_positions.py": (
+        "rooms/schedule/test_open.py",
         "rooms/op/test_positions.py",
         "rooms/op/test_caches.py",
         "laws/test_positions.py",
@@ -145,7 +146,7 @@ NEAR = {
     "backends/kernel_metadata.py": ("rooms/backends/test_pages.py",),
     "op/elements.py": ("rooms/op/test_caches.py", "rooms/op/test_positions.py"),
     "op/pages.py": ("rooms/op/test_caches.py", "rooms/backends/test_pages.py"),
-    "positions.py": ("rooms/op/test_positions.py",),
+    "positions.py": ("rooms/op/test_positions.py", "rooms/op/test_open_inputs.py"),
     "ir/reads.py": ("rooms/ir/test_reads.py",),
     "compiled.py": ("rooms/op", "rooms/views"),
     "compiler.py": (

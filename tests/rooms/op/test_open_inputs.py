@@ -12,6 +12,7 @@ from attndsl.backends.launching import Launch
 from attndsl.backends.triton import INTERPRETED
 from attndsl.op.contents import stamp_on_device
 from attndsl.op.planning import Options
+from attndsl.op.rows import Tokens, rows_with_tokens
 from tests.support.tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="these run in Triton's interpreter")
@@ -94,6 +95,55 @@ def test_forward_and_backward_are_those_of_the_reference(root, q_len, k_len, kv_
     names = "out", "lse", "dq", "dk", "dv"
     for name, a, truth, b in zip(names, mine, exact, theirs, strict=True):
         assert_close(a, truth, b, summand=8.0, terms=k_len, dtype=torch.float32, what=name)
+
+
+PLACED = {
+    "starts and lengths": ("causal", {"q_start": [10, -3], "kv_len": [30, 64]}),
+    "what is left of a window": ("window(7, 2)", {"q_len": [20, 0], "k_start": [-4, 1]}),
+    "a ring": ("causal and k < len(k) // 2 or q - k <= 4", {"k_pos": None}),
+    "documents of a cache": ("doc[q] == doc[k]", {"kv_len": [30, 64]}),
+}
+
+
+@pytest.mark.parametrize(("root", "at"), PLACED.values(), ids=PLACED)
+def test_positions_are_not_read_either(root, at, monkeypatch):
+    p = attndsl.compile(f"{INPUTS}pattern p = {root}")
+    inputs, qkv = given(p, 20, 64), tensors(20, 64, 2)
+    ring = torch.stack([torch.arange(64).roll(9) + 5, torch.arange(64).roll(30) - 1])
+    told = {name: ring if x is None else torch.tensor(x) for name, x in at.items()}
+    rows = rows_with_tokens(p._program, tuple(qkv), None, None, inputs, told)
+    assert p._planner.is_open(*opened(p, rows.q, rows.k, rows.inputs, **numbers(rows)))
+    theirs = results(p, qkv, backend="reference", **inputs, **told)
+    for mine, truth in zip(
+        results(p, qkv, backend="triton", **inputs, **told), theirs, strict=True
+    ):
+        assert torch.allclose(mine, truth, atol=2e-5)
+
+    monkeypatch.setattr(Launch, "__call__", lambda self, call: None)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        told = {name: mode.from_tensor(x) for name, x in told.items()}
+        fakes = tuple(mode.from_tensor(x.detach()) for x in qkv)
+        rows = rows_with_tokens(p._program, fakes, None, None, inputs, told)
+        found = p._planner.executable(*opened(p, rows.q, rows.k, rows.inputs, **numbers(rows)))
+        out, lse = found.forward(rows.q, rows.k, rows.v, scale=0.25)
+        found.backward(rows.q, rows.k, rows.v, out, lse, out, lse, scale=0.25)
+
+
+def numbers(rows: Tokens) -> dict[str, tuple]:
+    """The extents of a call on such rows, as options."""
+    found = rows.extents or {}
+    return {"axes": tuple(found), "extents": tuple(found.values())}
+
+
+@pytest.mark.parametrize(
+    "at",
+    [{"kv_len": [20, 41]}, {"q_start": [0, 1 << 41]}, {"k_pos": [[3] * 40]}, {"kv_len": [-1, 2]}],
+)
+def test_positions_that_make_no_sense_stop_the_call(at):
+    q, k, v = tensors(40, 40, 4)
+    told = {name: torch.tensor(x) for name, x in at.items()}
+    with pytest.raises(RuntimeError, match="numbers that the pattern cannot take"):
+        attndsl.compile("causal")(q, k, v, backend="triton", **told)
 
 
 def test_new_contents_are_scheduled_anew():
@@ -183,7 +233,7 @@ def test_a_derivative_of_other_contents_is_refused():
 )
 def test_numbers_that_a_pattern_cannot_take_stop_the_call(text, inputs):
     q, k, v = tensors(40, 40, 4)
-    with pytest.raises(RuntimeError, match="an input holds numbers"):
+    with pytest.raises(RuntimeError, match="numbers that the pattern cannot take"):
         attndsl.compile(text)(q, k, v, backend="triton", **inputs)
 
 

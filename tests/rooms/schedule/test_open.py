@@ -1,16 +1,21 @@
 """Schedules of inputs that are not looked at: no pair is lost, none is added, on NumPy and on torch alike."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 import attndsl
 from attndsl import ir
-from attndsl.backends.open_schedule import OnDevice
+from attndsl.backends import OnDevice
 from attndsl.compiler import Program
-from attndsl.schedule import EMPTY, FULL, Classifier, NotOpen, OpenValues, open_candidates, open_env
+from attndsl.lowering import Placing
+from attndsl.positions import hidden
+from attndsl.schedule import EMPTY, FULL, Classifier, OpenValues, open_candidates, open_env
 from attndsl.schedule.open_masks import superset
 from attndsl.source import AttnDslError
 from attndsl.testing import programs
@@ -42,12 +47,17 @@ ROOTS = [
 ]
 
 
-def states(made: Program, call, tile, xp) -> np.ndarray:
-    """The states of all tiles, [batch, heads, rows, columns]."""
+def states(made: Program, call, tile, xp, at: Mapping[str, Tensor] | None = None) -> np.ndarray:
+    """The states of all tiles, [batch, heads, rows, columns]. ``at``: the positions of a call that is open."""
     types = {name: array.dtype for name, array in call.tables.items()}
     mask = made.open(call, types)
     found = open_candidates(mask, tile)
     tables = {name: xp.asarray(np.array(array)) for name, array in call.tables.items()}
+    if at is not None:
+        placing = Placing(made.mask, (call.q_len, call.k_len), call.batch, {}, torch.device("cpu"))
+        placed, sound = placing.tables({hidden(name): x for name, x in at.items()}, mask.placed)
+        assert all(sound)
+        tables |= placed
     each = []
     for number, piece in enumerate(mask.pieces):
         values = OpenValues(open_env(mask, piece, xp), tables)
@@ -102,10 +112,60 @@ def test_random_programs(program, tile):
         lengths = program.q_len, program.k_len, program.batch, program.heads
         call = made.call(*lengths, axes, tables)
         found, dense = states(made, call, tile, NAMESPACES["torch"]), made.dense(call)
-    except NotOpen:
+    except ir.NotOpen:
         reject()
     except AttnDslError as error:
         if error.code not in (*REFUSED, "A403", "A404", "A501"):
+            raise
+        reject()
+    check(found, dense, tile)
+
+
+PLACED = [
+    "causal",
+    "window(5, 2) or k < 3",
+    "doc[q] == doc[k]",
+    "causal and k < len(k) // 2 or q - k == 1",
+    "k <= own[q] and keep[k]",
+]
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(PLACED),
+    st.sampled_from(["end", "start"]),
+    st.sampled_from(
+        ["q_start", "kv_len", "q_start kv_len", "q_len k_start", "k_pos", "q_pos k_pos"]
+    ),
+    st.integers(0, 20),
+    st.sampled_from(TILES),
+)
+def test_positions_that_are_not_looked_at(root, align, names, seed, tile):
+    random, q_len, k_len = np.random.default_rng(seed), 21, 40
+    made = attndsl.compile(f"{INPUTS}pattern p = {root}", align=align)._program
+    doc = np.sort(random.integers(0, 4, (2, k_len)), axis=1)
+    own, keep = random.integers(-2, k_len, (2, 3, q_len)), random.random((2, k_len)) < 0.7
+    given = {"doc": doc, "keep": keep, "own": own}
+    tables = {table.name: given[table.name] for table in made.mask.tables}
+    drawn = {
+        "q_start": random.integers(-3, k_len - q_len, (2,)),
+        "kv_len": random.integers(k_len // 2, k_len + 1, (2,)),
+        "q_len": random.integers(0, q_len + 1, (2,)),
+        "k_start": random.integers(-5, 1, (2,)),
+        "q_pos": random.permuted(np.tile(np.arange(-1, k_len - 1), (2, 1)), axis=1)[:, :q_len],
+        "k_pos": random.permuted(np.tile(np.arange(-1, k_len - 1), (2, 1)), axis=1),
+    }
+    at = {hidden(name): drawn[name] for name in names.split()}
+    try:
+        dense = made.dense(made.call(q_len, k_len, 2, 3, None, tables | at))
+        like = {name: x * 0 for name, x in at.items()}
+        call = made.call(q_len, k_len, 2, 3, None, tables | like, is_open=True)
+        places = {name: torch.from_numpy(drawn[name]) for name in names.split()}
+        found = states(made, call, tile, NAMESPACES["torch"], places)
+    except ir.NotOpen:
+        reject()
+    except AttnDslError as error:  # an input has fewer entries than there are positions
+        if error.code not in ("A413", "A501"):
             raise
         reject()
     check(found, dense, tile)
@@ -138,6 +198,6 @@ def test_candidates_are_what_inputs_may_leave(root, known):
 def test_numbers_that_may_be_too_large_are_left_to_the_host():
     made = attndsl.compile("input a: int[pos]\npattern p = a[q] * a[k] * a[k] * a[k] <= 9")._program
     call = made.call(8, 8, 1, 1, None, {"a": np.arange(8)})
-    with pytest.raises(NotOpen, match="a number may pass"):
+    with pytest.raises(ir.NotOpen, match="a number may pass"):
         made.open(call, {"a": np.dtype(np.int64)})
     made.open(call, {"a": np.dtype(np.int8)})

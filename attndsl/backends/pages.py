@@ -82,7 +82,6 @@ class Pages:
     table: Tensor  # int64 [batch, columns]
     k: Tensor  # [pages, kv_heads, page, dim]
     v: Tensor  # [pages, kv_heads, page, value_dim]
-    exist: Tensor | None = None  # which rows hold a token, bool [batch or 1, rows]; None for all
 
     @property
     def page(self) -> int:
@@ -111,10 +110,7 @@ class Pages:
         """The first so many keys and values, [batch, kv_heads, count, dim]: copied from these columns, 0 elsewhere."""
         chosen = torch.arange(self.table.shape[1]) if live is None else torch.from_numpy(live)
         k, v = (_some_columns(x, chosen)[:, :, :count] for x in self.sides)
-        if self.exist is None:
-            return k, v
-        absent = ~self.exist[:, None, :count, None]
-        return k.masked_fill(absent, 0), v.masked_fill(absent, 0)
+        return k, v
 
 
 def _some_columns(x: PagedRows, live: Tensor) -> Tensor:

@@ -162,9 +162,9 @@ def _at_positions(
         return torch.cat(outs), torch.cat(lses)
     as_they_are = pages is not None or _read_only_where_seen(*qkv, scale, at, inputs, options)
     rows = rows_with_tokens(
-        program, qkv, scale, options["extents"], inputs, at, pages, as_they_are=as_they_are
+        program, qkv, scale, options["extents"], inputs, at, as_they_are=as_they_are
     )
-    of_rows = {"inputs": rows.inputs, "scale": rows.scale, "pages": rows.pages}
+    of_rows = {"inputs": rows.inputs, "scale": rows.scale}
     options = options | {"extents": rows.extents} | of_rows
     return rows.restored(*attention(planner, rows.q, rows.k, rows.v, **options))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attndsl import ir
-from attndsl.backends import Pages
 from attndsl.compiler import Program
 from attndsl.op.dispatching import needs_dispatcher
 from attndsl.positions import KEYS, MAX_POSITION, QUERIES, Names, check_names, hidden, refuse
@@ -30,7 +29,6 @@ class Tokens:
     q: Tensor
     k: Tensor
     v: Tensor
-    pages: Pages | None  # where k and v lie, if they only stand for rows
     scale: float | Tensor | None
     extents: Mapping[str, Any] | None
     inputs: Mapping[str, Any]
@@ -54,27 +52,24 @@ def rows_with_tokens(
     extents: Mapping[str, Any] | None,
     inputs: Mapping[str, Any],
     at: Mapping[str, Any],
-    pages: Pages | None = None,
     *,
     as_they_are: bool = False,
 ) -> Tokens:
     """The call without rows that hold no token. ``at``: what ``read_arguments`` gave.
 
-    ``as_they_are``: those of k and v that it has nevertheless may hold anything, as may those in ``pages``.
+    ``as_they_are``: k and v keep rows before position 0, and all that hold no token may hold anything.
 
     Raises:
         AttnDslError: A413, a number or a shape that cannot be; A501, an input of other lengths.
     """
     (q, k, v), mask = qkv, program.mask
     of_q = _Side.of(QUERIES, q.shape[2], at)
-    of_k = _Side.of(KEYS, k.shape[2], at, from_first=pages is not None)
+    of_k = _Side.of(KEYS, k.shape[2], at, from_first=as_they_are)
     q, k, v = of_q.cut(q, 2), of_k.cut(k, 2), of_k.cut(v, 2)
     if isinstance(scale, Tensor) and scale.dim() > 1 and scale.shape[-2] == of_q.count:
         scale = of_q.cut(scale, -2)
     exist_k = _some_missing(of_k.exist(q.device))
-    if pages is not None:
-        pages = replace(pages, exist=exist_k)
-    elif exist_k is not None and not as_they_are:
+    if exist_k is not None and not as_they_are:
         absent = ~exist_k[:, None, :, None]
         k, v = _cleared(k, absent), _cleared(v, absent)
     exist_q = of_q.exist(q.device)
@@ -91,7 +86,7 @@ def rows_with_tokens(
     numbers = {hidden(name): x for name, x in left.items() if not isinstance(x, Tensor)}
     tensors = {hidden(name): x for name, x in left.items() if isinstance(x, Tensor)}
     return Tokens(
-        *(q, k, v, pages, scale),
+        *(q, k, v, scale),
         {**(extents or {}), **numbers} if numbers else extents,
         {**found, **tensors},
         exist_q,
@@ -193,9 +188,7 @@ class _Side:
 
     @property
     def varies(self) -> bool:
-        """Whether some rows that are left may hold no token."""
-        if isinstance(self.start, int) and self.start < 0:
-            return True
+        """Whether a tensor says which rows hold tokens."""
         return any(isinstance(x, Tensor) for x in (self.start, self.length, self.outright))
 
     @property

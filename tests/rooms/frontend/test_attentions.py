@@ -386,7 +386,7 @@ def test_operators_join_attentions():
         def ir(self) -> ir.Attention:
             return self.held
 
-        def _of(self, attention: ir.Attention) -> "Held":
+        def _of(self, attention: object) -> "Held":
             return Held(attention)
 
     near, far = Held(fe.scored(CAUSAL)), Held(fe.scored(FEW, mass=2.0))

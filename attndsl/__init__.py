@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from attndsl.importing import after_import
 
 if TYPE_CHECKING:
-    from attndsl import library, nn, patterns
-    from attndsl.attentions import Attention, compile  # noqa: A004 - the public name
+    from attndsl import library, math, nn, patterns
+    from attndsl.attentions import Attention, attention, compile  # noqa: A004 - the public name
     from attndsl.compiled import Pattern
     from attndsl.frontend import (
         all_,
@@ -56,6 +56,8 @@ _PYTHON_FORM = (
 # line here, one in `__all__`, and the import under TYPE_CHECKING that lets type checkers see it.
 _HOMES = {
     "Attention": "attndsl.attentions:Attention",
+    "attention": "attndsl.attentions:attention",
+    "math": "attndsl.math",
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
     "compile": "attndsl.attentions:compile",
@@ -72,10 +74,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "Attention", "AttnDslError", "Pattern", "__version__", "all_", "any_", "batch", "clamp", "compile",
+    "Attention", "AttnDslError", "Pattern", "__version__", "all_", "any_", "attention", "batch", "clamp",
+    "compile",
     "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
-    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "subtrees", "sum_", "table",
-    "varlen",
+    "math", "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "subtrees",
+    "sum_", "table", "varlen",
     "verify",
     "where",
 ]  # fmt: skip

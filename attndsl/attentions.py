@@ -18,17 +18,19 @@ from attndsl.compiler import (
     read_attention,
     read_heads,
     read_layer,
+    read_mask,
 )
 from attndsl.inputs import gathered
 from attndsl.positions import with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
 
-class Attention:
+class Attention(frontend.AttentionOperators):
     """A compiled attention: call it on q, k, v, its real inputs among the arguments.
 
     One Attention serves every length, batch size, head count and grid extent. Gradients reach q, k, v and every real
-    input, the same bits every run.
+    input, the same bits every run. ``a + 2.0 * b``, ``a - lam * b`` and ``a / 2`` are sums of attentions, each
+    normalised for itself; ``a | b`` is one softmax over the pairs of both.
     """
 
     def __init__(self, attention: nodes.Attention, layer: int = 0) -> None:
@@ -43,6 +45,9 @@ class Attention:
         self._declared = nodes.Mask(
             nodes.BoolConst(True), tables=tuple(tables.values()), name=attention.name, unread=unread
         )
+
+    def _of(self, attention: nodes.Attention) -> Attention:
+        return Attention(attention, self._layer)
 
     @property
     def name(self) -> str:
@@ -234,3 +239,42 @@ def compile(  # noqa: A001 - the public name
         title = "simplifications are left out of patterns, not of attentions"
         raise AttnDslError(Diagnostic("A412", title))
     return Attention(read_attention(source, entry, joined(values, named), align, layer), layer)
+
+
+def attention(
+    pattern: Source,
+    score: frontend.Rule | None = None,
+    *,
+    weights: frontend.Weights = "softmax",
+    factor: frontend.Rule | None = None,
+    mass: frontend.Operand | None = None,
+    keys: str = "",
+    pair: int | None = None,
+    layer: int = 0,
+    align: str | None = None,
+    values: Mapping[str, frontend.Given] | None = None,
+) -> Attention:
+    """An attention over a pattern, in Python: ``attention(causal(), lambda s: s - slope * (q - k))``.
+
+    Args:
+        pattern: Whatever `compile` makes a pattern of, or one that is compiled already.
+        score: A function from the score ``s`` of a pair to what becomes of it; by default it stays as it is.
+        weights: "softmax", "sigmoid", "entmax", "stick", "columns", ("pointwise", f), or ("l1", f).
+        factor: Multiplies the weights after they are normalised: a real, or a function of ``s``.
+        mass: A real that is added to the denominator of each query.
+        keys: The name of keys and values that a call is given beside its own.
+        pair: 0 or 1: heads 2i, or 2i + 1, of q and k, with all heads of v.
+        layer: The value of ``layer``.
+        align: As for `compile`.
+        values: For the parameters of the pattern.
+
+    Raises:
+        AttnDslError: A2xx and A3xx, with places.
+    """
+    mask = (
+        pattern.ir
+        if isinstance(pattern, Pattern)
+        else read_mask(pattern, None, values, align, layer)
+    )
+    made = frontend.scored(mask, score, weights, factor, mass, keys, pair, mask.name)
+    return Attention(made, layer)

@@ -47,6 +47,8 @@ from .files import files
 from .precedence import precedence_hint
 from .real_embedding import (
     AttentionOperators,
+    Rule,
+    Weights,
     added,
     dot,
     exp,
@@ -74,8 +76,10 @@ __all__ = [
     "PatternFunction",
     "Resolve",
     "Row",
+    "Rule",
     "Signature",
     "Table",
+    "Weights",
     "added",
     "all_",
     "any_",

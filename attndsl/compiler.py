@@ -459,7 +459,7 @@ class Program:
         return scheduling.key_sets(*self.rows(call))
 
     def pairs(self, call: scheduling.Call) -> BoolArray | None:
-        """The pairs of each batch element, bool [batch, heads or 1, q_len, k_len], one by one: for short calls.
+        """The pairs of each batch element, bool [batch, heads or 1, q_len or 1, k_len], one by one: for short calls.
 
         None where all elements and heads see the same.
         """
@@ -474,7 +474,8 @@ class Program:
                 ir.substitute(normal.root, {at: ir.add(at, ir.Const(rows.first))})
             )
         counts = call.batch, call.heads if by_head else 1, call.layer
-        sizes = call.q_len, call.k_len, call.sizes, rows.tables
+        alike = not deps & ir.Deps.QUERY and not normal.absent(call.q_len, call.k_len)
+        sizes = 1 if alike else call.q_len, call.k_len, call.sizes, rows.tables
         return ir.meaning(normal, *sizes, *counts)
 
     def dense(self, call: scheduling.Call) -> BoolArray:

@@ -71,7 +71,7 @@ def lower(
         if pairs is not None:
             asked = zeros is not None and request.gradient
             keyless = torch.from_numpy(~pairs.any(-1)).to(request.device) if asked else None
-            return Executable((runner.lower_pairs(pairs),), zeros, keyless)
+            return Executable((runner.lower_pairs(pairs, request),), zeros, keyless)
     if not layout and isinstance(runner, TakesKeySets) and runner.takes_key_sets(request):
         return Executable((runner.lower_key_sets(program.key_sets(call)),), zeros)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)

@@ -76,12 +76,12 @@ class Blocked:
         return FewQueriesKernels.of(sets)
 
     def takes_pairs(self, request: Request) -> bool:
-        """Whether a tile of each batch element holds all its pairs, so that they need not be searched for."""
-        return max(request.q_len, request.k_len) <= TILE
+        """Whether a tile or two a side hold all pairs of a batch element, so that they need not be searched for."""
+        return max(request.q_len, request.k_len) <= 2 * TILE
 
-    def lower_pairs(self, pairs: BoolArray) -> PairsKernels:
+    def lower_pairs(self, pairs: BoolArray, request: Request) -> PairsKernels:
         """Attention of all batch elements at once, each over its own pairs."""
-        return PairsKernels.of(pairs)
+        return PairsKernels.of(pairs, request.q_len)
 
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""
@@ -273,31 +273,36 @@ class BlockedKernels(_FlashKernels):
 class PairsKernels(_FlashKernels):
     """Few pairs of each batch element, which a mask holds: all elements at once."""
 
-    strip: BlockBatch  # its queries and keys are batch elements
+    pairs: BoolArray  # [batch, heads or 1, queries or 1, keys]
+    q_len: int
     square: PairsSquare
 
     @staticmethod
-    def of(pairs: BoolArray) -> PairsKernels:
-        """From the pairs of each element and head, bool [batch, heads or 1, queries, keys]."""
-        batch, heads, q_len, k_len = pairs.shape
-        held = pairs[:, 0] if heads == 1 else pairs
-        rows, columns = Elements(0, batch, q_len), Elements(0, batch, k_len)
-        strip = BlockBatch(rows, columns, packed(held), first_writer=True)
-        return PairsKernels(strip, PairsSquare(strip))
+    def of(pairs: BoolArray, q_len: int) -> PairsKernels:
+        """From the pairs of each element and head, which may be those of all queries."""
+        dead = ~pairs.any(-1)
+        square = PairsSquare(
+            torch.from_numpy(pairs), torch.from_numpy(dead) if dead.any() else None
+        )
+        return PairsKernels(pairs, q_len, square)
 
     @property
     def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
-        """The one strip."""
-        return ((self.strip,),)
+        """One strip, whose queries and keys are batch elements."""
+        batch, heads, _, k_len = self.pairs.shape
+        whole = np.broadcast_to(self.pairs, (batch, heads, self.q_len, k_len))
+        mask = packed(whole[:, 0] if heads == 1 else whole)
+        rows, columns = Elements(0, batch, self.q_len), Elements(0, batch, k_len)
+        return ((BlockBatch(rows, columns, mask, first_writer=True),),)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the mask."""
-        return 0 if self.strip.mask is None else self.strip.mask.nbytes
+        return int(self.pairs.nbytes)
 
     def reaches_all(self) -> bool:
         """True where there are pairs."""
-        return self.strip.keys.length > 0
+        return bool(self.pairs.shape[-1])
 
     def head_groups(
         self, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], results: tuple[int, int]
@@ -311,13 +316,14 @@ class PairsKernels(_FlashKernels):
 class PairsSquare:
     """The same where all tensors are finite: one call of a kernel, whose results are those of the pass."""
 
-    strip: BlockBatch
+    pairs: Tensor  # bool [B, H or 1, Q or 1, K]
+    dead: Tensor | None  # queries without a key, bool [B, H or 1, Q or 1]; None: there is none
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
         width, widest = v.shape[3], max(q.shape[3], v.shape[3])
         given = (with_width(x, widest) for x in (q, k, v))
-        bias, dead = _bias(self.strip, q)
+        bias, dead = self._bias(q), self.dead
         out, lse = _flash(*given, 0.0, False, attn_mask=bias, scale=scale)
         if dead is not None:
             out, lse = out.masked_fill_(dead[..., None], 0.0), lse.masked_fill_(dead, -math.inf)
@@ -336,12 +342,17 @@ class PairsSquare:
         """(dq, dk, dv), of the results of ``forward``; none reached the log-sum-exp."""
         widths = q.shape[3], k.shape[3], v.shape[3]
         q, k, v, out, dout = (with_width(x, max(widths)) for x in (q, k, v, out, dout))
-        bias, dead = _bias(self.strip, q)
+        bias, dead = self._bias(q), self.dead
         if dead is not None:  # a level that makes every weight zero
             lse = lse.masked_fill(dead, math.inf)
         grads = _flash_backward(*(dout, q, k, v, out, lse, 0.0, False), attn_mask=bias, scale=scale)
         dq, dk, dv = (x[..., :width] for x, width in zip(grads, widths, strict=True))
         return dq, dk, dv
+
+    def _bias(self, q: Tensor) -> Tensor:
+        """0 or -inf by pair, [B, H or 1, Q, K]."""
+        bias = q.new_zeros(self.pairs.shape).masked_fill_(~self.pairs, -math.inf)
+        return bias.expand(-1, -1, q.shape[2], -1)
 
 
 @dataclass(frozen=True, slots=True)

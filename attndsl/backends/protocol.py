@@ -141,8 +141,8 @@ class TakesPairs(Protocol):
     def takes_pairs(self, request: Request) -> bool:
         """Whether it runs such a call so."""
 
-    def lower_pairs(self, pairs: BoolArray) -> Kernels:
-        """Its passes over the pairs of each batch element and head, [batch, heads or 1, queries, keys]."""
+    def lower_pairs(self, pairs: BoolArray, request: Request) -> Kernels:
+        """Its passes over the pairs of each batch element and head, [batch, heads or 1, queries or 1, keys]."""
 
 
 class OpenKernels(Protocol):

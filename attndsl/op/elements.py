@@ -20,7 +20,7 @@ from attndsl.op.dispatching import needs_dispatcher
 from attndsl.positions import KEYS, QUERIES
 from attndsl.source import AttnDslError
 
-SHORT = 64  # rows of q and of k: such elements are computed together, over all of their pairs
+SHORT = 128  # rows of q and of k: such elements are computed together, over all of their pairs
 
 
 @dataclass(frozen=True, slots=True)

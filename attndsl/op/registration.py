@@ -94,7 +94,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], *call: Any
     options = asked.options
     found = asked.planner.executable(Request.of(q, k, v, gradient=False), tables, options)
     stamp = stamp_tensor(found, tables, q.device)
-    return Known(*outputs(found, q, k, v, options.scale), stamp)
+    out, lse = outputs(found, q, k, v, options.scale)
+    return Known(out.contiguous(), lse.contiguous(), stamp)
 
 
 def stamp_tensor(found: Executable, tables: Sequence[Tensor], device: torch.device) -> Tensor:
@@ -158,9 +159,8 @@ def _afresh() -> Iterator[None]:
 def outputs(
     found: Executable, q: Tensor, k: Tensor, v: Tensor, scale: float, pages: Pages | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(out, lse), contiguous."""
-    out, lse = found.forward(q, k, v, scale=scale, pages=pages)
-    return out.contiguous(), lse.contiguous()
+    """(out, lse); a kernel may give them with heads last but one, as torch does."""
+    return found.forward(q, k, v, scale=scale, pages=pages)
 
 
 @eager_only

@@ -143,6 +143,25 @@ def _decode(found: Found) -> list[str]:
     return table(head, map(cells, found["rows"]))
 
 
+def _ragged(found: Found) -> list[str]:
+    """Ragged batches at new lengths each step, forward and backward: processor time in milliseconds.
+
+    "lengths" and "mask" are padded calls, by `q_len` and `kv_len` or by a padding mask; "varlen" is causal over packed
+    sequences. SDPA has the padded tensors and a mask, where padding is at most four times the tokens; the loop calls
+    SDPA on each sequence, by `is_causal`. The last column is ours over SDPA, or over the loop where there is none.
+    """
+
+    def rows() -> Iterator[list[Any]]:
+        for row in found["rows"]:
+            times, name = row["milliseconds"], f"{row['batch']}, {row['kind']}"
+            others = [f"{times[n]:.0f}" if n in times else "" for n in ("sdpa", "loop")]
+            for ours, ratio in row["ours over"].items():
+                yield [name, row["dtype"], ours, f"{times[ours]:.0f}", *others, f"{ratio:.2f}"]
+
+    head = ("sequences and tokens", "dtype", "call", "ours", "SDPA", "loop", "ours / other")
+    return table(head, rows())
+
+
 def _memory(found: Found) -> list[str]:
     """Forward and backward: the most that the whole process held, q, k, v, output and gradients included."""
     names = ("pattern", "tokens", "heads", "width", "dtype", "peak GB")
@@ -217,6 +236,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "cpu": ("Attention on a CPU", _cpu),
     "cold": ("The first call", _cold),
     "decode": ("Decoding", _decode),
+    "ragged": ("Ragged batches", _ragged),
     "memory": ("Memory", _memory),
     "layouts": ("Layouts", _layouts),
     "searches": ("Searches", _searches),

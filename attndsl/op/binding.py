@@ -12,8 +12,10 @@ from torch import Tensor
 from attndsl.op.attention import attention
 from attndsl.op.checks import in_the_call
 from attndsl.op.contents import stamp_of
+from attndsl.op.dispatching import needs_dispatcher
 from attndsl.op.pages import BoundTable
 from attndsl.op.planning import Planner
+from attndsl.op.rows import Tokens, rows_with_tokens
 from attndsl.positions import BLOCK_TABLE, KEYS
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -44,6 +46,7 @@ class BoundCall:
     _options: Mapping[str, Any] = field(repr=False)
     _inputs: Mapping[str, Tensor] = field(repr=False)
     _stamp: bytes | None = field(repr=False)
+    _rows: _Rows | None = field(repr=False)
     _planner: Planner = field(repr=False)
 
     @staticmethod
@@ -72,11 +75,12 @@ class BoundCall:
             bound = BoundTable.of(table, lengths[0], lengths[3], length, where)
             told[BLOCK_TABLE] = bound
             rows //= max(1, bound.table.shape[1])
-        # positions become inputs of each call, which then has a stamp of its own
-        decided = bool(frozen) and not told
-        stamp = stamp_of(tuple(frozen), tuple(frozen.values()))[0] if decided else None
+        # tensors that say where tokens stand become inputs of each call, which then has a stamp of its own
+        stamp = _stamp(frozen) if not told else None
+        cut = _Rows.of(planner, lengths, frozen, told, options)
         options = options | {"positions": told}
-        return BoundCall(*lengths, where, rows, planner, options, frozen, stamp, planner.alone())
+        alone = planner.alone()
+        return BoundCall(*lengths, where, rows, planner, options, frozen, stamp, cut, alone)
 
     @overload
     def __call__(
@@ -101,9 +105,11 @@ class BoundCall:
             or q.device.type != self.device.type
         ):
             raise self._other(q, k)
-        out, lse = attention(
-            *(self._planner, q, k, v), inputs=self._inputs, stamp=self._stamp, **self._options
-        )
+        if self._rows is not None and not needs_dispatcher(q, k, v):
+            out, lse = self._rows.attention(self._planner, q, k, v)
+        else:
+            given = {"inputs": self._inputs, "stamp": self._stamp, **self._options}
+            out, lse = attention(self._planner, q, k, v, **given)
         return (out, lse) if return_lse else out
 
     def _other(self, q: Tensor, k: Tensor) -> AttnDslError:
@@ -113,6 +119,49 @@ class BoundCall:
         notes = (*in_the_call(self._planner.program), f"bound for {bound}, on {self.device}", given)
         code = "A503" if q.device.type != self.device.type else "A502"
         return AttnDslError(Diagnostic(code, "the call is bound for other tensors", notes=notes))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The rows that hold tokens, where numbers say so: they are cut off as ``rows_with_tokens`` once found."""
+
+    tokens: Tokens
+    of_q: tuple[int, int]  # the first row, and how many
+    of_k: tuple[int, int]
+    options: Mapping[str, Any]  # of ``attention``
+
+    @staticmethod
+    def of(
+        planner: Planner,
+        lengths: tuple[int, int, int, int],
+        inputs: Mapping[str, Tensor],
+        told: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> _Rows | None:
+        """None where nothing is said of rows, or by tensors, or each row has a scale of its own."""
+        scale = options.get("scale")
+        if not told or any(type(x) is not int for x in told.values()) or isinstance(scale, Tensor):
+            return None
+        batch, _, q_len, k_len = lengths
+        # rows that are numbered by where they lie in memory
+        q, k = (torch.empty(n).as_strided((batch, 1, n, 1), (0, 0, 1, 1)) for n in (q_len, k_len))
+        rows = rows_with_tokens(
+            planner.program, (q, k, k), None, options.get("extents"), inputs, told
+        )
+        held = dict(sorted(rows.inputs.items()))
+        decided = {"extents": rows.extents, "inputs": held, "stamp": _stamp(held)}
+        of_q, of_k = ((int(x.storage_offset()), x.shape[2]) for x in (rows.q, rows.k))
+        return _Rows(rows, of_q, of_k, {**options, **decided})
+
+    def attention(self, planner: Planner, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention over the rows that hold tokens, and the results for all rows."""
+        q, k, v = q.narrow(2, *self.of_q), k.narrow(2, *self.of_k), v.narrow(2, *self.of_k)
+        return self.tokens.restored(*attention(planner, q, k, v, **self.options))
+
+
+def _stamp(inputs: Mapping[str, Tensor]) -> bytes | None:
+    """The stamp of inputs that do not change; None without inputs."""
+    return stamp_of(tuple(inputs), tuple(inputs.values()))[0] if inputs else None
 
 
 def _copied(value: Any) -> Tensor:

@@ -111,6 +111,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "a write through a NumPy view is not seen"),
     ("op/contents.py", " and not self.storage.expired()", "", "memory that is used again is taken for the table that was there"),
     ("inputs.py", ", person=person", "", "entries that serve all rows are taken for those that serve all columns"),
+    ("op/binding.py", "of_q, of_k = ((int(x.storage_offset()), x", "of_q, of_k = ((0, x", "the first rows of a bound call are taken for tokens"),
     ("op/contents.py", "copy = once(array).copy()", "copy = once(array)", "a table is compared with itself"),
     ("op/contents.py", "x.is_meta or x.is_inference() or", "x.is_meta or", "tensors without a version are asked for it"),
     ("op/steps.py", "made = kernels() if tables else planner", "made = planner", "a step takes the inputs of the one before it"),

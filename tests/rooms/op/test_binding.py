@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attndsl
+from attndsl.op import binding, planning
 from attndsl.source import AttnDslError
 from tests.support.work import calls_of
 
@@ -50,9 +51,11 @@ def test_it_is_the_call_of_the_pattern(batch, heads, q_len, k_len, seed):
     [
         {"q_start": torch.tensor([7, 2]), "kv_len": torch.tensor([12, 9])},
         {"q_start": 5, "kv_len": 9},
+        {"q_start": -2, "k_start": -3},
+        {"k_start": 4},
         {"k_pos": torch.randperm(16)[None], "q_pos": torch.tensor([[3, 9, 15, -1]])},
     ],
-    ids=["each its own", "numbers", "given outright"],
+    ids=["each its own", "numbers", "before the first", "a window that slides", "given outright"],
 )
 def test_positions_are_bound(at: dict):
     p = attndsl.compile("causal_window(6) or k < 2")
@@ -138,3 +141,20 @@ def test_tensors_on_another_device_are_refused():
 def test_what_is_wrong_is_said_when_it_is_bound(wrong: dict):
     with pytest.raises(AttnDslError):
         attndsl.compile("documents_causal").bind(8, heads=2, **wrong)
+
+
+@pytest.mark.parametrize("queries", [1, 4])
+def test_rows_that_numbers_leave_out_are_decided_once(
+    queries: int, monkeypatch: pytest.MonkeyPatch
+):
+    p, doc = attndsl.compile("documents_causal"), torch.arange(16)[None] // 5
+    q, k, v = (x.detach() for x in tensors(2, 2, 2, queries, 16))
+    k[:, :, 13:] = torch.nan
+    want = p(q, k, v, kv_len=13, doc=doc, backend="reference")
+    bound = p.bind(queries, 16, 2, batch=2, kv_len=13, doc=doc)
+    bound(q, k, v)
+    for name in ("stamp_of", "lower", "Call"):
+        monkeypatch.setattr(planning, name, None)
+    monkeypatch.setattr(planning.Contents, "stamp", None)
+    monkeypatch.setattr(binding, "rows_with_tokens", None)
+    torch.testing.assert_close(bound(q, k, v), want)

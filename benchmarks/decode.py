@@ -2,8 +2,8 @@
 
     python benchmarks/decode.py [--json benchmarks/results/decode.json]
 
-Median time of a step in microseconds: processor time on one thread, time by the clock on two, which other work on the
-machine lengthens. "growing": k and v end at the last token. "static": a buffer of twice the length, filled so far
+Median processor time of a step in microseconds, of all threads together: other work on the machine counts by the caches
+alone. "growing": k and v end at the last token. "static": a buffer of twice the length, filled so far
 (`kv_len`). "ragged": the same with another fill in each batch element, by hand one by one. By hand: slices or a
 gather of the keys that are seen, whose places are known for nothing, then SDPA. The three run in turns, each first as
 often as the others. The greatest losses are printed first. bfloat16 and two threads are measured at one length.
@@ -118,17 +118,16 @@ def steps(
     return {"ours": ours, "by hand": hand, "dense mask": dense}
 
 
-def microseconds(contestants: dict[str, Step], threads: int) -> dict[str, float]:
+def microseconds(contestants: dict[str, Step]) -> dict[str, float]:
     """The median step of each, in turns."""
-    clock = time.process_time if threads == 1 else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in contestants}
     turns = list(contestants.items())
     for step in range(STEPS):
         turns = [*turns[1:], turns[0]]
         for name, run in turns:
-            started = clock()
+            started = time.process_time()
             run(step)
-            found[name].append(clock() - started)
+            found[name].append(time.process_time() - started)
     return {name: 1e6 * statistics.median(times) for name, times in found.items()}
 
 
@@ -144,7 +143,7 @@ def main() -> None:
         for shape, cached, kind, pattern in itertools.product(SHAPES, lengths, kinds, PATTERNS):
             if (kind == "ragged") == (shape[0] == 1) or shape[0] * cached > 32768:
                 continue  # one element has one fill; a batch is measured with several, in bounded memory
-            found = microseconds(steps(pattern, shape, cached, kind, dtype), threads)
+            found = microseconds(steps(pattern, shape, cached, kind, dtype))
             ratios = {name: found["ours"] / found[name] for name in ("by hand", "dense mask")}
             about = {"pattern": pattern, "shape": shape, "cached": cached, "kind": kind}
             about |= {"dtype": dtype, "threads": threads}

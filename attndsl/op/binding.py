@@ -46,7 +46,7 @@ class BoundCall:
     _options: Mapping[str, Any] = field(repr=False)
     _inputs: Mapping[str, Tensor] = field(repr=False)
     _stamp: bytes | None = field(repr=False)
-    _rows: _Rows | None = field(repr=False)
+    _cut: _Rows | None = field(repr=False)
     _planner: Planner = field(repr=False)
 
     @staticmethod
@@ -105,8 +105,8 @@ class BoundCall:
             or q.device.type != self.device.type
         ):
             raise self._other(q, k)
-        if self._rows is not None and not needs_dispatcher(q, k, v):
-            out, lse = self._rows.attention(self._planner, q, k, v)
+        if self._cut is not None and not needs_dispatcher(q, k, v):
+            out, lse = self._cut.attention(self._planner, q, k, v)
         else:
             given = {"inputs": self._inputs, "stamp": self._stamp, **self._options}
             out, lse = attention(self._planner, q, k, v, **given)

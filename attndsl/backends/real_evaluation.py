@@ -39,6 +39,17 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "step": lambda x: (x > 0).to(x.dtype),
 }
 
+_INTO: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
+    "exp": torch.exp_,
+    "exp2": torch.exp2_,
+    "log": torch.log_,
+    "tanh": torch.tanh_,
+    "sigmoid": torch.sigmoid_,
+    "relu": torch.relu_,
+    "sqrt": torch.sqrt_,
+    "abs": torch.abs_,
+}
+
 Read: TypeAlias = ir.Load | reals.Row
 Taken: TypeAlias = tuple[
     Tensor, Tensor | None
@@ -106,6 +117,7 @@ class Values:
     free: Set[ir.Node] = frozenset()
     outer: Values | None = None
     own: Mapping[ir.Side, Tensor] = field(default_factory=dict)
+    spent: Set[ir.Node] = frozenset()
     memo: dict[ir.Node, Tensor] = field(default_factory=dict)
 
     def __call__(self, root: ir.Node) -> Tensor:
@@ -119,15 +131,13 @@ class Values:
                 self.memo[node] = self.outer(node)
             elif node in self.constants:
                 self.memo[node] = self._constant(node)
-            elif missing := [
-                part for part in node.parts if part.sort is ir.Sort.REAL and part not in self.memo
-            ]:
+            elif missing := [part for part in self._parts(node) if part not in self.memo]:
                 stack += missing
             else:
                 self.memo[node] = self._step(node)
         return self.memo[root]
 
-    def _step(self, node: ir.Node) -> Tensor:  # noqa: C901 - one arm per node class
+    def _step(self, node: ir.Node) -> Tensor:
         at = self.memo
         match node:
             case reals.Number(value=value):
@@ -138,16 +148,14 @@ class Values:
                     return torch.where(found, at[chosen.yes], at[chosen.no])
                 return found
             case reals.Plus(items=items):
-                total = at[items[0]]
-                for item in items[1:]:
-                    total = total + at[item]
-                return total
+                return self._sum(items)
             case reals.Times(left=left, right=right):
-                return at[left] * at[right]
+                return torch.mul(at[left], at[right], out=self._into(left, right))
             case reals.Over(left=left, right=right):
-                return at[left] / at[right]
+                return torch.div(at[left], at[right], out=self._into(left, right))
             case reals.Apply(function=function, item=item):
-                return _FUNCTIONS[function](at[item])
+                into = self._into(item) if function in _INTO else None
+                return _FUNCTIONS[function](at[item]) if into is None else _INTO[function](into)
             case reals.Least(left=left, right=right):
                 return torch.minimum(at[left], at[right])
             case reals.Greatest(left=left, right=right):
@@ -158,6 +166,50 @@ class Values:
                 return inner(vectors(self, left), vectors(self, right))
             case _:
                 raise AssertionError(f"{type(node).__name__} has no value at a pair")
+
+    def _parts(self, node: ir.Node) -> list[ir.Node]:
+        """The real nodes whose values a step takes."""
+        if isinstance(node, reals.Plus):
+            made = [(item,) if item in self.memo else _factors(item)[1] for item in node.items]
+            return [part for parts in made for part in parts]
+        return [part for part in node.parts if part.sort is ir.Sort.REAL]
+
+    def _sum(self, items: Sequence[ir.Node]) -> Tensor:
+        """The sum of products, each multiplied and added at once."""
+        at = self.memo
+        ordered = sorted(items, key=lambda item: item not in at and _factors(item)[0] != 1.0)
+        total: Tensor | None = None
+        into: Tensor | None = None
+        for item in ordered:
+            factor, parts = (1.0, (item,)) if item in at else _factors(item)
+            values = [at[part] for part in parts]
+            if total is None:
+                total = values[0] if len(values) == 1 else values[0] * values[1]
+                total = total if factor == 1.0 else total * factor
+                into = None if total is at.get(item) and not self._is_spent(item) else total
+            elif len(values) == 1:
+                total = torch.add(total, values[0], alpha=factor, out=self._fits(into, *values))
+            else:
+                total = torch.addcmul(total, *values, value=factor, out=self._fits(into, *values))
+        assert total is not None
+        return total
+
+    def _is_spent(self, node: ir.Node) -> bool:
+        return node in self.spent and node not in self.free and node not in self.constants
+
+    def _into(self, node: ir.Node, *others: ir.Node) -> Tensor | None:
+        """The value of a part, if the result with others may be written there."""
+        if not self._is_spent(node):
+            return None
+        return self._fits(self.memo[node], *(self.memo[other] for other in others))
+
+    @staticmethod
+    def _fits(into: Tensor | None, *others: Tensor) -> Tensor | None:
+        """``into`` where it is as large as a result with others."""
+        if into is None:
+            return None
+        shapes = [other.shape for other in others]
+        return into if np.broadcast_shapes(into.shape, *shapes) == into.shape else None
 
     def table(self, node: Read) -> Tensor:
         """A real table with its indexed dims as one, [heads or 1, entries], of a row [heads or 1, entries, width]."""
@@ -243,6 +295,15 @@ class Values:
         shape = np.broadcast_shapes(flat.shape, inside.shape)
         whole = np.broadcast_to(np.where(inside, flat, 0), shape)
         return torch.from_numpy(np.array(whole)), torch.from_numpy(np.array(inside))
+
+
+def _factors(node: ir.Node) -> tuple[float, tuple[ir.Node, ...]]:
+    """A number and one or two nodes whose product is the node."""
+    factor = 1.0
+    if isinstance(node, reals.Times) and isinstance(node.left, reals.Number):
+        factor, node = node.left.value, node.right
+    parts = (node.left, node.right) if isinstance(node, reals.Times) else (node,)
+    return factor, parts
 
 
 def _deps(nodes: Sequence[ir.Node]) -> ir.Deps:

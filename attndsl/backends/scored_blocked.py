@@ -21,11 +21,11 @@ from attndsl import ir
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.places import with_finite, with_width
 from attndsl.backends.real_evaluation import Kept
-from attndsl.backends.scored_flash import backward_by_flash, forward_by_flash
+from attndsl.backends.scored_flash import forward_by_flash
 from attndsl.backends.scored_products import backward_by_products, forward_by_products
 from attndsl.backends.scored_program import Program
 from attndsl.backends.scored_strips import Pairs, Unit, strips, units
-from attndsl.backends.scored_work import Work
+from attndsl.backends.scored_work import Work, Workspace
 from attndsl.backends.scores import BoundScore
 from attndsl.schedule import Schedule
 
@@ -106,27 +106,16 @@ class BlockedScores:
         ]
         q_, k_, v_, dout_ = (x.to(wide) for x in (q, with_finite(k), with_finite(v), dout))
         dlse = dlse if self.program.is_softmax else None
-        is_flash = self.program.bias is not None and not tables and not self.program.reads_own
-        if is_flash:
-            width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
-            rows = [with_width(x, width) for x in (q_, out.to(wide), dout_)]
-            columns = [with_width(x, width) for x in (k_, v_)]
-            if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
-                columns[1][..., v.shape[3]] = 1.0
-                rows[2][..., v.shape[3]] = dlse
-            sides = [*rows, lse, sums[0]], [*columns, *sums[1:]]
-        else:
-            empty = lse == -math.inf
-            dout_ = dout_.masked_fill(empty[..., None], 0.0)
-            offset = (out.to(wide) * dout_).sum(-1)
-            offset = offset if dlse is None else offset - dlse
-            level = lse.masked_fill(empty, math.inf)
-            offset = offset.masked_fill(empty, 0.0)
-            sides = [q_, dout_, level, offset, sums[0]], [k_, v_, *sums[1:]]
-        step = backward_by_flash if is_flash else backward_by_products
+        empty = lse == -math.inf
+        dout_ = dout_.masked_fill(empty[..., None], 0.0)
+        offset = (out.to(wide) * dout_).sum(-1)
+        offset = offset if dlse is None else offset - dlse
+        level = lse.masked_fill(empty, math.inf)
+        offset = offset.masked_fill(empty, 0.0)
+        sides = [q_, dout_, level, offset, sums[0]], [k_, v_, *sums[1:]]
         for unit in units(self.schedule, self.program.is_alike, *sides, results=(1, 2)):
             for work in self._works(unit, tables, q, totals):
-                step(work, scale)
+                backward_by_products(work, scale)
         grads = [
             total.to(x.dtype) for total, x in zip((*sums, *totals), (q, k, v, *tables), strict=True)
         ]
@@ -151,14 +140,14 @@ class BlockedScores:
         totals: Sequence[Tensor] = (),
     ) -> Iterator[Work]:
         """The strips of a unit, each for all of its batch elements."""
-        wide, width = lse_dtype(like.dtype), like.shape[3]
+        wide, width, space = lse_dtype(like.dtype), like.shape[3], Workspace()
         for strip in strips(unit, self.bound, self.program):
             pairs = Pairs.of(strip.batch, wide)
             for place, b in enumerate(unit.batches):
                 sides = unit.tensors[place]
                 given = self._tables(unit, b, [x.to(wide) for x in tables])
                 gained = self._tables(unit, b, totals) if totals else {}
-                yield Work(strip, b, pairs, *sides, given, gained, self.kept, wide, width)
+                yield Work(strip, b, pairs, *sides, given, gained, self.kept, wide, width, space)
 
     def _tables(self, unit: Unit, b: int, tables: Sequence[Tensor]) -> dict[str, Tensor]:
         """The real tables of the heads of a unit, [heads or 1, ...]."""

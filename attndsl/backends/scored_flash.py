@@ -16,14 +16,13 @@ from attndsl.backends.scored_strips import Pairs
 from attndsl.backends.scored_work import Work, own_vectors
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 BUDGET = 1 << 24  # elements of temporaries in one call of the flash kernel
 
 
 def forward_by_flash(work: Work, scale: float) -> None:
     (q, out, lse), (k, v) = work.of_queries, work.of_keys
-    for low, high, bias, dead in _biases(work, per_key=0):
+    for low, high, bias, dead in _biases(work):
         part = work.strip.batch.cut(low, high)
         queries, keys = part.queries, part.keys
         o, level = _flash(
@@ -39,32 +38,13 @@ def forward_by_flash(work: Work, scale: float) -> None:
         queries.write(lse, level)
 
 
-def backward_by_flash(work: Work, scale: float) -> None:
-    (q, out, dout, lse, dq), (k, v, dk, dv) = work.of_queries, work.of_keys
-    for low, high, bias, dead in _biases(work, per_key=2):
-        part = work.strip.batch.cut(low, high)
-        queries, keys = part.queries, part.keys
-        rows, level = [queries.read(x) for x in (dout, q, out)], queries.read(lse)
-        if dead is not None:  # whatever such a query holds: a level that makes every weight zero
-            rows = [x.masked_fill(dead[..., None], 0.0) for x in rows]
-            level = level.masked_fill(dead, math.inf)
-        shares = _flash_backward(
-            *(rows[0], rows[1], keys.read(k), keys.read(v), rows[2], level),
-            *(0.0, False),
-            attn_mask=bias,
-            scale=scale,
-        )
-        for places, total, share in zip((queries, keys, keys), (dq, dk, dv), shares, strict=True):
-            places.add(total, share[..., : total.shape[-1]])
-
-
-def _biases(work: Work, per_key: int) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
+def _biases(work: Work) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
     """Items low <= i < high, b with -inf for pairs that are not live, and the queries without a weight."""
     strip, node = work.strip, work.program.bias
     assert node is not None
     batch, whole = strip.batch, slice(0, work.heads)
     n, m = batch.queries.length, batch.keys.length
-    of_keys = per_key + 2 * isinstance(batch.keys, Index)  # tensors as large as the keys of an item
+    of_keys = 2 * isinstance(batch.keys, Index)  # tensors as large as the keys of an item
     item = work.of_queries[0].shape[-1] * (n + of_keys * m)
     step = max(1, BUDGET // (work.heads * (item if node in strip.free else item + n * m)))
     free, q, k = work.values(whole), work.of_queries[0], work.of_keys[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import torch
 from torch import Tensor
@@ -11,17 +11,22 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.backends.merging import merged
 from attndsl.backends.real_evaluation import Values, give_leaf
+from attndsl.backends.scored_program import Program
 from attndsl.backends.scored_strips import Pairs
 from attndsl.backends.scored_work import Chunk, Work, of_heads, own_vectors, pieces_of
 
 reals = ir.reals
 
+_LOG2_E = math.log2(math.e)
+# The least powers of two among weights: their products with others are normal numbers, which begin at -126 and -1022.
+_LEAST = {torch.float32: -90.0, torch.float64: -900.0}
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """a [items, heads, n, d] @ b [items, heads, d, m], either of one item or of one head."""
     if len(a) == 1:
-        return torch.bmm(a[0], b[0])[None]
-    return torch.bmm(a[:, 0], b[:, 0])[:, None]
+        return torch.bmm(a[0], b[0], out=None if out is None else out[0])[None]
+    return torch.bmm(a[:, 0], b[:, 0], out=None if out is None else out[:, 0])[:, None]
 
 
 def _grouped(x: Tensor, key_heads: int) -> Tensor:
@@ -43,10 +48,11 @@ def _softmax_of_piece(work: Work, free: Values, piece: Chunk, scale: float) -> N
     (q, out, lse), (k, v) = work.of_queries, work.of_keys
     part, pairs = work.strip.batch.cut(piece.low, piece.high), work.pairs_of(piece.low, piece.high)
     queries, totals, levels = part.queries, out[piece.mine], lse[piece.mine]
-    scores = _scores(
-        work, free, piece, queries.read(q[piece.mine]), part.keys.read(k[piece.theirs]), scale
-    )
-    weights, mass, level = _softmax(scores, pairs, work.program.is_tame)
+    rows, columns = queries.read(q[piece.mine]), part.keys.read(k[piece.theirs])
+    program = work.program
+    values, full = _with_score(work, free, piece, rows, columns, scale, program.once)
+    scores, is_ours = _of_pairs(values, program.inner, full)
+    weights, mass, level = _softmax(scores, is_ours, program, pairs)
     o = _weighed(weights, part.keys.read(v[piece.theirs])) / mass[..., None]
     if not part.first_writer:
         o, level = merged(queries.read(totals), queries.read(levels), o, level)
@@ -58,11 +64,12 @@ def _weighted_piece(work: Work, free: Values, piece: Chunk, scale: float) -> Non
     (q, out, lse), (k, v) = work.of_queries, work.of_keys
     part, pairs = work.strip.batch.cut(piece.low, piece.high), work.pairs_of(piece.low, piece.high)
     queries, levels = part.queries, lse[piece.mine]
-    weights = _scores(
-        work, free, piece, queries.read(q[piece.mine]), part.keys.read(k[piece.theirs]), scale
-    )
+    rows, columns = queries.read(q[piece.mine]), part.keys.read(k[piece.theirs])
+    program = work.program
+    values, full = _with_score(work, free, piece, rows, columns, scale, program.once)
+    weights, is_ours = _of_pairs(values, program.root, full)
     if pairs is not None:
-        weights = pairs.hide(weights.clone())
+        weights = pairs.hide(weights if is_ours else weights.clone())
     queries.add(out[piece.mine], _weighed(weights, part.keys.read(v[piece.theirs])))
     level = levels.new_zeros(weights.shape[:3])
     if pairs is not None and pairs.dead is not None:
@@ -76,40 +83,68 @@ def _weighed(weights: Tensor, v: Tensor) -> Tensor:
     return found.reshape(*weights.shape[:3], v.shape[3])
 
 
-def _scores(
-    work: Work, free: Values, piece: Chunk, rows: Tensor, columns: Tensor, scale: float
-) -> Tensor:
-    """The expression at the pairs of a piece, [items, heads, n, m]."""
-    values = _with_score(work, free, piece, rows, columns, scale)
-    return values(work.program.root).expand(*rows.shape[:3], columns.shape[2])
-
-
 def _with_score(
-    work: Work, free: Values, piece: Chunk, rows: Tensor, columns: Tensor, scale: float
-) -> Values:
-    """The values of a piece, the products of its queries and keys among them."""
-    values = work.strip.cut(free, piece.low, piece.high, own_vectors(work, rows, columns))
-    score = product(_grouped(rows, columns.shape[1]) * scale, columns.mT)
-    values.memo[reals.SCORE] = score.view(*rows.shape[:3], columns.shape[2])
-    return values
+    work: Work,
+    free: Values,
+    piece: Chunk,
+    rows: Tensor,
+    columns: Tensor,
+    scale: float,
+    spent: Set[ir.Node],
+) -> tuple[Values, tuple[int, ...]]:
+    """The values of a piece, the products of its queries and keys among them; and the shape of its pairs."""
+    values = work.strip.cut(free, piece.low, piece.high, own_vectors(work, rows, columns), spent)
+    (node, factor), full = work.program.scaled, (*rows.shape[:3], columns.shape[2])
+    grouped = _grouped(rows, columns.shape[1]) * (scale * factor)
+    space = work.space("scores", (*grouped.shape[:3], full[3]), work.dtype)
+    values.memo[node] = product(grouped, columns.mT, space).view(full)
+    return values, full
 
 
-def _softmax(scores: Tensor, pairs: Pairs | None, is_tame: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights up to their sum [..., n, m], the sum, 1 where it is 0, and the log-sum-exp [..., n]."""
+def _of_pairs(values: Values, node: ir.Node, full: tuple[int, ...]) -> tuple[Tensor, bool]:
+    """The value of a node at all pairs, and whether it may be overwritten."""
+    found = values(node)
+    is_ours = node in values.spent and node not in values.free | values.constants
+    return found.expand(full), is_ours and found.shape == full
+
+
+def _softmax(
+    scores: Tensor, is_ours: bool, program: Program, pairs: Pairs | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights up to their sum [..., n, m], the sum, 1 where it is 0, and the log-sum-exp [..., n].
+
+    ``scores`` lack the factor ``program.outer``; ``is_ours``: they may be overwritten.
+    """
+    outer = program.outer
     if pairs is not None:
-        scores = scores if is_tame else pairs.hide(scores.clone())
-        scores = scores + pairs.levels
-    top = scores.amax(-1, keepdim=True)
-    top = top.masked_fill(top == -math.inf, 0.0)
-    weights = (scores - top).exp_()
+        if not program.is_tame:
+            scores, is_ours = pairs.hide(scores if is_ours else scores.clone()), True
+        into = scores if is_ours else None
+        scores, outer, is_ours = torch.add(pairs.levels, scores, alpha=outer, out=into), 1.0, True
+    elif outer < 0:
+        scores, outer, is_ours = scores * outer, 1.0, True
+    top = scores.amax(-1, keepdim=True) * outer
+    empty = top == -math.inf
+    if pairs is not None and pairs.dead is not None:  # whatever such a query holds
+        empty = empty | pairs.dead[..., None]
+    weights = _exp(scores, outer, top.masked_fill(empty, 0.0), scores if is_ours else None)
     mass = weights.sum(-1)
     level = mass.log() + top[..., 0]
-    mass = mass.masked_fill(mass == 0, 1.0)
-    if pairs is not None and pairs.dead is not None:  # whatever such a query holds
-        weights = weights.masked_fill(pairs.dead[..., None], 0.0)
-        mass = mass.masked_fill(pairs.dead, 1.0)
-        level = level.masked_fill(pairs.dead, -math.inf)
+    if empty.any():
+        weights.masked_fill_(empty, 0.0)
+        mass.masked_fill_(empty[..., 0], 1.0)
+        level.masked_fill_(empty[..., 0], -math.inf)
     return weights, mass, level
+
+
+def _exp(scores: Tensor, outer: float, level: Tensor, into: Tensor | None) -> Tensor:
+    """e^(outer * scores - level) in the given memory, 0 where a product with it could be subnormal: such take a hundred times as long.
+
+    By powers of two, whose function takes as long for what is small as for all others.
+    """
+    powers = torch.add(level * -_LOG2_E, scores, alpha=outer * _LOG2_E, out=into)
+    kept: Tensor = torch.threshold_(powers, _LEAST[powers.dtype], -math.inf)
+    return kept.exp2_()
 
 
 def backward_by_products(work: Work, scale: float) -> None:
@@ -126,7 +161,7 @@ def backward_by_products(work: Work, scale: float) -> None:
             gain = _backward_of_piece(work, free, piece, sooner, totals, scale)
             if later:
                 each = gain.sum(0, keepdim=True) if len(gain) > 1 else gain
-                summed = each if summed is None else summed.add_(each)
+                summed = each.clone() if summed is None else summed.add_(each)
         if summed is not None:
             nothing = summed == 0  # dead pairs among them, whose derivatives may be no numbers
             for leaf, node in later.items():
@@ -159,17 +194,19 @@ def _backward_of_piece(
     if pairs is not None and pairs.dead is not None:
         rows, ours = (x.masked_fill(pairs.dead[..., None], 0.0) for x in (rows, ours))
         level = level.masked_fill(pairs.dead, math.inf)
-    values = _with_score(work, free, piece, rows, columns, scale)
-    key_heads, full = columns.shape[1], (*rows.shape[:3], keys.length)
-    weights = values(program.root).expand(full)
+    values, full = _with_score(work, free, piece, rows, columns, scale, program.once_in_all)
+    key_heads = columns.shape[1]
+    used = program.inner if program.is_softmax else program.root
+    weights, is_ours = _of_pairs(values, used, full)
     if program.is_softmax:
-        weights = (weights - level[..., None]).exp_()
-        weights = weights if pairs is None else pairs.hide(weights)
-    elif pairs is not None:
-        weights = pairs.hide(weights.clone())
+        into = weights if is_ours else work.space("weights", full, work.dtype)
+        weights, is_ours = _exp(weights, program.outer, level[..., None], into), True
+    if pairs is not None:
+        weights = pairs.hide(weights if is_ours else weights.clone())
     grouped = _grouped(ours, key_heads)
     keys.add(dv[piece.theirs], product(_grouped(weights, key_heads).mT, grouped))
-    gain = product(grouped, theirs.mT).view(full)
+    space = work.space("gain", (*grouped.shape[:3], full[3]), work.dtype)
+    gain = product(grouped, theirs.mT, space).view(full)
     if program.is_softmax:
         gain = gain.sub_(queries.read(offset[piece.mine])[..., None]).mul_(weights)
     elif pairs is not None:

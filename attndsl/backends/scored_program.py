@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,9 @@ class Program:
 
     ``gains``: the derivative of ``root`` by each leaf. ``bias``: b where the score is s + b. ``constants``: what
     neither tensors nor products of a call change. ``is_alike``: all heads and batch elements are alike to it.
-    ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head.
+    ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head. ``scaled``: the one
+    node through which it reads the product, and its factor of the product; ``outer`` times ``inner`` is ``root``.
+    ``once`` and ``once_in_all``: nodes that are used once, in the forward and in both passes.
     """
 
     root: ir.Node
@@ -30,6 +33,11 @@ class Program:
     constants: frozenset[ir.Node]
     is_alike: bool
     is_tame: bool
+    scaled: tuple[ir.Node, float]
+    outer: float
+    inner: ir.Node
+    once: frozenset[ir.Node]
+    once_in_all: frozenset[ir.Node]
 
     @staticmethod
     def of(bound: BoundScore) -> Program:
@@ -37,13 +45,15 @@ class Program:
         root = bound.score
         if bound.weight is not None:
             root = ir.substitute(bound.weight, {reals.SCORE: root})
-        gains = passes.derivatives(root)
+        gains = {leaf: _without_quotient(g) for leaf, g in passes.derivatives(root).items()}
         nodes = [*ir.postorder(root), *(n for g in gains.values() for n in ir.postorder(g))]
         constants: set[ir.Node] = set()
         for node in nodes:
             if not is_given(node) and all(part in constants for part in node.parts):
                 constants.add(node)
         deps = ir.Deps.NONE
+        outer, inner = _peeled(root)
+        used = inner if bound.weight is None else root
         for node in nodes:
             if not isinstance(node, reals.Score | reals.Own) and not node.parts:
                 deps |= node.deps
@@ -58,6 +68,11 @@ class Program:
             whole,
             not deps & (ir.Deps.BATCH | ir.Deps.HEAD),
             all(map(_is_tame, ir.postorder(root))),
+            _scaled(nodes),
+            outer,
+            inner,
+            _once([used]),
+            _once([used, *gains.values()]),
         )
 
     @property
@@ -84,3 +99,43 @@ def _is_tame(node: ir.Node) -> bool:
             return False
         case _:
             return True
+
+
+def _scaled(nodes: list[ir.Node]) -> tuple[ir.Node, float]:
+    """The one node that reads the product, where it is a multiple of it, and the factor; else the product itself."""
+    users = {node for node in nodes if reals.SCORE in node.parts}
+    match list(users):
+        case [reals.Times(left=reals.Number(value=factor)) as user]:
+            return user, factor
+        case [reals.Over(left=reals.Score(), right=reals.Number(value=divisor)) as user] if divisor:
+            return user, 1 / divisor
+        case _:
+            return reals.SCORE, 1.0
+
+
+def _peeled(root: ir.Node) -> tuple[float, ir.Node]:
+    match root:
+        case reals.Times(left=reals.Number(value=factor), right=inner):
+            return factor, inner
+        case _:
+            return 1.0, root
+
+
+def _without_quotient(gain: ir.Node) -> ir.Node:
+    """(a * x) / b as (a / b) * x: a derivative may round once more."""
+    match gain:
+        case reals.Over(
+            left=reals.Times(left=reals.Number(value=factor), right=inner),
+            right=reals.Number(value=divisor),
+        ) if divisor:
+            return reals.times(reals.Number(factor / divisor), inner)
+        case _:
+            return gain
+
+
+def _once(roots: list[ir.Node]) -> frozenset[ir.Node]:
+    """The nodes that are used once, as a root or as a part."""
+    counts = Counter(roots)
+    for node in dict.fromkeys(node for root in roots for node in ir.postorder(root)):
+        counts.update(node.parts)
+    return frozenset(node for node, count in counts.items() if count == 1)

@@ -151,11 +151,18 @@ class ScoredBatch:
         spot = Spot(spot.q[:1], spot.k[:1], b, heads, (*spot.name[:3], "free"))
         return Values(self.bound, spot, tables, kept, dtype, self.program.constants)
 
-    def cut(self, free: Values, low: int, high: int, own: Mapping[ir.Side, Tensor]) -> Values:
-        """The values of some items."""
+    def cut(
+        self,
+        free: Values,
+        low: int,
+        high: int,
+        own: Mapping[ir.Side, Tensor],
+        spent: Set[ir.Node] = frozenset(),
+    ) -> Values:
+        """The values of some items; ``spent`` nodes are overwritten when they are used."""
         spot = self.spot(free.spot.batch, free.spot.heads, low, high)
         made = (self.bound, spot, free.tables, free.kept, free.dtype, self.program.constants)
-        return Values(*made, self.free, free, own)
+        return Values(*made, self.free, free, own, spent)
 
 
 def strips(unit: Unit, bound: BoundScore, program: Program) -> Iterator[ScoredBatch]:

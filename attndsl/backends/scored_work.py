@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,6 +15,20 @@ from attndsl.backends.scored_program import Program
 from attndsl.backends.scored_strips import Pairs, ScoredBatch
 
 PIECE = 1 << 19  # pairs of a piece, over its heads: what is computed of them stays in the cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workspace:
+    """Memory for values of pairs that every piece takes again: fresh memory costs as much as what is done with it."""
+
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+    def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Some memory of that name, which what was there before gives up."""
+        count, known = math.prod(shape), self.found.get(name)
+        if known is None or len(known) < count:
+            known = self.found[name] = torch.empty(count, dtype=dtype)
+        return known[:count].view(tuple(shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +45,7 @@ class Work:
     kept: Kept
     dtype: torch.dtype
     width: int  # of queries and keys
+    space: Workspace
 
     @property
     def program(self) -> Program:

@@ -10,8 +10,9 @@ pieces that stay in the cache. Pieces come in a fixed order and nothing is atomi
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,7 +25,7 @@ from attndsl.backends.real_evaluation import Kept
 from attndsl.backends.scored_flash import forward_by_flash
 from attndsl.backends.scored_products import backward_by_products, forward_by_products
 from attndsl.backends.scored_program import Program
-from attndsl.backends.scored_strips import Pairs, Unit, strips, units
+from attndsl.backends.scored_strips import KnownStrips, Pairs, Unit, reaches_all, strips, units
 from attndsl.backends.scored_work import Work, Workspace
 from attndsl.backends.scores import BoundScore
 from attndsl.schedule import Schedule
@@ -44,6 +45,7 @@ class BlockedScores:
     bound: BoundScore
     program: Program
     kept: Kept = field(default_factory=Kept)
+    known: KnownStrips = field(default_factory=dict)
 
     @staticmethod
     def of(schedule: Schedule, bound: BoundScore) -> BlockedScores:
@@ -64,8 +66,11 @@ class BlockedScores:
             out, lse = self.forward(q.float(), k.float(), v.float(), tables, scale=scale)
             return out.to(out_dtype(q.dtype)), lse
         wide = lse_dtype(q.dtype)
-        out = q.new_zeros((*q.shape[:3], v.shape[3]), dtype=wide)
-        lse = q.new_full(q.shape[:3], -math.inf, dtype=wide)
+        out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=wide)
+        lse = q.new_empty(q.shape[:3], dtype=wide)
+        if not self.program.is_softmax or not reaches_all(self.schedule):
+            out.zero_()
+            lse.fill_(-math.inf)
         columns = with_finite(k), with_finite(v)
         is_flash = self.program.bias is not None
         if is_flash:
@@ -74,8 +79,9 @@ class BlockedScores:
         else:
             sides = [q.to(wide), out, lse], [x.to(wide) for x in columns]
         step = forward_by_flash if is_flash else forward_by_products
+        reach = functools.cache(lambda: _reach(q, columns[0], scale))
         for unit in units(self.schedule, self.program.is_alike, *sides, results=(2, 0)):
-            for work in self._works(unit, tables, q):
+            for work in self._works(unit, tables, q, reach=reach):
                 step(work, scale)
         if columns[0] is not k or columns[1] is not v:
             self._spread_nan(q, k, v, out, lse)
@@ -138,16 +144,18 @@ class BlockedScores:
         tables: Sequence[Tensor],
         like: Tensor,
         totals: Sequence[Tensor] = (),
+        reach: Callable[[], float] | None = None,
     ) -> Iterator[Work]:
         """The strips of a unit, each for all of its batch elements."""
         wide, width, space = lse_dtype(like.dtype), like.shape[3], Workspace()
-        for strip in strips(unit, self.bound, self.program):
+        for strip in strips(unit, self.bound, self.program, self.known):
             pairs = Pairs.of(strip.batch, wide)
             for place, b in enumerate(unit.batches):
                 sides = unit.tensors[place]
                 given = self._tables(unit, b, [x.to(wide) for x in tables])
                 gained = self._tables(unit, b, totals) if totals else {}
-                yield Work(strip, b, pairs, *sides, given, gained, self.kept, wide, width, space)
+                tensors = *sides, given, gained
+                yield Work(strip, b, pairs, *tensors, self.kept, wide, width, space, reach)
 
     def _tables(self, unit: Unit, b: int, tables: Sequence[Tensor]) -> dict[str, Tensor]:
         """The real tables of the heads of a unit, [heads or 1, ...]."""
@@ -156,3 +164,11 @@ class BlockedScores:
             x = table[b] if "batch" in declared.dims else table
             found[declared.name] = x[unit.heads] if "head" in declared.dims else x[None]
         return found
+
+
+def _reach(q: Tensor, k: Tensor, scale: float) -> float:
+    """A bound of all scaled products, by the lengths of vectors; NaN where q is not finite."""
+    if not q.numel() or not k.numel():
+        return 0.0
+    longest = [torch.linalg.vector_norm(x, dim=-1, dtype=lse_dtype(x.dtype)).amax() for x in (q, k)]
+    return 1.01 * abs(scale) * float(longest[0] * longest[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from attndsl.backends.scored_work import Work, own_vectors
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
+# Logarithms of weights: what thousands of pairs may err by in float32, and what is far from its subnormal numbers.
+_LEAST, _MOST = 27.0, 80.0
 BUDGET = 1 << 24  # elements of temporaries in one call of the flash kernel
 
 
@@ -49,7 +51,7 @@ def _biases(work: Work) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
     step = max(1, BUDGET // (work.heads * (item if node in strip.free else item + n * m)))
     free, q, k = work.values(whole), work.of_queries[0], work.of_keys[0]
     shared = node in strip.free and (work.pairs is None or len(work.pairs.live) == 1)
-    made = _bias(free, node, work.pairs, (n, m)) if shared else None
+    made = _bias(free, node, work.pairs, (n, m), work.reach) if shared else None
     for low in range(0, batch.queries.items, step):
         high = min(low + step, batch.queries.items)
         if made is not None:
@@ -64,12 +66,33 @@ def _biases(work: Work) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
 
 
 def _bias(
-    values: Values, node: ir.Node, pairs: Pairs | None, shape: tuple[int, int]
+    values: Values,
+    node: ir.Node,
+    pairs: Pairs | None,
+    shape: tuple[int, int],
+    reach: Callable[[], float] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    bias = values(node)
-    bias = bias.reshape((1,) * (4 - bias.dim()) + bias.shape)
-    bias = bias.expand(*bias.shape[:2], *shape)
-    if pairs is not None:
-        bias = bias.masked_fill(~pairs.live, -math.inf)
-    dead = bias.amax(-1) == -math.inf
+    """b with -inf for pairs that are not live, and the queries without a weight.
+
+    Biases that decide nothing are raised to where their weights are no subnormal numbers, which are slow: with
+    |s| <= ``reach``, a pair ``_LEAST`` + 2 * reach below the best of its query weighs e^-_LEAST at the most, and all
+    such together less than a rounding of the sum.
+    """
+    given = values(node)
+    given = given.reshape((1,) * (4 - given.dim()) + given.shape)
+    low, high = map(float, given.aminmax())
+    is_finite = math.isfinite(low) and math.isfinite(high)
+    given = given.expand(*given.shape[:2], *shape)
+    bias = _lowered(given, pairs, is_finite)
+    top = bias.amax(-1, keepdim=True)
+    dead = top[..., 0] == -math.inf
+    is_wide = is_finite and high - low > _LEAST and given.dtype == torch.float32
+    if is_wide and reach is not None and (spread := _LEAST + 2 * reach()) <= _MOST:
+        bias = _lowered(torch.maximum(given, top - spread), pairs, is_finite)
     return bias.contiguous(), dead if dead.any() else None
+
+
+def _lowered(bias: Tensor, pairs: Pairs | None, is_finite: bool) -> Tensor:
+    if pairs is None:
+        return bias
+    return bias + pairs.levels if is_finite else bias.masked_fill(~pairs.live, -math.inf)

@@ -138,8 +138,9 @@ def _softmax(
 
 
 def _exp(scores: Tensor, outer: float, level: Tensor, into: Tensor | None) -> Tensor:
-    """e^(outer * scores - level) in the given memory, 0 where a product with it could be subnormal: such take a hundred times as long.
+    """Computes exp(outer * scores - level) in the given memory: 0 where products with it could be subnormal numbers.
 
+    Such numbers take processors a hundred times as long as others.
     By powers of two, whose function takes as long for what is small as for all others.
     """
     powers = torch.add(level * -_LOG2_E, scores, alpha=outer * _LOG2_E, out=into)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -165,18 +166,43 @@ class ScoredBatch:
         return Values(*made, self.free, free, own, spent)
 
 
-def strips(unit: Unit, bound: BoundScore, program: Program) -> Iterator[ScoredBatch]:
+# The free nodes and positions of queries and keys, for each strip of each plan that was met.
+KnownStrips: TypeAlias = dict[int, list[tuple[Set[ir.Node], IntArray, IntArray]]]
+
+
+def strips(
+    unit: Unit, bound: BoundScore, program: Program, known: KnownStrips
+) -> Iterator[ScoredBatch]:
     """The strips of a unit, in order."""
-    known: dict[object, Set[ir.Node]] = {}
+    found = known.get(unit.number)
+    if found is None:
+        found = known[unit.number] = list(_stood(unit, bound, program))
+    for number, (batch, stands) in enumerate(zip(unit.block_batches, found, strict=True)):
+        yield ScoredBatch(unit, number, batch, bound, program, *stands)
+
+
+def _stood(
+    unit: Unit, bound: BoundScore, program: Program
+) -> Iterator[tuple[Set[ir.Node], IntArray, IntArray]]:
+    free: dict[object, Set[ir.Node]] = {}
     plan = unit.plan
-    for number, batch in enumerate(unit.block_batches):
+    for batch in unit.block_batches:
         steps = _step(batch.queries, plan.q_order), _step(batch.keys, plan.k_order)
         key = steps if batch.queries.items > 1 else None
-        if key not in known:
-            known[key] = free_nodes(program, key)
+        if key not in free:
+            free[key] = free_nodes(program, key)
         q = _positions(batch.queries, plan.q_order)[:, None, :, None] + bound.first
         k = _positions(batch.keys, plan.k_order)[:, None, None, :]
-        yield ScoredBatch(unit, number, batch, bound, program, known[key], q, k)
+        yield free[key], q, k
+
+
+def reaches_all(schedule: Schedule) -> bool:
+    """Whether some first strip writes to every query of every plan."""
+    for plan in batches_of(schedule):
+        first = (part.queries for part in plan if part.first_writer)
+        if sum(part.items * part.length for part in first) != schedule.q_len:
+            return False
+    return True
 
 
 def _positions(places: Places, order: TokenOrder | None) -> IntArray:

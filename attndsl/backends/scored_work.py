@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -46,6 +46,7 @@ class Work:
     dtype: torch.dtype
     width: int  # of queries and keys
     space: Workspace
+    reach: Callable[[], float] | None  # no scaled product is larger
 
     @property
     def program(self) -> Program:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from attndsl import ir
 from attndsl.backends import real_evaluation, scored_blocked, scored_flash, scored_work
 from attndsl.backends.scored_blocked import BlockedScores
 from tests.rooms.backends.cases import Case, cases
@@ -236,3 +237,18 @@ def test_empty_tensors_pass_through(name: str, shape: tuple[int, ...]):
     given_ = q, k, v, tables, out, lse, torch.ones_like(out), None
     *grads, of_tables = kernels.backward(*given_, scale=1.0)
     assert [x.shape for x in (*grads, *of_tables)] == [x.shape for x in (q, k, v, *tables)]
+
+
+def test_a_steep_bias_decides_nothing_that_products_decide():
+    q, k = torch.full((1, 1, 16, 1), 20.0**0.5), torch.full((1, 1, 16, 1), -(20.0**0.5))
+    k[..., 0, :] *= -1  # s = 20 for the first key, -20 for all others
+    v = torch.randn(1, 1, 16, 4, generator=torch.Generator().manual_seed(0))
+    steep = r.plus(S, r.times(r.Number(-4.0), r.as_real(ir.absolute(ir.sub(ir.Const(15), K)))))
+    form = Form(steep, lambda a: a.s - 4.0 * (15 - a.k).abs())
+    schedule = DenseWork(np.ones((1, 1, 16, 16), bool)).schedule((16, 16))
+    kernels = BlockedScores.of(schedule, form.bound(0, {}))
+    out, lse = kernels.forward(q, k, v, (), scale=1.0)
+    mask = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    truth = oracle(form, mask, 0, q.double(), k.double(), v.double(), [], 1.0, {})
+    assert torch.allclose(out.double(), truth[0], rtol=1e-5, atol=1e-6)
+    assert torch.allclose(lse.double(), truth[1], rtol=1e-6)

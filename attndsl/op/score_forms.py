@@ -37,13 +37,23 @@ _STEPS: Final = 24  # Newton steps for a threshold; float64 is exact after some 
 
 def _softmax(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     outs, lses = map(list, zip(*(part.run(None) for part in parts), strict=True))
-    if term.log_mass is not None:
-        outs.append(torch.zeros_like(outs[0]))
-        lses.append(parts[0].of_queries(term.log_mass))
     out, lse = merge(outs, lses) if len(outs) > 1 else (outs[0], lses[0])
+    if term.log_mass is not None:
+        out, lse = _with_mass(out, lse, parts[0].of_queries(term.log_mass))
     if any(part.factor is not None for part in term.parts):
         out = _weighed(term, parts, lse)
     return out, lse
+
+
+def _with_mass(out: Tensor, lse: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """A softmax with more in its denominators, given by logarithm: keys of value 0, in one product."""
+    top = torch.maximum(lse, mass).detach()
+    empty = top == -math.inf
+    top = top.masked_fill(empty, 0.0)
+    share, more = torch.exp(lse - top), torch.exp(mass - top)
+    whole = (share + more).masked_fill(empty, 1.0)
+    total = (top + whole.log()).masked_fill(empty, -math.inf)
+    return (out * (share / whole)[..., None]).to(out.dtype), total
 
 
 def _weighed(term: ir.Term, parts: Sequence[Part], lse: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ DECLARED = {
     "table": "input table: real[head, n]\n",
     "sink": "input sink: real[head]\n",
 }
-# What is measured: a name, the real inputs, and what follows `score`.
+# The measured scores: a name, the real inputs, and what follows `score`.
 CASES = (
     ("ALiBi", ("slope",), "s - slope[head] * (q - k)"),
     ("relative table", ("table",), "s + table[q - k]"),

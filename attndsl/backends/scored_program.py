@@ -68,7 +68,7 @@ class Program:
             whole,
             not deps & (ir.Deps.BATCH | ir.Deps.HEAD),
             all(map(_is_tame, ir.postorder(root))),
-            _scaled(nodes),
+            _scaled([used, *gains.values()]),
             outer,
             inner,
             _once([used]),
@@ -101,9 +101,11 @@ def _is_tame(node: ir.Node) -> bool:
             return True
 
 
-def _scaled(nodes: list[ir.Node]) -> tuple[ir.Node, float]:
+def _scaled(roots: list[ir.Node]) -> tuple[ir.Node, float]:
     """The one node that reads the product, where it is a multiple of it, and the factor; else the product itself."""
-    users = {node for node in nodes if reals.SCORE in node.parts}
+    if reals.SCORE in roots:
+        return reals.SCORE, 1.0
+    users = {n for root in roots for n in ir.postorder(root) if reals.SCORE in n.parts}
     match list(users):
         case [reals.Times(left=reals.Number(value=factor)) as user]:
             return user, factor

@@ -149,6 +149,12 @@ FORMS: dict[str, Form] = {
     "soft cap": Form(
         r.times(_num(3.0), r.apply("tanh", r.over(S, _num(3.0)))), lambda a: 3 * torch.tanh(a.s / 3)
     ),
+    "half": Form(r.times(_num(0.5), S), lambda a: a.s / 2),
+    "part of a table": Form(
+        r.times(_num(-0.5), r.over(S, _num(3.0)), load(tau)),
+        lambda a: -a.s / 6 * a.tables["tau"],
+        (tau,),
+    ),
     "cap and bias": Form(
         r.plus(
             r.times(_num(3.0), r.apply("tanh", r.over(S, _num(3.0)))),

@@ -207,6 +207,23 @@ def _layouts(found: Found) -> list[str]:
     return lines + table(("beside flex", "tokens", *which), rows)
 
 
+def _scores(found: Found) -> list[str]:
+    """Scores that change, beside the plain pattern: a causal window of 512 keys at 8,192 tokens, 8 heads of 64.
+
+    The CPU backend, float32, processor time on one thread; the backward gives the gradients of all real inputs.
+    """
+    which = ("forward / plain", "backward / plain", "forward, flex / ours")
+    rows = ([row["scores"], *(row.get(name) for name in which)] for row in found["rows"])
+    lines = table(("scores", *which), rows)
+    if "dense" in found:
+        factor = found["dense"]["backward, dense bias / ours"]
+        lines += [
+            f"The backward with a dense bias that requires a gradient takes {factor} times as long.",
+            "",
+        ]
+    return lines
+
+
 def _searches(found: Found) -> list[str]:
     """Compiling, with the search for an order of tokens and the schedule: every pattern of the prelude.
 
@@ -256,6 +273,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "calls": ("Python above the kernels", _calls),
     "memory": ("Memory", _memory),
     "layouts": ("Layouts", _layouts),
+    "scores": ("Scores", _scores),
     "searches": ("Searches", _searches),
     "prediction": ("Predicted times", _prediction),
 }

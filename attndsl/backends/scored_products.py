@@ -194,7 +194,6 @@ def _backward_of_piece(
     level = queries.read(lse[piece.mine])
     if pairs is not None and pairs.dead is not None:
         rows, ours = (x.masked_fill(pairs.dead[..., None], 0.0) for x in (rows, ours))
-        level = level.masked_fill(pairs.dead, math.inf)
     values, full = _with_score(work, free, piece, rows, columns, scale, program.once_in_all)
     key_heads = columns.shape[1]
     used = program.inner if program.is_softmax else program.root

@@ -649,8 +649,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "gain = gain.mul_(weights)", "the gain of a score forgets what the normaliser takes back"),
     ("backends/scored_products.py", "gain = pairs.hide(gain)", "pass",
      "pairs outside the set gain in sums without a normaliser"),
-    ("backends/scored_products.py", "level = level.masked_fill(pairs.dead, math.inf)", "pass",
-     "a query without keys in a strip keeps its level"),
     ("backends/scored_products.py", "keys.add(dk[piece.theirs], _shared(own[ir.Side.KEY], work.group))",
      "pass", "keys that are read beside their products gain nothing"),
     ("backends/scored_blocked.py", "offset = offset if dlse is None else offset - dlse", "pass",

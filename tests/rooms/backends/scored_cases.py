@@ -248,6 +248,13 @@ FORMS: dict[str, Form] = {
         r.apply("sigmoid", S),
         lambda t, a: torch.sigmoid(t),
     ),
+    "linear weights": Form(
+        r.plus(S, load(queried, Q)),
+        lambda a: a.s + a.read("queried", a.q),
+        (queried,),
+        S,
+        lambda t, a: t,
+    ),
     "relu power": Form(
         r.times(load(tau), S),
         lambda a: a.tables["tau"] * a.s,

@@ -173,6 +173,8 @@ def open_module(
         return module, name or entry, frontend.files(Path(path).parent)
     if (len(text) <= _LONGEST_NAME and text.isidentifier()) or _ROW.fullmatch(text):
         found = None if patterns.is_name(text) else patterns.find(text)
+        if found is None and not patterns.is_name(text) and text in patterns.attentions():
+            return patterns.module_of_attentions(), text, None
         module = patterns.module_of(found) if found else syn.parse("", "<library>")
         return module, found or text, None
     return syn.parse(as_program(text), "<text>"), entry, None

@@ -22,7 +22,9 @@ import torch
 
 import attndsl
 from attndsl import frontend, ir, library, patterns
+from attndsl import syntax as syn
 from attndsl.cli import main as command
+from attndsl.inputs import declaration
 from attndsl.schedule import Schedule
 
 HERE = Path(__file__).parent
@@ -37,6 +39,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors_page(),
         "patterns.md": patterns_page(),
         "gallery.md": gallery_page(),
+        "attentions.md": attentions_page(),
         "performance.md": performance_page(),
         "strided.svg": attndsl.compile("strided", s=32).picture(1024, tile=64, layout="auto").svg(),
     }
@@ -338,6 +341,47 @@ def gallery_page() -> str:
     head = _GALLERY + "\n".join(contents) + "\n"
     shown = (_exhibits(row, names) for row, names in rows.items())
     return "\n".join([head, *shown]).rstrip("\n") + "\n"
+
+
+_ATTENTIONS = """# Published attentions
+
+What papers do with the scores of a pattern: biases, caps, sinks, other weights, branches. Each is text of
+[the language](language.md#attention), held by a test against the formula of its paper, outputs and every gradient.
+`attndsl.compile(name)` or `attndsl.library.attention(name)` gives it; real inputs are passed by name, or owned and
+trained by `attndsl.nn.Attention`.
+
+```python
+>>> import torch, attndsl
+>>> q, k, v = (torch.randn(1, 8, 256, 64) for _ in range(3))
+>>> slope = attndsl.nn.alibi_slopes(8).requires_grad_()
+>>> attndsl.compile("alibi")(q, k, v, slope=slope).sum().backward()
+>>> slope.grad.shape
+torch.Size([8])
+
+```
+
+All of the file: [published.attn](../attndsl/patterns/scores/published.attn).
+"""
+
+
+def attentions_page() -> str:
+    """Every published attention: words, source, definition, inputs."""
+    module = patterns.module_of_attentions()
+    declared = [each for each in module.declarations if isinstance(each, syn.Attention)]
+    return "\n".join([_ATTENTIONS, *("\n".join(_attention(each)) for each in declared)])
+
+
+def _attention(declared: syn.Attention) -> Iterator[str]:
+    words, _, fields = declared.doc.partition("\n\n")
+    yield f"## {declared.name}\n"
+    yield f"{_filled(' '.join(words.split()))}\n"
+    for line in re.split(r"\n(?=\w+: )", fields):
+        name, _, text = line.partition(": ")
+        yield _filled(f"- *{name}*: {' '.join(text.split())}")
+    inputs = library.attention(declared.name).inputs
+    said = ", ".join(f"`{declaration(table)}`" for table in inputs) or "none"
+    yield f"- *Inputs*: {said}\n"
+    yield from ("```text", declared.span.text, "```\n")
 
 
 def _link(name: str) -> str:

@@ -5,6 +5,7 @@ attndsl.library.names()  # "stvit", "stvit_update", "dlgsanet", ...
 attndsl.library.describe("049")  # title, source, reading, edges, what is missing, the text
 attndsl.library.load("gna", sy=13, ty=4)
 attndsl.library.example("049").call()  # a small call of it, tensors and all
+attndsl.library.attention("gpt_oss", w=128)  # an attention: scores, mass, branches
 ```
 """
 
@@ -12,6 +13,8 @@ from attndsl.patterns import Entry
 
 from .examples import Example, example
 from .judging import Checked, check
-from .shelf import describe, load, names, rows
+from .shelf import attention, attentions, describe, load, names, rows
 
-__all__ = ["Checked", "Entry", "Example", "check", "describe", "example", "load", "names", "rows"]
+__all__ = [
+    "Checked", "Entry", "Example", "attention", "attentions", "check", "describe", "example", "load", "names", "rows",
+]  # fmt: skip

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from attndsl import patterns
+from attndsl.attentions import Attention
 from attndsl.compiled import Pattern
-from attndsl.compiler import joined, read_mask
+from attndsl.compiler import joined, read_attention, read_mask
 from attndsl.frontend import Given
 from attndsl.patterns import Entry
 
@@ -57,3 +58,30 @@ def load(
         AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
     """
     return Pattern(read_mask(name, None, joined(values, named), align, layer), layer)
+
+
+def attentions() -> tuple[str, ...]:
+    """All published attentions: biases, caps, sinks, weights and branches over patterns."""
+    return patterns.attentions()
+
+
+def attention(
+    name: str,
+    /,
+    *,
+    layer: int = 0,
+    values: Mapping[str, Given] | None = None,
+    **named: Given,
+) -> Attention:
+    """A published attention, compiled; ``attndsl.compile`` takes its name as well.
+
+    Args:
+        name: Its name.
+        layer: The value of ``layer``, where layers differ.
+        values: For its parameters; the others keep the paper's defaults.
+        **named: The same, by name.
+
+    Raises:
+        AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
+    """
+    return Attention(read_attention(name, None, joined(values, named), None, layer), layer)

@@ -15,11 +15,12 @@ from attndsl.frontend import Definition, PatternFunction, Signature, described, 
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 from .entries import Entry, entry, find, module_of, published
+from .scored import attentions, module_of_attentions
 from .trials import Trial, large_trial, trial
 
 __all__ = [
-    "Entry", "Trial", "catalogue", "describe", "entry", "find", "helpers", "is_helper", "is_name",
-    "large_trial", "module_of", "names", "published", "source", "trial",
+    "Entry", "Trial", "attentions", "catalogue", "describe", "entry", "find", "helpers", "is_helper", "is_name",
+    "large_trial", "module_of", "module_of_attentions", "names", "published", "source", "trial",
 ]  # fmt: skip
 
 

@@ -43,9 +43,9 @@ def listening(page: str) -> Iterator[Listener]:
     """Hears what blocks of that page ask for, and nothing that the package asks itself."""
     heard, real_compile, real_mask = Listener(), attndsl.compile, Pattern.mask
 
-    def compile_and_tell(*args: Any, **options: Any) -> Pattern:
+    def compile_and_tell(*args: Any, **options: Any) -> Any:
         made = real_compile(*args, **options)
-        if _is_page(page):
+        if _is_page(page) and isinstance(made, Pattern):
             heard.patterns[made] = None
         return made
 

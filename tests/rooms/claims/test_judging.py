@@ -6,6 +6,7 @@ import pytest
 from attndsl import claims, frontend, ir
 from attndsl import syntax as syn
 from attndsl.analysis import Fact
+from attndsl.claims import judging
 from attndsl.claims.judging import _tried
 from attndsl.compiler import read_mask
 
@@ -183,6 +184,13 @@ def test_an_example_on_a_grid_is_one():
     assert example is not None
     pairs = ir.meaning(read_mask(text), example.call.q_len, example.call.k_len, example.call.sizes)
     assert pairs[0, 0, example.query].sum() != example.call.sizes["image.y"]
+
+
+def test_grids_of_one_axis_are_tried_up_to_the_longest():
+    most = judging.LONGEST
+    text = f"grid g(n)\npattern p over g = k <= q\n    assert keys per query <= {most - 1}"
+    (judged,) = claims.judge(read_mask(text))
+    assert judged.fact is Fact.REFUTED
 
 
 def test_claims_of_a_rectangle():

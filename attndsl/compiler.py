@@ -475,10 +475,11 @@ class Program:
             normal = normal.with_root(
                 ir.substitute(normal.root, {at: ir.add(at, ir.Const(rows.first))})
             )
-        counts = call.batch, call.heads if by_head else 1, call.layer
+        counts = call.batch, call.heads, call.layer  # a pattern may speak of `heads` and not of `head`
         alike = not deps & ir.Deps.QUERY and not normal.absent(call.q_len, call.k_len)
         sizes = 1 if alike else call.q_len, call.k_len, call.sizes, rows.tables
-        return ir.meaning(normal, *sizes, *counts)
+        found = ir.meaning(normal, *sizes, *counts)
+        return found if by_head else found[:, :1]
 
     def dense(self, call: scheduling.Call) -> BoolArray:
         """The meaning: bool [batch, heads, q_len, k_len].

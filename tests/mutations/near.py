@@ -150,6 +150,7 @@ NEAR = {
     "ir/reads.py": ("rooms/ir/test_reads.py",),
     "compiled.py": ("rooms/op", "rooms/views"),
     "compiler.py": (
+        "rooms/backends/test_short_batches.py",
         "rooms/ir/test_large_numbers.py",
         "rooms/op/test_without.py",
         "rooms/op/test_heads_of_a_rank.py",

@@ -46,6 +46,12 @@ def test_it_agrees_with_the_reference(text, through_lse):
         torch.testing.assert_close(mine, right, rtol=1e-10, atol=1e-12)
 
 
+def test_the_number_of_heads_is_that_of_the_call_where_all_heads_see_the_same():
+    p, (q, k, v) = attndsl.compile("pattern p = k <= q + batch and heads == 4"), tensors()
+    torch.testing.assert_close(p(q, k, v), p(q, k, v, backend="reference"))
+    assert p(q, k, v).any()
+
+
 def test_all_elements_are_computed_by_one_call():
     leaves = [x.requires_grad_() for x in tensors(q_len=13)]
     lengths = torch.tensor([3, 13, 7, 0, 2])

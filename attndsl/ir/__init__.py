@@ -2,6 +2,8 @@
 
 from attndsl.ir import reals
 from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
+from attndsl.ir.attention_printing import show_attention
+from attndsl.ir.attention_storage import dump_attention, load_attention
 from attndsl.ir.building import (
     FALSE,
     ONE,
@@ -258,4 +260,7 @@ __all__ = [
     "trials",
     "zero_keys",
     "zero_keys_at",
+    "dump_attention",
+    "load_attention",
+    "show_attention",
 ]

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TypeAlias, assert_never, cast
+from typing import assert_never, cast
 
 from attndsl.ir import nodes as n
+from attndsl.ir import reals
 from attndsl.ir.mask import NO_ZEROS
 from attndsl.ir.nodes import AnyNode, Node
-
-# Binding strengths, loosest first, as in the grammar.
-_OPEN, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(9)
-
-Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
+from attndsl.ir.real_printing import (
+    AND,
+    ATOM,
+    COMPARE,
+    NOT,
+    OPEN,
+    OR,
+    PRODUCT,
+    SUM,
+    UNARY,
+    Piece,
+    real_piece,
+)
 
 _SHOWN = 8  # entries of a list
 _LONG = 24  # characters; shared numbers that are shorter are repeated rather than named
@@ -29,15 +38,18 @@ def show(root: Node, zeros: Node = NO_ZEROS) -> str:
     pieces: dict[Node, Piece] = {}
     lets: list[str] = []
     for node in n.postorder(root):
-        text, strength = _piece(cast(AnyNode, node), pieces)
+        if isinstance(node, reals.Real | reals.Vector):
+            text, strength = real_piece(node, pieces)
+        else:
+            text, strength = _piece(cast(AnyNode, node), pieces)
         longest = _LONG if node.sort is n.Sort.INT else _LONG_TRUTH
-        if uses[node] > 1 and len(text) > longest:
+        if uses[node] > 1 and len(text) > longest and node.sort is not n.Sort.VECTOR:
             if node not in bound:
                 name = f"t{len(lets)}"
                 lets.append(f"{name} = {text}")
-                text, strength = name, _ATOM
+                text, strength = name, ATOM
             elif len(text) > _LONGEST:
-                text, strength = "...", _ATOM
+                text, strength = "...", ATOM
         pieces[node] = (text, strength)
     body = pieces[root][0]
     return f"let {', '.join(lets)}: {body}" if lets else body
@@ -58,33 +70,33 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
         return text if own >= strength else f"({text})"
 
     def call(name: str, *items: Node) -> Piece:
-        return f"{name}({', '.join(at(item, _OPEN) for item in items)})", _ATOM
+        return f"{name}({', '.join(at(item, OPEN) for item in items)})", ATOM
 
     match node:
         case n.Const(value=value):
-            return str(value), _ATOM if value >= 0 else _UNARY
+            return str(value), ATOM if value >= 0 else UNARY
         case n.BoolConst(value=value):
-            return str(value).lower(), _ATOM
+            return str(value).lower(), ATOM
         case n.Pos(side=side):
-            return side.value, _ATOM
+            return side.value, ATOM
         case n.Coord(side=side, axis=axis):
-            return f"{side.value}.{axis}", _ATOM
+            return f"{side.value}.{axis}", ATOM
         case n.Inside(side=side, segment=segment):
-            return f"{side.value} in {segment}", _COMPARE
+            return f"{side.value} in {segment}", COMPARE
         case n.Size(name=name):
-            return f"len({name.replace(':', '.')})", _ATOM
+            return f"len({name.replace(':', '.')})", ATOM
         case n.Var(name=name):
-            return name, _ATOM
+            return name, ATOM
         case n.Index(level=level):
-            return f"j{level}", _ATOM
+            return f"j{level}", ATOM
         case n.Sum(terms=terms, constant=constant):
             return _linear(terms, constant, done)
         case n.Mul():
-            return f"{at(node.left, _PRODUCT)} * {at(node.right, _UNARY)}", _PRODUCT
+            return f"{at(node.left, PRODUCT)} * {at(node.right, UNARY)}", PRODUCT
         case n.FloorDiv():
-            return f"{at(node.left, _PRODUCT)} // {at(node.right, _UNARY)}", _PRODUCT
+            return f"{at(node.left, PRODUCT)} // {at(node.right, UNARY)}", PRODUCT
         case n.Mod():
-            return f"{at(node.left, _PRODUCT)} % {at(node.right, _UNARY)}", _PRODUCT
+            return f"{at(node.left, PRODUCT)} % {at(node.right, UNARY)}", PRODUCT
         case n.Min(items=items):
             return call("min", *items)
         case n.Max(items=items):
@@ -96,39 +108,39 @@ def _piece(node: AnyNode, done: dict[Node, Piece]) -> Piece:  # noqa: C901 - one
         case n.Pow2(item=item):
             return call("pow2", item)
         case n.Select():
-            parts = [at(part, _OR) for part in (node.cond, node.yes)]
-            return f"if {parts[0]} then {parts[1]} else {at(node.no, _OPEN)}", _OPEN
+            parts = [at(part, OR) for part in (node.cond, node.yes)]
+            return f"if {parts[0]} then {parts[1]} else {at(node.no, OPEN)}", OPEN
         case n.Load(table=table, index=index):
-            reads = ", ".join(at(item, _OPEN) for item in index)
-            return f"{table}[{reads}]" if index else table, _ATOM
+            reads = ", ".join(at(item, OPEN) for item in index)
+            return f"{table}[{reads}]" if index else table, ATOM
         case n.Entry(values=values, index=index):
             shown = ", ".join(map(str, values[:_SHOWN]))
             dots = f", ... {len(values):,} in all" if len(values) > _SHOWN else ""
-            return f"[{shown}{dots}][{at(index, _OPEN)}]", _ATOM
+            return f"[{shown}{dots}][{at(index, OPEN)}]", ATOM
         case n.Le(item=item, bound=bound):
-            return _comparison(item, "<=", bound, done), _COMPARE
+            return _comparison(item, "<=", bound, done), COMPARE
         case n.Eq(item=item, bound=bound):
-            return _comparison(item, "==", bound, done), _COMPARE
+            return _comparison(item, "==", bound, done), COMPARE
         case n.Not(item=n.Eq(item=item, bound=bound)):
-            return _comparison(item, "!=", bound, done), _COMPARE
+            return _comparison(item, "!=", bound, done), COMPARE
         case n.Not(item=item):
-            return f"not {at(item, _NOT)}", _NOT
+            return f"not {at(item, NOT)}", NOT
         case n.And(items=items):
-            return " and ".join(sorted(at(item, _NOT) for item in items)), _AND
+            return " and ".join(sorted(at(item, NOT) for item in items)), AND
         case n.Or(items=items):
-            return " or ".join(sorted(at(item, _AND) for item in items)), _OR
+            return " or ".join(sorted(at(item, AND) for item in items)), OR
         case n.Exists(level=level, start=start, stop=stop, body=body):
-            limits = f"{at(start, _SUM)}..{at(stop, _SUM)}"
-            return f"any j{level} in {limits}: {at(body, _OPEN)}", _OPEN
+            limits = f"{at(start, SUM)}..{at(stop, SUM)}"
+            return f"any j{level} in {limits}: {at(body, OPEN)}", OPEN
         case n.Total(level=level, start=start, stop=stop, body=body):
-            limits = f"j{level} in {at(start, _SUM)}..{at(stop, _SUM)}"
+            limits = f"j{level} in {at(start, SUM)}..{at(stop, SUM)}"
             match body:
                 case n.Select(cond=cond, yes=n.Const(value=1), no=n.Const(value=0)):
-                    return f"count {limits}: {at(cond, _OPEN)}", _OPEN
+                    return f"count {limits}: {at(cond, OPEN)}", OPEN
                 case n.Select(cond=cond, yes=n.Const(value=0), no=n.Const(value=1)):
-                    return f"count {limits}: not {at(cond, _NOT)}", _OPEN
+                    return f"count {limits}: not {at(cond, NOT)}", OPEN
                 case _:
-                    return f"sum {limits}: {at(body, _OPEN)}", _OPEN
+                    return f"sum {limits}: {at(body, OPEN)}", OPEN
         case _:
             assert_never(node)
 
@@ -140,14 +152,14 @@ def _linear(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node,
     for node, factor in ordered:
         inner, strength = done[node]
         magnitude = abs(factor)
-        needed = _UNARY if magnitude > 1 else _PRODUCT
+        needed = UNARY if magnitude > 1 or (factor < 0 and not text) else PRODUCT  # -(q % 3)
         inner = inner if strength >= needed else f"({inner})"
         inner = f"{magnitude} * {inner}" if magnitude > 1 else inner
         sign = " - " if factor < 0 else " + "
         text = f"{text}{sign}{inner}" if text else (f"-{inner}" if factor < 0 else inner)
     if constant:
         text += f" - {-constant}" if constant < 0 else f" + {constant}"
-    return text, _SUM
+    return text, SUM
 
 
 def _comparison(item: Node, operator: str, bound: int, done: dict[Node, Piece]) -> str:
@@ -168,5 +180,5 @@ def _comparison(item: Node, operator: str, bound: int, done: dict[Node, Piece]) 
 def _side(terms: tuple[tuple[Node, int], ...], constant: int, done: dict[Node, Piece]) -> str:
     if len(terms) == 1 and terms[0][1] == 1 and not constant:
         text, strength = done[terms[0][0]]
-        return text if strength >= _SUM else f"({text})"
+        return text if strength >= SUM else f"({text})"
     return _linear(terms, constant, done)[0]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from attndsl.ir import building, loops
 from attndsl.ir import nodes as n
@@ -61,15 +61,25 @@ def dump(mask: Mask) -> str:
         "doc": mask.doc,
         "align": mask.align.value,
         "spaces": [_space(mask.queries), _space(mask.keys)],
-        "tables": [[t.name, t.kind.value, list(t.dims), t.is_list] for t in mask.tables],
+        "tables": written_tables(mask.tables),
         "unread": list(mask.unread),
-        "nodes": [[n.tag_of(type(node)), *_fields(node, place)] for node in order],
+        "nodes": written_nodes(order, place),
         "root": place[mask.root],
         "zeros": place[mask.zeros],
     }
     if mask.conditions:
         document["conditions"] = [[each.text, place[each.node]] for each in mask.conditions]
     return json.dumps(document)
+
+
+def written_tables(tables: Iterable[Table]) -> list[list[Any]]:
+    """Inputs as data."""
+    return [[t.name, t.kind.value, list(t.dims), t.is_list] for t in tables]
+
+
+def written_nodes(order: Iterable[Node], place: dict[Node, int]) -> list[list[Any]]:
+    """Nodes as data, their parts by their places."""
+    return [[n.tag_of(type(node)), *_fields(node, place)] for node in order]
 
 
 def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
@@ -112,7 +122,7 @@ def load(text: str, also: Collection[str] = ()) -> Mask:
         AttnDslError: A405, the text is not one; the note names the field.
     """
     try:
-        return _mask(Field(_parsed(text), ""), also)
+        return _mask(Field(parsed(text), ""), also)
     except (ValueError, RecursionError) as error:
         raise not_saved(str(error)) from error
 
@@ -122,7 +132,9 @@ def not_saved(note: str) -> AttnDslError:
     return AttnDslError(Diagnostic("A405", "not a saved pattern", notes=(note,)))
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """A document, each of whose fields stands there once."""
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
@@ -227,14 +239,14 @@ def _mask(document: Field, also: Collection[str]) -> Mask:
     if name and not (is_name(name) or name.isidentifier()):
         raise document.part("name").wrong("a name")
     queries, keys = map(_read_space, document.part("spaces").row("queries", "keys"))
-    tables = tuple(map(_read_table, document.part("tables").items()))
+    tables = tuple(map(read_table, document.part("tables").items()))
     align = document.part("align").one_of(Align)
     names = document.part("unread").items() if "unread" in document.value else ()
     unread = tuple(each.name() for each in names)
     frame = Mask(building.TRUE, queries, keys, tables, align, name, doc, unread=unread)
     if (fault := mask_fault(frame)) is not None:
         raise ValueError(fault)
-    reader = _Reader(frame, list(document.part("nodes").items(1)))
+    reader = Reader(frame, list(document.part("nodes").items(1)))
     made = reader.mask(document.part("root"), document.part("zeros"))
     given = document.part("conditions").items() if "conditions" in document.value else ()
     return replace(made, conditions=tuple(map(reader.condition, given)))
@@ -256,7 +268,8 @@ def _read_axis(item: Field) -> Axis:
     return Axis(name.text(), None if extent.value is None else extent.number(1))
 
 
-def _read_table(item: Field) -> Table:
+def read_table(item: Field) -> Table:
+    """An input."""
     name, kind, dims, is_list = item.row("name", "kind", "dims", "is_list")
     sizes = tuple(
         dim.text() if isinstance(dim.value, str) else dim.number(1) for dim in dims.items()
@@ -277,12 +290,14 @@ def _sound(item: Field, made: M, fault: str | None) -> M:
 # ---------------------------------------------------------------------------- nodes
 
 
-class _Reader:
+class Reader:
     """Nodes in the order in which they stand, each of those before it."""
+
+    classes: ClassVar[dict[str, type[Node]]] = _CLASSES
 
     def __init__(self, frame: Mask, items: list[Field]) -> None:
         self._frame = frame
-        self._tables = {table.name: table for table in frame.tables}
+        self.tables = {table.name: table for table in frame.tables}
         self._spaces = {Side.QUERY: frame.queries, Side.KEY: frame.keys}
         self._axes = {
             side: [f"{s.name}.{axis.name}" for s in space.segments for axis in s.axes]
@@ -297,7 +312,7 @@ class _Reader:
 
     def mask(self, root: Field, zeros: Field) -> Mask:
         """The mask of two of the nodes."""
-        relation, count = self._whole(root, Sort.BOOL), self._whole(zeros, Sort.INT)
+        relation, count = self.whole(root, Sort.BOOL), self.whole(zeros, Sort.INT)
         if count.deps & Deps.KEY:
             raise zeros.wrong("a count that does not depend on the key")
         return replace(self._frame, root=relation, zeros=count)
@@ -305,12 +320,13 @@ class _Reader:
     def condition(self, item: Field) -> Condition:
         """A demand on the inputs, by one of the nodes."""
         text, at = item.row("text", "node")
-        node = self._whole(at, Sort.BOOL)
+        node = self.whole(at, Sort.BOOL)
         if node.deps & Deps.PAIR:
             raise at.wrong("a condition that depends on no position")
         return Condition(node, text.text())
 
-    def _whole(self, item: Field, sort: Sort) -> Node:
+    def whole(self, item: Field, sort: Sort) -> Node:
+        """One of the nodes, without open variables."""
         node = self._made[item.number(0, len(self._made) - 1)]
         if node.sort is not sort or self._open[node]:
             raise item.wrong(f"a whole expression of sort {sort.value}")
@@ -318,10 +334,10 @@ class _Reader:
 
     def _read(self, item: Field) -> Node:
         head = next(item.items(1))
-        cls = _CLASSES[head.declared(_CLASSES)]
+        cls = self.classes[head.declared(self.classes)]
         names = [each.name for each in fields(cls) if each.init]
         _, *given = item.row("class", *names)
-        raw = cls(*self._arguments(cls, given))
+        raw = cls(*self.arguments(cls, given))
         match raw:
             case n.Exists(level=level, body=body) | n.Total(level=level, body=body):
                 if level != self._deepest[body] + 1 or level not in self._open[body]:
@@ -356,7 +372,7 @@ class _Reader:
                     pass
             self._open[node], self._deepest[node] = opened, deepest
 
-    def _arguments(self, cls: type[Node], given: list[Field]) -> list[Any]:  # noqa: C901
+    def arguments(self, cls: type[Node], given: list[Field]) -> list[Any]:  # noqa: C901
         """The fields of a node: one arm for each shape."""
         match cls, given:
             case n.Const, [value]:
@@ -379,34 +395,34 @@ class _Reader:
             case n.Sum, [terms, constant]:
                 pairs = [each.row("term", "factor") for each in terms.items(1)]
                 return [
-                    tuple((self._node(x, Sort.INT), c.number()) for x, c in pairs),
+                    tuple((self.node(x, Sort.INT), c.number()) for x, c in pairs),
                     constant.number(),
                 ]
             case ((n.Min | n.Max), [items]):
-                return [tuple(self._node(each, Sort.INT) for each in items.items(2))]
+                return [tuple(self.node(each, Sort.INT) for each in items.items(2))]
             case ((n.And | n.Or), [items]):
-                return [tuple(self._node(each, Sort.BOOL) for each in items.items(2))]
+                return [tuple(self.node(each, Sort.BOOL) for each in items.items(2))]
             case n.Select, [cond, yes, no]:
-                return [self._node(cond, Sort.BOOL), *self._numbers(yes, no)]
+                return [self.node(cond, Sort.BOOL), *self._numbers(yes, no)]
             case n.Load, [table, kind, index, ambient]:
                 return self._load(table, kind, index, ambient)
             case ((n.Le | n.Eq), [item, bound]):
-                return [self._node(item, Sort.INT), bound.number()]
+                return [self.node(item, Sort.INT), bound.number()]
             case n.Entry, [values, index]:
                 return [tuple(each.number() for each in values.items(1)), *self._numbers(index)]
             case n.Not, [item]:
-                return [self._node(item, Sort.BOOL)]
+                return [self.node(item, Sort.BOOL)]
             case ((n.Exists | n.Total), [level, start, stop, body]):
                 sort = Sort.BOOL if cls is n.Exists else Sort.INT
                 limits = self._numbers(start, stop)
-                return [level.number(0, DEEPEST), *limits, self._node(body, sort)]
+                return [level.number(0, DEEPEST), *limits, self.node(body, sort)]
             case _:  # Mul, FloorDiv, Mod, Abs, ILog2, Pow2
                 return self._numbers(*given)
 
     def _numbers(self, *items: Field) -> list[Node]:
-        return [self._node(each, Sort.INT) for each in items]
+        return [self.node(each, Sort.INT) for each in items]
 
-    def _node(self, item: Field, sort: Sort) -> Node:
+    def node(self, item: Field, sort: Sort) -> Node:
         """One of the nodes before: what comes later, or the node itself, is not there yet."""
         node = self._made[item.part("n").number(0, len(self._made) - 1)]
         if node.sort is not sort:
@@ -414,7 +430,7 @@ class _Reader:
         return node
 
     def _load(self, table: Field, kind: Field, index: Field, ambient: Field) -> list[Any]:
-        found = self._tables[table.declared(self._tables)]
+        found = self.tables[table.declared(self.tables)]
         kind.word(found.kind.value)
         ambient.number(int(found.ambient), int(found.ambient))
         places = self._numbers(*index.items())

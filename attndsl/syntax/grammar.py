@@ -17,7 +17,6 @@ from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
 from .building import Builder
-from .driving import Driver
 
 BUILDER = Builder()
 """Tied into the parser: set its `source` before parsing."""
@@ -49,12 +48,6 @@ def parser() -> lark.Lark:
             )
             return made
     return lark.Lark(_text(), transformer=BUILDER, **_OPTIONS)
-
-
-@lru_cache(maxsize=1)
-def driver() -> Driver:
-    """The parser's tables, ready to be driven over texts."""
-    return Driver(parser())
 
 
 def tables() -> str:

@@ -1,11 +1,9 @@
-"""Text to tree: files read within limits, read token by token, faults collected."""
+"""Text to tree: files read within limits, lark driven token by token, faults collected."""
 
 from __future__ import annotations
 
-import itertools
 import re
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +15,7 @@ from attndsl.source import AttnDslError, Diagnostic, Source, Span
 from . import tree
 from .building import TreeError, too_deep
 from .comments import attach
-from .driving import Unexpected
-from .grammar import BUILDER, driver, parser
+from .grammar import BUILDER, parser
 from .limits import (
     LARGEST_FILE,
     MOST_TOKENS,
@@ -38,7 +35,7 @@ _DECLARATION = re.compile(r"^(?:import|grid|space|input|def|pattern|attention)\b
 
 
 _OPENERS = frozenset("IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION".split())  # noqa: SIM905
-_CLAUSES = frozenset(("score", "weights", "factor", "mass", "by"))
+_CLAUSES = frozenset(("SCORE", "WEIGHTS", "FACTOR", "MASS", "BY"))
 
 
 def read(path: str | Path) -> Source:
@@ -105,19 +102,25 @@ def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
     BUILDER.source = source
     # Blanks in place of what is skipped keep every offset true.
     text = " " * start + source.text[start:stop]
-    words, count = _Words(), itertools.count(1)
-
-    def see(token: lark.Token, allowed: Mapping[str, object], held: int) -> None:
-        words.see(token, allowed)
-        if next(count) > MOST_TOKENS:
-            raise TreeError(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
-        if held > TALLEST_STACK:
-            raise TreeError(too_deep(_span(source, token)))
-
+    steps: Any = parser().parse_interactive(text)  # lark leaves parts of it without types
+    stack = steps.parser_state.value_stack
+    count, last, before = 0, None, None
+    reader = _Words()
     try:
-        return cast("tree.Module", driver().parse(text, see))
-    except Unexpected as error:
-        raise _unexpected(source, text, start, error) from None
+        for last in steps.iter_parse():
+            reader.see(steps, last)
+            count += 1
+            if count > MOST_TOKENS:
+                raise TreeError(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
+            if len(stack) > TALLEST_STACK:
+                raise TreeError(too_deep(_span(source, last)))
+            before = last
+        return cast("tree.Module", steps.feed_eof(last))
+    except lark.UnexpectedToken as error:
+        raise _unexpected(source, text, start, error.token, count, before) from None
+    except lark.UnexpectedCharacters as error:
+        at = cast("int", error.pos_in_stream)
+        raise explain(ParseProblem(source, start, at, at + 1, "", frozenset())) from None
 
 
 class _Words:
@@ -126,22 +129,23 @@ class _Words:
     def __init__(self) -> None:
         self._in_attention = False
 
-    def see(self, token: lark.Token, allowed: Mapping[str, object]) -> None:
+    def see(self, steps: Any, token: lark.Token) -> None:
         """Makes a clause's word of a name, where a clause or a branch may begin."""
         if token.type in _OPENERS:
             self._in_attention = token.type == "ATTENTION"
-        elif self._in_attention and token.type == "NAME" and token in _CLAUSES:
-            word = token.upper()
-            token.type = word if word in allowed else token.type
+        elif self._in_attention and token.type == "NAME" and (word := token.upper()) in _CLAUSES:
+            state = steps.parser_state
+            allowed = state.parse_conf.parse_table.states[state.position]
+            if token == word.lower() and word in allowed:
+                token.type = word
 
 
-def _unexpected(source: Source, text: str, start: int, error: Unexpected) -> TreeError:
-    token, at = error.token, error.offset
-    if token is None:
-        return explain(ParseProblem(source, start, at, at + 1, "", frozenset()))
-    expected = frozenset(_accepted(text, error.count))
+def _unexpected(
+    source: Source, text: str, start: int, token: lark.Token, count: int, before: lark.Token | None
+) -> TreeError:
+    expected = frozenset(_accepted(text, count - (token.type != END)))
     if token.type == END:  # shown behind the last thing written, not on some empty last line
-        at = (error.before.end_pos or 0) if error.before else 0
+        at = (before.end_pos or 0) if before else 0
         return explain(ParseProblem(source, start, at, at, END, expected))
     span = _span(source, token)
     return explain(ParseProblem(source, start, span.start, span.stop, token.type, expected))
@@ -149,10 +153,12 @@ def _unexpected(source: Source, text: str, start: int, error: Unexpected) -> Tre
 
 def _accepted(text: str, count: int) -> set[str]:
     """The tokens that may follow the first ones; by the time lark reports an error it has forgotten some."""
-    steps: Any = parser().parse_interactive(text)  # lark leaves parts of it without types
-    state, words = steps.parser_state, _Words()
-    for token in itertools.islice(driver().tokens(text), count):
-        words.see(token, state.parse_conf.states[state.position])
+    steps: Any = parser().parse_interactive(text)
+    tokens = steps.lexer_thread.lex(steps.parser_state)
+    reader = _Words()
+    for _ in range(count):
+        token = next(tokens)
+        reader.see(steps, token)
         steps.feed_token(token)
     return cast("set[str]", steps.accepts())
 

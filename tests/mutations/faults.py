@@ -533,8 +533,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "raise AttnDslError(ir.too_wide(error.width)) from error", "a wide loop is shown nowhere"),
     ("frontend/embedding.py", "return {ir.Sum: ir.add, ir.Min: ir.minimum, ir.Max: ir.maximum}[kind](*nodes)",
      "return {ir.Sum: ir.add, ir.Min: ir.maximum, ir.Max: ir.minimum}[kind](*nodes)", "a chain of minima is one of maxima"),
-    ("syntax/driving.py", 'blank = f"(?>(?:{kinds})*)"', 'blank = f"(?:{kinds})*"', "the end of a comment is read as a token"),
-    ("syntax/driving.py", "and not rule.alias", "", "a rule with a name of its own passes its symbol on"),
     ("frontend/rows.py", "if len(dims) == 1 and not table.is_list", "if not table.is_list", "the length of an input of two dims is that of one of them"),
     ("claims/examples.py", "if math.prod(shape) > _MOST_ENTRIES:", "if False:", "tables of any size are drawn"),
     ("claims/examples.py", "if grown[i] <= most and tokens <= most:", "if grown[i] < most and tokens <= most:", "grids of one long axis are not tried"),

@@ -4,7 +4,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from hypothesis import given
 
 import attndsl
 from attndsl import syntax as syn
-from attndsl.source import AttnDslError, Source, Span
+from attndsl.source import AttnDslError, Span
 from attndsl.syntax import grammar
 from tests.rooms.syntax.trees import EXPRESSIONS, MODULES
 
@@ -293,19 +293,9 @@ def test_stored_tables_read_what_made_ones_read(monkeypatch: pytest.MonkeyPatch)
 def test_a_grammar_that_was_edited_is_read_anew(monkeypatch: pytest.MonkeyPatch):
     other = grammar._text().replace('"pattern"', '"relation"')
     monkeypatch.setattr(grammar, "_text", lambda: other)
-    made = grammar.Driver(grammar.parser.__wrapped__())
-    monkeypatch.setattr("attndsl.syntax.parsing.driver", lambda: made)
+    made = grammar.parser.__wrapped__()
+    monkeypatch.setattr("attndsl.syntax.parsing.parser", lambda: made)
     assert len(syn.parse("relation p = k <= q").declarations) == 1
-
-
-def test_a_text_is_read_as_lark_itself_reads_it():
-    text = "grid g(y, x=3) # k\npattern p(w: int = 2) over g where w > 0 ="
-    text += " not q.y == k.y and (any sum in 0..w: sum <= q) # end q"
-    driven = syn.parse(text).declarations
-    grammar.BUILDER.source = Source("<text>", text)
-    assert grammar.parser().parse(text).declarations == tuple(
-        replace(each, remarks=syn.Remarks()) for each in driven
-    )
 
 
 def test_parsing_asks_nothing_of_the_cache(tmp_path: Path):

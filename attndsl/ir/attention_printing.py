@@ -15,9 +15,9 @@ from attndsl.ir.printing import show
 
 
 def show_attention(attention: Attention) -> str:
-    """Writes an attention as a program, which means an equal one where all masks are shown in full.
+    """Writes an attention as a program; it reads back as an equal one where all masks are shown in full.
 
-    What an attention of several masks was declared over is written in each branch.
+    The pairs that an attention of several masks was declared over are written in each branch.
     """
     mask = attention.masks[0]
     declared = {table.name: table for each in attention.masks for table in each.tables}

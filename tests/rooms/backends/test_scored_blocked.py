@@ -1,6 +1,7 @@
 """Scores of their own on the CPU agree with an oracle that shares no code, gradients of every input among them."""
 
 import math
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from attndsl import ir
 from attndsl.backends import real_evaluation, scored_blocked, scored_flash, scored_work
+from attndsl.backends.block_batches import batches_of
 from attndsl.backends.scored_blocked import BlockedScores
 from tests.rooms.backends.cases import Case, cases
 from tests.rooms.backends.scored_cases import (
@@ -252,3 +254,12 @@ def test_a_steep_bias_decides_nothing_that_products_decide():
     truth = oracle(form, mask, 0, q.double(), k.double(), v.double(), [], 1.0, {})
     assert torch.allclose(out.double(), truth[0], rtol=1e-5, atol=1e-6)
     assert torch.allclose(lse.double(), truth[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["periodic", "int table", "relative"])
+def test_blocks_that_are_computed_at_once_may_read_different_entries(name: str):
+    band = np.abs(np.arange(160)[:, None] - np.arange(160)) < 12
+    case = replace(banded(160, 160), masks=band[None, None])
+    kernels, tables, ints = drawn(name, case, 1, 0)
+    assert max(part.queries.items for part in batches_of(kernels.schedule)[0]) > 5
+    assert_agrees(run(kernels, case, tables), expected(FORMS[name], case, tables, ints, 0))

@@ -475,11 +475,8 @@ class Program:
             normal = normal.with_root(
                 ir.substitute(normal.root, {at: ir.add(at, ir.Const(rows.first))})
             )
-        counts = (
-            call.batch,
-            call.heads,
-            call.layer,
-        )  # a pattern may speak of `heads` and not of `head`
+        # a pattern may speak of `heads` and not of `head`
+        counts = call.batch, call.heads, call.layer
         alike = not deps & ir.Deps.QUERY and not normal.absent(call.q_len, call.k_len)
         sizes = 1 if alike else call.q_len, call.k_len, call.sizes, rows.tables
         found = ir.meaning(normal, *sizes, *counts)

@@ -108,7 +108,8 @@ def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
     Raises:
         AttnDslError: A501, its type or its shape is another.
     """
-    once = np.asarray(array)[tuple(slice(None if step else 1) for step in array.strides)]
+    array = array if hasattr(array, "strides") else np.asarray(array)
+    once = np.asarray(np.asarray(array)[tuple(slice(None if s else 1) for s in array.strides)])
     _check_type(table, once)
     if array.ndim != len(table.dims):
         raise _fault(
@@ -373,7 +374,11 @@ _DROPOUT = Foreign(
     " `input keep: bool[batch, head, q, k]`, `pattern p = causal and keep[q, k]`",
     (0, False),
 )
-_SCORES = Foreign("scores are scale * q k^T; docs/scores.md says what can be had exactly", (0,))
+_SCORES = Foreign(
+    "a pattern leaves scores as they are; an attention over it changes them: `attention a over causal = score ...`,"
+    " see docs/scores.md",
+    (0,),
+)
 _WINDOW = Foreign(
     'the window is the pattern\'s: attndsl.compile("window", left=..., right=...)', (-1, (-1, -1))
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,12 +40,13 @@ class Executable:
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q]) over the union of the parts, and zero keys."""
         first, *rest = self.parts
-        out, lse = first.forward(q, k, v, scale=scale, pages=pages)
+        options: dict[str, Any] = {} if pages is None else {"pages": pages}
+        out, lse = first.forward(q, k, v, scale=scale, **options)
         if not rest and self.zeros is None:
             return out, lse
         with torch.no_grad():
             for part in rest:
-                more, more_lse = part.forward(q, k, v, scale=scale, pages=pages)
+                more, more_lse = part.forward(q, k, v, scale=scale, **options)
                 out, lse = merged(out.to(lse.dtype), lse, more.to(lse.dtype), more_lse)
             if self.zeros is not None:
                 out, lse = with_zero_keys(out, lse, self.zeros)

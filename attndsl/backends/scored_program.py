@@ -45,7 +45,7 @@ class Program:
         root = bound.score
         if bound.weight is not None:
             root = ir.substitute(bound.weight, {reals.SCORE: root})
-        gains = {leaf: _without_quotient(g) for leaf, g in passes.derivatives(root).items()}
+        gains = {leaf: _without_quotient(g) for leaf, g in passes.differentiate(root).items()}
         nodes = [*ir.postorder(root), *(n for g in gains.values() for n in ir.postorder(g))]
         constants: set[ir.Node] = set()
         for node in nodes:

@@ -24,7 +24,7 @@ from attndsl.op.legacy_vmap import is_mapped
 STAMP: Final = 16  # bytes
 _FACTORS: Final = ((0x2545F4914F6CDD1D, 0x1B873593), (0x369DEA0F31A53F85, 0x5851F42D))  # odd; any
 _SEEN: Final = 32  # tables that are known at a time
-_HELD: Final = 32 << 20  # bytes of their copies; of larger ones a digest is made each time
+LARGEST_COPIES: Final = 32 << 20  # bytes of their copies; of larger ones a digest is made each time
 
 Digest = tuple[str, tuple[int, ...], bytes]  # dtype, shape, contents
 
@@ -54,7 +54,7 @@ class Contents:
     """Digests of the tables that were given last."""
 
     def __init__(self) -> None:
-        self._seen = Memo(_SEEN, _HELD)
+        self._seen = Memo(_SEEN, LARGEST_COPIES)
 
     def stamp(self, names: Sequence[str], tables: Sequence[Tensor]) -> tuple[bytes, dict[str, Any]]:
         """(a digest of the contents, the tables as arrays where all had to be read, else none)."""
@@ -72,7 +72,7 @@ class Contents:
         version = 0 if place is None else x._version  # before it is read: a write meanwhile is seen
         array = arrays[name] = read(name, x)
         found = array.dtype.str, array.shape, digest_of(array)
-        if place is not None and array.nbytes <= _HELD:
+        if place is not None and array.nbytes <= LARGEST_COPIES:
             copy = once(array).copy() if _is_near(x) else None
             ref = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
             self._seen.replace(place, _Seen(found, copy, version, ref))

@@ -160,6 +160,8 @@ def outputs(
     found: Executable, q: Tensor, k: Tensor, v: Tensor, scale: float, pages: Pages | None = None
 ) -> tuple[Tensor, Tensor]:
     """(out, lse); a kernel may give them with heads last but one, as torch does."""
+    if pages is None:
+        return found.forward(q, k, v, scale=scale)
     return found.forward(q, k, v, scale=scale, pages=pages)
 
 

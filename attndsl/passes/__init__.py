@@ -7,7 +7,7 @@ from typing import Final
 
 from attndsl import ir
 from attndsl.passes.binding import bind
-from attndsl.passes.derivatives import derivatives
+from attndsl.passes.derivatives import differentiate
 from attndsl.passes.drop_implied import drop_implied
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.presence import PRESENT, in_every_call, placed
@@ -44,7 +44,7 @@ __all__ = [
     "PRESENT",
     "Placed",
     "bind",
-    "derivatives",
+    "differentiate",
     "head_shifted",
     "in_every_call",
     "lower_root",

@@ -13,7 +13,7 @@ from attndsl import ir
 reals = ir.reals
 
 
-def derivatives(root: ir.Node) -> dict[ir.Node, ir.Node]:
+def differentiate(root: ir.Node) -> dict[ir.Node, ir.Node]:
     """Gives the derivative by each leaf that carries one: the score, reads of real tables, inner products.
 
     Leaves that change nothing are left out.

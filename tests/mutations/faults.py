@@ -629,7 +629,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("frontend/space_binding.py", "asked = Asked(definition.written_align, tuple", "asked = Asked(None, tuple", "a Python form loses the alignment of its definition"),
     ("ir/storage.py", "if mask.conditions:", "if False:", "a saved pattern asks for nothing"),
     ("schedule/intervals.py", "apart[1:-1] = first[1:] > reach[:-1] + 1", "apart[1:-1] = first[1:] > reach[:-1] + 2", "intervals with a gap of one are joined"),
-    ("compiler.py", "counts = call.batch, call.heads, call.layer  # a pattern may speak", "counts = call.batch, call.heads if by_head else 1, call.layer  # a pattern may speak", "where all heads see the same there is one"),
+    ("compiler.py", "not of `head`\n        counts = call.batch, call.heads, call.layer", "not of `head`\n        counts = call.batch, call.heads if by_head else 1, call.layer", "where all heads see the same there is one"),
     ("schedule/intervals.py", "held = live & (at >= 0) & (np.append(stops, -1)[at] >= place + outer[1])", "held = live & (at >= 0)", "an interval that reaches beyond those it begins in ends with them"),
     ("schedule/intervals.py", "inner = low.max((0, 1)), high.min((0, 1))", "inner = low.min(0).max(0), high.min((0, 1))", "what some rows see stands for all"),
     ("schedule/intervals.py", "stop = np.where(active, np.minimum(stop, -rest * along + 1), stop)", "stop = np.where(active, np.minimum(stop, -rest * along), stop)", "a region loses its last row"),

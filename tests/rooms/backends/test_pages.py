@@ -115,8 +115,8 @@ def test_no_page_without_a_key_is_read():
 
 
 def test_gradients_and_tracers_take_a_copy_and_agree():
-    p, q, (k, v) = attndsl.compile("causal"), numbers(2, 4, 3, 8), numbers(2, 2, 2, 80, 8)
-    (k_pool, table), (v_pool, _) = in_pages(k, 8, 10), in_pages(v, 8, 10)
+    p, q, (k, v) = attndsl.compile("causal"), numbers(2, 4, 3, 8), numbers(2, 2, 2, 160, 8)
+    (k_pool, table), (v_pool, _) = in_pages(k, 8, 20), in_pages(v, 8, 20)
     leaves = [x.requires_grad_() for x in (q, k_pool.nan_to_num(), v_pool.nan_to_num())]
     want = p(q.detach(), k, v)
     torch.testing.assert_close(p(*leaves, block_table=table), want)

@@ -63,6 +63,7 @@ def test_a_pattern_keeps_tables_by_bytes_not_by_calls(monkeypatch: pytest.Monkey
     length, calls = 4_000, 12
     table = np.arange(length)
     monkeypatch.setattr(memo_file, "LARGEST_HELD", 2 * table.nbytes)
+    monkeypatch.setattr("attndsl.op.contents.LARGEST_COPIES", 2 * table.nbytes)
     pattern = attndsl.compile("input t: int[pos]\npattern p = k <= q and t[q] == t[k]")
     q = torch.zeros(1, 1, length, 1)
     pattern(q, q, q, t=torch.from_numpy(table))
@@ -73,5 +74,5 @@ def test_a_pattern_keeps_tables_by_bytes_not_by_calls(monkeypatch: pytest.Monkey
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    # two tables at a time; the program and the planner share what they hold, and have small things beside it
-    assert held < 6 * table.nbytes < calls * table.nbytes
+    # two tables at a time, and copies of two to compare with; the program and the planner share what they hold
+    assert held < 8 * table.nbytes < calls * table.nbytes

@@ -63,7 +63,7 @@ def test_copies_take_bounded_memory():
     seen = Contents()
     for seed in range(100):
         seen.stamp(NAMES, [torch.full((1 << 18,), seed)])
-    assert seen._seen._held <= contents._HELD
+    assert seen._seen._held <= contents.LARGEST_COPIES
 
 
 def on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:

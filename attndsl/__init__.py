@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attndsl.importing import after_import
 
 if TYPE_CHECKING:
-    from attndsl import library, math, nn, patterns
+    from attndsl import library, nn, patterns, reals
     from attndsl.attentions import Attention, attention, compile  # noqa: A004 - the public name
     from attndsl.compiled import Pattern
     from attndsl.frontend import (
@@ -57,7 +57,7 @@ _PYTHON_FORM = (
 _HOMES = {
     "Attention": "attndsl.attentions:Attention",
     "attention": "attndsl.attentions:attention",
-    "math": "attndsl.math",
+    "reals": "attndsl.reals",
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
     "compile": "attndsl.attentions:compile",
@@ -77,7 +77,7 @@ __all__ = [
     "Attention", "AttnDslError", "Pattern", "__version__", "all_", "any_", "attention", "batch", "clamp",
     "compile",
     "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
-    "math", "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "space", "subtrees",
+    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "reals", "space", "subtrees",
     "sum_", "table", "varlen",
     "verify",
     "where",

@@ -21,16 +21,18 @@ PLAIN: Final = frozenset({Tensor, torch.nn.Parameter})
 
 def eager_only(function: Callable[P, T]) -> Callable[P, T]:
     """The function, with dynamo, where somebody has loaded it, told to look away."""
-
-    @functools.cache
-    def quiet(dynamo: Any) -> Callable[P, T]:
-        return dynamo.disable(function)  # type: ignore[no-any-return]
+    quiet: list[
+        Callable[P, T]
+    ] = []  # not a cache of functools, of which dynamo warns where it traces this
 
     @functools.wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> T:
-        dynamo = sys.modules.get("torch._dynamo")
-        chosen = function if dynamo is None else quiet(dynamo)
-        return chosen(*args, **options)
+        dynamo: Any = sys.modules.get("torch._dynamo")
+        if dynamo is None:
+            return function(*args, **options)
+        if not quiet:
+            quiet.append(dynamo.disable(function))
+        return quiet[0](*args, **options)
 
     return run
 

@@ -191,21 +191,19 @@ class Scored(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        found: ScoredExecutable,
-        scale: float,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *tables: Tensor,
+        found: ScoredExecutable, scale: float, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor
     ) -> tuple[Tensor, Tensor]:
-        out, lse = found.forward(q, k, v, tables, scale=scale)
+        return found.forward(q, k, v, tables, scale=scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        found, scale, q, k, v, *tables = inputs
+        out, lse = output
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, lse, *tables)
         ctx.found, ctx.scale = found, scale
         if found.adds:
             ctx.mark_non_differentiable(lse)
-        return out, lse
 
     @staticmethod
     @torch.autograd.function.once_differentiable

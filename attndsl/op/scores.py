@@ -11,6 +11,7 @@ from attndsl import ir
 from attndsl.op.attention import autocast
 from attndsl.op.checks import check_plain
 from attndsl.op.dense_scores import attend_densely
+from attndsl.op.dispatching import eager_only
 from attndsl.op.pages import paged
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.score_forms import FORMS
@@ -40,6 +41,7 @@ class TermProgram:
         return TermProgram(term, parts, tuple(planner_of(part.program) for part in parts))
 
 
+@eager_only
 def attend(
     terms: Sequence[TermProgram], q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
 ) -> tuple[Tensor, Tensor]:

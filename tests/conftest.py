@@ -23,7 +23,7 @@ os.environ["ATTNDSL_CACHE_DIR"] = ""  # what this user's machine remembers is no
 _QUIET = [HealthCheck.differing_executors, HealthCheck.too_slow]
 _COMMON = {"deadline": None, "suppress_health_check": _QUIET}
 settings.register_profile("dev", max_examples=25, **_COMMON)
-settings.register_profile("ci", max_examples=50, derandomize=True, **_COMMON)
+settings.register_profile("ci", max_examples=35, derandomize=True, **_COMMON)
 # A planted fault is to be found, not understood: nothing is made small.
 _FOUND = (Phase.explicit, Phase.generate)
 settings.register_profile("mutations", max_examples=50, derandomize=True, phases=_FOUND, **_COMMON)

@@ -101,7 +101,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 def test_facts_and_claims_that_are_proved_are_true_of_every_small_call():
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=120, suppress_health_check=QUIET)
+    @settings(max_examples=80, suppress_health_check=QUIET)
     @given(structured())
     def check(text):
         p = attndsl.compile(text)

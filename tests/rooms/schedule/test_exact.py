@@ -75,7 +75,7 @@ def check(schedule: Schedule, dense: np.ndarray) -> None:
             assert not (mask & ~box).any(), "bits outside the lengths are 0"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(PROGRAMS),
     st.integers(0, 130),

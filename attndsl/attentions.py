@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from torch import Tensor
@@ -20,6 +22,7 @@ from attndsl.compiler import (
     read_layer,
     read_mask,
 )
+from attndsl.files import write_file
 from attndsl.inputs import gathered
 from attndsl.positions import with_heads
 from attndsl.source import AttnDslError, Diagnostic
@@ -101,6 +104,29 @@ class Attention(frontend.AttentionOperators):
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(table.name for table in self.inputs)
+        return f"<attndsl.Attention {self.name or 'unnamed'}({inputs})>"
+
+    def __str__(self) -> str:
+        return nodes.show_attention(self._attention)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (nodes.dump_attention(self._attention), self._layer)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the attention as JSON, whole or not at all; ``Attention.load`` reads back its equal."""
+        write_file(path, nodes.dump_attention(self._attention).encode())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], layer: int = 0) -> Attention:
+        """The attention that ``save`` wrote, for that value of ``layer``. Reading runs nothing.
+
+        Raises:
+            AttnDslError: A405, the file is not a saved attention.
+        """
+        return _restored(Path(path).read_text(encoding="utf-8"), layer)
+
     @overload
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **options: Any
@@ -169,6 +195,10 @@ class Attention(frontend.AttentionOperators):
     def _has_lse(self) -> bool:
         terms = self._attention.terms
         return len(terms) == 1 and terms[0].coefficient is nodes.reals.UNITY
+
+
+def _restored(text: str, layer: int) -> Attention:
+    return Attention(nodes.load_attention(text), layer)
 
 
 @overload

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -57,3 +61,17 @@ def test_slopes_of_alibi_are_those_of_the_paper(heads):
     published = {1: [1 / 256], 2: [1 / 16, 1 / 256], 8: [2.0**-i for i in range(1, 9)]}
     published[12] = published[8] + [2.0**-x for x in (0.5, 1.5, 2.5, 3.5)]
     torch.testing.assert_close(alibi_slopes(heads), torch.tensor(published[heads]))
+
+
+def test_attentions_are_saved_loaded_pickled_and_copied_with_their_modules(tmp_path: Path):
+    a = attndsl.compile(T5)
+    a.save(tmp_path / "a.json")
+    assert attndsl.Attention.load(tmp_path / "a.json") == a == pickle.loads(pickle.dumps(a))
+    module = Attention(a, parameters={"bias": torch.randn(2, 8)})
+    again, tensors = copy.deepcopy(module), qkv()
+    torch.testing.assert_close(again(*tensors), module(*tensors))
+    (tmp_path / "b.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(attndsl.AttnDslError, match="A405"):
+        attndsl.Attention.load(tmp_path / "b.json")
+    assert repr(a) == "<attndsl.Attention a(bias)>"
+    assert attndsl.compile(str(a)) == a

@@ -103,8 +103,8 @@ def read_attention(
         AttnDslError: whatever is wrong with the file, the program or the values, located.
     """
     if isinstance(source, ir.Attention):
-        if values or entry is not None:
-            title = "an attention that is built already has no parameters and no entries"
+        if values or entry is not None or align is not None:
+            title = "an attention that is built already has no parameters, entries and alignment"
             raise AttnDslError(Diagnostic("A211", title))
         return source
     if not isinstance(source, str | os.PathLike) or not isinstance(entry, str | None):

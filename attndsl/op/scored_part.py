@@ -71,13 +71,16 @@ class Part:
         if part.keys:
             k, v = _foreign(part.keys, call)
         if part.member is not None:
+            if split_heads(call.extents)[0] is not None:
+                title = "heads that go in pairs are called whole: `heads` and `head_start` are not taken"
+                raise AttnDslError(Diagnostic("A402", title))
             q, k = _member(part.member, q, k, v)
         check_tensors(program, q, k, v)
         given, tokens = dict(call.inputs or {}), None
         names = {table.name for table in (*program.mask.tables, *scored.reals)}
         given = {name: value for name, value in given.items() if name in names}
         extents, scale = call.extents, call.scale
-        if call.positions and not part.keys:
+        if call.positions:
             at = read_arguments(call.positions, q)
             tokens = rows_with_tokens(scored.whole, (q, k, v), scale, extents, given, at)
             q, k, v, scale = tokens.q, tokens.k, tokens.v, tokens.scale
@@ -146,10 +149,9 @@ class Part:
 
     def of_queries(self, root: ir.Node) -> Tensor:
         """An expression that depends on no key, [B, H, Q]."""
-        q = self.q[..., : self.q.shape[3]]
+        q = self.q
         if isinstance(root, reals.Number):
-            shape = q.shape[:3]
-            return q.new_full(shape, root.value, dtype=lse_dtype(q.dtype))
+            return q.new_full(q.shape[:3], root.value, dtype=lse_dtype(q.dtype))
         request = Request.of(self.q, self.k, self.v, gradient=False)
         bound = self.planner.scored_bound(
             self.scored, request, self.tables, self.options, self.shapes(), root
@@ -171,6 +173,10 @@ class Part:
 
 
 def _foreign(name: str, call: ScoredCall) -> tuple[Tensor, Tensor]:
+    if call.positions:
+        title = f"positions of tokens are not taken beside keys from {name!r}"
+        notes = ("they would be those of the call's own keys",)
+        raise AttnDslError(Diagnostic("A413", title, notes=notes))
     found = (call.keys or {}).get(name)
     if found is None:
         title = f"the attention takes keys and values from {name!r}: {name}=(k, v)"

@@ -76,7 +76,6 @@ def _term(
         out, lse = attend_densely(term.term, made, parts[0].scale)
     else:
         out, lse = FORMS[term.term.parts[0].form](term.term, parts)
-        coefficient = parts[0].of_queries(term.term.coefficient)
         if term.term.coefficient is not reals.UNITY:
-            out = out * coefficient[..., None]
+            out = out * parts[0].of_queries(term.term.coefficient)[..., None]
     return parts[0].tokens.restored(out, lse) if parts[0].tokens else (out, lse)

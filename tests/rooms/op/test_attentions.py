@@ -305,3 +305,15 @@ def test_second_derivatives_are_had_of_the_oracle_and_refused_by_kernels():
     (dq,) = torch.autograd.grad(a(q, k, v).sin().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dq.sum().backward()
+
+
+def test_what_an_attention_cannot_take_is_refused_and_not_ignored():
+    q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
+    far = attndsl.compile("attention far over 0 <= k = score s by memory")
+    with pytest.raises(attndsl.AttnDslError, match="A413"):
+        far(q, k, v, memory=(k, v), q_start=3)
+    pairs = attndsl.compile("attention p over causal = (by pair 0: score s) - (by pair 1: score s)")
+    with pytest.raises(attndsl.AttnDslError, match="A402"):
+        pairs(q, k, v[:, :1], heads=4, head_start=2)
+    with pytest.raises(attndsl.AttnDslError, match="A211"):
+        attndsl.compile(far.ir, align="start")

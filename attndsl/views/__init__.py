@@ -16,6 +16,7 @@ from .explaining import DEVICES, Arrangement, Clock, Device, Explanation, arrang
 from .images import encode_png, encode_svg
 from .pictures import Ink, Picture, Ruler, picture_mask, picture_query, picture_tiles, picture_view
 from .sheets import Sheet, fitting_tile, sheet_of_tiles
+from .windows import Window, keys_seen, picture_kinds, picture_pairs, queries_seeing
 
 __all__ = [
     "DEVICES",
@@ -32,6 +33,7 @@ __all__ = [
     "Sheet",
     "Suggestion",
     "Traffic",
+    "Window",
     "arrangement",
     "charset_for",
     "cost",
@@ -44,11 +46,15 @@ __all__ = [
     "encode_png",
     "encode_svg",
     "fitting_tile",
+    "keys_seen",
     "near",
+    "picture_kinds",
     "picture_mask",
+    "picture_pairs",
     "picture_query",
     "picture_tiles",
     "picture_view",
+    "queries_seeing",
     "report",
     "sheet_of_tiles",
     "suggest",

@@ -17,9 +17,10 @@ import numpy as np
 from attndsl import ir
 from attndsl.schedule import Schedule
 
+from .blocks import CountArray, tiles_in_blocks
+
 CellArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
-CountArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 SHADES = 14  # grey levels of a shrunk mask, beside empty and full
 WRAP = 64  # cells in a row of a one-dimensional view
@@ -126,14 +127,9 @@ def picture_tiles(
     """
     plan, grid, tile = schedule.plan(batch, head), schedule.grid, schedule.tile
     step = shrink(max(grid), most)
-    shape = (ceil(grid[0] / step), ceil(grid[1] / step))
-
-    def count(pairs: CountArray) -> CountArray:
-        rows, columns = (pairs // step).T
-        return np.bincount(rows * shape[1] + columns, minlength=prod(shape)).reshape(shape)
-
-    full = count(plan.full.pairs().astype(np.int64))
-    live = full + count(plan.partial.pairs().astype(np.int64))
+    whole = range(grid[0]), range(grid[1])
+    full = tiles_in_blocks(plan.full, *whole, step)
+    live = full + tiles_in_blocks(plan.partial, *whole, step)
     cells = np.where(full == _area(grid, (step, step)), 1, np.where(live > 0, 2, 0))
     note = (
         f"{plan.full.nnz:,} full, {plan.partial.nnz:,} partial of {prod(grid):,} tiles"

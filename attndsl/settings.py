@@ -61,7 +61,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Asked:
-    """What somebody said of a call; None where nothing was said. ``inputs`` are arrays by name."""
+    """A call as far as somebody described it; None where nothing was said. ``inputs`` are arrays by name."""
 
     q_len: int | None = None
     k_len: int | None = None

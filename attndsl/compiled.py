@@ -495,7 +495,7 @@ class Pattern:
 
         It holds the pattern as a function on tensors, the Triton kernels of the package, forward and backward, and
         ``attention(q, k, v, *, scale=None, return_lse=False, ...)`` with the inputs and open extents of the
-        pattern as keywords. Equal patterns give equal bytes.
+        pattern as keywords, and positions as in calls. Equal patterns give equal bytes.
 
         Args:
             definition: How the pattern was written, to be quoted above the relation itself.

@@ -40,6 +40,8 @@ class Pattern:
     back: int | None = None  # no query sees a key that lies farther behind it; None: any may
     ahead: int | None = None  # likewise of keys that lie before it
     zero_keys: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    q_exist: Tensor | None = None  # bool [batch or 1, queries]: which rows hold tokens; None: all
+    k_exist: Tensor | None = None  # likewise
 
 
 class Tiles(NamedTuple):

@@ -1,7 +1,7 @@
 """Attention over the pairs of a pattern that is a function on tensors: the kernels over its live tiles, autograd.
 
-Files that ``emit`` writes hold this text beside that of the kernels, of ``configs``, ``live_tiles`` and
-``integers``, so it asks for nothing else of the package. PARTIAL tiles read their masks.
+Files that ``emit`` writes hold this text beside that of the kernels, of ``configs``, ``live_tiles``,
+``standalone_positions`` and ``integers``, so it asks for nothing else of the package. PARTIAL tiles read their masks.
 """
 
 import collections
@@ -24,6 +24,7 @@ from attndsl.backends.kernels import (
     sum_chunks,
 )
 from attndsl.backends.live_tiles import Lists, Schedule
+from attndsl.backends.standalone_positions import Element
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 WIDEST = 256  # head dim
@@ -258,6 +259,21 @@ class Attention(torch.autograd.Function):
         return *grads, None, None
 
 
+def attended(
+    q: Tensor, k: Tensor, v: Tensor, schedule: Schedule, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(out, lse) of the rows that hold tokens: others may hold anything, and get 0 and -inf."""
+    q_exist, k_exist = schedule.pattern.q_exist, schedule.pattern.k_exist
+    q, k, v = cleared(q, q_exist), cleared(k, k_exist), cleared(v, k_exist)
+    out, lse = Attention.apply(q, k, v, schedule, scale)  # type: ignore[no-untyped-call]
+    return cleared(out, q_exist), cleared(lse[..., None], q_exist, -math.inf)[..., 0]
+
+
+def cleared(x: Tensor, exist: Tensor | None, nothing: float = 0.0) -> Tensor:
+    """Rows [B, H, rows, width] with nothing where there is no token."""
+    return x if exist is None else x.masked_fill(~exist[:, None, :, None], nothing)
+
+
 def check(q: Tensor, k: Tensor, v: Tensor, longest: int, most_heads: int) -> None:
     """Refuse what the kernels would read wrongly; sequences as long as that; more query heads than that."""
     if not q.dim() == k.dim() == v.dim() == 4:
@@ -310,16 +326,25 @@ def resolved(
 def table(
     name: str,
     value: Any,
+    kind: str,
+    dims: Sequence[Any],
     shape: Sequence[int | None],
-    is_bool: bool,
     device: torch.device,
     most: int,
+    at: Element | None,
 ) -> Tensor:
-    """A run-time input as patterns read it; None in ``shape`` is any extent. Integers lie within ±``most``."""
+    """A run-time input as patterns read it: "bool", "int", or a "list" of integers, all within ±``most``.
+
+    None in ``shape`` is any extent.
+    """
     x = torch.as_tensor(value, device=device)
+    given = tuple(x.shape)
+    if at is not None and x.dim() == len(dims):
+        x = at.laid_out(x, kind, dims, shape)
     fits = x.dim() == len(shape)
     if not fits or any(n not in (None, m) for n, m in zip(shape, x.shape, strict=True)):
-        raise ValueError(f"{name} has the shape {tuple(x.shape)}, not {tuple(shape)}")
+        raise ValueError(f"{name} has the shape {given}, not {tuple(shape)}")
+    is_bool = kind == "bool"
     if (x.dtype == torch.bool) != is_bool or x.is_floating_point() or x.is_complex():
         raise ValueError(f"{name} holds {x.dtype}, not {'truth values' if is_bool else 'integers'}")
     if is_bool:
@@ -349,16 +374,18 @@ def recalled(
     sizes: tuple[Any, ...], inputs: tuple[Any, ...], make: Callable[[], Schedule]
 ) -> Schedule:
     """The schedule of a call: not made again for the same tensors, as long as they are unchanged."""
-    versions = [x._version if is_tracked(x) else object() for x in inputs]
-    for known_sizes, known, known_versions, schedule in RECENT:
-        same = len(known) == len(inputs) and all(map(lambda a, b: a is b, known, inputs))
-        if same and known_sizes == sizes and known_versions == versions:
+    stamps = [stamp(x) for x in inputs]
+    for known_sizes, known, known_stamps, schedule in RECENT:
+        same = all(a is b or not isinstance(a, Tensor) for a, b in zip(known, inputs, strict=True))
+        if same and known_sizes == sizes and known_stamps == stamps:
             return schedule
     schedule = make()
-    RECENT.append((sizes, inputs, versions, schedule))
+    RECENT.append((sizes, inputs, stamps, schedule))
     return schedule
 
 
-def is_tracked(x: Any) -> bool:
-    """Whether a change to an input would show."""
-    return isinstance(x, Tensor) and not x.is_inference()
+def stamp(x: Any) -> Any:
+    """A value that is equal as long as an input is unchanged; it never is for one that may change unseen."""
+    if isinstance(x, Tensor):
+        return object() if x.is_inference() else x._version
+    return (x,) if x is None or isinstance(x, int) else object()

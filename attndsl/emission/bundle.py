@@ -24,7 +24,7 @@ from attndsl.passes import normalise
 _BACKENDS: Final = Path(__file__).parents[1] / "backends"
 _FILES: Final = (
     "kernels/tiles", "kernels/forward", "kernels/backward", "kernels/merging", "configs", "integers",
-    "live_tiles", "standalone",
+    "live_tiles", "standalone_positions", "standalone",
 )  # fmt: skip
 
 

@@ -13,6 +13,8 @@ _GIVEN = (
     "recalled", "Schedule", "Pattern", "Attention", "attention", "functools", "batch", "head", "heads",
     "q_len", "k_len", "device", "sizes", "schedule_of", "extents", "in_pattern", "zero_keys", "LONGEST", "HEADS",
     "LARGEST", "torch", "tl", "triton", "sees", "counts", "pattern", "inputs", "conditions", "require",
+    "positions", "told", "Positions", "Spaces", "spaces", "placed", "pattern_of", "make", "at", "judged", "stated",
+    "attended", "q_start", "q_pos", "k_start", "kv_len", "k_pos", "head_start",
 )  # fmt: skip
 
 
@@ -48,9 +50,12 @@ def attention_function(mask: ir.Mask, relation: Relation, traits: Traits) -> tup
     sizes = {full: parameters.get(full) or names.of(("size", full), f"len_{_short(mask, full)}")
              for full in _axes(mask)}  # fmt: skip
     keywords = Keywords(inputs, axes, extents, sizes | parameters)
-    text = "\n\n\n".join(
-        [_attention(mask, keywords), _schedule_of(mask, relation, traits, keywords)]
-    )
+    parts = [
+        _attention(mask, keywords),
+        _schedule_of(mask, keywords),
+        _pattern_of(mask, relation, traits, keywords),
+    ]
+    text = "\n\n\n".join(parts)
     shown = [f"{name}={name}" for name in inputs.values()]
     shown += [f"{name}=..." for name in list(extents)[1:]]
     return text + "\n", ", ".join(["q", "k", "v", *shown])
@@ -103,9 +108,37 @@ def _short(mask: ir.Mask, full: str) -> str:
     return short if owners == {segment} else f"{segment}_{short}"
 
 
-def _schedule_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Keywords) -> str:
-    parameters = ["q_len", "k_len", "batch", "heads", "device"]
-    parameters += [*keywords.inputs.values(), *keywords.extents]
+def _schedule_of(mask: ir.Mask, keywords: Keywords) -> str:
+    named = [*keywords.inputs.values(), *keywords.extents]
+    parameters = ["q_len", "k_len", "batch", "heads", "device", *named, "positions=None"]
+    extents = {
+        str(space.name): f"stated({_extents_of(space, keywords)})" for space, _ in _spaces(mask)
+    }
+    sides = mask.queries if mask.is_rectangular else None, mask.keys
+    stated = [extents.get(str(side.name), "None") if side else "None" for side in sides]
+    about = [mask.align is ir.Align.END, mask.is_placed, mask.is_rectangular]
+    bound = ["pattern_of", *(f"{x}={x}" for x in named)]
+    lines = calling("make = functools.partial", bound) if named else ["make = pattern_of"]
+    lines += calling("spaces = Spaces", [*map(str, about), *stated])
+    told = [
+        "positions",
+        "make",
+        "(q_len, k_len, batch, heads)",
+        "device",
+        "spaces",
+        "(LONGEST, HEADS)",
+    ]
+    lines += calling("pattern = placed", told)
+    lines += ["return Schedule(pattern)"]
+    head = calling("def schedule_of", parameters, ":", 100)
+    doc = '    """The schedule of a call; its inputs are checked."""'
+    return "\n".join([*head, doc, *(f"    {line}" for line in lines)])
+
+
+def _pattern_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Keywords) -> str:
+    named = [*keywords.inputs.values(), *keywords.extents]
+    parameters = ["q_len", "k_len", "batch", "heads", "device", "at=None"]
+    parameters += ["*", *named] if named else []
     lines = []
     if mask.keys.segments and not mask.is_rectangular:
         lines += ["if q_len > k_len:", '    raise ValueError("there are more queries than tokens")']
@@ -119,11 +152,7 @@ def _schedule_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Ke
         lines += calling("sizes = numbers", ["device", *known])
         given.append("**sizes")
     if relation.conditions:
-        places = [
-            "torch.arange(batch, device=device)[:, None]",
-            "torch.arange(heads, device=device)",
-        ]
-        lines += calling("conditions", [*places, *given])
+        lines += calling("conditions", ["*judged(at, batch, heads, device)", *given])
     functions = [("sees", "in_pattern"), ("counts", "zero_keys")]
     for name, function in functions if relation.zero_keys else functions[:1]:
         lines += calling(f"{name} = functools.partial", [function, *given])
@@ -136,11 +165,23 @@ def _schedule_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Ke
     # the bounds are proved for positions from 0 on
     told += [f"{name}={bound} if q_len <= k_len else None" for name, bound in near.items()]
     told += ["zero_keys=counts"] if relation.zero_keys else []
-    lines += calling("pattern = Pattern", told)
-    lines += ["return Schedule(pattern)"]
-    head = calling("def schedule_of", parameters, ":", 100)
-    doc = '    """The schedule of a call; its inputs are checked."""'
+    lines += calling("return Pattern", told)
+    head = calling("def pattern_of", parameters, ":", 100)
+    doc = '    """The pattern at the lengths of a call; its inputs are checked."""'
     return "\n".join([*head, doc, *(f"    {line}" for line in lines)])
+
+
+def _extent_of(full: str, axis: ir.Axis, keywords: Keywords) -> str:
+    return keywords.axes[full] if axis.extent is None else str(axis.extent)
+
+
+def _extents_of(space: ir.Space, keywords: Keywords) -> str:
+    """The extents of each segment, as a list."""
+    segments = [
+        ", ".join(_extent_of(f"{s.name}.{a.name}", a, keywords) for a in s.axes)
+        for s in space.segments
+    ]
+    return f"[{', '.join(f'[{each}]' for each in segments)}]"
 
 
 def _resolving(mask: ir.Mask, keywords: Keywords) -> list[str]:
@@ -152,10 +193,7 @@ def _resolving(mask: ir.Mask, keywords: Keywords) -> list[str]:
         for axis in segment.axes
     }
     places = {full: place for place, full in enumerate(axes)}
-    given = [
-        keywords.axes[full] if axis.extent is None else str(axis.extent)
-        for full, axis in axes.items()
-    ]
+    given = [_extent_of(full, axis, keywords) for full, axis in axes.items()]
     items, opening = [f"[{', '.join(given)}]"], list[str]()
     if len(items[0]) > 60:
         items, opening = ["extents"], ["extents = [", *(f"    {each}," for each in given), "]"]
@@ -192,9 +230,10 @@ def _reading(mask: ir.Mask, table: ir.Table, keywords: Keywords) -> list[str]:
         if read.table == table and shape[place] != least:
             more += [f"if {name}.shape[{place}] < {least}:"]
             more += [f'    raise ValueError("{name} has too few entries for so many tokens")']
-    kind = str(table.kind is ir.Sort.BOOL)
-    spelled = f"({', '.join(shape)},)" if len(shape) == 1 else f"({', '.join(shape)})"
-    told = [quoted(table.name), name, spelled, kind, "device", "LARGEST"]
+    kind = "list" if table.is_list else "bool" if table.kind is ir.Sort.BOOL else "int"
+    dims = [quoted(dim) if isinstance(dim, str) else str(dim) for dim in table.dims]
+    spelled = [f"({', '.join(each)}{',' * (len(each) == 1)})" for each in (dims, shape)]
+    told = [quoted(table.name), name, quoted(kind), *spelled, "device", "LARGEST", "at"]
     return [*calling(f"{name} = table", told), *more]
 
 
@@ -211,7 +250,8 @@ def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) 
 def _attention(mask: ir.Mask, keywords: Keywords) -> str:
     inputs, axes = list(keywords.inputs.values()), list(keywords.extents)
     options = ["q", "k", "v", "*", *inputs, *(f"{name}=None" for name in axes)]
-    head = calling("def attention", [*options, "scale=None", "return_lse=False"], ":", 100)
+    options += ["scale=None", "return_lse=False", "**positions"]
+    head = calling("def attention", options, ":", 100)
     sizes = ["q.shape[2]", "k.shape[2]", "*q.shape[:2]", "q.device"]
     lines = ['"""softmax(scale q kᵀ, over the pairs of the pattern) v.', "", "Args:"]
     lines += [f"    {name}: {text}" for name, text in _told(mask, keywords)]
@@ -222,18 +262,20 @@ def _attention(mask: ir.Mask, keywords: Keywords) -> str:
         "    A query without a key has out 0, log-sum-exp -inf and no gradient.",
         '"""',
         "check(q, k, v, LONGEST, HEADS)",
+        "told = Positions(**positions)",
         *_tuple("sizes = ", [*sizes, *axes]),
     ]
-    together, *more = _tuple("", inputs)
-    if more or len(inputs) > 3:
+    given = [*inputs, "*told.values()"]
+    together, *more = _tuple("", given) if inputs else ["told.values()"]
+    if more or len(inputs) > 2:
         together = "inputs"
-        lines += _tuple("inputs = ", inputs)
-    asked = ["*sizes[:5]", *inputs, *(["*sizes[5:]"] if axes else [])]
+        lines += _tuple("inputs = ", given)
+    asked = ["*sizes[:5]", *inputs, *(["*sizes[5:]"] if axes else []), "told"]
     made = f"lambda: schedule_of({', '.join(asked)})"
     lines += calling("schedule = recalled", ["sizes", together, made])
     lines += [
         "scale = q.shape[3] ** -0.5 if scale is None else float(scale)",
-        "out, lse = Attention.apply(q, k, v, schedule, scale)",
+        "out, lse = attended(q, k, v, schedule, scale)",
         "return (out, lse) if return_lse else out",
     ]
     return "\n".join([*head, *(f"    {line}".rstrip() for line in lines)])
@@ -261,4 +303,10 @@ def _told(mask: ir.Mask, keywords: Keywords) -> list[tuple[str, str]]:
         told.append((name, f"Extent of the axis {escaped(full)}; one of a space may be left out."))
     told.append(("scale", "Of the scores; 1 / sqrt(D) by default."))
     told.append(("return_lse", "Whether to return the log-sum-exp too."))
+    told.append(
+        (
+            "positions",
+            "Where tokens and heads stand, as in `Positions`: q_start, kv_len, head_start, ...",
+        )
+    )
     return told

@@ -445,6 +445,10 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("emission/signature.py", "if relation.conditions:", "if False:", "emitted files ask nothing of their inputs"),
     ("backends/standalone.py", "if tokens(segments, 0) != length:", "if tokens(segments, 0) < length:",
      "emitted files take extents that make more tokens than there are"),
+    ("backends/standalone.py", "cleared(v, k_exist)", "v", "rows without a token reach outputs of emitted files"),
+    ("backends/standalone_positions.py", "ahead + high - low", "ahead", "emitted files leave out keys ahead of some batch elements"),
+    ("backends/standalone_positions.py", "rows.tokens() - first, size", "rows.tokens(), size",
+     "emitted files take the first query of a call for that of the sequence"),
     ("emission/bounds.py", "_FITS: Final = 1 << 63", "_FITS: Final = 1 << 90", "numbers of emitted files wrap"),
     ("emission/functions.py", "if node.stop.deps:", "if node.stop.deps and node.start.deps:", "loops of emitted files run on where a position wants fewer"),
     # ------------------------------------------------------------------ the operator

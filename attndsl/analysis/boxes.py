@@ -161,7 +161,7 @@ def parts_of(node: ir.Node) -> tuple[ir.Node, ...]:
         case ir.Load():
             return ()
         case _:
-            return ir.children(node)
+            return node.parts
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -78,7 +78,7 @@ def _impossible(root: ir.Node, known: dict[ir.Node, Ends], spend: Callable[[int]
     root = _relaxed(root, known)
     if isinstance(root, ir.BoolConst):
         return not root.value
-    nodes = list(ir.postorder(root))
+    nodes = ir.postorder(root)
     box = {node: known.get(node, _usual(node)) for node in nodes if _is_free(node)}
     size = sum(1 + len(node.parts) for node in nodes)
     rounds = min(_MOST_ROUNDS, _MOST_WORK // size)

@@ -178,7 +178,7 @@ def _within(root: ir.Node, segment: ir.Segment) -> ir.Node:
             case _:
                 return node
 
-    return ir.transform(root, rule)
+    return ir.transform(root, rule, ir.Inside, ir.Coord)
 
 
 def _bound(is_empty_from: Callable[[int], bool]) -> Distance | None:

@@ -68,7 +68,7 @@ class Magnitudes:
 
     def largest(self, root: ir.Node) -> int:
         """No absolute value that computing ``root`` passes through is larger; sums in any order."""
-        nodes = list(ir.postorder(root))
+        nodes = ir.postorder(root)
         if any(isinstance(node, ir.Exists | ir.Total) for node in nodes):
             return ir.LARGEST  # which its bodies pass through depends on the variable
         return max((self._through(cast(ir.AnyNode, node)) for node in nodes), default=0)

@@ -316,7 +316,7 @@ class _Writer:
                 order[node] = None
             elif node not in order:
                 stack.append((node, True))
-                parts = ir.children(node)
+                parts = node.parts
                 if isinstance(node, ir.Sum):
                     signs = {term: factor < 0 for term, factor in node.terms}
                     parts = tuple(sorted(parts, key=lambda term: (self._shape(term), signs[term])))
@@ -333,7 +333,7 @@ class _Writer:
             if node in self._shapes:
                 continue
             parts = [type(node).__name__.encode(), bytes([node.deps])]
-            inner = [self._shapes[part] for part in ir.children(node)]
+            inner = [self._shapes[part] for part in node.parts]
             if isinstance(node, ir.Sum):
                 signs = (b"+" if c == 1 else b"-" if c == -1 else b"*" for _, c in node.terms)
                 inner = sorted(sign + shape for sign, shape in zip(signs, inner, strict=True))
@@ -348,7 +348,7 @@ def _cost(node: ir.Node) -> int:
     dear = ir.FloorDiv | ir.Mod | ir.ILog2 | ir.Pow2 | ir.Load | ir.Entry | ir.Exists | ir.Total
     if isinstance(node, dear):
         return MOST_SIDE_OPERATIONS + 1
-    return max(1, len(ir.children(node)) - 1) if node.deps & ir.Deps.PAIR else 0
+    return max(1, len(node.parts) - 1) if node.deps & ir.Deps.PAIR else 0
 
 
 def _function(head: str, lines: list[str], result: str) -> str:

@@ -362,12 +362,12 @@ class _Writer:
         """Compute before a loop whatever in it does not depend on its variable, nor on one of a loop inside."""
         varying = {variable}
         for node in ir.postorder(root):
-            if any(part in varying for part in ir.children(node)):
+            if any(part in varying for part in node.parts):
                 varying.add(node)
         for node in ir.postorder(root):
             for part in _parts(node) if node in varying else ():
                 unknown = (x for x in ir.postorder(part) if isinstance(x, ir.Index))
-                if ir.children(part) and all(x in body.known for x in unknown):
+                if part.parts and all(x in body.known for x in unknown):
                     text, _ = self._value(part, body)
                     if not text.isidentifier():
                         body.known[part] = self._assigned(text, body)
@@ -437,7 +437,7 @@ def _uses(root: ir.Node) -> Counter[ir.Node]:
     """How often each value is written; a comparison writes the terms of its sum."""
     found: Counter[ir.Node] = Counter()
     for node in ir.postorder(root):
-        parts: Iterable[ir.Node] = ir.children(node)
+        parts: Iterable[ir.Node] = node.parts
         if isinstance(node, ir.Le | ir.Eq):
             parts = ir.linear(node.item)[0]
         found.update(parts)
@@ -452,4 +452,4 @@ def _parts(node: ir.Node) -> tuple[ir.Node, ...]:
         case ir.Le(item=item) | ir.Eq(item=item) | ir.Not(item=ir.Eq(item=item)):
             return tuple(ir.linear(item)[0])
         case _:
-            return ir.children(node)
+            return node.parts

@@ -200,7 +200,7 @@ class Elaborator:
     def _sum(self, node: syn.Sum, frame: Scope) -> ir.Node:
         signs = [1, *(1 if operator == "+" else -1 for operator in node.operators)]
         items = self._nodes_of(node.operands, frame)
-        self._spend(sum(len(ir.children(item)) for item in items), node.span)
+        self._spend(sum(len(item.parts) for item in items), node.span)
         return total(items, signs)
 
     def _product(self, node: syn.Product, frame: Scope) -> ir.Node:
@@ -252,7 +252,7 @@ class Elaborator:
             items.append(value)
             if value is absorbing:
                 break
-            self._spend(len(ir.children(value)), operand.span)
+            self._spend(len(value.parts), operand.span)
         return items
 
     def _if(self, node: syn.If, frame: Scope) -> ir.Node:
@@ -378,7 +378,7 @@ class Elaborator:
         if node.name == "len":
             return self._length(node.arguments[0].value, frame)
         items = self._nodes_of(tuple(each.value for each in node.arguments), frame)
-        self._spend(sum(len(ir.children(item)) for item in items), node.span)
+        self._spend(sum(len(item.parts) for item in items), node.span)
         if (made := function(node.name, items)) is not None:
             return made
         match node.name:

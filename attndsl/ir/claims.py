@@ -85,4 +85,4 @@ def swapped(root: Node) -> Node:
             case _:
                 return node
 
-    return transform(root, rule)
+    return transform(root, rule, Pos, Coord, Inside)

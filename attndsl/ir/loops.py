@@ -62,7 +62,6 @@ from attndsl.ir.nodes import (
     Select,
     Sum,
     Total,
-    children,
     postorder,
 )
 from attndsl.ir.reals import rebuild_real
@@ -179,7 +178,7 @@ def _varying(root: Node, variable: Index) -> set[Node]:
     """The parts that depend on the variable."""
     found: set[Node] = {variable}
     for node in postorder(root):
-        if any(part in found for part in children(node)):
+        if any(part in found for part in node.parts):
             found.add(node)
     return found
 
@@ -317,16 +316,20 @@ def _relooped(node: Loop, start: Node, stop: Node, body: Node) -> Node:
     return close(start, stop, placeholder, again)
 
 
-def transform(root: Node, rule: Callable[[Node], Node]) -> Node:
-    """Rewrite bottom-up: every node is rebuilt from its new children, then given to ``rule``."""
+def transform(root: Node, rule: Callable[[Node], Node], *kinds: type[Node]) -> Node:
+    """Rewrites bottom-up: every node is rebuilt from its new parts, then given to ``rule`` if it is of ``kinds``.
+
+    Without kinds, every node is given to it.
+    """
     done: dict[Node, Node] = {}
     for node in postorder(root):
-        done[node] = rule(_with_parts(node, done))
+        again = _with_parts(node, done)
+        done[node] = rule(again) if not kinds or isinstance(again, kinds) else again
     return done[root]
 
 
 def _with_parts(node: Node, done: dict[Node, Node]) -> Node:
-    fresh = tuple(map(done.__getitem__, node.parts))
+    fresh = tuple([done[part] for part in node.parts])
     return node if fresh == node.parts else rebuild(node, fresh)
 
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import IntFlag, StrEnum
 from typing import Any, ClassVar, Final, TypeAlias, cast
@@ -108,6 +107,8 @@ class Node(metaclass=_Interned):
     digest: bytes = field(init=False, repr=False)
     parts: tuple[Node, ...] = field(init=False, repr=False)
     """The direct sub-expressions, left to right."""
+    sort: Sort = field(init=False, repr=False)
+    """The type of its value."""
 
     def __post_init__(self) -> None:
         parts: list[Node] = []
@@ -123,6 +124,7 @@ class Node(metaclass=_Interned):
         object.__setattr__(self, "is_pair", deps & _PAIR == _PAIR)
         object.__setattr__(self, "digest", hashlib.blake2b(text, digest_size=16).digest())
         object.__setattr__(self, "parts", tuple(parts))
+        object.__setattr__(self, "sort", self._own_sort())
 
     def _own_deps(self) -> Deps:
         return Deps.NONE
@@ -133,11 +135,7 @@ class Node(metaclass=_Interned):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, name) for name in _given(type(self)))
 
-    @property
-    def sort(self) -> Sort:
-        """Whether the node is an integer or a truth value."""
-        if isinstance(self, Load):
-            return self.kind
+    def _own_sort(self) -> Sort:
         return Sort.BOOL if type(self) in _TRUTHS else Sort.INT
 
 
@@ -356,6 +354,9 @@ class Load(Node):
     def _own_deps(self) -> Deps:
         return self.ambient
 
+    def _own_sort(self) -> Sort:
+        return self.kind
+
 
 # ---------------------------------------------------------------- truth values
 
@@ -437,35 +438,36 @@ AnyNode: TypeAlias = Atom | Arithmetic | Logic
 Loop: TypeAlias = Exists | Total  # what binds a variable
 
 
-def children(node: Node) -> tuple[Node, ...]:
-    """The direct sub-expressions, left to right."""
-    return node.parts
-
-
-def postorder(root: Node) -> Iterator[Node]:
-    """Every distinct node below ``root``, children first. Iterative: depth is no limit."""
+def postorder(root: Node) -> list[Node]:
+    """Every distinct node of ``root``, parts first. Iterative: depth is no limit."""
+    found: list[Node] = []
     seen: set[Node] = set()
     stack: list[Node | None] = [root]  # None stands above a node whose parts are done
     while stack:
         node = stack.pop()
         if node is None:
-            yield cast(Node, stack.pop())
+            found.append(cast(Node, stack.pop()))
         elif node not in seen:
             seen.add(node)
             if parts := node.parts:
                 stack += (node, None)
                 stack += parts[::-1]
             else:
-                yield node
+                found.append(node)
+    return found
 
 
 def is_larger(root: Node, most: int) -> bool:
     """Whether an expression has more nodes and operands than that, all together; it is looked at no further."""
-    for node in postorder(root):
-        most -= 1 + len(node.parts)
-        if most < 0:
-            return True
-    return False
+    seen = {root}
+    stack = [root]
+    while stack and most >= 0:
+        parts = stack.pop().parts
+        most -= 1 + len(parts)
+        fresh = set(parts) - seen
+        seen |= fresh
+        stack += fresh
+    return most < 0
 
 
 LARGEST: Final = 1 << 62  # constants are smaller, so that sums of two fit 64 bits

@@ -33,7 +33,7 @@ def show(root: Node, zeros: Node = NO_ZEROS) -> str:
     """``root`` in the language, and how many zero keys there are if any. Equal nodes give equal text."""
     if zeros is not NO_ZEROS:
         return f"{show(root)} zeros {show(zeros)}"
-    uses = Counter(child for node in n.postorder(root) for child in n.children(node))
+    uses = Counter(child for node in n.postorder(root) for child in node.parts)
     bound = _with_bound_variables(root)
     pieces: dict[Node, Piece] = {}
     lets: list[str] = []
@@ -59,7 +59,7 @@ def _with_bound_variables(root: Node) -> set[Node]:
     """Nodes that mention a bound variable: they cannot move out of their quantifier."""
     found: set[Node] = set()
     for node in n.postorder(root):
-        if isinstance(node, n.Index) or any(child in found for child in n.children(node)):
+        if isinstance(node, n.Index) or any(child in found for child in node.parts):
             found.add(node)
     return found
 

@@ -28,9 +28,7 @@ from attndsl.ir.nodes import BoolConst, Const, Deps, Load, Node, Side, Sort, pos
 class Real(Node):
     """Base of all nodes whose value is a real number."""
 
-    @property
-    def sort(self) -> Sort:
-        """Always real."""
+    def _own_sort(self) -> Sort:
         return Sort.REAL
 
 
@@ -116,9 +114,7 @@ class Choose(Real):
 class Vector(Node):
     """Base of the operands of `Dot`."""
 
-    @property
-    def sort(self) -> Sort:
-        """Always a vector."""
+    def _own_sort(self) -> Sort:
         return Sort.VECTOR
 
 

@@ -42,4 +42,4 @@ def bind(
             case _:
                 return node
 
-    return ir.transform(root, rule)
+    return ir.transform(root, rule, ir.Size, ir.Var, ir.Load)

@@ -83,7 +83,7 @@ class _Reader:
             verdict = known.decide(node)
             if verdict is not None and not (verdict and self._varies(node)):
                 return ir.BoolConst(verdict)
-        parts = ir.children(node)
+        parts = node.parts
         fresh = tuple(self.read(part, known, depth + 1) for part in parts)
         return node if fresh == parts else ir.rebuild(node, fresh)
 
@@ -95,7 +95,7 @@ class _Reader:
         """Whether anything below can be true or false."""
         if root not in self._asks:
             for node in ir.postorder(root):
-                below = any(self._asks[part] for part in ir.children(node))
+                below = any(self._asks[part] for part in node.parts)
                 self._asks[node] = below or node.sort is ir.Sort.BOOL
         return self._asks[root]
 

@@ -31,7 +31,7 @@ def lower_root(root: ir.Node, mask: ir.Mask) -> ir.Node:
             case _:
                 return node
 
-    return ir.transform(root, rule)
+    return ir.transform(root, rule, ir.Coord, ir.Inside)
 
 
 def _axis_size(segment: ir.Segment, axis: ir.Axis) -> ir.Node:

@@ -51,7 +51,7 @@ class _Opener:
 
     def read(self, root: ir.Node, depth: int = 0) -> ir.Node:
         """``root`` with its comparisons opened, as deep and as many as are allowed."""
-        return ir.transform(root, lambda node: self._rule(node, depth))
+        return ir.transform(root, lambda node: self._rule(node, depth), ir.Le, ir.Eq)
 
     def _rule(self, node: ir.Node, depth: int) -> ir.Node:
         if not node.is_pair or not isinstance(node, ir.Le | ir.Eq):

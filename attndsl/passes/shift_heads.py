@@ -30,4 +30,4 @@ def head_shifted(root: ir.Node, start: int, total: int) -> ir.Node:
             case _:
                 return node
 
-    return ir.transform(root, rule)
+    return ir.transform(root, rule, ir.Var)

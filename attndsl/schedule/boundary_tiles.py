@@ -426,7 +426,7 @@ def _starts(root: ir.Node, axis: TileAxis, tiles: IntArray) -> IntArray:
         if axis.owns(node):
             found[node] = None
         elif node not in seen:
-            stack.extend(ir.children(node))
+            stack.extend(node.parts)
         seen.add(node)
     if any(map(axis.slope, found)):
         return np.arange(axis.tile, dtype=np.int64)

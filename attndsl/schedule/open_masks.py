@@ -223,7 +223,7 @@ def _outer_loops(root: ir.Node) -> list[ir.Node]:
         if isinstance(node, ir.Loop):
             found[node] = None
         else:
-            stack.extend(ir.children(node))
+            stack.extend(node.parts)
     return list(found)
 
 

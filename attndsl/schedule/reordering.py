@@ -221,11 +221,10 @@ def _renamed(root: ir.Node, names: Mapping[str, str]) -> ir.Node:
         return root
 
     def rule(node: ir.Node) -> ir.Node:
-        if not isinstance(node, ir.Load):
-            return node
+        assert isinstance(node, ir.Load)
         return ir.Load(names[node.table], node.kind, node.index, node.ambient)
 
-    return ir.transform(root, rule)
+    return ir.transform(root, rule, ir.Load)
 
 
 def _bound_axes(mask: ir.Mask, call: Call) -> Axes | None:

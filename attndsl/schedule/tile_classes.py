@@ -104,7 +104,7 @@ def comparisons(root: ir.Node) -> list[ir.Node]:
             continue
         seen.add(node)
         if node.is_pair and isinstance(node, LOGIC):
-            stack.extend(ir.children(node))
+            stack.extend(node.parts)
         else:
             found[node] = None
     return list(found)
@@ -124,7 +124,7 @@ def _units(root: ir.Node, tiles: _Tiles) -> list[IntArray]:
             parts.extend(_joint([part for part, _ in split_sum(node) if not part.is_pair], tiles))
             stack.extend(part for part, _ in split_sum(node) if part.is_pair)
         elif node.is_pair:
-            stack.extend(ir.children(node))
+            stack.extend(node.parts)
         elif tiles.queries.owns(node) or tiles.keys.owns(node):
             parts.extend(_joint([node], tiles))
     return parts

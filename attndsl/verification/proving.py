@@ -127,7 +127,7 @@ def _repeated(root: ir.Node) -> ir.Node | None:
     """A comparison that the relation mentions in several places, or as itself and its opposite."""
     counts: dict[ir.Node, int] = {}
     for node in ir.postorder(root):
-        for part in ir.children(node) if isinstance(node, ir.And | ir.Or) else ():
+        for part in node.parts if isinstance(node, ir.And | ir.Or) else ():
             plain = part.item if isinstance(part, ir.Not) else part
             if isinstance(plain, ir.And | ir.Or) or _has_bound_variable(plain):
                 continue

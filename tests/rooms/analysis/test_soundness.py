@@ -58,7 +58,7 @@ def test_no_pair_contradicts_a_verdict(expression, box, dtype):
 def outside_loops(root):
     """Nodes with a value of their own; bodies of loops have one for each number."""
     yield root
-    for part in (root.start, root.stop) if isinstance(root, ir.Loop) else ir.children(root):
+    for part in (root.start, root.stop) if isinstance(root, ir.Loop) else root.parts:
         yield from outside_loops(part)
 
 

@@ -118,7 +118,7 @@ def test_lists_are_indexed_by_halving_and_joined_into_intervals():
 def depth(node: ir.Node) -> int:
     known: dict[ir.Node, int] = {}
     for each in ir.postorder(node):
-        known[each] = 1 + max((known[child] for child in ir.children(each)), default=0)
+        known[each] = 1 + max((known[child] for child in each.parts), default=0)
     return known[node]
 
 

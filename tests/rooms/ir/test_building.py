@@ -43,7 +43,7 @@ def test_rewriting_nothing_changes_nothing(expression):
     assert ir.transform(root, lambda node: node) is root
     again = root
     for node in ir.postorder(root):
-        again = ir.rebuild(node, ir.children(node))
+        again = ir.rebuild(node, node.parts)
         assert again is node, ir.show(node)
     assert again is root
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from attndsl import library, nn, patterns, reals
     from attndsl.attentions import Attention, attention, compile  # noqa: A004 - the public name
     from attndsl.compiled import Pattern
+    from attndsl.conversion import from_mask_mod
     from attndsl.frontend import (
         all_,
         any_,
@@ -61,6 +62,7 @@ _HOMES = {
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
     "compile": "attndsl.attentions:compile",
+    "from_mask_mod": "attndsl.conversion:from_mask_mod",
     "library": "attndsl.library",
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
@@ -75,12 +77,9 @@ _HOMES = {
 
 __all__ = [
     "Attention", "AttnDslError", "Pattern", "__version__", "all_", "any_", "attention", "batch", "clamp",
-    "compile",
-    "count_", "equivalent", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
-    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "reals", "space", "subtrees",
-    "sum_", "table", "varlen",
-    "verify",
-    "where",
+    "compile", "count_", "equivalent", "from_mask_mod", "grid", "head", "heads", "ilog2", "implies", "k",
+    "layer", "length", "library", "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q",
+    "reals", "space", "subtrees", "sum_", "table", "varlen", "verify", "where",
 ]  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def read_inputs(
     declared = program.mask.tables
     if inputs is None and named.keys() == {table.name for table in declared}:
         return named
-    return gathered(program.mask, inputs, named)
+    return gathered(program.mask, inputs, named, program.captured)
 
 
 def read_call(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 from torch import Tensor
 
@@ -22,8 +22,10 @@ from attndsl.compiler import (
     read_layer,
     read_mask,
 )
+from attndsl.conversion import from_mask_mod
 from attndsl.files import write_file
 from attndsl.inputs import gathered
+from attndsl.interop import MaskMod, is_mask_mod
 from attndsl.positions import with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -215,7 +217,7 @@ def compile(  # noqa: A001 - the public name
 ) -> Attention: ...
 @overload
 def compile(  # noqa: A001 - the public name
-    source: Source | Pattern,
+    source: Source | Pattern | MaskMod,
     /,
     *,
     entry: str | None = None,
@@ -226,7 +228,7 @@ def compile(  # noqa: A001 - the public name
     **named: frontend.Given,
 ) -> Pattern: ...
 def compile(  # noqa: A001 - the public name
-    source: Source | Pattern | nodes.Attention | Attention,
+    source: Source | Pattern | MaskMod | nodes.Attention | Attention,
     /,
     *,
     entry: str | None = None,
@@ -241,8 +243,9 @@ def compile(  # noqa: A001 - the public name
     Args:
         source: A path ("longformer.attn", "file.attn:name"), program text, an expression ("causal and
             q - k < 8"), the name of a pattern of the prelude or the library ("causal_window"), the Python
-            form (``window(256) | (q < 4)``), or a mask of the IR. A pattern that is compiled already is
-            returned as it is. Text, a path or a name may stand for an attention, and gives an `Attention`.
+            form (``window(256) | (q < 4)``), a mask of the IR, or a mask_mod as for `from_mask_mod`. A pattern
+            that is compiled already is returned as it is. Text, a path or a name may stand for an attention,
+            and gives an `Attention`.
         entry: Which pattern or attention of the file; the last one by default.
         layer: The value of ``layer``.
         align: Where queries stand when there are fewer or more of them than keys, unless the pattern
@@ -260,15 +263,22 @@ def compile(  # noqa: A001 - the public name
             title = f"{source.name or 'the attention'} is compiled already: it takes no values"
             raise AttnDslError(Diagnostic("A211", title))
         return source
+    given = joined(values, named)
+    if is_mask_mod(source):
+        if entry or given:
+            title = "a mask_mod has no entries and parameters: what it captures says what it is"
+            helps = ("functools.partial sets arguments",)
+            raise AttnDslError(Diagnostic("A211", title, helps=helps))
+        return from_mask_mod(source, layer=layer, align=align, without=without)
     if not isinstance(source, nodes.Attention) and not is_attention(source, entry):
-        given = joined(values, named)
         return compile_pattern(
-            source, entry=entry, layer=layer, align=align, without=without, values=given or None
-        )
+            cast(Source, source), entry=entry, layer=layer, align=align, without=without,
+            values=given or None,
+        )  # fmt: skip
     if without:
         title = "simplifications are left out of patterns, not of attentions"
         raise AttnDslError(Diagnostic("A412", title))
-    return Attention(read_attention(source, entry, joined(values, named), align, layer), layer)
+    return Attention(read_attention(source, entry, given, align, layer), layer)
 
 
 def attention(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
@@ -71,8 +72,9 @@ class Pattern:
         layer: int = 0,
         without: Collection[str] = (),
         origin: explaining.Origin | None = None,
+        captured: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self._program = Program(mask, read_layer(layer), read_switches(without))
+        self._program = Program(mask, read_layer(layer), read_switches(without), captured)
         self._planner = op.planner_of(self._program)
         self._origin = origin  # for advice alone: two patterns that differ in it are equal
 
@@ -100,6 +102,11 @@ class Pattern:
     def without(self) -> tuple[str, ...]:
         """The simplifications that it was compiled without, by name."""
         return self._program.without
+
+    @property
+    def captured(self) -> Mapping[str, Any]:
+        """The tensors of a mask_mod, by name: inputs of calls that are given no others. They are not saved."""
+        return self._program.captured
 
     @property
     def digest(self) -> str:

@@ -271,12 +271,13 @@ class Program:
     """A pattern ready to be scheduled at any lengths.
 
     ``key`` names it across processes: equal keys, equal meaning. A field, because torch.compile can read a string
-    but not hash an expression.
+    but not hash an expression. ``captured`` are inputs that calls read where they are given no others, by reference.
     """
 
     mask: ir.Mask
     layer: int = 0
     without: tuple[str, ...] = ()
+    captured: Mapping[str, Any] = field(repr=False, default_factory=dict)
     key: str = field(init=False)
     normal: ir.Mask = field(init=False, repr=False)
     _memo: Memo = field(init=False, repr=False, default_factory=lambda: Memo(_CACHED_RESULTS))

@@ -18,9 +18,12 @@ BROADCAST: Final = ("batch", "head", "q", "k")  # dims of which one entry serves
 
 
 def gathered(
-    mask: ir.Mask, inputs: Mapping[str, Any] | None, named: Mapping[str, Any] | None = None
+    mask: ir.Mask,
+    inputs: Mapping[str, Any] | None,
+    named: Mapping[str, Any] | None = None,
+    captured: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The inputs that the pattern reads, of those given in a mapping and those given by name.
+    """The inputs that the pattern reads, of those given in a mapping and those given by name, else of those captured.
 
     Left out is what changes nothing: an input that is declared but not read, and an argument of another
     library's attention that asks for what happens anyway (``dropout_p=0.0``).
@@ -39,6 +42,7 @@ def gathered(
     declared = {table.name for table in mask.tables}
     for name in found.keys() - declared - set(mask.unread):
         _answer(mask, name, found[name])
+    found = {**captured, **found} if captured else found
     missing = [table for table in mask.tables if table.name not in found]
     if missing:
         raise _lacking(mask, missing)

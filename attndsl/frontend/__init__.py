@@ -4,6 +4,7 @@
 the Python form: expressions over `q` and `k`, and `to_mask`, which sets them in their spaces.
 """
 
+from .callers import here
 from .embedded_functions import (
     all_,
     any_,
@@ -96,6 +97,7 @@ __all__ = [
     "grid",
     "head",
     "heads",
+    "here",
     "ilog2",
     "joined_attention",
     "k",

@@ -9,11 +9,11 @@ from types import FrameType
 
 from attndsl.source import Source, Span
 
-_OURS = __name__.partition(".")[0] + "."
+_OURS = (__name__.partition(".")[0] + ".", "torch.")  # torch calls this package back
 
 
 def here() -> Span:
-    """The expression, in the nearest frame outside this package, that is being evaluated.
+    """The expression, in the nearest frame outside this package and torch, that is being evaluated.
 
     Where the program's text cannot be had, the span is empty; its source still names the file.
     """

@@ -18,6 +18,7 @@ TENSOR_ROOMS = {
     "backends",
     "cli",
     "export",
+    "interop",
     "library",
     "op",
     "verification",

@@ -125,6 +125,12 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "what is not finite is taken for nothing"),
     ("backends/few_queries.py", "bias = bias.repeat(group, 1)", "bias = bias.repeat_interleave(group, 0)",
      "heads that share keys take each other's queries"),
+    ("interop/operations.py", "return ir.sub(ir.mod(left, right), ir.mod(*turned))", "return ir.mod(left, right)",
+     "% by a negative number has the sign of the dividend"),
+    ("interop/captured.py", "return ir.select(ir.lt(index, ir.ZERO), from_end, index)", "return index",
+     "negative indices read 0"),
+    ("interop/captured.py", "if any(_shares(result, source) for source in outside):", "if outside:",
+     "what is computed from a captured tensor passes for a view of it"),
     # ------------------------------------------------------------------ loops
     ("ir/loops.py", "high = [start], [sub(stop, ONE)]", "high = [start], [stop]", "a solved quantifier reaches its upper limit"),
     ("ir/loops.py", "limits = conj(le(start, found), lt(found, stop))", "limits = le(start, found)",

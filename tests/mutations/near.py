@@ -18,6 +18,7 @@ NEAR = {
         "rooms/schedule/test_exact.py",
         "rooms/schedule",
     ),
+    "interop": ("rooms/interop",),
     "patterns/prelude.attn": ("rooms/patterns",),
     "frontend/entry.py": ("rooms/schedule/test_conditions.py", "rooms/frontend"),
     "frontend/embedding.py": ("rooms/schedule/test_conditions.py", "rooms/frontend"),

@@ -1,45 +1,31 @@
 """The waist: what a pattern means, independent of how it was written or will run."""
 
 from attndsl.ir import reals
-from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
-from attndsl.ir.attention_printing import show_attention
-from attndsl.ir.attention_storage import dump_attention, load_attention
-from attndsl.ir.building import (
-    FALSE,
+from attndsl.ir.arithmetic import (
     ONE,
-    TRUE,
     ZERO,
     absolute,
     add,
-    chained,
     check_size,
     clamp,
     combine,
-    conj,
-    disj,
     entry,
-    eq,
     floordiv,
-    ge,
-    gt,
     ilog2,
-    implies,
-    le,
     linear,
-    lt,
     maximum,
     minimum,
     mod,
     mul,
-    ne,
-    negate,
     pow2,
     scale,
-    select,
     static_range,
     sub,
     too_large,
 )
+from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
+from attndsl.ir.attention_printing import show_attention
+from attndsl.ir.attention_storage import dump_attention, load_attention
 from attndsl.ir.claims import (
     Always,
     Claim,
@@ -50,7 +36,24 @@ from attndsl.ir.claims import (
     Reached,
     swapped,
 )
+from attndsl.ir.dense import check_pairs, meaning, zero_keys
 from attndsl.ir.laid_out import elements_at, meaning_at, zero_keys_at
+from attndsl.ir.logic import (
+    FALSE,
+    TRUE,
+    chained,
+    conj,
+    disj,
+    eq,
+    ge,
+    gt,
+    implies,
+    le,
+    lt,
+    ne,
+    negate,
+    select,
+)
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
 from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
@@ -97,16 +100,7 @@ from attndsl.ir.positions import BoolArray, IntArray, NotOpen, Positions, Rows, 
 from attndsl.ir.printing import show
 from attndsl.ir.reads import Read, reads, reads_inputs
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
-from attndsl.ir.semantics import (
-    MOST_TRIALS,
-    WIDEST_RANGE,
-    Env,
-    check_pairs,
-    evaluate,
-    meaning,
-    too_wide,
-    zero_keys,
-)
+from attndsl.ir.semantics import MOST_TRIALS, WIDEST_RANGE, Env, evaluate, too_wide
 from attndsl.ir.sizing import (
     axes_named,
     known_shape,

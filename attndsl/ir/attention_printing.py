@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from attndsl.ir import nodes as n
 from attndsl.ir import reals
+from attndsl.ir.arithmetic import add, sub
 from attndsl.ir.attention import Attention, Form, Scored, Term
-from attndsl.ir.building import add, sub
 from attndsl.ir.loops import transform
 from attndsl.ir.mask import NO_ZEROS, Align, Mask, Segment, Space, Table
 from attndsl.ir.nodes import Node, Sort

@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
-from attndsl.ir import building, reals, storage
+from attndsl.ir import logic, reals, storage
 from attndsl.ir import nodes as n
 from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
 from attndsl.ir.mask import Mask, Table
@@ -106,7 +106,7 @@ def _frame(masks: list[Mask], tables: tuple[Table, ...]) -> Mask:
     for table in itertools.chain.from_iterable(mask.tables for mask in masks):
         if declared.get(table.name, table) != table:
             raise ValueError(f"masks: the input {table.name!r} is declared in two ways")
-    frame = Mask(building.TRUE, first.queries, first.keys, tables, first.align)
+    frame = Mask(logic.TRUE, first.queries, first.keys, tables, first.align)
     if (fault := mask_fault(frame)) is not None:
         raise ValueError(fault)
     return frame

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
-from attndsl.ir.building import TRUE
+from attndsl.ir.logic import TRUE
 from attndsl.ir.loops import transform
 from attndsl.ir.mask import Table
 from attndsl.ir.nodes import Coord, Inside, Node, Pos, Side

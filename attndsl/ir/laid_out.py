@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from attndsl.ir.dense import check_pairs, checked_counts, rows_at_once
 from attndsl.ir.mask import Align, Mask, Table
 from attndsl.ir.positions import BoolArray, IntArray, Positions, Rows, of_element
-from attndsl.ir.semantics import Env, check_pairs, checked_counts, evaluate, rows_at_once
+from attndsl.ir.semantics import Env, evaluate
 from attndsl.ir.sizing import axes_named
 
 

@@ -12,32 +12,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from attndsl.ir.building import (
-    FALSE,
+from attndsl.ir.arithmetic import (
     ONE,
     ZERO,
     absolute,
     add,
     combine,
-    conj,
-    disj,
     entry,
-    eq,
     floordiv,
     ilog2,
-    le,
     linear,
-    lt,
     maximum,
     minimum,
     mod,
     mul,
-    negate,
     pow2,
     scale,
-    select,
     sub,
 )
+from attndsl.ir.logic import FALSE, conj, disj, eq, le, lt, negate, select
 from attndsl.ir.nodes import (
     Abs,
     And,

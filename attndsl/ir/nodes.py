@@ -12,9 +12,9 @@ bool = BoolConst value | Inside side segment | Le int bound | Eq int bound
 ```
 
 Nodes are immutable and hash-consed: two equal expressions are one object, so ``is`` is equality and a
-dictionary keyed by nodes is a memo table. Build them with the functions of ``building`` and ``loops``, which keep the
-canonical form (sums are linear combinations ordered by digest, comparisons have their constant on the
-right, negations sit on the leaves); the classes themselves only store.
+dictionary keyed by nodes is a memo table. Build them with the functions of ``arithmetic``, ``logic`` and
+``loops``, which keep the canonical form (sums are linear combinations ordered by digest, comparisons have
+their constant on the right, negations sit on the leaves); the classes themselves only store.
 
 Every node knows its ``deps``: which of batch, head, query and key its value depends on. Code generation
 hoists by them, and the analysis summarises per-query and per-key terms once per tile.

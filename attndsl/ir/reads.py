@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 
-from attndsl.ir.building import ZERO, linear, sub
+from attndsl.ir.arithmetic import ZERO, linear, sub
 from attndsl.ir.mask import Align, Mask, Table
 from attndsl.ir.nodes import (
     Const,

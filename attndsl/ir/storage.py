@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final, TypeVar
 
-from attndsl.ir import building, loops
+from attndsl.ir import logic, loops
 from attndsl.ir import nodes as n
 from attndsl.ir.mask import Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import Deps, Node, Side, Sort
@@ -243,7 +243,7 @@ def _mask(document: Field, also: Collection[str]) -> Mask:
     align = document.part("align").one_of(Align)
     names = document.part("unread").items() if "unread" in document.value else ()
     unread = tuple(each.name() for each in names)
-    frame = Mask(building.TRUE, queries, keys, tables, align, name, doc, unread=unread)
+    frame = Mask(logic.TRUE, queries, keys, tables, align, name, doc, unread=unread)
     if (fault := mask_fault(frame)) is not None:
         raise ValueError(fault)
     reader = Reader(frame, list(document.part("nodes").items(1)))

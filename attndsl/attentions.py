@@ -185,7 +185,7 @@ class Attention(frontend.AttentionOperators):
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)
             extents = with_heads(extents, head_start, total)
-        if return_lse and not self._has_lse:
+        if return_lse and not self.has_lse:
             title = "a sum of several softmaxes has no log-sum-exp of its own"
             raise AttnDslError(Diagnostic("A502", title))
         text = None if layout is None else layout_text(layout)
@@ -194,7 +194,7 @@ class Attention(frontend.AttentionOperators):
         return (out, lse) if return_lse else out
 
     @property
-    def _has_lse(self) -> bool:
+    def has_lse(self) -> bool:
         terms = self._attention.terms
         return len(terms) == 1 and terms[0].coefficient is nodes.reals.UNITY
 

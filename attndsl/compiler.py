@@ -150,7 +150,7 @@ def joined(values: object, named: Mapping[str, frontend.Given]) -> dict[str, fro
 
 
 def describe(source: str | os.PathLike[str], entry: str | None = None) -> frontend.Signature:
-    """Signature of a pattern, found as `read_mask` finds it, before any value is given.
+    """Signature of a pattern or attention, found as `read_mask` finds it, before any value is given.
 
     Raises:
         AttnDslError: whatever is wrong with the file or the program, located.

@@ -1,4 +1,4 @@
-"""A pattern with its values, and a call small enough to look at: what nobody said is chosen, and every choice told."""
+"""A pattern or attention with its values, and a call small enough to look at: what nobody said is chosen, and every choice told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attndsl import frontend, ir, patterns
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program, is_attention, read_attention, read_mask
 from attndsl.inputs import counted, obedient, sizes_asked
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
@@ -27,17 +27,31 @@ CROWDED = 0.7  # a denser mask shows nothing of its pattern: try a larger one
 
 @dataclass(frozen=True)
 class Subject:
-    """A pattern: what it declares, the values it has now, those of them that nobody gave.
+    """A pattern or attention: what it declares, the values it has now, those of them that nobody gave.
 
-    ``example``: sizes and inputs that come with an entry of the library, where nothing was asked for.
+    ``masks``: the pattern, or those of all parts of ``attention``. ``example``: sizes and inputs that come with an
+    entry of the library, where nothing was asked for.
     """
 
     source: str
     signature: frontend.Signature
     values: dict[str, frontend.Given]
     chosen: dict[str, frontend.Given]
-    mask: ir.Mask
+    masks: tuple[ir.Mask, ...]
+    attention: ir.Attention | None = None
     example: patterns.Trial | None = None
+
+    @property
+    def mask(self) -> ir.Mask:
+        """The pattern, or that of the first part."""
+        return self.masks[0]
+
+    @property
+    def inputs(self) -> tuple[ir.Table, ...]:
+        """Its inputs, those of all parts, each once."""
+        found = {table.name: table for mask in self.masks for table in mask.tables}
+        more = () if self.attention is None else self.attention.tables
+        return tuple((found | {table.name: table for table in more}).values())
 
 
 @dataclass(frozen=True)
@@ -77,21 +91,25 @@ def with_values(
     source: str, signature: frontend.Signature, values: Mapping[str, frontend.Given],
     entry: str | None = None, align: str | None = None, layer: int | None = None,
 ) -> Subject:  # fmt: skip
-    """The pattern with these values, and with the first that will do for parameters left open."""
+    """The pattern or attention with these values, and with the first that will do for parameters left open."""
+    read = read_attention if is_attention(source, entry) else read_mask
     given = dict(values)
     lacking = [p for p in signature.parameters if p.default is None and p.name not in given]
     refusal: AttnDslError | None = None
     for number in TRIED if lacking else (0,):
         chosen = {p.name: _value_of(p.kind, number) for p in lacking}
         try:
-            mask = read_mask(source, entry, {**given, **chosen}, align, layer)
+            made = read(source, entry, {**given, **chosen}, align, layer)
         except AttnDslError as error:
             refusal = refusal or error
         else:
-            return Subject(source, signature, {**given, **chosen}, chosen, mask)
+            every = {**given, **chosen}
+            if isinstance(made, ir.Mask):
+                return Subject(source, signature, every, chosen, (made,))
+            return Subject(source, signature, every, chosen, made.masks, made)
     assert refusal is not None
     if lacking:  # what the user is asked for, rather than what we tried
-        read_mask(source, entry, given, align, layer)
+        read(source, entry, given, align, layer)
     raise refusal
 
 
@@ -101,6 +119,8 @@ def _value_of(kind: str, number: int) -> frontend.Given:
             return True
         case "list":
             return [number]
+        case "real":
+            return float(number)
         case _:
             return number
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
+from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype
 from attndsl.backends.places import with_finite, with_width
 from attndsl.backends.real_evaluation import Kept
 from attndsl.backends.scored_flash import forward_by_flash
@@ -61,10 +61,9 @@ class BlockedScores:
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        """(out [B, H, Q, Dv], lse [B, H, Q]), unrounded: a backward multiplies what rounding takes from out."""
         if q.dtype in EIGHT_BITS:
-            out, lse = self.forward(q.float(), k.float(), v.float(), tables, scale=scale)
-            return out.to(out_dtype(q.dtype)), lse
+            return self.forward(q.float(), k.float(), v.float(), tables, scale=scale)
         wide = lse_dtype(q.dtype)
         out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=wide)
         lse = q.new_empty(q.shape[:3], dtype=wide)
@@ -85,7 +84,7 @@ class BlockedScores:
                 step(work, scale)
         if columns[0] is not k or columns[1] is not v:
             self._spread_nan(q, k, v, out, lse)
-        return out.to(q.dtype), lse
+        return out, lse
 
     @torch.no_grad()
     def backward(

@@ -52,7 +52,7 @@ class ScoredKernels(Protocol):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Computes out [B, H, Q, Dv] and lse [B, H, Q].
+        """Computes out [B, H, Q, Dv], in the dtype of q or that of lse, and lse [B, H, Q].
 
         Weights without a normaliser are summed with the values as they are; lse is then -inf for queries without
         keys, 0 for all others. Queries without a key have out 0 and lse -inf.
@@ -114,7 +114,7 @@ class ScoredExecutable:
                 out, lse = out + more, torch.maximum(lse, more_lse)
             else:
                 out, lse = merged(out, lse, more, more_lse)
-        return out.to(q.dtype), lse
+        return out, lse
 
     @torch.no_grad()
     def backward(

@@ -137,8 +137,8 @@ def _named(words: Sequence[str], option: str, convert: Callable[[str, str], T]) 
 
 
 def literal(word: str, text: str) -> Given:
-    """A whole number, `true`, `false`, or a list of whole numbers."""
-    title = "a value is a whole number, `true`, `false`, or a list such as `[0, 4]`"
+    """A whole number, a real one, `true`, `false`, or a list of whole numbers."""
+    title = "a value is a number, `true`, `false`, or a list such as `[0, 4]`"
     try:
         module = syn.parse(f"pattern value = {text}")
     except AttnDslError as error:
@@ -157,8 +157,12 @@ def _value(body: syn.Expression) -> Given | None:
     match body:
         case syn.Int(value=value) | syn.Bool(value=value):
             return value
-        case syn.Neg(operand=syn.Int(value=value)):
-            return -value
+        case syn.Fraction(digits=digits):
+            return float(digits)
+        case syn.Neg(operand=syn.Int() | syn.Fraction() as operand):
+            number = _value(operand)
+            assert isinstance(number, int | float), "it is a number"
+            return -number
         case syn.ListOf(items=items):
             values = [_value(item) for item in items]
             numbers = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]

@@ -49,6 +49,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     options.heads = options.heads or 8
     about = subject(options)
+    if about.attention is not None:
+        raise args.mistake("A602", f"`{about.signature.name}` is an attention: patterns are timed")
     call = setting(about.mask, options, LARGE)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)

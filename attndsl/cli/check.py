@@ -110,38 +110,46 @@ class _Check:
     layer: int
 
     def subject(self) -> Subject:
-        """The pattern with the values given, and with some for parameters left open."""
+        """The pattern or attention with the values given, and with some for parameters left open."""
         shown = describe(self.source, self.name)
         return with_values(self.source, shown, self.values, self.name, self.align, self.layer)
 
 
 def _patterns(source: str) -> list[str | None]:
-    """The patterns to check: the one that is named, or all that the file declares."""
+    """The patterns and attentions to check: the one that is named, or all that the file declares."""
     module, entry, resolve = open_module(source)
     if entry is not None:
         return [None]
-    names = [each.name for each in module.declarations if isinstance(each, syn.Pattern)]
+    kinds = syn.Pattern | syn.Attention
+    names = [each.name for each in module.declarations if isinstance(each, kinds)]
     if not names:  # helpers are judged all the same, by naming a pattern that is always there
         frontend.signature(module, "causal", resolve)
     return [*names]
 
 
 def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> int:
-    """Checks the assertions beside the pattern, then what is compiled from it."""
+    """Checks the assertions beside the patterns, then what is compiled from them."""
     import attndsl
     from attndsl.explaining import Origin
 
     began = time.monotonic()
     try:
         about = check.subject()
-        pattern = attndsl.Pattern(about.mask, options.layer, options.without)
-        with terminal.progress(about.mask.name) as progress:
+        name, attention = about.signature.name, about.attention
+        patterns = [attndsl.Pattern(mask, options.layer, options.without) for mask in about.masks]
+        with terminal.progress(name) as progress:
             progress("assertions")
-            origin = Origin(check.source, check.name, about.values, check.align)
-            claims, hints = pattern.claims(), origin.hints(pattern.facts())
+            claims = tuple(claim for pattern in patterns for claim in pattern.claims())
             held = tuple(claim.claim for claim in claims if claim.ok)  # others are wrong already
+            whole: attndsl.Pattern | attndsl.Attention
+            if attention is None:
+                origin = Origin(check.source, check.name, about.values, check.align)
+                hints = origin.hints(patterns[0].facts())
+                whole = attndsl.Pattern(replace(about.mask, claims=held), options.layer)
+            else:
+                hints, whole = (), attndsl.Attention(attention, options.layer)
             report = attndsl.verify(
-                attndsl.Pattern(replace(about.mask, claims=held), options.layer),
+                whole,
                 seconds=options.seconds,
                 seed=options.seed,
                 backends=options.backend,
@@ -150,7 +158,7 @@ def _judged(check: _Check, options: argparse.Namespace, terminal: Terminal) -> i
     except AttnDslError as error:
         terminal.complain(error)
         return MISTAKEN
-    told = f"{about.mask.name}{spelled(about.values)}"
+    told = f"{name}{spelled(about.values)}"
     verdict = _verdict(report.ok, claims)
     colour = {FINE: GREEN, WRONG: RED}.get(verdict, FAINT)
     word = {FINE: "ok", WRONG: "wrong"}.get(verdict, "not decided")
@@ -182,7 +190,7 @@ def _sum_up(found: list[int], terminal: Terminal) -> None:
 
 COMMAND = args.Command(
     "check",
-    "parse files, check every pattern in them, and verify what is compiled from it",
+    "parse files, check every pattern and attention in them, and verify what is compiled from it",
     (
         "attndsl check patterns/*.attn",
         "attndsl check mine.attn:local -p w=64 --seconds 30",
@@ -192,7 +200,7 @@ COMMAND = args.Command(
     configure,
     run,
     "Each pattern is run on generated calls: odd lengths, grids, heads, inputs and dtypes. Schedules,\n"
-    "claimed facts, outputs and gradients are compared with the dense meaning. What it asserts is\n"
-    "judged, and held to these calls. Exit status: 0 all is well, 1 something is wrong, 2 a file has errors,\n"
-    "3 nothing is wrong, but an assert could not be decided.",
+    "claimed facts, outputs and gradients are compared with the dense meaning, those of real inputs\n"
+    "of attentions among them. What it asserts is judged, and held to these calls. Exit status: 0 all is well,\n"
+    "1 something is wrong, 2 a file has errors, 3 nothing is wrong, but an assert could not be decided.",
 )

@@ -1,4 +1,4 @@
-"""`attndsl list`: the patterns and helper definitions there are, a line each."""
+"""`attndsl list`: the patterns, attentions and helper definitions there are, a line each."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from attndsl import patterns
+from attndsl.compiler import describe
 from attndsl.frontend import Signature
 
 from . import arguments as args
@@ -20,13 +22,14 @@ NARROWEST = 40  # columns of text
 
 @dataclass(frozen=True)
 class _Item:
-    """A pattern and what is said of it; ``row`` of the catalogue where it is a published one."""
+    """A pattern or attention and what is said of it; ``row`` of the catalogue where it is a published pattern."""
 
     signature: Signature
     summary: str
     row: str = ""
     title: str = ""
     is_helper: bool = False
+    is_attention: bool = False
 
     def mentions(self, words: list[str]) -> bool:
         text = f"{self.row} {self.title} {self.signature} {self.signature.doc}".casefold()
@@ -46,6 +49,7 @@ class _Item:
             "parameters": parameters,
             "inputs": [table.name for table in declared.inputs],
             "helper": self.is_helper,
+            "attention": self.is_attention,
             "source": str(declared.span),
         }
 
@@ -57,31 +61,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--prelude", action="store_true", help="only the general ones")
     which.add_argument("--library", action="store_true", help="only those of published systems")
+    which.add_argument("--attentions", action="store_true", help="only attentions")
     parser.add_argument("--json", action="store_true", help="signatures and summaries as JSON")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     words = [word.casefold() for word in options.word]
-    prelude = [] if options.library else [each for each in _prelude() if each.mentions(words)]
-    helpers = [] if options.library else [each for each in _helpers() if each.mentions(words)]
-    library = [] if options.prelude else [each for each in _library() if each.mentions(words)]
-    found = [*prelude, *helpers, *library]
+    sections = {"prelude": [_prelude, _helpers], "library": [_library], "attentions": [_attentions]}
+    chosen = [name for name in sections if getattr(options, name)] or [*sections]
+    kinds = {
+        make: [each for each in make() if each.mentions(words)]
+        for name in chosen
+        for make in sections[name]
+    }
+    found = [each for items in kinds.values() for each in items]
     if options.json:
         terminal.say(json.dumps([each.record() for each in found], indent=2))
     elif found:
-        if prelude:
-            terminal.say("\n".join(_lines(prelude, terminal)))
-        if helpers:
-            terminal.head("helper definitions, to write patterns with")
-            terminal.say("\n".join(_lines(helpers, terminal)))
-        if library:
-            terminal.head("published systems, by row of the catalogue")
-            terminal.say("\n".join(_lines(library, terminal)))
-        drawn = len(prelude) + len(library)
-        said = f"{drawn} patterns; `attndsl show NAME` draws one"
+        for make, items in kinds.items():
+            if items and make in _TITLES:
+                terminal.head(_TITLES[make])
+            if items:
+                terminal.say("\n".join(_lines(items, terminal)))
+        drawn = sum(not each.is_helper and not each.is_attention for each in found)
+        scored = sum(each.is_attention for each in found)
+        said = f"{drawn} patterns, {scored} attentions; `attndsl show NAME` draws one"
         terminal.say(f"\n{terminal.paint(FAINT, said)}")
     else:
-        terminal.warn(f"no pattern mentions {' and '.join(options.word)}")
+        terminal.warn(f"no pattern or attention mentions {' and '.join(options.word)}")
     return 0 if found else 1
 
 
@@ -100,6 +107,20 @@ def _library() -> Iterator[_Item]:
     for name in patterns.published():
         entry = patterns.entry(name)
         yield _Item(entry.signature, first_sentence(entry.summary), entry.row, entry.title)
+
+
+def _attentions() -> Iterator[_Item]:
+    for name in patterns.attentions():
+        shown = describe(name)
+        yield _Item(shown, first_sentence(shown.doc), is_attention=True)
+
+
+# What is written above a section; the patterns of the prelude need no title.
+_TITLES: Final[Mapping[Callable[[], Iterator[_Item]], str]] = {
+    _helpers: "helper definitions, to write patterns with",
+    _library: "published systems, by row of the catalogue",
+    _attentions: "published attentions: what is done with the scores of a pattern",
+}
 
 
 def _lines(found: list[_Item], terminal: Terminal) -> Iterator[str]:
@@ -123,7 +144,7 @@ def first_sentence(doc: str) -> str:
 
 COMMAND = args.Command(
     "list",
-    "the patterns that come with the package, a line each",
+    "the patterns and attentions that come with the package, a line each",
     (
         "attndsl list",
         "attndsl list causal window",

@@ -1,9 +1,9 @@
-"""`attndsl show`: what a pattern is, in words, in the language, and as a picture."""
+"""`attndsl show`: what a pattern or attention is, in words, in the language, and as a picture."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ from attndsl import frontend, ir, patterns, views
 from attndsl.compiler import Program, read_switches
 
 from . import arguments as args
-from .subjects import Setting, Subject, entry_name, example_setting, literal, setting, subject
+from .subjects import (
+    Setting,
+    Subject,
+    entry_name,
+    example_setting,
+    literal,
+    part_of,
+    setting,
+    subject,
+)
 from .terminal import FAINT, Terminal
 
 MOST_PAIRS = 1 << 26  # of a dense mask: 64 MB
@@ -26,6 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     args.add_call(parser)
     group = parser.add_argument_group("the picture")
     number = args.whole(0)
+    group.add_argument(
+        "--part", type=number, metavar="N", default=0, help="which part of an attention; default 0"
+    )
     group.add_argument("--head", type=number, metavar="H", default=0, help="which head; default 0")
     group.add_argument(
         "--element", type=number, metavar="B", default=0, help="which batch element; default 0"
@@ -47,12 +59,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         tell_helper(patterns.describe(options.pattern), terminal)
         return 0
     about = subject(options, by_example=True)
-    call = example_setting(about.example) if about.example else setting(about.mask, options)
-    program = Program(about.mask, options.layer, read_switches(options.without))
-    drawn = draw(program, about.mask, call, options, terminal)
+    mask = part_of(about, options.part)
+    call = example_setting(about.example) if about.example else setting(mask, options)
+    program = Program(mask, options.layer, read_switches(options.without))
+    drawn = draw(program, mask, call, options, terminal)
     written = _write(drawn.sheet, options)  # before a word is said: its reader may leave early
     tell(about, call, terminal)
-    terminal.head(drawn.title)
+    of_parts = f", part {options.part} of {len(about.masks)}" if len(about.masks) > 1 else ""
+    terminal.head(drawn.title + of_parts)
     terminal.picture(drawn.text, drawn.inks)
     if drawn.rows:
         terminal.say("\n" + "\n".join(drawn.rows))
@@ -91,12 +105,16 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
         terminal.say("\n".join(_parameters(about)))
     if declared.constraints:
         terminal.say(f"  where {', '.join(declared.constraints)}")
-    if about.mask.tables:
+    if about.inputs:
         terminal.head("inputs")
-        terminal.say("\n".join(_inputs(about.mask, call)))
+        terminal.say("\n".join(_inputs(about.inputs, call)))
     for title, space in _spaces(declared):
         terminal.head(title)
         terminal.say(f"  {_spelled(space, call)}")
+    if about.attention is not None:
+        terminal.head("what becomes of the scores, as a program")
+        terminal.code(ir.show_attention(about.attention))
+        return
     terminal.head("a query sees the keys for which")
     terminal.prose(ir.show(about.mask.root))
     if about.mask.zeros is not ir.ZERO:
@@ -133,8 +151,8 @@ def _parameters(about: Subject) -> Iterator[str]:
         yield f"  {each.name}: {each.kind}, {default}{remark}"
 
 
-def _inputs(mask: ir.Mask, call: Setting) -> Iterator[str]:
-    for table in mask.tables:
+def _inputs(tables: Sequence[ir.Table], call: Setting) -> Iterator[str]:
+    for table in tables:
         kind = "list" if table.is_list else table.kind.value
         text = f"  {table.name}: {kind}[{', '.join(map(str, table.dims))}]"
         if table.name in call.made_up:
@@ -288,9 +306,10 @@ def _write(sheet: views.Sheet, options: argparse.Namespace) -> list[Path]:
 
 COMMAND = args.Command(
     "show",
-    "what a pattern is: its words, its definition, its picture",
+    "what a pattern or attention is: its words, its definition, its picture",
     (
         "attndsl show longformer -p w=3 -p g=2",
+        "attndsl show gemma2 -p c=2.5 -p w=8",
         "attndsl show swin --extents y=14,x=14 --query 90",
         "attndsl show 'causal and (q - k < 8 or k % 8 == 7)' --q-len 48",
         "attndsl show mine.attn:local --q-len 100_000 --tiles 1024 --svg local.svg",

@@ -1,4 +1,4 @@
-"""The subject of a command: a pattern with its values, and a call small enough to look at, as the options ask."""
+"""The subject of a command: a pattern or attention with its values, and a call small enough to look at, as the options ask."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from attndsl.source import AttnDslError, Diagnostic
 from . import arguments as args
 
 __all__ = [
-    "LARGE", "Setting", "Subject", "entry_name", "example_setting", "literal", "setting", "spelled", "subject",
-    "with_values",
+    "LARGE", "Setting", "Subject", "entry_name", "example_setting", "literal", "part_of", "setting", "spelled",
+    "subject", "with_values",
 ]  # fmt: skip
 
 
@@ -52,6 +52,19 @@ def subject(options: argparse.Namespace, *, by_example: bool = False) -> Subject
         source, describe(source), example.values, None, options.align, options.layer
     )
     return replace(about, chosen=example.values, example=example)
+
+
+def part_of(about: Subject, number: int) -> ir.Mask:
+    """The pattern of a part of an attention; part 0 of a pattern is itself.
+
+    Raises:
+        AttnDslError: A602, there is no such part.
+    """
+    count = len(about.masks)
+    if number >= count:
+        title = f"there is no part {number}: `{about.signature.name}` has {count}, counted from 0"
+        raise args.mistake("A602", title)
+    return about.masks[number]
 
 
 def entry_name(source: str) -> str | None:

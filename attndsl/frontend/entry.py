@@ -42,7 +42,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Parameters, inputs and spaces of a pattern."""
+    """Parameters, inputs and spaces of a pattern or attention."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -151,12 +151,15 @@ def kind_of(
         linker = Linker(resolve, prelude())
         unit = linker.load(module)
         stop_if_any(linker.diagnostics)
-        word: Literal["pattern", "attention"] = "pattern"
-        if entry is None:
-            found = [each for each in unit.definitions() if each.is_pattern or each.is_attention]
-            return "attention" if found and found[-1].is_attention else word
-        item = unit.find(entry)
-        return "attention" if isinstance(item, Definition) and item.is_attention else word
+        return _word(unit, entry)
+
+
+def _word(unit: Unit, entry: str | None) -> Literal["pattern", "attention"]:
+    if entry is None:
+        found = [each for each in unit.definitions() if each.is_pattern or each.is_attention]
+        return "attention" if found and found[-1].is_attention else "pattern"
+    item = unit.find(entry)
+    return "attention" if isinstance(item, Definition) and item.is_attention else "pattern"
 
 
 @contextlib.contextmanager
@@ -201,9 +204,10 @@ def mask_of(
 def signature(
     module: syn.Module, entry: str | None = None, resolve: Resolve | None = None
 ) -> Signature:
-    """Signature of a pattern, for help texts and command lines. Raises as `elaborate` does."""
+    """Signature of a pattern or attention, for help texts and command lines. Raises as `elaborate` does."""
     with _enough_stack(module.span):
-        return described(chosen(checked(Linker(resolve, prelude()), module), entry))
+        unit = checked(Linker(resolve, prelude()), module)
+        return described(chosen(unit, entry, _word(unit, entry)))
 
 
 def described(definition: Definition) -> Signature:

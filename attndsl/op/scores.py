@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+import torch
 from torch import Tensor
 
 from attndsl import ir
+from attndsl.backends import lse_dtype
 from attndsl.op.attention import autocast
 from attndsl.op.checks import check_plain
 from attndsl.op.dense_scores import attend_densely
@@ -20,6 +23,8 @@ from attndsl.positions import BLOCK_TABLE
 from attndsl.scored import ScoredProgram
 
 reals = ir.reals
+
+_HALVES: Final = (torch.float16, torch.bfloat16)  # what a CPU computes in float32 anyway
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +61,36 @@ def attend(
     if call.positions and BLOCK_TABLE in call.positions:
         k, v, positions, _ = paged(None, (q, k, v), call.positions, by_address=False)
         call = replace(call, positions=positions)
+    dtype = v.dtype
+    if q.device.type == "cpu" and not _is_one_pass(terms):
+        q, k, v, call = _widened(q, k, v, call)
     outs, lses = zip(*(_term(term, q, k, v, call) for term in terms), strict=True)
     out = outs[0]
     for more in outs[1:]:
         out = out + more
-    return out.to(v.dtype), lses[0]
+    return out.to(dtype), lses[0]
+
+
+def _widened(
+    q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
+) -> tuple[Tensor, Tensor, Tensor, ScoredCall]:
+    """Tensors of half precision in the dtype that they are computed with; others, also where they differ, as is."""
+    given = (call.keys or {}).items()
+    if any(
+        x.dtype != q.dtype or q.dtype not in _HALVES
+        for x in (k, v, *sum((y for _, y in given), ()))
+    ):
+        return q, k, v, call
+    wide = lse_dtype(q.dtype)
+    keys = {name: (x.to(wide), y.to(wide)) for name, (x, y) in given}
+    return q.to(wide), k.to(wide), v.to(wide), replace(call, keys=keys)
+
+
+def _is_one_pass(terms: Sequence[TermProgram]) -> bool:
+    """Whether one primitive gives all of it: gradients of several are added, in the dtype of the tensors."""
+    (first, *rest) = terms[0].term.parts
+    is_plain = first.form in (ir.Form.SOFTMAX, ir.Form.POINTWISE) and first.factor is None
+    return len(terms) == 1 and not rest and is_plain
 
 
 def _term(

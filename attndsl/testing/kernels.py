@@ -1,4 +1,4 @@
-"""Anyone's attention kernel against the meaning of a pattern: on one call, or on many that are drawn."""
+"""Anyone's attention kernel against the meaning of a pattern or attention: on one call, or on many that are drawn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.compiled import Pattern, compile_pattern
+from attndsl.attentions import Attention
+from attndsl.attentions import compile as compile_any
+from attndsl.compiled import Pattern
 from attndsl.compiler import Source
 from attndsl.verification import (
+    AttentionSubject,
     Case,
     Fault,
     Kernel,
     Random,
+    Skipped,
     dense,
     describe,
     draw_case,
@@ -32,7 +36,7 @@ _FIRST = (8, 20, 40)  # tokens of the first calls: small faults come first
 
 def assert_matches_dense(
     kernel: Kernel,
-    p: Pattern | Source,
+    p: Pattern | Attention | Source,
     case: Case | None = None,
     *,
     q_len: int = 200,
@@ -60,7 +64,7 @@ def assert_matches_dense(
     Args:
         kernel: ``kernel(q, k, v)`` with q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv] gives out
             [B, H, Q, Dv], or (out, lse) with lse [B, H, Q] in natural logarithms.
-        p: What it should compute: a pattern, or what ``attndsl.compile`` takes.
+        p: What it should compute: a pattern or attention, or what ``attndsl.compile`` takes.
         case: Everything about the call at once, from ``cases``; the rest of the arguments otherwise.
         q_len: Queries.
         k_len: Keys; as many as queries by default.
@@ -72,7 +76,7 @@ def assert_matches_dense(
         dtype: Of the tensors.
         scale: What the kernel multiplies scores with; 1 / sqrt(head_dim) by default.
         extents: Of grid axes that the lengths do not determine.
-        inputs: The pattern's run-time inputs.
+        inputs: The run-time inputs, real ones of an attention among them.
         seed: Of the numbers.
         device: Where the tensors are.
         backward: Whether to differentiate.
@@ -82,7 +86,7 @@ def assert_matches_dense(
         AssertionError: Something is wrong. The text shows the first wrong entry with both values, which
             pairs the kernel sees wrongly, if it does, and which well-known mistake this looks like.
     """
-    p = compile_pattern(p)
+    judged = _Judged(compile_any(p), device, backward, through_lse)
     case = case or Case(
         q_len=q_len,
         k_len=q_len if k_len is None else k_len,
@@ -97,14 +101,14 @@ def assert_matches_dense(
         scale=scale,
         seed=seed,
     )
-    fault = _judged(kernel, p, case, device, backward, through_lse)
+    fault = judged.fault(lambda q, k, v, _: kernel(q, k, v), case, of_inputs=False)
     if fault is not None:
-        raise AssertionError(_text(p, device, case, fault))
+        raise AssertionError(judged.text(case, fault))
 
 
 def sweep(
     kernel: CallKernel,
-    p: Pattern | Source,
+    p: Pattern | Attention | Source,
     *,
     calls: int = 25,
     largest: int = 150,
@@ -122,8 +126,9 @@ def sweep(
 
     Args:
         kernel: ``kernel(q, k, v, call)``: as for ``assert_matches_dense``, told the call, whose ``inputs``,
-            ``extents`` and ``factor`` (on the scores) it may need.
-        p: What it should compute: a pattern, or what ``attndsl.compile`` takes.
+            ``extents`` and ``factor`` (on the scores) it may need. Real inputs of an attention are there as tensors
+            whose gradients are judged, too.
+        p: What it should compute: a pattern or attention, or what ``attndsl.compile`` takes.
         calls: How many.
         largest: About how many tokens a call has at most; fixed extents may be longer.
         seed: Of the draws.
@@ -137,41 +142,69 @@ def sweep(
         AssertionError: Something is wrong; the text is that of ``assert_matches_dense`` for the smallest
             call that was found, and ends in that call as one would write it.
     """
-    p = compile_pattern(p)
+    judged = _Judged(compile_any(p), device, backward, through_lse)
     __tracebackhide__ = True
 
     def fault_of(case: Case) -> Fault | None:
-        told = functools.partial(_told, kernel, case)
-        return _judged(told, p, case, device, backward, through_lse)
+        return judged.fault(kernel, judged.fitted(case))
 
     for index in range(calls):
-        case = _drawn(
-            p, Random(seed, index), min(largest, *_FIRST[index : index + 1], 1 << 30), fixed
-        )
+        most = min(largest, *_FIRST[index : index + 1], 1 << 30)
+        case = _drawn(judged.frame, Random(seed, index), most, fixed)
         try:
             fault = fault_of(case)
+        except Skipped:  # what the attention gives is not finite, say
+            continue
         except Exception as error:
             error.add_note(f"attndsl: in the call {case!r}")
             raise
         if fault is not None:
-            small = shrink(p.ir, case, functools.partial(_still_fails, fault_of, fault, fixed))
-            text = _text(p, device, small, fault_of(small) or fault)
+            still = functools.partial(_still_fails, fault_of, fault, fixed)
+            small = judged.fitted(shrink(judged.frame, case, still))
+            text = judged.text(small, fault_of(small) or fault)
             raise AssertionError(f"{text}\n  again   assert_matches_dense(kernel, p, {small!r})")
 
 
-def _judged(
-    kernel: Kernel, p: Pattern, case: Case, device: str, backward: bool, through_lse: bool
-) -> Fault | None:
-    mask, counts = dense(p, case).to(device), zero_keys(p, case)
-    zeros = None if counts is None else counts.to(device)
-    return judge(kernel, mask, case, device, backward, through_lse, zeros)
+class _Judged:
+    """What a kernel should compute, and how it is asked."""
+
+    def __init__(
+        self, p: Pattern | Attention, device: str, backward: bool, through_lse: bool
+    ) -> None:
+        self._p, self._device = p, device
+        self._options = device, backward, through_lse
+        self._subject = p if isinstance(p, Pattern) else AttentionSubject(p, ())
+
+    @property
+    def frame(self) -> ir.Mask:
+        """A mask whose calls are those of the kernel."""
+        return self._subject.ir if isinstance(self._subject, Pattern) else self._subject.frame
+
+    def fitted(self, case: Case) -> Case:
+        """The case, its real inputs as an attention needs them."""
+        return case if isinstance(self._subject, Pattern) else self._subject.fitted(case)
+
+    def fault(self, kernel: CallKernel, case: Case, *, of_inputs: bool = True) -> Fault | None:
+        """What is wrong with the results of the kernel, the gradients of real inputs among them, if anything."""
+        if not isinstance(self._subject, Pattern):
+            return self._subject.judge(kernel, case, *self._options, of_inputs)
+        mask, counts = dense(self._subject, case).to(self._device), zero_keys(self._subject, case)
+        zeros = None if counts is None else counts.to(self._device)
+        told = functools.partial(_told, kernel, case)
+        return judge(told, mask, case, *self._options, zeros)
+
+    def text(self, case: Case, fault: Fault) -> str:
+        """A fault for people."""
+        p = self._p
+        meaning = ir.show(p.ir.root, p.ir.zeros) if isinstance(p, Pattern) else str(p)
+        return describe(p.name, meaning, f"the kernel on {self._device}", case, fault)
 
 
 def _told(kernel: CallKernel, case: Case, q: Tensor, k: Tensor, v: Tensor) -> Any:
     return kernel(q, k, v, case)
 
 
-def _drawn(p: Pattern, dice: Random, largest: int, fixed: Mapping[str, Any]) -> Case:
+def _drawn(frame: ir.Mask, dice: Random, largest: int, fixed: Mapping[str, Any]) -> Case:
     chosen = {
         name: dice.pick(value) if isinstance(value, list) else value
         for name, value in fixed.items()
@@ -180,7 +213,7 @@ def _drawn(p: Pattern, dice: Random, largest: int, fixed: Mapping[str, Any]) -> 
         "layout": "natural",
         "tile": (16, 16),
     }  # of schedules, which are no matter of the kernel's
-    return draw_case(p.ir, dice, largest, **{**ours, **chosen})
+    return draw_case(frame, dice, largest, **{**ours, **chosen})
 
 
 def _still_fails(
@@ -195,7 +228,3 @@ def _still_fails(
     except Exception:  # noqa: BLE001 - a size that the kernel does not take
         return False
     return again is not None and again.what == found.what
-
-
-def _text(p: Pattern, device: str, case: Case, fault: Fault) -> str:
-    return describe(p.name, ir.show(p.ir.root, p.ir.zeros), f"the kernel on {device}", case, fault)

@@ -1,4 +1,4 @@
-"""A plugin for pytest: a mark names a pattern, a fixture judges a kernel by it.
+"""A plugin for pytest: a mark names a pattern or attention, a fixture judges a kernel by it.
 
     @pytest.mark.attndsl("causal_window", w=20)
     @pytest.mark.attndsl("documents_causal")
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from attndsl.attentions import Attention
     from attndsl.compiled import Pattern
 
 
@@ -41,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """The mark, for `--strict-markers` and `pytest --markers`."""
     config.addinivalue_line(
         "markers",
-        "attndsl(pattern, **values): a pattern that `attndsl_pattern` and `attndsl_judge` are about, as"
+        "attndsl(pattern, **values): a pattern or attention that `attndsl_pattern` and `attndsl_judge` are about, as"
         " attndsl.compile takes it; the test runs once for each mark",
     )
 
@@ -71,18 +72,20 @@ def _name(mark: pytest.Mark) -> str:
 
 
 @pytest.fixture
-def attndsl_pattern(request: pytest.FixtureRequest) -> Pattern:
-    """The compiled pattern of the mark."""
+def attndsl_pattern(request: pytest.FixtureRequest) -> Pattern | Attention:
+    """The compiled pattern or attention of the mark."""
     import attndsl
 
     mark: pytest.Mark = request.param
-    pattern: Pattern = attndsl.compile(*mark.args, **mark.kwargs)
+    pattern: Pattern | Attention = attndsl.compile(*mark.args, **mark.kwargs)
     return pattern
 
 
 @pytest.fixture
-def attndsl_judge(request: pytest.FixtureRequest, attndsl_pattern: Pattern) -> Callable[..., None]:
-    """``attndsl_judge(kernel, **options)``: ``attndsl.testing.sweep`` for the pattern of the mark."""
+def attndsl_judge(
+    request: pytest.FixtureRequest, attndsl_pattern: Pattern | Attention
+) -> Callable[..., None]:
+    """``attndsl_judge(kernel, **options)``: ``attndsl.testing.sweep`` for what the mark names."""
     from attndsl.testing import sweep
 
     given: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """Floor 8: is it right? Patterns against their meaning, patterns against patterns, kernels of anyone."""
 
+from attndsl.verification.attentions import AttentionSubject
 from attndsl.verification.cases import Case, Tensors, dense, zero_keys
 from attndsl.verification.claims import JUDGES, fact_fault, frame_fault, frames
 from attndsl.verification.comparing import CounterExample, Status, Verdict, equivalent, implies
@@ -8,9 +9,11 @@ from attndsl.verification.judging import describe, judge
 from attndsl.verification.references import Fault, Kernel
 from attndsl.verification.running import Failure, Report, verify
 from attndsl.verification.shrinking import shrink
+from attndsl.verification.subjects import Skipped
 from attndsl.verification.tolerances import allowances
 
 __all__ = [
+    "AttentionSubject",
     "Case",
     "CounterExample",
     "Dice",
@@ -20,6 +23,7 @@ __all__ = [
     "Kernel",
     "Random",
     "Report",
+    "Skipped",
     "Status",
     "Tensors",
     "Verdict",

@@ -240,7 +240,7 @@ def draw_inputs(
         dice: Where choices come from.
 
     Returns:
-        bool arrays for inputs declared bool, int64 for int and list. Documents, clusters, positions,
+        bool arrays for inputs declared bool, int64 for int and list, float64 for real. Documents, clusters, positions,
         flags and neighbour lists with empty slots: what the declaration allows, not more.
     """
     inputs, least = {}, ir.least_sizes(mask, sizes)
@@ -300,8 +300,22 @@ def _slots(rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str,
     return rng.integers(-1, most, shape)
 
 
+def _normals(
+    rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> IntArray:
+    return rng.standard_normal(shape)
+
+
+def _positives(
+    rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> IntArray:
+    """Numbers that have logarithms and roots."""
+    return rng.uniform(0.1, 1.5, shape)
+
+
 _STYLES: Mapping[str, Sequence[Any]] = {
     "int": (_few, _runs, _anywhere),
     "bool": (_flags, _padded),
     "list": (_slots,),
+    "real": (_normals, _positives),
 }

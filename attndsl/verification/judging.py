@@ -55,7 +55,7 @@ def describe(name: str, meaning: str, where: str, case: Case, fault: Fault) -> s
     what = "" if fault.what in where else f", {fault.what}"
     lines = [
         f"{name or 'the pattern'}: wrong, {where}{what}",
-        f"  pattern {meaning}",
+        "  pattern " + meaning.replace("\n", "\n          "),
         f"  call    {case}",
         *(f"          {line}" for line in case.details()),
         *(f"  {line}" for line in str(fault).splitlines()),

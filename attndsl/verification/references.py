@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -107,14 +107,18 @@ def first_fault(results: Mapping[str, Tensor], known: ReferenceResult) -> Fault 
     """The first result that is wrong, at its first wrong entry; None when rounding explains all."""
     for name in NAMES:
         if name in results and name in known.exact:
-            fault = _compare(name, results[name], known)
+            fault = compared(
+                name, results[name], known.exact[name], known.allowed[name], _AXES[name]
+            )
             if fault is not None:
                 return fault
     return None
 
 
-def _compare(name: str, got: Tensor, known: ReferenceResult) -> Fault | None:
-    want, allowed = known.exact[name], known.allowed[name]
+def compared(
+    name: str, got: Tensor, want: Tensor, allowed: Tensor, axes: Sequence[str]
+) -> Fault | None:
+    """The first entry of a result that is farther off than allowed; ``axes`` are the words for its dims."""
     if got.shape != want.shape:
         return Fault(name, {}, f"shape {list(got.shape)}", f"shape {list(want.shape)}")
     wrong = wrong_entries(got, want, allowed)
@@ -123,7 +127,7 @@ def _compare(name: str, got: Tensor, known: ReferenceResult) -> Fault | None:
     place = tuple(int(index) for index in wrong.nonzero()[0])
     return Fault(
         name,
-        dict(zip(_AXES[name], place, strict=True)),
+        dict(zip(axes, place, strict=True)),
         f"{float(got[place]):.6g}",
         f"{float(want[place]):.6g}, give or take {float(allowed[place]):.1g}"
         f" ({int(wrong.sum())} of {wrong.numel()} entries are wrong)",

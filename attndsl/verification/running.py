@@ -1,4 +1,4 @@
-"""``verify``: one pattern over many generated calls, until the time is up or something is wrong."""
+"""``verify``: one pattern or attention over many generated calls, until the time is up or something is wrong."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attndsl import backends as all_backends
 from attndsl import ir
-from attndsl.compiled import Pattern, compile_pattern
+from attndsl.attentions import Attention
+from attndsl.attentions import compile as compile_any
+from attndsl.compiled import Pattern
 from attndsl.compiler import Source
 from attndsl.source import AttnDslError
+from attndsl.verification.attentions import AttentionSubject
 from attndsl.verification.cases import Case, dense, zero_keys
 from attndsl.verification.claims import claim_fault, fact_fault, frame_fault, frames
 from attndsl.verification.drawing import (
@@ -33,8 +35,7 @@ from attndsl.verification.judging import describe, judge
 from attndsl.verification.references import Fault, Kernel
 from attndsl.verification.schedules import parts_fault, schedule_fault
 from attndsl.verification.shrinking import shrink
-
-Target = tuple[str, str]  # backend, device
+from attndsl.verification.subjects import Check, Skipped, Subject, Target, runs, targets
 
 _MOST_PAIRS = 1 << 25  # of a dense mask that is looked at
 _FEWEST = 4  # cases, however short the time
@@ -66,8 +67,8 @@ class Report:
     """Report of ``verify``; its ``str`` is for people.
 
     Attributes:
-        name: Name of the pattern.
-        meaning: The pattern, as the IR prints it.
+        name: Name of the pattern or attention.
+        meaning: The pattern or attention, as the IR prints it.
         cases: How many calls were checked.
         seconds: How long that took.
         longest: The greatest length among them.
@@ -112,24 +113,25 @@ class Report:
 
 
 def verify(
-    p: Pattern | Source,
+    p: Pattern | Attention | Source | ir.Attention,
     *,
     seconds: float = 10.0,
     seed: int = 0,
     backends: Iterable[str] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Report:
-    """Check a compiled pattern against its dense meaning over generated calls.
+    """Check a compiled pattern or attention against its dense meaning over generated calls.
 
     Each call has its own lengths (1, shorter than a tile, one more than a tile, unequal ones), extents,
     heads and key heads, batch, run-time inputs, dtype and memory layout. Checked are: the schedule (it
     covers exactly the pattern, visits no empty tile, masks no full one, and its transpose is the same),
     the facts that are claimed to be proved, what the program asserts, and each backend that runs here:
     output, log-sum-exp and gradients, also those that arrive through the log-sum-exp, against the oracle
-    in float64. A result may err as much as rounding explains, see ``allowance``.
+    in float64. A result may err as much as rounding explains, see ``allowance``; that of an attention as much as a
+    multiple of what the oracle itself errs by in the dtype of the call. Gradients of its real inputs are checked, too.
 
     Args:
-        p: The pattern, or what ``attndsl.compile`` takes.
+        p: The pattern or attention, or what ``attndsl.compile`` takes.
         seconds: How long to look. A few cases are checked however short that is.
         seed: Equal seeds check equal cases in equal order.
         backends: Names of backends; by default all that can run on a device of this machine.
@@ -141,7 +143,11 @@ def verify(
     Raises:
         AttnDslError: A521, a backend of that name does not exist; A520, it cannot run here.
     """
-    run = _Run(compile_pattern(p), seed, targets(backends))
+    made, here = compile_any(p), targets(backends)
+    subject = (
+        _PatternSubject(made, here) if isinstance(made, Pattern) else AttentionSubject(made, here)
+    )
+    run = _Run(subject, seed)
     with _one_thread():
         return run.report(seconds, progress)
 
@@ -157,50 +163,14 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def targets(names: Iterable[str] | None = None) -> list[Target]:
-    """The (backend, device) pairs that can run here; of those names, if any are given.
-
-    Raises:
-        AttnDslError: A520 or A521 for a name that cannot be had.
-    """
-    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    found = []
-    for name in all_backends.names() if names is None else names:
-        here = [(name, device) for device in devices if _runs(name, device, torch.float32, 16, 16)]
-        if names is None and name == "triton":
-            here = [
-                (name, device) for _, device in here if device != "cpu"
-            ]  # its interpreter is slow
-        if not here and names is not None:
-            all_backends.choose(
-                all_backends.Request(torch.device("cpu"), torch.float32, 16, 16), name
-            )
-        found += here
-    return found
-
-
-def _runs(name: str, device: str, dtype: torch.dtype, head_dim: int, value_dim: int) -> bool:
-    try:
-        all_backends.choose(
-            all_backends.Request(torch.device(device), dtype, head_dim, value_dim), name
-        )
-    except AttnDslError as error:
-        if error.code != "A520":
-            raise
-        return False
-    return True
-
-
 class _Run:
-    def __init__(self, p: Pattern, seed: int, targets: Sequence[Target]) -> None:
-        self._pattern = p
+    def __init__(self, subject: Subject, seed: int) -> None:
+        self._subject = subject
+        self._frame = subject.frame
         self._seed = seed
-        self._targets = targets
-        self._facts = p.facts()
-        self._frames = frames(p, self._facts)
         # A window of 512 shows no edge in 300 tokens: one case in eight reaches beyond it.
-        self._largest = (*_LARGEST[:-1], max(_LARGEST[-1], farthest(p.ir) * 5 // 4))
-        self._far = far_numbers(p.ir)
+        self._largest = (*_LARGEST[:-1], max(_LARGEST[-1], farthest(self._frame) * 5 // 4))
+        self._far = far_numbers(self._frame)
         self._checked: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
 
@@ -209,12 +179,12 @@ class _Run:
         cases = longest = index = 0
         failure, spent = None, 0.0
         while failure is None and (index < _FEWEST or spent < seconds):
-            case = self._draw(index)
+            case, before = self._draw(index), self._checked.total()
             try:
                 failure = self._failure(case, index)
-            except _Skipped as skipped:
+            except Skipped as skipped:
                 self._skipped[str(skipped)] += 1
-            else:
+            if failure is not None or self._checked.total() > before:
                 cases += 1
                 longest = max(longest, case.q_len, case.k_len)
             index += 1
@@ -222,8 +192,8 @@ class _Run:
             if progress is not None:
                 progress(cases, min(1.0, spent / seconds) if seconds else 1.0)
         return Report(
-            name=self._pattern.name,
-            meaning=ir.show(self._pattern.ir.root, self._pattern.ir.zeros),
+            name=self._subject.name,
+            meaning=self._subject.meaning,
             cases=cases,
             seconds=spent,
             longest=longest,
@@ -234,10 +204,12 @@ class _Run:
 
     def _draw(self, index: int) -> Case:
         turn = index % len(self._largest)
+        dice = Random(self._seed, index)
         if turn == _FAR and self._far:
-            return draw_far_case(self._pattern.ir, Random(self._seed, index), self._far)
-        largest = self._largest[turn]
-        return draw_case(self._pattern.ir, Random(self._seed, index), largest)
+            case = draw_far_case(self._frame, dice, self._far)
+        else:
+            case = draw_case(self._frame, dice, self._largest[turn])
+        return self._subject.fitted(case)
 
     def _failure(self, case: Case, index: int) -> Failure | None:
         found = self._check(case)
@@ -247,15 +219,15 @@ class _Run:
 
         def still_fails(smaller: Case) -> bool:
             try:
-                again = self._check(smaller)
-            except _Skipped:
+                again = self._check(self._subject.fitted(smaller))
+            except Skipped:
                 return False
             if again is None or again[0] != found[0]:
                 return False
             best.append((smaller, again))
             return True
 
-        shrink(self._pattern.ir, case, still_fails)
+        shrink(self._frame, case, still_fails)
         small, (where, fault) = best[-1]
         if fault.what == found[1].what and not fault.is_about_pairs:
             fault = replace(fault, nature=found[1].nature)  # many mistakes look alike in one pair
@@ -265,27 +237,47 @@ class _Run:
         """Where the case is wrong, and how.
 
         Raises:
-            _Skipped: the call is too large to look at, or one that the pattern does not allow.
+            Skipped: the call is too large to look at, or one that the pattern does not allow.
         """
         if case.pairs > _MOST_PAIRS:
-            raise _Skipped(f"{case.q_len} x {case.k_len} pairs are too many for a dense mask")
+            raise Skipped(f"{case.q_len} x {case.k_len} pairs are too many for a dense mask")
         where = "the call"
         try:
-            for where, check in self._checks(case):
-                fault = check()
+            for where, check in self._subject.checks(case):
+                try:
+                    fault = check()
+                except Skipped as skipped:
+                    self._skipped[f"{where}: {skipped}"] += 1
+                    continue
                 if fault is not None:
                     return where, fault
                 self._checked[where] += 1
+        except Skipped:
+            raise
         except Exception as error:
             if isinstance(error, AttnDslError) and (
                 error.code.startswith("A4") or error.code == "A507"
             ):
-                raise _Skipped(error.diagnostics[0].title) from error
+                raise Skipped(error.diagnostics[0].title) from error
             # whatever else a backend raises is a finding, made small like any other
             return where, Fault(where, {}, f"{type(error).__name__}: {error}", "a result")
         return None
 
-    def _checks(self, case: Case) -> Iterator[tuple[str, Callable[[], Fault | None]]]:
+
+class _PatternSubject:
+    """A pattern: its schedule, facts and asserts, and each back end."""
+
+    def __init__(self, p: Pattern, targets: Sequence[Target]) -> None:
+        self.name, self.meaning, self.frame = p.name, ir.show(p.ir.root, p.ir.zeros), p.ir
+        self._pattern, self._targets = p, targets
+        self._facts = p.facts()
+        self._frames = frames(p, self._facts)
+
+    def fitted(self, case: Case) -> Case:
+        """The case as it was drawn."""
+        return case
+
+    def checks(self, case: Case) -> Iterator[tuple[str, Check]]:
         """Everything to hold against the dense meaning of the case, by name."""
         p, mask = self._pattern, dense(self._pattern, case)
         pairs, counts = mask.numpy(), zero_keys(p, case)
@@ -304,7 +296,7 @@ class _Run:
             del options["tile"], options["layout"]
             yield "asserts", lambda: claim_fault(p.claims(*call, **options))
         for name, device in self._targets:
-            if _runs(name, device, case.dtype, case.head_dim, case.value_dim):
+            if runs(name, device, case.dtype, case.head_dim, case.value_dim):
                 there = mask.to(device)
                 zeros = None if counts is None else counts.to(device)
                 yield (
@@ -343,10 +335,6 @@ def _extent_fault(mask: ir.Mask, case: Case) -> Fault | None:
                 "extents", {}, f"{length} tokens of {space.name} with {shown}", "a refusal"
             )
     return None
-
-
-class _Skipped(Exception):
-    """The call cannot be checked; the text says why."""
 
 
 def kernel_of(

@@ -7,7 +7,7 @@ from attndsl import frontend, ir
 from attndsl import syntax as syn
 from attndsl.passes import steps
 from attndsl.source import AttnDslError
-from attndsl.testing import Program
+from attndsl.testing import AttentionProgram, Program
 from tests.fuzz.calling import check_call, check_conflicts
 from tests.rooms.frontend.interpreter import interpreted
 
@@ -65,6 +65,20 @@ def check_program(program: Program, seed: int = 0) -> None:
     check_conflicts(p, program, seed)
     if seed % VERIFIED == 0:
         check_text(program.text, seed)
+
+
+def check_attention(program: AttentionProgram, seed: int = 0) -> None:
+    """Layout, saved and printed forms keep an attention; back ends give what the oracle does, with every gradient."""
+    module = syn.parse(program.text)
+    printed = syn.format(module)
+    assert syn.format(syn.parse(printed)) == printed, "the formatter is not done after one pass"
+    made = frontend.elaborate_attention(module)
+    assert frontend.elaborate_attention(syn.parse(printed)) == made, (
+        "formatting changes the meaning"
+    )
+    assert ir.load_attention(ir.dump_attention(made)) == made, "a saved one reads back differently"
+    report = attndsl.verify(attndsl.compile(made), seconds=0, seed=seed)
+    assert report.ok or report.skipped, str(report)
 
 
 def _meaning(mask: ir.Mask, program: Program) -> np.ndarray:

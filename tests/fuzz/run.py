@@ -19,12 +19,13 @@ sys.path.insert(0, str(ROOT))
 import hypothesis  # noqa: E402 - the line above comes first
 from hypothesis import HealthCheck, Phase, settings, strategies  # noqa: E402
 
-from attndsl.testing import Program, programs  # noqa: E402
-from tests.fuzz.checking import check_program  # noqa: E402
+from attndsl.testing import AttentionProgram, Program, attentions, programs  # noqa: E402
+from tests.fuzz.checking import check_attention, check_program  # noqa: E402
 
 FINDINGS = Path(__file__).parent / "findings"
-Failed = tuple[Program, int]
+Failed = tuple[Program | AttentionProgram, int]
 ROUND = 40  # programs of one seed
+SCORED = 4  # one seed in so many draws attentions
 SHRINKING = 60  # seconds for making a program small
 
 QUIET = settings(
@@ -41,11 +42,13 @@ def run_round(seed: int, deadline: float) -> tuple[int, Failed | None, str]:
     count = 0
     failed: Failed | None = None
     failures: dict[str, float] = {}  # programs, and when the first of them failed
+    depth = 3 + seed % 3
+    drawn = attentions(depth=depth) if seed % SCORED == 0 else programs(depth=depth)
 
     @hypothesis.seed(seed)
     @QUIET
-    @hypothesis.given(programs(depth=3 + seed % 3), strategies.integers(0, 999))
-    def one(program: Program, number: int) -> None:
+    @hypothesis.given(drawn, strategies.integers(0, 999))
+    def one(program: Program | AttentionProgram, number: int) -> None:
         nonlocal count, failed
         if failed is None and time.monotonic() > deadline:
             return
@@ -55,7 +58,10 @@ def run_round(seed: int, deadline: float) -> tuple[int, Failed | None, str]:
             return  # small enough; hypothesis runs the smallest once more
         count += 1
         try:
-            check_program(program, number)
+            if isinstance(program, Program):
+                check_program(program, number)
+            else:
+                check_attention(program, number)
         except Exception:
             failed = program, number  # the last one that hypothesis shows is the smallest
             failures[shown] = time.monotonic()

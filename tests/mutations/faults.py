@@ -662,6 +662,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "pass", "keys that are read beside their products gain nothing"),
     ("backends/scored_blocked.py", "offset = offset if dlse is None else offset - dlse", "pass",
      "the gradient of the log-sum-exp does not reach the scores"),
+    ("op/scores.py", "if q.device.type == \"cpu\" and not _is_one_pass(terms):", "if False:",
+     "gradients of several passes are added in half precision"),
     ("backends/scored_strips.py", "return not node.deps & unknown and ir.substitute(node, move) is node",
      "return not node.deps & unknown", "every number counts as the same for all items of a strip"),
     ("backends/scored_program.py", "constants.add(node)", "constants.add(node), constants.add(root)",

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attndsl import patterns
+import attndsl
+from attndsl import ir, patterns
 from attndsl.cli import main
 from attndsl.cli.running import COMMANDS
 from attndsl.testing import Program, programs
@@ -50,6 +51,7 @@ SHOWN = {
     "heads": "show strided_by_head -p s=4 --head 1",
     "tiles": "show longformer --q-len 20_000 --tiles 512 --ascii",
     "layout": "show dilated -p left=2 -p d=8 --q-len 128 --tiles 8 --layout 'residues(8)'",
+    "attention": "show gemma2 -p c=2.5 -p w=6 --q-len 12",
     "expression": "show 'causal and (q - k < 4 or k % 8 == 7)' --q-len 24 --k-len 32",
 }
 
@@ -59,7 +61,7 @@ def test_golden_show(name: str, shell: Shell, golden: Callable[[Path, str], None
     status, out, err = shell(SHOWN[name])
     assert (status, err) == (0, "")
     assert all(len(line) <= 120 for line in out.splitlines())
-    out = re.sub(r"(prelude\.attn):\d+:\d+", r"\1", out)  # the prelude grows
+    out = re.sub(r"((?:prelude|published)\.attn):\d+:\d+", r"\1", out)  # these grow
     golden(GOLDEN / "cli" / f"{name}.txt", f"$ attndsl {SHOWN[name]}\n{out}")
 
 
@@ -78,6 +80,8 @@ MISTAKEN = {
     "no_such_query": "show causal --q-len 8 --query 8",
     "too_many_pairs": "show causal --q-len 100000",
     "too_much_to_make_up": "show documents --q-len 1000000000000 --tiles 128",
+    "no_such_part": "show llama_adapter --part 2",
+    "attention_raced": "bench alibi",
     "too_large_to_race": "bench causal --q-len 1000000000",
     "no_such_input_file": "show documents --input doc=ids.npy",
     "nowhere_to_write": "show causal --png none/causal.png",
@@ -111,6 +115,40 @@ def test_mistakes_in_patterns_and_lengths_name_what_to_type(shell: Shell):
     assert (status, "did you mean `left`" in err) == (2, True)
     status, _, err = shell("show block -p b=0")
     assert (status, "error[A301]" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", patterns.attentions())
+def test_every_published_attention_can_be_shown_and_explained(name: str, shell: Shell):
+    status, out, err = shell(f"show {name}")
+    assert (status, err) == (0, "")
+    assert f"attention {name}" in out
+    assert "sees" in out
+    small = "--extents y=4,x=4" if "over image" in out else "--q-len 64"
+    status, out, err = shell(f"explain {name} {small} --json")
+    said = json.loads(out)
+    a = attndsl.compile(name)
+    assert (status, said["digest"]) == (0, a.digest)
+    assert [each["meaning"] for each in said["parts"]] == [ir.show(p.ir.root) for p in a.patterns]
+
+
+def test_attentions_of_a_file_are_listed_shown_explained_and_checked(shell: Shell):
+    Path("a.attn").write_text(
+        "input b: real[head]\nattention a(c: real = 1.0) over causal = score c * tanh(s / c) + b[head] * q\n"
+        "attention both = a(2.0) ++ a(c=0.5)\n",
+        encoding="utf-8",
+    )
+    assert "b[head] * q" in shell("show a.attn:a")[1]
+    assert "part 1 of 2" in shell("show a.attn --part 1")[1]
+    status, out, _ = shell("explain a.attn:a -p c=2.5 --q-len 64")
+    assert (status, "2.5 * tanh(s / 2.5)" in out) == (0, True)
+    assert "tanh(s / 2.5)) + 1.0) / 2.5  per s\n" in out
+    assert "  q  per b\n" in out
+    status, out, _ = shell("check a.attn --seconds 0.01")
+    assert (status, "2 ok" in out) == (0, True)
+    assert shell("fmt --check a.attn")[0] == 1
+    assert shell("fmt a.attn")[0] == shell("fmt --check a.attn")[0] == 0
+    names = [each["name"] for each in json.loads(shell("list --attentions --json")[1])]
+    assert names == [*patterns.attentions()]
 
 
 @pytest.mark.parametrize("name", patterns.names())

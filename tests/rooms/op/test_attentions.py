@@ -317,3 +317,18 @@ def test_what_an_attention_cannot_take_is_refused_and_not_ignored():
         pairs(q, k, v[:, :1], heads=4, head_start=2)
     with pytest.raises(attndsl.AttnDslError, match="A211"):
         attndsl.compile(far.ir, align="start")
+
+
+def test_gradients_of_several_passes_are_added_before_they_are_rounded():
+    a = attndsl.compile("attention a over window(3) = score s weights columns")
+    make = torch.Generator().manual_seed(3)
+    q, k, v, dout = (torch.randn(1, 1, 40, 8, generator=make).bfloat16() for _ in range(4))
+
+    def gradient(dtype: torch.dtype) -> torch.Tensor:
+        leaves = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        a(*leaves).backward(dout.to(dtype))
+        assert leaves[0].grad is not None
+        return leaves[0].grad.double()
+
+    exact = gradient(torch.float64)
+    assert ((gradient(torch.bfloat16) - exact).abs() <= 2**-8 * exact.abs() + 1e-5).all()

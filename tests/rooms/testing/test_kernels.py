@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import attndsl
-from attndsl.testing import Case, assert_matches_dense, cases, inputs, tensors
+from attndsl.testing import Case, assert_matches_dense, cases, inputs, sweep, tensors
 
 WINDOW = attndsl.compile("pattern window_of_20 = 0 <= q - k < 20")
 
@@ -243,3 +243,27 @@ def test_a_kernel_without_the_zero_keys_of_the_pattern_is_named():
     assert_matches_dense(quiet, p, q_len=40)
     with pytest.raises(AssertionError, match="without the zero keys"):
         assert_matches_dense(lambda q, k, v: attend(q, k, v, window(q, k, 40)), p, q_len=40)
+
+
+def alibi_by_hand(wrong, q, k, v, call):
+    """ALiBi by softmax; the slopes are read from the call, and their gradient is judged."""
+    slope = wrong(call.inputs["slope"])
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    back = (torch.arange(q.shape[2]) + k.shape[2] - q.shape[2])[:, None] - torch.arange(k.shape[2])
+    dead, empty = back < 0, (back < 0).all(-1)[:, None]
+    scores = q @ k.mT * call.factor - slope.view(-1, 1, 1) * back
+    scores = scores.masked_fill(dead, -math.inf).masked_fill(empty, 0.0)
+    return scores.softmax(-1).masked_fill(empty, 0.0) @ v
+
+
+def test_a_kernel_is_judged_by_an_attention_and_the_gradient_of_its_real_inputs():
+    judged = {"calls": 6, "largest": 40, "dtype": [torch.float32, torch.float64]}
+    sweep(partial(alibi_by_hand, lambda slope: slope), "alibi", **judged)
+    with pytest.raises(AssertionError, match="alibi: wrong, the kernel on cpu, dslope"):
+        sweep(partial(alibi_by_hand, torch.Tensor.detach), "alibi", **judged)
+    with pytest.raises(AssertionError, match="alibi: wrong, the kernel on cpu, out"):
+        sweep(partial(alibi_by_hand, torch.neg), "alibi", **judged)
+    case = Case(3, 3, heads=2, kv_heads=2, dtype=torch.float64, inputs={"slope": [0.5, 0.25]})
+    alibi = attndsl.compile("alibi")
+    assert_matches_dense(partial(alibi, slope=torch.tensor([0.5, 0.25])), alibi, case)

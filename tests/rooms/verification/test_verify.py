@@ -11,10 +11,11 @@ import attndsl
 from attndsl import ir, patterns
 from attndsl import schedule as scheduling
 from attndsl.analysis import Far, Reach
-from attndsl.backends import Executable
+from attndsl.backends import Executable, scored_products
 from attndsl.compiler import Program
 from attndsl.ir import sizing
-from attndsl.source import AttnDslError
+from attndsl.op.planning import Planner
+from attndsl.source import AttnDslError, Diagnostic
 from attndsl.verification import JUDGES, Random, Report, dense, draw_case
 from tests.rooms.patterns.oracles import FLAT, GRIDS
 
@@ -55,6 +56,33 @@ def test_spaces_inputs_and_lengths_are_drawn_as_declared(text: str):
     report = attndsl.verify(attndsl.compile(text), seconds=0.2, seed=3)
     assert report.ok, str(report)
     assert not report.skipped
+
+
+@pytest.mark.parametrize("name", [n for n in patterns.attentions() if n != "stick_breaking"])
+def test_every_published_attention_is_right(name: str):
+    report = attndsl.verify(name, seconds=0, seed=1)
+    assert report.ok, str(report)
+    assert report.checked == {"backend blocked on cpu": report.cases}
+
+
+def test_a_wrong_gradient_of_a_real_input_is_found_and_made_small(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scored_products, "give_leaf", lambda *_: None)
+    report = attndsl.verify("alibi", seconds=0)
+    assert not report
+    assert report.failure is not None
+    assert (report.failure.fault.what, report.failure.case.q_len) == ("dslope", 1)
+    assert "score s - (slope * (q - k))" in str(report)
+    assert "got     0" in str(report)
+
+
+def test_back_ends_that_run_no_scores_are_said_to_be_unchecked(monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: object, **__: object) -> None:
+        raise AttnDslError(Diagnostic("A520", "no kernels"))
+
+    monkeypatch.setattr(Planner, "scored", refused)
+    report = attndsl.verify("alibi", seconds=0)
+    assert (report.ok, report.cases, report.checked) == (False, 0, {})
+    assert "backend blocked on cpu: no kernels" in report.skipped
 
 
 def test_a_report_says_what_was_checked_and_depends_on_the_seed_alone():

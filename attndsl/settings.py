@@ -1,4 +1,4 @@
-"""A pattern or attention with its values, and a call small enough to look at: what nobody said is chosen, and every choice told."""
+"""A pattern or attention with its values, and a call small enough to look at; every choice is told."""
 
 from __future__ import annotations
 

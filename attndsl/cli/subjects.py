@@ -1,4 +1,4 @@
-"""The subject of a command: a pattern or attention with its values, and a call small enough to look at, as the options ask."""
+"""The subject of a command, a pattern or attention with its values, and a call that the options ask for."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _attentions() -> Iterator[_Item]:
         yield _Item(shown, first_sentence(shown.doc), is_attention=True)
 
 
-# What is written above a section; the patterns of the prelude need no title.
+# Titles of sections; the patterns of the prelude need none.
 _TITLES: Final[Mapping[Callable[[], Iterator[_Item]], str]] = {
     _helpers: "helper definitions, to write patterns with",
     _library: "published systems, by row of the catalogue",

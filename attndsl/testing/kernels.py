@@ -166,7 +166,7 @@ def sweep(
 
 
 class _Judged:
-    """What a kernel should compute, and how it is asked."""
+    """A pattern or attention that a kernel should compute, and how it is asked."""
 
     def __init__(
         self, p: Pattern | Attention, device: str, backward: bool, through_lse: bool
@@ -185,7 +185,7 @@ class _Judged:
         return case if isinstance(self._subject, Pattern) else self._subject.fitted(case)
 
     def fault(self, kernel: CallKernel, case: Case, *, of_inputs: bool = True) -> Fault | None:
-        """What is wrong with the results of the kernel, the gradients of real inputs among them, if anything."""
+        """Finds the first wrong result of the kernel, the gradients of real inputs among them."""
         if not isinstance(self._subject, Pattern):
             return self._subject.judge(kernel, case, *self._options, of_inputs)
         mask, counts = dense(self._subject, case).to(self._device), zero_keys(self._subject, case)

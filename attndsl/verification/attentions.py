@@ -94,7 +94,7 @@ class AttentionSubject:
         through_lse: bool = True,
         of_inputs: bool = True,
     ) -> Fault | None:
-        """What is wrong with the results of a kernel, if anything; arguments as of `judging.judge`.
+        """Finds the first wrong result of a kernel, if any; arguments as of `judging.judge`.
 
         ``kernel`` is told the call, whose ``inputs`` are tensors that want gradients, (k, v) for keys from elsewhere;
         those gradients are judged where ``of_inputs``.

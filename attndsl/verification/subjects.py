@@ -1,4 +1,4 @@
-"""What ``verify`` is asked about, and the back ends that can run it here."""
+"""Subjects of ``verify``, and the back ends that can run them here."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[st
     if not named:
         return {}
     spelled = _POSITIONS_BY_LENGTH if by_length else _POSITIONS
-    found = {spelled[word]: named.pop(word) for word in spelled.keys() & named.keys()}
-    return {name: value for name, value in found.items() if value is not None}
+    told = [(spelled[word], named.pop(word)) for word in tuple(named) if word in spelled]
+    return {name: value for name, value in told if value is not None}
 
 
 def read_inputs(

@@ -31,7 +31,7 @@ from attndsl.op.elements import cut, runs_of
 from attndsl.op.pages import paged
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs, stamp_tensor
-from attndsl.op.rows import read_arguments, rows_with_tokens
+from attndsl.op.rows import read_arguments, rows_with_tokens, up_to_length
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
 from attndsl.op.sequences import Nested, is_nested, read_bounds
@@ -89,6 +89,8 @@ def attention(
         made = step(planner, q, k, v, scale, backend, inputs, positions)
         if made is not None:
             return made
+    if positions:
+        k, v, inputs, positions = up_to_length(planner.program.mask, k, v, inputs, positions)
     if any(isinstance(x, Proxy) for x in (q, k, v)):
         return _symbolic(
             *(planner.text, (q, k, v)),

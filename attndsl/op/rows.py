@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from attndsl import ir
 from attndsl.compiler import Program
-from attndsl.op.dispatching import needs_dispatcher
+from attndsl.op.dispatching import PLAIN, needs_dispatcher
 from attndsl.positions import KEYS, MAX_POSITION, QUERIES, Names, check_names, hidden, refuse
 from attndsl.source import AttnDslError, Diagnostic, brief
 
@@ -43,6 +43,31 @@ class Tokens:
         if any(self.cut):
             out, lse = pad(out, (0, 0, *self.cut)), pad(lse, self.cut, value=-math.inf)
         return out, lse
+
+
+def up_to_length(
+    mask: ir.Mask,
+    k: Tensor,
+    v: Tensor,
+    inputs: Mapping[str, Any] | None,
+    positions: Mapping[str, Any],
+) -> tuple[Tensor, Tensor, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """(k, v, inputs, what else is said) of a call on the keys that exist, where it says how many and nothing else.
+
+    Anything that is not obviously plain is given back as it is.
+    """
+    length, given = positions.get(KEYS.length), (k, v, inputs, positions)
+    if type(length) is not int or len(positions) > 1 or mask.keys.segments or mask.is_rectangular:
+        return given
+    if not all(type(x) in PLAIN and x.dim() == 4 and 0 <= length <= x.shape[2] for x in (k, v)):
+        return given
+    if k.shape[2] != v.shape[2] or any(not {"q", "k"}.isdisjoint(t.dims) for t in mask.tables):
+        return given
+    try:
+        cut = _up_to(mask, inputs, length) if inputs else inputs
+    except (KeyError, TypeError, ValueError, RuntimeError):  # not as declared
+        return given
+    return k.narrow(2, 0, length), v.narrow(2, 0, length), cut, None
 
 
 def rows_with_tokens(

@@ -55,18 +55,15 @@ class KeyRule:
         """
         batches = batch if len(k_lens) > 1 or self.by_batch else 1
         held = range(heads if self.by_head else 1)
+        mask, solve = self.mask, self.solve
         found: list[tuple[Keys, ...]] = []
         for b in range(batches):
             length = k_lens[0] if len(k_lens) == 1 else k_lens[b]
             cut = {name: array[..., :length] for name, array in tables.items()}
-            found += [self._rows(q_len, length, b, h, heads, cut) for h in held]
+            whole = ((0, length),) if length else ()
+            sizes, first = {"q": q_len, "k": length}, mask.shift(q_len, length)
+            for h in held:
+                about = b, h, sizes, cut, mask, heads, self.layer
+                queries = range(first, first + q_len)
+                found.append(tuple([solve(Place(q, *about), whole) for q in queries]))
         return in_classes(found, batches)
-
-    def _rows(
-        self, q_len: int, k_len: int, b: int, h: int, heads: int, tables: Mapping[str, Any]
-    ) -> tuple[Keys, ...]:
-        """The keys of each query of one batch element and head."""
-        whole = ((0, k_len),) if k_len else ()
-        sizes, first = {"q": q_len, "k": k_len}, self.mask.shift(q_len, k_len)
-        about = b, h, sizes, tables, self.mask, heads, self.layer
-        return tuple([self.solve(Place(q, *about), whole) for q in range(first, first + q_len)])

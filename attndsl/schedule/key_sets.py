@@ -354,6 +354,10 @@ def _looked_up(node: ir.Load) -> _Inverse | None:
 
     def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
         entries = row(at)
+        if isinstance(within, tuple) and len(within) == 1:
+            run = within[0]
+            if run[0] >= 0 and run[1] <= len(entries):
+                return _run_of(entries, run, low, high)
         inside = _between(within, 0, len(entries) - 1)
         if isinstance(inside, np.ndarray):
             found = _of(inside[_in_range(entries[inside], low, high)])
@@ -393,10 +397,9 @@ def _run_of(entries: IntArray, run: tuple[int, int], low: int | None, high: int 
     first, last = searched.find(1), searched.rfind(1) + 1
     if not last:
         return ()
-    holds = holds[first:last]
-    if np.count_nonzero(holds) == len(holds):  # one after the other: there is no need to list them
+    if searched.find(0, first, last) < 0:  # one after the other: there is no need to list them
         return ((start + first, start + last),)
-    return _of(np.flatnonzero(holds) + (start + first))
+    return _of(np.flatnonzero(holds[first:last]) + (start + first))
 
 
 def _in_range(values: IntArray, low: int | None, high: int | None) -> Any:

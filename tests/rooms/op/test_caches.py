@@ -195,6 +195,28 @@ def test_gradients_reach_the_pages_that_hold_tokens():
         assert one[0].eq(0).all()
 
 
+@pytest.mark.parametrize("is_bound", [False, True], ids=["plain", "bound"])
+def test_the_gradient_of_a_shared_page_is_the_sum_over_those_who_read_it(is_bound):
+    p, (q, k, v) = attndsl.compile("causal_window(9)"), tensors()
+    (k_pages, table), (v_pages, _) = paged(k, 4, 6), paged(v, 4, 6)
+    table[1, :2] = table[0, :2]  # a common beginning; pages of the second element lie unused
+    fill = torch.tensor([LENGTH, LENGTH - 3])
+    pools = [x.detach().requires_grad_() for x in (k_pages, v_pages)]
+    told = {"block_table": table, "kv_len": fill}
+    if is_bound:
+        out = p.bind(LENGTH, 24, q.shape[1], batch=2, **told)(q, *pools)
+    else:
+        out = p(q, *pools, **told)
+    found = torch.autograd.grad(out.sin().sum(), pools)
+    rows = [x[table].transpose(1, 2).flatten(2, 3).detach().requires_grad_() for x in pools]
+    want = torch.autograd.grad(p(q, *rows, kv_len=fill, backend="reference").sin().sum(), rows)
+    for one, other in zip(found, want, strict=True):
+        pages = other.unflatten(2, (6, 4)).transpose(1, 2)  # of each column
+        summed = torch.zeros_like(one).index_add(0, table.flatten(), pages.flatten(0, 1))
+        same(one, summed)
+        assert one[0].eq(0).all()
+
+
 def test_a_traced_call_has_no_key_in_a_page_that_is_not_there():
     p, (q, k, v) = attndsl.compile("full"), tensors()
     (k_pages, table), (v_pages, _) = paged(k, 4, 6), paged(v, 4, 6)

@@ -15,7 +15,7 @@ NEWEST  := .venv-newest
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden grammar docs clean
+.PHONY: test explore-test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden grammar docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -57,6 +57,11 @@ pytest: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow --hypothesis-profile=$(PROFILE)
+
+# The explorer in a real browser, Chromium; takes its screenshots anew.
+explore-test: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[explore]' httpx playwright
+	$(BIN)/python -m pytest -q tests/rooms/explorer
 
 # The same tests with the oldest torch, triton, NumPy, lark and networkx that pyproject.toml allows, and with the newest
 # there are; each in an environment of its own.

@@ -10,13 +10,14 @@ from attndsl import __version__
 from attndsl.source import AttnDslError
 
 from . import arguments as args
-from . import bench, check, demonstrate, emit, explain, fmt, listing, show
+from . import bench, check, demonstrate, emit, explain, explore, fmt, listing, show
 from .terminal import Terminal, open_closed_streams
 
 COMMANDS = (
     show.COMMAND,
     check.COMMAND,
     explain.COMMAND,
+    explore.COMMAND,
     emit.COMMAND,
     fmt.COMMAND,
     listing.COMMAND,

@@ -43,6 +43,7 @@ from .entry import (
     kind_of,
     prelude,
     signature,
+    signatures,
 )
 from .files import files
 from .precedence import precedence_hint
@@ -118,6 +119,7 @@ __all__ = [
     "scored",
     "sigmoid",
     "signature",
+    "signatures",
     "softplus",
     "space",
     "sqrt",

@@ -210,6 +210,13 @@ def signature(
         return described(chosen(unit, entry, _word(unit, entry)))
 
 
+def signatures(module: syn.Module, resolve: Resolve | None = None) -> tuple[Signature, ...]:
+    """Signatures of all patterns that a module declares. Raises as `elaborate` does."""
+    with _enough_stack(module.span):
+        unit = checked(Linker(resolve, prelude()), module)
+        return tuple(described(each) for each in unit.definitions() if each.is_pattern)
+
+
 def described(definition: Definition) -> Signature:
     """The signature of a checked definition."""
     parameters = tuple(

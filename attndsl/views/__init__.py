@@ -14,13 +14,24 @@ from .drawing import (
 )
 from .explaining import DEVICES, Arrangement, Clock, Device, Explanation, arrangement
 from .images import encode_png, encode_svg
-from .pictures import Ink, Picture, Ruler, picture_mask, picture_query, picture_tiles, picture_view
-from .sheets import Sheet, fitting_tile, sheet_of_tiles
+from .pictures import (
+    BoolArray,
+    Ink,
+    Picture,
+    Ruler,
+    picture_mask,
+    picture_query,
+    picture_tiles,
+    picture_view,
+    segment_shapes,
+)
+from .sheets import Sheet, fitting_tile, order_of, sheet_of_tiles
 from .windows import Window, keys_seen, picture_kinds, picture_pairs, queries_seeing
 
 __all__ = [
     "DEVICES",
     "Arrangement",
+    "BoolArray",
     "Charset",
     "Clock",
     "Cost",
@@ -48,6 +59,7 @@ __all__ = [
     "fitting_tile",
     "keys_seen",
     "near",
+    "order_of",
     "picture_kinds",
     "picture_mask",
     "picture_pairs",
@@ -56,6 +68,7 @@ __all__ = [
     "picture_view",
     "queries_seeing",
     "report",
+    "segment_shapes",
     "sheet_of_tiles",
     "suggest",
     "total",

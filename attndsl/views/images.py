@@ -175,11 +175,11 @@ def _rulers(picture: Picture, scale: int) -> Iterator[str]:
     height, width = (int(side) * scale for side in picture.cells.shape)
     if (columns := picture.columns) is not None:
         for tick, x in _places(columns, scale, width - 40):
-            yield f"<text x='{x}' y='-6'>{tick:,}</text>"
+            yield f"<text x='{x}' y='-6'>{columns.first + tick:,}</text>"
         yield _name(columns, width, -6)
     if (rows := picture.rows) is not None:
         for tick, y in _places(rows, scale, height - 24):
-            yield f"<text x='-6' y='{y + 11}' text-anchor='end'>{tick:,}</text>"
+            yield f"<text x='-6' y='{y + 11}' text-anchor='end'>{rows.first + tick:,}</text>"
         yield _name(rows, -6, height)
 
 

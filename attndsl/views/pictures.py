@@ -38,11 +38,12 @@ class Ink:
 
 @dataclass(frozen=True, slots=True)
 class Ruler:
-    """Labels along one side: cell ``i`` stands for ``[i * step, (i + 1) * step)``."""
+    """Labels along one side: cell ``i`` stands for ``[i * step, (i + 1) * step)``, counted from ``first`` on."""
 
     label: str
     length: int
     step: int = 1
+    first: int = 0
 
     def ticks(self, most: int = 6) -> range:
         """Round positions, at most ``most``: powers of two apart, as tiles and windows are."""
@@ -201,7 +202,7 @@ def picture_query(
     """
     start, made = 0, list[Picture]()
     several = len(space.segments) > 1
-    for name, shape in _shapes(space, sizes, len(seen)):
+    for name, shape in segment_shapes(space, sizes, len(seen)):
         stop = start + prod(shape)
         own = None
         if position is not None and start <= position < stop:
@@ -213,10 +214,10 @@ def picture_query(
     return tuple(made)
 
 
-def _shapes(
+def segment_shapes(
     space: ir.Space, sizes: Mapping[str, int], length: int
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """Each segment and the shape to draw it in."""
+    """Each segment of a space, and the shape to draw it in; a space without segments is one line."""
     found = [
         (each.name, tuple(sizes[f"{each.name}.{axis.name}"] for axis in each.axes))
         for each in space.segments

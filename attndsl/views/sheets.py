@@ -87,6 +87,10 @@ def _is_natural(plan: Plan) -> bool:
 
 def _caption(plan: Plan, number: int, count: int) -> str:
     """Caption of a part: its number, and how its tokens are ordered."""
+    return f"part {number}: {order_of(plan)}" if count > 1 else order_of(plan)
+
+
+def order_of(plan: Plan) -> str:
+    """The order in which a plan takes tokens, in words."""
     names = ["natural" if order is None else order.name for order in (plan.q_order, plan.k_order)]
-    order = names[0] if names[0] == names[1] else f"queries {names[0]}; keys {names[1]}"
-    return f"part {number}: {order}" if count > 1 else order
+    return names[0] if names[0] == names[1] else f"queries {names[0]}; keys {names[1]}"

@@ -112,7 +112,7 @@ COMMANDS = re.findall(
     "\n".join(page.read_text(encoding="utf-8") for page in PAGES),
     re.MULTILINE,
 )
-LONG = ("demo", "bench")  # of minutes, and tested on their own
+LONG = ("demo", "bench", "explore", "lsp")  # of minutes or without an end, and tested on their own
 
 
 @pytest.mark.parametrize("words", [each for each in COMMANDS if not each.startswith(LONG)])

@@ -461,6 +461,14 @@ class Program:
         """The keys that each query of a call sees, for calls of few queries."""
         return scheduling.key_sets(*self.rows(call))
 
+    def lists(self, call: scheduling.Call) -> scheduling.Lists | None:
+        """Lists the keys that each query sees, by block; None where the pattern names keys by no list.
+
+        Raises:
+            AttnDslError: A403, a number in the pattern passes 2**62.
+        """
+        return scheduling.lists(*self.rows(call))
+
     def pairs(self, call: scheduling.Call) -> BoolArray | None:
         """The pairs of each batch element, bool [batch, heads or 1, q_len or 1, k_len], one by one: for short calls.
 

@@ -24,6 +24,7 @@ from attndsl.backends import (
     ScoredKernels,
     Side,
     TakesKeySets,
+    TakesLists,
     TakesOpenMasks,
     TakesPairs,
     TakesScores,
@@ -74,6 +75,13 @@ def lower(
             return Executable((runner.lower_pairs(pairs, request),), zeros, keyless)
     if not layout and isinstance(runner, TakesKeySets) and runner.takes_key_sets(request):
         return Executable((runner.lower_key_sets(program.key_sets(call)),), zeros)
+    if not layout and isinstance(runner, TakesLists):
+        lists = program.lists(call)
+        over_lists = None if lists is None else runner.lower_lists(lists, request)
+        if lists is not None and over_lists is not None:
+            asked = zeros is not None and request.gradient
+            keyless = torch.from_numpy(lists.keyless()).to(request.device) if asked else None
+            return Executable((over_lists,), zeros, keyless)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
     kernels: list[ForwardKernels] = []
     masks: list[TiledMask] = []

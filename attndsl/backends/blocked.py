@@ -1,9 +1,10 @@
 """The CPU backend: live tiles only, by torch's own flash kernels.
 
-A plan becomes strips (``strips.py``): batched calls on strided views or gathered keys. Forward merges
+A plan becomes strips (``block_batches.py``): batched calls on strided views or gathered keys. Forward merges
 the strips of a query by log-sum-exp. Backward hands each strip the *global* output and log-sum-exp:
 the kernel then returns exactly that strip's share of every gradient, and shares add up.
-The order of strips is fixed and nothing is atomic: equal inputs give equal bits.
+The order of strips is fixed and nothing is atomic: equal inputs give equal bits. Sets that differ from query to query
+are computed over their lists instead (``listed.py``).
 """
 
 from __future__ import annotations
@@ -19,30 +20,21 @@ from torch import Tensor
 
 from attndsl.backends.block_batches import BlockBatch, BoolArray, batches_of, packed
 from attndsl.backends.dense_square import DenseSquare
-from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
+from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
+from attndsl.backends.flash_passes import BUDGET, LEVELS, FlashPasses, flash, flash_backward
 from attndsl.backends.heads import alike
+from attndsl.backends.listed import ListKernels, pays
 from attndsl.backends.merging import merged
 from attndsl.backends.pages import Pages, live_columns
-from attndsl.backends.places import Elements, Index, IntArray, with_finite, with_width
+from attndsl.backends.places import Elements, Index, IntArray, with_width
 from attndsl.backends.protocol import Request, Tile
 from attndsl.backends.scored_blocked import BlockedScores
 from attndsl.backends.scores import BoundScore
-from attndsl.schedule import KeySets, Schedule, TiledMask
+from attndsl.schedule import KeySets, Lists, Schedule, TiledMask
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
-# With AVX2 alone products of 16 bits are emulated: a backward takes several times what it does in float32.
-_EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"
-WIDENED = (torch.bfloat16, torch.float16) if _EMULATED else ()
 TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones starve the kernels
-
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-# The biases of eight scores for each byte of a mask, [256, 8].
-_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-_LEVELS = np.where(_BITS > 0, np.float32(0), np.float32(-np.inf))
 
 
 class Blocked:
@@ -83,6 +75,10 @@ class Blocked:
         """Attention of all batch elements at once, each over its own pairs."""
         return PairsKernels.of(pairs, request.q_len)
 
+    def lower_lists(self, lists: Lists, request: Request) -> ListKernels | None:
+        """Attention over the lists, where tiles would be more work."""
+        return ListKernels.of(lists) if pays(lists) else None
+
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""
         return (best_tile(request.q_len, request.k_len),)
@@ -97,20 +93,15 @@ class Blocked:
         return BlockedScores.of(part.schedules[self.tiles(request)[0]], score)
 
 
-class _FlashKernels(abc.ABC):
-    """The passes over strips that lie ready; what is not finite reaches those that see it."""
+class _StripPasses(FlashPasses):
+    """The passes over strips that lie ready."""
 
     __slots__ = ()
-    square: DenseSquare | PairsSquare | None  # where one call of a kernel does it
 
     @property
     @abc.abstractmethod
     def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
         """The strips of each plan."""
-
-    @abc.abstractmethod
-    def reaches_all(self) -> bool:
-        """Whether every query is written to."""
 
     @abc.abstractmethod
     def head_groups(
@@ -121,94 +112,25 @@ class _FlashKernels(abc.ABC):
         The last ``results`` tensors of either side are written to.
         """
 
-    def rows_in(self, pages: Pages, count: int) -> tuple[Tensor, Tensor]:
-        """The first so many keys and values, copied from their pages."""
-        return pages.rows(count)
+    def merges(self) -> bool:
+        """Whether a query is in several strips."""
+        return any(not strip.first_writer for plan in self.batches for strip in plan)
 
-    @torch.no_grad()
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(out [B, H, Q, Dv], lse [B, H, Q])."""
-        if pages is not None:
-            k, v = self.rows_in(pages, k.shape[2])
-        if q.dtype in EIGHT_BITS:
-            out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
-            return out.to(out_dtype(q.dtype)), lse
-        finite = with_finite(k), with_finite(v)
-        if (
-            self.square is not None
-            and finite[0] is k
-            and finite[1] is v
-            and q.numel()
-            and v.numel()
-        ):
-            return self.square.forward(q, k, v, scale)
-        dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
-        merges = any(not strip.first_writer for plan in self.batches for strip in plan)
-        out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
-        lse = q.new_empty(shape[:3], dtype=lse_dtype(dtype))
-        if not self.reaches_all():
-            out.zero_()
-            lse.fill_(-math.inf)
-        width = max(1, q.shape[3], v.shape[3])
-        given = with_width(q, width), with_width(finite[0], width), with_width(finite[1], width)
-        for unit in self.head_groups([given[0], out, lse], [given[1], given[2]], results=(2, 0)):
+    def attend(self, rows: Sequence[Tensor], columns: Sequence[Tensor], scale: float) -> None:
+        """Strip after strip."""
+        for unit in self.head_groups(rows, columns, results=(2, 0)):
             forward_unit(unit, scale)
-        if finite[0] is not k or finite[1] is not v:
-            self._spread_nan(q, k, v, out, lse)
-        return out.to(dtype), lse
 
-    @torch.no_grad()
-    def backward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        dout: Tensor,
-        dlse: Tensor | None,
-        *,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv), each in the dtype of its input."""
-        if q.dtype in WIDENED:
-            grads = self.backward(
-                *(q.float(), k.float(), v.float(), out.float(), lse, dout.float(), dlse),
-                scale=scale,
-            )
-            return grads[0].to(q.dtype), grads[1].to(k.dtype), grads[2].to(v.dtype)
-        if self.square is not None and dlse is None and all(x.numel() for x in (q, k, v)):
-            grads = self.square.backward(q, k, v, out, lse, dout, scale)
-            # else what is not finite may have reached what does not see it
-            if all(bool(x.sum().isfinite()) for x in grads):
-                return grads
-        width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
-        sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]
-        rows = [with_width(x.to(q.dtype), width) for x in (q, out, dout)]
-        columns = [with_width(with_finite(x), width) for x in (k, v)]
-        if dlse is not None:  # lse is one more output: dP + dlse = [dout, dlse] [v, 1]ᵀ
-            columns[1][..., v.shape[3]] = 1.0
-            rows[2][..., v.shape[3]] = dlse
-        for unit in self.head_groups(
-            [*rows, lse, sums[0]], [*columns, sums[1], sums[2]], results=(1, 2)
-        ):
+    def differentiate(
+        self, rows: Sequence[Tensor], columns: Sequence[Tensor], scale: float
+    ) -> None:
+        """Strip after strip."""
+        for unit in self.head_groups(rows, columns, results=(1, 2)):
             backward_unit(unit, scale)
-        return sums[0].to(q.dtype), sums[1].to(k.dtype), sums[2].to(v.dtype)
-
-    def _spread_nan(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor) -> None:
-        """NaN for what sees a key or value that is not finite: the marked share of plain means."""
-        marks = torch.cat([~v.isfinite(), ~k.isfinite().all(-1, keepdim=True)], -1)
-        q, k = (torch.zeros_like(x, dtype=torch.float32) for x in (q, k))
-        shares, _ = self.forward(q, k, marks.float(), scale=1.0)
-        sees_value, sees_key = shares[..., :-1] > 0, shares[..., -1] > 0
-        out.masked_fill_(sees_value | sees_key[..., None], math.nan)
-        lse.masked_fill_(sees_key, math.nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BlockedKernels(_FlashKernels):
+class BlockedKernels(_StripPasses):
     """A schedule, by the strips of each of its plans or, where it is one square, at once."""
 
     schedule: Schedule
@@ -270,7 +192,7 @@ class BlockedKernels(_FlashKernels):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PairsKernels(_FlashKernels):
+class PairsKernels(_StripPasses):
     """Few pairs of each batch element, which a mask holds: all elements at once."""
 
     pairs: BoolArray  # [batch, heads or 1, queries or 1, keys]
@@ -324,7 +246,7 @@ class PairsSquare:
         width, widest = v.shape[3], max(q.shape[3], v.shape[3])
         given = (with_width(x, widest) for x in (q, k, v))
         bias, dead = self._bias(q), self.dead
-        out, lse = _flash(*given, 0.0, False, attn_mask=bias, scale=scale)
+        out, lse = flash(*given, 0.0, False, attn_mask=bias, scale=scale)
         if dead is not None:
             out, lse = out.masked_fill_(dead[..., None], 0.0), lse.masked_fill_(dead, -math.inf)
         return out[..., :width], lse
@@ -345,7 +267,7 @@ class PairsSquare:
         bias, dead = self._bias(q), self.dead
         if dead is not None:  # a level that makes every weight zero
             lse = lse.masked_fill(dead, math.inf)
-        grads = _flash_backward(*(dout, q, k, v, out, lse, 0.0, False), attn_mask=bias, scale=scale)
+        grads = flash_backward(*(dout, q, k, v, out, lse, 0.0, False), attn_mask=bias, scale=scale)
         dq, dk, dv = (x[..., :width] for x, width in zip(grads, widths, strict=True))
         return dq, dk, dv
 
@@ -371,7 +293,7 @@ def forward_unit(unit: HeadGroup, scale: float) -> None:
     (q, out, lse), (k, v) = unit.of_queries, unit.of_keys
     for part, bias, dead in _calls(unit, q, per_key=0):
         queries, keys = part.queries, part.keys
-        o, level = _flash(
+        o, level = flash(
             queries.read(q), keys.read(k), keys.read(v), 0.0, False, attn_mask=bias, scale=scale
         )
         o = o[..., : out.shape[-1]]
@@ -392,7 +314,7 @@ def backward_unit(unit: HeadGroup, scale: float) -> None:
         if dead is not None:  # whatever such a query holds: a level that makes every weight zero
             rows = [x.masked_fill(dead[..., None], 0.0) for x in rows]
             level = level.masked_fill(dead, math.inf)
-        shares = _flash_backward(
+        shares = flash_backward(
             *(rows[0], rows[1], keys.read(k), keys.read(v), rows[2], level),
             0.0,
             False,
@@ -433,7 +355,7 @@ def _bias(strip: BlockBatch, like: Tensor) -> tuple[Tensor | None, Tensor | None
     if strip.mask is None:
         return None, None
     # NumPy: these arrays are small, and waking torch's threads for them costs more than the work.
-    levels = _LEVELS.take(strip.mask, axis=0).reshape(*strip.mask.shape[:-1], -1)
+    levels = LEVELS.take(strip.mask, axis=0).reshape(*strip.mask.shape[:-1], -1)
     bias, dead = levels[..., : strip.keys.length], ~np.asarray(strip.mask.any(-1))
     if strip.mask.ndim == 3:  # one for all heads
         bias, dead = bias[:, None], dead[:, None]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attndsl.backends.pages import Pages
-from attndsl.schedule import KeySets, OpenMask, TiledMask
+from attndsl.schedule import KeySets, Lists, OpenMask, TiledMask
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -143,6 +143,14 @@ class TakesPairs(Protocol):
 
     def lower_pairs(self, pairs: BoolArray, request: Request) -> Kernels:
         """Its passes over the pairs of each batch element and head, [batch, heads or 1, queries or 1, keys]."""
+
+
+@runtime_checkable
+class TakesLists(Protocol):
+    """A back end that computes sets that differ from query to query over their lists, without tiles."""
+
+    def lower_lists(self, lists: Lists, request: Request) -> Kernels | None:
+        """Its passes over the lists; None where tiles are less work."""
 
 
 class OpenKernels(Protocol):

@@ -14,7 +14,8 @@ from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.key_rule import KeyRule
 from attndsl.schedule.key_sets import Keys, KeySets, key_positions, key_sets, key_union
-from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts
+from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts, stable_order
+from attndsl.schedule.lists import ALL, BLOCK, Bits, KeyBlocks, Lists, lists
 from attndsl.schedule.model import MaskTable, Plan, Runs, Schedule, Tiles, TokenOrder, compress
 from attndsl.schedule.open_masks import (
     Candidates,
@@ -27,6 +28,9 @@ from attndsl.schedule.open_tiles import EMPTY, FULL, PARTIAL, Classifier, OpenVa
 from attndsl.schedule.reordering import Decision, Decisions, optimise
 
 __all__ = [
+    "ALL",
+    "BLOCK",
+    "Bits",
     "EMPTY",
     "FULL",
     "NATURAL",
@@ -37,10 +41,12 @@ __all__ = [
     "Classifier",
     "Decision",
     "Decisions",
+    "KeyBlocks",
     "KeyRule",
     "KeySets",
     "Keys",
     "Layout",
+    "Lists",
     "MaskTable",
     "OpenMask",
     "OpenHeadMask",
@@ -59,6 +65,7 @@ __all__ = [
     "key_positions",
     "key_sets",
     "key_union",
+    "lists",
     "open_candidates",
     "open_env",
     "open_mask",
@@ -66,6 +73,7 @@ __all__ = [
     "plan",
     "read_layout",
     "read_layouts",
+    "stable_order",
     "specialise",
     "tiled",
 ]

@@ -686,4 +686,15 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "return frozenset(counts)", "values are overwritten that are needed again"),
     ("backends/scored_products.py", "powers = torch.add(level * -_LOG2_E, scores, alpha=outer * _LOG2_E, out=into)",
      "powers = torch.add(level * -_LOG2_E, scores, alpha=_LOG2_E, out=into)", "weights forget the outer factor of a score"),
+    # ------------------------------------------------------------------ lists
+    ("schedule/lists.py", "return codes[first], np.bitwise_or.reduceat(bits, first)", "return codes[first], bits[first]",
+     "a second entry of a query in the same block is lost"),
+    ("schedule/lists.py", "codes, bits = codes[bits != 0], bits[bits != 0]", "bits = np.maximum(bits, 1)",
+     "a query of which nothing is left in a block sees its first key"),
+    ("schedule/lists.py", "return whole[0], self._first(1 - bound)", "return whole[0], self._first(-bound)",
+     "a causal bound leaves out the query itself"),
+    ("backends/list_batches.py", "place > last", "place > last + 1", "a query that fills an item up counts twice"),
+    ("backends/listed.py", "level = level.masked_fill(idle, math.inf)", "pass", "rows that fill an item have gradients"),
+    ("backends/list_batches.py", "full = np.bincount(cell, weights=is_full) == TILE",
+     "full = np.bincount(cell, weights=is_full) > 0", "one query that sees all of a block speaks for its tile"),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attndsl.backends import Blocked, Request, block_batches, blocked
+from attndsl.backends import Blocked, Request, block_batches, blocked, flash_passes
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import DenseWork
@@ -50,7 +50,7 @@ def test_it_agrees_in_any_order_of_tokens(data: st.DataObject):
 def test_it_agrees_with_and_without_products_of_16_bits(dtype: str, data: st.DataObject):
     case = data.draw(cases(DTYPES[dtype]))
     for widened in ((), (case.q.dtype,)):  # of which each machine does one
-        with mock.patch.object(blocked, "WIDENED", widened):
+        with mock.patch.object(flash_passes, "WIDENED", widened):
             assert_agrees(run(Blocked(), DenseWork(case.masks, case.tile), case), case)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from attndsl.backends import requirements  # noqa: F401 - first: it looks at the version of torch
 from attndsl.backends.blocked import Blocked, best_tile
+from attndsl.backends.column_values import query_values
 from attndsl.backends.composed import Composed
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.dense_scores import DensePart, attend_scored
@@ -86,6 +87,7 @@ __all__ = [
     "out_dtype",
     "predict",
     "predict_dense",
+    "query_values",
     "this_machine",
     "tile_costs_of",
 ]

@@ -26,6 +26,11 @@ class ForwardCall(NamedTuple):
     PartOut: Tensor | None
     PartLse: Tensor | None
     PageTable: Tensor | None
+    OfQuery: Tensor | None
+    OfKey: Tensor | None
+    OfDistance: Tensor | None
+    Reals: Tensor | None
+    Numbers: Tensor | None
     scale: float
 
 
@@ -51,6 +56,13 @@ class BackwardQueriesCall(NamedTuple):
     Delta: Tensor
     GradQ: Tensor
     PartQ: Tensor | None
+    OfQuery: Tensor | None
+    OfKey: Tensor | None
+    OfDistance: Tensor | None
+    Reals: Tensor | None
+    Numbers: Tensor | None
+    GradX: Tensor | None
+    PartX: Tensor | None
     scale: float
 
 
@@ -67,7 +79,45 @@ class BackwardKeysCall(NamedTuple):
     GradV: Tensor
     PartK: Tensor | None
     PartV: Tensor | None
+    OfQuery: Tensor | None
+    OfKey: Tensor | None
+    OfDistance: Tensor | None
+    Reals: Tensor | None
+    Numbers: Tensor | None
+    GradX: Tensor | None
+    PartX: Tensor | None
     scale: float
+
+
+class BackwardPairsCall(NamedTuple):
+    """Tensors of the pass that computes what is gained by what scores read at pairs."""
+
+    Q: Tensor
+    K: Tensor
+    V: Tensor
+    GradOut: Tensor
+    Level: Tensor
+    Delta: Tensor
+    OfQuery: Tensor | None
+    OfKey: Tensor | None
+    OfDistance: Tensor | None
+    Reals: Tensor | None
+    Numbers: Tensor | None
+    Blocks: Tensor
+    scale: float
+
+
+class ScoreCall(NamedTuple):
+    """What scores read: columns [columns, B, H, length] in float32, and real tables in a row.
+
+    ``Numbers``, int64, are what ``codegen.scores`` reads first.
+    """
+
+    OfQuery: Tensor | None = None
+    OfKey: Tensor | None = None
+    OfDistance: Tensor | None = None
+    Reals: Tensor | None = None
+    Numbers: Tensor | None = None
 
 
 class PrepareBackwardCall(NamedTuple):
@@ -98,7 +148,17 @@ class SumChunksCall(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
+class Scores:
+    """The functions of scores of one's own, in all passes; none where scores stay as they are."""
+
+    NUMBERS: Function = None
+    OF_QUERY: Function = None
+    OF_KEY: Function = None
+    WEIGHS: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs(Scores):
     """How the pairs of PARTIAL tiles are decided: by masks, or by generated functions and what those read."""
 
     masks: Tensor | None = None
@@ -176,6 +236,7 @@ class ForwardArgs(_Pass):
     PAGE: int
     CLEARS: bool
     FOLDED: int
+    SCORE: Function = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +248,9 @@ class BackwardQueriesArgs(_Pass):
     gs: int
     gd: int
     heads: int
+    DERIVATIVES: Function = None
+    GAINS: int = 0
+    WIDE: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +262,59 @@ class BackwardKeysArgs(_Pass):
     gs: int
     gd: int
     kv_heads: int
+    DERIVATIVES: Function = None
+    GAINS: int = 0
+    WIDE: int = 1
+    BEFORE: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackwardPairsArgs(Scores):
+    """All but the tensors of the pass of what scores read at pairs."""
+
+    qb: int
+    qh: int
+    qs: int
+    qd: int
+    kb: int
+    kh: int
+    ks: int
+    kd: int
+    vb: int
+    vh: int
+    vs: int
+    vd: int
+    gb: int
+    gh: int
+    gs: int
+    gd: int
+    tiles: Tensor
+    stretches: Tensor
+    plan_of: Tensor
+    plan_batch: int
+    plan_head: int
+    masks: Tensor
+    q_order: Tensor | None
+    k_order: Tensor | None
+    q_len: int
+    k_len: int
+    heads: int
+    most: int
+    batches: int
+    blocks: int
+    GROUP: int
+    D: int
+    DV: int
+    BD: int
+    BDV: int
+    BQ: int
+    BK: int
+    PRECISION: str
+    Q_ORDERED: bool
+    K_ORDERED: bool
+    DERIVATIVES: Function
+    GAINS: int
+    BEFORE: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

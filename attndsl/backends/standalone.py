@@ -59,6 +59,11 @@ def launch(
     heads, x = owner
     kernel[(lists.width * x.shape[0] * x.shape[1],)](
         **tensors,
+        OfQuery=None,
+        OfKey=None,
+        OfDistance=None,
+        Reals=None,
+        Numbers=None,
         **strides(strided),
         **{heads: x.shape[1]},
         items=lists.items,
@@ -95,6 +100,10 @@ def launch(
         KEEP=None,
         Q_ORDERED=False,
         K_ORDERED=False,
+        NUMBERS=None,
+        OF_QUERY=None,
+        OF_KEY=None,
+        WEIGHS=False,
         **options(architecture(q.device), config),
     )
 
@@ -117,7 +126,7 @@ def run_forward(
         launch(
             forward, config, lists, schedule, {"q": q, "k": k, "v": v, "o": out}, ("heads", q),
             Q=q, K=k, V=v, Out=out, Lse=lse, **parts, PageTable=None, scale=scale,
-            n_columns=0, n_pages=0, period=1, PAGE=0, CLEARS=False, FOLDED=0,
+            n_columns=0, n_pages=0, period=1, PAGE=0, CLEARS=False, FOLDED=0, SCORE=None,
         )  # fmt: skip
         if lists.slots:
             merge_outputs[(lists.most_splits, q.shape[0] * q.shape[1])](
@@ -152,6 +161,7 @@ def run_backward(
     level, delta = torch.empty_like(lse), torch.empty_like(lse)
     strided = {"q": q, "k": k, "v": v, "g": dout}
     given = {"Q": q, "K": k, "V": v, "GradOut": dout, "Level": level, "Delta": delta}
+    unscored = {"GradX": None, "PartX": None, "DERIVATIVES": None, "GAINS": 0, "WIDE": 1}
     with on_device(q):
         prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
             Out=out, GradOut=dout, Lse=lse, GradLse=dlse, Level=level, Delta=delta,
@@ -162,14 +172,14 @@ def run_backward(
         part = share(q, lists, config.bq, q.shape[3])
         launch(
             backward_queries, config, lists, schedule, strided, ("heads", q),
-            **given, GradQ=dq, PartQ=part, scale=scale,
+            **given, **unscored, GradQ=dq, PartQ=part, scale=scale,
         )  # fmt: skip
         add_up(lists, config.bq, part, dq)
         config, lists = walk("backward_keys", schedule, q, k, v)
         parts = [share(x, lists, config.bk, x.shape[3]) for x in (k, v)]
         launch(
             backward_keys, config, lists, schedule, strided, ("kv_heads", k),
-            **given, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], scale=scale,
+            **given, **unscored, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], scale=scale, BEFORE=0,
         )  # fmt: skip
         for shares, total in zip(parts, (dk, dv), strict=True):
             add_up(lists, config.bk, shares, total)

@@ -28,6 +28,7 @@ from attndsl.backends.arguments import (
     PrepareBackwardArgs,
     PrepareBackwardCall,
     Prepared,
+    ScoreCall,
     SumChunksArgs,
     SumChunksCall,
     by_name,
@@ -48,6 +49,8 @@ from attndsl.backends.launching import Launch
 from attndsl.backends.open_schedule import OpenPlan, OpenSchedule
 from attndsl.backends.pages import Pages
 from attndsl.backends.protocol import Request, Tile, is_scheduled_on
+from attndsl.backends.scores import BoundScore
+from attndsl.backends.triton_scores import NOTHING, Gained, ScoreKernel, TritonScores
 from attndsl.backends.tuning import (
     Clock,
     Tuned,
@@ -64,11 +67,14 @@ from attndsl.schedule import OpenMask, TiledMask, tiled
 
 T = TypeVar("T")
 
+UNSCORED: Final = ScoreCall()
+
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, *EIGHT_BITS)
 WIDEST = 256
 INTERPRETED = not isinstance(kernels.forward, triton.JITFunction)
 FEW: Final = 16  # queries of a call whose heads are folded into tiles
 TALLEST: Final = 128  # rows of such a tile
+UNSPLIT: Final = 1 << 30  # tiles of an item: more than there are
 ROWS = 64  # of a program that prepares the backward pass
 _MOST_KEPT: Final = 64  # launches of a part: those of calls whose tensors lie in memory alike
 
@@ -141,15 +147,41 @@ class Triton:
 
     def lower(self, part: TiledMask, request: Request) -> TritonKernels:
         """Launches over its schedules, made for the strides of each call."""
-        configs, folded = self._configs(request), 0
-        if _few(request):
-            schedule = part.schedules[configs["forward"].tile]
-            if all(plan.q_order is None for plan in schedule.plans):
-                folded = _folded(schedule.plan_of, request)
-            else:  # a tile has the queries of its schedule, in their order
-                configs = {"forward": self._config("forward", request)}
-                part = _also_in(part, configs["forward"].tile)
+        part, configs, folded = self._folding(part, request)
         return TritonKernels(part, request, configs, self._longest, self._clock, folded)
+
+    def _folding(
+        self, part: TiledMask, request: Request
+    ) -> tuple[TiledMask, Mapping[Pass, Config], int]:
+        """The schedules, the configs of the passes, and how many heads fill a tile together."""
+        configs = self._configs(request)
+        if not _few(request):
+            return part, configs, 0
+        schedule = part.schedules[configs["forward"].tile]
+        if all(plan.q_order is None for plan in schedule.plans):
+            return part, configs, _folded(schedule.plan_of, request)
+        # a tile has the queries of its schedule, in their order
+        configs = {"forward": self._config("forward", request)}
+        return _also_in(part, configs["forward"].tile), configs, 0
+
+    def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> TritonScores:
+        """Its passes with generated functions of the scores.
+
+        Raises:
+            AttnDslError: A520, some part of the score has no kernel.
+        """
+        kernel = ScoreKernel.of(score, request)
+        part, configs, folded = self._folding(part, request)
+        longest = UNSPLIT if kernel.weighs else self._longest  # shares of a softmax are averaged
+        of_passes = {which: kernel.of_pass(which) for which in configs}
+        side = max(32, min(min(config.tile) for config in configs.values()))
+        if request.gradient:
+            part = _also_in(part, (side, side))
+        passes = TritonKernels(
+            part, request, configs, longest, self._clock, min(1, folded), of_passes
+        )
+        compiled = options(architecture(request.device), Config(side, side, 4, 1))
+        return TritonScores(passes, kernel, part, side, compiled, _precision)
 
     def takes_open_masks(self, request: Request) -> bool:
         """GPU tensors: what their inputs hold is not read to the host."""
@@ -228,6 +260,7 @@ class TritonKernels:
     longest: int | None
     clock: Clock
     folded: int = 0  # heads that fill a tile together, where queries are few; 0 where they are many
+    scored: Mapping[Pass, Mapping[str, Any]] = field(default_factory=dict)  # arguments about scores
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -236,9 +269,16 @@ class TritonKernels:
         return self.part.nbytes
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        pages: Pages | None = None,
+        read: ScoreCall = UNSCORED,
     ) -> tuple[Tensor, Tensor]:
-        """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        """(out [B, H, Q, Dv], lse [B, H, Q]); ``read`` is what scores read."""
         q, k, v = map(reachable, (q, k, v))
         whole = q.new_empty((*q.shape[:3], v.shape[3]), dtype=out_dtype(q.dtype))
         whole_lse = q.new_empty(q.shape[:3], dtype=torch.float32)
@@ -260,6 +300,7 @@ class TritonKernels:
                     PartOut=part_out,
                     PartLse=part_lse,
                     PageTable=None if pages is None else pages.numbers(),
+                    **read._asdict(),
                     scale=float(scale),
                 )
             )
@@ -285,16 +326,20 @@ class TritonKernels:
         dlse: Tensor | None,
         *,
         scale: float,
+        read: ScoreCall = UNSCORED,
+        gained: Gained = NOTHING,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv), each in the dtype of its input."""
+        """(dq, dk, dv), each in the dtype of its input; ``gained`` is written to, too."""
         q, k, v, dout = map(reachable, (q, k, v, dout))
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         if lse.numel() == 0 or k.numel() == 0:
             return dq.zero_(), dk.zero_(), dv.zero_()
         with _on_device(q):
             given = self._prepared(q, k, v, out, lse, dout, dlse)
-            self._backward_queries(given, dq, scale)
-            self._backward_keys(given, dk, dv, scale)
+            self._backward_queries(given, dq, scale, read, gained.of_query)
+            self._backward_keys(given, dk, dv, scale, read, gained.of_key)
+            if gained.at_pairs is not None:
+                gained.at_pairs(given)
         return dq, dk, dv
 
     @torch.no_grad()
@@ -370,37 +415,64 @@ class TritonKernels:
         )
         return Prepared(Q=q, K=k, V=v, GradOut=dout, Level=level, Delta=delta)
 
-    def _backward_queries(self, given: Prepared, dq: Tensor, scale: float) -> None:
-        walk = self._walk("backward_queries", given[:4], (dq,))
-        part = walk.lists.shares(dq, walk.rows, dq.shape[3])
-        walk.launch(BackwardQueriesCall(*given, GradQ=dq, PartQ=part, scale=float(scale)))
-        for merge in walk.merges:
-            merge(SumChunksCall(Part=part, Out=dq))
+    def _backward_queries(
+        self,
+        given: Prepared,
+        dq: Tensor,
+        scale: float,
+        read: ScoreCall = UNSCORED,
+        dx: Tensor | None = None,
+    ) -> None:
+        """Writes the gradient of the queries, and of their columns, dx [B, H, Q, n]."""
+        results = [dq] if dx is None else [dq, dx]
+        walk = self._walk("backward_queries", given[:4], results)
+        parts = [walk.lists.shares(x, walk.rows, x.shape[3]) for x in results]
+        of_x = None if dx is None else parts[1]
+        tensors = {**read._asdict(), "GradX": dx, "PartX": of_x}
+        walk.launch(
+            BackwardQueriesCall(*given, GradQ=dq, PartQ=parts[0], **tensors, scale=float(scale))
+        )
+        for merge, part, x in zip(walk.merges, parts, results, strict=False):  # none, or all
+            merge(SumChunksCall(Part=part, Out=x))
 
-    def _backward_keys(self, given: Prepared, dk: Tensor, dv: Tensor, scale: float) -> None:
+    def _backward_keys(
+        self,
+        given: Prepared,
+        dk: Tensor,
+        dv: Tensor,
+        scale: float,
+        read: ScoreCall = UNSCORED,
+        dx: Tensor | None = None,
+    ) -> None:
+        """Writes the gradients of keys and values, and of columns of the keys, dx [B, H, K, n]."""
         q, k, v = given[:3]
         group = q.shape[1] // k.shape[1]
-        if self._joined(group):
-            self._joined_keys(given, dk, dv, scale)
+        if self._joined(group) and (dx is None or group == 1):
+            self._joined_keys(given, (dk, dv) if dx is None else (dk, dv, dx), scale, read)
             return
         # heads that share keys but not the order of their tiles: each has sums of its own at first
         k, v = (x.repeat_interleave(group, 1) for x in (k, v))
         dk_each, dv_each = torch.empty_like(k), torch.empty_like(v)
-        self._joined_keys(given._replace(K=k, V=v), dk_each, dv_each, scale)
+        results = (dk_each, dv_each) if dx is None else (dk_each, dv_each, dx)
+        self._joined_keys(given._replace(K=k, V=v), results, scale, read)
         for mine, total in ((dk_each, dk), (dv_each, dv)):
             by_member = mine.reshape(*total.shape[:2], group, *total.shape[2:])
             total.copy_(by_member.sum(2, dtype=torch.float32))
 
-    def _joined_keys(self, given: Prepared, dk: Tensor, dv: Tensor, scale: float) -> None:
+    def _joined_keys(
+        self, given: Prepared, results: Sequence[Tensor], scale: float, read: ScoreCall
+    ) -> None:
         """The gradients of keys whose query heads are walked together."""
-        walk = self._walk("backward_keys", given[:4], (dk, dv))
-        parts = [walk.lists.shares(x, walk.rows, x.shape[3]) for x in (dk, dv)]
+        walk = self._walk("backward_keys", given[:4], results)
+        parts = [walk.lists.shares(x, walk.rows, x.shape[3]) for x in results]
+        dk, dv, *dx = results
+        tensors = {**read._asdict(), "GradX": dx[0] if dx else None, "PartX": parts[2] if dx else None}
         walk.launch(
             BackwardKeysCall(
-                *given, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], scale=float(scale)
+                *given, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], **tensors, scale=float(scale)
             )
         )
-        for merge, part, x in zip(walk.merges, parts, (dk, dv), strict=False):  # none, or all
+        for merge, part, x in zip(walk.merges, parts, results, strict=False):  # none, or all
             merge(SumChunksCall(Part=part, Out=x))
 
     def _joined(self, group: int) -> bool:
@@ -453,7 +525,7 @@ class TritonKernels:
             rows = padded(q.shape[2])
         call, args = _ARGUMENTS[which]
         given = args(
-            **by_name(lists.tiles),
+            **{**by_name(lists.tiles), **self.scored.get(which, {})},
             **(self._of_forward(pages) if which == "forward" else {}),
             **strides(q=q, k=keys, v=values, **{"o" if which == "forward" else "g": beside}),
             **{"kv_heads" if is_by_key else "heads": owner.shape[1]},

@@ -1,4 +1,4 @@
-"""Device functions from masks, as text: what kernels ask about the pairs of a PARTIAL tile."""
+"""Device functions as text: which pairs of a PARTIAL tile a mask keeps, and what scores become."""
 
 from attndsl.codegen.magnitudes import Leaves, Magnitudes
 from attndsl.codegen.predicates import (
@@ -8,9 +8,10 @@ from attndsl.codegen.predicates import (
     open_predicate,
     predicate,
 )
+from attndsl.codegen.scores import EXACT, Column, NoKernel, Product, ScoreFunctions, score_functions
 from attndsl.codegen.writing import WIDEST_TILE, OverBudget
 
 __all__ = [
-    "WIDEST_TILE", "Leaves", "Magnitudes", "OpenPredicate", "OverBudget", "Predicate", "choice", "open_predicate",
-    "predicate",
+    "EXACT", "WIDEST_TILE", "Column", "Leaves", "Magnitudes", "NoKernel", "OpenPredicate", "OverBudget", "Predicate",
+    "Product", "ScoreFunctions", "choice", "open_predicate", "predicate", "score_functions",
 ]  # fmt: skip

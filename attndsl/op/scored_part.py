@@ -15,12 +15,12 @@ from attndsl.backends import (
     Request,
     ScoredExecutable,
     lse_dtype,
+    query_values,
 )
 from attndsl.op.attention import packed
 from attndsl.op.checks import check_tensors
 from attndsl.op.dense_scores import dense_parts
 from attndsl.op.planning import Options, Planner
-from attndsl.op.query_values import query_values
 from attndsl.op.real_inputs import real_inputs
 from attndsl.op.rows import Tokens, read_arguments, rows_with_tokens
 from attndsl.op.scaling import scaled

@@ -3,9 +3,11 @@
 from attndsl.backends.kernels.backward import backward_keys, backward_queries, prepare_backward
 from attndsl.backends.kernels.forward import forward
 from attndsl.backends.kernels.merging import merge_outputs, sum_chunks
+from attndsl.backends.kernels.pairs import backward_pairs
 
 __all__ = [
     "backward_keys",
+    "backward_pairs",
     "backward_queries",
     "forward",
     "merge_outputs",

@@ -6,6 +6,10 @@ With P = exp(S - lse), dP = dOut Vᵀ and delta = rowsum(dOut * Out) - dLse:
 
 ``backward_queries`` walks the key tiles of a query tile, ``backward_keys`` the query tiles of a key tile,
 over all query heads that share the key head. Both recompute P (Dao et al. 2022).
+
+With scores t of their own, P = exp(t - lse) and dT = P * (dP - delta); or, where t is the weight itself, P = t and
+dT = dP. DERIVATIVES gives t, its derivative by the scaled product s, dS = dT * dt/ds, and by leaves: what a column of the
+query or the key gains is the sum of dT * dt/dx over its row; ``backward_pairs`` gives the sums over tiles for all others.
 """
 
 import triton
@@ -48,29 +52,56 @@ def prepare_backward(
 
 @triton.jit
 def _query_share(
-    dq, q, dout, level, delta, K, V, first, ks, kd, vs, vd, order, inside, keep, scale,
+    dq, dx, q, dout, level, delta, K, V, first, ks, kd, vs, vd, order, inside, keep, scale, scored,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BK: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    OF_KEY: tl.constexpr, DERIVATIVES: tl.constexpr, WEIGHS: tl.constexpr, GAINS: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    """dq plus what one key tile contributes to it, but for the scale."""
+    """dq, but for the scale, and dx, plus what one key tile contributes to them."""
     d, dv, keys = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[:, None], tl.arange(0, BK)[None, :]
     if MASKED:
         inside = inside[None, :]
     k = fetch(addresses(K, first, keys, ks, d, kd, order, ORDERED), inside, d, D, BD, MASKED)
     v = fetch(addresses(V, first, keys, vs, dv, vd, order, ORDERED), inside, dv, DV, BDV, MASKED)
     scores = tl.dot(q, k, input_precision=PRECISION)
-    distance = scores * scale - level[:, None]
+    if DERIVATIVES is not None:
+        numbers, x, of_key, of_distance, reals, both, k_len = scored
+        looked_at = positions(first, keys, order, ORDERED)
+        y = OF_KEY(of_key, numbers, both, looked_at, k_len)
+        found = DERIVATIVES(scores * scale, x, y, of_distance, reals, numbers, both)
+        scores, scale = found[0], 1.4426950408889634
+    if not WEIGHS:
+        distance = scores * scale - level[:, None]
+        if MASKED:
+            distance = tl.where(keep, distance, float("-inf"))
+        weights = tl.exp2(distance)
+    dscores = tl.dot(dout, v, input_precision=PRECISION)
+    if not WEIGHS:
+        dscores = weights * (dscores - delta[:, None])
+    if DERIVATIVES is not None:
+        lanes = tl.arange(0, WIDE)[None, :]
+        for i in tl.static_range(GAINS):
+            share = tl.sum(_live(dscores * found[2 + i], keep, MASKED), 1)
+            dx += tl.where(lanes == i, share[:, None], 0.0)
+        dscores = _live(dscores * found[1], keep, MASKED)
+    dq = tl.dot(dscores.to(k.dtype), tl.trans(k), dq, input_precision=PRECISION)
+    return dq, dx
+
+
+@triton.jit
+def _live(gain, keep, MASKED: tl.constexpr):
+    """The gain with 0 for pairs that are not live, where a derivative may be no number."""
     if MASKED:
-        distance = tl.where(keep, distance, float("-inf"))
-    weights = tl.exp2(distance)
-    dweights = tl.dot(dout, v, input_precision=PRECISION)
-    dscores = weights * (dweights - delta[:, None])
-    return tl.dot(dscores.to(k.dtype), tl.trans(k), dq, input_precision=PRECISION)
+        return tl.where(keep, gain, 0.0)
+    else:
+        return gain
 
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "at_once", "width", "slots"])
 def backward_queries(
-    Q, K, V, GradOut, Level, Delta, GradQ, PartQ, scale,
+    Q, K, V, GradOut, Level, Delta, GradQ, PartQ, OfQuery, OfKey, OfDistance, Reals,
+    Numbers, GradX, PartX, scale,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, gb, gh, gs, gd,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
     constants, n_constants, tables, q_order, k_order,
@@ -78,9 +109,14 @@ def backward_queries(
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
-    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
+    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr, NUMBERS: tl.constexpr, OF_QUERY: tl.constexpr,
+    OF_KEY: tl.constexpr, DERIVATIVES: tl.constexpr, WEIGHS: tl.constexpr, GAINS: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    """GradQ [B, H, Q, D], contiguous, or its shares where the work of a query tile is split."""
+    """GradQ [B, H, Q, D], contiguous, or its shares where the work of a query tile is split.
+
+    Likewise GradX [B, H, Q, GAINS], of the first columns of the queries; WIDE is a power of two.
+    """
     batch, head, plan, item, exists = deal(
         first_items, plan_of, plan_batch, plan_head, at_once, width, heads
     )
@@ -105,7 +141,13 @@ def backward_queries(
     q = fetch(at, inside[:, None], d, D, BD, True)
     at = addresses(GradOut + b * gb + h * gh, tile * BQ, rows, gs, dv, gd, q_order, Q_ORDERED)
     dout = fetch(at, (level != float("inf"))[:, None], dv, DV, BDV, True)
-    factor = scale * 1.4426950408889634
+    factor, scored, dx = scale * 1.4426950408889634, None, None
+    if DERIVATIVES is not None:
+        factor, score_terms = scale, NUMBERS(Numbers)
+        at = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
+        x = OF_QUERY(OfQuery, score_terms, heads_before, at, q_len)
+        scored = score_terms, x, OfKey, OfDistance, Reals, heads_before, k_len
+        dx = tl.zeros([BQ, WIDE], tl.float32)
     K += b * kb + kv_head * kh
     V += b * vb + kv_head * vh
 
@@ -114,10 +156,11 @@ def backward_queries(
     for entry in range(full_first, full_last):
         column = following
         following = tl.load(full + entry + 1)
-        dq = _query_share(
-            dq, q=q, dout=dout, level=level, delta=delta, K=K, V=V, first=column * BK, ks=ks, kd=kd,
-            vs=vs, vd=vd, order=k_order, inside=None, keep=None, scale=factor, D=D, DV=DV, BD=BD,
-            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=False, PRECISION=PRECISION,
+        dq, dx = _query_share(
+            dq, dx, q=q, dout=dout, level=level, delta=delta, K=K, V=V, first=column * BK, ks=ks, kd=kd,
+            vs=vs, vd=vd, order=k_order, inside=None, keep=None, scale=factor, scored=scored, D=D, DV=DV, BD=BD,
+            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=False, PRECISION=PRECISION, OF_KEY=OF_KEY,
+            DERIVATIVES=DERIVATIVES, WEIGHS=WEIGHS, GAINS=GAINS, WIDE=WIDE,
         )  # fmt: skip
 
     if KEEP is not None:
@@ -136,10 +179,11 @@ def backward_queries(
             looked_at = positions(column * BK, keys[None, :], k_order, K_ORDERED)
             k_terms = KEY_TERMS(numbers, tables, looked_at)
             keep = KEEP(numbers, q_terms, k_terms) & k_inside[None, :]
-        dq = _query_share(
-            dq, q=q, dout=dout, level=level, delta=delta, K=K, V=V, first=column * BK, ks=ks, kd=kd,
-            vs=vs, vd=vd, order=k_order, inside=k_inside, keep=keep, scale=factor, D=D, DV=DV, BD=BD,
-            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=True, PRECISION=PRECISION,
+        dq, dx = _query_share(
+            dq, dx, q=q, dout=dout, level=level, delta=delta, K=K, V=V, first=column * BK, ks=ks, kd=kd,
+            vs=vs, vd=vd, order=k_order, inside=k_inside, keep=keep, scale=factor, scored=scored, D=D, DV=DV, BD=BD,
+            BDV=BDV, BK=BK, ORDERED=K_ORDERED, MASKED=True, PRECISION=PRECISION, OF_KEY=OF_KEY,
+            DERIVATIVES=DERIVATIVES, WEIGHS=WEIGHS, GAINS=GAINS, WIDE=WIDE,
         )  # fmt: skip
 
     dq *= scale
@@ -148,18 +192,28 @@ def backward_queries(
         if slot >= 0:
             share = (heads_before * slots + slot) * BQ + rows
             tl.store(PartQ + share * D + d, dq, mask=d < D)
+            if GAINS > 0:
+                lanes = tl.arange(0, WIDE)[None, :]
+                tl.store(PartX + share * GAINS + lanes, dx, mask=lanes < GAINS)
             return
     at = addresses(GradQ + heads_before * q_len * D, tile * BQ, rows, D, d, 1, q_order, Q_ORDERED)
     tl.store(at, dq, mask=inside[:, None] & (d < D))
+    if GAINS > 0:
+        lanes = tl.arange(0, WIDE)[None, :]
+        before = heads_before * q_len * GAINS
+        at = addresses(GradX + before, tile * BQ, rows, GAINS, lanes, 1, q_order, Q_ORDERED)
+        tl.store(at, dx, mask=inside[:, None] & (lanes < GAINS))
 
 
 @triton.jit
 def _key_share(
-    dk, dv, k, v, Q, GradOut, Level, Delta, first, qs, qd, gs, gd, order, inside, keep, scale,
+    dk, dv, dx, k, v, Q, GradOut, Level, Delta, first, qs, qd, gs, gd, order, inside, keep, scale, scored, both,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    OF_QUERY: tl.constexpr, OF_KEY: tl.constexpr, DERIVATIVES: tl.constexpr, WEIGHS: tl.constexpr,
+    GAINS: tl.constexpr, WIDE: tl.constexpr, BEFORE: tl.constexpr,
 ):  # fmt: skip
-    """dk, but for the scale, and dv, plus what one query tile contributes to them. Scores lie transposed.
+    """dk, but for the scale, dv and dx, plus what one query tile contributes to them. Scores lie transposed.
 
     Level and Delta are read where they are used: a vector along the second axis takes many registers.
     """
@@ -177,24 +231,42 @@ def _key_share(
     scores = tl.dot(k, q, input_precision=PRECISION)
     if not MASKED:
         level = tl.load(Level + place)
-    distance = scores * scale - level[None, :]
-    if MASKED:
-        distance = tl.where(keep, distance, float("-inf"))
-    weights = tl.exp2(distance)
-    dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
-    dweights = tl.dot(v, tl.trans(dout), input_precision=PRECISION)
-    if MASKED:
-        delta = tl.load(Delta + place, mask=inside, other=0.0)
+    if DERIVATIVES is not None:
+        numbers, OfQuery, OfKey, of_distance, reals, q_len, k_len, k_at = scored
+        y = OF_KEY(OfKey, numbers, both, k_at, k_len)
+        seen_from = positions(first, queries[None, :], order, ORDERED)
+        x = OF_QUERY(OfQuery, numbers, both, seen_from, q_len)
+        found = DERIVATIVES(scores * scale, x, y, of_distance, reals, numbers, both)
+        scores, scale = found[0], 1.4426950408889634
+    if WEIGHS:
+        weights = _live(scores, keep, MASKED)
     else:
-        delta = tl.load(Delta + place)
-    dscores = weights * (dweights - delta[None, :])
+        distance = scores * scale - level[None, :]
+        if MASKED:
+            distance = tl.where(keep, distance, float("-inf"))
+        weights = tl.exp2(distance)
+    dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
+    dscores = tl.dot(v, tl.trans(dout), input_precision=PRECISION)
+    if not WEIGHS:
+        if MASKED:
+            delta = tl.load(Delta + place, mask=inside, other=0.0)
+        else:
+            delta = tl.load(Delta + place)
+        dscores = weights * (dscores - delta[None, :])
+    if DERIVATIVES is not None:
+        lanes = tl.arange(0, WIDE)[None, :]
+        for i in tl.static_range(GAINS):
+            share = tl.sum(_live(dscores * found[2 + BEFORE + i], keep, MASKED), 1)
+            dx += tl.where(lanes == i, share[:, None], 0.0)
+        dscores = _live(dscores * found[1], keep, MASKED)
     dk = tl.dot(dscores.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
-    return dk, dv
+    return dk, dv, dx
 
 
 @triton.jit(do_not_specialize=["q_len", "k_len", "at_once", "width", "slots"])
 def backward_keys(
-    Q, K, V, GradOut, Level, Delta, GradK, GradV, PartK, PartV, scale,
+    Q, K, V, GradOut, Level, Delta, GradK, GradV, PartK, PartV, OfQuery, OfKey, OfDistance,
+    Reals, Numbers, GradX, PartX, scale,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, gb, gh, gs, gd,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
     constants, n_constants, tables, q_order, k_order,
@@ -202,9 +274,14 @@ def backward_keys(
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
-    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr,
+    Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr, NUMBERS: tl.constexpr, OF_QUERY: tl.constexpr,
+    OF_KEY: tl.constexpr, DERIVATIVES: tl.constexpr, WEIGHS: tl.constexpr, GAINS: tl.constexpr,
+    WIDE: tl.constexpr, BEFORE: tl.constexpr,
 ):  # fmt: skip
     """GradK [B, Hkv, K, D] and GradV [B, Hkv, K, DV], contiguous, or their shares.
+
+    Likewise GradX [B, Hkv, K, GAINS], of the first columns of the keys, with GROUP 1; the derivatives by BEFORE columns
+    come before those by these.
 
     An entry of ``full`` and ``partial`` is query tile * GROUP + query head within the group.
     """
@@ -228,10 +305,15 @@ def backward_keys(
     k = fetch(at, inside[:, None], d, D, BD, True)
     at = addresses(V + b * vb + h * vh, tile * BK, rows, vs, wide, vd, k_order, K_ORDERED)
     v = fetch(at, inside[:, None], wide, DV, BDV, True)
-    factor = scale * 1.4426950408889634
+    factor, scored, dx = scale * 1.4426950408889634, None, None
+    if DERIVATIVES is not None:
+        factor, k_at = scale, positions(tile * BK, keys[:, None], k_order, K_ORDERED)
+        scored = NUMBERS(Numbers), OfQuery, OfKey, OfDistance, Reals, q_len, k_len, k_at
+        dx = tl.zeros([BK, WIDE], tl.float32)
     Q += b * qb + h * GROUP * qh
     GradOut += b * gb + h * GROUP * gh
-    vectors = (b * kv_heads + h) * GROUP * q_len
+    before = (b * kv_heads + h) * GROUP
+    vectors = before * q_len
 
     dk = tl.zeros([BK, BD], tl.float32)
     dv = tl.zeros([BK, BDV], tl.float32)
@@ -240,11 +322,13 @@ def backward_keys(
         row, member = following // GROUP * BQ, (following % GROUP).to(tl.int64)
         following = tl.load(full + entry + 1)
         vector = vectors + member * q_len
-        dk, dv = _key_share(
-            dk, dv, k=k, v=v, Q=Q + member * qh, GradOut=GradOut + member * gh, Level=Level + vector,
+        dk, dv, dx = _key_share(
+            dk, dv, dx, k=k, v=v, Q=Q + member * qh, GradOut=GradOut + member * gh, Level=Level + vector,
             Delta=Delta + vector, first=row, qs=qs, qd=qd, gs=gs, gd=gd, order=q_order,
-            inside=None, keep=None, scale=factor, D=D, DV=DV, BD=BD, BDV=BDV, BQ=BQ,
-            ORDERED=Q_ORDERED, MASKED=False, PRECISION=PRECISION,
+            inside=None, keep=None, scale=factor, scored=scored, both=before + member, D=D, DV=DV,
+            BD=BD, BDV=BDV, BQ=BQ, ORDERED=Q_ORDERED, MASKED=False, PRECISION=PRECISION,
+            OF_QUERY=OF_QUERY, OF_KEY=OF_KEY, DERIVATIVES=DERIVATIVES, WEIGHS=WEIGHS, GAINS=GAINS,
+            WIDE=WIDE, BEFORE=BEFORE,
         )  # fmt: skip
 
     if KEEP is not None:
@@ -264,11 +348,13 @@ def backward_keys(
             q_terms = QUERY_TERMS(numbers, tables, seen_from)
             keep = KEEP(numbers, q_terms, k_terms) & q_inside[None, :]
         vector = vectors + member * q_len
-        dk, dv = _key_share(
-            dk, dv, k=k, v=v, Q=Q + member * qh, GradOut=GradOut + member * gh, Level=Level + vector,
+        dk, dv, dx = _key_share(
+            dk, dv, dx, k=k, v=v, Q=Q + member * qh, GradOut=GradOut + member * gh, Level=Level + vector,
             Delta=Delta + vector, first=row, qs=qs, qd=qd, gs=gs, gd=gd, order=q_order,
-            inside=q_inside, keep=keep, scale=factor, D=D, DV=DV, BD=BD, BDV=BDV, BQ=BQ,
-            ORDERED=Q_ORDERED, MASKED=True, PRECISION=PRECISION,
+            inside=q_inside, keep=keep, scale=factor, scored=scored, both=before + member, D=D, DV=DV,
+            BD=BD, BDV=BDV, BQ=BQ, ORDERED=Q_ORDERED, MASKED=True, PRECISION=PRECISION,
+            OF_QUERY=OF_QUERY, OF_KEY=OF_KEY, DERIVATIVES=DERIVATIVES, WEIGHS=WEIGHS, GAINS=GAINS,
+            WIDE=WIDE, BEFORE=BEFORE,
         )  # fmt: skip
 
     dk *= scale
@@ -278,9 +364,16 @@ def backward_keys(
             share = ((b * kv_heads + h) * slots + slot) * BK + rows
             tl.store(PartK + share * D + d, dk, mask=d < D)
             tl.store(PartV + share * DV + wide, dv, mask=wide < DV)
+            if GAINS > 0:
+                lanes = tl.arange(0, WIDE)[None, :]
+                tl.store(PartX + share * GAINS + lanes, dx, mask=lanes < GAINS)
             return
     before = (b * kv_heads + h) * k_len
     at = addresses(GradK + before * D, tile * BK, rows, D, d, 1, k_order, K_ORDERED)
     tl.store(at, dk, mask=inside[:, None] & (d < D))
     at = addresses(GradV + before * DV, tile * BK, rows, DV, wide, 1, k_order, K_ORDERED)
     tl.store(at, dv, mask=inside[:, None] & (wide < DV))
+    if GAINS > 0:
+        lanes = tl.arange(0, WIDE)[None, :]
+        at = addresses(GradX + before * GAINS, tile * BK, rows, GAINS, lanes, 1, k_order, K_ORDERED)
+        tl.store(at, dx, mask=inside[:, None] & (lanes < GAINS))

@@ -22,12 +22,16 @@ from attndsl.backends.kernels.tiles import (
 @triton.jit
 def _absorb(
     acc, top, total, q, K, V, first, kb, ks, kd, vb, vs, vd, order, inside, keep, terms, scale,
-    column_pages, n_pages,
+    column_pages, n_pages, scored,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     BK: tl.constexpr, ORDERED: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
     KEEP: tl.constexpr, PAGE: tl.constexpr, CLEARS: tl.constexpr,
+    OF_KEY: tl.constexpr, SCORE: tl.constexpr, WEIGHS: tl.constexpr,
 ):  # fmt: skip
     """Add the keys of one tile to a running softmax: weighted sum, maximum, sum of weights.
+
+    With SCORE the scaled product becomes a score first; with WEIGHS that is the weight itself, ``total`` 1 once there
+    is a key.
 
     KEEP judges pairs after the product: so many truths take registers that the product needs. With PAGE, a key in a
     page that is not there is none, in FULL tiles too.
@@ -52,6 +56,12 @@ def _absorb(
         k_inside, v_inside = inside[None, :], inside[:, None]
     k = fetch(k_at, k_inside, tall, D, BD, BOUNDED)
     scores = tl.dot(q, k, input_precision=PRECISION)
+    if SCORE is not None:
+        numbers, x, of_key, of_distance, reals, both, k_len = scored
+        looked_at = positions(first, keys[None, :], order, ORDERED)
+        y = OF_KEY(of_key, numbers, both, looked_at, k_len)
+        scores = SCORE(scores * scale, x, y, of_distance, reals, numbers, both)
+        scale = 1.4426950408889634
     if BOUNDED:
         if not MASKED:
             keep = k_inside
@@ -61,17 +71,33 @@ def _absorb(
             keep = keep & k_inside
         if CLEARS and MASKED:  # 0 times what is no number is none
             v_inside = v_inside & (tl.max(keep.to(tl.int32), 0) > 0)[:, None]
-        scores = tl.where(keep, scores * scale, float("-inf"))
+    if WEIGHS:
+        weights, new = scores, tl.zeros_like(top)
+        if BOUNDED:
+            weights = tl.where(keep, scores, 0.0)
+            seen = tl.max(tl.where(keep, 1.0, 0.0) + tl.zeros_like(scores), 1)
+            new = tl.where(seen > 0, 0.0, top)
+            total = tl.maximum(total, seen)
+        else:
+            total = tl.zeros_like(total) + 1.0
+        decay = tl.zeros_like(total) + 1.0
+    elif BOUNDED or SCORE is not None:
+        if BOUNDED:
+            scores = tl.where(keep, scores * scale, float("-inf"))
+        else:
+            scores = scores * scale
         new = tl.maximum(top, tl.max(scores, 1))
         # nothing seen yet: any finite level will do
         level = tl.where(new == float("-inf"), 0.0, new)
         weights = tl.exp2(scores - level[:, None])
+        decay = tl.exp2(top - level)
+        total = total * decay + tl.sum(weights, 1)
     else:
         new = tl.maximum(top, tl.max(scores, 1) * scale)
         level = new
         weights = tl.exp2(scores * scale - level[:, None])
-    decay = tl.exp2(top - level)
-    total = total * decay + tl.sum(weights, 1)
+        decay = tl.exp2(top - level)
+        total = total * decay + tl.sum(weights, 1)
     v = fetch(v_at, v_inside, wide, DV, BDV, BOUNDED)
     if v.dtype.is_fp8():
         v = v.to(tl.float16)  # exact; weights deserve more than three bits
@@ -85,7 +111,8 @@ def _absorb(
     ]
 )  # fmt: skip
 def forward(
-    Q, K, V, Out, Lse, PartOut, PartLse, PageTable, scale,
+    Q, K, V, Out, Lse, PartOut, PartLse, PageTable, OfQuery, OfKey, OfDistance, Reals,
+    Numbers, scale,
     qb, qh, qs, qd, kb, kh, ks, kd, vb, vh, vs, vd, ob, oh, os, od,
     items, first_items, plan_of, plan_batch, plan_head, full, partial, mask_ids, masks,
     constants, n_constants, tables, q_order, k_order,
@@ -94,13 +121,15 @@ def forward(
     BQ: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
     Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr, PAGE: tl.constexpr, CLEARS: tl.constexpr,
-    FOLDED: tl.constexpr,
+    FOLDED: tl.constexpr, NUMBERS: tl.constexpr, OF_QUERY: tl.constexpr, OF_KEY: tl.constexpr,
+    SCORE: tl.constexpr, WEIGHS: tl.constexpr,
 ):  # fmt: skip
     """Out [B, H, Q, DV] and Lse [B, H, Q], or their shares in PartOut and PartLse where work is split.
 
     KEEP None: PARTIAL tiles read their masks from the bank; else they evaluate the predicate.
     PAGE: keys and values are [pages, heads, PAGE, width], and PageTable, int32 [B, n_columns], has the page of each
     PAGE rows; 0 where rows lie in a row. CLEARS: a key that no query of a PARTIAL tile sees may hold anything.
+    SCORE: what becomes of the scaled product, from what OF_QUERY and OF_KEY read; WEIGHS: it is the weight.
     FOLDED: ``q`` has the queries of all heads of a group, ``period`` of each, in one tile of masks FOLDED high.
     """
     batch, head, plan, item, exists = deal(
@@ -122,12 +151,20 @@ def forward(
     q_inside = tile * BQ + rows < q_len
     at = addresses(Q + b * qb + h * qh, tile * BQ, rows[:, None], qs, d, qd, q_order, Q_ORDERED)
     q = fetch(at, q_inside[:, None], d, D, BD, True)
-    if q.dtype.is_fp8():  # has no arithmetic
-        flipped = (-q.to(tl.float16)).to(q.dtype)
+    scored = None
+    if SCORE is None:
+        if q.dtype.is_fp8():  # has no arithmetic
+            flipped = (-q.to(tl.float16)).to(q.dtype)
+        else:
+            flipped = -q
+        q = tl.where(scale < 0, flipped, q)  # so that the factor on the scores is never negative
+        factor = tl.abs(scale) * 1.4426950408889634
     else:
-        flipped = -q
-    q = tl.where(scale < 0, flipped, q)  # so that the factor on the scores is never negative
-    factor = tl.abs(scale) * 1.4426950408889634
+        factor = scale
+        score_terms = NUMBERS(Numbers)
+        at = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
+        x = OF_QUERY(OfQuery, score_terms, b * heads + h, at, q_len)
+        scored = score_terms, x, OfKey, OfDistance, Reals, b * heads + h, k_len
     K += kv_head * kh
     V += kv_head * vh
     if PAGE == 0:
@@ -146,8 +183,9 @@ def forward(
         acc, top, total = _absorb(
             acc, top, total, q=q, K=K, V=V, first=column * BK, kb=kb, ks=ks, kd=kd, vb=vb, vs=vs,
             vd=vd, order=k_order, inside=None, keep=None, terms=None, scale=factor,
-            column_pages=column_pages, n_pages=n_pages, D=D, DV=DV, BD=BD, BDV=BDV, BK=BK,
+            column_pages=column_pages, n_pages=n_pages, scored=scored, D=D, DV=DV, BD=BD, BDV=BDV, BK=BK,
             ORDERED=K_ORDERED, MASKED=False, PRECISION=PRECISION, KEEP=None, PAGE=PAGE, CLEARS=CLEARS,
+            OF_KEY=OF_KEY, SCORE=SCORE, WEIGHS=WEIGHS,
         )  # fmt: skip
 
     if KEEP is not None:
@@ -168,8 +206,9 @@ def forward(
         acc, top, total = _absorb(
             acc, top, total, q=q, K=K, V=V, first=column * BK, kb=kb, ks=ks, kd=kd, vb=vb, vs=vs,
             vd=vd, order=k_order, inside=inside, keep=keep, terms=terms, scale=factor,
-            column_pages=column_pages, n_pages=n_pages, D=D, DV=DV, BD=BD, BDV=BDV, BK=BK,
+            column_pages=column_pages, n_pages=n_pages, scored=scored, D=D, DV=DV, BD=BD, BDV=BDV, BK=BK,
             ORDERED=K_ORDERED, MASKED=True, PRECISION=PRECISION, KEEP=KEEP, PAGE=PAGE, CLEARS=CLEARS,
+            OF_KEY=OF_KEY, SCORE=SCORE, WEIGHS=WEIGHS,
         )  # fmt: skip
 
     seen = total != 0.0  # also when it is not a number

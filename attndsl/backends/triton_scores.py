@@ -1,0 +1,371 @@
+"""Attention with scores of its own by the kernels of the GPU back end: what the generated functions read, and gradients.
+
+Columns and products are computed by torch (``column_values``), which differentiates them, too. So a gradient of a real
+input is: sums over the keys of a query, or the queries of a key, in the passes that walk them; or blocks of tiles that
+``backward_pairs`` adds up, then sums along their diagonals, or entry by entry. All are in a fixed order.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attndsl import ir
+from attndsl.backends.arguments import Prepared, ScoreCall
+from attndsl.backends.column_values import ColumnValues, Rows
+from attndsl.backends.configs import Pass
+from attndsl.backends.dtypes import EIGHT_BITS
+from attndsl.backends.generated import SCORES, load
+from attndsl.backends.protocol import Request
+from attndsl.backends.score_blocks import Layout, PairPass
+from attndsl.backends.scores import BoundScore
+from attndsl.codegen import EXACT, Column, NoKernel, Product, ScoreFunctions, score_functions
+from attndsl.schedule import TiledMask
+from attndsl.source import AttnDslError, Diagnostic
+
+reals = ir.reals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gained:
+    """Where a backward writes what scores read gains: columns [B, H, length, n], and at pairs by one more pass."""
+
+    of_query: Tensor | None = None
+    of_key: Tensor | None = None
+    at_pairs: Callable[[Prepared], None] | None = None
+
+
+NOTHING: Final = Gained()
+
+
+class Passes(Protocol):
+    """The passes over a tiled mask, with the functions of a score."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what they hold."""
+        ...
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, read: ScoreCall
+    ) -> tuple[Tensor, Tensor]:
+        """(out, lse)."""
+        ...
+
+    def backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+        read: ScoreCall,
+        gained: Gained,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreKernel:
+    """The functions of the scores of a call, and what they read."""
+
+    functions: ScoreFunctions
+    bound: BoundScore
+    request: Request
+    rows: Mapping[str, Rows]
+    loaded: Mapping[str, Any]
+    kept: dict[Any, Tensor] = field(default_factory=dict)  # what no tensor of a call changes
+
+    @staticmethod
+    def of(bound: BoundScore, request: Request) -> ScoreKernel:
+        """The functions of these scores.
+
+        Raises:
+            AttnDslError: A520, some part of them has no kernel.
+        """
+        root = bound.score
+        if bound.weight is not None:
+            root = ir.substitute(bound.weight, {reals.SCORE: root})
+        try:
+            if request.dtype in EIGHT_BITS:
+                raise NoKernel(f"it is not computed for {request.dtype}")
+            functions = score_functions(root, bound.first)
+        except NoKernel as reason:
+            raise _refused(str(reason)) from None
+        made = functools.partial(Rows.of, bound, request.batch, request.heads)
+        q_len, k_len = request.q_len, request.k_len
+        first = np.arange(q_len, dtype=np.int64) + bound.first
+        distances = np.arange(q_len + k_len - 1, dtype=np.int64) + bound.first - (k_len - 1)
+        rows = {
+            "query": made(first, 0),
+            "key": made(np.zeros((), np.int64), np.arange(k_len, dtype=np.int64)),
+            "distance": made(distances, 0),
+        }
+        kernel = ScoreKernel(functions, bound, request, rows, load(functions.text, SCORES))
+        kernel._check()
+        return kernel
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the scores are the weights themselves."""
+        return self.bound.weight is not None
+
+    def of_pass(self, which: Pass) -> dict[str, Any]:
+        """Arguments of a pass about scores."""
+        shared = {name: self.loaded[name] for name in ("NUMBERS", "OF_QUERY", "OF_KEY")}
+        shared |= {"WEIGHS": self.weighs}
+        if which == "forward":
+            return shared | {"SCORE": self.loaded["SCORE"]}
+        of_query, of_key, _ = self.functions.gains
+        gains = of_query if which == "backward_queries" else of_key
+        shared |= {"GAINS": gains, "WIDE": 1 << max(0, gains - 1).bit_length()}
+        shared |= {"DERIVATIVES": self.loaded["DERIVATIVES"]}
+        return shared if which == "backward_queries" else shared | {"BEFORE": of_query}
+
+    def _columns(self) -> dict[str, tuple[Column, ...]]:
+        found = self.functions
+        return {"query": found.of_query, "key": found.of_key, "distance": found.of_distance}
+
+    def _check(self) -> None:
+        """Finds whole numbers that kernels read and that are no float32 numbers.
+
+        Raises:
+            AttnDslError: A520, there are some.
+        """
+        for side, columns in self._columns().items():
+            for column in columns:
+                if column.is_exact:
+                    node = column.node.item if isinstance(column.node, reals.FromInt) else column.node
+                    values = np.asarray(ir.evaluate(node, self.rows[side].env))
+                    if values.size and int(np.abs(values.astype(np.int64)).max()) >= EXACT:
+                        raise _refused(f"`{ir.show(node)}` reaches {EXACT:,}")
+
+    def read(self, q: Tensor, k: Tensor, tables: Sequence[Tensor]) -> Read:
+        """What kernels read in a call; gradients flow to what is given."""
+        named = {table.name: x for table, x in zip(self.bound.reals, tables, strict=True)}
+        group = q.shape[1] // max(1, k.shape[1])
+        own = {
+            "query": {ir.Side.QUERY: q},
+            "key": {ir.Side.KEY: k.repeat_interleave(group, 1) if group > 1 else k},
+            "distance": {},
+        }
+        values = {
+            side: ColumnValues(self.rows[side], named, own[side], q.dtype, q.device)
+            for side in self.rows
+        }
+        carried, stacked = [], []
+        for side, columns in self._columns().items():
+            found = [self._column(values[side], side, column) for column in columns]
+            carried.append([x for x, column in zip(found, columns, strict=True) if column.carries])
+            stacked.append(self._stacked(side, found, bool(carried[-1])))
+        named |= {each.name: self._product(each, values) for each in self.functions.products}
+        reads = [_narrowed(named[read.table], read.ambient) for read in self.functions.reads]
+        lie, flat = _in_a_row({read.table: x for read, x in zip(self.functions.reads, reads, strict=True)})
+        numbers = [len(self.rows["distance"].env.q), self.request.k_len - 1]
+        numbers += [self.request.heads, self.request.batch * self.request.heads]
+        for read in self.functions.reads:
+            numbers += [lie[read.table].first, *lie[read.table].ambient]
+            for size, step in zip(lie[read.table].sizes, lie[read.table].steps, strict=True):
+                numbers += [size, step]
+        key = tuple(numbers)
+        if key not in self.kept:
+            self.kept[key] = torch.tensor(numbers, device=q.device)
+        call = ScoreCall(*stacked, flat, self.kept[key])
+        layouts = [lie[read.table] for read in self.functions.reads]
+        return Read(call, carried[0], carried[1], carried[2], reads, layouts)
+
+    def _column(self, values: ColumnValues, side: str, column: Column) -> Tensor:
+        key = side, column
+        if key in self.kept:
+            return self.kept[key]
+        node = column.node
+        if node.sort is ir.Sort.BOOL:
+            node = reals.choose(node, reals.UNITY, reals.NOUGHT)
+        length = self.rows[side].env.k if side == "key" else self.rows[side].env.q
+        shape = self.request.batch, self.request.heads, len(length)
+        found = values.value(reals.as_real(node)).expand(shape)
+        if not column.carries:
+            self.kept[key] = found
+        return found
+
+    def _stacked(self, side: str, found: Sequence[Tensor], carries: bool) -> Tensor | None:
+        if not found:
+            return None
+        if not carries:
+            if side not in self.kept:
+                self.kept[side] = torch.stack(list(found))
+            return self.kept[side]
+        return torch.stack([x.detach() for x in found])
+
+    def _product(self, product: Product, values: Mapping[str, ColumnValues]) -> Tensor:
+        """The inner products of all rows, [B, H, rows of left, rows of right]."""
+        left, right = (self._vectors(each, values) for each in (product.left, product.right))
+        flat = left.flatten(2, -2) @ right.flatten(2, -2).mT
+        shape = self.request.batch, self.request.heads, *left.shape[2:-1], *right.shape[2:-1]
+        return flat.expand(*shape[:2], *flat.shape[2:]).reshape(shape)
+
+    def _vectors(self, node: ir.Node, values: Mapping[str, ColumnValues]) -> Tensor:
+        """All rows of a vector, [B or 1, H or 1, ..., width]."""
+        side = {ir.Deps.QUERY: "query", ir.Deps.KEY: "key"}.get(node.deps & ir.Deps.PAIR)
+        if side is not None:
+            found = values[side].vector(node)
+            length = self.request.q_len if side == "query" else self.request.k_len
+            return found.expand(self.request.batch, self.request.heads, length, found.shape[-1])
+        assert isinstance(node, reals.Row), "a vector of neither side is a row of a table"
+        table = values["query"].tables[node.table]
+        for axis, flag in enumerate((ir.Deps.BATCH, ir.Deps.HEAD)):
+            table = table if node.ambient & flag else table.unsqueeze(axis)
+        return table if node.index else table.unsqueeze(2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """What kernels read in a call, and where gradients go: columns [B, H, length], and the table of each read."""
+
+    call: ScoreCall
+    of_query: Sequence[Tensor]
+    of_key: Sequence[Tensor]
+    of_distance: Sequence[Tensor]
+    reads: Sequence[Tensor]
+    layouts: Sequence[Layout]
+
+
+def _narrowed(table: Tensor, ambient: ir.Deps) -> Tensor:
+    """A table [batch or 1, heads or 1, ...], without what repeats an entry."""
+    for axis, flag in enumerate((ir.Deps.BATCH, ir.Deps.HEAD)):
+        if not ambient & flag:
+            table = table.unsqueeze(axis)
+        elif not table.stride(axis) and table.shape[axis] > 1:
+            table = table.narrow(axis, 0, 1)
+    return table
+
+
+def _in_a_row(tables: Mapping[str, Tensor]) -> tuple[dict[str, Layout], Tensor | None]:
+    """Where each lies among all of them in a row, and those; without a copy where there is one."""
+    lie, parts, first = dict[str, Layout](), list[Tensor](), 0
+    for name, table in tables.items():
+        batch, heads, *sizes = table.shape
+        steps = [1] * len(sizes)
+        for axis in range(len(sizes) - 2, -1, -1):
+            steps[axis] = steps[axis + 1] * sizes[axis + 1]
+        whole = table[0, 0].numel()
+        ambient = whole * heads * (batch > 1), whole * (heads > 1)
+        lie[name] = Layout(first, ambient, tuple(sizes), tuple(steps))
+        parts.append(table.detach().reshape(-1))
+        first += table.numel()
+    return lie, None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TritonScores:
+    """Attention with scores of its own over one tiled mask; ``side``: of the tiles of what is read at pairs."""
+
+    passes: Passes
+    kernel: ScoreKernel
+    part: TiledMask
+    side: int
+    options: Mapping[str, int]
+    precision: Callable[[torch.dtype], str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the passes and of the columns that are kept."""
+        return self.passes.nbytes + sum(x.nbytes for x in self.kernel.kept.values())
+
+    @property
+    def text(self) -> str:
+        """The generated functions."""
+        return self.kernel.functions.text
+
+    @torch.no_grad()
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """(out [B, H, Q, Dv], lse [B, H, Q])."""
+        read = self.kernel.read(q, k, tables)
+        return self.passes.forward(q, k, v, scale=scale, read=read.call)
+
+    def backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tables: Sequence[Tensor],
+        out: Tensor,
+        lse: Tensor,
+        dout: Tensor,
+        dlse: Tensor | None,
+        *,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """(dq, dk, dv, those of the tables), each in the dtype of its input."""
+        leaves = [x.detach().requires_grad_() for x in (q, k, *tables)]
+        with torch.enable_grad():
+            read = self.kernel.read(leaves[0], leaves[1], leaves[2:])
+        with torch.no_grad():
+            gained, shares = self._gained(q, read, scale)
+            dlse = None if self.kernel.weighs else dlse
+            given = q, k, v, out, lse, dout, dlse
+            dq, dk, dv = self.passes.backward(*given, scale=scale, read=read.call, gained=gained)
+        targets = [*read.of_query, *read.of_key, *read.of_distance, *read.reads]
+        if not targets:
+            return dq, dk, dv, [torch.zeros_like(x) for x in tables]
+        found = torch.autograd.grad(
+            targets, leaves, shares(), allow_unused=True, materialize_grads=True
+        )
+        dq, dk = ((x + more).to(x.dtype) for x, more in zip((dq, dk), found, strict=False))
+        return dq, dk, dv, list(found[2:])
+
+    def _gained(
+        self, q: Tensor, read: Read, scale: float
+    ) -> tuple[Gained, Callable[[], list[Tensor]]]:
+        """Where passes write what is gained, and how it reads once they did: like all targets."""
+        batch, heads = q.shape[:2]
+        request = self.kernel.request
+        of_query, of_key = (
+            q.new_zeros((batch, heads, length, len(columns)), dtype=torch.float32) if columns else None
+            for length, columns in ((request.q_len, read.of_query), (request.k_len, read.of_key))
+        )
+        totals: list[Tensor] = []
+
+        def at_pairs(given: Prepared) -> None:
+            precision = self.precision(q.dtype)
+            totals.extend(self._pairs().totals(given, read.call, read.layouts, scale, precision))
+
+        def shares() -> list[Tensor]:
+            columns = [x.unbind(-1) for x in (of_query, of_key) if x is not None]
+            return [*(x for side in columns for x in side), *totals]
+
+        asks = bool(read.of_distance or read.reads)
+        return Gained(of_query, of_key, at_pairs if asks else None), shares
+
+    def _pairs(self) -> PairPass:
+        kernel, functions = self.kernel, self.kernel.functions
+        of_pass = kernel.of_pass("backward_queries")
+        names = ("NUMBERS", "OF_QUERY", "OF_KEY", "DERIVATIVES", "WEIGHS")
+        return PairPass(
+            self.part.schedules[self.side, self.side],
+            self.options,
+            {name: of_pass[name] for name in names},
+            sum(functions.gains[:2]),
+            functions.gains[2],
+            functions.reads,
+            kernel.rows["query"].env,
+            kernel.bound.first,
+        )
+
+
+def _refused(reason: str) -> AttnDslError:
+    title = f"the back end triton has no kernel for this score: {reason}"
+    return AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))

@@ -1,0 +1,563 @@
+"""Scores as device functions: what depends on one side, or on the distance alone, is computed before.
+
+    of_query(v, n, both, row, length)   -> the row, and what depends on the query alone, a column of ``v`` each
+    of_key(v, n, both, row, length)     -> likewise of the key
+    score(s, x, y, v, r, n, both)       -> the score of each pair, of x = of_query(...) and y = of_key(...)
+    derivatives(s, x, y, v, r, n, both) -> (the score, its derivative by s, and by each leaf that carries a gradient)
+
+``s`` is the scaled product of query and key, ``both`` the place of the batch element and head among all of them, ``n``
+what ``numbers`` reads. A value that depends on q - k alone, and takes more than a few operations, is read from ``v`` by
+the distance; what is left of the tables is read from ``r`` for each pair.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from attndsl import ir, passes
+
+reals = ir.reals
+
+EXACT: Final = 1 << 24  # whole numbers below it are float32 numbers
+HEADER: Final = 4  # numbers before those of the tables: distances, keys - 1, heads, heads of all batch elements
+
+_Q, _K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
+_STEP: Final = {_Q: ir.add(_Q, ir.ONE), _K: ir.add(_K, ir.ONE)}
+_CHEAP: Final = (
+    reals.Number, reals.Plus, reals.Times, reals.FromInt, reals.Least, reals.Greatest, ir.Sum, ir.Pos, ir.Const,
+    ir.Abs, ir.Min, ir.Max,
+)  # fmt: skip
+_AMBIENT: Final = ir.Deps.BATCH | ir.Deps.HEAD
+_LONG: Final = 60  # columns of an expression that is not given a name
+
+_HELPERS: Final = {
+    "tanh": '''\
+@triton.jit
+def tanh(x):
+    """By its series near 0, where the quotient would lose digits."""
+    e = tl.exp(-2.0 * tl.abs(x))
+    far = tl.where(x < 0, -1.0, 1.0) * (1.0 - e) / (1.0 + e)
+    square = x * x
+    near = x * (1.0 + square * (-0.33333334 + square * (0.13333334 - square * 0.053968254)))
+    return tl.where(square < 0.01, near, far)''',
+    "sigmoid": """\
+@triton.jit
+def sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))""",
+    "softplus": '''\
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)); log1p by what 1 + e rounds to."""
+    e = tl.exp(-tl.abs(x))
+    one = 1.0 + e
+    tail = tl.where(one == 1.0, e, tl.log(one) * (e / tl.where(one == 1.0, 1.0, one - 1.0)))
+    return tl.where(x > 0, x, 0.0) + tl.where(x == x, tail, x)''',
+    "quotient": '''\
+@triton.jit
+def quotient(a, b):
+    """Floored, and 0 where the divisor is not positive; Triton's own is cut off towards 0."""
+    by = tl.where(b > 0, b, 1)
+    return tl.where(b > 0, a // by - tl.where(a % by < 0, 1, 0), 0)''',
+    "remainder": '''\
+@triton.jit
+def remainder(a, b):
+    """Never negative, and 0 where the divisor is not positive."""
+    by = tl.where(b > 0, b, 1)
+    return tl.where(b > 0, a % by + tl.where(a % by < 0, by, 0), 0)''',
+}
+_FUNCTIONS: Final = {
+    "exp": "tl.exp({})",
+    "exp2": "tl.exp2({})",
+    "log": "tl.log({})",
+    "sqrt": "tl.sqrt_rn({})",
+    "abs": "tl.abs({})",
+    "relu": "tl.where({0} < 0, 0.0, {0})",
+    "sign": "(tl.where({0} > 0, 1.0, 0.0) - tl.where({0} < 0, 1.0, 0.0))",
+    "step": "tl.where({} > 0, 1.0, 0.0)",
+}  # those of the helpers are called
+
+
+class NoKernel(Exception):
+    """Why scores have no generated kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A value that is computed before: a real, an int, or a bool. ``is_exact``: as a whole number it is read."""
+
+    node: ir.Node
+    is_exact: bool
+
+    @property
+    def carries(self) -> bool:
+        """Whether a gradient goes through it."""
+        return any(
+            isinstance(each, reals.Row | reals.Own)
+            or (isinstance(each, ir.Load) and each.kind is ir.Sort.REAL)
+            for each in ir.postorder(self.node)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A table of our own: the inner products of all rows of two vectors, read at both their indices."""
+
+    name: str
+    left: ir.Node
+    right: ir.Node
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFunctions:
+    """The functions of one expression, and what they read.
+
+    ``of_query``, ``of_key`` and ``of_distance`` are the columns; those that carry gradients come first, ``gains`` of
+    each. ``reads`` are the reads of a real table at pairs, by the names of the inputs or of ``products``. The
+    derivatives by them come in this order: those of queries, of keys, of distances, of reads.
+    """
+
+    text: str
+    of_query: tuple[Column, ...]
+    of_key: tuple[Column, ...]
+    of_distance: tuple[Column, ...]
+    reads: tuple[ir.Load, ...]
+    products: tuple[Product, ...]
+    gains: tuple[int, int, int]
+
+
+def score_functions(root: ir.Node, first: int) -> ScoreFunctions:
+    """Device functions of a bound expression in `Score`; row i of the queries stands at position i + ``first``.
+
+    Raises:
+        NoKernel: it has a part for which there is no kernel.
+    """
+    hoisted = _Hoisting(root, first)
+    inner = hoisted.real(root)
+    gains = passes.differentiate(inner)
+    columns = [_carriers_first(side) for side in (hoisted.query, hoisted.key, hoisted.distance)]
+    reads = tuple(
+        dict.fromkeys(
+            node
+            for node in ir.postorder(inner)
+            if isinstance(node, ir.Load)
+            and node.kind is ir.Sort.REAL
+            and node not in hoisted.columns
+        )
+    )
+    writer = _Writer(columns, reads)
+    slope = gains.get(reals.SCORE, reals.NOUGHT)
+    leaves = [node for side in columns for node, column in side.items() if column.carries]
+    by_leaf = [gains.get(leaf, reals.NOUGHT) for leaf in (*leaves, *reads)]
+    score = writer.function("score", root, [inner])
+    derivatives = writer.function("derivatives", root, [inner, slope, *by_leaf])
+    counts = [sum(column.carries for column in side.values()) for side in columns]
+    return ScoreFunctions(
+        writer.text(score, derivatives),
+        *(tuple(side) for side in writer.given()),
+        reads,
+        tuple(hoisted.products),
+        (counts[0], counts[1], counts[2]),
+    )
+
+
+_Columns: TypeAlias = dict[ir.Node, Column]
+
+
+def _carriers_first(columns: _Columns) -> _Columns:
+    return dict(sorted(columns.items(), key=lambda item: not item[1].carries))
+
+
+# ---------------------------------------------------------------- hoisting
+
+
+class _Hoisting:
+    """Replaces what need not be computed for each pair by reads of columns."""
+
+    def __init__(self, root: ir.Node, first: int) -> None:
+        self.first = first
+        self._scored = {node for node in ir.postorder(root) if isinstance(node, reals.Score)}
+        for node in ir.postorder(root):
+            if any(part in self._scored for part in node.parts):
+                self._scored.add(node)
+        self.query: _Columns = {}
+        self.key: _Columns = {}
+        self.distance: _Columns = {}
+        self.products: list[Product] = []
+        self._known: dict[ir.Node, ir.Node] = {}
+
+    @property
+    def columns(self) -> set[ir.Node]:
+        return {*self.query, *self.key, *self.distance}
+
+    def real(self, node: ir.Node) -> ir.Node:
+        """The expression over columns."""
+        if node not in self._known:
+            self._known[node] = self._made(node)
+        return self._known[node]
+
+    def _made(self, node: ir.Node) -> ir.Node:
+        if isinstance(node, reals.Number | reals.Score):
+            return node
+        side = self._side(node)
+        if side is not None:
+            return self._column(side, node)
+        match node:
+            case reals.Plus(items=items):
+                return self._grouped(items, reals.plus)
+            case reals.Times():
+                return self._grouped(_factors(node), reals.times)
+            case reals.FromInt(item=ir.Sum() as item):
+                return self._difference(node, item)
+            case reals.FromInt() | ir.Load():
+                return node
+            case reals.Dot(left=left, right=right):
+                return self._product(left, right)
+            case reals.Choose(cond=cond, yes=yes, no=no):
+                return reals.choose(cond, self.real(yes), self.real(no))
+            case _:
+                return reals.rebuild_real(node, tuple(map(self.real, node.parts)))
+
+    def _side(self, node: ir.Node) -> _Columns | None:
+        """The columns that a real belongs to; None: it is computed for each pair."""
+        if node in self._scored:
+            return None
+        if not node.deps & ir.Deps.KEY:
+            return self.query
+        if not node.deps & ir.Deps.QUERY:
+            return self.key
+        return self.distance if is_dear(node) and of_distance(node) else None
+
+    def _column(self, side: _Columns, node: ir.Node, is_exact: bool = False) -> ir.Node:
+        if isinstance(node, reals.Number):
+            return node
+        for read, column in side.items():
+            if column.node is node and column.is_exact == is_exact:
+                return read
+        name, index = (
+            ("x", _Q) if side is self.query else ("y", _K) if side is self.key else ("d", ir.sub(_Q, _K))
+        )
+        read = ir.Load(f"<{name}{len(side)}>", ir.Sort.REAL, (index,), _AMBIENT)
+        side[read] = Column(node, is_exact)
+        return read
+
+    def _grouped(
+        self, items: Sequence[ir.Node], join: Callable[..., ir.Node]
+    ) -> ir.Node:
+        """A sum or product, what goes together in one column joined before."""
+        groups: dict[int, list[ir.Node]] = {}
+        sides: dict[int, _Columns] = {}
+        rest: list[ir.Node] = []
+        for item in items:
+            side = None if isinstance(item, reals.Number) else self._side(item)
+            if side is None:
+                rest.append(self.real(item))
+            else:
+                groups.setdefault(id(side), []).append(item)
+                sides[id(side)] = side
+        if groups and join is reals.times:  # a number goes with a column, for nothing
+            numbers = [item for item in rest if isinstance(item, reals.Number)]
+            rest = [item for item in rest if not isinstance(item, reals.Number)]
+            next(iter(groups.values()))[:0] = numbers
+        made = [self._column(sides[name], join(*group)) for name, group in groups.items()]
+        return join(*rest, *made)
+
+    def _difference(self, node: ir.Node, total: ir.Sum) -> ir.Node:
+        """A whole number that is what one side gives less what the other does, each a column."""
+        parts: dict[str, ir.Node] = {"q": ir.Const(total.constant), "k": ir.ZERO}
+        for term, factor in total.terms:
+            if term.is_pair:
+                return node
+            side = "k" if term.deps & ir.Deps.KEY else "q"
+            parts[side] = ir.add(parts[side], ir.scale(term, -factor if side == "k" else factor))
+        left, right = (reals.as_real(parts[side]) for side in "qk")
+        return reals.minus(
+            self._column(self.query, left, is_exact=True), self._column(self.key, right, is_exact=True)
+        )
+
+    def _product(self, left: ir.Node, right: ir.Node) -> ir.Node:
+        if isinstance(left, reals.Own) and isinstance(right, reals.Own):
+            raise NoKernel("it has the product of query and key beside the scaled one")
+        sides = [vector.deps & ir.Deps.PAIR for vector in (left, right)]
+        if {*sides} == {ir.Deps.QUERY, ir.Deps.KEY}:
+            raise NoKernel("it has a second product of a vector of the query and one of the key")
+        index = [*self._rows(left), *self._rows(right)]
+        name = f"<product {len(self.products)}>"
+        self.products.append(Product(name, left, right))
+        return ir.Load(name, ir.Sort.REAL, tuple(index), _AMBIENT)
+
+    def _rows(self, vector: ir.Node) -> tuple[ir.Node, ...]:
+        """The index of the row of a vector among all that there are."""
+        side = vector.deps & ir.Deps.PAIR
+        if side == ir.Deps.QUERY:
+            return (ir.sub(_Q, ir.Const(self.first)),)
+        if side == ir.Deps.KEY:
+            return (_K,)
+        return vector.index if isinstance(vector, reals.Row) else ()
+
+
+def _factors(node: ir.Node) -> list[ir.Node]:
+    if isinstance(node, reals.Times):
+        return [*_factors(node.left), *_factors(node.right)]
+    return [node]
+
+
+def of_distance(node: ir.Node) -> bool:
+    """Whether it is the same where query and key move on together."""
+    own = any(isinstance(each, reals.Own) for each in ir.postorder(node))
+    return not own and ir.substitute(node, _STEP) is node
+
+
+def is_dear(node: ir.Node) -> bool:
+    """Whether some part of it takes more to compute for each pair than to read."""
+    return any(each.is_pair and not isinstance(each, _CHEAP) for each in ir.postorder(node))
+
+
+# ---------------------------------------------------------------- text
+
+
+class _Writer:
+    """Writes functions that read the same columns and tables. Ints find columns of their own as they are met."""
+
+    def __init__(self, columns: Sequence[_Columns], reads: Sequence[ir.Load]) -> None:
+        self._columns = [dict(side) for side in columns]
+        self._reads = reads
+        self._helpers: set[str] = set()
+        self._lines: list[str] = []
+        self._names: dict[ir.Node, str] = {}
+        self._uses: Counter[ir.Node] = Counter()
+        self._fresh = 0
+        self._int = "tl.int32"
+
+    def given(self) -> list[list[Column]]:
+        """The columns of queries, keys and distances."""
+        return [list(side.values()) for side in self._columns]
+
+    def text(self, *functions: str) -> str:
+        """All functions."""
+        count = HEADER + sum(3 + 2 * len(read.index) for read in self._reads)
+        numbers = ", ".join(f"tl.load(n + {i})" for i in range(count))
+        heads = [
+            _function("numbers(n)", [], f"({numbers},)"),
+            self._side("of_query", "x", self._columns[0]),
+            self._side("of_key", "y", self._columns[1]),
+        ]
+        helpers = [_HELPERS[name] for name in sorted(self._helpers)]
+        return "\n\n\n".join([*helpers, *heads, *functions]) + "\n"
+
+    def _side(self, name: str, letter: str, columns: _Columns) -> str:
+        lines = ["row = tl.maximum(tl.minimum(row, length - 1), 0)"]
+        if columns:
+            lines.append("at = v + both * length + row")
+        for place, column in enumerate(columns.values(), 1):
+            step = f" + {place - 1} * n[3] * length" if place > 1 else ""
+            lines.append(f"{letter}{place} = tl.load(at{step})  # {_shown(column.node)}")
+        names = [f"{letter}{place}" for place in range(1, len(columns) + 1)]
+        return _function(
+            f"{name}(v, n, both, row, length)", lines, f"({', '.join(['row', *names])},)"
+        )
+
+    def function(self, name: str, source: ir.Node, roots: Sequence[ir.Node]) -> str:
+        """The function that returns these values; ``source`` is what the first was."""
+        self._lines, self._names, self._fresh = [f"# {_shown(source)}"], {}, 0
+        self._uses = Counter(roots)
+        self._int = "tl.int32" if _largest(roots) < 1 << 31 else "tl.int64"
+        for node in dict.fromkeys(n for root in roots for n in ir.postorder(root)):
+            self._uses.update(node.parts)
+        found = [self._value(root) for root in roots]
+        if not reals.reads_score(roots[0]):
+            found[0] = f"{found[0]} + tl.zeros_like(s)"
+        result = found[0] if len(found) == 1 else f"({', '.join(found)},)"
+        return _function(f"{name}(s, x, y, v, r, n, both)", self._lines, result)
+
+    def _value(self, root: ir.Node) -> str:
+        """The name or text of a value."""
+        if root in self._names:
+            return self._names[root]
+        text = self._whole(root) if root.sort is not ir.Sort.REAL else self._real(root)
+        is_plain = text.isidentifier() or isinstance(root, reals.Number | ir.Const)
+        if not is_plain and (self._uses[root] > 1 or len(text) > _LONG):
+            text = self._assigned(text)
+        self._names[root] = text
+        return text
+
+    def _named(self, root: ir.Node) -> str:
+        """A value that is written more than once."""
+        text = self._value(root)
+        is_short = isinstance(root, reals.Number | ir.Const) or text.replace("[", "").replace(
+            "]", ""
+        ).isidentifier()
+        if not is_short:
+            text = self._names[root] = self._assigned(text)
+        return text
+
+    def _assigned(self, text: str) -> str:
+        self._fresh += 1
+        self._lines.append(f"t{self._fresh} = {text}")
+        return f"t{self._fresh}"
+
+    def _real(self, node: ir.Node) -> str:  # noqa: C901 - an arm a class
+        value = self._value
+        match node:
+            case reals.Number(value=number):
+                return repr(number) if number >= 0 else f"({number!r})"
+            case reals.Score():
+                return "s"
+            case reals.FromInt(item=item):
+                return f"{value(item)}.to(tl.float32)"
+            case reals.Plus(items=items):
+                first, *others = items
+                return f"({value(first)}{''.join(map(self._signed, others))})"
+            case reals.Times(left=left, right=right):
+                return f"{value(left)} * {value(right)}"
+            case reals.Over(left=left, right=right):
+                return f"({value(left)} / ({value(right)}))"
+            case reals.Apply(function=function, item=item):
+                if function in _HELPERS:
+                    self._helpers.add(function)
+                    return f"{function}({value(item)})"
+                return _FUNCTIONS[function].format(self._named(item))
+            case reals.Least(left=left, right=right):
+                a, b = self._named(left), self._named(right)
+                return f"tl.where({a} <= {b}, {a}, {b})"
+            case reals.Greatest(left=left, right=right):
+                a, b = self._named(left), self._named(right)
+                return f"tl.where({a} >= {b}, {a}, {b})"
+            case reals.Choose(cond=cond, yes=yes, no=no):
+                return f"tl.where({value(cond)}, {value(yes)}, {value(no)})"
+            case ir.Load():
+                return self._read(node)
+            case _:
+                raise NoKernel(f"`{_shown(node)}` is computed for each pair")
+
+    def _signed(self, item: ir.Node) -> str:
+        if isinstance(item, reals.Times) and item.left is reals.Number(-1.0):
+            return f" - {self._value(item.right)}"
+        return f" + {self._value(item)}"
+
+    def _read(self, node: ir.Load) -> str:
+        for letter, side in zip("xyd", self._columns, strict=True):
+            if node in side:
+                place = list(side).index(node)
+                if letter == "d":
+                    return self._assigned(self._at_distance(place))
+                return f"{letter}[{place + 1}]"
+        first = HEADER
+        for read in self._reads:
+            if read is node:
+                break
+            first += 3 + 2 * len(read.index)
+        base = f"n[{first}] + both // n[2] * n[{first + 1}] + both % n[2] * n[{first + 2}]"
+        places, inside = [f"r + ({base})"], []
+        for axis, item in enumerate(node.index):
+            size, step = f"n[{first + 3 + 2 * axis}]", f"n[{first + 4 + 2 * axis}]"
+            at = self._named(item)
+            places.append(at if axis + 1 == len(node.index) else f"{at} * {step}")
+            inside.append(f"({at} >= 0) & ({at} < {size})")
+        mask = f", mask={' & '.join(inside)}, other=0.0" if inside else ""
+        return self._assigned(f"tl.load({' + '.join(places)}{mask})")
+
+    def _at_distance(self, place: int) -> str:
+        """A column by the distance of the rows, the first of x and y."""
+        return f"tl.load(v + ({place} * n[3] + both) * n[0] + n[1] + (x[0] - y[0]))"
+
+    # ------------------------------------------------------------------ whole numbers
+
+    def _whole(self, node: ir.Node) -> str:  # noqa: C901 - an arm a class
+        """An int or a bool at each pair."""
+        if isinstance(node, ir.Const):
+            return str(node.value)
+        if not node.is_pair or (of_distance(node) and is_dear(node)):
+            return self._whole_column(node)
+        value = self._value
+        match node:
+            case ir.Sum(terms=terms, constant=constant):
+                return self._sum(terms, constant)
+            case ir.Mul(left=left, right=right):
+                return f"({value(left)} * {value(right)})"
+            case ir.Min(items=items):
+                return self._nested("tl.minimum", items)
+            case ir.Max(items=items):
+                return self._nested("tl.maximum", items)
+            case ir.Abs(item=item):
+                return f"tl.abs({value(item)})"
+            case ir.Select(cond=cond, yes=yes, no=no):
+                return f"tl.where({value(cond)}, {value(yes)}, {value(no)})"
+            case ir.Le(item=item, bound=bound):
+                return f"({value(item)} <= {bound})"
+            case ir.Eq(item=item, bound=bound):
+                return f"({value(item)} == {bound})"
+            case ir.Not(item=item):
+                return f"({value(item)} == 0)"
+            case ir.And(items=items):
+                return f"({' & '.join(map(value, items))})"
+            case ir.Or(items=items):
+                return f"({' | '.join(map(value, items))})"
+            case ir.FloorDiv(left=left, right=right) | ir.Mod(left=left, right=right):
+                helper = "quotient" if isinstance(node, ir.FloorDiv) else "remainder"
+                self._helpers.add(helper)
+                return f"{helper}({value(left)}, {value(right)})"
+            case _:
+                raise NoKernel(f"`{_shown(node)}` is computed for each pair")
+
+    def _sum(self, terms: Sequence[tuple[ir.Node, int]], constant: int) -> str:
+        """What one side gives is one column of it."""
+        sides: dict[ir.Deps, ir.Node] = {ir.Deps.QUERY: ir.Const(constant), ir.Deps.KEY: ir.ZERO}
+        pieces = []
+        for term, factor in terms:
+            if term.is_pair:
+                pieces.append(f"{factor} * {self._value(term)}" if factor != 1 else self._value(term))
+            else:
+                side = ir.Deps.KEY if term.deps & ir.Deps.KEY else ir.Deps.QUERY
+                sides[side] = ir.add(sides[side], ir.scale(term, factor))
+        pieces += [self._value(each) for each in sides.values() if each is not ir.ZERO]
+        return f"({' + '.join(pieces)})"
+
+    def _nested(self, name: str, items: Sequence[ir.Node]) -> str:
+        first, *others = map(self._value, items)
+        for other in others:
+            first = f"{name}({first}, {other})"
+        return first
+
+    def _whole_column(self, node: ir.Node) -> str:
+        which = 2 if node.is_pair else 1 if node.deps & ir.Deps.KEY else 0
+        side = self._columns[which]
+        if node not in side:
+            side[node] = Column(node, True)
+        place = list(side).index(node)
+        text = self._at_distance(place) if which == 2 else f"{'xy'[which]}[{place + 1}]"
+        text = f"{text}.to({self._int})"
+        return self._assigned(f"{text} != 0" if node.sort is ir.Sort.BOOL else text)
+
+
+def _largest(roots: Sequence[ir.Node]) -> int:
+    """No whole number that is computed for a pair is larger, as columns are below ``EXACT``."""
+    known: dict[ir.Node, int] = {}
+    for node in (node for root in roots for node in ir.postorder(root)):
+        if node.sort is not ir.Sort.INT:
+            known[node] = 1
+            continue
+        parts = [known[part] for part in node.parts]
+        match node:
+            case ir.Const(value=value):
+                known[node] = abs(value)
+            case _ if not node.is_pair:
+                known[node] = EXACT
+            case ir.Sum(terms=terms, constant=constant):
+                known[node] = sum(abs(c) * known[term] for term, c in terms) + abs(constant) + EXACT
+            case ir.Mul():
+                known[node] = parts[0] * parts[1]
+            case _:
+                known[node] = max(parts, default=EXACT)
+    return max(known.values())
+
+
+def _shown(node: ir.Node) -> str:
+    text = ir.show(node)
+    return " ".join(text.split())
+
+
+def _function(head: str, lines: Sequence[str], result: str) -> str:
+    return "\n    ".join(["@triton.jit\ndef " + head + ":", *lines, f"return {result}"])

@@ -163,7 +163,7 @@ class Attention(frontend.AttentionOperators):
                 alone. Weights that have none give 0, and -inf for queries without keys.
             scale: Factor on q k^T before anything else is done: a number, or a tensor [H] or like [B, H, Q, 1];
                 1/sqrt(D) by default.
-            backend: "auto", "blocked" or "reference".
+            backend: "auto", "blocked", "triton" or "reference".
             layout: The order in which tokens are taken into tiles, as in calls of a pattern.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
             inputs: Run-time inputs by name. Real ones are tensors of a floating dtype, computed with in float32, or

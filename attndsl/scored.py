@@ -60,9 +60,10 @@ class ScoredProgram:
         """
         sizes = dict(call.sizes)
         extents = {name: n for name, n in sizes.items() if "." in name and ":" not in name}
+        tables = *self.program.mask.tables, *self.reals
         for root in (*self.part.expressions(), *more):
             mask = replace(
-                self.program.mask, root=root, tables=self.reals, zeros=ir.Const(0), conditions=()
+                self.program.mask, root=root, tables=tables, zeros=ir.Const(0), conditions=()
             )
             sizes |= ir.resolve_sizes(mask, call.q_len, call.k_len, extents, shapes)
         return sizes

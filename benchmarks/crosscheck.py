@@ -1,4 +1,4 @@
-"""Every pattern of the prelude, compiled for GPUs that need not be here: what do the binaries say?
+"""Every pattern of the prelude, and some scores, compiled for GPUs that need not be here: what do the binaries say?
 
     python benchmarks/crosscheck.py [--json FILE] [--targets cuda:90,hip:gfx942] [--patterns causal,swin]
 
@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 import attndsl  # noqa: E402
 from attndsl import patterns  # noqa: E402
-from tests.support.crosscompile import TARGETS, Job, jobs  # noqa: E402
+from tests.support.crosscompile import ATTENTIONS, TARGETS, Job, jobs, scored_jobs  # noqa: E402
 
 INSTRUCTIONS = {
     "cuda:80": "mma.sync",
@@ -87,7 +87,7 @@ def faults(item: dict[str, Any]) -> list[str]:
 
 
 def distinct(targets: list[str], names: list[str]) -> dict[str, tuple[Job, list[str]]]:
-    """By key, each kernel that differs from the others, with the patterns that use it."""
+    """By key, each kernel that differs from the others, with the patterns and attentions that use it."""
     found: dict[str, tuple[Job, list[str]]] = {}
     given = list(calls(names))
     for target in targets:
@@ -97,6 +97,10 @@ def distinct(targets: list[str], names: list[str]) -> dict[str, tuple[Job, list[
                     users = found.setdefault(job.key(), (job, []))[1]
                     if call["pattern"] not in users:
                         users.append(call["pattern"])
+            for name in ATTENTIONS if not names else names:
+                if name in ATTENTIONS:
+                    for job in scored_jobs(target, name, head_dim):
+                        found.setdefault(job.key(), (job, []))[1].append(name)
     return found
 
 

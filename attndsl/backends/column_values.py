@@ -42,7 +42,8 @@ def query_values(bound: BoundScore, q: Tensor, tables: Mapping[str, Tensor]) -> 
 
     ``tables`` are the real inputs by name, [batch][head][...] as declared.
     """
-    rows = Rows.of(bound, *q.shape[:2], np.arange(q.shape[2], dtype=np.int64) + bound.first, 0)
+    batch, heads, q_len, _ = q.shape
+    rows = Rows.of(bound, batch, heads, np.arange(q_len, dtype=np.int64) + bound.first, 0)
     return ColumnValues(rows, tables, {ir.Side.QUERY: q}, q.dtype, q.device).value(bound.score)
 
 
@@ -139,7 +140,10 @@ class ColumnValues:
         """A table at each query, its last ``left`` dims whole; 0 where an index is outside."""
         table = self.tables[name].to(self._wide)
         places, inside = list[Tensor](), torch.ones((), dtype=torch.bool, device=self.device)
-        for flag, number in ((ir.Deps.BATCH, self.rows.env.batch), (ir.Deps.HEAD, self.rows.env.head)):
+        for flag, number in (
+            (ir.Deps.BATCH, self.rows.env.batch),
+            (ir.Deps.HEAD, self.rows.env.head),
+        ):
             if ambient & flag:
                 places.append(torch.from_numpy(number).to(self.device))
         for node, size in zip(index, table.shape[len(places) :], strict=False):

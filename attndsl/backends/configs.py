@@ -106,6 +106,37 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 }
 
 
+# Of passes with scores of their own, where these take other tiles not to spill.
+_SCORED: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
+    ("sm90", "backward_queries"): {256: Config(64, 64, 4, 2)},
+    ("sm100", "backward_queries"): {256: Config(64, 64, 4, 2)},
+    ("gfx942", "forward"): {256: Config(64, 64, 4, 1)},
+}
+
+
+def with_scores(
+    which: Pass, arch: Arch, config: Config, size: int, width: int, value_width: int, loads: int
+) -> Config | None:
+    """The config of a pass whose scores read ``loads`` numbers for each pair; None if none fits.
+
+    What a pipeline loads ahead lies in the shared memory, a float32 a pair.
+    """
+    if arch == "interpreter":
+        return config
+    row = max(2, size) * max(64, padded(width), padded(value_width))
+    kind: Arch = "sm80" if arch == "sm86" else arch
+    if config == _DEFAULTS[kind, which].get(min(512, row)):
+        config = _SCORED.get((kind, which), {}).get(min(512, row), config)
+    found: Config | None = config
+    while found is not None:
+        ahead = loads * found.bq * found.bk * 4 * (found.stages - 1)
+        taken = shared_memory(which, arch, found, size, width, value_width)
+        if taken + ahead <= SHARED_MEMORY[arch]:
+            break
+        found = _smaller(found)
+    return found
+
+
 def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) -> Config | None:
     """The default for numbers of ``size`` bytes, cut down until it fits the shared memory; None if none does."""
     if arch == "interpreter":
@@ -130,14 +161,16 @@ def few_queries(arch: Arch, size: int, q_len: int, width: int, value_width: int)
     return config and replace(config, bq=1 << (q_len - 1).bit_length())
 
 
-def options(arch: Arch, config: Config) -> dict[str, int]:
+def options(arch: Arch, config: Config, *, is_bound: bool = False) -> dict[str, int]:
     """Compiler options of a config.
 
     For sm100, and for few queries on sm80, the assembler spills to make room in the registers for one more program,
-    though it does not know whether the shared memory has room for it. A bound of its own keeps it from that.
+    though it does not know whether the shared memory has room for it. A bound of its own, which others are given by
+    ``is_bound``, keeps it from that.
     """
     made = {"num_warps": config.warps, "num_stages": config.stages}
     spills = arch == "sm100" or (arch in ("sm80", "sm86") and config.bq <= 16)
+    spills |= is_bound and arch.startswith("sm")
     most = {"maxnreg": min(255, 2048 // config.warps)} if spills else {}
     return made | most
 

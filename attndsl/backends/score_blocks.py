@@ -60,7 +60,12 @@ class PairPass:
     first: int
 
     def totals(
-        self, given: Prepared, read: ScoreCall, layouts: Sequence[Layout], scale: float, precision: str
+        self,
+        given: Prepared,
+        read: ScoreCall,
+        layouts: Sequence[Layout],
+        scale: float,
+        precision: str,
     ) -> list[Tensor]:
         """What columns by distance [B, H, Q + K - 1] gain, and the table of each read, as it lies."""
         run = _Run(self, given, read, scale, precision)
@@ -69,7 +74,9 @@ class PairPass:
         entries: list[tuple[int, Target]] = []
         if ordered:
             entries += [(place, _by_distance(self, given)) for place in range(self.distances)]
-        for place, (node, layout) in enumerate(zip(self.reads, layouts, strict=True), self.distances):
+        for place, (node, layout) in enumerate(
+            zip(self.reads, layouts, strict=True), self.distances
+        ):
             entries.append((place, _by_index(self, given, node, layout)))
         return found + [run.entry_by_entry(place, target) for place, target in entries]
 
@@ -161,9 +168,10 @@ class _Run:
                 tiles = self._tiles[number][low : low + count]
                 entries = target.entries(*self._positions(number, tiles))
                 shape = batch, heads, len(tiles), self._side, self._side
-                at = torch.from_numpy(np.broadcast_to(entries, shape)[mine].copy()).to(flat.device)
-                gains = blocks[:, :, : len(tiles)][mine]
-                flat.index_put_((at.clamp(min=0),), gains.masked_fill(at < 0, 0.0), accumulate=True)
+                where = np.broadcast_to(entries, shape)[mine].copy()
+                places = torch.from_numpy(where).to(flat.device)
+                gains = blocks[:, :, : len(tiles)][mine].masked_fill(places < 0, 0.0)
+                flat.index_put_((places.clamp(min=0),), gains, accumulate=True)
         return target.total
 
     def _of_plans(self) -> Iterator[tuple[int, Any]]:
@@ -174,7 +182,7 @@ class _Run:
                 yield number, np.nonzero(mine)
 
     def _positions(self, number: int, tiles: IntArray) -> tuple[IntArray, IntArray]:
-        """Where the queries [tiles, side, 1] and keys [tiles, 1, side] of tiles stand; the last one's beyond the end."""
+        """Where queries [tiles, side, 1] and keys [tiles, 1, side] stand; behind the end, where the last one does."""
         schedule, plan = self._over.schedule, self._over.schedule.plans[number]
         sides = (
             (tiles[:, :1], schedule.q_len, plan.q_order), (tiles[:, 1:2], schedule.k_len, plan.k_order)
@@ -202,7 +210,9 @@ class _Run:
         args = BackwardPairsArgs(
             **strides(q=given.Q, k=given.K, v=given.V, g=given.GradOut),
             **over.functions,
-            tiles=torch.from_numpy(np.concatenate([*tiles, np.zeros((1, 3))]).astype(np.int32)).to(device),
+            tiles=torch.from_numpy(np.concatenate([*tiles, np.zeros((1, 3))]).astype(np.int32)).to(
+                device
+            ),
             stretches=torch.from_numpy(stretches.astype(np.int32)).to(device),
             plan_of=self._plan_of,
             plan_batch=by_batch * self._plan_of.shape[1],
@@ -231,9 +241,7 @@ class _Run:
         )
         grid = count, heads, batch
         launch = Launch(kernels.backward_pairs, grid, BackwardPairsCall, args, **over.options)
-        launch(
-            BackwardPairsCall(*given, **self._read._asdict(), Blocks=blocks, scale=self._scale)
-        )
+        launch(BackwardPairsCall(*given, **self._read._asdict(), Blocks=blocks, scale=self._scale))
         return blocks
 
 
@@ -266,7 +274,7 @@ def _by_diagonal(blocks: Tensor) -> Tensor:
     """
     side = blocks.shape[-1]
     turned = F.pad(blocks.flip(-1), (0, side)).flatten(-2)[..., : side * (2 * side - 1)]
-    sums = turned.unflatten(-1, (side, 2 * side - 1)).sum(-2)
-    low, high = F.pad(sums, (0, 1)).unflatten(-1, (2, side)).unbind(-2)
+    sums = turned.view(*turned.shape[:-1], side, 2 * side - 1).sum(-2)
+    low, high = F.pad(sums, (0, 1)).view(*sums.shape[:-1], 2, side).unbind(-2)
     none = low.new_zeros((*low.shape[:-2], 1, side))
     return (torch.cat((low, none), -2) + torch.cat((none, high), -2)).flatten(-2)

@@ -1,4 +1,4 @@
-"""Attention with scores of its own by the kernels of the GPU back end: what the generated functions read, and gradients.
+"""Attention with scores of its own by the kernels of the GPU back end.
 
 Columns and products are computed by torch (``column_values``), which differentiates them, too. So a gradient of a real
 input is: sums over the keys of a query, or the queries of a key, in the passes that walk them; or blocks of tiles that
@@ -8,9 +8,10 @@ input is: sums over the keys of a query, or the queries of a key, in the passes 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,55 +26,20 @@ from attndsl.backends.generated import SCORES, load
 from attndsl.backends.protocol import Request
 from attndsl.backends.score_blocks import Layout, PairPass
 from attndsl.backends.scores import BoundScore
-from attndsl.codegen import EXACT, Column, NoKernel, Product, ScoreFunctions, score_functions
+from attndsl.backends.triton_kernels import Gained, TritonKernels, precision
+from attndsl.codegen import (
+    EXACT,
+    PER_SCALE,
+    Column,
+    NoKernel,
+    Product,
+    ScoreFunctions,
+    score_functions,
+)
 from attndsl.schedule import TiledMask
 from attndsl.source import AttnDslError, Diagnostic
 
 reals = ir.reals
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gained:
-    """Where a backward writes what scores read gains: columns [B, H, length, n], and at pairs by one more pass."""
-
-    of_query: Tensor | None = None
-    of_key: Tensor | None = None
-    at_pairs: Callable[[Prepared], None] | None = None
-
-
-NOTHING: Final = Gained()
-
-
-class Passes(Protocol):
-    """The passes over a tiled mask, with the functions of a score."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what they hold."""
-        ...
-
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, read: ScoreCall
-    ) -> tuple[Tensor, Tensor]:
-        """(out, lse)."""
-        ...
-
-    def backward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        dout: Tensor,
-        dlse: Tensor | None,
-        *,
-        scale: float,
-        read: ScoreCall,
-        gained: Gained,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +87,11 @@ class ScoreKernel:
         """Whether the scores are the weights themselves."""
         return self.bound.weight is not None
 
+    @property
+    def loads(self) -> int:
+        """How many numbers are read for each pair."""
+        return len(self.functions.of_distance) + len(self.functions.reads)
+
     def of_pass(self, which: Pass) -> dict[str, Any]:
         """Arguments of a pass about scores."""
         shared = {name: self.loaded[name] for name in ("NUMBERS", "OF_QUERY", "OF_KEY")}
@@ -146,14 +117,17 @@ class ScoreKernel:
         for side, columns in self._columns().items():
             for column in columns:
                 if column.is_exact:
-                    node = column.node.item if isinstance(column.node, reals.FromInt) else column.node
+                    node = (
+                        column.node.item if isinstance(column.node, reals.FromInt) else column.node
+                    )
                     values = np.asarray(ir.evaluate(node, self.rows[side].env))
                     if values.size and int(np.abs(values.astype(np.int64)).max()) >= EXACT:
                         raise _refused(f"`{ir.show(node)}` reaches {EXACT:,}")
 
-    def read(self, q: Tensor, k: Tensor, tables: Sequence[Tensor]) -> Read:
+    def read(self, q: Tensor, k: Tensor, tables: Sequence[Tensor], scale: float) -> Read:
         """What kernels read in a call; gradients flow to what is given."""
         named = {table.name: x for table, x in zip(self.bound.reals, tables, strict=True)}
+        named[PER_SCALE] = q.new_tensor(1 / scale if scale else math.inf, dtype=torch.float32)
         group = q.shape[1] // max(1, k.shape[1])
         own = {
             "query": {ir.Side.QUERY: q},
@@ -168,10 +142,13 @@ class ScoreKernel:
         for side, columns in self._columns().items():
             found = [self._column(values[side], side, column) for column in columns]
             carried.append([x for x, column in zip(found, columns, strict=True) if column.carries])
-            stacked.append(self._stacked(side, found, bool(carried[-1])))
+            is_kept = all(column.is_kept for column in columns)
+            stacked.append(self._stacked(side, found, is_kept))
         named |= {each.name: self._product(each, values) for each in self.functions.products}
         reads = [_narrowed(named[read.table], read.ambient) for read in self.functions.reads]
-        lie, flat = _in_a_row({read.table: x for read, x in zip(self.functions.reads, reads, strict=True)})
+        lie, flat = _in_a_row(
+            {read.table: x for read, x in zip(self.functions.reads, reads, strict=True)}
+        )
         numbers = [len(self.rows["distance"].env.q), self.request.k_len - 1]
         numbers += [self.request.heads, self.request.batch * self.request.heads]
         for read in self.functions.reads:
@@ -181,7 +158,8 @@ class ScoreKernel:
         key = tuple(numbers)
         if key not in self.kept:
             self.kept[key] = torch.tensor(numbers, device=q.device)
-        call = ScoreCall(*stacked, flat, self.kept[key])
+        of_query, of_key, of_distance = stacked
+        call = ScoreCall(of_query, of_key, of_distance, flat, self.kept[key])
         layouts = [lie[read.table] for read in self.functions.reads]
         return Read(call, carried[0], carried[1], carried[2], reads, layouts)
 
@@ -195,14 +173,14 @@ class ScoreKernel:
         length = self.rows[side].env.k if side == "key" else self.rows[side].env.q
         shape = self.request.batch, self.request.heads, len(length)
         found = values.value(reals.as_real(node)).expand(shape)
-        if not column.carries:
+        if column.is_kept:
             self.kept[key] = found
         return found
 
-    def _stacked(self, side: str, found: Sequence[Tensor], carries: bool) -> Tensor | None:
+    def _stacked(self, side: str, found: Sequence[Tensor], is_kept: bool) -> Tensor | None:
         if not found:
             return None
-        if not carries:
+        if is_kept:
             if side not in self.kept:
                 self.kept[side] = torch.stack(list(found))
             return self.kept[side]
@@ -271,12 +249,11 @@ def _in_a_row(tables: Mapping[str, Tensor]) -> tuple[dict[str, Layout], Tensor |
 class TritonScores:
     """Attention with scores of its own over one tiled mask; ``side``: of the tiles of what is read at pairs."""
 
-    passes: Passes
+    passes: TritonKernels
     kernel: ScoreKernel
     part: TiledMask
     side: int
     options: Mapping[str, int]
-    precision: Callable[[torch.dtype], str]
 
     @property
     def nbytes(self) -> int:
@@ -293,7 +270,7 @@ class TritonScores:
         self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q])."""
-        read = self.kernel.read(q, k, tables)
+        read = self.kernel.read(q, k, tables, scale)
         return self.passes.forward(q, k, v, scale=scale, read=read.call)
 
     def backward(
@@ -312,7 +289,7 @@ class TritonScores:
         """(dq, dk, dv, those of the tables), each in the dtype of its input."""
         leaves = [x.detach().requires_grad_() for x in (q, k, *tables)]
         with torch.enable_grad():
-            read = self.kernel.read(leaves[0], leaves[1], leaves[2:])
+            read = self.kernel.read(leaves[0], leaves[1], leaves[2:], scale)
         with torch.no_grad():
             gained, shares = self._gained(q, read, scale)
             dlse = None if self.kernel.weighs else dlse
@@ -334,14 +311,17 @@ class TritonScores:
         batch, heads = q.shape[:2]
         request = self.kernel.request
         of_query, of_key = (
-            q.new_zeros((batch, heads, length, len(columns)), dtype=torch.float32) if columns else None
+            q.new_zeros((batch, heads, length, len(columns)), dtype=torch.float32)
+            if columns
+            else None
             for length, columns in ((request.q_len, read.of_query), (request.k_len, read.of_key))
         )
         totals: list[Tensor] = []
 
         def at_pairs(given: Prepared) -> None:
-            precision = self.precision(q.dtype)
-            totals.extend(self._pairs().totals(given, read.call, read.layouts, scale, precision))
+            totals.extend(
+                self._pairs().totals(given, read.call, read.layouts, scale, precision(q.dtype))
+            )
 
         def shares() -> list[Tensor]:
             columns = [x.unbind(-1) for x in (of_query, of_key) if x is not None]

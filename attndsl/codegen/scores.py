@@ -13,24 +13,28 @@ the distance; what is left of the tables is read from ``r`` for each pair.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from attndsl import ir, passes
+from attndsl.codegen.hoisting import (
+    Column,
+    Columns,
+    Hoisting,
+    NoKernel,
+    Product,
+    carriers_first,
+    is_dear,
+    of_distance,
+)
 
 reals = ir.reals
 
 EXACT: Final = 1 << 24  # whole numbers below it are float32 numbers
-HEADER: Final = 4  # numbers before those of the tables: distances, keys - 1, heads, heads of all batch elements
+# Numbers before those of the tables: distances, keys - 1, heads, heads of all batch elements.
+HEADER: Final = 4
 
-_Q, _K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
-_STEP: Final = {_Q: ir.add(_Q, ir.ONE), _K: ir.add(_K, ir.ONE)}
-_CHEAP: Final = (
-    reals.Number, reals.Plus, reals.Times, reals.FromInt, reals.Least, reals.Greatest, ir.Sum, ir.Pos, ir.Const,
-    ir.Abs, ir.Min, ir.Max,
-)  # fmt: skip
-_AMBIENT: Final = ir.Deps.BATCH | ir.Deps.HEAD
 _LONG: Final = 60  # columns of an expression that is not given a name
 
 _HELPERS: Final = {
@@ -80,36 +84,6 @@ _FUNCTIONS: Final = {
 }  # those of the helpers are called
 
 
-class NoKernel(Exception):
-    """Why scores have no generated kernel."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A value that is computed before: a real, an int, or a bool. ``is_exact``: as a whole number it is read."""
-
-    node: ir.Node
-    is_exact: bool
-
-    @property
-    def carries(self) -> bool:
-        """Whether a gradient goes through it."""
-        return any(
-            isinstance(each, reals.Row | reals.Own)
-            or (isinstance(each, ir.Load) and each.kind is ir.Sort.REAL)
-            for each in ir.postorder(self.node)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A table of our own: the inner products of all rows of two vectors, read at both their indices."""
-
-    name: str
-    left: ir.Node
-    right: ir.Node
-
-
 @dataclass(frozen=True, slots=True)
 class ScoreFunctions:
     """The functions of one expression, and what they read.
@@ -134,10 +108,10 @@ def score_functions(root: ir.Node, first: int) -> ScoreFunctions:
     Raises:
         NoKernel: it has a part for which there is no kernel.
     """
-    hoisted = _Hoisting(root, first)
+    hoisted = Hoisting(root, first)
     inner = hoisted.real(root)
     gains = passes.differentiate(inner)
-    columns = [_carriers_first(side) for side in (hoisted.query, hoisted.key, hoisted.distance)]
+    columns = [carriers_first(side) for side in (hoisted.query, hoisted.key, hoisted.distance)]
     reads = tuple(
         dict.fromkeys(
             node
@@ -154,165 +128,10 @@ def score_functions(root: ir.Node, first: int) -> ScoreFunctions:
     score = writer.function("score", root, [inner])
     derivatives = writer.function("derivatives", root, [inner, slope, *by_leaf])
     counts = [sum(column.carries for column in side.values()) for side in columns]
-    return ScoreFunctions(
-        writer.text(score, derivatives),
-        *(tuple(side) for side in writer.given()),
-        reads,
-        tuple(hoisted.products),
-        (counts[0], counts[1], counts[2]),
-    )
-
-
-_Columns: TypeAlias = dict[ir.Node, Column]
-
-
-def _carriers_first(columns: _Columns) -> _Columns:
-    return dict(sorted(columns.items(), key=lambda item: not item[1].carries))
-
-
-# ---------------------------------------------------------------- hoisting
-
-
-class _Hoisting:
-    """Replaces what need not be computed for each pair by reads of columns."""
-
-    def __init__(self, root: ir.Node, first: int) -> None:
-        self.first = first
-        self._scored = {node for node in ir.postorder(root) if isinstance(node, reals.Score)}
-        for node in ir.postorder(root):
-            if any(part in self._scored for part in node.parts):
-                self._scored.add(node)
-        self.query: _Columns = {}
-        self.key: _Columns = {}
-        self.distance: _Columns = {}
-        self.products: list[Product] = []
-        self._known: dict[ir.Node, ir.Node] = {}
-
-    @property
-    def columns(self) -> set[ir.Node]:
-        return {*self.query, *self.key, *self.distance}
-
-    def real(self, node: ir.Node) -> ir.Node:
-        """The expression over columns."""
-        if node not in self._known:
-            self._known[node] = self._made(node)
-        return self._known[node]
-
-    def _made(self, node: ir.Node) -> ir.Node:
-        if isinstance(node, reals.Number | reals.Score):
-            return node
-        side = self._side(node)
-        if side is not None:
-            return self._column(side, node)
-        match node:
-            case reals.Plus(items=items):
-                return self._grouped(items, reals.plus)
-            case reals.Times():
-                return self._grouped(_factors(node), reals.times)
-            case reals.FromInt(item=ir.Sum() as item):
-                return self._difference(node, item)
-            case reals.FromInt() | ir.Load():
-                return node
-            case reals.Dot(left=left, right=right):
-                return self._product(left, right)
-            case reals.Choose(cond=cond, yes=yes, no=no):
-                return reals.choose(cond, self.real(yes), self.real(no))
-            case _:
-                return reals.rebuild_real(node, tuple(map(self.real, node.parts)))
-
-    def _side(self, node: ir.Node) -> _Columns | None:
-        """The columns that a real belongs to; None: it is computed for each pair."""
-        if node in self._scored:
-            return None
-        if not node.deps & ir.Deps.KEY:
-            return self.query
-        if not node.deps & ir.Deps.QUERY:
-            return self.key
-        return self.distance if is_dear(node) and of_distance(node) else None
-
-    def _column(self, side: _Columns, node: ir.Node, is_exact: bool = False) -> ir.Node:
-        if isinstance(node, reals.Number):
-            return node
-        for read, column in side.items():
-            if column.node is node and column.is_exact == is_exact:
-                return read
-        name, index = (
-            ("x", _Q) if side is self.query else ("y", _K) if side is self.key else ("d", ir.sub(_Q, _K))
-        )
-        read = ir.Load(f"<{name}{len(side)}>", ir.Sort.REAL, (index,), _AMBIENT)
-        side[read] = Column(node, is_exact)
-        return read
-
-    def _grouped(
-        self, items: Sequence[ir.Node], join: Callable[..., ir.Node]
-    ) -> ir.Node:
-        """A sum or product, what goes together in one column joined before."""
-        groups: dict[int, list[ir.Node]] = {}
-        sides: dict[int, _Columns] = {}
-        rest: list[ir.Node] = []
-        for item in items:
-            side = None if isinstance(item, reals.Number) else self._side(item)
-            if side is None:
-                rest.append(self.real(item))
-            else:
-                groups.setdefault(id(side), []).append(item)
-                sides[id(side)] = side
-        if groups and join is reals.times:  # a number goes with a column, for nothing
-            numbers = [item for item in rest if isinstance(item, reals.Number)]
-            rest = [item for item in rest if not isinstance(item, reals.Number)]
-            next(iter(groups.values()))[:0] = numbers
-        made = [self._column(sides[name], join(*group)) for name, group in groups.items()]
-        return join(*rest, *made)
-
-    def _difference(self, node: ir.Node, total: ir.Sum) -> ir.Node:
-        """A whole number that is what one side gives less what the other does, each a column."""
-        parts: dict[str, ir.Node] = {"q": ir.Const(total.constant), "k": ir.ZERO}
-        for term, factor in total.terms:
-            if term.is_pair:
-                return node
-            side = "k" if term.deps & ir.Deps.KEY else "q"
-            parts[side] = ir.add(parts[side], ir.scale(term, -factor if side == "k" else factor))
-        left, right = (reals.as_real(parts[side]) for side in "qk")
-        return reals.minus(
-            self._column(self.query, left, is_exact=True), self._column(self.key, right, is_exact=True)
-        )
-
-    def _product(self, left: ir.Node, right: ir.Node) -> ir.Node:
-        if isinstance(left, reals.Own) and isinstance(right, reals.Own):
-            raise NoKernel("it has the product of query and key beside the scaled one")
-        sides = [vector.deps & ir.Deps.PAIR for vector in (left, right)]
-        if {*sides} == {ir.Deps.QUERY, ir.Deps.KEY}:
-            raise NoKernel("it has a second product of a vector of the query and one of the key")
-        index = [*self._rows(left), *self._rows(right)]
-        name = f"<product {len(self.products)}>"
-        self.products.append(Product(name, left, right))
-        return ir.Load(name, ir.Sort.REAL, tuple(index), _AMBIENT)
-
-    def _rows(self, vector: ir.Node) -> tuple[ir.Node, ...]:
-        """The index of the row of a vector among all that there are."""
-        side = vector.deps & ir.Deps.PAIR
-        if side == ir.Deps.QUERY:
-            return (ir.sub(_Q, ir.Const(self.first)),)
-        if side == ir.Deps.KEY:
-            return (_K,)
-        return vector.index if isinstance(vector, reals.Row) else ()
-
-
-def _factors(node: ir.Node) -> list[ir.Node]:
-    if isinstance(node, reals.Times):
-        return [*_factors(node.left), *_factors(node.right)]
-    return [node]
-
-
-def of_distance(node: ir.Node) -> bool:
-    """Whether it is the same where query and key move on together."""
-    own = any(isinstance(each, reals.Own) for each in ir.postorder(node))
-    return not own and ir.substitute(node, _STEP) is node
-
-
-def is_dear(node: ir.Node) -> bool:
-    """Whether some part of it takes more to compute for each pair than to read."""
-    return any(each.is_pair and not isinstance(each, _CHEAP) for each in ir.postorder(node))
+    of_query, of_key, of_distance = (tuple(side) for side in writer.given())
+    text, gained = writer.text(score, derivatives), (counts[0], counts[1], counts[2])
+    products = tuple(hoisted.products)
+    return ScoreFunctions(text, of_query, of_key, of_distance, reads, products, gained)
 
 
 # ---------------------------------------------------------------- text
@@ -321,7 +140,7 @@ def is_dear(node: ir.Node) -> bool:
 class _Writer:
     """Writes functions that read the same columns and tables. Ints find columns of their own as they are met."""
 
-    def __init__(self, columns: Sequence[_Columns], reads: Sequence[ir.Load]) -> None:
+    def __init__(self, columns: Sequence[Columns], reads: Sequence[ir.Load]) -> None:
         self._columns = [dict(side) for side in columns]
         self._reads = reads
         self._helpers: set[str] = set()
@@ -347,7 +166,7 @@ class _Writer:
         helpers = [_HELPERS[name] for name in sorted(self._helpers)]
         return "\n\n\n".join([*helpers, *heads, *functions]) + "\n"
 
-    def _side(self, name: str, letter: str, columns: _Columns) -> str:
+    def _side(self, name: str, letter: str, columns: Columns) -> str:
         lines = ["row = tl.maximum(tl.minimum(row, length - 1), 0)"]
         if columns:
             lines.append("at = v + both * length + row")
@@ -386,9 +205,10 @@ class _Writer:
     def _named(self, root: ir.Node) -> str:
         """A value that is written more than once."""
         text = self._value(root)
-        is_short = isinstance(root, reals.Number | ir.Const) or text.replace("[", "").replace(
-            "]", ""
-        ).isidentifier()
+        is_short = (
+            isinstance(root, reals.Number | ir.Const)
+            or text.replace("[", "").replace("]", "").isidentifier()
+        )
         if not is_short:
             text = self._names[root] = self._assigned(text)
         return text
@@ -508,7 +328,9 @@ class _Writer:
         pieces = []
         for term, factor in terms:
             if term.is_pair:
-                pieces.append(f"{factor} * {self._value(term)}" if factor != 1 else self._value(term))
+                pieces.append(
+                    f"{factor} * {self._value(term)}" if factor != 1 else self._value(term)
+                )
             else:
                 side = ir.Deps.KEY if term.deps & ir.Deps.KEY else ir.Deps.QUERY
                 sides[side] = ir.add(sides[side], ir.scale(term, factor))

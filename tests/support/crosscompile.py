@@ -39,6 +39,21 @@ TYPES = {
     torch.int8: "*i8",
 }
 PASSES = ("forward", "backward_queries", "backward_keys")
+# Attentions with scores of their own: terms hoisted by dependence, a look-up by distance, and one for each pair.
+ATTENTIONS = {
+    "alibi": "input slope: real[head]\nattention a over causal = score s - slope[head] * (q - k)",
+    "capped": """
+        input table: real[head, n]
+        attention a over causal = score 50.0 * tanh(s / 50.0) + table[min(q - k, len(table.n) - 1)]""",
+    "sunk": """
+        input w: real[batch, k]
+        input sink: real[head]
+        attention a over causal = score s + w[k] mass exp(sink[head])""",
+    "paired": """
+        input table: real[head, n]
+        attention a over causal = score s + table[(q // 7 - k // 5) % len(table.n)]""",
+    "weighed": "attention a over causal = score s weights sigmoid",
+}
 TARGETS = {
     "cuda:80": GPUTarget("cuda", 80, 32),
     "cuda:90": GPUTarget("cuda", 90, 32),
@@ -235,9 +250,65 @@ def jobs(
     return found
 
 
+def scored_jobs(
+    target: str,
+    attention: str,
+    head_dim: int = 128,
+    length: int = 512,
+    passes: tuple[str, ...] = (*PASSES, "backward_pairs"),
+) -> list[Job]:
+    """The kernels of a forward and backward of one of ``ATTENTIONS``, two heads of bfloat16."""
+    ((scored,),) = (term.parts for term in attndsl.compile(ATTENTIONS[attention])._terms)
+    arch, program = ARCHITECTURES[target], scored.program
+    q = torch.empty(1, 2, length, head_dim, dtype=torch.bfloat16)
+    sizes = {"head": 2, "n": 33, "k": length, "batch": 1}
+    tables = [torch.empty([sizes[str(dim)] for dim in table.dims]) for table in scored.reals]
+    shapes = {
+        table.name: tuple(sizes[str(dim)] for dim in table.indexed_dims) for table in scored.reals
+    }
+
+    def chosen(which: Any, request: Request) -> configs.Config:
+        found = configs.fitting(which, arch, request.dtype.itemsize, head_dim, head_dim)
+        assert found is not None, "the call fits"
+        return found
+
+    request = Request.of(q, q, q, gradient=True)
+    backend.architecture = lambda _: arch  # as if the tensors were there
+    runner = backend.Triton(chosen)
+    call = program.call(length, length, 1, 2, None, {})
+    (part,) = program.tiled(call, "natural", *runner.tiles(request))
+    bound = scored.bound(call, scored.sizes(call, shapes), scored.part.score, scored.part.weight)
+    lowered = runner.lower_scored(part, bound, request)
+
+    def both() -> None:
+        out, lse = lowered.forward(q, q, q, tables, scale=0.1)
+        given = out, lse, torch.empty_like(out), None
+        lowered.backward(q, q, q, tables, *given, scale=0.1)
+
+    found = []
+    for kernel, args, options in launches(both):
+        if (name := kernel.__name__) not in passes:
+            continue
+        given = {
+            "head_dim": head_dim,
+            "dtype": "bfloat16",
+            "attention": attention,
+            "queries": length,
+        }
+        if name in PASSES:
+            used = lowered.passes.configs[name]
+            taken = configs.shared_memory(name, arch, used, 2, head_dim, head_dim)
+            ahead = lowered.kernel.loads * used.bq * used.bk * 4 * (used.stages - 1)
+            given |= {"modelled": taken + ahead, "limit": configs.SHARED_MEMORY[arch]}
+            options = configs.options(arch, used)
+        found.append(Job(kernel, args, options, target, given))
+    return found
+
+
 def compiled(target: str, **call: Any) -> list[dict[str, Any]]:
-    """Reports of the kernels of a call; arguments as of ``jobs``."""
-    return [job.report() for job in jobs(target, **call)]
+    """Reports of the kernels of a call; arguments as of ``jobs``, or ``scored_jobs``."""
+    made = scored_jobs if "attention" in call else jobs
+    return [job.report() for job in made(target, **call)]
 
 
 if __name__ == "__main__":

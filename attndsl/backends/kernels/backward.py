@@ -8,8 +8,8 @@ With P = exp(S - lse), dP = dOut Vᵀ and delta = rowsum(dOut * Out) - dLse:
 over all query heads that share the key head. Both recompute P (Dao et al. 2022).
 
 With scores t of their own, P = exp(t - lse) and dT = P * (dP - delta); or, where t is the weight itself, P = t and
-dT = dP. DERIVATIVES gives t, its derivative by the scaled product s, dS = dT * dt/ds, and by leaves: what a column of the
-query or the key gains is the sum of dT * dt/dx over its row; ``backward_pairs`` gives the sums over tiles for all others.
+dT = dP. DERIVATIVES gives t, its derivative by the scaled product s, dS = dT * dt/ds, and by leaves x: what a column of
+the query or the key gains is the sum of dT * dt/dx over its row; ``backward_pairs`` gives sums over tiles for others.
 """
 
 import triton

@@ -49,11 +49,17 @@ def backward_pairs(
             sees = (level != float("inf"))[:, None]
             at = addresses(Q + b * qb + h * qh, row, rows, qs, d[None, :], qd, q_order, Q_ORDERED)
             q = fetch(at, sees, d[None, :], D, BD, True)
-            at = addresses(GradOut + b * gb + h * gh, row, rows, gs, dv[None, :], gd, q_order, Q_ORDERED)
+            at = addresses(
+                GradOut + b * gb + h * gh, row, rows, gs, dv[None, :], gd, q_order, Q_ORDERED
+            )
             dout = fetch(at, sees, dv[None, :], DV, BDV, True)
-            at = addresses(K + b * kb + kv_head * kh, column, columns, ks, d[:, None], kd, k_order, K_ORDERED)
+            at = addresses(
+                K + b * kb + kv_head * kh, column, columns, ks, d[:, None], kd, k_order, K_ORDERED
+            )
             k = fetch(at, k_inside[None, :], d[:, None], D, BD, True)
-            at = addresses(V + b * vb + kv_head * vh, column, columns, vs, dv[:, None], vd, k_order, K_ORDERED)
+            at = addresses(
+                V + b * vb + kv_head * vh, column, columns, vs, dv[:, None], vd, k_order, K_ORDERED
+            )
             v = fetch(at, k_inside[None, :], dv[:, None], DV, BDV, True)
             x = OF_QUERY(OfQuery, numbers, both, positions(row, rows, q_order, Q_ORDERED), q_len)
             y = OF_KEY(OfKey, numbers, both, positions(column, columns, k_order, K_ORDERED), k_len)

@@ -74,18 +74,23 @@ CALLS = [
         "page": 64,
         "gradient": False,
     },
+    {"target": "cuda:90", "head_dim": 64, "passes": ["forward"], "attention": "alibi"},
 ]
 
 
-@pytest.fixture(scope="module")
-def reports() -> list[dict[str, Any]]:
-    """Compiled in a process of its own: here, kernels are interpreted."""
-    asked = [sys.executable, "-m", "tests.support.crosscompile", json.dumps(CALLS)]
+def compiled(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In a process of its own: here, kernels are interpreted."""
+    asked = [sys.executable, "-m", "tests.support.crosscompile", json.dumps(calls)]
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     root = Path(__file__).parents[3]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=root, env=env, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[dict[str, Any]]:
+    return compiled(CALLS)
 
 
 def test_nothing_spills(reports: list[dict[str, Any]]):
@@ -108,6 +113,18 @@ def test_matrix_instructions_of_the_target_are_used(reports: list[dict[str, Any]
 def test_no_loop_divides(reports: list[dict[str, Any]]):
     for item in reports:
         assert not any(item.get("divisions", [])), item
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
+@pytest.mark.parametrize("attention", ["alibi", "capped", "sunk", "paired", "weighed"])
+def test_scores_of_ones_own_do_not_spill_either(target: str, attention: str):
+    given = {"target": target, "attention": attention}
+    for item in compiled([given | {"head_dim": head_dim} for head_dim in (64, 128)]):
+        assert not item["spills"], item
+        assert item["matrix"] > 0
+        if "modelled" in item:
+            assert item["shared"] <= item["modelled"] <= item["limit"], item
 
 
 @pytest.mark.parametrize("arch", ["sm80", "sm86", "sm90", "sm100", "gfx942"])

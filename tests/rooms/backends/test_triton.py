@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, choose
 from attndsl.backends.configs import Config
-from attndsl.backends.triton import INTERPRETED, Triton, _precision, reachable
+from attndsl.backends.triton import INTERPRETED, Triton
+from attndsl.backends.triton_kernels import precision, reachable
 from attndsl.schedule import MaskTable
 from tests.rooms.backends.agreement import assert_agrees, both, plain_case, run
 from tests.rooms.backends.cases import Case, cases
@@ -117,7 +118,7 @@ def test_products_are_as_exact_as_torchs_newer_setting_says(setting: str):
     torch.backends.cuda.matmul.fp32_precision = setting
     try:
         assert_agrees(run(triton((32, 32)), DenseWork(case.masks), case), case)
-        assert [_precision(x) for x in (torch.float32, torch.float16)] == [setting, "ieee"]
+        assert [precision(x) for x in (torch.float32, torch.float16)] == [setting, "ieee"]
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
 

@@ -97,7 +97,7 @@ def distinct(targets: list[str], names: list[str]) -> dict[str, tuple[Job, list[
                     users = found.setdefault(job.key(), (job, []))[1]
                     if call["pattern"] not in users:
                         users.append(call["pattern"])
-            for name in ATTENTIONS if not names else names:
+            for name in names or ATTENTIONS:
                 if name in ATTENTIONS:
                     for job in scored_jobs(target, name, head_dim):
                         found.setdefault(job.key(), (job, []))[1].append(name)

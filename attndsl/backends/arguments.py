@@ -108,7 +108,7 @@ class BackwardPairsCall(NamedTuple):
 
 
 class ScoreCall(NamedTuple):
-    """What scores read: columns [columns, B, H, length] in float32, and real tables in a row.
+    """Inputs of scores: columns [columns, B, H, length] in float32, and real tables in a row.
 
     ``Numbers``, int64, are what ``codegen.scores`` reads first.
     """

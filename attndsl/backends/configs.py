@@ -106,10 +106,10 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 }
 
 
-# Of passes with scores of their own, where these take other tiles not to spill.
+# Passes with scores of their own that need other tiles not to spill; keys as above.
 _SCORED: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
-    ("sm90", "backward_queries"): {256: Config(64, 64, 4, 2)},
-    ("sm100", "backward_queries"): {256: Config(64, 64, 4, 2)},
+    ("sm90", "backward_queries"): {128: Config(128, 32, 8, 3), 256: Config(128, 32, 8, 2)},
+    ("sm100", "backward_queries"): {256: Config(128, 32, 8, 2)},
     ("gfx942", "forward"): {256: Config(64, 64, 4, 1)},
 }
 
@@ -117,9 +117,9 @@ _SCORED: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 def with_scores(
     which: Pass, arch: Arch, config: Config, size: int, width: int, value_width: int, loads: int
 ) -> Config | None:
-    """The config of a pass whose scores read ``loads`` numbers for each pair; None if none fits.
+    """Fits a config to a pass whose scores read ``loads`` numbers for each pair; None if none fits.
 
-    What a pipeline loads ahead lies in the shared memory, a float32 a pair.
+    Numbers that a pipeline loads ahead lie in the shared memory, a float32 a pair.
     """
     if arch == "interpreter":
         return config

@@ -1,6 +1,6 @@
-"""Gradients of what scores read at pairs: blocks of tiles that a kernel adds up, then sums of their entries.
+"""Gradients of reads at pairs: blocks of tiles that a kernel adds up, then sums of their entries.
 
-What is read by the distance q - k is the same along the diagonals of tiles: all tiles of one diagonal of the grid are
+A column by the distance q - k is the same along the diagonals of tiles: all tiles of one diagonal of the grid are
 one block, and a block is summed along its own diagonals. Everything else is added up entry by entry, some tiles at a
 time. The order of all sums is fixed.
 """
@@ -67,7 +67,7 @@ class PairPass:
         scale: float,
         precision: str,
     ) -> list[Tensor]:
-        """What columns by distance [B, H, Q + K - 1] gain, and the table of each read, as it lies."""
+        """Sums the gains of columns by distance [B, H, Q + K - 1], and of the table of each read, as it lies."""
         run = _Run(self, given, read, scale, precision)
         ordered = any(plan.q_order or plan.k_order for plan in self.schedule.plans)
         found = [] if ordered or not self.distances else run.along_diagonals()

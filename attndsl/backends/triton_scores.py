@@ -125,7 +125,7 @@ class ScoreKernel:
                         raise _refused(f"`{ir.show(node)}` reaches {EXACT:,}")
 
     def read(self, q: Tensor, k: Tensor, tables: Sequence[Tensor], scale: float) -> Read:
-        """What kernels read in a call; gradients flow to what is given."""
+        """Computes what kernels read in a call; gradients flow to what is given."""
         named = {table.name: x for table, x in zip(self.bound.reals, tables, strict=True)}
         named[PER_SCALE] = q.new_tensor(1 / scale if scale else math.inf, dtype=torch.float32)
         group = q.shape[1] // max(1, k.shape[1])
@@ -209,7 +209,7 @@ class ScoreKernel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """What kernels read in a call, and where gradients go: columns [B, H, length], and the table of each read."""
+    """Inputs of the kernels in a call, and where gradients go: columns [B, H, length], the table of each read."""
 
     call: ScoreCall
     of_query: Sequence[Tensor]

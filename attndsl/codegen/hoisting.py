@@ -1,4 +1,4 @@
-"""What need not be computed for each pair of a score: columns of numbers by query, by key, or by distance.
+"""Parts of a score that need not be computed for each pair: columns of numbers by query, by key, or by distance.
 
     s - slope[head] * (q - k)       -->  s + (x[2] - y[1]) * x[1]        x = (row, -slope, q), y = (row, k)
     s + table[min(q - k, 32)]       -->  s + d[1]                        d by q - k

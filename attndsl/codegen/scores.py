@@ -323,7 +323,7 @@ class _Writer:
                 raise NoKernel(f"`{_shown(node)}` is computed for each pair")
 
     def _sum(self, terms: Sequence[tuple[ir.Node, int]], constant: int) -> str:
-        """What one side gives is one column of it."""
+        """Adds up, where all that one side gives is one column of it."""
         sides: dict[ir.Deps, ir.Node] = {ir.Deps.QUERY: ir.Const(constant), ir.Deps.KEY: ir.ZERO}
         pieces = []
         for term, factor in terms:

@@ -115,7 +115,7 @@ def backward_queries(
 ):  # fmt: skip
     """GradQ [B, H, Q, D], contiguous, or its shares where the work of a query tile is split.
 
-    Likewise GradX [B, H, Q, GAINS], of the first columns of the queries; WIDE is a power of two.
+    GradX [B, H, Q, GAINS] is written likewise, of the first columns of the queries; WIDE is a power of two.
     """
     batch, head, plan, item, exists = deal(
         first_items, plan_of, plan_batch, plan_head, at_once, width, heads
@@ -280,8 +280,8 @@ def backward_keys(
 ):  # fmt: skip
     """GradK [B, Hkv, K, D] and GradV [B, Hkv, K, DV], contiguous, or their shares.
 
-    Likewise GradX [B, Hkv, K, GAINS], of the first columns of the keys, with GROUP 1; the derivatives by BEFORE columns
-    come before those by these.
+    GradX [B, Hkv, K, GAINS] is written likewise, of the first columns of the keys, with GROUP 1; the derivatives by
+    BEFORE columns come before those by these.
 
     An entry of ``full`` and ``partial`` is query tile * GROUP + query head within the group.
     """

@@ -78,9 +78,9 @@ def _block_batches(schedule: Schedule, cells: Cells, extents: Extents) -> tuple[
     whole = cells.take(~flat)
     viewed = _worth_a_view(whole, extents.is_thin[whole.ids], schedule.tile[1])
     parts = [
-        *_run_batches(schedule, whole.take(viewed), None),
+        *_run_batches(schedule, whole.take(viewed), extents, flat=False),
         *_gathered_batches(schedule, whole.take(~viewed)),
-        *_run_batches(schedule, cells.take(flat), extents),
+        *_run_batches(schedule, cells.take(flat), extents, flat=True),
     ]
     return tuple(_with_first_writers(parts, schedule.q_len))
 
@@ -124,6 +124,8 @@ class Extents:
             queries[part], keys[part] = pairs.any(2), pairs.any(1)
         self.first_query = queries.argmax(1)
         self.stop_query = bq - queries[:, ::-1].argmax(1)
+        self.first_key = keys.argmax(1)
+        self.stop_key = bk - keys[:, ::-1].argmax(1)
         self.is_flat = (self.stop_query - self.first_query) * THIN <= bq
         self.is_thin = keys.sum(1) * THIN <= bk
 
@@ -153,25 +155,49 @@ def _worth_a_view(cells: Cells, thin: BoolArray, tile_keys: int) -> BoolArray:
 # ---------------------------------------------------------------------------- runs
 
 
-def _run_batches(schedule: Schedule, cells: Cells, flat: Extents | None) -> Iterator[BlockBatch]:
+def _run_batches(
+    schedule: Schedule, cells: Cells, extents: Extents, *, flat: bool
+) -> Iterator[BlockBatch]:
     """Equal runs at evenly spaced places, one strip each; of flat cells the live queries only."""
     (bq, bk), groups = schedule.tile, defaultdict[Any, list[tuple[int, int]]](list)
-    reach = _reach(cells, flat, schedule)
+    reach = _reach(cells, extents if flat else None, schedule)
+    lefts, rights = (x[cells.ids].tolist() for x in (extents.first_key, extents.stop_key))
+    rows, columns = cells.rows.tolist(), cells.columns.tolist()
     for ordinal, first, last in _segments(cells, SEGMENT // bk):
-        row, column = int(cells.rows[first]), int(cells.columns[first])
+        row, column = rows[first], columns[first]
         keys = min((last - first) * bk, schedule.k_len - column * bk)
-        shape = (ordinal, *reach[row], keys)
+        left = lefts[first] // GRAIN * GRAIN
+        right = min(keys, -(-((last - first - 1) * bk + rights[last - 1]) // GRAIN) * GRAIN)
+        shape = (ordinal, *reach[row], left, right)
         groups[*shape, cells.ids[first:last].tobytes()].append((row, column))
-    for (_, low, high, keys, ids), places in sorted(groups.items(), key=lambda item: item[0][0]):
-        pairs = _pairs(schedule.masks, np.frombuffer(ids, np.int64))[low:high, :keys]
-        live = np.flatnonzero(pairs.any(0))
-        left = int(live[0]) // GRAIN * GRAIN
-        right = min(keys, -(-(int(live[-1]) + 1) // GRAIN) * GRAIN)
-        mask = packed(pairs[None, :, left:right])
+    for (_, low, high, left, right, ids), places in sorted(
+        groups.items(), key=lambda item: item[0][0]
+    ):
+        mask = _bits(schedule.masks, np.frombuffer(ids, np.int64), (low, high), (left, right))
         starts = np.array(places, dtype=np.int64) * (bq, bk) + (low, left)
         for part in _progressions(starts):
             queries, windows = _span(part[:, 0], high - low), _span(part[:, 1], right - left)
             yield BlockBatch(queries, windows, mask)
+
+
+def _bits(
+    masks: MaskTable, ids: IntArray, queries: tuple[int, int], keys: tuple[int, int]
+) -> ByteArray | None:
+    """Some queries and keys of tiles side by side, as `packed` would give them."""
+    (bq, bk), (low, high), (left, right) = masks.tile, queries, keys
+    is_full = ids == FULL
+    if is_full.all():
+        return None
+    if bk % 8 or left % 8:
+        return packed(_pairs(masks, ids)[None, low:high, left:right])
+    rows = masks.packed[ids].reshape(-1, bq, bk // 8)[:, low:high]
+    rows[is_full] = 255
+    found = rows.transpose(1, 0, 2).reshape(high - low, -1)[:, left // 8 : -(-right // 8)]
+    if right % 8:
+        found[:, -1] &= 256 - (1 << (8 - right % 8))
+    if found.min(initial=255) == 255:
+        return None
+    return found[None]
 
 
 def _reach(cells: Cells, flat: Extents | None, schedule: Schedule) -> dict[int, tuple[int, int]]:
@@ -206,6 +232,9 @@ def _segments(cells: Cells, longest: int) -> Iterator[tuple[int, int, int]]:
 
 def _progressions(starts: IntArray) -> Iterator[IntArray]:
     """Cut places [n, 2] into stretches of even, not negative steps."""
+    if len(starts) == 1:
+        yield starts
+        return
     steps = np.diff(starts, axis=0)
     low = 0
     while low < len(starts):
@@ -312,6 +341,13 @@ def _places(starts: IntArray, length: int) -> Places:
 def _with_first_writers(parts: list[BlockBatch], q_len: int) -> Iterator[BlockBatch]:
     touched = np.zeros(q_len, dtype=bool)
     for part in parts:
-        rows = part.queries.rows()
+        rows = _where(part.queries)
         yield replace(part, first_writer=not touched[rows].any())
         touched[rows] = True
+
+
+def _where(places: Places) -> slice | IntArray:
+    """The rows of all items, as an index."""
+    if isinstance(places, Span) and places.items == 1:
+        return slice(places.start, places.start + places.length)
+    return places.rows()

@@ -358,7 +358,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "a strip overwrites what another wrote"),
     ("backends/block_batches.py", "high = np.minimum(high, schedule.q_len - np.arange(n_rows) * bq)", "high = np.maximum(high, 0)",
      "the last row of tiles has more queries than there are"),
-    ("backends/block_batches.py", "left = int(live[0]) // GRAIN * GRAIN", "left = -(-int(live[0]) // GRAIN) * GRAIN",
+    ("backends/block_batches.py", "left = lefts[first] // GRAIN * GRAIN", "left = -(-lefts[first] // GRAIN) * GRAIN",
      "runs are trimmed inwards"),
     ("backends/block_batches.py", "pairs.any(0) & (keys < schedule.k_len)", "pairs.any(0)", "gathered keys reach beyond the length"),
     ("backends/executable.py", "sums = [total + share for total, share in", "sums = [share for total, share in",

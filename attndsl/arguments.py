@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 
-from attndsl import op
+from attndsl import ir, op
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, read_heads
 from attndsl.inputs import gathered
 from attndsl.positions import BLOCK_TABLE, BOUNDS, NAMES, QUERIES, hidden, refuse, with_heads
+from attndsl.source import AttnDslError, Diagnostic
 
 # Arguments by name, beside inputs and positions, of methods that are told lengths.
 _OF_A_LENGTH: Final = frozenset({"batch", "extents", "inputs", "head_start", "head_count"})
@@ -106,6 +108,56 @@ def bind(
     shape = call.batch, call.heads, call.q_len, call.k_len
     inputs = read_inputs(program, given.get("inputs"), named)
     return op.BoundCall.of(planner, shape, device, inputs, at, table, extents=extents, **options)
+
+
+def bind_scored(
+    declared: ir.Mask,
+    terms: Sequence[op.TermProgram],
+    lengths: tuple[int, int | None, int | None],
+    device: torch.device | str,
+    call: op.ScoredCall,
+    given: Mapping[str, Any],
+) -> op.BoundAttention:
+    """A call of an attention that is decided once, as `bind` of a pattern; real inputs may be left to each call.
+
+    ``declared`` has the inputs of all parts.
+
+    Raises:
+        AttnDslError: as ``bind``.
+    """
+    q_len, k_len, heads = lengths
+    k_len = q_len if k_len is None else k_len
+    options = {name: x for name, x in given.items() if name in _OF_A_LENGTH and name != "inputs"}
+    named = {name: x for name, x in given.items() if name not in _OF_A_LENGTH}
+    table = named.pop(BLOCK_TABLE, None)
+    told = {word: named[word] for word in _POSITIONS_BY_LENGTH.keys() & named.keys()}
+    at, inputs = take_positions(named, by_length=True), given.get("inputs")
+    here = named.keys() | (inputs.keys() if isinstance(inputs, Mapping) else set())
+    kept = tuple(t for t in declared.tables if t.kind is not ir.Sort.REAL or t.name in here)
+    found = gathered(replace(declared, tables=kept), inputs, named)
+    parts = [part for term in terms for part in term.parts]
+    among = max((part.part.member[1] for part in parts if part.part.member), default=1)
+    if heads is not None and heads % among:
+        title = f"heads come in groups of {among} here: {heads} are none"
+        raise AttnDslError(Diagnostic("A402", title))
+    checked = [
+        read_call(
+            part.program,
+            *(q_len, k_len, None if heads is None else heads // among),
+            inputs={t.name: found[t.name] for t in part.program.mask.tables},
+            **options,
+            **told,
+        )
+        for part in parts
+        if not part.part.keys
+    ]
+    batch = max((each.batch for each in checked), default=given.get("batch") or 1)
+    held = max((each.heads for each in checked), default=heads or 1) * among
+    extents = given.get("extents")
+    if checked and checked[0].model_heads is not None:
+        extents = with_heads(extents, checked[0].head_start, checked[0].model_heads)
+    made = replace(call, extents=extents, inputs=found, positions=at)
+    return op.BoundAttention.of(terms, (batch, held, q_len, k_len), device, made, table)
 
 
 def check_plain_order(call: scheduling.Call) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+import torch
 from torch import Tensor
 
 from attndsl import frontend, op
 from attndsl import ir as nodes
-from attndsl.arguments import take_positions
+from attndsl.arguments import bind_scored, take_positions
 from attndsl.compiled import Layouts, Pattern, compile_pattern, layout_text
 from attndsl.compiler import (
     Source,
@@ -185,18 +186,41 @@ class Attention(frontend.AttentionOperators):
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)
             extents = with_heads(extents, head_start, total)
-        if return_lse and not self.has_lse:
-            title = "a sum of several softmaxes has no log-sum-exp of its own"
-            raise AttnDslError(Diagnostic("A502", title))
         text = None if layout is None else layout_text(layout)
         call = op.ScoredCall(scale, backend, text, extents, found, at, keys)
-        out, lse = op.attend(self._terms, q, k, v, call)
+        out, lse = op.attend(self._terms, q, k, v, call, with_lse=return_lse)
         return (out, lse) if return_lse else out
+
+    def bind(
+        self,
+        q_len: int,
+        k_len: int | None = None,
+        heads: int | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        scale: float | Tensor | None = None,
+        backend: str = "auto",
+        layout: Layouts | None = None,
+        **given: Any,
+    ) -> op.BoundAttention:
+        """Decides a call once, as `Pattern.bind`: ``a.bind(q_len, k_len, heads, batch=8, doc=ids)``.
+
+        The result is called with q, k and v. Int and bool inputs and positions are copied. Real inputs are held as
+        they are, or given with each call, ``call(q, k, v, slope=slope)``, as are keys from elsewhere. ``heads`` are
+        those of q.
+
+        Raises:
+            AttnDslError: A4xx lengths, extents and positions, A501 inputs.
+        """
+        text = None if layout is None else layout_text(layout)
+        call = op.ScoredCall(scale, backend, text)
+        lengths = q_len, k_len, heads
+        return bind_scored(self._declared, self._terms, lengths, device, call, given)
 
     @property
     def has_lse(self) -> bool:
-        terms = self._attention.terms
-        return len(terms) == 1 and terms[0].coefficient is nodes.reals.UNITY
+        """Whether ``return_lse`` is answered: not of a sum of several attentions."""
+        return op.has_lse(self._attention.terms)
 
 
 def _restored(text: str, layer: int) -> Attention:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
+import torch
 
 from attndsl import ir
 from attndsl import schedule as scheduling
@@ -78,30 +79,74 @@ def read_call(
         return program.call(*lengths, extents, inputs)
     q_len, k_len, _, heads = lengths
     rest = {name: value for name, value in inputs.items() if name not in names}
-    bounds = [
-        _checked(name, inputs[key], length, rows)
-        for name, key, length, rows in zip(BOUNDS, names, (q_len, k_len), "qk", strict=True)
-    ]
-    if len(bounds[0]) != len(bounds[1]):
-        counts = " and ".join(f"{len(x) - 1}" for x in bounds)
-        _fail(f"{BOUNDS[0]} and {BOUNDS[1]} are of {counts} sequences", "q and k have as many")
-    mask, spans = program.mask, [_Spans.of(x) for x in bounds]
+    bounds = read_bounds(q_len, k_len, *(inputs[name] for name in names))
+    mask = program.mask
     arrays = {name: read(name, value) for name, value in gathered(mask, rest).items()}
     if asks_for_batch(mask):
         program = _numbered(program)
         mask, arrays[_NUMBER] = program.mask, np.arange(len(bounds[0]) - 1)
-    of_sequences = _Inputs(mask, arrays, *spans)
     groups = []
+    for each in companies(mask, arrays, *bounds):
+        rows = each.queries, each.keys
+        told = {hidden(name): x for name, x in each.positions.items()}
+        shape = rows[0].shape[1], rows[1].shape[1], len(rows[0]), heads
+        try:
+            groups.append(Group(*rows, program.call(*shape, extents, {**each.inputs, **told})))
+        except AttnDslError as error:
+            raise each.located(error) from error
+    return PackedCall(program, tuple(groups), q_len, k_len, heads)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Company:
+    """Sequences that are called together, at the greatest of their lengths: batch elements of one call.
+
+    ``queries`` and ``keys`` as of `Group`; ``positions`` by the names of arguments, where lengths differ.
+    """
+
+    members: IntArray
+    queries: IntArray
+    keys: IntArray
+    inputs: Mapping[str, Any]
+    positions: Mapping[str, IntArray]
+
+    def located(self, error: AttnDslError) -> AttnDslError:
+        """The error of their call, with a note on which sequences they are."""
+        return _located(error, self.members)
+
+
+def companies(
+    mask: ir.Mask, arrays: Mapping[str, Any], of_q: IntArray, of_k: IntArray
+) -> Iterator[Company]:
+    """The sequences between these bounds, with the inputs of each company: arrays, or tensors that stay differentiable.
+
+    Raises:
+        AttnDslError: A501, an input has another shape than its dims and the sequences say.
+    """
+    spans = _Spans.of(of_q), _Spans.of(of_k)
+    of_sequences = _Inputs(mask, arrays, *spans)
     for members in _grouped(mask, *(x.lengths for x in spans)):
         rows = spans[0].rows(members), spans[1].rows(members)
-        own = of_sequences.of(members, *rows)
         told = _told(*(x.lengths[members] for x in spans))
-        shape = rows[0].shape[1], rows[1].shape[1], len(members), heads
-        try:
-            groups.append(Group(*rows, program.call(*shape, extents, {**own, **told})))
-        except AttnDslError as error:
-            raise _located(error, members) from error
-    return PackedCall(program, tuple(groups), q_len, k_len, heads)
+        yield Company(members, *rows, of_sequences.of(members, *rows), told)
+
+
+def read_bounds(q_len: int, k_len: int, of_q: Any, of_k: Any) -> tuple[IntArray, IntArray]:
+    """Where each sequence begins in q and in k, and where the last one ends.
+
+    Raises:
+        AttnDslError: A413, they descend, do not go from 0 to the number of tokens, or are not as many.
+    """
+    first, second = (
+        _checked(name, value, length, rows)
+        for name, value, length, rows in zip(
+            BOUNDS, (of_q, of_k), (q_len, k_len), "qk", strict=True
+        )
+    )
+    if len(first) != len(second):
+        counts = f"{len(first) - 1} and {len(second) - 1}"
+        _fail(f"{BOUNDS[0]} and {BOUNDS[1]} are of {counts} sequences", "q and k have as many")
+    return first, second
 
 
 @functools.lru_cache(16)
@@ -216,7 +261,7 @@ def _told(q_len: IntArray, k_len: IntArray) -> dict[str, IntArray]:
     """Positions of sequences whose lengths differ."""
     if (q_len == q_len[0]).all() and (k_len == k_len[0]).all():
         return {}
-    return {hidden(QUERIES.length): q_len, hidden(KEYS.length): k_len}
+    return {QUERIES.length: q_len, KEYS.length: k_len}
 
 
 def _located(error: AttnDslError, members: IntArray) -> AttnDslError:
@@ -267,9 +312,13 @@ class _Inputs:
             title = f"input {table.name!r} has {array.shape[axis]} entries, but there are {tokens} tokens"
             raise _fault(title, table)
         if not tokens:
-            array = np.zeros((*array.shape[:axis], 1, *array.shape[axis + 1 :]), array.dtype)
-        taken = np.take(array, np.maximum(wanted, 0), axis=axis)  # [..., sequences, rows, ...]
-        return np.moveaxis(taken, axis, batch)
+            shape = (*array.shape[:axis], 1, *array.shape[axis + 1 :])
+            is_array = isinstance(array, np.ndarray)
+            array = np.zeros(shape, array.dtype) if is_array else array.new_zeros(shape)
+        taken = _taken(array, np.maximum(wanted, 0), axis)  # [..., sequences, rows, ...]
+        order = [n for n in range(taken.ndim) if n != axis]
+        order.insert(batch, axis)
+        return taken.transpose(order) if isinstance(taken, np.ndarray) else taken.permute(order)
 
     def _cut(
         self, table: ir.Table, array: Any, members: IntArray, rows: Mapping[str, IntArray]
@@ -284,7 +333,7 @@ class _Inputs:
                 if size not in (1, count):
                     title = f"input {table.name!r} has {size} entries along batch, but there are {count} sequences"
                     raise _fault(title, table)
-                array = array if size == 1 else np.take(array, members, axis=axis)
+                array = array if size == 1 else _taken(array, members, axis)
             elif dim in rows and not (size == 1 and dim != "pos"):
                 self._check_length(table, str(dim), size)
                 array = array[(slice(None),) * axis + (slice(rows[str(dim)].shape[1]),)]
@@ -303,6 +352,12 @@ class _Inputs:
                 f"for an entry for each token declare that batch elements differ: `{declared}`",
             )
         raise _fault(title, table, helps)
+
+
+def _taken(array: Any, index: IntArray, axis: int) -> Any:
+    """Entries along an axis, of an array or a tensor."""
+    found = index if isinstance(array, np.ndarray) else torch.from_numpy(index).to(array.device)
+    return array[(slice(None),) * axis + (found,)]
 
 
 def _is_packed(table: ir.Table, array: Any) -> bool:

@@ -8,30 +8,32 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
-from attndsl.compiled import Layouts, Pattern, compile_pattern
+from attndsl.attentions import Attention
+from attndsl.attentions import compile as compile_any
+from attndsl.compiled import Layouts, Pattern
 from attndsl.compiler import Source
 from attndsl.positions import BOUNDS, hidden
 from attndsl.source import AttnDslError, Diagnostic
 
 
-def varlen(pattern: Pattern | Source) -> Varlen:
-    """The pattern for packed sequences: ``varlen(p)(q, k, v, cu_seqlens_q, cu_seqlens_k)``.
+def varlen(pattern: Pattern | Attention | Source) -> Varlen:
+    """The pattern or attention for packed sequences: ``varlen(p)(q, k, v, cu_seqlens_q, cu_seqlens_k)``.
 
     Raises:
         AttnDslError: as ``compile``.
     """
-    return Varlen(compile_pattern(pattern))
+    return Varlen(compile_any(pattern))
 
 
 @dataclass(frozen=True)
 class Varlen:
-    """A pattern over sequences that lie one behind the other, each in positions of its own.
+    """A pattern or attention over sequences that lie one behind the other, each in positions of its own.
 
     Attributes:
-        pattern: The compiled pattern.
+        pattern: The compiled pattern or attention.
     """
 
-    pattern: Pattern
+    pattern: Pattern | Attention
 
     @overload
     def __call__(
@@ -114,19 +116,15 @@ class Varlen:
         of_k = cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k
         named |= {hidden(name): x for name, x in zip(BOUNDS, (cu_seqlens_q, of_k), strict=True)}
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        out, lse = self.pattern(
-            q,
-            k,
-            v,
-            return_lse=True,
-            scale=scale,
-            backend=backend,
-            layout=layout,
-            extents=extents,
-            inputs=inputs,
-            heads=heads,
-            head_start=head_start,
-            **named,
-        )
-        out, lse = (x[0].transpose(0, 1) for x in (out, lse))
-        return (out, lse) if return_lse else out
+        options: dict[str, Any] = {
+            "scale": scale,
+            "backend": backend,
+            "layout": layout,
+            "heads": heads,
+        }
+        options |= {"extents": extents, "inputs": inputs, "head_start": head_start, **named}
+        if not return_lse:
+            made: Tensor = self.pattern(q, k, v, **options)
+            return made[0].transpose(0, 1)
+        out, lse = self.pattern(q, k, v, return_lse=True, **options)
+        return out[0].transpose(0, 1), lse[0].transpose(0, 1)

@@ -2,20 +2,23 @@
 
 from attndsl.op.attention import attention, tune
 from attndsl.op.binding import BoundCall
+from attndsl.op.bound_scores import BoundAttention
 from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
 from attndsl.op.scored_part import ScoredCall
-from attndsl.op.scores import TermProgram, attend
+from attndsl.op.scores import TermProgram, attend, has_lse
 
 __all__ = [
     "KERNELS",
+    "BoundAttention",
     "BoundCall",
     "Planner",
     "ScoredCall",
     "TermProgram",
     "attend",
     "attention",
+    "has_lse",
     "merge",
     "operators",
     "planner_of",

@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from attndsl.compiler import Program
 from attndsl.op.attention import attention
 from attndsl.op.checks import in_the_call
 from attndsl.op.contents import stamp_of
@@ -64,17 +65,9 @@ class BoundCall:
         Raises:
             AttnDslError: A413, a table that cannot be.
         """
-        where, rows = torch.device(device), lengths[3]
-        frozen = {name: _copied(x) for name, x in sorted(inputs.items())}
-        told: dict[str, Any] = {
-            name: _copied(x).to(where) if isinstance(x, Tensor) else x
-            for name, x in positions.items()
-        }
-        if table is not None:
-            length = told.get(KEYS.length)
-            bound = BoundTable.of(table, lengths[0], lengths[3], length, where)
-            told[BLOCK_TABLE] = bound
-            rows //= max(1, bound.table.shape[1])
+        where = torch.device(device)
+        frozen = {name: copied(x) for name, x in sorted(inputs.items())}
+        told, rows = frozen_positions(positions, table, lengths, where)
         # tensors that say where tokens stand become inputs of each call, which then has a stamp of its own
         stamp = _stamp(frozen) if not told else None
         cut = _Rows.of(planner, lengths, frozen, told, options)
@@ -104,7 +97,8 @@ class BoundCall:
             or k.shape[2:3] != (self._rows,)
             or q.device.type != self.device.type
         ):
-            raise self._other(q, k)
+            lengths = self.batch, self.heads, self.q_len, self.k_len
+            raise unlike(self._planner.program, q, k, lengths, self._rows, self.device)
         if self._cut is not None and not needs_dispatcher(q, k, v):
             out, lse = self._cut.attention(self._planner, q, k, v)
         else:
@@ -112,13 +106,44 @@ class BoundCall:
             out, lse = attention(self._planner, q, k, v, **given)
         return (out, lse) if return_lse else out
 
-    def _other(self, q: Tensor, k: Tensor) -> AttnDslError:
-        bound = f"q: [{self.batch}, {self.heads}, {self.q_len}, D], k: {self.k_len} keys"
-        bound += f" in pages of {self._rows}" * (self._rows != self.k_len)
-        given = f"q: {list(q.shape)} on {q.device}, k: {list(k.shape)}"
-        notes = (*in_the_call(self._planner.program), f"bound for {bound}, on {self.device}", given)
-        code = "A503" if q.device.type != self.device.type else "A502"
-        return AttnDslError(Diagnostic(code, "the call is bound for other tensors", notes=notes))
+
+def frozen_positions(
+    positions: Mapping[str, Any],
+    table: Any,
+    lengths: tuple[int, int, int, int],
+    device: torch.device,
+) -> tuple[dict[str, Any], int]:
+    """Copies of positions on the device, a table of pages among them, and the rows of k that a call then has.
+
+    Raises:
+        AttnDslError: A413, a table that cannot be.
+    """
+    told: dict[str, Any] = {
+        name: copied(x).to(device) if isinstance(x, Tensor) else x for name, x in positions.items()
+    }
+    if table is None:
+        return told, lengths[3]
+    bound = BoundTable.of(table, lengths[0], lengths[3], told.get(KEYS.length), device)
+    told[BLOCK_TABLE] = bound
+    return told, lengths[3] // max(1, bound.table.shape[1])
+
+
+def unlike(
+    program: Program,
+    q: Tensor,
+    k: Tensor,
+    lengths: tuple[int, int, int, int],
+    rows: int,
+    device: torch.device,
+) -> AttnDslError:
+    """The error of tensors for which a call is not bound; ``lengths``: batch, heads, queries, keys."""
+    batch, heads, q_len, k_len = lengths
+    bound = f"q: [{batch}, {heads}, {q_len}, D], k: {k_len} keys"
+    bound += f" in pages of {rows}" * (rows != k_len)
+    given = f"q: {list(q.shape)} on {q.device}, k: {list(k.shape)}"
+    notes = (*in_the_call(program), f"bound for {bound}, on {device}", given)
+    code = "A503" if q.device.type != device.type else "A502"
+    return AttnDslError(Diagnostic(code, "the call is bound for other tensors", notes=notes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,5 +189,6 @@ def _stamp(inputs: Mapping[str, Tensor]) -> bytes | None:
     return stamp_of(tuple(inputs), tuple(inputs.values()))[0] if inputs else None
 
 
-def _copied(value: Any) -> Tensor:
+def copied(value: Any) -> Tensor:
+    """A tensor of its own with the same numbers."""
     return torch.as_tensor(value).detach().clone()

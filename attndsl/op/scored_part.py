@@ -24,7 +24,7 @@ from attndsl.op.planning import Options, Planner
 from attndsl.op.real_inputs import real_inputs
 from attndsl.op.rows import Tokens, read_arguments, rows_with_tokens
 from attndsl.op.scaling import scaled
-from attndsl.positions import split_heads
+from attndsl.positions import QUERIES, split_heads
 from attndsl.scored import ScoredProgram
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -32,6 +32,7 @@ reals = ir.reals
 
 # Real tables of our own, by names that no program can spell: a number of each query, and of each key.
 LEVEL: Final = ir.Table("<level>", ir.Sort.REAL, ("batch", "head", "q"))
+_OF_QUERIES: Final = frozenset((QUERIES.start, QUERIES.length, QUERIES.outright))
 COLUMN: Final = ir.Table("<column>", ir.Sort.REAL, ("batch", "head", "k"))
 
 
@@ -68,8 +69,10 @@ class Part:
         scored: ScoredProgram, planner: Planner, q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
     ) -> Part:
         part, program = scored.part, scored.program
+        told = call.positions
         if part.keys:
-            k, v = _foreign(part.keys, call)
+            k, v = _foreign(part, call)
+            told = {name: x for name, x in (told or {}).items() if name in _OF_QUERIES}
         if part.member is not None:
             if split_heads(call.extents)[0] is not None:
                 title = "heads that go in pairs are called whole: `heads` and `head_start` are not taken"
@@ -80,8 +83,8 @@ class Part:
         names = {table.name for table in (*program.mask.tables, *scored.reals)}
         given = {name: value for name, value in given.items() if name in names}
         extents, scale = call.extents, call.scale
-        if call.positions:
-            at = read_arguments(call.positions, q)
+        if told:
+            at = read_arguments(told, q)
             tokens = rows_with_tokens(scored.whole, (q, k, v), scale, extents, given, at)
             q, k, v, scale = tokens.q, tokens.k, tokens.v, tokens.scale
             extents, given = tokens.extents, dict(tokens.inputs)
@@ -172,10 +175,18 @@ class Part:
         return ir.Load(LEVEL.name, ir.Sort.REAL, (row,), LEVEL.ambient)
 
 
-def _foreign(name: str, call: ScoredCall) -> tuple[Tensor, Tensor]:
-    if call.positions:
+def _foreign(part: ir.Scored, call: ScoredCall) -> tuple[Tensor, Tensor]:
+    """Keys and values from elsewhere, all of which exist.
+
+    Positions of queries are those among the call's own keys, so that nothing over other keys may read them.
+    """
+    name, roots = part.keys, (part.mask.root, part.mask.zeros, *part.expressions())
+    nodes = (node for root in roots for node in ir.postorder(root))
+    if call.positions and any(
+        isinstance(node, ir.Pos | ir.Coord) and node.side is ir.Side.QUERY for node in nodes
+    ):
         title = f"positions of tokens are not taken beside keys from {name!r}"
-        notes = ("they would be those of the call's own keys",)
+        notes = ("what is done with those depends on where a query stands among them",)
         raise AttnDslError(Diagnostic("A413", title, notes=notes))
     found = (call.keys or {}).get(name)
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,12 +16,14 @@ from attndsl.op.attention import autocast
 from attndsl.op.checks import check_plain
 from attndsl.op.dense_scores import attend_densely
 from attndsl.op.dispatching import eager_only
+from attndsl.op.packed_scores import attend_packed
 from attndsl.op.pages import paged
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.score_forms import FORMS
 from attndsl.op.scored_part import Part, ScoredCall
-from attndsl.positions import BLOCK_TABLE
+from attndsl.positions import BLOCK_TABLE, BOUNDS
 from attndsl.scored import ScoredProgram
+from attndsl.source import AttnDslError, Diagnostic
 
 reals = ir.reals
 
@@ -48,27 +51,55 @@ class TermProgram:
 
 @eager_only
 def attend(
-    terms: Sequence[TermProgram], q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
+    terms: Sequence[TermProgram],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    call: ScoredCall,
+    *,
+    with_lse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Computes an attention: out [B, H, Q, Dv] and, of its first term, lse [B, H, Q].
 
     Raises:
-        AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and back ends.
+        AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and back ends; A502 where ``with_lse`` of
+            a sum of several softmaxes.
     """
+    if with_lse and not has_lse([term.term for term in terms]):
+        title = "a sum of several softmaxes has no log-sum-exp of its own"
+        raise AttnDslError(Diagnostic("A502", title))
     program = terms[0].parts[0].program
     check_plain(program, q, k, v)
     q, k, v = autocast(q, k, v)
+    if call.positions and BOUNDS[0] in call.positions:
+        programs = [part for term in terms for part in term.parts]
+        tables = {table.name: table for each in programs for table in each.whole.mask.tables}
+        alone = functools.partial(attend, terms)
+        scored = [each.part for each in programs]
+        return attend_packed(scored, [*tables.values()], (q, k, v), call, alone)
     if call.positions and BLOCK_TABLE in call.positions:
         k, v, positions, _ = paged(None, (q, k, v), call.positions, by_address=False)
         call = replace(call, positions=positions)
     dtype = v.dtype
     if q.device.type == "cpu" and not _is_one_pass(terms):
         q, k, v, call = _widened(q, k, v, call)
-    outs, lses = zip(*(_term(term, q, k, v, call) for term in terms), strict=True)
-    out = outs[0]
-    for more in outs[1:]:
-        out = out + more
-    return out.to(dtype), lses[0]
+    parts = [
+        [
+            Part.of(scored, planner, q, k, v, call)
+            for scored, planner in zip(term.parts, term.planners, strict=True)
+        ]
+        for term in terms
+    ]
+    outs, lses = zip(
+        *(_term(term.term, own, call.backend) for term, own in zip(terms, parts, strict=True)),
+        strict=True,
+    )
+    out, lse = functools.reduce(torch.add, outs), lses[0]
+    every = [part for own in parts for part in own]
+    tokens = next((part.tokens for part in every if not part.scored.part.keys), every[0].tokens)
+    if tokens is not None:
+        out, lse = tokens.restored(out, lse)
+    return out.to(dtype), lse
 
 
 def _widened(
@@ -86,6 +117,11 @@ def _widened(
     return q.to(wide), k.to(wide), v.to(wide), replace(call, keys=keys)
 
 
+def has_lse(terms: Sequence[ir.Term]) -> bool:
+    """Whether the attention is one softmax, or weights of one form, whose log-sum-exp is that of the whole."""
+    return len(terms) == 1 and terms[0].coefficient is reals.UNITY
+
+
 def _is_one_pass(terms: Sequence[TermProgram]) -> bool:
     """Whether one primitive gives all of it: gradients of several are added, in the dtype of the tensors."""
     (first, *rest) = terms[0].term.parts
@@ -93,19 +129,11 @@ def _is_one_pass(terms: Sequence[TermProgram]) -> bool:
     return len(terms) == 1 and not rest and is_plain
 
 
-def _term(
-    term: TermProgram, q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
-) -> tuple[Tensor, Tensor]:
-    """A term in the wide dtype."""
-    parts = [
-        Part.of(scored, planner, q, k, v, call)
-        for scored, planner in zip(term.parts, term.planners, strict=True)
-    ]
-    if call.backend == "reference":
-        made = [part.dense() for part in parts]
-        out, lse = attend_densely(term.term, made, parts[0].scale)
-    else:
-        out, lse = FORMS[term.term.parts[0].form](term.term, parts)
-        if term.term.coefficient is not reals.UNITY:
-            out = out * parts[0].of_queries(term.term.coefficient)[..., None]
-    return parts[0].tokens.restored(out, lse) if parts[0].tokens else (out, lse)
+def _term(term: ir.Term, parts: Sequence[Part], backend: str) -> tuple[Tensor, Tensor]:
+    """A term in the wide dtype, for the rows that hold tokens."""
+    if backend == "reference":
+        return attend_densely(term, [part.dense() for part in parts], parts[0].scale)
+    out, lse = FORMS[term.parts[0].form](term, parts)
+    if term.coefficient is not reals.UNITY:
+        out = out * parts[0].of_queries(term.coefficient)[..., None]
+    return out, lse

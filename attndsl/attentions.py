@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
-from attndsl import frontend, op
+from attndsl import frontend, notebooks, op
 from attndsl import ir as nodes
 from attndsl.arguments import bind_scored, take_positions
 from attndsl.compiled import Layouts, Pattern, compile_pattern, layout_text
@@ -110,6 +110,9 @@ class Attention(frontend.AttentionOperators):
     def __repr__(self) -> str:
         inputs = ", ".join(table.name for table in self.inputs)
         return f"<attndsl.Attention {self.name or 'unnamed'}({inputs})>"
+
+    def _repr_html_(self) -> str:
+        return notebooks.attention_html(self._attention, self._layer)
 
     def __str__(self) -> str:
         return nodes.show_attention(self._attention)

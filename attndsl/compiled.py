@@ -19,6 +19,7 @@ from attndsl import (
     frontend,
     ir,
     lowering,
+    notebooks,
     op,
     picturing,
     views,
@@ -115,6 +116,9 @@ class Pattern:
 
     def __repr__(self) -> str:
         return f"<attndsl.Pattern {self.name or 'unnamed'}: {ir.show(self.ir.root, self.ir.zeros)}>"
+
+    def _repr_html_(self) -> str:
+        return notebooks.pattern_html(self._program)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and self._program.key == other._program.key

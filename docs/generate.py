@@ -513,6 +513,8 @@ def main() -> None:
     """Write the pages."""
     for name, text in pages().items():
         (HERE / name).write_text(text, encoding="utf-8")
+    grammar = HERE.parent / "editors/vscode/syntaxes/attn.tmLanguage.json"
+    grammar.write_text(json.dumps(editing.textmate(), indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from attndsl import __version__
 from attndsl.source import AttnDslError
 
 from . import arguments as args
-from . import bench, check, demonstrate, emit, explain, explore, fmt, listing, show
+from . import bench, check, demonstrate, emit, explain, explore, fmt, listing, lsp, show
 from .terminal import Terminal, open_closed_streams
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     explore.COMMAND,
     emit.COMMAND,
     fmt.COMMAND,
+    lsp.COMMAND,
     listing.COMMAND,
     bench.COMMAND,
     demonstrate.COMMAND,

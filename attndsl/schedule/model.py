@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -269,6 +270,22 @@ class Schedule:
     plans: tuple[Plan, ...]
     plan_of: ShortArray  # [1 or batch, 1 or heads] index into plans
     masks: MaskTable
+
+    def __repr__(self) -> str:
+        """A summary in one line: the arrays are megabytes."""
+        full, partial = (
+            sum(len(getattr(plan, kind)) for plan in self.plans) for kind in ("full", "partial")
+        )
+        tiles, count = self.grid[0] * self.grid[1] * len(self.plans), len(self.plans)
+        return (
+            f"<Schedule of {self.q_len:,} queries x {self.k_len:,} keys in tiles of {self.tile[0]} x {self.tile[1]}:"
+            f" {full:,} full and {partial:,} partial of {tiles:,}, {count} plan{'s' * (count > 1)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        # by name: pictures are drawn some floors further up
+        page: str = importlib.import_module("attndsl.views").schedule_html(self)
+        return page
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TypeAlias
 
-from attndsl.source import Source
+from attndsl.source import Source, Span
 
 from . import tree
 from .parsing import parse_part
@@ -19,7 +19,7 @@ _HEAD = re.compile(
 
 
 class Outline:
-    """Where each name of a sound text is declared. The text imports nothing and has no name twice."""
+    """Where each name of a text is declared; of a sound one, which imports nothing and has no name twice, also how."""
 
     def __init__(self, text: str, name: str) -> None:
         """``name`` is what errors call it."""
@@ -43,6 +43,10 @@ class Outline:
     def __contains__(self, name: str) -> bool:
         """Whether it declares that name."""
         return name in self._places
+
+    def place(self, name: str) -> Span:
+        """Where a name is declared, from its documentation up to the next declaration. Parses nothing."""
+        return Span(self.source, *self._places[name])
 
     def declaration(self, name: str) -> Named:
         """Parses the declaration of a name; equal to what `parse` makes of it, at the same place."""

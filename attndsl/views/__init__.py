@@ -25,7 +25,7 @@ from .pictures import (
     picture_view,
     segment_shapes,
 )
-from .sheets import Sheet, fitting_tile, order_of, sheet_of_tiles
+from .sheets import Sheet, fitting_tile, order_of, schedule_html, sheet_of_tiles
 from .windows import Window, keys_seen, picture_kinds, picture_pairs, queries_seeing
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "picture_view",
     "queries_seeing",
     "report",
+    "schedule_html",
     "segment_shapes",
     "sheet_of_tiles",
     "suggest",

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+import numpy as np
 
 from attndsl.schedule import Plan, Schedule
 
 from .drawing import Charset, draw_pictures
 from .images import encode_png, encode_svg
 from .pictures import Ink, Picture, picture_tiles
+
+_MOST_PLANS: Final = 4  # pictures of a schedule side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,20 @@ def sheet_of_tiles(
     if all(map(_is_natural, plans)) and len(parts) == 1:
         return Sheet((before,))
     return Sheet((before, *after))
+
+
+def schedule_html(schedule: Schedule) -> str:
+    """A schedule as notebooks show it: its summary, and the tiles of up to four of its plans, side by side."""
+    first = np.unique(schedule.plan_of, return_index=True)[1][:_MOST_PLANS]
+    places = [tuple(map(int, np.unravel_index(at, schedule.plan_of.shape))) for at in first]
+    several = len(schedule.plans) > 1
+    pictures = [
+        picture_tiles(
+            schedule, batch, head, title=f"batch {batch}, head {head}" if several else "tiles"
+        )
+        for batch, head in places
+    ]
+    return f"<div class='attndsl'><div><code>{escape(repr(schedule))}</code></div>{encode_svg(*pictures)}</div>"
 
 
 def fitting_tile(length: int) -> int:

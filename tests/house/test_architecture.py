@@ -17,6 +17,7 @@ ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 TENSOR_ROOMS = {
     "backends",
     "cli",
+    "editing",
     "explorer",
     "export",
     "interop",

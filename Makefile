@@ -60,8 +60,8 @@ slow: $(STAMP)
 
 # The explorer in a real browser, Chromium; takes its screenshots anew.
 explore-test: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[explore]' httpx playwright
-	$(BIN)/python -m pytest -q tests/rooms/explorer
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[explore,lsp]' httpx playwright
+	$(BIN)/python -m pytest -q tests/rooms/explorer tests/rooms/editing
 
 # The same tests with the oldest torch, triton, NumPy, lark and networkx that pyproject.toml allows, and with the newest
 # there are; each in an environment of its own.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 import attndsl
-from attndsl import frontend, ir, library, patterns
+from attndsl import editing, frontend, ir, library, patterns
 from attndsl import syntax as syn
 from attndsl.cli import main as command
 from attndsl.inputs import declaration

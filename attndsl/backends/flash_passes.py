@@ -16,9 +16,11 @@ from attndsl.backends.pages import Pages
 from attndsl.backends.places import with_finite, with_width
 
 BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 # With AVX2 alone products of 16 bits are emulated: a backward takes several times what it does in float32.
-_EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"
-WIDENED = (torch.bfloat16, torch.float16) if _EMULATED else ()
+EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"
+# Tokens; up to so many a backward in 16 bits takes 2 to 7 times what it does in float32, with AMX, too.
+LONGEST_WIDENED = 192
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -122,7 +124,8 @@ class FlashPasses(abc.ABC):
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv), each in the dtype of its input."""
-        if q.dtype in WIDENED:
+        is_short = max(q.shape[2], k.shape[2]) <= LONGEST_WIDENED
+        if q.dtype in SIXTEEN_BITS and (EMULATED or is_short):
             grads = self.backward(
                 *(q.float(), k.float(), v.float(), out.float(), lse, dout.float(), dlse),
                 scale=scale,

@@ -49,8 +49,11 @@ def test_it_agrees_in_any_order_of_tokens(data: st.DataObject):
 @given(data=st.data())
 def test_it_agrees_with_and_without_products_of_16_bits(dtype: str, data: st.DataObject):
     case = data.draw(cases(DTYPES[dtype]))
-    for widened in ((), (case.q.dtype,)):  # of which each machine does one
-        with mock.patch.object(flash_passes, "WIDENED", widened):
+    for longest in (0, 1 << 20):  # tokens of a backward that goes by float32
+        with (
+            mock.patch.object(flash_passes, "LONGEST_WIDENED", longest),
+            mock.patch.object(flash_passes, "EMULATED", False),
+        ):
             assert_agrees(run(Blocked(), DenseWork(case.masks, case.tile), case), case)
 
 

@@ -224,6 +224,19 @@ def _scores(found: Found) -> list[str]:
     return lines
 
 
+def _lists(found: Found) -> list[str]:
+    """Sets that differ from query to query, over their lists, as shares of dense causal attention: 4 heads of 64.
+
+    A query, or a block of 64, lists its own and 7 earlier blocks of 64 keys; or 512 single keys, those of all heads.
+    "new": other entries in each call, whose lists are made in it. Float32, processor time on one thread.
+    """
+    which = ("known / dense", "new / dense", "backward / dense")
+    head = ("lists", "tokens", "dense, ms", *which)
+    lines = table(head, ([row.get(name) for name in head] for row in found["rows"]))
+    held = [(row["lists"], row["tokens"], row["bytes by token"]) for row in found["memory"]]
+    return lines + table(("what a call keeps, of a head", "tokens", "bytes by token"), held)
+
+
 def _searches(found: Found) -> list[str]:
     """Compiling, with the search for an order of tokens and the schedule: every pattern of the prelude.
 
@@ -274,6 +287,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "memory": ("Memory", _memory),
     "layouts": ("Layouts", _layouts),
     "scores": ("Scores", _scores),
+    "lists": ("Lists", _lists),
     "searches": ("Searches", _searches),
     "prediction": ("Predicted times", _prediction),
 }

@@ -24,7 +24,7 @@ from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
 from attndsl.backends.flash_passes import BUDGET, LEVELS, FlashPasses, flash, flash_backward
 from attndsl.backends.heads import alike
-from attndsl.backends.listed import ListKernels, pays
+from attndsl.backends.listed import ListKernels
 from attndsl.backends.merging import merged
 from attndsl.backends.pages import Pages, live_columns
 from attndsl.backends.places import Elements, Index, IntArray, with_width
@@ -77,7 +77,7 @@ class Blocked:
 
     def lower_lists(self, lists: Lists, request: Request) -> ListKernels | None:
         """Attention over the lists, where tiles would be more work."""
-        return ListKernels.of(lists) if pays(lists) else None
+        return ListKernels.of(lists)
 
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""

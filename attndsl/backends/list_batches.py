@@ -28,6 +28,8 @@ WIDEST: Final = 32  # blocks of an item
 HEIGHTS: Final = (256, 128, 64, 32)  # queries of the items of a block
 BY_BLOCK: Final = 450.0  # ns of a query and a block, measured beside the next on one core
 BY_KEY: Final = 50.0  # ns of a query and a key that is gathered for it
+BY_TILE: Final = 18_000.0  # ns of a tile of queries and a block
+MASKED_TILE: Final = 25_000.0  # ns of these where a stored mask says which pairs are seen
 
 _BITS_OF_BYTE: Final = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
 
@@ -59,6 +61,48 @@ class ListBatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """The entries of a chunk by cell, a tile of queries and a block of keys."""
+
+    chunk: KeyBlocks
+    cell: IntArray  # [entries]
+    starts: IntArray  # [cells], the first query of the tile
+    blocks: IntArray  # [cells]
+    pairs: IntArray  # [entries], how many keys are seen
+    full: BoolArray  # [cells], whether all queries of a tile see all of the block
+    dense: BoolArray  # [cells], which are computed for the tile
+
+    @staticmethod
+    def of(chunk: KeyBlocks) -> Cells:
+        """Finds them, and by counts of queries and pairs which are dense."""
+        blocks, tiles = chunk.blocks, (chunk.queries - chunk.first) // TILE
+        change = np.diff(blocks << 32 | tiles, prepend=-1) != 0
+        cell, first = np.cumsum(change) - 1, np.flatnonzero(change)
+        pairs, some = np.full(len(chunk.bits), BLOCK), np.flatnonzero(chunk.bits != ALL)
+        pairs[some] = _BITS_OF_BYTE[chunk.bits[some].view(np.uint8)].reshape(-1, BLOCK // 8).sum(1)
+        seen, counts = np.add.reduceat(pairs, first), np.diff(first, append=len(cell))
+        starts = chunk.first + tiles[first].astype(np.int64) * TILE
+        dense = (counts >= MOST) & (starts + TILE <= chunk.stop)
+        dense &= seen * BY_KEY >= BY_TILE
+        return Cells(chunk, cell, starts, blocks[first], pairs, seen == TILE * BLOCK, dense)
+
+    @property
+    def gathers_keys(self) -> bool:
+        """Whether the keys of each query are gathered for what is not dense."""
+        sparse = ~self.dense[self.cell]
+        return bool(self.pairs[sparse].sum() * BY_KEY < np.count_nonzero(sparse) * BY_BLOCK)
+
+    def cost(self) -> tuple[float, float]:
+        """Estimated ns of one head: over the lists, and over the tiles that hold them."""
+        sparse = ~self.dense[self.cell]
+        each = min(self.pairs[sparse].sum() * BY_KEY, np.count_nonzero(sparse) * BY_BLOCK)
+        tiles = len(self.dense) * MASKED_TILE - np.count_nonzero(self.full) * (
+            MASKED_TILE - BY_TILE
+        )
+        return float(each + np.count_nonzero(self.dense) * BY_TILE), float(tiles)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ListPlan:
     """The batches of a chunk of queries, and where the parts of each query lie in them."""
 
@@ -79,9 +123,9 @@ class ListPlan:
         return sum(x.rows.size for x in self.batches)
 
     @staticmethod
-    def of(chunk: KeyBlocks) -> ListPlan:
-        """Chooses how each block is computed."""
-        batches = tuple(_batches(chunk))
+    def of(cells: Cells) -> ListPlan:
+        """Batches of what is computed for tiles, for blocks and for queries."""
+        chunk, batches = cells.chunk, tuple(_batches(cells))
         rows = np.concatenate([np.zeros(0, np.int64), *(x.rows.reshape(-1) for x in batches)])
         idle = [
             np.zeros(x.rows.size, bool) if x.idle is None else x.idle.reshape(-1) for x in batches
@@ -93,37 +137,26 @@ class ListPlan:
         return ListPlan(chunk.first, chunk.stop, batches, parts, bounds)
 
 
-def _batches(chunk: KeyBlocks) -> Iterator[ListBatch]:
-    blocks, queries, bits = chunk.blocks, chunk.queries.astype(np.int64), chunk.bits
-    tiles = (queries - chunk.first) // TILE
-    change = np.diff(blocks * (1 << 32) + tiles, prepend=-1) != 0
-    cell = np.cumsum(change) - 1  # a tile of queries and a block
-    counts = np.bincount(cell)
-    first = np.flatnonzero(change)
-    dense = (counts >= MOST) & ((tiles[first] + 1) * TILE <= chunk.stop - chunk.first)
-    is_full = bits == ALL
-    full = np.bincount(cell, weights=is_full) == TILE
-    starts = chunk.first + tiles[first] * TILE
-    whole, cut = dense & full, dense & ~full
+def _batches(cells: Cells) -> Iterator[ListBatch]:
+    chunk = cells.chunk
+    queries, blocks, bits = chunk.queries.astype(np.int64), chunk.blocks, chunk.bits
+    whole, cut = cells.dense & cells.full, cells.dense & ~cells.full
     if whole.any():
-        yield from _by_tile(starts[whole], blocks[first[whole]], None)
+        yield from _by_tile(cells.starts[whole], cells.blocks[whole], None)
     if cut.any():
-        some = cut[cell]
-        seen = (np.cumsum(cut) - 1)[cell[some]], (queries[some] - chunk.first) % TILE, bits[some]
-        yield from _by_tile(starts[cut], blocks[first[cut]], seen)
-    left = ~dense[cell]
-    queries, blocks, bits, is_full = queries[left], blocks[left], bits[left], is_full[left]
-    pairs = BLOCK * int(is_full.sum()) + _popcount(bits[~is_full])
-    if pairs * BY_KEY < len(bits) * BY_BLOCK:
+        some = cut[cells.cell]
+        number = (np.cumsum(cut) - 1)[cells.cell[some]]
+        seen = number, (queries[some] - chunk.first) % TILE, bits[some]
+        yield from _by_tile(cells.starts[cut], cells.blocks[cut], seen)
+    left = ~cells.dense[cells.cell]
+    queries, blocks, bits = queries[left], blocks[left], bits[left]
+    if cells.gathers_keys:
         yield from _by_query(queries, blocks, bits)
         return
+    is_full = bits == ALL
     for some in (is_full, ~is_full):
         if some.any():
             yield from _by_block(queries[some], blocks[some], bits[some])
-
-
-def _popcount(bits: Bits) -> int:
-    return int(_BITS_OF_BYTE.take(bits.view(np.uint8)).sum(dtype=np.int64))
 
 
 def _by_tile(

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from attndsl.backends.flash_passes import BUDGET, LEVELS, FlashPasses, Square, flash, flash_backward
 from attndsl.backends.heads import alike
-from attndsl.backends.list_batches import ListBatch, ListPlan
+from attndsl.backends.list_batches import Cells, ListBatch, ListPlan
 from attndsl.schedule import BLOCK, Lists
 
 CACHED: Final = (
@@ -35,12 +35,17 @@ _REVERSED: Final = np.packbits(
 _BIASES: Final = LEVELS[_REVERSED]  # of eight scores for each byte: first the lowest bit
 
 
-def pays(lists: Lists) -> bool:
-    """Whether the pairs that lists compute are few among all."""
+def pays(lists: Lists, cells: Sequence[Sequence[Cells]]) -> bool:
+    """Whether lists take less time than the tiles that hold them: clearly less, where they name most of all pairs."""
     uses = np.bincount(lists.class_of.reshape(-1), minlength=len(lists.classes))
-    entries = [sum(len(chunk.queries) for chunk in one) for one in lists.classes]
+    ours = theirs = entries = 0.0
+    for count, chunks in zip(uses.tolist(), cells, strict=True):
+        for each in chunks:
+            mine, tiled = each.cost()
+            ours, theirs = ours + count * mine, theirs + count * tiled
+            entries += count * len(each.cell)
     pairs = lists.q_len * lists.k_len * lists.class_of.size
-    return int(uses @ np.array(entries)) * BLOCK <= MOST_PAIRS * pairs
+    return ours <= theirs and (1.2 * ours <= theirs or entries * BLOCK <= MOST_PAIRS * pairs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +57,12 @@ class ListKernels(FlashPasses):
     square: Square | None = None
 
     @staticmethod
-    def of(lists: Lists) -> ListKernels:
-        """Makes the batches of each class."""
-        return ListKernels(lists, tuple(tuple(map(ListPlan.of, one)) for one in lists.classes))
+    def of(lists: Lists) -> ListKernels | None:
+        """Makes the batches of each class; None where tiles take less time."""
+        cells = [[Cells.of(chunk) for chunk in one] for one in lists.classes]
+        if not pays(lists, cells):
+            return None
+        return ListKernels(lists, tuple(tuple(map(ListPlan.of, one)) for one in cells))
 
     @property
     def nbytes(self) -> int:

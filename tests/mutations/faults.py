@@ -695,6 +695,5 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "a causal bound leaves out the query itself"),
     ("backends/list_batches.py", "place > last", "place > last + 1", "a query that fills an item up counts twice"),
     ("backends/listed.py", "level = level.masked_fill(idle, math.inf)", "pass", "rows that fill an item have gradients"),
-    ("backends/list_batches.py", "full = np.bincount(cell, weights=is_full) == TILE",
-     "full = np.bincount(cell, weights=is_full) > 0", "one query that sees all of a block speaks for its tile"),
+    ("backends/list_batches.py", "pairs, seen == TILE * BLOCK, dense)", "pairs, seen >= BLOCK, dense)", "one query that sees all of a block speaks for its tile"),
 )  # fmt: skip

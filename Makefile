@@ -15,7 +15,7 @@ NEWEST  := .venv-newest
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: test explore-test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden grammar docs clean
+.PHONY: site test explore-test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden grammar docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -62,6 +62,11 @@ slow: $(STAMP)
 explore-test: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[explore,lsp]' httpx playwright
 	$(BIN)/python -m pytest -q tests/rooms/explorer tests/rooms/editing
+
+# The pages, a page for each published system, and the reference, as a site: site/index.html. Fetches nothing.
+site: $(STAMP)
+	$(BIN)/python -m mkdocs --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --constraint constraints.txt '.[site]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # The same tests with the oldest torch, triton, NumPy, lark and networkx that pyproject.toml allows, and with the newest
 # there are; each in an environment of its own.

@@ -20,7 +20,6 @@ class AttnLexer(RegexLexer):
     aliases: ClassVar[list[str]] = ["attn", "attndsl"]
     filenames: ClassVar[list[str]] = ["*.attn"]
     mimetypes: ClassVar[list[str]] = ["text/x-attndsl"]
-    url = "https://github.com/attndsl/attndsl"
 
     tokens: ClassVar[dict[str, Any]] = {
         "root": [

@@ -1,0 +1,159 @@
+"""Hooks of the site: a page for each published system, and pages for the files of the repository that pages link to.
+
+Links lead into the repository, ``../examples/01_causal_window.py``: on the site each such file is a page of its own, so
+that the site is whole without a network.
+"""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+_LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_SECTION = re.compile(r"^### (\w+)\n(.*?)(?=^###? |\Z)", re.MULTILINE | re.DOTALL)
+_LANGUAGES = {".py": "python", ".attn": "attn", ".toml": "toml", ".json": "json", ".yml": "yaml"}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the generated pages."""
+    for name, body in _systems().items():
+        files.append(File.generated(config, f"gallery/{name}.md", content=_system_page(name, body)))
+    pages = [DOCS / file.src_uri for file in files.documentation_pages() if file.src_dir]
+    wanted = [target for page in pages for target in _linked(page)]
+    seen = set[Path]()
+    while wanted:
+        target = wanted.pop()
+        if target in seen:
+            continue
+        seen.add(target)
+        files.append(File.generated(config, _page_of(target), content=_source_page(target)))
+        if target.is_dir():
+            wanted += _shown(target)
+        elif target.suffix == ".md":
+            wanted += _linked(target)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Leads links into the repository to their pages, and entries of the gallery to theirs."""
+    del config, files
+    uri = page.file.src_uri
+    if uri == "gallery.md":
+        markdown = markdown[: markdown.index("\n## 001")]
+        markdown = re.sub(r"\]\(#(\w+)\)", r"](gallery/\1.md)", markdown)
+    source = _origin(uri)
+
+    def lead(match: re.Match[str]) -> str:
+        target, anchor = (source.parent / match[1]).resolve(), _anchor(match[2] or "")
+        if target == DOCS / "gallery.md" and anchor[1:] in _systems():
+            return f"]({_relative(f'gallery/{anchor[1:]}.md', uri)})"
+        if _is_page(target) or (target.is_relative_to(DOCS) and not target.exists()):
+            return f"]({_relative(target.relative_to(DOCS).as_posix(), uri)}{anchor})"
+        if target.exists() and target.is_relative_to(ROOT):
+            return f"]({_relative(_page_of(target), uri)}{anchor})"
+        return match[0]
+
+    if uri.startswith("gallery/"):
+        return markdown
+    return re.sub(r"\]\((#[\w-]+)\)", lambda m: f"]({_anchor(m[1])})", _LINK.sub(lead, markdown))
+
+
+def _anchor(anchor: str) -> str:
+    """The anchor of a heading that stands on its page before: `-1` where our readers are used to it, `_1` here."""
+    return re.sub(r"-(\d+)$", r"_\1", anchor)
+
+
+@functools.cache
+def _systems() -> dict[str, str]:
+    """Entry of the library -> its section of the gallery."""
+    return dict(_SECTION.findall((DOCS / "gallery.md").read_text(encoding="utf-8")))
+
+
+def _system_page(name: str, body: str) -> str:
+    """Picture, words, formula and call of one entry."""
+    from attndsl import library
+
+    entry, shown = library.describe(name), library.example(name)
+    extents = f", extents={dict(shown.extents)!r}" if shown.extents else ""
+    inputs = ", inputs=shown.inputs" if shown.inputs else ""
+    values = "".join(f", {key}={value!r}" for key, value in shown.values.items())
+    call = (
+        "import attndsl\n\n"
+        f'shown = attndsl.library.example("{name}")  # small tensors, extents and inputs\n'
+        f'pattern = attndsl.library.load("{name}"{values})\n'
+        f"out = pattern(shown.q, shown.k, shown.v{extents}{inputs})\n"
+    )
+    body = re.sub(r"\]\((?!https?:|#)([^)]+)\)", lambda m: f"]({_from_gallery(m[1])})", body)
+    body = body.replace("```text\n##", "```attn\n##").replace(
+        "```text\npattern", "```attn\npattern"
+    )
+    head = f"# {name}\n\n*{entry.title}* (row {entry.row})"
+    return f"{head}\n\n{_picture(shown)}\n\n{body}\n## Call it\n\n```python\n{call}```\n"
+
+
+def _from_gallery(link: str) -> str:
+    path, _, anchor = link.partition("#")
+    target = (DOCS / path).resolve()
+    there = target.relative_to(DOCS).as_posix() if target.is_relative_to(DOCS) else _page_of(target)
+    return f"../{there}" + (f"#{anchor}" if anchor else "")
+
+
+def _picture(shown: Any) -> str:
+    """The whole mask as SVG, and beside a grid the keys that the query in its middle sees."""
+    length, keys, heads = shown.q.shape[2], shown.k.shape[2], shown.q.shape[1]
+    told = {"extents": shown.extents, "inputs": shown.inputs, "batch": shown.q.shape[0]}
+    sheets = [shown.pattern.picture(length, keys, heads, **told)]
+    if shown.pattern.ir.keys.segments:
+        sheets.append(shown.pattern.picture(length, keys, heads, query=length // 2, **told))
+    drawn = "".join(re.sub(r"\n\s*", "", sheet.svg()) for sheet in sheets)
+    return f"<div>{drawn}</div>"
+
+
+def _linked(page: Path) -> list[Path]:
+    """Files and folders of the repository beside the pages that a page links to."""
+    links = (match[1] for match in _LINK.finditer(page.read_text(encoding="utf-8")))
+    targets = ((page.parent / link).resolve() for link in links)
+    return [x for x in targets if x.exists() and x.is_relative_to(ROOT) and not _is_page(x)]
+
+
+def _is_page(target: Path) -> bool:
+    return target.is_relative_to(DOCS) and target.suffix in (".md", ".png", ".svg")
+
+
+def _shown(folder: Path) -> list[Path]:
+    return sorted(x for x in folder.iterdir() if x.suffix in (*_LANGUAGES, ".md"))
+
+
+def _page_of(target: Path) -> str:
+    path = target.relative_to(ROOT).as_posix()
+    return f"source/{path}/index.md" if target.is_dir() else f"source/{path}.md"
+
+
+def _origin(uri: str) -> Path:
+    """The file that a page of the site is made of."""
+    if not uri.startswith("source/"):
+        return DOCS / uri
+    path = uri.removeprefix("source/").removesuffix(".md")
+    return ROOT / (path if (ROOT / path).is_file() else f"{path}.md")
+
+
+def _source_page(target: Path) -> str:
+    name = target.relative_to(ROOT).as_posix()
+    if target.is_dir():
+        listed = "\n".join(f"- [{x.name}]({x.name}.md)" for x in _shown(target))
+        return f"# {name}/\n\n{listed}\n"
+    text = target.read_text(encoding="utf-8")
+    if target.suffix == ".md":
+        return text
+    return f"# {name}\n\n````{_LANGUAGES.get(target.suffix, 'text')}\n{text}````\n"
+
+
+def _relative(target: str, uri: str) -> str:
+    return posixpath.relpath(target, posixpath.dirname(uri) or ".")

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from attndsl.inputs import subtrees
     from attndsl.op import merge
     from attndsl.ragged import varlen
+    from attndsl.selected import Selected
     from attndsl.source import AttnDslError
     from attndsl.verification import equivalent, implies, verify
 
@@ -61,6 +62,7 @@ _HOMES = {
     "reals": "attndsl.reals",
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
+    "Selected": "attndsl.selected:Selected",
     "compile": "attndsl.attentions:compile",
     "from_mask_mod": "attndsl.conversion:from_mask_mod",
     "library": "attndsl.library",
@@ -76,7 +78,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Attention", "AttnDslError", "Pattern", "__version__", "all_", "any_", "attention", "batch", "clamp",
+    "Attention", "AttnDslError", "Pattern", "Selected", "__version__", "all_", "any_", "attention", "batch",
+    "clamp",
     "compile", "count_", "equivalent", "from_mask_mod", "grid", "head", "heads", "ilog2", "implies", "k",
     "layer", "length", "library", "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q",
     "reals", "space", "subtrees", "sum_", "table", "varlen", "verify", "where",

@@ -28,10 +28,11 @@ from attndsl.files import write_file
 from attndsl.inputs import gathered
 from attndsl.interop import MaskMod, is_mask_mod
 from attndsl.positions import with_heads
+from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic
 
 
-class Attention(frontend.AttentionOperators):
+class Attention(frontend.AttentionOperators, Selecting):
     """A compiled attention: call it on q, k, v, its real inputs among the arguments.
 
     One Attention serves every length, batch size, head count and grid extent. Gradients reach q, k, v and every real
@@ -41,6 +42,7 @@ class Attention(frontend.AttentionOperators):
 
     def __init__(self, attention: nodes.Attention, layer: int = 0) -> None:
         self._attention, self._layer = attention, read_layer(layer)
+        self._selector = Selector.of(attention.masks, self._layer, attention.tables)
         self._terms = tuple(
             op.TermProgram.of(term, attention.tables, self._layer) for term in attention.terms
         )
@@ -185,6 +187,7 @@ class Attention(frontend.AttentionOperators):
         """
         at = take_positions(named)
         keys = {name: named.pop(name) for name in self._attention.key_inputs if name in named}
+        inputs, named = self._selector.completed(q, k, scale, inputs, named, at)
         found = gathered(self._declared, inputs, named)
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)

@@ -39,12 +39,13 @@ from attndsl.compiler import (
 )
 from attndsl.files import write_file
 from attndsl.positions import with_heads
+from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 
 
-class Pattern:
+class Pattern(Selecting):
     """A compiled pattern: call it on q, k, v; ask it for its mask, its schedule, its facts.
 
     One Pattern serves every length, batch size, head count and grid extent.
@@ -77,6 +78,7 @@ class Pattern:
     ) -> None:
         self._program = Program(mask, read_layer(layer), read_switches(without), captured)
         self._planner = op.planner_of(self._program)
+        self._selector = Selector.of((mask,), self._program.layer)
         self._origin = origin  # for advice alone: two patterns that differ in it are equal
 
     @property
@@ -176,7 +178,7 @@ class Pattern:
             **named: Positions, and inputs by name, doc=ids, where the name is none of the above. Where the tokens
                 stand, ints or int tensors: ``q_start`` and ``k_start`` [B], the position of row 0; ``q_len`` and
                 ``kv_len`` [B], how many rows hold tokens; ``q_pos`` [B or 1, Q] and ``k_pos`` [B or 1, K], all
-                positions, -1 for no token. See docs/caches.md.
+                positions, -1 for no token. See docs/caches.md. ``selection`` is what ``select`` returned.
 
         Returns:
             out [B, H, Q, Dv], and lse if asked for. Queries without a key, and rows of q without a token: out 0,
@@ -187,6 +189,7 @@ class Pattern:
                 another library's attention that asks for what is not done here.
         """
         at = take_positions(named)
+        inputs, named = self._selector.completed(q, k, scale, inputs, named, at)
         found = read_inputs(self._program, inputs, named)
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)

@@ -246,8 +246,10 @@ def read_layer(layer: Any) -> int:
 
 def saved(mask: ir.Mask, layer: int, without: Collection[str]) -> str:
     """A compiled pattern as JSON."""
-    more = json.dumps({"layer": layer, "without": list(without)})
-    return f"{ir.dump(mask)[:-1]}, {more[1:]}"
+    more = {"layer": layer, "without": list(without)}
+    if mask.selections:
+        more["selections"] = ir.written_selections(mask.selections)
+    return f"{ir.dump(mask)[:-1]}, {json.dumps(more)[1:]}"
 
 
 def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:
@@ -258,7 +260,10 @@ def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        mask, document = ir.load(text, also=("layer", "without")), json.loads(text)
+        mask = ir.load(text, also=("layer", "without", "selections"))
+        document = json.loads(text)
+        chosen = ir.Field(document.get("selections", []), "selections")
+        mask = ir.with_selections(mask, ir.read_selections(chosen))
         layer = ir.Field(document.get("layer", 0), "layer").number(0, _MOST)
         without = ir.Field(document.get("without", []), "without").items()
         return mask, layer, tuple(each.word(*SIMPLIFICATIONS) for each in without)

@@ -198,6 +198,7 @@ class _Terms:
             root, pair.queries, pair.keys, tables, align, definition.name,
             definition.declaration.doc, zeros=zeros,
             conditions=tuple(reader.conditions.values()), places=tuple(reader.places.items()),
+            selections=tuple(reader.selections.values()),
         )  # fmt: skip
         return mask.with_root(root)
 

@@ -35,7 +35,10 @@ from .real_check import DOT
 from .real_elaboration import function, is_finite, negative, select, times, total
 from .rows import SHIFT, in_row, only_dim, own_indices, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
+from .selection_check import selection_used
+from .selection_elaboration import chosen, folded, pooled, reduced, units_around
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
+from .units import BOUND
 from .value_errors import too_deep, too_large, too_many_trials, too_wide, violated
 
 reals = ir.reals
@@ -71,11 +74,16 @@ class Elaborator:
         self.tables: dict[str, ir.Table] = {}
         self.conditions: dict[ir.Node, ir.Condition] = {}
         self.places: dict[ir.Node, Span] = {}  # of loops that are left
+        self.selections: dict[str, ir.Selection] = {}
         self._declared: dict[str, Span] = {}
         self._nodes: set[ir.Node] = set()
         self._work = 0
         self._depth = 0
         self._opened: dict[tuple[object, ...], Value] = {}
+
+    def beside(self, outer: Pair) -> Elaborator:
+        """One for expressions of another kind, in the same alignment and layer."""
+        return Elaborator(outer, self.align, layer=self.layer)
 
     # ------------------------------------------------------------------ definitions
 
@@ -310,6 +318,13 @@ class Elaborator:
         return self._read(_list_of(item, ()), node.span)
 
     def _access(self, node: syn.Access, frame: Scope) -> ir.Node:
+        if (
+            isinstance(node.base, syn.Name)
+            and (dotted := f"{node.base.name}.{node.name}") in frame.local
+        ):
+            place = frame.local[dotted]
+            assert isinstance(place, ir.Node), "kinds were checked"
+            return place
         segment = node.base.name if isinstance(node.base, syn.Access) else None
         base = node.base.base if isinstance(node.base, syn.Access) else node.base
         assert isinstance(base, syn.Name), "names were checked"
@@ -355,6 +370,8 @@ class Elaborator:
     def _function(self, node: syn.Call, frame: Scope) -> ir.Node:
         """A function of reals."""
         items = [argument.value for argument in node.arguments]
+        if node.name == BOUND:
+            return ir.selection.Bound(units_around(frame)[0])
         if node.name == DOT:
             return reals.dot(*(self._vector(item, frame) for item in items))
         return reals.apply(node.name, self.node(items[0], frame))
@@ -362,10 +379,12 @@ class Elaborator:
     def _vector(self, node: syn.Expression, frame: Scope) -> ir.Node:
         base, indices = (node.base, node.indices) if isinstance(node, syn.Index) else (node, ())
         item = _table_item(base, frame)
+        if isinstance(node, syn.Call):
+            return pooled(node, frame)
         if item is None:
             assert isinstance(node, syn.Name), "kinds were checked"
             return reals.Own(ir.Side(node.name))
-        table = self._declare(item.table, item.declaration.span, node.span)
+        table = self.declare(item.table, item.declaration.span, node.span)
         indices = own_indices(table, indices, len(table.indexed_dims) - 1)
         index = stored(table, self._nodes_of(indices, frame), self.shift)
         return reals.Row(table.name, index, table.ambient)
@@ -405,17 +424,17 @@ class Elaborator:
                 item = _table_item(base, frame)
                 if item is None or frame.definition.pair.segment(None, whole) is not None:
                     return size_of(self._place(None, part, whole, frame))
-                self._declare(item.table, item.declaration.span, node.span)
-                return self._size(item.table, part)
+                self.declare(item.table, item.declaration.span, node.span)
+                return self.size(item.table, part)
             case _:
                 value = self.value(node, frame)
                 assert isinstance(value, tuple | InputList), "kinds were checked"
                 if isinstance(value, InputList):
-                    self._declare(value.table, value.declared, node.span)
-                    return self._size(value.table, value.table.dims[-1])
+                    self.declare(value.table, value.declared, node.span)
+                    return self.size(value.table, value.table.dims[-1])
                 return ir.Const(len(value))
 
-    def _size(self, table: ir.Table, dim: str | int) -> ir.Node:
+    def size(self, table: ir.Table, dim: str | int) -> ir.Node:
         return dim_size(table, dim, FLAT_PAIR if self.is_open else self.outer)
 
     def _length_of_name(self, node: syn.Name, frame: Scope) -> ir.Node:
@@ -429,8 +448,8 @@ class Elaborator:
         item = _table_item(node, frame)
         dim = None if item is None or pair.places(None, name) else only_dim(item.table)
         if item is not None and dim is not None:
-            self._declare(item.table, item.declaration.span, node.span)
-            return self._size(item.table, dim)
+            self.declare(item.table, item.declaration.span, node.span)
+            return self.size(item.table, dim)
         return size_of(self._place(None, name, None, frame))
 
     # ------------------------------------------------------------------ tables and lists
@@ -450,13 +469,13 @@ class Elaborator:
 
     def _read(self, entry: InputList, span: Span) -> Value:
         """An entry of a table; where an index is missing, a list of entries."""
-        table = self._declare(entry.table, entry.declared, span)
+        table = self.declare(entry.table, entry.declared, span)
         if len(entry.index) < len(table.indexed_dims):
             return entry
         places = stored(table, entry.index, self.shift)
         return ir.Load(table.name, table.kind, places, table.ambient)
 
-    def _declare(self, table: ir.Table, declared: Span, span: Span) -> ir.Table:
+    def declare(self, table: ir.Table, declared: Span, span: Span) -> ir.Table:
         if self.tables.setdefault(table.name, table) != table:
             also = ((declared, "here"), (self._declared[table.name], "and here, also in use"))
             title = f"two inputs named `{table.name}` are declared in different ways"
@@ -477,6 +496,8 @@ class Elaborator:
 
     def _is_in(self, node: syn.Member, frame: Scope) -> ir.Node:
         container = node.container
+        if isinstance(container, syn.Index) and selection_used(frame.definition, container.base):
+            return chosen(self, container.base, self.node(node.item, frame), frame)
         if isinstance(container, syn.Range):
             item = self.node(node.item, frame)
             low, high = self.node(container.low, frame), self.node(container.high, frame)
@@ -503,13 +524,13 @@ class Elaborator:
             assert isinstance(entry, ir.Node), "no index is missing"
             return ir.eq(entry, item)
 
-        return ir.exists(ir.ZERO, self._size(values.table, values.table.dims[-1]), equals)
+        return ir.exists(ir.ZERO, self.size(values.table, values.table.dims[-1]), equals)
 
     def _in_row(
         self, item: TableItem, index: list[ir.Node], wanted: ir.Node, span: Span
     ) -> ir.Node:
-        table = self._declare(item.table, item.declaration.span, span)
-        return in_row(table, index, wanted, self.shift, lambda dim: self._size(table, dim))
+        table = self.declare(item.table, item.declaration.span, span)
+        return in_row(table, index, wanted, self.shift, lambda dim: self.size(table, dim))
 
     # ------------------------------------------------------------------ budgets
 
@@ -557,7 +578,10 @@ _MEANINGS: dict[type[syn.Expression], Any] = {
     syn.Any: Elaborator._loop,
     syn.All: Elaborator._loop,
     syn.Count: Elaborator._loop,
-    syn.Total: Elaborator._loop,
+    syn.Total: lambda self, node, frame: (
+        folded(self, node, frame) if frame.definition.is_selection else self._loop(node, frame)
+    ),
+    syn.Reduction: reduced,
 }
 
 

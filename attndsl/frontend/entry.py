@@ -196,7 +196,7 @@ def mask_of(
     mask = ir.Mask(
         root, definition.pair.queries, definition.pair.keys, tables, align,
         definition.name, definition.declaration.doc, claims, zeros, conditions=conditions,
-        places=tuple(elaborator.places.items()),
+        places=tuple(elaborator.places.items()), selections=tuple(elaborator.selections.values()),
     )  # fmt: skip
     return mask.with_root(root)
 

@@ -25,6 +25,8 @@ def uses(definition: Definition) -> Iterator[Use]:
     over = getattr(definition.declaration, "over", None)
     if definition.is_attention and over is not None:
         body.append(over)
+    if isinstance(definition.declaration, syn.Select):
+        body += syn.asides(definition.declaration)
     return mentioned(definition, [*roots, *definition.constraints, *body])
 
 

@@ -14,6 +14,7 @@ from .axes import Axes
 from .errors import quoted
 from .rows import own_indices
 from .scope import Definition
+from .units import Frame, check_own_vector, check_pooled, is_pooled
 
 Locals: TypeAlias = Mapping[str, syn.Kind | None]
 
@@ -28,6 +29,8 @@ _SCALE = "scale both sides: `2 * x <= y` rather than `x <= 0.5 * y`"
 
 class Numbers(Axes):
     """The part of a check that knows ints from reals."""
+
+    frame: Frame | None = None  # of the selection that is checked
 
     @abstractmethod
     def kind(self, node: syn.Expression, local: Locals) -> syn.Kind | None:
@@ -132,9 +135,14 @@ class Numbers(Axes):
     def _vector(self, node: syn.Expression, local: Locals) -> None:
         """A vector: `q`, `k`, or an input of reals with its last index left out."""
         if isinstance(node, syn.Name) and node.name in ("q", "k") and node.name not in local:
-            if not self.definition.is_attention:
+            if self.definition.is_selection:
+                check_own_vector(self, node)
+            elif not self.definition.is_attention:
                 title = f"the vector of `{node.name}` is known to attentions only"
                 self.add("A202", title, node.span)
+            return
+        if self.definition.is_selection and is_pooled(node):
+            check_pooled(self, node)
             return
         base, indices = (node.base, node.indices) if isinstance(node, syn.Index) else (node, ())
         table = self.table_of(base, local)

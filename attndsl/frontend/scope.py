@@ -52,9 +52,9 @@ class Facts:
 
 @dataclass(slots=True, eq=False)
 class Definition:
-    """A `def`, `pattern` or `attention`, with the file in which its names are looked up."""
+    """A `def`, `pattern`, `attention` or `select`, with the file in which its names are looked up."""
 
-    declaration: syn.Def | syn.Pattern | syn.Attention
+    declaration: syn.Def | syn.Pattern | syn.Attention | syn.Select
     unit: Unit
     pair: Pair = FLAT_PAIR
     facts: Facts | None = None  # filled in by the check
@@ -85,6 +85,10 @@ class Definition:
         return isinstance(self.declaration, syn.Attention)
 
     @property
+    def is_selection(self) -> bool:
+        return isinstance(self.declaration, syn.Select)
+
+    @property
     def written_align(self) -> str | None:
         """The alignment that it says itself."""
         return getattr(self.declaration, "align", None)
@@ -113,7 +117,14 @@ class TableItem:
     declaration: syn.Input
 
 
-Item: TypeAlias = Definition | SpaceItem | TableItem
+@dataclass(frozen=True, slots=True)
+class UnitsItem:
+    """A `units`."""
+
+    declaration: syn.Units
+
+
+Item: TypeAlias = Definition | SpaceItem | TableItem | UnitsItem
 
 
 class Unit:
@@ -162,7 +173,7 @@ class Linker:
         for kind in (
             syn.Grid,
             syn.Import,
-            (syn.Space, syn.Input, syn.Def, syn.Pattern, syn.Attention),
+            (syn.Space, syn.Input, syn.Def, syn.Pattern, syn.Attention, syn.Units, syn.Select),
         ):
             for each in module.declarations:
                 if isinstance(each, kind):
@@ -183,8 +194,10 @@ class Linker:
                 self._add(unit, declaration, item)
             case syn.Input():
                 self._add(unit, declaration, TableItem(self._table(declaration), declaration))
-            case syn.Def():
+            case syn.Def() | syn.Select():
                 self._add(unit, declaration, Definition(declaration, unit))
+            case syn.Units():
+                self._add(unit, declaration, UnitsItem(declaration))
             case syn.Pattern() | syn.Attention():
                 # Its spaces may be declared further down: they are found when all names are known.
                 self._add(unit, declaration, Definition(declaration, unit))
@@ -194,7 +207,14 @@ class Linker:
     def _add(
         self,
         unit: Unit,
-        declaration: syn.Grid | syn.Space | syn.Input | syn.Def | syn.Pattern | syn.Attention,
+        declaration: syn.Grid
+        | syn.Space
+        | syn.Input
+        | syn.Def
+        | syn.Pattern
+        | syn.Attention
+        | syn.Units
+        | syn.Select,
         item: Item,
     ) -> None:
         name, span = declaration.name, declaration.name_span
@@ -306,7 +326,7 @@ class Linker:
         """Find the spaces of a pattern, now that all names are known."""
         pattern = definition.declaration
         over = spaces_said(definition)
-        if isinstance(pattern, syn.Def) or over is None:
+        if isinstance(pattern, syn.Def | syn.Select) or over is None:
             return
         queries = self._space_named(definition.unit, over.queries, over.queries_span)
         keys = queries

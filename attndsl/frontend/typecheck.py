@@ -28,8 +28,11 @@ from .scope import (
     Need,
     SpaceItem,
     TableItem,
+    UnitsItem,
     reserved_fault,
 )
+from .selection_check import check_member, check_reduction, check_selection, selection_used
+from .units import BOUND, check_bound, check_position
 
 _KINDS: dict[ir.Sort, syn.Kind] = {
     ir.Sort.INT: "int", ir.Sort.BOOL: "bool", ir.Sort.REAL: "real",
@@ -88,6 +91,8 @@ class _Check(Numbers):
         body = self.definition.declaration.body
         if self.definition.is_attention:
             check_attention(self, local)
+        elif self.definition.is_selection:
+            check_selection(self, local)
         elif self.definition.is_pattern:
             self.facts.kind = "bool"
             self.expect(body, "bool", local)
@@ -162,9 +167,15 @@ class _Check(Numbers):
             case syn.Any() | syn.All() | syn.Count():
                 self._loop(node, "bool", local)
                 return "int" if isinstance(node, syn.Count) else "bool"
+            case syn.Total() if self.definition.is_selection:
+                self._loop(node, "real", local)
+                return "real"
             case syn.Total():
                 self._loop(node, "int", local)
                 return "int"
+            case syn.Reduction():
+                check_reduction(self, node, local)
+                return "real"
             case syn.Scored() | syn.Join():
                 title = "an attention cannot stand here"
                 notes = ("an `attention` is a sum of multiples of attentions",)
@@ -256,11 +267,16 @@ class _Check(Numbers):
                 return self._read(table, 0, node.span)
             case SpaceItem():
                 self._not_a_value(node, "a space", f"write `q in {name}` or `len({name})`")
+            case UnitsItem():
+                advice = f"in a selection, it is one of them behind `over {name}`"
+                self._not_a_value(node, "the name of units", advice)
             case None:
                 self._unknown(node, local)
         return None
 
     def _fixed(self, node: syn.Name) -> syn.Kind:
+        if self.definition.is_selection and self.role == "body":
+            check_position(self, node)
         if self.role != "body" and node.name in _VARYING:
             part = "a default" if self.role == "default" else "`where`"
             title = f"{part} speaks of parameters only"
@@ -289,6 +305,8 @@ class _Check(Numbers):
 
     def _access(self, node: syn.Access, local: Locals) -> syn.Kind | None:
         segment, base = None, node.base
+        if isinstance(base, syn.Name) and (dotted := f"{base.name}.{node.name}") in local:
+            return local[dotted]
         if isinstance(base, syn.Access):
             segment, base = base.name, base.base
         if not (isinstance(base, syn.Name) and base.name in ("q", "k") and base.name not in local):
@@ -383,6 +401,9 @@ class _Check(Numbers):
                 self._all((low, high), "int", local)
                 return
             case syn.Index(base=base, indices=indices):
+                if (used := selection_used(self.definition, base)) is not None:
+                    check_member(self, used, container, local)
+                    return
                 if (table := self.table_of(base, local)) is not None and table.is_list:
                     self._all(indices, "int", local)
                     self._row(table, len(indices), container.span)
@@ -435,6 +456,9 @@ class _Check(Numbers):
             return self._use(item, node, local)
         if item is None and node.name in (*REAL_FUNCTIONS, DOT):
             return self.function(node, local)
+        if item is None and node.name == BOUND and self.definition.is_selection:
+            check_bound(self, node)
+            return "real"
         for argument in node.arguments:
             self.kind(argument.value, local)
         if item is not None or node.name in local or node.name in FIXED:
@@ -521,6 +545,10 @@ class _Check(Numbers):
 
     def _use(self, definition: Definition, call: syn.Call, local: Locals) -> syn.Kind | None:
         """A call of a pattern or helper, or its bare name."""
+        if definition.is_selection:
+            title = f"`{definition.name}` is a selection: it stands right of `in`"
+            helps = (f"write `k in {definition.name}[q]`",)
+            self.add("A219", title, call.span, helps=helps)
         if definition.is_attention:
             title = f"`{definition.name}` is an attention, which cannot stand here"
             notes = ("an `attention` is a sum of multiples of attentions",)

@@ -1,6 +1,6 @@
 """The waist: what a pattern means, independent of how it was written or will run."""
 
-from attndsl.ir import reals
+from attndsl.ir import reals, selection
 from attndsl.ir.arithmetic import (
     ONE,
     ZERO,
@@ -100,6 +100,8 @@ from attndsl.ir.positions import BoolArray, IntArray, NotOpen, Positions, Rows, 
 from attndsl.ir.printing import show
 from attndsl.ir.reads import Read, reads, reads_inputs
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
+from attndsl.ir.selection import Selection
+from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
 from attndsl.ir.semantics import MOST_TRIALS, WIDEST_RANGE, Env, evaluate, too_wide
 from attndsl.ir.sizing import (
     axes_named,
@@ -173,6 +175,7 @@ __all__ = [
     "Scored",
     "Segment",
     "Select",
+    "Selection",
     "Side",
     "Size",
     "Sort",
@@ -229,12 +232,14 @@ __all__ = [
     "postorder",
     "pow2",
     "reads",
+    "read_selections",
     "reads_inputs",
     "reals",
     "rebuild",
     "resolve_sizes",
     "scale",
     "select",
+    "selection",
     "shapes_of",
     "show",
     "space_fault",
@@ -250,6 +255,8 @@ __all__ = [
     "total",
     "transform",
     "trials",
+    "with_selections",
+    "written_selections",
     "zero_keys",
     "zero_keys_at",
     "dump_attention",

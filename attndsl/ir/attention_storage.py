@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from attndsl.ir import logic, reals, storage
+from attndsl.ir import logic, storage
 from attndsl.ir import nodes as n
 from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
 from attndsl.ir.mask import Mask, Table
-from attndsl.ir.nodes import Deps, Node, Side, Sort
+from attndsl.ir.nodes import Deps, Node
+from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import is_name, mask_fault
+from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
 from attndsl.ir.storage import FORMAT, Field
 
-_FIELDS: Final = ("format", "name", "doc", "tables", "masks", "nodes", "terms")
-_CLASSES: Final[dict[str, type[Node]]] = {
-    cls.__name__: cls
-    for cls in (
-        reals.Number, reals.FromInt, reals.Score, reals.Plus, reals.Times, reals.Over, reals.Apply,
-        reals.Least, reals.Greatest, reals.Choose, reals.Row, reals.Own, reals.Dot,
-    )
-}  # fmt: skip
+_FIELDS: Final = ("format", "name", "doc", "tables", "masks", "nodes", "terms", "selections")
 
 
 def dump_attention(attention: Attention) -> str:
@@ -50,20 +44,22 @@ def dump_attention(attention: Attention) -> str:
             member,
         ]
 
-    return json.dumps(
-        {
-            "format": FORMAT,
-            "name": attention.name,
-            "doc": attention.doc,
-            "tables": storage.written_tables(attention.tables),
-            "masks": [json.loads(mask) for mask in masks],
-            "nodes": storage.written_nodes(order, place),
-            "terms": [
-                [at(term.coefficient), at(term.log_mass), [part(each) for each in term.parts]]
-                for term in attention.terms
-            ],
-        }
-    )
+    document = {
+        "format": FORMAT,
+        "name": attention.name,
+        "doc": attention.doc,
+        "tables": storage.written_tables(attention.tables),
+        "masks": [json.loads(mask) for mask in masks],
+        "nodes": storage.written_nodes(order, place),
+        "terms": [
+            [at(term.coefficient), at(term.log_mass), [part(each) for each in term.parts]]
+            for term in attention.terms
+        ],
+    }
+    selections = {each.name: each for mask in attention.masks for each in mask.selections}
+    if selections:
+        document["selections"] = written_selections(selections.values())
+    return json.dumps(document)
 
 
 def load_attention(text: str) -> Attention:
@@ -88,8 +84,11 @@ def _attention(document: Field) -> Attention:
         raise document.part("name").wrong("a name")
     tables = tuple(storage.read_table(each) for each in document.part("tables").items())
     masks = [storage.load(json.dumps(each.value)) for each in document.part("masks").items(1)]
+    if "selections" in document.value:
+        selections = read_selections(document.part("selections"))
+        masks = [with_selections(mask, selections) for mask in masks]
     frame = _frame(masks, tables)
-    reader = _Reader(frame, list(document.part("nodes").items(1)))
+    reader = RealReader(frame, list(document.part("nodes").items(1)))
     terms = tuple(_term(each, reader, masks) for each in document.part("terms").items(1))
     read = tables_read(*(each for term in terms for each in term.expressions()))
     if read != {table.name for table in tables}:
@@ -112,7 +111,7 @@ def _frame(masks: list[Mask], tables: tuple[Table, ...]) -> Mask:
     return frame
 
 
-def _term(item: Field, reader: _Reader, masks: list[Mask]) -> Term:
+def _term(item: Field, reader: RealReader, masks: list[Mask]) -> Term:
     coefficient, log_mass, parts = item.row("coefficient", "log_mass", "parts")
     factor, mass = reader.real(coefficient), reader.real_or_none(log_mass)
     for field, node in ((coefficient, factor), (log_mass, mass)):
@@ -121,7 +120,7 @@ def _term(item: Field, reader: _Reader, masks: list[Mask]) -> Term:
     return Term(tuple(_part(each, reader, masks) for each in parts.items(1)), factor, mass)
 
 
-def _part(item: Field, reader: _Reader, masks: list[Mask]) -> Scored:
+def _part(item: Field, reader: RealReader, masks: list[Mask]) -> Scored:
     mask, form, score, weight, factor, keys, member = item.row(
         "mask", "form", "score", "weight", "factor", "keys", "member"
     )
@@ -140,56 +139,3 @@ def _part(item: Field, reader: _Reader, masks: list[Mask]) -> Scored:
     place, count = member.row("place", "count")
     of = count.number(1, 2**20)
     return replace(made, member=(place.number(0, of - 1), of))
-
-
-class _Reader(storage.Reader):
-    """Nodes of ints, bools and reals."""
-
-    classes: ClassVar[dict[str, type[Node]]] = {**storage.Reader.classes, **_CLASSES}
-
-    def real(self, item: Field) -> Node:
-        """One of the nodes, a whole real."""
-        return self.whole(item, Sort.REAL)
-
-    def real_or_none(self, item: Field) -> Node | None:
-        """The same, or None."""
-        return None if item.value is None else self.real(item)
-
-    def arguments(self, cls: type[Node], given: list[Field]) -> list[Any]:
-        """The fields of a node."""
-        match cls, given:
-            case reals.Number, [value]:
-                if type(value.value) is not float or not math.isfinite(value.value):
-                    raise value.wrong("a finite number with a point")
-                return [value.value]
-            case reals.Score, []:
-                return []
-            case reals.Own, [side]:
-                return [side.one_of(Side)]
-            case reals.FromInt, [item]:
-                return [self.node(item, Sort.INT)]
-            case reals.Plus, [items]:
-                return [tuple(self.node(each, Sort.REAL) for each in items.items(2))]
-            case reals.Apply, [function, item]:
-                return [function.word(*reals.FUNCTIONS), self.node(item, Sort.REAL)]
-            case reals.Choose, [cond, yes, no]:
-                sides = [self.node(each, Sort.REAL) for each in (yes, no)]
-                return [self.node(cond, Sort.BOOL), *sides]
-            case reals.Dot, _:
-                return [self.node(each, Sort.VECTOR) for each in given]
-            case reals.Row, [table, index, ambient]:
-                return self._row(table, index, ambient)
-            case ((reals.Times | reals.Over | reals.Least | reals.Greatest), _):
-                return [self.node(each, Sort.REAL) for each in given]
-            case _:
-                return super().arguments(cls, given)
-
-    def _row(self, table: Field, index: Field, ambient: Field) -> list[Any]:
-        found = self.tables[table.declared(self.tables)]
-        if found.kind is not Sort.REAL or not found.indexed_dims:
-            raise table.wrong("an input of reals with a dim to index")
-        ambient.number(int(found.ambient), int(found.ambient))
-        places = tuple(self.node(each, Sort.INT) for each in index.items())
-        if len(places) != len(found.indexed_dims) - 1:
-            raise index.wrong(f"{len(found.indexed_dims) - 1} of them")
-        return [found.name, places, found.ambient]

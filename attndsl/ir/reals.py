@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from attndsl.ir.nodes import BoolConst, Const, Deps, Load, Node, Side, Sort, postorder
@@ -300,7 +300,15 @@ def rebuild_real(node: Node, parts: tuple[Node, ...]) -> Node:
         case Row(table=table, ambient=ambient):
             return Row(table, parts, ambient)
         case _:
-            return node
+            return node if parts == node.parts else _with_parts(node, parts)
+
+
+def _with_parts(node: Node, parts: tuple[Node, ...]) -> Node:
+    """A node of any class whose fields are nodes or plain values, with other nodes in their places."""
+    left = iter(parts)
+    given = (getattr(node, each.name) for each in fields(node) if each.init)
+    made: Node = type(node)(*(next(left) if isinstance(x, Node) else x for x in given))
+    return made
 
 
 # ---------------------------------------------------------------- asking

@@ -18,6 +18,7 @@ from attndsl.ir import nodes as n
 from attndsl.ir.mask import Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.ir.rules import DIM_WORDS, is_name, mask_fault, space_fault, table_fault
+from attndsl.ir.selection import Series
 from attndsl.ir.sizing import axes_named
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -339,7 +340,11 @@ class Reader:
         _, *given = item.row("class", *names)
         raw = cls(*self.arguments(cls, given))
         match raw:
-            case n.Exists(level=level, body=body) | n.Total(level=level, body=body):
+            case (
+                n.Exists(level=level, body=body)
+                | n.Total(level=level, body=body)
+                | Series(level=level, body=body)
+            ):
                 if level != self._deepest[body] + 1 or level not in self._open[body]:
                     raise item.wrong("the level above those inside, and a body that reads it")
                 made: Node = raw
@@ -364,7 +369,7 @@ class Reader:
             match node:
                 case n.Index(level=level):
                     opened |= {level}
-                case n.Exists() | n.Total():
+                case n.Exists() | n.Total() | Series():
                     limits = self._open[node.start] | self._open[node.stop]
                     opened = limits | self._open[node.body] - {node.level}
                     deepest = max(deepest, node.level)

@@ -12,8 +12,10 @@ from lark import Token
 from attndsl.source import NOWHERE, Diagnostic, Label, Source, Span, suggest
 
 from . import tree
-
-Parts: typing.TypeAlias = list[typing.Any]  # tokens, and nodes that earlier callbacks returned
+from .clauses import Align as AlignClause
+from .clauses import Parts, TreeError, clip, is_token, sort_clauses, written_twice
+from .clauses import Where as WhereClause
+from .selection_building import SelectionRules
 
 LARGEST = 2**31 - 1
 DEEPEST = 200
@@ -23,18 +25,7 @@ _LOOPS: dict[str, type[tree.Loop]] = {
 }  # fmt: skip
 
 
-class TreeError(Exception):
-    """The grammar reads it, the language does not."""
-
-    def __init__(self, diagnostic: Diagnostic, offset: int | None = None) -> None:
-        """Take what to tell the user, and where reading stopped if that is elsewhere."""
-        super().__init__(diagnostic, offset)
-        self.diagnostic = diagnostic
-        span = diagnostic.span
-        self.offset = offset if offset is not None else span.start if span else 0
-
-
-class Builder(threading.local):
+class Builder(SelectionRules, threading.local):
     """The callbacks, each named as its rule in grammar.lark and given the rule's symbols.
 
     One Builder is tied into the parser for the life of the process; `source` is whatever the
@@ -127,10 +118,10 @@ class Builder(threading.local):
             behind.append(body)
             *rest, body = rest
         assertions = tuple(each for each in reversed(behind) if isinstance(each, tree.Assertion))
-        counts = _sort_clauses([each for each in reversed(behind) if isinstance(each, _Zeros)])
+        counts = sort_clauses([each for each in reversed(behind) if isinstance(each, _Zeros)])
         parameters = tuple(part for part in rest if isinstance(part, tree.Parameter))
-        clauses = _sort_clauses(rest[len(parameters) :])
-        align, where = clauses.get(_Align), clauses.get(_Where)
+        clauses = sort_clauses(rest[len(parameters) :])
+        align, where = clauses.get(AlignClause), clauses.get(WhereClause)
         return tree.Pattern(
             str(name),
             parameters,
@@ -155,15 +146,15 @@ class Builder(threading.local):
             self._span(opening, parts[-1]),
         )
 
-    def align(self, parts: Parts) -> _Align:
+    def align(self, parts: Parts) -> AlignClause:
         opening, side = parts
         if side not in ("start", "end"):
             raise TreeError(_no_side(self._span(side), str(side)))
-        return _Align("start" if side == "start" else "end", self._span(opening, side))
+        return AlignClause("start" if side == "start" else "end", self._span(opening, side))
 
-    def where(self, parts: Parts) -> _Where:
+    def where(self, parts: Parts) -> WhereClause:
         opening, *conditions = parts
-        return _Where(tuple(conditions), self._span(opening, conditions[-1]))
+        return WhereClause(tuple(conditions), self._span(opening, conditions[-1]))
 
     def zeros(self, parts: Parts) -> _Zeros:
         opening, count = parts
@@ -172,9 +163,9 @@ class Builder(threading.local):
     def attention(self, parts: Parts) -> tree.Attention:
         opening, name, *rest, body = parts
         parameters = tuple(part for part in rest if isinstance(part, tree.Parameter))
-        clauses = _sort_clauses([part for part in rest if isinstance(part, tuple)], "an attention")
-        within, align = clauses.get(_Within), clauses.get(_Align)
-        where = clauses.get(_Where)
+        clauses = sort_clauses([part for part in rest if isinstance(part, tuple)], "an attention")
+        within, align = clauses.get(_Within), clauses.get(AlignClause)
+        where = clauses.get(WhereClause)
         return tree.Attention(
             str(name),
             parameters,
@@ -221,7 +212,7 @@ class Builder(threading.local):
             if isinstance(clause, tree.By):
                 kind = clause.number is None, "by"
             if kind in found:
-                raise TreeError(_written_twice(places[kind], clause.span, "a score"))
+                raise TreeError(written_twice(places[kind], clause.span, "a score"))
             found[kind] = clause.body if isinstance(clause, _Clause) else clause
             places[kind] = clause.span
         by = (found.get((False, "by")), found.get((True, "by")))
@@ -262,7 +253,7 @@ class Builder(threading.local):
         return tree.Assertion(claim, where, self._span(opening, parts[-1]))
 
     def phrase(self, parts: Parts) -> tree.Phrase:
-        compares = [place for place, part in enumerate(parts) if _is_token(part, "COMPARE")]
+        compares = [place for place, part in enumerate(parts) if is_token(part, "COMPARE")]
         words = parts[: compares[0]] if compares else parts
         spelled = tuple(self._number(w) if w.type == "INT" else str(w) for w in words)
         span = self._span(parts[0], parts[-1])
@@ -397,16 +388,6 @@ class Builder(threading.local):
                 raise TreeError(_no_kind(self._span(token), other))
 
 
-class _Align(typing.NamedTuple):
-    align: tree.Align
-    span: Span
-
-
-class _Where(typing.NamedTuple):
-    conditions: tuple[tree.Expression, ...]
-    span: Span
-
-
 class _Within(typing.NamedTuple):
     over: tree.Expression
     keys: str | None
@@ -433,15 +414,6 @@ def _check_chain(node: tree.Expression) -> None:
         length += 1
         if length > DEEPEST:
             raise TreeError(too_deep(node.span))
-
-
-def _sort_clauses(clauses: Parts, whose: str = "a pattern") -> dict[type, typing.Any]:
-    found: dict[type, typing.Any] = {}
-    for clause in clauses:
-        if type(clause) in found:
-            raise TreeError(_written_twice(found[type(clause)].span, clause.span, whose))
-        found[type(clause)] = clause
-    return found
 
 
 def too_deep(span: Span) -> Diagnostic:
@@ -479,10 +451,6 @@ def _no_keys(span: Span) -> Diagnostic:
     return Diagnostic("A101", "this says not whose keys", labels, (note,))
 
 
-def _is_token(part: object, kind: str) -> bool:
-    return isinstance(part, Token) and part.type == kind
-
-
 def _no_kind(span: Span, word: str) -> Diagnostic:
     usual = {"integer": "int", "Int": "int", "i32": "int", "i64": "int", "int32": "int"}
     usual |= {"int64": "int", "long": "int", "boolean": "bool", "Bool": "bool", "List": "list"}
@@ -504,18 +472,3 @@ def _no_side(span: Span, word: str) -> Diagnostic:
     hint = suggest(word, ("start", "end"))
     helps = (f"did you mean `{hint}`?",) if hint else ()
     return Diagnostic("A101", f"unexpected `{clip(word)}`", labels, (), helps)
-
-
-def _written_twice(first: Span, second: Span, whose: str) -> Diagnostic:
-    word = second.text.split(maxsplit=1)[0]
-    return Diagnostic(
-        code="A109",
-        title=f"{whose} has one `{word}` clause",
-        labels=(Label(second, "written again here"), Label(first, "first here", primary=False)),
-        helps=("separate conditions by commas: `where a >= 0, b >= 0`",) if word == "where" else (),
-    )
-
-
-def clip(text: str, most: int = 40) -> str:
-    """The text, or its beginning and dots."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."

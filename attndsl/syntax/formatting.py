@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeGuard, TypeVar, assert_never
 
 from . import tree
+from .selection_tree import Blocks
 
 WIDTH = 100
 _STEP = "    "
@@ -84,6 +85,10 @@ def _plain(node: tree.Declaration) -> list[str]:
             return [*_definition(node), *_indented(_zeros(node)), *claims]
         case tree.Attention():
             return _definition(node)
+        case tree.Units(name, blocks):
+            return [f"units {name} = {_blocks(blocks)}"]
+        case tree.Select():
+            return _select(node)
 
 
 def _import_name(node: tree.ImportName) -> str:
@@ -123,6 +128,41 @@ def _definition(node: _Defined) -> list[str]:
         heads = [opened]
     body = _lead("= ", _body_lines(node.body, room - len(_STEP)))
     return [*heads, *_indented([*_tall_clauses(node, room), *body])]
+
+
+def _select(node: tree.Select) -> list[str]:
+    """One line, or the head, the score below it, and each clause on a line of its own."""
+    parameters = f"({', '.join(map(_parameter, node.parameters))})" if node.parameters else ""
+    words = [f"select {node.name}{parameters}"]
+    words += [] if node.over is None else [f"over {_units(node.over)}"]
+    words += [] if node.per is None else [f"per {node.per}"]
+    words += [] if node.queries is None else [f"for {_units(node.queries)}"]
+    words += [] if node.align is None else [f"align {node.align}"]
+    words += [f"where {', '.join(map(_flat, node.where))}"] if node.where else []
+    candidates = f"where {', '.join(map(_flat, node.candidates))}"
+    clauses = [candidates] if node.candidates else []
+    clauses += [] if node.keeping is None else [f"keeping {_flat(node.keeping)}"]
+    seed = "" if node.take.seed is None else f" seed {_flat(node.take.seed)}"
+    clauses.append(f"take {node.take.how} {_flat(node.take.amount)}{seed}")
+    line = " ".join((*words, "=", _flat(node.body), *clauses))
+    if len(line) <= WIDTH:
+        return [line]
+    body = _lines(node.body, WIDTH - len(_STEP))
+    return [" ".join((*words, "=")), *_indented((*body, *clauses))]
+
+
+def _units(each: str | Blocks) -> str:
+    return each if isinstance(each, str) else _blocks(each)
+
+
+def _blocks(node: Blocks) -> str:
+    every = "" if node.every is None else f", every {_flat(node.every)}"
+    return f"blocks({_flat(node.size)}{every}){' whole' if node.whole else ''}"
+
+
+def _reduction(node: tree.Reduction) -> str:
+    where = "" if node.where is None else f" where {_flat(node.where)}"
+    return f"{node.how} over {node.over}{where}:"
 
 
 def _flat_body(body: tree.Expression) -> str:
@@ -221,7 +261,10 @@ def _parameter(node: tree.Parameter) -> str:
 
 def _binds(node: tree.Expression) -> int:
     match node:
-        case tree.If() | tree.Let() | tree.Any() | tree.All() | tree.Count() | tree.Total():
+        case (
+            tree.If() | tree.Let() | tree.Any() | tree.All() | tree.Count() | tree.Total()
+            | tree.Reduction()
+        ):  # fmt: skip
             return _LOOSE
         case tree.Or():
             return _OR
@@ -283,12 +326,14 @@ def _flat_operator(node: tree.Neg | tree.Not | tree.Range | tree.Member) -> str:
             return _asks(node) + _container(node.container)
 
 
-def _flat_loose(node: tree.If | tree.Let | tree.Loop) -> str:
+def _flat_loose(node: tree.If | tree.Let | tree.Loop | tree.Reduction) -> str:
     match node:
         case tree.If(condition, yes, no):
             return f"if {_flat(condition)} then {_flat(yes)} else {_flat(no)}"
         case tree.Let(bindings, body):
             return f"let {', '.join(map(_binding, bindings))}: {_flat(body)}"
+        case tree.Reduction(body=body):
+            return f"{_reduction(node)} {_flat(body)}"
         case loop:
             return f"{_loop(loop)} {_flat(loop.body)}"
 
@@ -419,7 +464,10 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
         case tree.Member(_, container):
             level = _COMPARE if isinstance(container, tree.Range) else _SUM
             return _lead(asks := _asks(node), _lines_at(container, level, room - len(asks)))
-        case tree.If() | tree.Let() | tree.Any() | tree.All() | tree.Count() | tree.Total():
+        case (
+            tree.If() | tree.Let() | tree.Any() | tree.All() | tree.Count() | tree.Total()
+            | tree.Reduction()
+        ):  # fmt: skip
             return _loose_lines(node, room)
         case tree.Call(name, arguments):
             return _bracketed(f"{name}(", arguments, _argument_lines, room, ")")
@@ -435,7 +483,7 @@ def _lines(node: tree.Expression, room: int) -> list[str]:
             return [flat]
 
 
-def _loose_lines(node: tree.If | tree.Let | tree.Loop, room: int) -> list[str]:
+def _loose_lines(node: tree.If | tree.Let | tree.Loop | tree.Reduction, room: int) -> list[str]:
     match node:
         case tree.If(condition, yes, no):
             return [
@@ -445,6 +493,8 @@ def _loose_lines(node: tree.If | tree.Let | tree.Loop, room: int) -> list[str]:
             ]
         case tree.Let(bindings, body):
             return [*_bound(bindings, room), *_lines(body, room)]
+        case tree.Reduction(body=body):
+            return [_reduction(node), *_indented(_lines(body, room - len(_STEP)))]
         case loop:
             return [_loop(loop), *_indented(_lines(loop.body, room - len(_STEP)))]
 

@@ -7,7 +7,9 @@ import re
 from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span
 
 from . import tree
-from .building import DEEPEST, TreeError, too_deep
+from .building import DEEPEST, too_deep
+from .clauses import TreeError
+from .selection_tree import asides, blocks_of
 
 LARGEST_FILE = 1 << 20
 MOST_TOKENS = 200_000
@@ -18,7 +20,8 @@ TALLEST_STACK = 8 * DEEPEST
 
 # A declaration at the start of a line closes whatever the one before it left open.
 _BRACKET = re.compile(
-    r'"[^"\n]*"|#[^\n]*|[()\[\]]|^(?:import|grid|space|input|def|pattern|attention)\b', re.MULTILINE
+    r'"[^"\n]*"|#[^\n]*|[()\[\]]|^(?:import|grid|space|input|def|pattern|attention)\b|^select\s+\w',
+    re.MULTILINE,
 )
 _STRANGE = re.compile(r"[\x00\ud800-\udfff]")
 
@@ -94,6 +97,11 @@ def _expressions(module: tree.Module) -> list[tree.Expression]:
             case tree.Attention(parameters=parameters, body=body, where=where, over=over):
                 found += (*where, body)
                 found += () if over is None else (over,)
+            case tree.Select(parameters=parameters, body=body, where=where):
+                found += (*where, body, *asides(declaration))
+            case tree.Units(blocks=blocks):
+                found += blocks_of(blocks)
+                continue
             case _:
                 continue
         found += (each.default for each in parameters if each.default is not None)

@@ -10,11 +10,15 @@ from attndsl.source import Source, Span
 from . import tree
 from .parsing import parse_part
 
-Named: TypeAlias = tree.Grid | tree.Space | tree.Input | tree.Def | tree.Pattern | tree.Attention
+Named: TypeAlias = (
+    tree.Grid | tree.Space | tree.Input | tree.Def | tree.Pattern | tree.Attention
+    | tree.Units | tree.Select
+)  # fmt: skip
 
 # A declaration begins where its documentation does, and ends where the next one begins.
 _HEAD = re.compile(
-    r"(?:^##(?!#)[^\n]*\n)*^(grid|space|input|def|pattern|attention)[ ]+(\w+)", re.MULTILINE
+    r"(?:^##(?!#)[^\n]*\n)*^(grid|space|input|def|pattern|attention|units|select)[ ]+(\w+)",
+    re.MULTILINE,
 )
 
 

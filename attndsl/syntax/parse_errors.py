@@ -13,19 +13,22 @@ from dataclasses import dataclass
 
 from attndsl.source import Diagnostic, Label, Source, Span, suggest
 
-from .building import TreeError, clip
+from .clauses import TreeError, clip
 from .foreign_syntax import HABITS, ForeignSyntax
 
 END = "$END"
 
-_DECLARING = ("import", "grid", "space", "input", "def", "pattern", "attention")
+_DECLARING = ("import", "grid", "space", "input", "def", "pattern", "attention", "units", "select")
 _WORDS = (
-    *_DECLARING, "from", "as", "where", "zeros", "assert", "over", "align", "if", "then", "else",
+    *_DECLARING[:-2], "from", "as", "where", "zeros", "assert", "over", "align", "if", "then", "else",
     "let", "any", "all", "in", "and", "or", "not", "true", "false",
 )  # fmt: skip
-_CLAUSES = ("score", "weights", "factor", "mass", "by")  # words of an attention, names elsewhere
+_CLAUSES = (  # words of an attention or a selection, names elsewhere
+    "score", "weights", "factor", "mass", "by",
+    "every", "whole", "per", "for", "keeping", "take", "seed",
+)  # fmt: skip
 # Words that never stand in an expression: there they were surely meant as names.
-_NAMELIKE = frozenset((*_DECLARING, "zeros", "assert", "from", "as", "over", "align"))
+_NAMELIKE = frozenset((*_DECLARING[:-2], "zeros", "assert", "from", "as", "over", "align"))
 _SIGNS = {
     "LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COMMA": ",", "COLON": ":", "EQUAL": "=",
     "ARROW": "->", "CONCAT": "++", "RANGE": "..", "DOT": ".", "PLUS": "+", "MINUS": "-",
@@ -36,7 +39,7 @@ _KINDS = {
     "COMPARE": "`<=`",
 }  # fmt: skip
 _OPENS_EXPRESSION = frozenset(
-    "NAME INT FRACTION LPAR LSQB MINUS NOT IF LET ANY ALL FOLD TRUE FALSE OVER SCORE BY".split()  # noqa: SIM905  (a word list)
+    "NAME INT FRACTION LPAR LSQB MINUS NOT IF LET ANY ALL FOLD REDUCE TRUE FALSE OVER SCORE BY".split()  # noqa: SIM905  (a word list)
 )
 _GOES_ON = frozenset(
     "AND OR COMPARE PLUS MINUS STAR SLASH FLOORDIV PERCENT CONCAT IN NOT DOT LSQB LPAR".split()  # noqa: SIM905
@@ -239,7 +242,7 @@ def _misspelt(mistake: ParseProblem) -> tuple[str, ...]:
         return (f"did you mean `{hint}`?",)
     if {"PATTERN"} == mistake.expected & {"PATTERN", "PLUS"}:
         return (
-            "a declaration opens with `pattern`, `attention`, `def`, `grid`, `space`, `input` or `import`",
+            "a declaration opens with `pattern`, `attention`, `select`, `units`, `def`, `grid`, `space` or `input`",
             "an expression is the body of one: `pattern name = k <= q`",
         )
     return ()

@@ -13,7 +13,8 @@ from attndsl.files import open_file
 from attndsl.source import AttnDslError, Diagnostic, Source, Span
 
 from . import tree
-from .building import TreeError, too_deep
+from .building import too_deep
+from .clauses import TreeError
 from .comments import attach
 from .grammar import BUILDER, parser
 from .limits import (
@@ -31,11 +32,17 @@ from .parse_errors import END, ParseProblem, explain
 
 MOST_REPORTED = 10
 _BUSY = threading.Lock()  # the builder within the parser knows one source at a time
-_DECLARATION = re.compile(r"^(?:import|grid|space|input|def|pattern|attention)\b", re.MULTILINE)
+_DECLARATION = re.compile(
+    r"^(?:(?:import|grid|space|input|def|pattern|attention)\b|(?:units|select)\s+\w)", re.MULTILINE
+)
 
 
-_OPENERS = frozenset("IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION".split())  # noqa: SIM905
-_CLAUSES = frozenset(("SCORE", "WEIGHTS", "FACTOR", "MASS", "BY"))
+_OPENERS = frozenset("IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION UNITS SELECT".split())  # noqa: SIM905
+_CLAUSES = {  # words of a declaration that are names elsewhere
+    "ATTENTION": frozenset(("SCORE", "WEIGHTS", "FACTOR", "MASS", "BY")),
+    "UNITS": frozenset(("EVERY", "WHOLE")),
+    "SELECT": frozenset(("EVERY", "WHOLE", "PER", "FOR", "KEEPING", "TAKE", "SEED")),
+}
 
 
 def read(path: str | Path) -> Source:
@@ -124,16 +131,16 @@ def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
 
 
 class _Words:
-    """Tells the words of an attention that open clauses from names, as long as they are not fed to the parser."""
+    """Tells the words of a declaration that open clauses from names, as long as they are not fed to the parser."""
 
     def __init__(self) -> None:
-        self._in_attention = False
+        self._clauses = frozenset[str]()
 
     def see(self, steps: Any, token: lark.Token) -> None:
         """Makes a clause's word of a name, where a clause or a branch may begin."""
         if token.type in _OPENERS:
-            self._in_attention = token.type == "ATTENTION"
-        elif self._in_attention and token.type == "NAME" and (word := token.upper()) in _CLAUSES:
+            self._clauses = _CLAUSES.get(token.type, frozenset())
+        elif token.type == "NAME" and (word := token.upper()) in self._clauses:
             state = steps.parser_state
             allowed = state.parse_conf.parse_table.states[state.position]
             if token == word.lower() and word in allowed:

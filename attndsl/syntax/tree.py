@@ -1,10 +1,10 @@
 """The syntax tree: what was written, nothing inferred. A closed union, all of it on this page.
 
     Module      = Declaration*
-    Declaration = Import | Grid | Space | Input | Def | Pattern | Attention
+    Declaration = Import | Grid | Space | Input | Def | Pattern | Attention | Units | Select
     Expression  = Int | Fraction | Bool | Name | ListOf | Access | Index | Call
                 | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
-                | If | Let | Any | All | Count | Total | Scored | Join
+                | If | Let | Any | All | Count | Total | Scored | Join | Reduction
 
 Every node carries the `span` it was read from. Spans take no part in equality. Parentheses leave
 no node (they only widen the span), but grouping is kept: `(a + b) + c` is a Sum within a Sum,
@@ -18,6 +18,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from attndsl.source import NOWHERE, Span
+
+from .remarks import Remarks as Remarks
+from .selection_tree import Reduction as Reduction
+from .selection_tree import Select as Select
+from .selection_tree import Units as Units
 
 Kind: TypeAlias = Literal["int", "bool", "list", "real"]
 Align: TypeAlias = Literal["start", "end"]
@@ -307,23 +312,11 @@ Loop: TypeAlias = Any | All | Count | Total
 Expression: TypeAlias = (
     Int | Fraction | Bool | Name | ListOf | Access | Index | Call
     | Neg | Product | Sum | Range | Member | Compare | Not | And | Or
-    | If | Let | Loop | Scored | Join
+    | If | Let | Loop | Scored | Join | Reduction
 )  # fmt: skip
 
 
 # ------------------------------------------------------------------------ declarations
-
-
-@dataclass(frozen=True, slots=True)
-class Remarks:
-    """The comments of a declaration that are not its documentation.
-
-    `above`: lines that start with `#`, or `""` for a blank line between them or below them;
-    comments from inside the declaration come last. `beside`: the one after it on its last line.
-    """
-
-    above: tuple[str, ...] = ()
-    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +516,9 @@ class Attention:
     span: Span = _span()
 
 
-Declaration: TypeAlias = Import | Grid | Space | Input | Def | Pattern | Attention
+Declaration: TypeAlias = (
+    Import | Grid | Space | Input | Def | Pattern | Attention | Units | Select
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,6 +557,8 @@ def children(node: Expression) -> tuple[Expression, ...]:  # noqa: C901 - an arm
             return (node.range, node.body)
         case Join(operands):
             return operands
+        case Reduction(body=body, where=where):
+            return (body,) if where is None else (where, body)
         case Scored(score, weights, factor, mass, over):
             weight = weights.expression if weights else None
             found = (over, score, weight, factor, mass)

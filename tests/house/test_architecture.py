@@ -23,6 +23,7 @@ TENSOR_ROOMS = {
     "interop",
     "library",
     "op",
+    "selecting",
     "verification",
     "testing",
 }  # floor 5 and up

@@ -1,6 +1,7 @@
 """The reference of the language says what the language is: its words, and a grammar that reads the same files."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import lark
@@ -18,6 +19,30 @@ FILES = sorted(
     for path in (ROOT / folder).rglob("*.attn")
     if path.stat().st_size < 100_000
 )
+
+
+# Words that are names elsewhere, as the page says: they open where these follow, and what is between.
+OPENING = {
+    "units": r"/units(?=\s+\w+\s*=)/",
+    "select": r"/select(?=\s+\w+\s*(\(|=|over|per|for|where))/",
+}
+SOFT = ("every", "whole", "per", "for", "keeping", "take", "seed")
+
+
+class Soft:
+    """Makes words of names in the declarations whose words they are."""
+
+    always_accept = ()
+    openers = ("UNITS", "SELECT", "PATTERN", "ATTENTION", "INPUT", "GRID", "SPACE", "DEF", "IMPORT")
+
+    def process(self, stream: Iterator[lark.Token]) -> Iterator[lark.Token]:
+        inside = False
+        for token in stream:
+            if token.type in self.openers:
+                inside = token.type in ("UNITS", "SELECT")
+            elif inside and token.type == "NAME" and token in SOFT:
+                token.type = token.upper()
+            yield token
 
 
 def words_behind(title: str) -> set[str]:
@@ -56,13 +81,18 @@ def reader() -> lark.Lark:
     bare = re.sub(r"\b([a-z]+)\b", r"\1_", bare)
     bare = bare.replace("{", "(").replace("}", ")*").replace("[", "(").replace("]", ")?")
     rules = re.sub('"', lambda _: next(strings), bare)
+    for word in (*OPENING, *SOFT):
+        rules = rules.replace(f'"{word}"', word.upper())
     terminals = (
         'name_: NAME\nnumber_: INT\nfraction_: FRACTION\n'
         'FRACTION.1: /[0-9](_?[0-9])*(\\.[0-9](_?[0-9])*([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)/\n'
         'string_: STRING\nNAME: /[A-Za-z_][A-Za-z0-9_]*/\n'
         'INT: /[0-9](_?[0-9])*/\nSTRING: /"[^"\\n]*"/\n%ignore /\\s+|#[^\\n]*/\n'
     )  # fmt: skip
-    return lark.Lark(f"{rules}\n{terminals}", start="file_", parser="lalr", lexer="basic")
+    terminals += "".join(f"{word.upper()}.2: {regex}\n" for word, regex in OPENING.items())
+    terminals += f"%declare {' '.join(SOFT).upper()}\n"
+    text = f"{rules}\n{terminals}"
+    return lark.Lark(text, start="file_", parser="lalr", lexer="basic", postlex=Soft())
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,119 @@
+"""Units in the check of a selection: what stands for one of them, and which vectors there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from attndsl import syntax as syn
+
+from .errors import did_you_mean, make_error
+from .scope import Definition, UnitsItem
+
+if TYPE_CHECKING:
+    from .real_check import Locals, Numbers
+
+BLOCK: Final = "block"
+"""One of the units that are given no name: `over blocks(b)`."""
+POOLS: Final = ("mean", "max", "min")
+BOUND: Final = "bound"
+SHARE: Final = "share"
+SCALE: Final = "scale"
+_PAIR = 2  # arguments of `bound`
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The subject of an expression: the name of a unit, "" where that is a token `k`, and whether `q` is a unit."""
+
+    unit: str
+    is_query_unit: bool
+
+
+def name_of(each: str | syn.Blocks | None) -> str:
+    """The name of one of the units that a selection says; "" of tokens."""
+    return "" if each is None else each if isinstance(each, str) else BLOCK
+
+
+def names_of(unit: str) -> Locals:
+    """The ints that are known of a unit."""
+    return {unit: "int", f"{unit}.start": "int", f"{unit}.end": "int"} if unit else {}
+
+
+def blocks_said(definition: Definition, each: str | syn.Blocks | None) -> syn.Blocks | None:
+    """The blocks that a selection speaks of; None of tokens, and where there are none of that name."""
+    if not isinstance(each, str):
+        return each
+    item = definition.unit.find(each)
+    return item.declaration.blocks if isinstance(item, UnitsItem) else None
+
+
+def no_units(checker: Numbers, name: str, span: syn.Name) -> None:
+    """Complain of a name that is not that of units."""
+    known = checker.unit.declared("units")
+    helps = (did_you_mean(name, known), f"declare `units {name} = blocks(64)`")
+    title = f"there are no units `{name}`"
+    checker.diagnostics.append(make_error("A201", title, span.span, helps=helps))
+
+
+def check_position(checker: Numbers, node: syn.Name) -> None:
+    """Complain of a position where there is none: of a unit there is a start and an end."""
+    frame = checker.frame
+    if frame is None:
+        return
+    if node.name == "k" and frame.unit:
+        helps = (f"write `{frame.unit}.start`, `{frame.unit}.end` or `{frame.unit}`, its number",)
+        checker.add("A219", "`k` is no single key here, but a unit of them", node.span, helps=helps)
+    if node.name == "q" and frame.is_query_unit:
+        helps = ("write `q.start`, `q.end` or `q.index`",)
+        title = "`q` is no single query here, but a unit of them"
+        checker.add("A219", title, node.span, helps=helps)
+
+
+def is_pooled(node: syn.Expression) -> bool:
+    """Whether it looks like `mean(k)`."""
+    return isinstance(node, syn.Call) and node.name in POOLS
+
+
+def check_pooled(checker: Numbers, node: syn.Expression) -> None:
+    """The mean, maximum or minimum of the vectors of a unit."""
+    assert isinstance(node, syn.Call)
+    assert checker.frame is not None
+    sides = [each.value for each in node.arguments]
+    if len(sides) != 1 or not isinstance(sides[0], syn.Name) or sides[0].name not in ("q", "k"):
+        helps = (f"write `{node.name}(k)`",)
+        checker.add("A219", f"`{node.name}` is that of `q` or of `k`", node.span, helps=helps)
+        return
+    name = sides[0].name
+    is_unit = checker.frame.unit != "" if name == "k" else checker.frame.is_query_unit
+    if not is_unit:
+        title = f"`{name}` is a single token here"
+        clause = "over" if name == "k" else "for"
+        helps = (f"write `{name}`, or `{clause} blocks(64)` in front of the score",)
+        checker.add("A219", title, node.span, helps=helps)
+
+
+def check_own_vector(checker: Numbers, node: syn.Name) -> None:
+    """The vector of a query or key, where that is a single token."""
+    frame = checker.frame
+    if frame is None:
+        return
+    if frame.unit if node.name == "k" else frame.is_query_unit:
+        title = f"`{node.name}` is a unit of several tokens here"
+        helps = (f"say which vector stands for them: `mean({node.name})`",)
+        checker.add("A219", title, node.span, helps=helps)
+
+
+def check_bound(checker: Numbers, node: syn.Call) -> None:
+    """`bound(q, k)`, of a unit of keys and one query."""
+    given = [each.value for each in node.arguments]
+    names = [each.name for each in given if isinstance(each, syn.Name)]
+    if len(given) != _PAIR or names != ["q", "k"]:
+        checker.add(
+            "A219", "`bound` is that of `q` and `k`", node.span, helps=("write `bound(q, k)`",)
+        )
+        return
+    assert checker.frame is not None, "only selections have bounds"
+    if not checker.frame.unit or checker.frame.is_query_unit:
+        title = "`bound` is that of one query and a unit of keys"
+        checker.add("A219", title, node.span)

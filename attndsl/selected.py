@@ -1,0 +1,268 @@
+"""The selections of a call: their tables are made before it attends, or taken from another call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attndsl import ir, selecting
+from attndsl.inputs import declaration, fitted, read
+from attndsl.source import AttnDslError, Diagnostic
+
+Inputs: TypeAlias = Mapping[str, Any] | None
+_RANK = 4  # dims of q and k
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The call that a selection was made for."""
+
+    batch: int
+    heads: int
+    key_heads: int
+    q_len: int
+    k_len: int
+    device: torch.device
+
+    @staticmethod
+    def of(q: Tensor, k: Tensor) -> Shape:
+        """The shape of a call.
+
+        Raises:
+            AttnDslError: A502, q and k do not fit each other; A503, they are on different devices.
+        """
+        if q.dim() != _RANK or k.dim() != _RANK or q.shape[0] != k.shape[0]:
+            title = "q and k must have four dims, [batch, heads, length, head_dim], and the same batch size"
+            raise AttnDslError(Diagnostic("A502", title))
+        if q.shape[3] != k.shape[3] or k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+            title = "q and k must have the same head_dim, and q a multiple of the heads of k"
+            raise AttnDslError(Diagnostic("A502", title))
+        if q.device != k.device or not (q.is_floating_point() and k.is_floating_point()):
+            title = "q and k must be floating tensors on one device"
+            raise AttnDslError(Diagnostic("A503", title))
+        return Shape(q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.device)
+
+    def fault(self, other: Shape) -> str | None:
+        """How a call differs from that of another shape, in words."""
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in self.__slots__]
+        told = [f"{name} {one}, not {two}" for name, one, two in pairs if one != two]
+        return ", ".join(told) or None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selected(Mapping[str, Tensor]):
+    """The choices of the selections of a call: a table for each, by name.
+
+    A table is int32 [batch, heads, rows, slots], as the selection is shared [batch, key heads, ...] or [batch, rows,
+    slots]; in it the numbers of the chosen units, in ascending order, -1 behind them. It serves calls of the same
+    pattern, lengths, heads and device: other layers, or the same one again.
+    """
+
+    tables: Mapping[str, Tensor]
+    shape: Shape
+    digests: frozenset[str] = field(default=frozenset())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """The selections that a pattern or an attention asks, and the layer they are made for."""
+
+    selections: tuple[ir.Selection, ...]
+    layer: int = 0
+    read: frozenset[str] = frozenset()  # inputs that the pattern or attention itself reads
+
+    @staticmethod
+    def of(masks: Sequence[ir.Mask], layer: int, tables: Iterable[ir.Table] = ()) -> Selector:
+        """The selections of masks, each once; ``tables`` are inputs that are read beside theirs.
+
+        Raises:
+            AttnDslError: A219, two that differ have one name.
+        """
+        found: dict[str, ir.Selection] = {}
+        for each in (each for mask in masks for each in mask.selections):
+            if found.setdefault(each.name, each) != each:
+                title = f"two selections that differ are named {each.name!r}"
+                raise AttnDslError(Diagnostic("A219", title))
+        inputs = (*tables, *(table for mask in masks for table in mask.tables))
+        return Selector(tuple(found.values()), layer, frozenset(each.name for each in inputs))
+
+    @property
+    def inputs(self) -> tuple[ir.Table, ...]:
+        """The inputs that they read, those that other selections make left out."""
+        found: dict[str, ir.Table] = {}
+        for each in self._all():
+            found |= {table.name: table for table in each.tables}
+        made = {each.name for each in self._all()}
+        return tuple(table for name, table in found.items() if name not in made)
+
+    def _all(self) -> Iterator[ir.Selection]:
+        waiting = list(self.selections)
+        for each in waiting:
+            waiting += each.within
+            yield each
+
+    def select(
+        self, q: Tensor, k: Tensor, scale: float | Tensor | None, given: Mapping[str, Any]
+    ) -> Selected:
+        """Makes the tables of all selections.
+
+        Raises:
+            AttnDslError: A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
+        """
+        if not self.selections:
+            raise AttnDslError(Diagnostic("A509", "there is no selection in this pattern"))
+        shape = Shape.of(q, k)
+        known = {table.name for table in self.inputs}
+        if strange := sorted(given.keys() - known):
+            title = f"no selection reads an input named {strange[0]!r}"
+            raise AttnDslError(Diagnostic("A501", title))
+        if isinstance(scale, Tensor):
+            title = "a selection takes one number for `scale`"
+            raise AttnDslError(Diagnostic("A509", title))
+        factor = q.shape[3] ** -0.5 if scale is None else float(scale)
+        made: dict[str, Tensor] = {}
+        for each in self.selections:
+            self._produce(each, (q, k, factor), given, made)
+        own = {each.name: made[each.name] for each in self.selections}
+        return Selected(own, shape, frozenset(each.digest for each in self.selections))
+
+    def _produce(
+        self,
+        selection: ir.Selection,
+        call: tuple[Tensor, Tensor, float],
+        given: Mapping[str, Any],
+        made: dict[str, Tensor],
+    ) -> None:
+        """Makes a table, and those that it asks."""
+        if selection.name in made:
+            return
+        q, k, factor = call
+        for each in selection.within:
+            self._produce(each, call, given, made)
+        shape = Shape.of(q, k)
+        tables: dict[str, np.ndarray[Any, Any]] = {}
+        reals: dict[str, Tensor] = {}
+        for table in selection.tables:
+            if table.name in made:
+                tables[table.name] = _for_each_head(made[table.name], table, shape).cpu().numpy()
+            elif table.name not in given:
+                title = f"the selection {selection.name!r} needs the input {table.name!r}"
+                notes = (f"declared: {declaration(table)}",)
+                raise AttnDslError(Diagnostic("A501", title, notes=notes))
+            elif table.kind is ir.Sort.REAL:
+                reals[table.name] = _real(table, given[table.name], shape)
+            else:
+                sizes = {"batch": shape.batch, "head": shape.heads, "q": shape.q_len}
+                sizes |= {"k": shape.k_len, "pos": shape.k_len}
+                tables[table.name] = fitted(table, read(table.name, given[table.name]), sizes)
+        activations = selecting.Activations(q, k, factor, tables, reals, self.layer)
+        made[selection.name] = selecting.produce(selection, activations)
+
+    def completed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | Tensor | None,
+        inputs: Inputs,
+        named: dict[str, Any],
+        positions: Mapping[str, Any],
+    ) -> tuple[Inputs, dict[str, Any]]:
+        """The inputs of a call, in a mapping and by name, with the tables among them.
+
+        ``selection`` among those named is a `Selected`; without it the tables are made, unless all are given.
+
+        Raises:
+            AttnDslError: as `select`; A509, the selection was made for another call.
+        """
+        if not self.selections:
+            return inputs, named
+        given = {**(inputs or {}), **named}
+        selection = given.pop("selection", None)
+        if selection is None and {each.name for each in self.selections} <= given.keys():
+            return given, {}
+        if positions:
+            title = "a call with positions does not choose"
+            helps = ("give it the tables by their names, units counted from position 0",)
+            raise AttnDslError(Diagnostic("A509", title, helps=helps))
+        mine = {table.name for table in self.inputs}
+        if selection is None:
+            wanted = {name: value for name, value in given.items() if name in mine}
+            selection = self.select(q, k, scale, wanted)
+        self._check(selection, Shape.of(q, k))
+        made = {
+            each.name: _for_each_head(selection[each.name], each.table, selection.shape)
+            for each in self.selections
+        }
+        mine -= self.read
+        return {name: value for name, value in given.items() if name not in mine} | made, {}
+
+    def _check(self, selection: object, shape: Shape) -> None:
+        if not isinstance(selection, Selected):
+            title = f"`selection` is what `select` returned, not a {type(selection).__name__}"
+            raise AttnDslError(Diagnostic("A509", title))
+        if selection.digests != {each.digest for each in self.selections}:
+            title = "the selection was made by another pattern"
+            raise AttnDslError(Diagnostic("A509", title))
+        if (fault := selection.shape.fault(shape)) is not None:
+            title = "the selection was made for another call"
+            raise AttnDslError(Diagnostic("A509", title, notes=(f"it was for {fault}",)))
+
+
+class Selecting:
+    """The part of a pattern, or of an attention, that chooses."""
+
+    _selector: Selector
+
+    def select(
+        self, q: Tensor, k: Tensor, *, scale: float | None = None, **inputs: Any
+    ) -> Selected:
+        """Chooses as its selections say; a call with ``selection=`` attends to the result.
+
+        ``scale`` is that of the call. ``inputs`` are those that the selections read. No gradient reaches q and k.
+
+        Raises:
+            AttnDslError: A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
+        """
+        return self._selector.select(q, k, scale, inputs)
+
+
+def _for_each_head(made: Tensor, table: ir.Table, shape: Shape) -> Tensor:
+    """A table with an entry for each query head, where it has heads."""
+    if "head" not in table.dims or made.shape[1] == shape.heads:
+        return made
+    return made.repeat_interleave(shape.heads // made.shape[1], 1)
+
+
+def _real(table: ir.Table, value: Any, shape: Shape) -> Tensor:
+    """A real input, of the sizes that the call has.
+
+    Raises:
+        AttnDslError: A501.
+    """
+    found = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    sizes = {
+        "batch": (1, shape.batch), "head": (1, shape.heads), "q": (shape.q_len,),
+        "k": (shape.k_len,), "pos": (shape.k_len,),
+    }  # fmt: skip
+    fits = found.dim() == len(table.dims) and all(
+        size in sizes.get(str(dim), (dim if isinstance(dim, int) else size,))
+        for dim, size in zip(table.dims, found.shape, strict=True)
+    )
+    if not fits or not found.is_floating_point() or found.device != shape.device:
+        title = f"input {table.name!r} does not fit: {list(found.shape)} {found.dtype} on {found.device}"
+        raise AttnDslError(Diagnostic("A501", title, notes=(f"declared: {declaration(table)}",)))
+    return found

@@ -1,0 +1,306 @@
+"""Values of the real expressions of a selection for a strip of queries, float64 [B, H, rows, units].
+
+Each dim is 1 where a value does not depend on it; that of heads may be that of key heads, too. A value is kept for each
+node and the units it is of, as folds over other units have expressions of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attndsl import ir
+
+from .summaries import pooled
+
+reals, sel = ir.reals, ir.selection
+Key: TypeAlias = tuple[ir.Node, ir.selection.Units]
+
+_FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
+    "exp": torch.exp,
+    "exp2": torch.exp2,
+    "log": torch.log,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda x: -F.logsigmoid(-x),
+    "relu": torch.relu,
+    "sqrt": torch.sqrt,
+    "abs": torch.abs,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summaries:
+    """Summaries, and what integer expressions read: the same for all strips of a call.
+
+    ``env`` lacks positions. ``reals`` are the real inputs, float32 values as float64.
+    """
+
+    q: Tensor
+    k: Tensor
+    env: ir.Env
+    reals: Mapping[str, Tensor]
+    scale: float
+    known: dict[ir.Node, Tensor] = field(default_factory=dict)
+
+    @property
+    def group(self) -> int:
+        """How many query heads there are for each key head."""
+        return self.q.shape[1] // max(1, self.k.shape[1])
+
+    def pooled(self, node: ir.Node) -> Tensor:
+        """The vectors of all units of keys, or of queries."""
+        if node not in self.known:
+            assert isinstance(node, sel.Pooled)
+            x = self.k if node.side is ir.Side.KEY else self.q
+            self.known[node] = pooled(x, node.units, node.how)
+        return self.known[node]
+
+    def own(self, side: ir.Side) -> Tensor:
+        """The vectors of single tokens."""
+        node = reals.Own(side)
+        if node not in self.known:
+            x = self.k if side is ir.Side.KEY else self.q
+            self.known[node] = x.float().double()
+        return self.known[node]
+
+
+@dataclass(slots=True)
+class Values:
+    """The values of one strip: ``numbers`` are its queries, or units of them, rows ``first`` and on of the call."""
+
+    made: Summaries
+    numbers: np.ndarray
+    first: int
+    memo: dict[Key, Tensor] = field(default_factory=dict)
+    indices: dict[int, int] = field(default_factory=dict)
+
+    def __call__(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+        """The value of a real expression of these units."""
+        key = node, units
+        if key in self.memo:
+            return self.memo[key]
+        found = self._step(node, units)
+        if not self.indices:  # in a sum, values change with its variable
+            self.memo[key] = found
+        return found
+
+    def whole(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+        """An int or bool expression, as a tensor."""
+        env = self.made.env
+        count = units.count(env.sizes["k"])
+        at = np.arange(count)[None, None, None, :]
+        env = replace(env, q=self.numbers[None, None, :, None], k=at, indices=self.indices)
+        found = np.asarray(ir.evaluate(node, env))
+        found = found.reshape((1,) * (4 - found.ndim) + found.shape)
+        return torch.from_numpy(np.ascontiguousarray(found)).to(self.made.q.device)
+
+    def _step(self, node: ir.Node, units: ir.selection.Units) -> Tensor:  # noqa: C901 - one arm per node class
+        match node:
+            case reals.Number(value=value):
+                return self._number(value)
+            case reals.FromInt(item=item):
+                return self.whole(item, units).double()
+            case sel.Scale():
+                return self._number(self.made.scale)
+            case reals.Plus(items=items):
+                total = self(items[0], units)
+                for item in items[1:]:
+                    total = torch.add(*self._joint(total, self(item, units)))
+                return total
+            case reals.Times(left=left, right=right):
+                return torch.mul(*self._joint(self(left, units), self(right, units)))
+            case reals.Over(left=left, right=right):
+                return torch.div(*self._joint(self(left, units), self(right, units)))
+            case reals.Least(left=left, right=right):
+                return torch.minimum(*self._joint(self(left, units), self(right, units)))
+            case reals.Greatest(left=left, right=right):
+                return torch.maximum(*self._joint(self(left, units), self(right, units)))
+            case reals.Apply(function=function, item=item):
+                return _FUNCTIONS[function](self(item, units))
+            case reals.Choose(cond=cond, yes=yes, no=no):
+                each = self._joint(self.whole(cond, units), self(yes, units), self(no, units))
+                return torch.where(each[0], each[1], each[2])
+            case reals.Dot(left=left, right=right):
+                return self._inner(self._vector(left, units), self._vector(right, units))
+            case sel.Bound(units=own):
+                return self._bound(own)
+            case ir.Load():
+                return self._read(node, units)[..., 0]
+            case sel.Series():
+                return self._series(node, units)
+            case sel.Reduced(units=sel.Shared() as shared):
+                return self._over_heads(self(node.item, units), node.how, shared)
+            case sel.Reduced(how=sel.Fold.SOFTMAX):
+                return self._softmax(node, units)
+            case sel.Reduced():
+                return self._over_units(node, units)
+            case _:
+                raise AssertionError(f"{type(node).__name__} has no value in a selection")
+
+    def _number(self, value: float) -> Tensor:
+        return torch.full((1, 1, 1, 1), value, dtype=torch.float64, device=self.made.q.device)
+
+    def _joint(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Values whose heads broadcast: those of key heads become those of query heads where others have these."""
+        heads, groups = self.made.q.shape[1], self.made.k.shape[1]
+        if all(x.shape[1] != heads for x in values) or groups in (1, heads):
+            return values
+        return tuple(
+            x.repeat_interleave(self.made.group, 1) if x.shape[1] == groups else x for x in values
+        )
+
+    # ------------------------------------------------------------------ vectors
+
+    def _vector(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+        """Vectors [B, H, rows or 1, units or 1, width]."""
+        match node:
+            case sel.Pooled(side=ir.Side.KEY):
+                return self.made.pooled(node)[:, :, None]
+            case sel.Pooled():
+                return self._rows(self.made.pooled(node))
+            case reals.Own(side=ir.Side.KEY):
+                return self.made.own(ir.Side.KEY)[:, :, None]
+            case reals.Own():
+                return self._rows(self.made.own(ir.Side.QUERY))
+            case _:
+                return self._read(node, units)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x[:, :, self.first : self.first + len(self.numbers), None]
+
+    def _inner(self, left: Tensor, right: Tensor) -> Tensor:
+        """Inner products; of queries and units one matrix product for each key head."""
+        if left.shape[2] == 1 < right.shape[2] or right.shape[3] == 1 < left.shape[3]:
+            left, right = right, left
+        if left.shape[3] != 1 or right.shape[2] != 1:
+            left, right = self._joint(left, right)
+            return (left * right).sum(-1)
+        a, b = left[:, :, :, 0], right[:, :, 0]
+        groups = b.shape[1]
+        if a.shape[1] > groups > 1:
+            split = a.reshape(a.shape[0], groups, -1, a.shape[3])
+            return (split @ b.mT).reshape(*a.shape[:3], -1)
+        a, b = self._joint(a, b)
+        return a @ b.mT
+
+    def _bound(self, units: ir.selection.Units) -> Tensor:
+        low, high = (
+            self.made.pooled(sel.Pooled(how, ir.Side.KEY, units))[:, :, None]
+            for how in (sel.Pool.MIN, sel.Pool.MAX)
+        )
+        q = self._rows(self.made.own(ir.Side.QUERY))
+        return self._inner(q.clamp(min=0), high) + self._inner(q.clamp(max=0), low)
+
+    def _read(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+        """A real table at indices, or rows of it, [B, H, rows, units, width]; 0 where an index is outside."""
+        assert isinstance(node, ir.Load | reals.Row)
+        table = self.made.reals[node.table]
+        if isinstance(node, ir.Load):
+            table = table[..., None]
+        held = [node.ambient & flag for flag in (ir.Deps.BATCH, ir.Deps.HEAD)]
+        for place, flag in enumerate(held):
+            table = table if flag else table.unsqueeze(place)
+        if table.shape[1] == 1 < self.made.q.shape[1] and held[1]:
+            table = table.expand(-1, self.made.q.shape[1], *table.shape[2:])
+        batch = torch.arange(table.shape[0], device=table.device)[:, None, None, None]
+        heads = torch.arange(table.shape[1], device=table.device)[None, :, None, None]
+        inside, places = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=table.device), []
+        for index, size in zip(node.index, table.shape[2:], strict=False):
+            at = self.whole(index, units)
+            inside = inside & (at >= 0) & (at < size)
+            places.append(at.clamp(0, max(0, size - 1)))
+        if 0 in table.shape:
+            return table.new_zeros(1, 1, 1, 1, table.shape[-1])
+        found = table[(batch, heads, *places)]
+        return torch.where(inside[..., None], found, 0.0)
+
+    # ------------------------------------------------------------------ folds
+
+    def _series(self, node: ir.selection.Series, units: ir.selection.Units) -> Tensor:
+        env = self.made.env
+        start, stop = (int(ir.evaluate(each, env)) for each in (node.start, node.stop))
+        total = self._number(0.0)
+        for index in range(start, stop):
+            self.indices[node.level] = index
+            total = torch.add(*self._joint(total, self(node.body, units)))
+        self.indices.pop(node.level, None)
+        return total
+
+    def _over_heads(self, x: Tensor, how: ir.selection.Fold, shared: ir.selection.Shared) -> Tensor:
+        heads = self.made.q.shape[1]
+        size = self.made.group if shared is sel.Shared.GROUP else heads
+        if x.shape[1] != heads:  # the same for some heads: each counts
+            whole = x.repeat_interleave(heads // x.shape[1], 1)
+        else:
+            whole = x
+        total = whole[:, ::size]
+        for member in range(1, size):
+            part = whole[:, member::size]
+            total = total + part if how is sel.Fold.SUM else torch.maximum(total, part)
+        return total
+
+    def _softmax(self, node: ir.selection.Reduced, units: ir.selection.Units) -> Tensor:
+        value, where = self._joint(self(node.item, units), self.whole(node.where, units))
+        width = units.count(self.made.env.sizes["k"])
+        shape = (*np.broadcast_shapes(value.shape[:3], where.shape[:3]), width)
+        value, where = value.expand(shape), where.expand(shape)
+        if not width:
+            return value
+        value = value.masked_fill(~where, -math.inf)
+        most = value.amax(-1, keepdim=True)
+        found = torch.exp(value - torch.where(most == -math.inf, 0.0, most))
+        total = found.sum(-1, keepdim=True)
+        return found / torch.where(total == 0, 1.0, total)
+
+    def _over_units(self, node: ir.selection.Reduced, units: ir.selection.Units) -> Tensor:
+        """Sums or maxima over those of other units that overlap each of these."""
+        assert isinstance(node.units, sel.Units)
+        value, where = self._joint(self(node.item, node.units), self.whole(node.where, node.units))
+        nothing = 0.0 if node.how is sel.Fold.SUM else -math.inf
+        value = torch.where(where, value, nothing)
+        length = self.made.env.sizes["k"]
+        total = value.new_full((*value.shape[:3], units.count(length)), nothing)
+        if not total.numel():
+            return total
+        for which, share in overlaps(units, node.units, length):
+            part = value.expand(*value.shape[:3], node.units.count(length))
+            inside = torch.from_numpy(share > 0).to(value.device)
+            part = part[..., torch.from_numpy(which).to(value.device)]
+            if node.by_share:
+                part = part * torch.from_numpy(share).to(value.device)
+            part = torch.where(inside, part, nothing)
+            total = total + part if node.how is sel.Fold.SUM else torch.maximum(total, part)
+        return total
+
+
+def overlaps(
+    outer: ir.selection.Units, inner: ir.selection.Units, length: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The inner units that overlap each outer one, from the first on: numbers, and the share of each that lies within.
+
+    The share is 0 where an outer unit has fewer of them than others.
+    """
+    many = inner.count(length)
+    starts = np.arange(outer.count(length)) * outer.every
+    ends = np.minimum(starts + outer.size, length)
+    first = np.maximum(0, (starts - inner.size) // inner.every + 1)
+    found = []
+    while many and len(starts):
+        here = np.minimum(first, many - 1)
+        begin = here * inner.every
+        end = np.minimum(begin + inner.size, length)
+        common = np.minimum(end, ends) - np.maximum(begin, starts)
+        share = np.where(first < many, np.maximum(common, 0) / (end - begin), 0.0)
+        if not (share > 0).any():
+            break
+        found.append((here, share))
+        first = first + 1
+    return found

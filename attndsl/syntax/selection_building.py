@@ -1,0 +1,131 @@
+"""Tree nodes of selections from grammar rules."""
+
+from __future__ import annotations
+
+import typing
+
+from lark import Token
+
+from attndsl.source import NOWHERE, Diagnostic, Label, Span
+
+from . import tree
+from .clauses import Align, Parts, TreeError, Where, clip, is_token, sort_clauses
+from .selection_tree import Blocks, Take
+
+
+class SelectionRules:
+    """The callbacks of the rules of selections; `_span` is that of all rules."""
+
+    _span: typing.Callable[..., Span]
+
+    def units(self, parts: Parts) -> tree.Units:
+        opening, name, blocks = parts
+        span = self._span(opening, blocks)
+        return tree.Units(str(name), blocks, name_span=self._span(name), span=span)
+
+    def blocks(self, parts: Parts) -> Blocks:
+        word, last = parts[0], parts[-1]
+        span = self._span(word, last)
+        if word != "blocks":
+            raise TreeError(_no_units(self._span(word)))
+        given = [part for part in parts if not isinstance(part, Token)]
+        is_whole = is_token(last, "WHOLE")
+        return Blocks(given[0], given[1] if len(given) > 1 else None, is_whole, span)
+
+    def among(self, parts: Parts) -> _Among:
+        return _Among(self._units_said(parts[1]), self._span(parts[1]), self._span(*parts))
+
+    def each(self, parts: Parts) -> _Each:
+        return _Each(self._units_said(parts[1]), self._span(parts[1]), self._span(*parts))
+
+    def _units_said(self, part: typing.Any) -> str | Blocks:
+        return part if isinstance(part, Blocks) else str(part)
+
+    def per(self, parts: Parts) -> _Per:
+        return _Per(str(parts[1]), self._span(parts[1]), self._span(*parts))
+
+    def keeping(self, parts: Parts) -> _Keeping:
+        return _Keeping(parts[1], self._span(*parts))
+
+    def seed(self, parts: Parts) -> _Seed:
+        return _Seed(parts[1], self._span(*parts))
+
+    def take(self, parts: Parts) -> Take:
+        opening, how, amount, *rest = parts
+        seed = rest[0].body if rest else None
+        return Take(str(how), amount, seed, self._span(how), self._span(opening, parts[-1]))
+
+    def select(self, parts: Parts) -> tree.Select:
+        opening, name, *rest, take = parts
+        place = next(i for i, part in enumerate(rest) if _is_expression(part))
+        parameters = tuple(part for part in rest[:place] if isinstance(part, tree.Parameter))
+        head = sort_clauses(rest[len(parameters) : place], "a selection")
+        tail = sort_clauses(rest[place + 1 :], "a selection")
+        among, each, per = head.get(_Among), head.get(_Each), head.get(_Per)
+        align, where = head.get(Align), head.get(Where)
+        candidates, keeping = tail.get(Where), tail.get(_Keeping)
+        return tree.Select(
+            str(name),
+            parameters,
+            rest[place],
+            take,
+            among.units if among else None,
+            each.units if each else None,
+            per.word if per else None,
+            align.align if align else None,
+            where.conditions if where else (),
+            candidates.conditions if candidates else (),
+            keeping.body if keeping else None,
+            name_span=self._span(name),
+            over_span=among.named if among else NOWHERE,
+            queries_span=each.named if each else NOWHERE,
+            per_span=per.named if per else NOWHERE,
+            align_span=align.span if align else NOWHERE,
+            span=self._span(opening, take),
+        )
+
+    def reduction(self, parts: Parts) -> tree.Reduction:
+        opening, _, over, *rest, body = parts
+        where = rest[-1] if rest else None
+        how: typing.Any = str(opening)
+        span = self._span(opening, body)
+        return tree.Reduction(how, str(over), body, where, self._span(over), span)
+
+
+class _Among(typing.NamedTuple):
+    units: str | Blocks
+    named: Span
+    span: Span
+
+
+class _Each(typing.NamedTuple):
+    units: str | Blocks
+    named: Span
+    span: Span
+
+
+class _Per(typing.NamedTuple):
+    word: str
+    named: Span
+    span: Span
+
+
+class _Keeping(typing.NamedTuple):
+    body: tree.Expression
+    span: Span
+
+
+class _Seed(typing.NamedTuple):
+    body: tree.Expression
+    span: Span
+
+
+def _no_units(span: Span) -> Diagnostic:
+    label = Label(span, "expected `blocks`")
+    helps = ("units are `blocks(64)`, or `blocks(32, every 16)`, or a name that is declared",)
+    return Diagnostic("A101", f"there are no units `{clip(span.text)}`", (label,), helps=helps)
+
+
+def _is_expression(part: object) -> bool:
+    """Whether it is no parameter and no clause."""
+    return not isinstance(part, tree.Parameter | tuple)

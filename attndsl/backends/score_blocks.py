@@ -8,7 +8,7 @@ time. The order of all sums is fixed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -27,8 +27,9 @@ from attndsl.backends.arguments import (
 )
 from attndsl.backends.configs import padded
 from attndsl.backends.launching import Launch
-from attndsl.backends.work_partition import IntArray, device_masks
-from attndsl.schedule import Plan, Schedule
+from attndsl.backends.real_evaluation import Kept
+from attndsl.backends.work_partition import IntArray, ShortArray, device_masks
+from attndsl.schedule import Plan, Schedule, TokenOrder
 
 _MOST: Final = 1 << 24  # pairs that are added up entry by entry at a time, over all heads
 
@@ -58,6 +59,7 @@ class PairPass:
     reads: tuple[ir.Load, ...]
     env: ir.Env
     first: int
+    kept: Kept = field(default_factory=Kept)  # what no tensor of a call changes
 
     def totals(
         self,
@@ -95,7 +97,7 @@ def _by_distance(over: PairPass, given: Prepared) -> Target:
     both = np.arange(batch * heads).reshape(batch, heads, 1, 1, 1) * length
 
     def entries(q: IntArray, k: IntArray) -> IntArray:
-        found: IntArray = both + (q - over.first - k + k_len - 1)
+        found: IntArray = both + (q - over.first - k + k_len - 1)[None, None]
         return found
 
     return Target(given.Q.new_zeros((batch, heads, length), dtype=torch.float32), entries)
@@ -108,8 +110,10 @@ def _by_index(over: PairPass, given: Prepared, node: ir.Load, layout: Layout) ->
 
     def entries(q: IntArray, k: IntArray) -> IntArray:
         env = replace(over.env, q=q, k=k, batch=element, head=head)
-        flat: Any = element * layout.ambient[0] + head * layout.ambient[1]
-        inside: Any = True
+        flat: Any = np.zeros((1,) * 5, np.int64)
+        inside: Any = np.ones((1,) * 5, bool)
+        for number, step in ((element, layout.ambient[0]), (head, layout.ambient[1])):
+            flat = flat + number * step if step else flat
         for item, size, step in zip(node.index, layout.sizes, layout.steps, strict=True):
             at = np.asarray(ir.evaluate(item, env))
             inside = inside & (at >= 0) & (at < size)
@@ -128,11 +132,19 @@ class _Run:
     ) -> None:
         self._over, self._given, self._read = over, given, read
         self._scale, self._precision = float(scale), precision
-        schedule, device = over.schedule, given.Q.device
+        schedule = over.schedule
         self._side = schedule.tile[0]
-        self._masks = torch.from_numpy(device_masks(schedule)).to(device)
-        self._plan_of = torch.from_numpy(schedule.plan_of.astype(np.int32)).to(device)
+        self._masks = self._kept("masks", lambda: device_masks(schedule))
+        self._plan_of = self._kept("plan_of", lambda: schedule.plan_of)
         self._tiles = [_tiles(schedule, plan) for plan in schedule.plans]
+
+    def _kept(self, name: Any, make: Callable[[], np.ndarray[Any, Any]]) -> Tensor:
+        """An array in the memory of the device, kept as long as there is room."""
+        device = self._given.Q.device
+        found: tuple[Tensor] = self._over.kept(
+            (name, device), lambda: (torch.from_numpy(make()).to(device),)
+        )
+        return found[0]
 
     def along_diagonals(self) -> list[Tensor]:
         """The sums by distance of all columns."""
@@ -166,11 +178,18 @@ class _Run:
             (blocks,) = self._blocks(self._tiles, bounds, place, 1)
             for number, mine in self._of_plans():
                 tiles = self._tiles[number][low : low + count]
-                entries = target.entries(*self._positions(number, tiles))
-                shape = batch, heads, len(tiles), self._side, self._side
-                where = np.broadcast_to(entries, shape)[mine].copy()
-                places = torch.from_numpy(where).to(flat.device)
-                gains = blocks[:, :, : len(tiles)][mine].masked_fill(places < 0, 0.0)
+
+                def entries(number: int = number, tiles: IntArray = tiles) -> IntArray:
+                    return np.array(target.entries(*self._positions(number, tiles)))
+
+                places = self._kept(("entries", place, low, count, number), entries)
+                gains = blocks[:, :, : len(tiles)]
+                if len(self._tiles) == 1:
+                    gains = gains.sum_to_size((*places.shape[:2], *gains.shape[2:]))
+                    places = places.expand(gains.shape)
+                else:
+                    gains, places = gains[mine], places.expand(gains.shape)[mine]
+                gains = gains.masked_fill(places < 0, 0.0)
                 flat.index_put_((places.clamp(min=0),), gains, accumulate=True)
         return target.total
 
@@ -193,6 +212,15 @@ class _Run:
             rows.append(places if order is None else order.rows[places])
         return rows[0][:, :, None] + self._over.first, rows[1][:, None, :]
 
+    def _order(self, side: int) -> Tensor | None:
+        """The storage order of one side; None: as tokens lie."""
+        schedule = self._over.schedule
+        orders = [(plan.q_order, plan.k_order)[side] for plan in schedule.plans]
+        if not any(orders):
+            return None
+        length = (schedule.q_len, schedule.k_len)[side]
+        return self._kept(("order", side), lambda: _rows(orders, length, self._side))
+
     def _blocks(
         self, tiles: Sequence[IntArray], bounds: Sequence[IntArray], place: int, gains: int
     ) -> Tensor:
@@ -206,7 +234,7 @@ class _Run:
             (gains, batch, heads, count, self._side, self._side), dtype=torch.float32
         )
         by_batch, by_head = (int(size > 1) for size in self._plan_of.shape)
-        orders = [_order(over.schedule, side) for side in (0, 1)]
+        orders = [self._order(side) for side in (0, 1)]
         args = BackwardPairsArgs(
             **strides(q=given.Q, k=given.K, v=given.V, g=given.GradOut),
             **over.functions,
@@ -218,8 +246,8 @@ class _Run:
             plan_batch=by_batch * self._plan_of.shape[1],
             plan_head=by_head,
             masks=self._masks,
-            q_order=None if orders[0] is None else torch.from_numpy(orders[0]).to(device),
-            k_order=None if orders[1] is None else torch.from_numpy(orders[1]).to(device),
+            q_order=orders[0],
+            k_order=orders[1],
             q_len=q_len,
             k_len=given.K.shape[2],
             heads=heads,
@@ -245,6 +273,14 @@ class _Run:
         return blocks
 
 
+def _rows(orders: Sequence[TokenOrder | None], length: int, side: int) -> ShortArray:
+    """The row of each token of each plan in storage order; tiles go on behind the end."""
+    table = np.zeros((len(orders), -(-length // side) * side), dtype=np.int32)
+    for row, order in zip(table, orders, strict=True):
+        row[:length] = np.arange(length) if order is None else order.rows
+    return table
+
+
 def _tiles(schedule: Schedule, plan: Plan) -> IntArray:
     """The live tiles of a plan, [n, 3]: of queries, of keys, mask, -1 where all pairs are live."""
     full, partial = plan.full, plan.partial
@@ -253,18 +289,6 @@ def _tiles(schedule: Schedule, plan: Plan) -> IntArray:
     rows = np.concatenate([full.rows, partial.rows])
     columns = np.concatenate([full.indices, partial.indices])
     return np.stack([rows, columns, np.concatenate([ids, plan.mask_ids])], axis=1).astype(np.int64)
-
-
-def _order(schedule: Schedule, side: int) -> np.ndarray[Any, np.dtype[np.int32]] | None:
-    """The row of each token of each plan in storage order, as tiles go on behind the end; None: as they lie."""
-    orders = [(plan.q_order, plan.k_order)[side] for plan in schedule.plans]
-    if not any(orders):
-        return None
-    length, tile = (schedule.q_len, schedule.k_len)[side], schedule.tile[side]
-    table = np.zeros((len(orders), -(-length // tile) * tile), dtype=np.int32)
-    for row, order in zip(table, orders, strict=True):
-        row[:length] = np.arange(length) if order is None else order.rows
-    return table
 
 
 def _by_diagonal(blocks: Tensor) -> Tensor:

@@ -133,14 +133,17 @@ class Triton:
         configs = {
             which: _with_scores(which, config, request, kernel) for which, config in plain.items()
         }
-        side = max(32, min(min(config.tile) for config in configs.values()))
-        for tile in {(side, side)} | {config.tile for config in configs.values()}:
-            part = also_in(part, tile)
+        for config in configs.values():
+            part = also_in(part, config.tile)
         longest = UNSPLIT if kernel.weighs else self._longest  # shares of a softmax are averaged
         given = {which: kernel.of_pass(which) for which in configs}
         passes = TritonKernels(part, request, configs, longest, self._clock, min(1, folded), given)
+        if not request.gradient:
+            return TritonScores(passes, kernel)
+        side = max(32, min(min(config.tile) for config in configs.values()))
+        square = also_in(part, (side, side)).schedules[side, side]
         compiled = options(arch, Config(side, side, 4, 1), is_bound=True)
-        return TritonScores(passes, kernel, part, side, compiled)
+        return TritonScores.of(passes, kernel, square, compiled)
 
     def takes_open_masks(self, request: Request) -> bool:
         """GPU tensors: what their inputs hold is not read to the host."""

@@ -36,7 +36,7 @@ from attndsl.codegen import (
     ScoreFunctions,
     score_functions,
 )
-from attndsl.schedule import TiledMask
+from attndsl.schedule import Schedule
 from attndsl.source import AttnDslError, Diagnostic
 
 reals = ir.reals
@@ -218,6 +218,10 @@ class Read:
     reads: Sequence[Tensor]
     layouts: Sequence[Layout]
 
+    def targets(self) -> list[Tensor]:
+        """All that gradients go to, in the order of the derivatives."""
+        return [*self.of_query, *self.of_key, *self.of_distance, *self.reads]
+
 
 def _narrowed(table: Tensor, ambient: ir.Deps) -> Tensor:
     """A table [batch or 1, heads or 1, ...], without what repeats an entry."""
@@ -251,19 +255,26 @@ class TritonScores:
 
     passes: TritonKernels
     kernel: ScoreKernel
-    part: TiledMask
-    side: int
-    options: Mapping[str, int]
+    pairs: PairPass | None = None  # None: no gradient is asked for
+
+    @staticmethod
+    def of(
+        passes: TritonKernels, kernel: ScoreKernel, schedule: Schedule, options: Mapping[str, int]
+    ) -> TritonScores:
+        """Prepares the passes; ``schedule``, in square tiles, and ``options`` are those of reads at pairs."""
+        functions, of_pass = kernel.functions, kernel.of_pass("backward_queries")
+        names = ("NUMBERS", "OF_QUERY", "OF_KEY", "DERIVATIVES", "WEIGHS")
+        given = {name: of_pass[name] for name in names}
+        before, distances = sum(functions.gains[:2]), functions.gains[2]
+        env, first = kernel.rows["query"].env, kernel.bound.first
+        pairs = PairPass(schedule, options, given, before, distances, functions.reads, env, first)
+        return TritonScores(passes, kernel, pairs)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the passes and of the columns that are kept."""
-        return self.passes.nbytes + sum(x.nbytes for x in self.kernel.kept.values())
-
-    @property
-    def text(self) -> str:
-        """The generated functions."""
-        return self.kernel.functions.text
+        """Bytes of the passes and of what is kept beside them."""
+        kept = sum(x.nbytes for x in self.kernel.kept.values())
+        return self.passes.nbytes + kept + (self.pairs.kept.nbytes if self.pairs else 0)
 
     @torch.no_grad()
     def forward(
@@ -286,8 +297,18 @@ class TritonScores:
         *,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        """(dq, dk, dv, those of the tables), each in the dtype of its input."""
-        leaves = [x.detach().requires_grad_() for x in (q, k, *tables)]
+        """(dq, dk, dv, those of the tables), each in the dtype of its input.
+
+        Where some of q, k and the tables require a gradient, those of the other tables are left at 0.
+        """
+        if lse.numel() == 0 or k.numel() == 0:
+            dq, dk, dv, *others = (torch.zeros_like(x) for x in (q, k, v, *tables))
+            return dq, dk, dv, others
+        asked = [x.requires_grad for x in (q, k, *tables)]
+        leaves = [
+            x.detach().requires_grad_(asks or not any(asked))
+            for x, asks in zip((q, k, *tables), asked, strict=True)
+        ]
         with torch.enable_grad():
             read = self.kernel.read(leaves[0], leaves[1], leaves[2:], scale)
         with torch.no_grad():
@@ -295,14 +316,21 @@ class TritonScores:
             dlse = None if self.kernel.weighs else dlse
             given = q, k, v, out, lse, dout, dlse
             dq, dk, dv = self.passes.backward(*given, scale=scale, read=read.call, gained=gained)
-        targets = [*read.of_query, *read.of_key, *read.of_distance, *read.reads]
-        if not targets:
-            return dq, dk, dv, [torch.zeros_like(x) for x in tables]
-        found = torch.autograd.grad(
-            targets, leaves, shares(), allow_unused=True, materialize_grads=True
+        targets = [
+            (target, share)
+            for target, share in zip(read.targets(), shares(), strict=True)
+            if target.requires_grad
+        ]
+        more_dq, more_dk, *of_tables = _through(targets, leaves)
+        dq, dk = (
+            x if more is None else (x + more).to(x.dtype)
+            for x, more in ((dq, more_dq), (dk, more_dk))
         )
-        dq, dk = ((x + more).to(x.dtype) for x, more in zip((dq, dk), found, strict=False))
-        return dq, dk, dv, list(found[2:])
+        gains = [
+            torch.zeros_like(x) if gain is None else gain
+            for gain, x in zip(of_tables, tables, strict=True)
+        ]
+        return dq, dk, dv, gains
 
     def _gained(
         self, q: Tensor, read: Read, scale: float
@@ -319,31 +347,36 @@ class TritonScores:
         totals: list[Tensor] = []
 
         def at_pairs(given: Prepared) -> None:
+            assert self.pairs is not None, "a gradient was asked for"
             totals.extend(
-                self._pairs().totals(given, read.call, read.layouts, scale, precision(q.dtype))
+                self.pairs.totals(given, read.call, read.layouts, scale, precision(q.dtype))
             )
+
+        at = [*read.of_distance, *read.reads]
 
         def shares() -> list[Tensor]:
             columns = [x.unbind(-1) for x in (of_query, of_key) if x is not None]
-            return [*(x for side in columns for x in side), *totals]
+            return [*(x for side in columns for x in side), *(totals or at)]
 
-        asks = bool(read.of_distance or read.reads)
+        asks = any(x.requires_grad for x in at)
         return Gained(of_query, of_key, at_pairs if asks else None), shares
 
-    def _pairs(self) -> PairPass:
-        kernel, functions = self.kernel, self.kernel.functions
-        of_pass = kernel.of_pass("backward_queries")
-        names = ("NUMBERS", "OF_QUERY", "OF_KEY", "DERIVATIVES", "WEIGHS")
-        return PairPass(
-            self.part.schedules[self.side, self.side],
-            self.options,
-            {name: of_pass[name] for name in names},
-            sum(functions.gains[:2]),
-            functions.gains[2],
-            functions.reads,
-            kernel.rows["query"].env,
-            kernel.bound.first,
-        )
+
+def _through(
+    targets: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """What the leaves gain where each target gains its share; None: nothing is asked for, or reached."""
+    found: list[Tensor | None] = [None] * len(leaves)
+    asked = [place for place, leaf in enumerate(leaves) if leaf.requires_grad]
+    if not targets or not asked:
+        return found
+    outputs, shares = zip(*targets, strict=True)
+    grads = torch.autograd.grad(
+        outputs, [leaves[place] for place in asked], shares, allow_unused=True
+    )
+    for place, grad in zip(asked, grads, strict=True):
+        found[place] = grad
+    return found
 
 
 def _refused(reason: str) -> AttnDslError:

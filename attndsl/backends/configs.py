@@ -114,10 +114,25 @@ _SCORED: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 }
 
 
+# The same where a table is read at pairs in another way than by their distance, whose places take registers.
+_READING: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
+    ("sm80", "forward"): {128: Config(128, 32, 8, 3), 256: Config(64, 32, 4, 2)},
+    ("sm90", "backward_keys"): {256: Config(32, 64, 8, 3)},
+}
+
+
 def with_scores(
-    which: Pass, arch: Arch, config: Config, size: int, width: int, value_width: int, loads: int
+    which: Pass,
+    arch: Arch,
+    config: Config,
+    size: int,
+    width: int,
+    value_width: int,
+    loads: tuple[int, int],
 ) -> Config | None:
-    """Fits a config to a pass whose scores read ``loads`` numbers for each pair; None if none fits.
+    """Fits a config to a pass of scores that read numbers for each pair; None if none fits.
+
+    ``loads``: how many they read by the distance of the pair, and how many in another way.
 
     Numbers that a pipeline loads ahead lie in the shared memory, a float32 a pair.
     """
@@ -126,10 +141,12 @@ def with_scores(
     row = max(2, size) * max(64, padded(width), padded(value_width))
     kind: Arch = "sm80" if arch == "sm86" else arch
     if config == _DEFAULTS[kind, which].get(min(512, row)):
-        config = _SCORED.get((kind, which), {}).get(min(512, row), config)
+        others = [_READING, _SCORED] if loads[1] else [_SCORED]
+        for other in others[::-1]:
+            config = other.get((kind, which), {}).get(min(512, row), config)
     found: Config | None = config
     while found is not None:
-        ahead = loads * found.bq * found.bk * 4 * (found.stages - 1)
+        ahead = sum(loads) * found.bq * found.bk * 4 * (found.stages - 1)
         taken = shared_memory(which, arch, found, size, width, value_width)
         if taken + ahead <= SHARED_MEMORY[arch]:
             break

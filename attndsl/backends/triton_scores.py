@@ -88,9 +88,9 @@ class ScoreKernel:
         return self.bound.weight is not None
 
     @property
-    def loads(self) -> int:
-        """How many numbers are read for each pair."""
-        return len(self.functions.of_distance) + len(self.functions.reads)
+    def loads(self) -> tuple[int, int]:
+        """How many numbers are read for each pair: by its distance, and in another way."""
+        return len(self.functions.of_distance), len(self.functions.reads)
 
     def of_pass(self, which: Pass) -> dict[str, Any]:
         """Arguments of a pass about scores."""

@@ -298,7 +298,7 @@ def scored_jobs(
         if name in PASSES:
             used = lowered.passes.configs[name]
             taken = configs.shared_memory(name, arch, used, 2, head_dim, head_dim)
-            ahead = lowered.kernel.loads * used.bq * used.bk * 4 * (used.stages - 1)
+            ahead = sum(lowered.kernel.loads) * used.bq * used.bk * 4 * (used.stages - 1)
             given |= {"modelled": taken + ahead, "limit": configs.SHARED_MEMORY[arch]}
             options = configs.options(arch, used)
         found.append(Job(kernel, args, options, target, given))

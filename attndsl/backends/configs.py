@@ -108,6 +108,7 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 
 # Passes with scores of their own that need other tiles not to spill; keys as above.
 _SCORED: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
+    ("sm80", "forward"): {256: Config(64, 32, 4, 2)},
     ("sm90", "backward_queries"): {128: Config(128, 32, 8, 3), 256: Config(128, 32, 8, 2)},
     ("sm100", "backward_queries"): {256: Config(128, 32, 8, 2)},
     ("gfx942", "forward"): {256: Config(64, 64, 4, 1)},
@@ -116,7 +117,7 @@ _SCORED: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 
 # The same where a table is read at pairs in another way than by their distance, whose places take registers.
 _READING: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
-    ("sm80", "forward"): {128: Config(128, 32, 8, 3), 256: Config(64, 32, 4, 2)},
+    ("sm80", "forward"): {128: Config(128, 32, 8, 3)},
     ("sm90", "backward_keys"): {256: Config(32, 64, 8, 3)},
 }
 
@@ -141,8 +142,7 @@ def with_scores(
     row = max(2, size) * max(64, padded(width), padded(value_width))
     kind: Arch = "sm80" if arch == "sm86" else arch
     if config == _DEFAULTS[kind, which].get(min(512, row)):
-        others = [_READING, _SCORED] if loads[1] else [_SCORED]
-        for other in others[::-1]:
+        for other in (_SCORED, _READING) if loads[1] else (_SCORED,):
             config = other.get((kind, which), {}).get(min(512, row), config)
     found: Config | None = config
     while found is not None:

@@ -219,7 +219,7 @@ class Read:
     layouts: Sequence[Layout]
 
     def targets(self) -> list[Tensor]:
-        """All that gradients go to, in the order of the derivatives."""
+        """Lists what gradients go to, in the order of the derivatives."""
         return [*self.of_query, *self.of_key, *self.of_distance, *self.reads]
 
 
@@ -365,7 +365,7 @@ class TritonScores:
 def _through(
     targets: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """What the leaves gain where each target gains its share; None: nothing is asked for, or reached."""
+    """Leads gains of targets back to the leaves; None: nothing is asked for, or reached."""
     found: list[Tensor | None] = [None] * len(leaves)
     asked = [place for place, leaf in enumerate(leaves) if leaf.requires_grad]
     if not targets or not asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -41,6 +42,7 @@ from attndsl.schedule import BoundMask, Call, KeyRule, OpenMask, Schedule, TileC
 from attndsl.source import AttnDslError, Diagnostic
 
 _UNSOUND: Final = "attndsl: inputs or positions hold numbers that the pattern cannot take"
+_LOG: Final = logging.getLogger("attndsl")
 SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
 
 
@@ -72,8 +74,10 @@ def lower(
         if pairs is not None:
             asked = zeros is not None and request.gradient
             keyless = torch.from_numpy(~pairs.any(-1)).to(request.device) if asked else None
+            _log(program, call, runner.name, "pairs one by one")
             return Executable((runner.lower_pairs(pairs, request),), zeros, keyless)
     if not layout and isinstance(runner, TakesKeySets) and runner.takes_key_sets(request):
+        _log(program, call, runner.name, "sets of keys, for few queries")
         return Executable((runner.lower_key_sets(program.key_sets(call)),), zeros)
     if not layout and isinstance(runner, TakesLists):
         lists = program.lists(call)
@@ -81,6 +85,7 @@ def lower(
         if lists is not None and over_lists is not None:
             asked = zeros is not None and request.gradient
             keyless = torch.from_numpy(lists.keyless()).to(request.device) if asked else None
+            _log(program, call, runner.name, "lists of keys")
             return Executable((over_lists,), zeros, keyless)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
     kernels: list[ForwardKernels] = []
@@ -89,9 +94,25 @@ def lower(
         named = replace(request, name=f"{name}/{index}")
         masks.append(program.tile(part, *runner.tiles(named)))
         kernels.append(runner.lower(masks[-1], named))
+    _log(program, call, runner.name, _order_of(parts))
     asked = zeros is not None and request.gradient  # the backward asks
     keyless = _keyless(masks).to(request.device) if asked else None
     return Executable(tuple(kernels), zeros, keyless)
+
+
+def _log(program: Program, call: Call, backend: str, how: str) -> None:
+    """Tells who listens at INFO which back end and order of tokens a call takes, once for equal calls."""
+    name, lengths = program.mask.name or "unnamed", (call.q_len, call.k_len)
+    _LOG.info("%s: %d queries, %d keys: back end %s, %s", name, *lengths, backend, how)
+
+
+def _order_of(parts: Sequence[BoundMask]) -> str:
+    """The orders of tokens of the parts of a call, in words."""
+    orders = (
+        order for part in parts for piece in part.pieces for order in (piece.q_order, piece.k_order)
+    )
+    names = dict.fromkeys("natural" if order is None else order.name for order in orders)
+    return f"tokens in the order {', '.join(names)}"
 
 
 def lower_scores(

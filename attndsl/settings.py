@@ -153,8 +153,8 @@ def example_setting(example: patterns.Trial) -> Setting:
 def setting(mask: ir.Mask, asked: Asked, sides: Mapping[int, int] = SMALL) -> Setting:
     """The call that was asked for.
 
-    Lengths that were left open follow from ``sides``, and are doubled while the mask is next to full: a
-    picture of that shows nothing.
+    Lengths that were left open follow from ``sides``, and are doubled while a picture would show nothing of the
+    pattern: the mask is next to full, or a number in it is more than half as long as the sequence.
 
     Raises:
         AttnDslError: lengths, extents or inputs that do not fit the pattern.
@@ -170,9 +170,9 @@ def setting(mask: ir.Mask, asked: Asked, sides: Mapping[int, int] = SMALL) -> Se
         for trial in _settings(mask, lengths, heads, sides)
     )
     smallest = next(trials)
-    if lengths.are_given or not _is_crowded(mask, smallest, asked.layer):
+    if lengths.are_given or _shows(mask, smallest, asked.layer):
         return smallest
-    return next((each for each in trials if not _is_crowded(mask, each, asked.layer)), smallest)
+    return next((each for each in trials if _shows(mask, each, asked.layer)), smallest)
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,23 @@ def _roots(mask: ir.Mask, length: int, given: Mapping[str, int]) -> dict[str, in
         return {}
     side = round(length ** (1 / len(axes)))
     return dict.fromkeys(sorted(axes), side) if side ** len(axes) == length else {}
+
+
+def _shows(mask: ir.Mask, found: Setting, layer: int) -> bool:
+    """Whether a picture of the call shows the pattern."""
+    widest = max((n for n in _numbers(mask) if 2 * n <= LARGEST_PICTURE), default=0)
+    is_hidden = not mask.keys.segments and 2 * widest > max(found.q_len, found.k_len)
+    return not is_hidden and not _is_crowded(mask, found, layer)
+
+
+def _numbers(mask: ir.Mask) -> Iterator[int]:
+    """The numbers that the relation is written with."""
+    for node in ir.postorder(mask.root):
+        match node:
+            case ir.Const(value=n) | ir.Le(bound=n) | ir.Eq(bound=n):
+                yield abs(n)
+            case _:
+                pass
 
 
 def _is_crowded(mask: ir.Mask, found: Setting, layer: int) -> bool:

@@ -184,18 +184,32 @@ def _extent(word: str, text: str) -> int:
 
 def add_pattern(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Adds the arguments of every command about one pattern."""
-    parser.add_argument(
+    named = parser.add_argument(
         "pattern",
         nargs="?" if optional else None,
         metavar="PATTERN",
         help="a name (`attndsl list`), a file.attn or file.attn:name, or text of the language",
     )
+    complete_names(named)
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
         help="a parameter's value; may be given several times",
     )  # fmt: skip
     add_align(parser)
     add_without(parser)
+
+
+def complete_names(argument: argparse.Action) -> None:
+    """Lets a shell complete names of patterns, and files (argcomplete reads the attribute)."""
+
+    def completer(prefix: str, **_: Any) -> list[str]:
+        from attndsl import patterns
+
+        names = (*patterns.names(), *patterns.published(), *patterns.attentions())
+        files = (str(path) for path in Path().glob("*.attn"))
+        return [name for name in (*names, *files) if name.startswith(prefix)]
+
+    argument.completer = completer  # type: ignore[attr-defined]
 
 
 def add_align(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from attndsl import ir, passes
 from . import arguments as args
 from .manual import codes, entry
 from .subjects import LARGE, Subject, setting, subject
-from .terminal import Terminal
+from .terminal import Terminal, wrapped
 
 CODE = re.compile(r"[Aa][0-9]{3}")
 
@@ -109,7 +109,7 @@ def _explained(
         inputs=call.inputs,
     )
     record = explanation.record() | {"digest": pattern.digest, "extents": call.extents}
-    return str(explanation), record
+    return "\n".join(wrapped(str(explanation), terminal.width)), record
 
 
 COMMAND = args.Command(

@@ -15,10 +15,11 @@ _PORT = 8421
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    named = parser.add_argument(
         "pattern", nargs="?", metavar="PATTERN",
         help="a file.attn or file.attn:name, or a name (`attndsl list`); default: a small example",
     )  # fmt: skip
+    args.complete_names(named)
     parser.add_argument(
         "--port", type=args.whole(0, 65535), default=_PORT, metavar="N",
         help=f"default {_PORT}; 0 takes any that is free",

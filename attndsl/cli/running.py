@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +44,7 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str], terminal: Terminal) -> int:
     parser, parsers = _parsers()
+    _complete(parser)
     if not argv:
         parser.print_help()
         return 0
@@ -54,6 +57,15 @@ def _run(argv: Sequence[str], terminal: Terminal) -> int:
     options = parser.parse_args(argv)
     status: int = options.command.run(options, terminal)
     return status
+
+
+def _complete(parser: args.Parser) -> None:
+    """Answers a shell that asks for completions, and ends; nothing otherwise."""
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
 
 
 def _parsers() -> tuple[args.Parser, dict[str, args.Parser]]:

@@ -166,6 +166,17 @@ def visible(text: str) -> str:
     return printable(text.expandtabs(4))
 
 
+def wrapped(text: str, width: int) -> Iterator[str]:
+    """Lines no wider than that, where they have spaces; the rest of a line hangs below its second column of words."""
+    for line in text.splitlines():
+        lead = re.match(r"\s*(?:\S+\s{2,}|advice\s+)?", line)
+        indent = " " * (lead.end() if lead and lead.end() < width // 2 else 2)
+        yield from textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+            drop_whitespace=True, replace_whitespace=False,
+        ) or [""]  # fmt: skip
+
+
 def paragraphs(text: str) -> Iterator[str]:
     """Lines joined into paragraphs: a blank line, or an indented one, ends what stands before it."""
     run: list[str] = []

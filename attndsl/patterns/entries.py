@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files as resources
 
 from attndsl import syntax as syn
-from attndsl.frontend import Signature, signature
+from attndsl.frontend import Signature, signatures
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 FIELDS = (
@@ -102,6 +102,12 @@ def _module(family: str) -> syn.Module:
     return syn.parse(_text(family), f"library/{family}.attn")
 
 
+@functools.cache
+def _signatures(family: str) -> dict[str, Signature]:
+    """Signatures of a file's patterns by name: the file is checked once, not for each of them."""
+    return {each.name: each for each in signatures(_module(family))}
+
+
 def published() -> tuple[str, ...]:
     """The entries of the library, by row."""
     return tuple(_places())
@@ -133,7 +139,7 @@ def entry(name: str) -> Entry:
     """
     name = _known(name)
     row, family = _places()[name]
-    shown = signature(_module(family), name)
+    shown = _signatures(family)[name]
     summary, fields = _read(shown.doc)
     number, _, title = fields.pop("Row").partition(" ")
     assert number == row, "the fields of a comment stand above its own pattern"

@@ -14,6 +14,7 @@ from attndsl.schedule import Plan, Schedule
 from .drawing import Charset, draw_pictures
 from .images import encode_png, encode_svg
 from .pictures import Ink, Picture, picture_tiles
+from .plotting import plot_png
 
 _MOST_PLANS: Final = 4  # pictures of a schedule side by side
 
@@ -34,8 +35,8 @@ class Sheet:
         return encode_svg(*self.pictures)
 
     def png(self) -> bytes:
-        """The cells as a PNG, without words."""
-        return encode_png(*self.pictures)
+        """A PNG with axes, titles and a legend; without matplotlib, which draws them, the cells alone."""
+        return plot_png(*self.pictures) or encode_png(*self.pictures)
 
     def text(self, width: int = 100, charset: Charset | str = Charset.UNICODE) -> str:
         """In characters, side by side where they fit into the width."""

@@ -70,7 +70,8 @@ def test_a_png_holds_all_pictures():
     sheet, _ = before_and_after(*LAYOUTS["parts"], 16)
     sizes = [Image.open(io.BytesIO(each.png())).size for each in map(Sheet, zip(sheet.pictures))]
     joined = Image.open(io.BytesIO(sheet.png()))
-    assert joined.size == (sum(width - 8 for width, _ in sizes) + 8, sizes[0][1])
+    assert joined.size == (sum(width for width, _ in sizes), sizes[0][1])
+    assert sheet.png() == sheet.png()
     seen = {tuple(colour) for colour in np.asarray(joined.convert("RGB")).reshape(-1, 3).tolist()}
     assert tuple(bytes.fromhex(PARTIAL[1:])) in seen
 

@@ -15,7 +15,7 @@ _MOST: Final = 100  # faults that are told
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """The faults of a text, in its order, and the signatures of the patterns it declares, if it can be read."""
+    """The faults of a text, in its order, and the signatures of its patterns and attentions, if it can be read."""
 
     faults: tuple[Diagnostic, ...]
     signatures: tuple[frontend.Signature, ...] = ()
@@ -26,7 +26,8 @@ def find_problems(
 ) -> Problems:
     """Reads a text, a program or a bare expression; raises nothing and, without ``resolve``, reads no file.
 
-    Patterns whose parameters all have defaults are elaborated with them, so that faults of values are found as well.
+    Patterns and attentions whose parameters all have defaults are elaborated with them, so that faults of values are
+    found as well.
     """
     try:
         module = syn.parse(as_program(text), name)
@@ -37,8 +38,10 @@ def find_problems(
     for each in signatures:
         if any(parameter.default is None for parameter in each.parameters):
             continue
+        is_attention = frontend.kind_of(module, each.name, resolve) == "attention"
+        elaborate = frontend.elaborate_attention if is_attention else frontend.elaborate
         try:
-            frontend.elaborate(module, each.name, None, resolve)
+            elaborate(module, each.name, None, resolve)
         except AttnDslError as error:
             found |= {(fault.title, str(fault.span)): fault for fault in error.diagnostics}
     faults = sorted(found.values(), key=lambda fault: fault.span.start if fault.span else 0)

@@ -17,7 +17,9 @@ def explain(data: Any) -> dict[str, Any]:
 
     scene = Scene(Question.read(data))
     of = scene.of
-    origin = explaining.Origin(problems.as_text(of.text), of.entry, scene.about.values, of.align)
+    text, values = problems.as_text(of.text), scene.about.values
+    is_alone = scene.about.attention is None  # advice tries other values of a pattern's parameters
+    origin = explaining.Origin(text, of.entry, values, of.align) if is_alone else None
     found = explaining.explanation(
         scene.program, scene.call, of.head_dim, backends.REFERENCE, origin
     )

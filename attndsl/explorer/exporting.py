@@ -49,7 +49,7 @@ def _compiled(scene: Scene) -> str:
     """Statements that make ``pattern``. The text is a Python literal: nothing of it becomes code."""
     text, values = scene.of.text, scene.about.values
     given = ", ".join(f"{name!r}: {value!r}" for name, value in values.items())
-    more = f", entry={scene.about.mask.name!r}" + (f", values={{{given}}}" if given else "")
+    more = f", entry={scene.about.signature.name!r}" + (f", values={{{given}}}" if given else "")
     lines = "\n".join(f"    {line!r}" for line in text.splitlines(keepends=True))
     return f"pattern = attndsl.compile(\n{lines},\n    {more[2:]},\n)\n"
 
@@ -59,12 +59,12 @@ def _told(scene: Scene) -> str:
     told = scene.told()
     extents = {axis: told["extents"][axis] for axis in told["axes"] if axis in told["extents"]}
     parts = [f"extents={extents!r}"] if extents else []
-    parts += [f"{table.name}={table.name}" for table in scene.about.mask.tables]
+    parts += [f"{table.name}={table.name}" for table in scene.about.inputs]
     return "".join(f", {part}" for part in parts)
 
 
 def _given_inputs(scene: Scene) -> str:
-    tables = scene.about.mask.tables
+    tables = scene.about.inputs
     return "".join(
         f"# {t.name}: your tensor of dims {', '.join(map(str, t.dims))}\n" for t in tables
     )
@@ -84,6 +84,8 @@ def _call(scene: Scene) -> str:
 
 def _block_mask(scene: Scene) -> str:
     call = scene.call
+    if scene.about.attention is not None:
+        return "# a BlockMask is of a pattern: choose that of the attention\n"
     lengths = f"{call.batch}, {call.heads}, {call.q_len}, {call.k_len}"
     return (
         "import attndsl\nimport attndsl.flex\n\n"

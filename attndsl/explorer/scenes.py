@@ -43,18 +43,19 @@ class Scene:
     @property
     def rows(self) -> range:
         """The queries in the window."""
-        return range(*(self.of.rows or (0, self.call.q_len)))
+        return _within(self.of.rows, self.call.q_len)
 
     @property
     def columns(self) -> range:
         """The keys in the window."""
-        return range(*(self.of.columns or (0, self.call.k_len)))
+        return _within(self.of.columns, self.call.k_len)
 
     def told(self) -> dict[str, Any]:
         """The call, with all that was chosen, as plain data."""
         mask, made = self.about.mask, self.setting
         return {
-            "name": mask.name,
+            "name": self.about.signature.name,
+            "attention": self.about.attention is not None,
             "meaning": ir.show(mask.root),
             "values": dict(self.about.values),
             "chosen": sorted(self.about.chosen),
@@ -71,6 +72,13 @@ class Scene:
             "rectangular": mask.is_rectangular,
             "aligned": str(mask.align),
         }
+
+
+def _within(asked: tuple[int, int] | None, length: int) -> range:
+    """The tokens that were asked for, as far as there are such; one at the least."""
+    first, stop = asked or (0, length)
+    first = max(0, min(first, length - 1))
+    return range(first, max(first + 1, min(stop, length)))
 
 
 def _frozen(of: Question) -> tuple[tuple[str, Any], ...]:

@@ -87,7 +87,8 @@ def made(start: Start, quick: Budget = _QUICK, patient: Budget = _PATIENT) -> St
         try:
             data = json.loads(await _body(request))
             lane = lanes[_LANE_OF[kind]]
-            return _json(await to_thread.run_sync(lane.ask, kind, data))
+            found = await to_thread.run_sync(lane.ask, kind, data)
+            return _json(found, 400 if "error" in found else 200)
         except ClientDisconnect:
             return _json({"error": "nobody waits"}, 400)
         except (BadQuestion, ValueError, RecursionError) as error:

@@ -42,7 +42,7 @@ class Lane:
     _places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_WAITING))
 
     def ask(self, kind: str, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer of a worker, as `answers.answer` gives it.
+        """The answer of a worker, as `answers.answer` gives it; {"error": a sentence} where there is none.
 
         Raises:
             TookTooLong: It took more time or memory than there is; the worker has been replaced.
@@ -112,6 +112,7 @@ class Lane:
 def _work(pipe: Connection[Any, Any], memory: int) -> None:
     """The life of a worker: says that it is ready, then answers until the pipe is closed."""
     from .answers import answer
+    from .questions import BadQuestion
 
     _bound(memory)
     pipe.send("ready")
@@ -120,10 +121,17 @@ def _work(pipe: Connection[Any, Any], memory: int) -> None:
             kind, question = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
+        found: dict[str, Any]
         try:
-            pipe.send(answer(kind, question))
+            found = answer(kind, question)
+        except BadQuestion as error:
+            found = {"error": str(error)}
         except MemoryError:
-            pipe.send({"out_of_memory": True})
+            found = {"out_of_memory": True}
+        except Exception as error:  # noqa: BLE001 - one question must not end the worker of all tabs
+            found = {"error": f"a fault of attndsl, please report it: {type(error).__name__}"}
+        try:
+            pipe.send(found)
         except BrokenPipeError:
             return
 

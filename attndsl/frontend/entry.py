@@ -211,10 +211,10 @@ def signature(
 
 
 def signatures(module: syn.Module, resolve: Resolve | None = None) -> tuple[Signature, ...]:
-    """Signatures of all patterns that a module declares. Raises as `elaborate` does."""
+    """Signatures of all patterns and attentions that a module declares. Raises as `elaborate` does."""
     with _enough_stack(module.span):
-        unit = checked(Linker(resolve, prelude()), module)
-        return tuple(described(each) for each in unit.definitions() if each.is_pattern)
+        found = checked(Linker(resolve, prelude()), module).definitions()
+        return tuple(described(each) for each in found if each.is_pattern or each.is_attention)
 
 
 def described(definition: Definition) -> Signature:

@@ -38,7 +38,20 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path):
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "attndsl").rglob("*")
         if path.is_file()
-        and path.suffix in {".py", ".attn", ".json", ".lark", ".md", ".txt", ".typed"}
+        and path.suffix
+        in {
+            ".py",
+            ".attn",
+            ".json",
+            ".lark",
+            ".md",
+            ".txt",
+            ".typed",
+            ".html",
+            ".css",
+            ".js",
+            ".svg",
+        }
     }
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert inside == here

@@ -696,4 +696,13 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("backends/list_batches.py", "place > last", "place > last + 1", "a query that fills an item up counts twice"),
     ("backends/listed.py", "level = level.masked_fill(idle, math.inf)", "pass", "rows that fill an item have gradients"),
     ("backends/list_batches.py", "pairs, seen == TILE * BLOCK, dense)", "pairs, seen >= BLOCK, dense)", "one query that sees all of a block speaks for its tile"),
+    # ------------------------------------------------------------------ what people look at
+    ("views/blocks.py", "stop = first + 1", "stop = first", "tiles that are no runs are not counted"),
+    ("views/windows.py", "found[plan.full.row(row)] = True", "found[plan.full.row(row)] = False", "a line of a mask forgets its FULL tiles"),
+    ("explorer/comparing.py", "root = ir.conj(a.root, ir.negate(b.root))", "root = ir.conj(a.root, b.root)", "the difference of two patterns is what they share"),
+    ("explorer/exporting.py", "lines = \"\\n\".join(f\"    {line!r}\" for", "lines = \"\\n\".join(f\"    '{line}'\" for", "text of a pattern becomes code"),
+    ("problems.py", "return text if \"\\n\" in text else f\"{text}\\n\"", "return text", "a text that looks like a path is opened"),
+    ("notebooks.py", "<div>{html.escape(doc)}</div>", "<div>{doc}</div>", "a comment is markup in a notebook"),
+    ("settings.py", "2 * widest > max(", "widest > 4 * max(", "a window that is wider than the picture is shown"),
+    ("editing/answers.py", "named.start()", "found.start", "a definition is its comment"),
 )  # fmt: skip

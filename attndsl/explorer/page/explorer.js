@@ -102,6 +102,7 @@ function parameters() {
     }
     const value = start ?? 4, top = Math.max(16, 2 ** Math.ceil(Math.log2(Math.max(1, Math.abs(value)) * 4)));
     const row = slider(each.name, value, Math.min(0, value), top, change);
+    if (each.kind === "real") for (const input of row.querySelectorAll("input")) input.step = input.type === "range" ? top / 200 : "any";
     row.dataset.parameter = each.name;
     row.dataset.open = start === null ? "1" : "";
     return row;
@@ -207,7 +208,7 @@ function redraw() {
   }
   legend($("legend"), inks);
   const values = Object.entries(call.values).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ");
-  $("title").textContent = compared ? `${compared.names[0]} and ${compared.names[1]}` : call.name + (values ? `(${values})` : "");
+  $("title").textContent = compared ? `${compared.names[0]} and ${compared.names[1]}` : (call.attention ? "pairs of " : "") + call.name + (values ? `(${values})` : "");
   const counts = looked.counts, step = looked.picture.step;
   $("numbers").textContent = `${full(call.q_len)} × ${full(call.k_len)}` + (counts ? `, ${(100 * counts.density).toPrecision(3)}% seen` + (counts.dense_forward_flops > counts.forward_flops ? `, ${short(counts.dense_forward_flops / Math.max(1, counts.forward_flops))}× less arithmetic` : "") : "") + (step > 1 ? `; a cell is ${full(step)} × ${full(step)}` : "");
 }

@@ -60,6 +60,16 @@ def test_a_million_tokens_are_looked_at_in_whole_and_in_part():
     assert np.array_equal(cells(part["picture"]), (k <= q) & (q - k < 4096))
 
 
+@pytest.mark.parametrize("window", [[0, 0], [7, 3], [90, 99], [0, 1000]])
+def test_a_window_beyond_the_tokens_shows_those_there_are(window):
+    found = answer(
+        "look", {"text": LOCAL, "q_len": 8, "k_len": 8, "rows": window, "columns": window}
+    )
+    (first, stop), shape = found["picture"]["rows"], found["picture"]["shape"]
+    assert 0 <= first < stop <= 8
+    assert shape == [stop - first, stop - first]
+
+
 def test_a_query_and_a_key_are_shown_on_their_grid():
     found = answer("sight", {"text": GRID, "extents": {"y": 4, "x": 6}, "query": 8, "key": 23})
     (grid,) = found["keys"]["grids"]
@@ -109,6 +119,18 @@ def test_costs_and_kernel_are_those_of_the_package():
     found = answer("explain", question)
     assert found["record"]["facts"]["causal"] == "proved"
     assert "def in_pattern(q, k" in answer("kernel", question)["function"]
+
+
+def test_an_attention_shows_the_pairs_of_its_pattern():
+    text = "attention capped(c: real = 30.0) over causal = score c * tanh(s / c)\n"
+    assert [each["name"] for each in answer("check", {"text": text})["patterns"]] == ["capped"]
+    found = answer(
+        "look", {"text": text, "entry": "capped", "values": {"c": 2.5}, "q_len": 8, "k_len": 8}
+    )
+    assert found["call"]["attention"]
+    assert found["counts"]["pairs"] == 36
+    explained = answer("explain", {"text": text, "entry": "capped", "q_len": 64})
+    assert explained["record"]["q_len"] == 64
 
 
 def test_exported_python_runs_and_computes_the_pattern():

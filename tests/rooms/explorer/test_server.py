@@ -87,7 +87,11 @@ def test_bad_questions_get_one_sentence(client):
     assert client.post("/api/look", content="[" * 100_000, **json).status_code == 400
     assert client.post("/api/look", content=b"x" * 5_000_000, **json).status_code == 400
     assert client.post("/api/shutdown", json={"text": TEXT}).status_code == 404
-    assert client.post("/api/look", json={"text": TEXT, "q_len": -1}).json()["error"]
+    wrong = client.post("/api/look", json={"text": TEXT, "q_len": -1})
+    assert (wrong.status_code, wrong.json()) == (
+        400,
+        {"error": "q_len is a whole number from 1 to 1,048,576"},
+    )
 
 
 def test_a_hard_question_is_given_up_and_the_next_one_answered():

@@ -15,6 +15,7 @@ from torch import Tensor
 from attndsl import claims, ir
 from attndsl.backends import (
     BoundScore,
+    BreaksSticks,
     Executable,
     ForwardKernels,
     OnDevice,
@@ -132,13 +133,21 @@ def lower_scores(
     if not isinstance(runner, TakesScores):
         title = f"the back end {runner.name} has no kernels for scores of one's own"
         raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
+    if score.breaks:
+        if not isinstance(runner, BreaksSticks):
+            title = f"the back end {runner.name} has no kernels for the weights `stick`"
+            raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
+        layout = "natural"  # keys are taken in order
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
     kernels: list[ScoredKernels] = []
     for index, part in enumerate(parts):
         named = replace(request, name=f"{name}/{index}")
         tiled = program.tile(part, *runner.tiles(named))
-        kernels.append(runner.lower_scored(tiled, score, named))
-    return ScoredExecutable(tuple(kernels), score.weight is not None)
+        if score.breaks and isinstance(runner, BreaksSticks):
+            kernels.append(runner.lower_stick(tiled, score, named))
+        else:
+            kernels.append(runner.lower_scored(tiled, score, named))
+    return ScoredExecutable(tuple(kernels), score.weight is not None or score.breaks)
 
 
 def lower_few_queries(program: Program, request: Request, backend: str) -> FewQueries | None:

@@ -107,6 +107,7 @@ class ScoredProgram:
             reals,
             tuple(t for t in declared if t.name in read and t.kind is not ir.Sort.REAL),
             {name: array for name, array in tables.items() if name in read},
+            breaks=weight is None and self.part.form is ir.Form.STICK,
         )
 
 

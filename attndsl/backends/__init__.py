@@ -30,7 +30,13 @@ from attndsl.backends.protocol import (
     Tile,
     is_scheduled_on,
 )
-from attndsl.backends.scores import BoundScore, ScoredExecutable, ScoredKernels, TakesScores
+from attndsl.backends.scores import (
+    BoundScore,
+    BreaksSticks,
+    ScoredExecutable,
+    ScoredKernels,
+    TakesScores,
+)
 from attndsl.backends.selection import choose, names
 from attndsl.backends.timing import (
     REFERENCE,
@@ -49,6 +55,7 @@ __all__ = [
     "Backend",
     "Blocked",
     "BoundScore",
+    "BreaksSticks",
     "Composed",
     "Dense",
     "DensePart",

@@ -30,6 +30,7 @@ from attndsl.backends.pages import Pages, live_columns
 from attndsl.backends.places import Elements, Index, IntArray, with_width
 from attndsl.backends.protocol import Request, Tile
 from attndsl.backends.scored_blocked import BlockedScores
+from attndsl.backends.scored_stick import StickScores
 from attndsl.backends.scores import BoundScore
 from attndsl.schedule import KeySets, Lists, Schedule, TiledMask
 
@@ -91,6 +92,10 @@ class Blocked:
     def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> BlockedScores:
         """Strips of its one schedule, with scores of their own."""
         return BlockedScores.of(part.schedules[self.tiles(request)[0]], score)
+
+    def lower_stick(self, part: TiledMask, score: BoundScore, request: Request) -> StickScores:
+        """Strips from the last key back, in order."""
+        return StickScores.of(part.schedules[self.tiles(request)[0]], score)
 
 
 class _StripPasses(FlashPasses):

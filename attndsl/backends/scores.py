@@ -23,7 +23,7 @@ class BoundScore:
     ``score`` is a real expression over positions, batch, head, tables and `Score`, the scaled product of query and
     key; lengths, coordinates and numbers of heads are constants in it. Query row i stands at position i + ``first``,
     key row j at position j. With ``weight``, an expression in which `Score` is the value of ``score``, it is the
-    weight of a pair; without, weights are the softmax of the scores.
+    weight of a pair; without, weights are the softmax of the scores, or with ``breaks`` by stick-breaking.
 
     ``tables`` are the int and bool tables that either reads, as arrays [batch or 1][heads or 1][...] of the dims that
     ``declared`` says. ``reals`` declares the real ones, in the order in which kernels take their tensors.
@@ -35,6 +35,7 @@ class BoundScore:
     reals: tuple[ir.Table, ...] = ()
     declared: tuple[ir.Table, ...] = ()
     tables: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    breaks: bool = False
 
 
 class ScoredKernels(Protocol):
@@ -82,6 +83,14 @@ class TakesScores(Protocol):
 
     def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> ScoredKernels:
         """Its passes over a mask that is scheduled in the tiles it named."""
+
+
+@runtime_checkable
+class BreaksSticks(Protocol):
+    """A back end that runs attention by stick-breaking."""
+
+    def lower_stick(self, part: TiledMask, score: BoundScore, request: Request) -> ScoredKernels:
+        """Its passes over a mask in natural order, scheduled in the tiles it named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,6 +27,7 @@ from attndsl.backends import (
 )
 from attndsl.op.merging import merge
 from attndsl.op.scored_part import Part
+from attndsl.positions import KEYS, hidden
 from attndsl.scored import ScoredProgram
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -212,9 +213,17 @@ def _column_levels(part: Part) -> Tensor:
     return (top[..., :1] + sums[..., 0].log()).to(lse_dtype(part.q.dtype))
 
 
-def _refused(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
-    title = f"no back end has kernels for the weights `{term.parts[0].form}` yet"
-    raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
+def _stick(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+    (scored,), (part,) = term.parts, parts
+    if hidden(KEYS.outright) in part.options.names:
+        title = (
+            "no back end has kernels for the weights `stick` beside k_pos: keys are taken in order"
+        )
+        raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
+    if scored.factor is not None:
+        title = "no back end has kernels for the weights `stick` with a factor yet"
+        raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
+    return part.run(None)
 
 
 FORMS: Final = {
@@ -222,6 +231,6 @@ FORMS: Final = {
     ir.Form.POINTWISE: _pointwise,
     ir.Form.L1: _l1,
     ir.Form.ENTMAX: _entmax,
-    ir.Form.STICK: _refused,
+    ir.Form.STICK: _stick,
     ir.Form.COLUMNS: _columns,
 }

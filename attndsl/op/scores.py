@@ -125,7 +125,9 @@ def has_lse(terms: Sequence[ir.Term]) -> bool:
 def _is_one_pass(terms: Sequence[TermProgram]) -> bool:
     """Whether one primitive gives all of it: gradients of several are added, in the dtype of the tensors."""
     (first, *rest) = terms[0].term.parts
-    is_plain = first.form in (ir.Form.SOFTMAX, ir.Form.POINTWISE) and first.factor is None
+    is_plain = (
+        first.form in (ir.Form.SOFTMAX, ir.Form.POINTWISE, ir.Form.STICK) and first.factor is None
+    )
     return len(terms) == 1 and not rest and is_plain
 
 

@@ -11,7 +11,7 @@ import attndsl
 from attndsl import ir, patterns
 from attndsl import schedule as scheduling
 from attndsl.analysis import Far, Reach
-from attndsl.backends import Executable, scored_products
+from attndsl.backends import Executable, scored_products, scored_stick
 from attndsl.compiler import Program
 from attndsl.ir import sizing
 from attndsl.op.planning import Planner
@@ -58,11 +58,21 @@ def test_spaces_inputs_and_lengths_are_drawn_as_declared(text: str):
     assert not report.skipped
 
 
-@pytest.mark.parametrize("name", [n for n in patterns.attentions() if n != "stick_breaking"])
+@pytest.mark.parametrize("name", patterns.attentions())
 def test_every_published_attention_is_right(name: str):
     report = attndsl.verify(name, seconds=0, seed=1)
     assert report.ok, str(report)
     assert report.checked == {"backend blocked on cpu": report.cases}
+
+
+@pytest.mark.parametrize("score", ["s + b[q - k]", "s + 9.0"])
+def test_stick_breaking_is_right_in_many_strips_and_where_nothing_is_left(
+    score: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scored_stick, "PIECE", 256)
+    text = f"input b: real[head, n] attention a over causal_window(90) or k < 3 = score {score} weights stick"
+    report = attndsl.verify(text, seconds=0.4, seed=2)
+    assert report.ok, str(report)
 
 
 def test_a_wrong_gradient_of_a_real_input_is_found_and_made_small(monkeypatch: pytest.MonkeyPatch):

@@ -204,11 +204,11 @@ class _Row:
     group: int
 
     def shared(self, x: Tensor) -> Tensor:
-        """What key heads hold, by query head."""
+        """The rows of key heads, one for each query head."""
         return x.repeat_interleave(self.group, 0) if self.group > 1 else x
 
     def summed(self, x: Tensor) -> Tensor:
-        """What query heads gained, by key head."""
+        """Sums over the query heads of each key head."""
         return x.reshape(-1, self.group, *x.shape[1:]).sum(1)
 
     def values(self, strip: _Strip, q: Tensor, k: Tensor, scale: float) -> Values:

@@ -363,13 +363,16 @@ class Program:
         is_open = call.positions is not None and call.positions.is_open
         if is_open and (self.mask.keys.segments or self.mask.queries.segments):
             raise ir.NotOpen("positions in a space of axes are read on the host")
-        for node in (x for c in self.mask.conditions for x in ir.postorder(c.node)):
-            if isinstance(node, ir.Load) or (is_open and isinstance(node, ir.Size)):
-                raise ir.NotOpen("what the pattern asks of its inputs is judged by their contents")
-        scheduling.check_conditions(self.mask, call)
+        asked = [c for c in self.mask.conditions if c.node.deps or ir.reads_inputs(c.node)]
+        if call.positions is not None and self.mask.conditions:
+            raise ir.NotOpen(
+                "what the pattern asks of inputs and lengths at positions is judged on the host"
+            )
+        alone = tuple(c for c in self.mask.conditions if c not in asked)
+        scheduling.check_conditions(replace(self.mask, conditions=alone), call)
         normal, rows = self.rows(call)
         limits = dict.fromkeys(rows.tables.keys() - call.tables.keys(), _PLACES)
-        return scheduling.open_mask(normal, rows, types, limits)
+        return scheduling.open_mask(normal, rows, types, limits, [c.node for c in asked])
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
         """The mask, of the heads of the call."""

@@ -39,7 +39,16 @@ from attndsl.compiler import Program
 from attndsl.inputs import cut
 from attndsl.packed import PackedCall, zero_keys
 from attndsl.positions import NAMES, hidden, open_tables
-from attndsl.schedule import BoundMask, Call, KeyRule, OpenMask, Schedule, TileCosts, TiledMask
+from attndsl.schedule import (
+    BoundMask,
+    Call,
+    KeyRule,
+    OpenMask,
+    Schedule,
+    TileCosts,
+    TiledMask,
+    conditions_hold,
+)
 from attndsl.source import AttnDslError, Diagnostic
 
 _UNSOUND: Final = "attndsl: inputs or positions hold numbers that the pattern cannot take"
@@ -218,6 +227,8 @@ class OpenExecutable:
             made, more = self.placing.tables(given, self.mask.placed)
             tables |= made
             sound += more
+        xp = OnDevice(next(iter(given.values())).device)
+        sound += conditions_hold(self.mask, tables, xp)
         if sound:
             torch._assert_async(torch.stack(sound).all(), _UNSOUND)
         return Executable((self.kernels.kernels(tables),))

@@ -24,7 +24,15 @@ from attndsl.schedule.open_masks import (
     open_candidates,
     open_mask,
 )
-from attndsl.schedule.open_tiles import EMPTY, FULL, PARTIAL, Classifier, OpenValues, open_env
+from attndsl.schedule.open_tiles import (
+    EMPTY,
+    FULL,
+    PARTIAL,
+    Classifier,
+    OpenValues,
+    conditions_hold,
+    open_env,
+)
 from attndsl.schedule.reordering import Decision, Decisions, optimise
 
 __all__ = [
@@ -60,6 +68,7 @@ __all__ = [
     "Tiles",
     "arranged",
     "check_conditions",
+    "conditions_hold",
     "check_numbers",
     "compress",
     "key_positions",

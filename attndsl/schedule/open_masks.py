@@ -54,6 +54,8 @@ class OpenMask:
     asked: Bounds  # likewise, of tables whose type allows other values: they are checked when they are known
     tables: Mapping[str, Any]  # known ones, which loops became
     placed: tuple[ir.Table, ...]  # of positions that are not known, made of what the call says
+    conditions: tuple[ir.Node, ...]  # what is asked of the inputs of each batch element and head
+    counts: tuple[int, int]  # batch elements and heads
 
     @property
     def plans(self) -> int:
@@ -76,7 +78,11 @@ class Candidates:
 
 
 def open_mask(
-    mask: ir.Mask, call: Call, types: Mapping[str, np.dtype[Any]], limits: Bounds
+    mask: ir.Mask,
+    call: Call,
+    types: Mapping[str, np.dtype[Any]],
+    limits: Bounds,
+    conditions: Sequence[ir.Node] = (),
 ) -> OpenMask:
     """Binds a normal mask to a call whose tables have shapes, and contents that are not looked at.
 
@@ -85,6 +91,7 @@ def open_mask(
         call: The call; its tables may hold anything.
         types: Of the values of each input.
         limits: Bounds of the values of other tables.
+        conditions: What the pattern asks of its inputs.
 
     Raises:
         NotOpen: its schedule cannot be found so.
@@ -114,9 +121,22 @@ def open_mask(
     numbers = [before[bound] + found[bound][own] for bound, own in places]
     plan_of = np.array(numbers, dtype=np.int32).reshape(shape)
     queries, keys = positions_of(mask, call)
-    bounds, asked = _bounds(pieces, queries, keys, made, types, limits)
+    judged = tuple(_condition(node, call) for node in conditions)
+    roots = [*(piece.root for piece in pieces), *judged]
+    bounds, asked = _bounds(roots, queries, keys, made, types, limits)
     placed = tuple(table for table in mask.tables if table.name in limits)
-    return OpenMask(pieces, plan_of, queries, keys, bounds, asked, made, placed)
+    about = bounds, asked, made, placed, judged, (call.batch, call.heads)
+    return OpenMask(pieces, plan_of, queries, keys, *about)
+
+
+def _condition(node: ir.Node, call: Call) -> ir.Node:
+    """A condition on the inputs of a call, to be judged for all batch elements and heads at once."""
+    bound = bind(node, call.sizes, heads=call.heads, layer=call.layer)
+    if any(isinstance(x, ir.Var) for x in ir.postorder(bound)):
+        raise ir.NotOpen("what the pattern asks of its inputs depends on the batch element or head")
+    for loop in _outer_loops(bound):
+        _check_loop(loop)
+    return bound
 
 
 def open_candidates(mask: OpenMask, tile: tuple[int, int]) -> Candidates:
@@ -231,7 +251,7 @@ def _outer_loops(root: ir.Node) -> list[ir.Node]:
 
 
 def _bounds(
-    pieces: Sequence[OpenHeadMask],
+    roots: Sequence[ir.Node],
     queries: range,
     keys: range,
     made: Mapping[str, Any],
@@ -253,8 +273,8 @@ def _bounds(
     for bits in range(_MOST_BITS, _FEWEST_BITS - 1, -1):
         tried = narrow | dict.fromkeys(wide, (-(1 << bits), 1 << bits))
         try:
-            for piece in pieces:
-                check_bounded(piece.root, queries, keys, known | tried)
+            for root in roots:
+                check_bounded(root, queries, keys, known | tried)
         except AttnDslError as error:
             if error.code != "A403":
                 raise

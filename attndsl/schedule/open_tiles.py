@@ -46,6 +46,15 @@ def open_env(mask: OpenMask, piece: OpenHeadMask, xp: Namespace) -> ir.Env:
     )
 
 
+def conditions_hold(mask: OpenMask, tables: Mapping[str, Array], xp: Namespace) -> list[Array]:
+    """Whether the inputs are what is asked of them, for each condition; tables are those of `OpenValues`."""
+    if not mask.conditions:
+        return []
+    batch, heads = (xp.arange(0, count) for count in mask.counts)
+    env = ir.Env(0, 0, {}, tables, batch[:, None], heads, fits=True, xp=xp)
+    return [xp.asarray(ir.evaluate(node, env)).all() for node in mask.conditions]
+
+
 class OpenValues:
     """The values of the terms of one piece at all positions, once its inputs are known."""
 

@@ -453,6 +453,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("emission/signature.py", "if relation.conditions:", "if False:", "emitted files ask nothing of their inputs"),
     ("backends/standalone.py", "if tokens(segments, 0) != length:", "if tokens(segments, 0) < length:",
      "emitted files take extents that make more tokens than there are"),
+    ("lowering.py", "sound += conditions_hold(self.mask, tables, xp)", "del xp", "nothing is asked of inputs that are scheduled on a device"),
     ("backends/standalone.py", "cleared(v, k_exist)", "v", "rows without a token reach outputs of emitted files"),
     ("backends/standalone_positions.py", "ahead + high - low", "ahead", "emitted files leave out keys ahead of some batch elements"),
     ("backends/standalone_positions.py", "rows.tokens() - first, size", "rows.tokens(), size",

@@ -23,6 +23,11 @@ input keep: bool[batch, pos]
 input reach: int[head]
 input own: int[batch, head, q]
 """
+ASKING = """
+input doc: int[batch, pos]
+input most: int[batch, head]
+pattern p where 0 <= most <= len(k), all i in 0..3: doc[i] <= doc[i + 1] = doc[q] == doc[k] and q - k <= most
+"""
 ROOTS = {
     "documents": "doc[q] == doc[k]",
     "documents_causal": "causal and doc[q] == doc[k]",
@@ -235,6 +240,38 @@ def test_numbers_that_a_pattern_cannot_take_stop_the_call(text, inputs):
     q, k, v = tensors(40, 40, 4)
     with pytest.raises(RuntimeError, match="numbers that the pattern cannot take"):
         attndsl.compile(text)(q, k, v, backend="triton", **inputs)
+
+
+def asking(doc: Tensor, most: Tensor, **options):
+    q, k, v = tensors(40, 40, 2)
+    return attndsl.compile(ASKING)(q, k, v, doc=doc, most=most, **options)
+
+
+def test_what_a_pattern_asks_of_its_inputs_is_judged_on_the_device(monkeypatch):
+    p, (q, k, _) = attndsl.compile(ASKING), tensors(40, 40, 2)
+    inputs = given(attndsl.compile("documents"), 40, 40)
+    inputs["most"] = torch.randint(0, 41, (BATCH, HEADS))
+    assert p._planner.is_open(*opened(p, q, k, inputs))
+    theirs = asking(**inputs, backend="reference")
+    assert torch.allclose(asking(**inputs, backend="triton"), theirs, atol=1e-5)
+    for name, place, value in (("most", (1, 2), 41), ("most", (0, 0), -1), ("doc", (1, 0), 9)):
+        wrong = inputs[name].clone()
+        wrong[place] = value
+        with pytest.raises(RuntimeError, match="numbers that the pattern cannot take"):
+            asking(**inputs | {name: wrong}, backend="triton")
+    monkeypatch.setattr(Launch, "__call__", lambda self, call: None)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fakes = {name: mode.from_tensor(x) for name, x in inputs.items()}
+        p._planner.executable(*opened(p, q, k, fakes))
+
+
+def test_what_a_pattern_asks_at_positions_is_judged_on_the_host():
+    doc, most = torch.arange(40).expand(BATCH, 40), torch.full((BATCH, HEADS), 20)
+    fill = torch.tensor([9, 30])
+    with pytest.raises(attndsl.AttnDslError, match="A507"):
+        asking(doc, most, kv_len=fill, backend="triton")
+    made = [asking(doc, most.clamp(max=9), kv_len=fill, backend=b) for b in ("triton", "reference")]
+    assert torch.allclose(*made, atol=1e-5)
 
 
 def test_stamps_tell_contents_and_their_places_apart():

@@ -46,9 +46,11 @@ from attndsl.backends.pages import Pages
 from attndsl.backends.protocol import Request, Tile
 from attndsl.backends.tuning import (
     Clock,
+    Kind,
     Tuned,
     cautious,
     climb,
+    configured,
     default_config,
     neighbours,
     remember,
@@ -88,7 +90,9 @@ def few(request: Request) -> Config | None:
     if request.gradient or not 1 <= request.q_len <= FEW:
         return None
     arch, widths = architecture(request.device), (request.head_dim, request.value_dim)
-    return few_queries(arch, request.dtype.itemsize, request.q_len, *widths)
+    if few_queries(arch, request.dtype.itemsize, request.q_len, *widths) is None:
+        return None
+    return configured("few_queries", request)
 
 
 def also_in(part: TiledMask, tile: Tile) -> TiledMask:
@@ -194,14 +198,14 @@ class TritonKernels:
     @torch.no_grad()
     def tune(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tuned, ...]:
         """Time configs of each pass around the default, keep the fastest; of the backward if a gradient is wanted."""
-        if self.folded:
-            return ()
         q, k, v = (reachable(x.detach()) for x in (q, k, v))
         out, lse = self.forward(q, k, v, scale=scale)
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         if out.numel() * k.numel() == 0:
             return ()
         with on_device(q):
+            if self.folded:
+                return (self._tuned("forward", lambda it: it.forward(q, k, v, scale=scale)),)
             given = self._prepared(q, k, v, out, lse, out, None)
             runs: dict[Pass, Callable[[TritonKernels], Any]] = {
                 "forward": lambda it: it.forward(q, k, v, scale=scale),
@@ -214,16 +218,17 @@ class TritonKernels:
         def cost(config: Config) -> float:
             return cautious(self.clock, lambda: run(self._with(which, config)))
 
-        start = default_config(which, self.request)
-        best, known = climb(start, neighbours(which, self.request), cost)
-        remember(which, self.request, best)
+        kind: Kind = "few_queries" if self.folded else which
+        start = default_config(kind, self.request)
+        best, known = climb(start, neighbours(kind, self.request), cost)
+        remember(kind, self.request, best)
         return Tuned(which, best, known[best], start, known[start], len(known))
 
     def _with(self, which: Pass, config: Config) -> TritonKernels:
         """The same passes, one of them in another config."""
         assert isinstance(self.part, TiledMask), "calls are tuned over schedules that are known"
         part, configs = also_in(self.part, config.tile), {**self.configs, which: config}
-        return TritonKernels(part, self.request, configs, self.longest, self.clock)
+        return TritonKernels(part, self.request, configs, self.longest, self.clock, self.folded)
 
     def _prepared(
         self,

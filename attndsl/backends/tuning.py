@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from attndsl.backends.configs import (
     Config,
     Pass,
     architecture,
+    few_queries,
     fitting,
     padded,
     shared_memory,
@@ -31,6 +32,9 @@ from attndsl.backends.configs import (
 from attndsl.backends.protocol import Request
 
 Clock: TypeAlias = Callable[[Callable[[], object]], float]
+Kind: TypeAlias = (
+    Pass | Literal["few_queries"]
+)  # a pass; the forward of few queries has tiles of its own
 
 MOST = 24  # configs that are tried for a pass
 GAIN = 0.98  # what is not faster than the default by this much may be noise
@@ -39,10 +43,13 @@ _TILES, _WARPS, _STAGES = (16, 256), (1, 16), (1, 5)
 _RUNS = 5
 
 
-def default_config(which: Pass, request: Request) -> Config:
+def default_config(which: Kind, request: Request) -> Config:
     """The config for such calls on their device, where nothing better was measured."""
     arch, widths = architecture(request.device), (request.head_dim, request.value_dim)
-    found = fitting(which, arch, request.dtype.itemsize, *widths)
+    if which == "few_queries":
+        found = few_queries(arch, request.dtype.itemsize, request.q_len, *widths)
+    else:
+        found = fitting(which, arch, request.dtype.itemsize, *widths)
     assert found is not None, "supports() declines what fits nowhere"
     return found
 
@@ -77,7 +84,7 @@ _KNOWN: dict[tuple[object, ...], Config] = {}
 _REMEMBERED: list[Config] = []  # all, one after the other
 
 
-def configured(which: Pass, request: Request) -> Config:
+def configured(which: Kind, request: Request) -> Config:
     """The config that was measured to be the best for such a call, here or by another process; else the default."""
     place = _place(which, request)
     found = _KNOWN.get(place)
@@ -87,7 +94,7 @@ def configured(which: Pass, request: Request) -> Config:
     return found
 
 
-def remember(which: Pass, request: Request, config: Config) -> None:
+def remember(which: Kind, request: Request, config: Config) -> None:
     """From now on ``configured`` gives this one, here and where the cache is read."""
     if request.name:
         cache.keep("configs", _key(which, request), asdict(config))
@@ -100,7 +107,7 @@ def edition() -> int:
     return len(_REMEMBERED)
 
 
-def _place(which: Pass, request: Request) -> tuple[object, ...]:
+def _place(which: Kind, request: Request) -> tuple[object, ...]:
     """A cheap key that distinguishes what `_key` does; each lowering computes it."""
     widths = request.head_dim, request.value_dim
     lengths = (request.q_len - 1).bit_length(), (request.k_len - 1).bit_length()
@@ -131,7 +138,7 @@ def climb(
     return (best if known[best] < GAIN * known[start] else start), known
 
 
-def neighbours(which: Pass, request: Request) -> Callable[[Config], Iterator[Config]]:
+def neighbours(which: Kind, request: Request) -> Callable[[Config], Iterator[Config]]:
     """One step from a config: a side of the tile, warps or stages doubled or halved, where that fits the device."""
 
     def around(config: Config) -> Iterator[Config]:
@@ -149,8 +156,16 @@ def neighbours(which: Pass, request: Request) -> Callable[[Config], Iterator[Con
     return around
 
 
-def _fits(config: Config, which: Pass, request: Request) -> bool:
+def _fits(config: Config, which: Kind, request: Request) -> bool:
     """Whether such a config can be expected to compile for such calls, without spills."""
+    if which == "few_queries":
+        if config.bq != default_config(which, request).bq:
+            return False
+        held = (
+            request.group * request.q_len
+        )  # in one tile, where heads that share keys see the same ones
+        rows = held if held <= _TILES[1] // 2 else request.q_len
+        which, config = "forward", replace(config, bq=max(_TILES[0], padded(rows)))
     sides = min(config.bq, config.bk), max(config.bq, config.bk)
     ranges = ((sides, _TILES), ((config.warps,), _WARPS), ((config.stages,), _STAGES))
     if not all(low <= value <= high for values, (low, high) in ranges for value in values):
@@ -172,7 +187,7 @@ def _fits(config: Config, which: Pass, request: Request) -> bool:
     return taken <= SHARED_MEMORY[arch]
 
 
-def _sound(kept: Any, which: Pass, request: Request) -> Config | None:
+def _sound(kept: Any, which: Kind, request: Request) -> Config | None:
     """Validates a cached config; None if it is none or does not fit."""
     names: Final = ("bq", "bk", "warps", "stages")
     if not isinstance(kept, dict) or sorted(kept) != sorted(names):
@@ -183,7 +198,7 @@ def _sound(kept: Any, which: Pass, request: Request) -> Config | None:
     return config if _fits(config, which, request) else None
 
 
-def _key(which: Pass, request: Request) -> dict[str, str | int]:
+def _key(which: Kind, request: Request) -> dict[str, str | int]:
     return {
         "pass": which,
         "pattern": request.name,

@@ -26,6 +26,7 @@ from attndsl.ir import named_extents
 from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
 from attndsl.op.checks import check_plain, check_tensors, is_forward, wants_gradient
+from attndsl.op.contents import stamp_of
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
 from attndsl.op.pages import paged
@@ -269,7 +270,9 @@ def tune(
     scale = 1.0 / math.sqrt(max(1, q.shape[-1]))
     tables, options = packed(q, given, extents, layout, backend, scale)
     gradient = wants_gradient(q, k, v)
-    parts = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options).parts
+    # with a stamp, inputs on a GPU are scheduled on the host: tiles of any size can then be measured
+    stamp = stamp_of(options.names, tables)[0] if tables else None
+    parts = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options, stamp).parts
     tunable = [part for part in parts if isinstance(part, Tunable)]
     return tuple(found for part in tunable for found in part.tune(q, k, v, scale=scale))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl.backends import Backend, Request, configs, tuning
+from attndsl.backends import Backend, Request, configs, protocol, tuning
 from attndsl.backends.configs import Config
 from attndsl.backends.tuning import climb, neighbours
 
@@ -91,14 +91,17 @@ def test_what_is_tried_fits(
         assert tuning._fits(config, which, request), "the default is no worse than its neighbours"
 
 
-def request_of(p: attndsl.Pattern, q: torch.Tensor, gradient: bool = False) -> Request:
-    return Request.of(q, q, q, gradient=gradient, name=p._program.key)
+def request_of(p: attndsl.Pattern, q: torch.Tensor, k: torch.Tensor | None = None) -> Request:
+    k = q if k is None else k
+    return Request.of(q, k, k, gradient=False, name=p._program.key)
 
 
-def kernels(p: attndsl.Pattern, q: torch.Tensor, backend: Backend) -> Any:
+def kernels(
+    p: attndsl.Pattern, q: torch.Tensor, backend: Backend, k: torch.Tensor | None = None
+) -> Any:
     """The passes of a back end over the whole pattern."""
-    call = p._program.call(q.shape[2], q.shape[2], 1, q.shape[1], None, {})
-    request = request_of(p, q)
+    request = request_of(p, q, k)
+    call = p._program.call(q.shape[2], request.k_len, 1, q.shape[1], None, {})
     (part,) = p._program.tiled(call, "natural", *backend.tiles(request))
     return backend.lower(part, request)
 
@@ -191,6 +194,34 @@ def test_the_whole_way_with_a_real_clock(monkeypatch):
         *(torch.autograd.grad(x.sum(), (q, k, v)) for x in (out, exact)), strict=True
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_forward_of_few_queries_is_tuned_by_itself(monkeypatch):
+    triton = pytest.importorskip("attndsl.backends.triton")
+    monkeypatch.setattr(climb, "__defaults__", (4,))
+    p, (_, k, v) = attndsl.compile("causal"), tensors(length=70)
+    q = torch.randn(1, 4, 3, 16).half()
+    (tuned,) = kernels(p, q, triton.Triton(clock=Second()), k).tune(q, k, v, scale=0.25)
+    assert (tuned.which, tuned.tried) == ("forward", 4)
+    assert tuned.config != tuned.default
+    assert tuned.config.bq == tuned.default.bq == 4
+    request = request_of(p, q, k)
+    assert tuning.configured("few_queries", request) == tuned.config
+    assert tuning.configured("forward", request) != tuned.config  # of a call that wants a gradient
+    found = kernels(p, q, triton.Triton(), k)
+    assert found.configs["forward"] == tuned.config
+    exact = p(q, k, v, backend="reference")
+    torch.testing.assert_close(found.forward(q, k, v, scale=0.25)[0], exact, atol=4e-3, rtol=4e-3)
+
+
+def test_inputs_that_are_scheduled_on_a_device_are_tuned_too(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(climb, "__defaults__", (2,))
+    monkeypatch.setattr(protocol, "SCHEDULING", {"cpu", "cuda"})
+    p, (q, k, v) = attndsl.compile("documents"), tensors()
+    doc = torch.arange(64)[None] // 9
+    (tuned,) = p.tune(q, k, v, doc=doc, backend="triton")
+    assert math.isfinite(tuned.default_milliseconds)
 
 
 def test_each_config_that_may_be_found_gives_the_same_results():

@@ -135,6 +135,17 @@ def test_schedules_are_kept_for_positions_that_do_not_change(sloped):
     assert len(made) == 3
 
 
+@pytest.mark.parametrize("told", [{"q_start": [2, 4]}, {"kv_len": [5, 7]}], ids=["start", "fill"])
+def test_an_input_over_queries_has_an_entry_for_each_row(told):
+    p = attndsl.compile("input own: int[batch, q]\npattern p = own[q] <= k and k <= q")
+    own = torch.tensor([[1, 0, 2], [4, 3, 1]])
+    module = loaded(p)
+    positions = module.Positions(**{name: torch.tensor(x) for name, x in told.items()})
+    mine = pairs(module, 3, 7, 2, 1, tile=TILE, own=own, positions=positions)
+    assert np.array_equal(mine, p.mask(3, 7, own=own, **told).numpy())
+    assert mine.any()
+
+
 def test_only_what_a_window_can_reach_is_evaluated():
     module = loaded(attndsl.compile("window(3, 2)"))
     told = module.Positions(q_start=torch.tensor([50, 70]), k_start=torch.tensor([-10, 0]))

@@ -151,6 +151,19 @@ def test_rows_that_numbers_leave_out_are_not_looked_at():
     assert not lse[:, :, 3:].isinf().any()
 
 
+def test_gradients_reach_the_rows_that_a_number_leaves():
+    p, (q, k, v) = attndsl.compile("documents_causal"), tensors(5, 20)
+    doc = torch.arange(20).expand(2, -1) // 3
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    found, want = (
+        torch.autograd.grad(out.sin().sum(), leaves)
+        for out in (p(q, k, v, kv_len=7, doc=doc), p(q, k[:, :, :7], v[:, :, :7], doc=doc[:, :7]))
+    )
+    for one, other in zip(found, want, strict=True):
+        torch.testing.assert_close(one, other)
+    assert found[1][:, :, :7].any()
+
+
 def test_heads_of_a_rank_stand_where_they_stand():
     p = attndsl.compile("k <= q and q - k <= head")
     whole = p.mask(2, 8, heads=4, kv_len=[5, 8])

@@ -548,7 +548,7 @@ class Pattern(Selecting):
         return explaining.explanation(self._program, call, head_dim, machine, self._origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the pattern as JSON, whole or not at all; ``Pattern.load`` reads back its equal, without asserts."""
+        """Writes the pattern as JSON, whole or not at all; ``Pattern.load`` reads back its equal, asserts included."""
         write_file(path, self._saved().encode())
 
     @staticmethod

@@ -14,37 +14,30 @@ from __future__ import annotations
 import json
 import operator
 import os
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl import frontend, ir, passes, patterns
+from attndsl import frontend, ir, passes
 from attndsl import schedule as scheduling
 from attndsl import syntax as syn
 from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, digest_of, fitted, gathered, read
 from attndsl.positions import MAX_POSITION, counted_by, read_positions, split, split_heads
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
+from attndsl.sources import is_name, open_module, path_in
 
 Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
-_ROW = re.compile(r"[0-9]{3}")
-_COMMENT = re.compile(r"#[^\n]*")
-_DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import|attention)\b")
-# A declaration whose first word is misspelt is better judged as one: `patern p(w: int) = ...`
-_RESEMBLES = re.compile(r"\s*(?!let\b)\w+\s+\w+\s*(?:\([^()]*\)\s*)?=(?!=)")
 
 _CACHED_RESULTS = 128  # of a pattern
 _MOST = 1 << 20  # heads, batch elements, or layers
 _TALLEST = 4096  # a tile
 _PLACES = (-2 * MAX_POSITION, 2 * MAX_POSITION)  # between which positions and lengths lie
-_LONGEST_NAME = 200
 
 
 def read_mask(
@@ -127,8 +120,11 @@ def is_attention(source: object, entry: str | None = None) -> bool:
     if not isinstance(source, str | os.PathLike):
         return False
     text = os.fspath(source)
-    if "\n" in text and "attention" not in text:  # a program is not read twice for nothing
-        return False
+    if not is_name(text):  # a program is not read twice for nothing
+        path, _ = path_in(text)
+        written = syn.read(path).text if path else text
+        if "attention" not in written and "import" not in written:
+            return False
     return frontend.kind_of(*open_module(source, entry)) == "attention"
 
 
@@ -157,34 +153,6 @@ def describe(source: str | os.PathLike[str], entry: str | None = None) -> fronte
     """
     module, name, resolve = open_module(source, entry)
     return frontend.signature(module, name, resolve)
-
-
-def open_module(
-    source: str | os.PathLike[str], entry: str | None = None
-) -> tuple[syn.Module, str | None, frontend.Resolve | None]:
-    """The module that a path, text or name is to be looked up in, and under what name."""
-    text = os.fspath(source)
-    path, _, name = text.rpartition(":")
-    if text.endswith(".attn"):
-        path, name = text, ""
-    if path.endswith(".attn") and "\n" not in path:
-        read = syn.read(path)
-        module = syn.parse(read.text, read.name)
-        return module, name or entry, frontend.files(Path(path).parent)
-    if (len(text) <= _LONGEST_NAME and text.isidentifier()) or _ROW.fullmatch(text):
-        found = None if patterns.is_name(text) else patterns.find(text)
-        if found is None and not patterns.is_name(text) and text in patterns.attentions():
-            return patterns.module_of_attentions(), text, None
-        module = patterns.module_of(found) if found else syn.parse("", "<library>")
-        return module, found or text, None
-    return syn.parse(as_program(text), "<text>"), entry, None
-
-
-def as_program(text: str) -> str:
-    """A bare expression, ``causal and q - k < 8``, as the body of a pattern; other text as it is."""
-    code = _COMMENT.sub("", text)
-    is_program = _DECLARES.search(code) or _RESEMBLES.match(code) or not code.strip()
-    return text if is_program else f"pattern given = {text}"
 
 
 SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads")
@@ -246,7 +214,9 @@ def read_layer(layer: Any) -> int:
 
 def saved(mask: ir.Mask, layer: int, without: Collection[str]) -> str:
     """A compiled pattern as JSON."""
-    more = {"layer": layer, "without": list(without)}
+    more: dict[str, Any] = {"layer": layer, "without": list(without)}
+    if mask.claims:
+        more["asserts"] = ir.written_claims(mask.claims)
     if mask.selections:
         more["selections"] = ir.written_selections(mask.selections)
     return f"{ir.dump(mask)[:-1]}, {json.dumps(more)[1:]}"
@@ -260,12 +230,14 @@ def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        mask = ir.load(text, also=("layer", "without", "selections"))
-        document = json.loads(text)
-        chosen = ir.Field(document.get("selections", []), "selections")
-        mask = ir.with_selections(mask, ir.read_selections(chosen))
-        layer = ir.Field(document.get("layer", 0), "layer").number(0, _MOST)
-        without = ir.Field(document.get("without", []), "without").items()
+        mask = ir.load(text, also=("layer", "without", "asserts", "selections"))
+        document = ir.Field(json.loads(text), "")
+        if "asserts" in document.value:
+            mask = replace(mask, claims=ir.read_claims(document.part("asserts"), mask))
+        if "selections" in document.value:
+            mask = ir.with_selections(mask, ir.read_selections(document.part("selections")))
+        layer = ir.Field(document.value.get("layer", 0), "layer").number(0, _MOST)
+        without = ir.Field(document.value.get("without", []), "without").items()
         return mask, layer, tuple(each.word(*SIMPLIFICATIONS) for each in without)
     except ValueError as error:
         raise ir.not_saved(str(error)) from error

@@ -374,8 +374,8 @@ _CAUSAL = Foreign(
     (False,),
 )
 _DROPOUT = Foreign(
-    "no weight is dropped after the softmax; pairs can be dropped before it, by an input drawn anew in each step:"
-    " `input keep: bool[batch, head, q, k]`, `pattern p = causal and keep[q, k]`",
+    "weights are dropped by a factor of an attention, 0 or 1 / (1 - p), drawn anew in each step:"
+    " `input keep: real[batch, head, q, k]`, `attention a over causal = score s factor keep[q, k]`",
     (0, False),
 )
 _SCORES = Foreign(
@@ -394,6 +394,10 @@ _PACKED = Foreign(
 _WEIGHTS = Foreign(
     "weights are never held; values that are unit vectors give them: v = torch.eye(k_len)", (False,)
 )
+_LARGEST = Foreign(
+    "the largest score is not kept; `return_lse=True` gives what is at least that, and at most log(keys) more",
+    (False,),
+)
 _ANYWAY = Foreign("it always is so", (True, False))
 
 FOREIGN: Final[Mapping[str, Foreign]] = {
@@ -407,6 +411,7 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     **dict.fromkeys(("softmax_scale", "sm_scale", "scaling"), _SCALE),
     **dict.fromkeys(("cu_seqlens", "cu_seqlens_q", "cu_seqlens_k", "cu_seqlens_kv"), _PACKED),
     **dict.fromkeys(("return_weights", "need_weights", "output_attentions"), _WEIGHTS),
-    **dict.fromkeys(("return_attn_probs", "return_max"), _WEIGHTS),
+    "return_attn_probs": _WEIGHTS,
+    "return_max": _LARGEST,
     **dict.fromkeys(("enable_gqa", "deterministic"), _ANYWAY),
 }

@@ -7,8 +7,8 @@ from typing import Final
 
 from attndsl import frontend
 from attndsl import syntax as syn
-from attndsl.compiler import as_program
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import as_program
 
 _MOST: Final = 100  # faults that are told
 

@@ -170,18 +170,17 @@ class Values:
     def _parts(self, node: ir.Node) -> list[ir.Node]:
         """The real nodes whose values a step takes."""
         if isinstance(node, reals.Plus):
-            made = [(item,) if item in self.memo else _factors(item)[1] for item in node.items]
-            return [part for parts in made for part in parts]
+            return [part for item in node.items for part in self._factors(item)[1]]
         return [part for part in node.parts if part.sort is ir.Sort.REAL]
 
     def _sum(self, items: Sequence[ir.Node]) -> Tensor:
         """The sum of products, each multiplied and added at once."""
         at = self.memo
-        ordered = sorted(items, key=lambda item: item not in at and _factors(item)[0] != 1.0)
+        ordered = sorted(items, key=lambda item: self._factors(item)[0] != 1.0)
         total: Tensor | None = None
         into: Tensor | None = None
         for item in ordered:
-            factor, parts = (1.0, (item,)) if item in at else _factors(item)
+            factor, parts = self._factors(item)
             values = [at[part] for part in parts]
             if total is None:
                 total = values[0] if len(values) == 1 else values[0] * values[1]
@@ -193,6 +192,19 @@ class Values:
                 total = torch.addcmul(total, *values, value=factor, out=self._fits(into, *values))
         assert total is not None
         return total
+
+    def _factors(self, node: ir.Node) -> tuple[float, tuple[ir.Node, ...]]:
+        """A number and one or two nodes whose product is the node; known products stay, as their parts may be spent."""
+        match node:
+            case _ if node in self.memo:
+                return 1.0, (node,)
+            case reals.Times(left=reals.Number(value=factor), right=right):
+                inner, parts = self._factors(right)
+                return factor * inner, parts
+            case reals.Times(left=left, right=right):
+                return 1.0, (left, right)
+            case _:
+                return 1.0, (node,)
 
     def _is_spent(self, node: ir.Node) -> bool:
         return node in self.spent and node not in self.free and node not in self.constants
@@ -295,15 +307,6 @@ class Values:
         shape = np.broadcast_shapes(flat.shape, inside.shape)
         whole = np.broadcast_to(np.where(inside, flat, 0), shape)
         return torch.from_numpy(np.array(whole)), torch.from_numpy(np.array(inside))
-
-
-def _factors(node: ir.Node) -> tuple[float, tuple[ir.Node, ...]]:
-    """A number and one or two nodes whose product is the node."""
-    factor = 1.0
-    if isinstance(node, reals.Times) and isinstance(node.left, reals.Number):
-        factor, node = node.left.value, node.right
-    parts = (node.left, node.right) if isinstance(node, reals.Times) else (node,)
-    return factor, parts
 
 
 def _deps(nodes: Sequence[ir.Node]) -> ir.Deps:

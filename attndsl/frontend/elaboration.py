@@ -247,7 +247,7 @@ class Elaborator:
         items = self._nodes_of(node.operands, frame)
         pairs = zip(items, node.operators, items[1:], strict=False)
         made = [self._kept(_COMPARE[op](left, right), node.span) for left, op, right in pairs]
-        return ir.conj(*made)
+        return ir.conj(*made) if len(made) > 1 else made[0]
 
     def _until(
         self, absorbing: ir.Node, operands: tuple[syn.Expression, ...], frame: Scope

@@ -26,6 +26,7 @@ from attndsl.ir.arithmetic import (
 from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
 from attndsl.ir.attention_printing import show_attention
 from attndsl.ir.attention_storage import dump_attention, load_attention
+from attndsl.ir.claim_storage import read_claims, written_claims
 from attndsl.ir.claims import (
     Always,
     Claim,
@@ -231,6 +232,7 @@ __all__ = [
     "of_element",
     "postorder",
     "pow2",
+    "read_claims",
     "reads",
     "read_selections",
     "reads_inputs",
@@ -262,4 +264,5 @@ __all__ = [
     "dump_attention",
     "load_attention",
     "show_attention",
+    "written_claims",
 ]

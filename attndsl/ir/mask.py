@@ -106,8 +106,8 @@ class Mask:
     ``name`` and ``doc`` are for people, ``claims`` for those who judge them, ``unread`` names inputs that
     were declared and may be given though nothing reads them, ``conditions`` refuse calls, ``places`` say for errors
     where loops that are left in ``root`` and ``zeros`` were written, ``selections`` make inputs of those names where a
-    call does not bring them: these take no part in equality or in the digest, and ``dump`` does not write
-    claims, places and selections.
+    call does not bring them: these take no part in equality or in the digest, and ``dump`` does not write places, nor
+    claims and selections, which have functions of their own.
     """
 
     root: Node

@@ -112,11 +112,13 @@ class Node(metaclass=_Interned):
 
     def __post_init__(self) -> None:
         parts: list[Node] = []
-        if isinstance(self, Sum):
-            spelled = [_spelled_terms(self.terms, parts), _spelled(self.constant, parts)]
+        kind: type[Node] = type(self)
+        if kind is Sum:
+            total = cast(Sum, self)
+            spelled = [_spelled_terms(total.terms, parts), _spelled(total.constant, parts)]
         else:
-            spelled = [_spelled(getattr(self, name), parts) for name in _given(type(self))]
-        text = b"".join((tag_of(type(self)).encode(), *spelled))
+            spelled = [_spelled(getattr(self, name), parts) for name in field_names(kind)]
+        text = b"".join((tag_of(kind).encode(), *spelled))
         deps = int(self._own_deps())
         for part in parts:
             deps |= int(part.deps)
@@ -133,7 +135,7 @@ class Node(metaclass=_Interned):
         return _written(self, _SHOWN_LEVELS)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, name) for name in _given(type(self)))
+        return type(self), tuple(getattr(self, name) for name in field_names(type(self)))
 
     def _own_sort(self) -> Sort:
         return Sort.BOOL if type(self) in _TRUTHS else Sort.INT
@@ -153,7 +155,7 @@ def _written(value: object, levels: int) -> str:
         return repr(value)
     if not levels:
         return f"{type(value).__name__}(...)"
-    given = ((name, getattr(value, name)) for name in _given(type(value)))
+    given = ((name, getattr(value, name)) for name in field_names(type(value)))
     parts = (f"{name}={_written(item, levels - 1)}" for name, item in given)
     return f"{type(value).__name__}({', '.join(parts)})"
 
@@ -163,19 +165,21 @@ _DEPS = tuple(map(Deps, range(16)))  # numbers are joined several times faster t
 
 
 @functools.cache
-def _given(kind: type[Node]) -> tuple[str, ...]:
+def field_names(kind: type[Node]) -> tuple[str, ...]:
     """The fields that a node of the class is made of, in order."""
     return tuple(item.name for item in fields(kind) if item.init)
 
 
 def _spelled(value: object, parts: list[Node]) -> bytes:
     """A field as bytes, unambiguously; the nodes in it are appended to ``parts``, left to right."""
+    if type(value) is int:
+        return _spelled_number(value)
+    if isinstance(value, tuple):
+        return b"".join((b"t%d:" % len(value), *[_spelled(item, parts) for item in value]))
     if isinstance(value, Node):
         parts.append(value)
         return b"n" + value.digest
-    if isinstance(value, tuple):
-        return b"".join((b"t%d:" % len(value), *[_spelled(item, parts) for item in value]))
-    return _spelled_number(value) if type(value) is int else _spelled_value(value)
+    return _spelled_value(value)
 
 
 def _spelled_terms(terms: tuple[tuple[Node, int], ...], parts: list[Node]) -> bytes:

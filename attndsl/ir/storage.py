@@ -84,7 +84,7 @@ def written_nodes(order: Iterable[Node], place: dict[Node, int]) -> list[list[An
 
 
 def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
-    return [_plain(getattr(node, f.name), place) for f in fields(node) if f.init]
+    return [_plain(getattr(node, name), place) for name in n.field_names(type(node))]
 
 
 def _plain(value: Any, place: dict[Node, int]) -> Any:

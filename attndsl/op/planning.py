@@ -308,7 +308,7 @@ _ALIVE: weakref.WeakValueDictionary[str | int, Planner] = weakref.WeakValueDicti
 
 def planner_of(program: Program) -> Planner:
     """The planner of a program, made before any call: a traced call cannot do so itself."""
-    text = saved(replace(program.mask, doc=""), program.layer, program.without)
+    text = saved(replace(program.mask, doc="", claims=()), program.layer, program.without)
     made = _ALIVE.setdefault(text, Planner(program, text))
     if _ALIVE.setdefault(made.digest, made) is not made:
         made.marker = None  # another program has this digest

@@ -13,6 +13,7 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import PRESENT, bind, lower_root, separate_root
+from attndsl.schedule.alternatives import is_long
 from attndsl.schedule.boundary_tiles import evaluate_tiles
 from attndsl.schedule.disk_cache import schedule_of
 from attndsl.schedule.layouts import (
@@ -228,7 +229,7 @@ def classes_of(
         return separate_root(without_loops(made))
 
     def without_loops(root: ir.Node) -> ir.Node:
-        if not any(isinstance(node, ir.Loop) for node in ir.postorder(root)):
+        if not any(isinstance(node, ir.Loop) or is_long(node) for node in ir.postorder(root)):
             return root
         axes = axes_of(*positions_of(mask, call), (1, 1), slices.tables)
         loops = Loops(*axes)

@@ -5,6 +5,7 @@
     any j in a[q]..a[q] + 2: k == t[j]     -->  k == t[a[q]] or k == t[a[q] + 1]
     any j in k..q: odd[j]                  -->  c[k] < c[q]            c[x]: how many j < x are odd
     any j in 0..m: f[j] <= q < g[j] and P  -->  P at the few j of the query, which a table holds
+    any j in 0..m: (q * j + k) % 97 == 1   -->  t[q, k % 97]
     count j in 0..m: f[j] <= q             -->  t[q]
 
 Law: for every pair of the call both sides evaluate alike. No loop is left, so whatever is done with the
@@ -17,13 +18,14 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths
 from attndsl.schedule.allowed import allowed, split
+from attndsl.schedule.alternatives import bounds_of, equation, is_long, sets_of
 from attndsl.schedule.intervals import union
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import IntArray
@@ -83,7 +85,7 @@ class Loops:
                 self._done[node] = ir.Const(int(value)) if number else ir.BoolConst(bool(value))
             else:
                 same = all(new is old for new, old in zip(fresh, parts, strict=True))
-                self._done[node] = node if same else ir.rebuild(node, fresh)
+                self._done[node] = self._shorter(node if same else ir.rebuild(node, fresh))
         return self._done[root]
 
     def _without(self, node: ir.Loop, start: ir.Node, stop: ir.Node) -> ir.Node:
@@ -99,6 +101,38 @@ class Loops:
         if sides == ir.Deps.PAIR:
             return self._of_pair(loop)
         return self._of_side(loop, self._queries if sides == ir.Deps.QUERY else self._keys)
+
+    # ------------------------------------------------------------------ long disjunctions
+
+    def _shorter(self, node: ir.Node) -> ir.Node:
+        """A long disjunction, or its negation, by the intervals that each position sees, where those are fewer."""
+        if not is_long(node):
+            return node
+        if isinstance(node, ir.Or):
+            return self._as_intervals(node) or node
+        found = self._as_intervals(cast(ir.Or, ir.negate(node)))
+        return node if found is None else ir.negate(found)
+
+    def _as_intervals(self, root: ir.Or) -> ir.Node | None:
+        bounds, count = bounds_of(root), len(root.items)
+        if bounds is None or 0 in (self._queries.length, self._keys.length):
+            return None
+        names: dict[ir.Node, str] = {}
+        for term, found in bounds.items():
+            least, most = self._hull(term)
+            limits = (most if bound is None else bound for bound in found)
+            names[term] = self._kept(np.clip(np.fromiter(limits, np.int64), least - 1, most))
+
+        def alternative(place: ir.Node) -> ir.Node:
+            loads = {
+                name: ir.Load(name, ir.Sort.INT, (place,), ir.Deps.NONE) for name in names.values()
+            }
+            return ir.conj(*(ir.le(term, loads[name]) for term, name in names.items()))
+
+        loop = ir.exists(ir.ZERO, ir.Const(count), alternative)
+        made = self._joined(loop, count) if isinstance(loop, ir.Exists) else None
+        is_fewer = made is not None and FEWER * len(made.parts) <= count
+        return made if is_fewer else None
 
     # ------------------------------------------------------------------ what positions do not change
 
@@ -210,7 +244,7 @@ class Loops:
         if isinstance(loop, ir.Exists) and fewest > NARROW:
             if isinstance(loop.body, ir.Or):
                 return self.read(ir.disj(*(_with_body(loop, part) for part in loop.body.items)))
-            for way in (self._joined, self._gathered):
+            for way in (self._joined, self._gathered, self._by_value):
                 found = way(loop, fewest)
                 if found is not None:
                     return found
@@ -254,16 +288,10 @@ class Loops:
 
     def _joined(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
         """By the intervals of the other side that each position sees, where each number is a region."""
-        items = loop.body.items if isinstance(loop.body, ir.And) else (loop.body,)
-        variable = ir.Index(loop.level)
-        items = (*items, ir.le(loop.start, variable), ir.lt(variable, loop.stop))
-        low, width = self._hull(loop.start)[0], self._width(loop)
-        numbers = range(low, low + width)
-        if width > WIDEST_TABLE:
+        items, numbers = self._conditions(loop)
+        if len(numbers) > WIDEST_TABLE:
             return None
-        limits = ir.Const(low), ir.Const(low + width)
-        for part in items:
-            check_magnitude(ir.Exists(loop.level, *limits, part), self._queries, self._keys)
+        self._check(loop.level, numbers, *items)
         found = union(items, loop.level, numbers, (self._queries, self._keys))
         if found is None:
             return None
@@ -277,22 +305,17 @@ class Loops:
 
     def _gathered(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
         """By the numbers that one side allows at each position, where those are few."""
-        items = loop.body.items if isinstance(loop.body, ir.And) else (loop.body,)
-        variable = ir.Index(loop.level)
-        items = (*items, ir.le(loop.start, variable), ir.lt(variable, loop.stop))
-        low, width = self._hull(loop.start)[0], self._width(loop)
+        items, numbers = self._conditions(loop)
         best: tuple[IntArray, TileAxis] | None = None
         for axis in (self._queries, self._keys):
             own = ir.conj(*(item for item in items if not _speaks_of_other(item, axis)))
-            if not axis.owns(own) or width * axis.length > _MOST_VALUES >> 2:
+            if not axis.owns(own) or len(numbers) * axis.length > _MOST_VALUES >> 2:
                 continue
             most = fewest // FEWER if best is None else len(best[0]) - 1
             parts = own.items if isinstance(own, ir.And) else (own,)
             sides = itertools.chain(*(split(part, loop.level) or () for part in parts))
-            limits = ir.Const(low), ir.Const(low + width)
-            for part in (own, *(ir.Le(side, 0) for side in sides)):
-                check_magnitude(ir.Exists(loop.level, *limits, part), self._queries, self._keys)
-            made = allowed(own, loop.level, range(low, low + width), axis, most)
+            self._check(loop.level, numbers, own, *(ir.Le(side, 0) for side in sides))
+            made = allowed(own, loop.level, numbers, axis, most)
             best = best if made is None else (made, axis)
         if best is None:
             return None
@@ -301,9 +324,41 @@ class Loops:
         found = []
         for slot in slots:
             number = self._read_at(self._kept(slot), ir.Sort.INT, axis)
-            some = ir.substitute(rest, {variable: number})
-            found.append(self.read(ir.conj(ir.ge(number, ir.Const(low)), some)))
+            some = ir.substitute(rest, {ir.Index(loop.level): number})
+            found.append(self.read(ir.conj(ir.ge(number, ir.Const(numbers.start)), some)))
         return ir.disj(*found)
+
+    def _by_value(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
+        """By the values that the numbers give a position, looked up by what the other side asks for."""
+        items, numbers = self._conditions(loop)
+        for axis in (self._queries, self._keys):
+            others = [item for item in items if _speaks_of_other(item, axis)]
+            found = equation(others[0], axis, ir.Index(loop.level)) if len(others) == 1 else None
+            if found is None:
+                continue
+            mine, theirs = found
+            own = ir.conj(*(item for item in items if item is not others[0]))
+            self._check(loop.level, numbers, own, others[0], ir.Le(mine, 0), ir.Le(theirs, 0))
+            least, most = self._hull(theirs)
+            table = sets_of(mine, own, loop.level, numbers, axis, range(least, most + 1))
+            if table is not None:
+                place = ir.sub(ir.Pos(axis.side), ir.Const(axis.start))
+                index = place, ir.sub(theirs, ir.Const(least))
+                return ir.Load(self._kept(table), ir.Sort.BOOL, index, ir.Deps.NONE)
+        return None
+
+    def _conditions(self, loop: ir.Exists) -> tuple[tuple[ir.Node, ...], range]:
+        """The conditions on a number that counts, its limits among them, and what numbers there are."""
+        items = loop.body.items if isinstance(loop.body, ir.And) else (loop.body,)
+        variable, low = ir.Index(loop.level), self._hull(loop.start)[0]
+        limits = ir.le(loop.start, variable), ir.lt(variable, loop.stop)
+        return (*items, *limits), range(low, low + self._width(loop))
+
+    def _check(self, level: int, numbers: range, *parts: ir.Node) -> None:
+        """Whether parts of a body keep within 64 bits, at all of the numbers."""
+        limits = ir.Const(numbers.start), ir.Const(numbers.stop)
+        for part in parts:
+            check_magnitude(ir.Exists(level, *limits, part), self._queries, self._keys)
 
     # ------------------------------------------------------------------ limits
 

@@ -7,13 +7,11 @@ import math
 import threading
 import typing
 
-from lark import Token
-
 from attndsl.source import NOWHERE, Diagnostic, Label, Source, Span, suggest
 
 from . import tree
 from .clauses import Align as AlignClause
-from .clauses import Parts, TreeError, clip, is_token, sort_clauses, written_twice
+from .clauses import Parts, TreeError, Word, clip, is_token, sort_clauses, written_twice
 from .clauses import Where as WhereClause
 from .selection_building import SelectionRules
 
@@ -87,7 +85,7 @@ class Builder(SelectionRules, threading.local):
 
     def dim(self, parts: Parts) -> tree.Dim:
         (token,) = parts
-        value = self._number(token) if token.type == "INT" else str(token)
+        value = self._number(token) if token.kind == "INT" else str(token)
         return tree.Dim(value, self._span(token))
 
     def def_(self, parts: Parts) -> tree.Def:
@@ -255,7 +253,7 @@ class Builder(SelectionRules, threading.local):
     def phrase(self, parts: Parts) -> tree.Phrase:
         compares = [place for place, part in enumerate(parts) if is_token(part, "COMPARE")]
         words = parts[: compares[0]] if compares else parts
-        spelled = tuple(self._number(w) if w.type == "INT" else str(w) for w in words)
+        spelled = tuple(self._number(w) if w.kind == "INT" else str(w) for w in words)
         span = self._span(parts[0], parts[-1])
         if not compares:
             return tree.Phrase(spelled, span=span)
@@ -282,7 +280,7 @@ class Builder(SelectionRules, threading.local):
         return tree.Fraction(f"{int(whole)}.{rest.rstrip('0') or '0'}{scale}", span)
 
     def bool(self, parts: Parts) -> tree.Bool:
-        return tree.Bool(parts[0].type == "TRUE", self._span(parts[0]))
+        return tree.Bool(parts[0].kind == "TRUE", self._span(parts[0]))
 
     def group(self, parts: Parts) -> tree.Expression:
         opening, inner, closing = parts
@@ -365,22 +363,22 @@ class Builder(SelectionRules, threading.local):
         """From the start of a token or node to the end of it or of another."""
         if last is None:
             last = first
-        start: typing.Any = first.start_pos if isinstance(first, Token) else first.span.start
-        stop: typing.Any = last.end_pos if isinstance(last, Token) else last.span.stop
+        start: typing.Any = first.start if isinstance(first, Word) else first.span.start
+        stop: typing.Any = last.stop if isinstance(last, Word) else last.span.stop
         return Span(self.source, start, stop)
 
     def _chain(self, parts: Parts) -> tuple[typing.Any, typing.Any, Span]:
         operators = tuple(str(token) for token in parts[1::2])
         return tuple(parts[::2]), operators, self._span(parts[0], parts[-1])
 
-    def _number(self, token: Token) -> typing.Any:
+    def _number(self, token: Word) -> typing.Any:
         digits = token.replace("_", "").lstrip("0") or "0"
         # Python refuses to read very long numbers, so their length is judged first.
         if len(digits) > len(str(LARGEST)) or int(digits) > LARGEST:
             raise TreeError(_too_large(self._span(token)))
         return int(digits)
 
-    def _kind(self, token: Token) -> tree.Kind:
+    def _kind(self, token: Word) -> tree.Kind:
         match str(token):
             case "int" | "bool" | "list" | "real" as kind:
                 return kind

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import typing
 
-from lark import Token
-
 from attndsl.source import Diagnostic, Label, Span
 
 from . import tree
 
-Parts: typing.TypeAlias = list[typing.Any]  # tokens, and nodes that earlier callbacks returned
+Parts: typing.TypeAlias = list[typing.Any]  # words, and nodes that earlier callbacks returned
+
+
+class Word(str):
+    """A word or sign of a text, by the name of its terminal in grammar.lark; characters [start, stop)."""
+
+    __slots__ = ("kind", "start", "stop")
+    kind: str
+    start: int
+    stop: int
 
 
 class TreeError(Exception):
@@ -44,7 +51,7 @@ def sort_clauses(clauses: Parts, whose: str = "a pattern") -> dict[type, typing.
 
 
 def is_token(part: object, kind: str) -> bool:
-    return isinstance(part, Token) and part.type == kind
+    return isinstance(part, Word) and part.kind == kind
 
 
 def written_twice(first: Span, second: Span, whose: str) -> Diagnostic:

@@ -75,13 +75,12 @@ def check_brackets(source: Source, start: int, stop: int) -> None:
 
 def check_depth(module: tree.Module) -> None:
     """Refuse a tree that those after us could not walk by recursion."""
-    pending = [(expression, 1) for expression in _expressions(module)]
-    while pending:
-        node, depth = pending.pop()
+    level, depth = _expressions(module), 1
+    while level:
         if depth > DEEPEST:
-            raise TreeError(too_deep(node.span))
+            raise TreeError(too_deep(level[0].span))
+        level = [child for node in level for child in tree.children(node)]
         depth += 1
-        pending.extend((child, depth) for child in tree.children(node))
 
 
 def _expressions(module: tree.Module) -> list[tree.Expression]:

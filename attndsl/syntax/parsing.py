@@ -1,22 +1,23 @@
-"""Text to tree: files read within limits, lark driven token by token, faults collected."""
+"""Text to tree: files read within limits, walked word by word, faults collected."""
 
 from __future__ import annotations
 
+import itertools
 import re
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
-
-import lark
+from typing import cast
 
 from attndsl.files import open_file
 from attndsl.source import AttnDslError, Diagnostic, Source, Span
 
 from . import tree
 from .building import too_deep
-from .clauses import TreeError
+from .clauses import TreeError, Word
 from .comments import attach
-from .grammar import BUILDER, parser
+from .grammar import BUILDER
 from .limits import (
     LARGEST_FILE,
     MOST_TOKENS,
@@ -28,6 +29,7 @@ from .limits import (
     not_text,
     too_long,
 )
+from .machine import STRANGE, Stack, machine
 from .parse_errors import END, ParseProblem, explain
 
 MOST_REPORTED = 10
@@ -39,9 +41,9 @@ _DECLARATION = re.compile(
 
 _OPENERS = frozenset("IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION UNITS SELECT".split())  # noqa: SIM905
 _CLAUSES = {  # words of a declaration that are names elsewhere
-    "ATTENTION": frozenset(("SCORE", "WEIGHTS", "FACTOR", "MASS", "BY")),
-    "UNITS": frozenset(("EVERY", "WHOLE")),
-    "SELECT": frozenset(("EVERY", "WHOLE", "PER", "FOR", "KEEPING", "TAKE", "SEED")),
+    "ATTENTION": frozenset(("score", "weights", "factor", "mass", "by")),
+    "UNITS": frozenset(("every", "whole")),
+    "SELECT": frozenset(("every", "whole", "per", "for", "keeping", "take", "seed")),
 }
 
 
@@ -109,69 +111,52 @@ def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
     BUILDER.source = source
     # Blanks in place of what is skipped keep every offset true.
     text = " " * start + source.text[start:stop]
-    steps: Any = parser().parse_interactive(text)  # lark leaves parts of it without types
-    stack = steps.parser_state.value_stack
-    count, last, before = 0, None, None
-    reader = _Words()
-    try:
-        for last in steps.iter_parse():
-            reader.see(steps, last)
-            count += 1
-            if count > MOST_TOKENS:
-                raise TreeError(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
-            if len(stack) > TALLEST_STACK:
-                raise TreeError(too_deep(_span(source, last)))
-            before = last
-        return cast("tree.Module", steps.feed_eof(last))
-    except lark.UnexpectedToken as error:
-        raise _unexpected(source, text, start, error.token, count, before) from None
-    except lark.UnexpectedCharacters as error:
-        at = cast("int", error.pos_in_stream)
-        raise explain(ParseProblem(source, start, at, at + 1, "", frozenset())) from None
+    parse, before = Stack(machine()), None
+    feed, stack = parse.feed, parse.stack
+    for count, word in enumerate(_words(text, parse)):
+        if not feed(word.kind, word):
+            raise _unexpected(source, start, word, _before(text, count))
+        if count >= MOST_TOKENS:
+            raise TreeError(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
+        if len(stack) > TALLEST_STACK:
+            raise TreeError(too_deep(Span(source, word.start, word.stop)))
+        before = word
+    if not parse.feed(END, None):
+        at = (
+            before.stop if before else 0
+        )  # behind the last thing written, not on some empty last line
+        expected = _before(text, sys.maxsize).expected()
+        raise explain(ParseProblem(source, start, at, at, END, expected))
+    return cast("tree.Module", parse.values[-1])
 
 
-class _Words:
-    """Tells the words of a declaration that open clauses from names, as long as they are not fed to the parser."""
-
-    def __init__(self) -> None:
-        self._clauses = frozenset[str]()
-
-    def see(self, steps: Any, token: lark.Token) -> None:
-        """Makes a clause's word of a name, where a clause or a branch may begin."""
-        if token.type in _OPENERS:
-            self._clauses = _CLAUSES.get(token.type, frozenset())
-        elif token.type == "NAME" and (word := token.upper()) in self._clauses:
-            state = steps.parser_state
-            allowed = state.parse_conf.parse_table.states[state.position]
-            if token == word.lower() and word in allowed:
-                token.type = word
+def _words(text: str, parse: Stack) -> Iterator[Word]:
+    """The words of a text; one that opens a clause of a declaration, and is a name elsewhere, where that may begin."""
+    clauses = frozenset[str]()
+    for word in machine().words(text):
+        kind = word.kind
+        if kind in _OPENERS:
+            clauses = _CLAUSES.get(kind, frozenset())
+        elif word in clauses and parse.allows(word.upper()):
+            word.kind = word.upper()
+        yield word
 
 
-def _unexpected(
-    source: Source, text: str, start: int, token: lark.Token, count: int, before: lark.Token | None
-) -> TreeError:
-    expected = frozenset(_accepted(text, count - (token.type != END)))
-    if token.type == END:  # shown behind the last thing written, not on some empty last line
-        at = (before.end_pos or 0) if before else 0
-        return explain(ParseProblem(source, start, at, at, END, expected))
-    span = _span(source, token)
-    return explain(ParseProblem(source, start, span.start, span.stop, token.type, expected))
+def _unexpected(source: Source, start: int, word: Word, before: Stack) -> TreeError:
+    if word.kind == STRANGE:
+        problem = ParseProblem(source, start, word.start, word.start + 1, "", frozenset())
+    else:
+        expected = before.expected()
+        problem = ParseProblem(source, start, word.start, word.stop, word.kind, expected)
+    return explain(problem)
 
 
-def _accepted(text: str, count: int) -> set[str]:
-    """The tokens that may follow the first ones; by the time lark reports an error it has forgotten some."""
-    steps: Any = parser().parse_interactive(text)
-    tokens = steps.lexer_thread.lex(steps.parser_state)
-    reader = _Words()
-    for _ in range(count):
-        token = next(tokens)
-        reader.see(steps, token)
-        steps.feed_token(token)
-    return cast("set[str]", steps.accepts())
-
-
-def _span(source: Source, token: lark.Token) -> Span:
-    return Span(source, token.start_pos or 0, token.end_pos or 0)
+def _before(text: str, count: int) -> Stack:
+    """The parse after the first words; by the time that the next one is refused some of it is forgotten."""
+    parse = Stack(machine())
+    for word in itertools.islice(_words(text, parse), count):
+        parse.feed(word.kind, word)
+    return parse
 
 
 def _collect(source: Source, refusal: TreeError) -> list[Diagnostic]:

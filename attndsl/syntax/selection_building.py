@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import typing
 
-from lark import Token
-
 from attndsl.source import NOWHERE, Diagnostic, Label, Span
 
 from . import tree
-from .clauses import Align, Parts, TreeError, Where, clip, is_token, sort_clauses
+from .clauses import Align, Parts, TreeError, Where, Word, clip, is_token, sort_clauses
 from .selection_tree import Blocks, Take
 
 
@@ -28,7 +26,7 @@ class SelectionRules:
         span = self._span(word, last)
         if word != "blocks":
             raise TreeError(_no_units(self._span(word)))
-        given = [part for part in parts if not isinstance(part, Token)]
+        given = [part for part in parts if not isinstance(part, Word)]
         is_whole = is_token(last, "WHOLE")
         return Blocks(given[0], given[1] if len(given) > 1 else None, is_whole, span)
 

@@ -32,6 +32,7 @@ LONG = {
     "ranges and residues": joined(" or ", "(k <= q - {0} and q % {1} == 1)", 1, 700),
     "a list": f"k in [{joined(', ', '{2}', 6_000)}]",
     "a minimum": f"k <= min({joined(', ', 'q * {0} % {1}', 1, 800)})",
+    "rectangles": joined(" or ", "({0} <= q < {2} and {0} * 5 % 37 <= k < {0} % 40)", 1, 400),
 }
 # Short, and much work where nobody looks after it.
 COSTLY = {
@@ -86,6 +87,13 @@ def test_costly_programs_are_answered(name):
     assert len(within(pattern.claims)) == 1
     if "unequal" in name:
         assert len(within(lambda: pattern.explain(40))) < LONGEST_TEXT
+
+
+def test_the_residues_of_a_wide_loop_are_scheduled_and_explained():
+    pattern = attndsl.compile("pattern p = any a in 0..4096: (q * a + k) % 4093 == 1")
+    schedule = within(lambda: pattern.schedule(40))
+    assert (schedule.cover() == pattern.mask(40)[0, 0].numpy()).all()
+    assert "live" in within(lambda: pattern.explain(300))
 
 
 REFUSED = {

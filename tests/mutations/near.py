@@ -11,6 +11,7 @@ NEAR = {
     "backends/open_schedule.py": ("rooms/op/test_open_inputs.py",),
     "schedule/loops.py": ("rooms/schedule/test_loops.py", "rooms/schedule/test_exact.py"),
     "schedule/allowed.py": ("rooms/schedule/test_loops.py",),
+    "schedule/alternatives.py": ("rooms/schedule/test_loops.py",),
     "schedule/intervals.py": ("rooms/schedule/test_intervals.py",),
     "schedule/conditions.py": ("rooms/schedule/test_conditions.py",),
     "schedule/boundary_tiles.py": (
@@ -62,6 +63,15 @@ NEAR = {
         "laws",
     ),
     "packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
+    **dict.fromkeys(
+        (
+            "backends/scored",
+            "backends/table_reads.py",
+            "backends/pair_products.py",
+            "backends/real_evaluation.py",
+        ),
+        ("rooms/backends/test_scored_blocked.py", "rooms/op/test_attentions.py"),
+    ),
     "backends/packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
     "backends/blocked.py": (
         "rooms/backends/test_short_batches.py",
@@ -136,6 +146,7 @@ NEAR = {
     "settings.py": ("rooms/cli/test_first_minutes.py",),
     "views/blocks.py": ("rooms/views/test_windows.py",),
     "views/windows.py": ("rooms/views/test_windows.py",),
+    "syntax": ("rooms/syntax",),
     "importing.py": ("rooms/op/test_operators.py",),
     "lowering.py": ("rooms/op/test_open_inputs.py", "rooms/op/test_default_layout.py", "rooms/op"),
     "passes/presence.py": ("rooms/ir/test_reads.py", "rooms/passes"),
@@ -158,6 +169,7 @@ NEAR = {
     "ir/reads.py": ("rooms/ir/test_reads.py",),
     "compiled.py": ("rooms/op", "rooms/views"),
     "compiler.py": (
+        "rooms/ir/test_storage.py",
         "rooms/backends/test_short_batches.py",
         "rooms/ir/test_large_numbers.py",
         "rooms/op/test_without.py",

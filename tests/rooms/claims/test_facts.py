@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl import claims, frontend, ir
 from attndsl import syntax as syn
-from attndsl.analysis import Fact, Far, Reach
+from attndsl.analysis import Fact, Far, Reach, reach
 from attndsl.claims import Components, TokenGraph, rows_without_keys
 from attndsl.compiler import Program, read_mask
 from attndsl.schedule import plan
 from attndsl.testing import programs
 from tests.support import expressions as ex
+from tests.support.work import calls_of
 
 PATTERNS = [
     "causal",
@@ -110,6 +111,16 @@ def test_no_random_relation_contradicts_its_facts(expression, length):
 def test_reach_is_proved_and_tight(text, reach):
     it = program(text)
     assert claims.facts(it.mask, it.normal)["reach"] == reach
+
+
+def test_the_reach_along_many_axes_takes_a_bounded_number_of_steps():
+    axes = ", ".join(f"a{i}" for i in range(59))
+    it = Program(frontend.elaborate(syn.parse(f"grid g({axes})\npattern p over g = q.a0 == k.a0")))
+    found = []
+    assert calls_of(lambda: found.append(reach(it.mask, it.normal))) < 350_000
+    (way,) = found
+    assert way.axes[0] == ("a0", 0, 0)  # what the steps reach
+    assert way.axes[-1] == ("a58", Far.UNDECIDED, Far.UNDECIDED)
 
 
 def test_reach_along_axes():

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import copy
 import json
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 
 import attndsl
 from attndsl import emission, ir
+from attndsl.claims import judge
 from attndsl.compiled import _restored
 from attndsl.ir.storage import _CLASSES
-from attndsl.source import AttnDslError
+from attndsl.source import NOWHERE, AttnDslError
 
 PWNED = 'y"""; print("PWNED"); """'
 
@@ -118,6 +120,57 @@ def test_every_field_is_checked_before_anything_is_built(name: str, tmp_path: Pa
             loaded += 1
     assert set(codes) == {"A405"}
     assert len(codes) > 4 * loaded > 0
+
+
+CLAIMING = {
+    "flat": """
+input n: int[batch]
+pattern p(w: int = 3) = 0 <= q - k < w and (k < n or k == q)
+    assert causal
+    assert every query sees itself
+    assert keys per query <= w where q >= w
+    assert queries per key <= w
+    assert q - k < n or k <= q where n > 2
+    assert reaches everything within 4 layers where len(k) <= 9
+""",
+    "grid": """
+grid g(y, x)
+pattern p over g = q.y == k.y
+    assert symmetric
+    assert density(y=4, x=2) == 0.25
+    assert keys per query == len(x)
+    assert disjoint(q.y < k.y, q.y > k.y)
+""",
+}
+
+
+def spoken(pattern: attndsl.Pattern) -> list[ir.Claim]:
+    return [replace(claim, span=NOWHERE) for claim in pattern.ir.claims]
+
+
+@pytest.mark.parametrize("name", CLAIMING)
+def test_what_a_pattern_claims_is_saved_with_it(name: str, tmp_path: Path):
+    p = attndsl.compile(CLAIMING[name])
+    p.save(tmp_path / "p.json")
+    again = attndsl.Pattern.load(tmp_path / "p.json")
+    assert spoken(again) == spoken(p)
+    assert [str(each) for each in again.claims()] == [str(each) for each in p.claims()]
+    assert spoken(pickle.loads(pickle.dumps(again))) == spoken(p)
+
+
+@pytest.mark.parametrize("name", CLAIMING)
+def test_every_field_of_a_claim_is_checked(name: str):
+    mask = attndsl.compile(CLAIMING[name]).ir
+    refused, read = 0, []
+    for made in variations(json.loads(json.dumps(ir.written_claims(mask.claims)))):
+        try:
+            read.append(ir.read_claims(ir.Field(made, "asserts"), mask))
+        except ValueError:
+            refused += 1
+    assert refused > 4 * len(read) > 0
+    for some in read[::20]:
+        with contextlib.suppress(AttnDslError):
+            judge(replace(mask, claims=some))
 
 
 def test_between_them_they_have_all_classes_of_nodes(tmp_path: Path):

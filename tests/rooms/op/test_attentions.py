@@ -329,3 +329,20 @@ def test_gradients_of_several_passes_are_added_before_they_are_rounded():
 
     exact = gradient(torch.float64)
     assert ((gradient(torch.bfloat16) - exact).abs() <= 2**-8 * exact.abs() + 1e-5).all()
+
+
+def test_a_product_that_stands_twice_in_a_gradient_is_the_same_both_times():
+    text = "input pairs: real[3, 3]\ninput slope: real[head]\nattention twice over causal = score "
+    text += "tanh(slope * pairs[q % 3, k % 3] - pairs[q % 3, k % 3]) * slope + s weights columns"
+    p, make = attndsl.compile(text), torch.Generator().manual_seed(0)
+    q, k, v, dout = torch.randn(4, 1, 2, 5, 4, generator=make, dtype=torch.float64)
+    leaves = [
+        torch.randn(shape, generator=make, dtype=torch.float64).requires_grad_()
+        for shape in ((3, 3), (2,))
+    ]
+    found = []
+    for backend in ("blocked", "reference"):
+        out = p(q, k, v, pairs=leaves[0], slope=leaves[1], backend=backend)
+        found.append(torch.autograd.grad(out, leaves, dout))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)

@@ -1,5 +1,9 @@
 """Sources that ``attndsl.compile`` takes, and their results."""
 
+import gc
+import weakref
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -136,3 +140,51 @@ def test_layers_are_counted_from_0():
     for layer in (-1, "1", 1.0, True):
         with pytest.raises(attndsl.AttnDslError, match="layer is an integer from 0"):
             attndsl.compile("causal", layer=layer)
+
+
+def test_tiles_with_a_side_of_one_are_scheduled():
+    p = attndsl.compile("if 0 <= q - k <= 64 then q - k <= 64 else k // 128 <= 5")
+    assert p.schedule(32, tile=(32, 1)).cover().all()
+
+
+def test_a_pattern_that_nobody_holds_is_let_go():
+    p, q = attndsl.compile("q - k < 12_345"), torch.randn(1, 1, 8, 4)
+    p(q, q, q)
+    held = weakref.ref(p._planner), weakref.ref(p._program)
+    del p
+    gc.collect()
+    assert [each() for each in held] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("space s = text(i) ++ image\npattern p over s = q.text < 3", "it is a segment"),
+        ("input b: list[q, n]\npattern p = let row = b[q]: k in row", r"write `k in b\[q\]`"),
+    ],
+)
+def test_what_stands_at_a_wrong_place_is_told_where_to_stand(text: str, said: str):
+    with pytest.raises(attndsl.AttnDslError, match=said) as caught:
+        attndsl.compile(text)
+    assert caught.value.diagnostics[0].span is not None
+
+
+def test_an_attention_that_a_file_imports_may_be_named(tmp_path: Path):
+    (tmp_path / "a.attn").write_text(
+        "attention twice over causal = score 2.0 * s\n", encoding="utf-8"
+    )
+    (tmp_path / "b.attn").write_text(
+        'import twice from "a.attn"\npattern p = causal\n', encoding="utf-8"
+    )
+    path = str(tmp_path / "b.attn")
+    assert isinstance(attndsl.compile(path), attndsl.Pattern)
+    assert isinstance(attndsl.compile(path, entry="twice"), attndsl.Attention)
+    assert isinstance(attndsl.compile(f"{path}:twice"), attndsl.Attention)
+
+
+def test_a_row_of_ints_may_have_a_name():
+    p = attndsl.compile("input b: int[q, n]\npattern p = let row = b[q]: k in row")
+    assert p.mask(2, 3, b=[[0, 1], [2, -1]])[0, 0].tolist() == [
+        [True, True, False],
+        [False, False, True],
+    ]

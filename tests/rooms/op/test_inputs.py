@@ -111,6 +111,14 @@ def test_batch_and_heads_are_those_of_the_inputs():
     assert torch.equal(attndsl.compile(text).mask(LENGTH, one=[[0]], reach=reach), want)
 
 
+def test_entries_for_all_rows_are_not_those_for_all_columns():
+    p, keep = attndsl.compile("input keep: bool[q, k]\npattern p = keep[q, k]"), [[1, 0, 1, 1]]
+    by_key, by_query = (np.array(keep, dtype=bool), np.array(keep, dtype=bool).T)
+    for given in (by_key, by_query):
+        seen = p.schedule(4, tile=(2, 2), keep=given).cover()
+        assert np.array_equal(seen, np.broadcast_to(given, (4, 4)))
+
+
 @pytest.mark.parametrize(
     "shape",
     [
@@ -228,10 +236,11 @@ def test_arguments_of_others_that_ask_for_nothing_change_nothing(given: dict[str
 @pytest.mark.parametrize(
     ("name", "value", "instead"),
     [("attn_mask", torch.ones(6, 6), "input keep: bool"), ("is_causal", True, "compile `causal"),
-     ("dropout_p", 0.1, "drawn anew"), ("softcap", 50.0, "docs/scores.md"), ("bias", torch.ones(6), "docs/scores.md"),
+     ("dropout_p", 0.1, "factor keep"), ("softcap", 50.0, "docs/scores.md"), ("bias", torch.ones(6), "docs/scores.md"),
      ("block_mask", object(), "which pairs are seen"), ("score_mod", abs, "docs/scores.md"),
      ("window_size", (4, 0), "left="), ("softmax_scale", 0.5, "called `scale`"), ("causal", 1, "compile `causal"),
-     ("return_weights", True, "unit vectors"), ("cu_seqlens_q", torch.ones(2), "documents_causal")],
+     ("return_weights", True, "unit vectors"), ("return_max", True, "return_lse=True"),
+     ("cu_seqlens_q", torch.ones(2), "documents_causal")],
 )  # fmt: skip
 def test_what_others_do_and_this_does_not_is_answered(name: str, value: object, instead: str):
     p, q = attndsl.compile("causal"), torch.randn(1, 2, LENGTH, 4)

@@ -50,6 +50,31 @@ def test_queries_and_keys_have_lengths_of_their_own():
         torch.testing.assert_close(out[rows], CAUSAL(*own)[0].transpose(0, 1))
 
 
+def test_batch_is_the_number_of_a_sequence():
+    out = attndsl.varlen("pattern p = k <= q and (q - k) % (batch + 1) == 0")(*tensors(), BOUNDS)
+    for s, (low, high) in enumerate(itertools.pairwise(BOUNDS)):
+        own = [x[low:high].transpose(0, 1)[None] for x in tensors()]
+        wanted = attndsl.compile(f"k <= q and (q - k) % {s + 1} == 0")(*own)[0].transpose(0, 1)
+        torch.testing.assert_close(out[low:high], wanted)
+
+
+def test_sequences_over_a_grid_have_sizes_of_their_own():
+    p = attndsl.compile("grid g(y, x=2)\npattern p over g = q.y + k.y >= len(y) - 1")
+    given = tensors(tokens=18)
+    bounds = [0, 4, 12, 18]
+    torch.testing.assert_close(attndsl.varlen(p)(*given, bounds), alone(p, *given, bounds))
+
+
+def test_inputs_of_heads_are_packed_along_their_own_dim():
+    p = attndsl.compile("input w: int[batch, head, pos]\npattern p = k <= q and w[k] <= w[q]")
+    w = torch.randint(0, 3, (4, 168), generator=torch.Generator().manual_seed(1))
+    out = attndsl.varlen(p)(*tensors(), BOUNDS, w=w)
+    for low, high in itertools.pairwise(BOUNDS):
+        own = [x[low:high].transpose(0, 1)[None] for x in tensors()]
+        wanted = p(*own, w=w[None, :, low:high])[0].transpose(0, 1)
+        torch.testing.assert_close(out[low:high], wanted)
+
+
 def test_short_sequences_of_several_lengths_are_called_together():
     bounds = torch.randint(1, 65, (200,), generator=torch.Generator().manual_seed(0)).cumsum(0)
     bounds = torch.cat([torch.zeros(1, dtype=torch.int64), bounds])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl import ir
 from attndsl.passes import normalise
-from attndsl.schedule import Call, allowed, plan, specialise
+from attndsl.schedule import Call, allowed, alternatives, plan, specialise
 from attndsl.schedule import loops as taken_out
 from tests.support import expressions as ex
 from tests.support.work import calls_of
@@ -141,6 +141,7 @@ def test_every_way_to_take_a_loop_out_keeps_the_meaning(expression, q_len, k_len
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(taken_out, "NARROW", 2 if narrow else 0)  # and tables where there are more
         patch.setattr(taken_out, "FEWER", 1)
+        patch.setattr(alternatives, "MANY", 1)
         made = plan(normalise(mask), call, (4, 4))
     for batch, head in itertools.product(range(2), range(2)):
         assert np.array_equal(made.cover(batch, head), truth[batch, head])
@@ -163,6 +164,54 @@ def test_every_way_is_taken():
         (root,), _, tables = specialise(normalise(p.ir), call)
         assert not any(isinstance(node, ir.Loop) for node in ir.postorder(root))
         assert any(name.startswith("#") for name in tables) == bool(table), body
+
+
+PLACES = np.arange(60)
+BOXES = np.random.default_rng(0).integers(0, 60, (90, 2)), 1 + np.arange(90) % 7
+LONG: dict[str, np.ndarray] = {
+    " or ".join(
+        f"({a} <= q < {a + n} and {c} <= k <= {c + n})" for (a, c), n in zip(*BOXES, strict=True)
+    ): sum(
+        np.outer((a <= PLACES) & (a + n > PLACES), (c <= PLACES) & (c + n >= PLACES))
+        for (a, c), n in zip(*BOXES, strict=True)
+    )
+    > 0,
+    " or ".join(f"(k == q - {3 * i} and q - k <= 40)" for i in range(100)): np.isin(
+        np.subtract.outer(PLACES, PLACES), range(0, 41, 3)
+    ),
+    " and ".join(f"(q < {i} or k > {i})" for i in range(70)): np.less.outer(PLACES, PLACES),
+}
+
+
+@pytest.mark.parametrize("body", LONG, ids=["rectangles", "distances", "all of many"])
+def test_long_disjunctions_become_intervals(body: str):
+    """There are as few comparisons as a query sees intervals, not as many as are written."""
+    p = pattern(body)
+    (root,), _, _ = specialise(normalise(p.ir), Call(60, 60, 1, 1, 0, {"q": 60, "k": 60}, {}))
+    assert len(root.parts) <= 25
+    assert np.array_equal(p.schedule(60, tile=(4, 8)).cover(), LONG[body])
+    assert np.array_equal(p.mask(60)[0, 0].numpy(), LONG[body])
+
+
+VALUES: dict[str, Callable[[int, int], bool]] = {
+    "any s in 0..70: (q * s + k) % 47 == 1": lambda q, k: any(
+        (q * s + k) % 47 == 1 for s in range(70)
+    ),
+    "any s in 3..2 * k: k * s % 37 == q // 2 and s % 3 == 0": lambda q, k: any(
+        k * s % 37 == q // 2 and s % 3 == 0 for s in range(3, 2 * k)
+    ),
+}
+
+
+@pytest.mark.parametrize("body", VALUES)
+def test_numbers_that_give_a_position_values_are_a_table(body: str):
+    p, holds = pattern(body), VALUES[body]
+    (root,), _, _ = specialise(normalise(p.ir), Call(60, 60, 1, 1, 0, {"q": 60, "k": 60}, {}))
+    assert isinstance(root, ir.Load)
+    wanted = [[holds(q, k) for k in range(60)] for q in range(60)]
+    assert np.array_equal(p.schedule(60, tile=(4, 8)).cover(), wanted)
+    x = torch.randn(3, 1, 1, 60, 8, dtype=torch.float64)
+    torch.testing.assert_close(p(*x, backend="blocked"), p(*x, backend="reference"))
 
 
 def test_the_cost_is_that_of_constant_limits():
@@ -189,7 +238,7 @@ def test_what_need_not_be_tried_has_no_widest_range(body: str):
 
 
 def test_what_must_be_tried_is_refused_past_the_widest_range():
-    p = pattern("any s in 0..q: (s * s + q) % 1009 == k")
+    p = pattern("any s in 0..q: (s * s * k + q) % 1009 == k")
     assert p.schedule(200).density > 0
     with pytest.raises(attndsl.AttnDslError, match="A404"):
         p.schedule(4_100)
@@ -203,7 +252,7 @@ def test_what_must_be_tried_is_refused_past_the_widest_range():
 @pytest.mark.parametrize(
     ("text", "wide"),
     [
-        ("k <= q and any a in 0..q: (q * a + k) % 4093 == 1", "0..q"),
+        ("k <= q and any a in 0..q: (q * a + a * k) % 4093 == 1", "0..q"),
         ("(any a in 0..3: (a * q + k) % 7 == 1) and all b in 1..k: (b * q + k) % 7 != 1", "1..k"),
         ("any a in 0..3: any b in 0..q * q: (a * q + b * k) % 97 == 1", "0..q * q"),
         ("k <= q zeros count j in 0..q: q * j % 7 == 1", "0..q"),

@@ -15,7 +15,7 @@ from hypothesis import given
 import attndsl
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Span
-from attndsl.syntax import grammar
+from attndsl.syntax import grammar, machine
 from tests.rooms.syntax.trees import EXPRESSIONS, MODULES
 
 
@@ -276,6 +276,12 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path):
 PROGRAMS = sorted((Path(attndsl.__file__).parent / "patterns").rglob("*.attn"))
 
 
+def walk_tables_of(made: lark.Lark, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "parser", lambda: made)
+    other = machine.machine.__wrapped__()
+    monkeypatch.setattr("attndsl.syntax.parsing.machine", lambda: other)
+
+
 def test_the_stored_tables_are_those_of_the_grammar():
     stored = files("attndsl.syntax").joinpath(grammar.TABLES).read_text(encoding="utf-8")
     assert json.loads(stored)["grammar"] == grammar._digest(), "`make grammar` writes them"
@@ -286,15 +292,27 @@ def test_stored_tables_read_what_made_ones_read(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(grammar, "_READABLE", ())
     made = grammar.parser.__wrapped__()
     assert isinstance(made, lark.Lark)
-    monkeypatch.setattr("attndsl.syntax.parsing.parser", lambda: made)
+    walk_tables_of(made, monkeypatch)
     assert [syn.parse(path.read_text(encoding="utf-8")) for path in PROGRAMS] == stored
+
+
+SIGNS = (
+    "a..b=c<=d<e//f/g--1->h++i+2.5*3..4_0 sum j in x count\nq sum 1e3==0.5!=[(any)]:,%s.t # rest\n"
+)
+
+
+@pytest.mark.parametrize("text", [SIGNS, *(path.read_text(encoding="utf-8") for path in PROGRAMS)])
+def test_words_are_those_that_lark_reads(text: str):
+    ours = [(word.kind, str(word), word.start, word.stop) for word in machine.machine().words(text)]
+    theirs = [(t.type, str(t), t.start_pos, t.end_pos) for t in grammar.parser().lex(text)]
+    assert ours == theirs
 
 
 def test_a_grammar_that_was_edited_is_read_anew(monkeypatch: pytest.MonkeyPatch):
     other = grammar._text().replace('"pattern"', '"relation"')
     monkeypatch.setattr(grammar, "_text", lambda: other)
     made = grammar.parser.__wrapped__()
-    monkeypatch.setattr("attndsl.syntax.parsing.parser", lambda: made)
+    walk_tables_of(made, monkeypatch)
     assert len(syn.parse("relation p = k <= q").declarations) == 1
 
 

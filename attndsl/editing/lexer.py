@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 from pygments.lexer import RegexLexer, bygroups, words
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Whitespace
 
-from .words import BUILT_IN, CONSTANTS, CONTEXTUAL, DECLARING, KINDS, OPERATORS, RESERVED
+from .words import BUILT_IN, CONSTANTS, CONTEXTUAL, DECLARING, KINDS, NAMING, OPERATORS, RESERVED
 
 _DECLARING = "|".join(sorted(DECLARING - {"import"}))
 _CONTEXTUAL = "|".join(sorted(CONTEXTUAL))
+_NAMING = "|".join(sorted(NAMING))
 
 
 class AttnLexer(RegexLexer):
@@ -29,6 +30,10 @@ class AttnLexer(RegexLexer):
             (r'"[^"\n]*"', String),
             (
                 rf"\b({_DECLARING})(\s+)([A-Za-z_]\w*)",
+                bygroups(Keyword.Declaration, Whitespace, Name.Class),
+            ),
+            (
+                rf"\b({_NAMING})(\s+)([A-Za-z_]\w*)(?=\s*(?:[(=]|over\b|per\b|for\b))",
                 bygroups(Keyword.Declaration, Whitespace, Name.Class),
             ),
             (words(sorted(CONSTANTS), prefix=r"\b", suffix=r"\b"), Keyword.Constant),

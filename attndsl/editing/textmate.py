@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .words import BUILT_IN, CONSTANTS, CONTEXTUAL, DECLARING, KINDS, OPERATORS, RESERVED
+from .words import BUILT_IN, CONSTANTS, CONTEXTUAL, DECLARING, KINDS, NAMING, OPERATORS, RESERVED
 
 
 def textmate() -> dict[str, Any]:
@@ -18,6 +18,13 @@ def textmate() -> dict[str, Any]:
         {"name": "string.quoted.double.attn", "match": '"[^"]*"'},
         {
             "match": rf"\b({_either(declaring)})\s+([A-Za-z_]\w*)",
+            "captures": {
+                "1": {"name": "storage.type.attn"},
+                "2": {"name": "entity.name.function.attn"},
+            },
+        },
+        {
+            "match": rf"\b({_either(NAMING)})\s+([A-Za-z_]\w*)(?=\s*(?:[(=]|over\b|per\b|for\b))",
             "captures": {
                 "1": {"name": "storage.type.attn"},
                 "2": {"name": "entity.name.function.attn"},

@@ -15,7 +15,31 @@ DECLARING: Final = frozenset(
 CONSTANTS: Final = frozenset({"true", "false"})
 OPERATORS: Final = frozenset({"and", "or", "not", "in"})
 # Words that are keywords where the grammar expects them, and names elsewhere.
-CONTEXTUAL: Final = frozenset({"count", "sum", "score", "weights", "factor", "mass", "by"})
+CONTEXTUAL: Final = frozenset(
+    {
+        "count",
+        "sum",
+        "score",
+        "weights",
+        "factor",
+        "mass",
+        "by",
+        "softmax",
+    }  # of expressions and attentions
+    | {
+        "units",
+        "select",
+        "every",
+        "whole",
+        "per",
+        "for",
+        "keeping",
+        "take",
+        "seed",
+    }  # of selections
+)
+# Contextual words that open a declaration where a name and a clause follow.
+NAMING: Final = frozenset({"units", "select"})
 KINDS: Final = frozenset({"int", "bool", "list", "real"})
 # Names that are defined by the language, not by the prelude.
 BUILT_IN: Final = frozenset(

@@ -197,6 +197,21 @@ class Attention(frontend.AttentionOperators, Selecting):
         out, lse = op.attend(self._terms, q, k, v, call, with_lse=return_lse)
         return (out, lse) if return_lse else out
 
+    def device_functions(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> str:
+        """Text of the functions that GPUs run on the scores of such a call, their symbolic derivatives included.
+
+        Args:
+            q: Queries, as in a call; only shapes matter, and no GPU is needed.
+            k: Keys.
+            v: Values.
+            **inputs: Inputs by name, as in a call.
+
+        Raises:
+            AttnDslError: A520, some part of a score has no kernel.
+        """
+        call = op.ScoredCall(inputs=gathered(self._declared, None, inputs))
+        return op.device_functions(self._terms, q, k, v, call)
+
     def bind(
         self,
         q_len: int,

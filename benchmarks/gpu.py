@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 NEEDED = ("torch", "triton", "numpy", "networkx", "lark")
 LONGEST_STEP = 240.0  # seconds
 PARALLEL_SHARE = 0.6  # of the time, at most, goes to what runs in parallel; the rest is for timing
-KINDS = ("checks", "repeats", "rows", "latency")
+KINDS = ("checks", "repeats", "rows", "latency", "score_checks", "score_rows")
 
 
 class Worker:
@@ -174,9 +174,11 @@ def measure(todo: Iterable[Any], results: Results, given: argparse.Namespace) ->
     wanted = {step.label for step in left if step.kind == "rows"}
     groups: dict[str, list[Any]] = {}
     for step in left:
-        if step.kind in ("checks", "repeats") or (step.kind == "prepare" and step.label in wanted):
+        if step.kind in ("checks", "repeats", "score_checks") or (
+            step.kind == "prepare" and step.label in wanted
+        ):
             groups.setdefault(step.contest, []).append(step)
-    timed = [step for step in left if step.kind in ("rows", "latency")]
+    timed = [step for step in left if step.kind in ("rows", "latency", "score_rows")]
     workers = {step.contest: Worker(given.rehearse) for step in left}
     in_time = True
 

@@ -26,6 +26,7 @@ from torch.nn.attention import flex_attention as flex
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from contests import CONTESTS, HEADS, Contest
+from score_contests import CONTESTS as SCORES
 
 import attndsl
 from attndsl.backends import attend
@@ -74,7 +75,7 @@ REHEARSAL = Scale(
 class Step:
     """A thing to do: ``kind`` says which, the rest on what. A "prepare" only compiles for its row."""
 
-    kind: str  # "checks", "repeats", "prepare", "rows", "latency"
+    kind: str  # "checks", "repeats", "prepare", "rows", "latency", "score_checks", "score_rows"
     contest: str
     tokens: int
     dtype: str
@@ -99,6 +100,10 @@ def steps(scale: Scale) -> list[Step]:
         for kind in ("prepare", "rows"):
             for name in CONTESTS:
                 found += [Step(kind, name, tokens, scale.dtype, width) for width in scale.widths]
+    for name in SCORES:
+        found.append(Step("score_checks", name, min(512, scale.checked), scale.dtype, width, 2))
+    for name in SCORES:
+        found.append(Step("score_rows", name, scale.lengths[0], scale.dtype, width))
     return found + [
         Step("latency", "causal", scale.short, scale.dtype, width) for width in scale.widths
     ]
@@ -164,7 +169,62 @@ class Steps:
                 assert torch.equal(a, b), f"{name}: another run gives other bits"
         return {"runs": self.scale.repeats}
 
+    def score_checks(self, step: Step) -> dict[str, Any]:
+        """Whether kernels of a score are as exact as the oracle in their dtype, and repeat their bits."""
+        contest = SCORES[step.contest]
+        made, reals = contest.ours(), contest.inputs(2 * step.group, self.scale.device)
+        q, k, v, dout = self._tensors(step, 2 * step.group, 2)
+
+        def once(dtype: torch.dtype, backend: str) -> list[torch.Tensor]:
+            device = self.scale.device if backend == "triton" else "cpu"
+            wide = torch.promote_types(dtype, torch.float32)
+            leaves = [x.detach().to(device, dtype).requires_grad_() for x in (q, k, v)]
+            inputs = {n: x.detach().to(device, wide).requires_grad_() for n, x in reals.items()}
+            out = made(*leaves, backend=backend, **inputs)
+            given = [*leaves, *inputs.values()]
+            return [out, *torch.autograd.grad(out, given, dout.to(device, dtype))]
+
+        first, again = once(q.dtype, "triton"), once(q.dtype, "triton")
+        exact, theirs = once(torch.float64, "reference"), once(q.dtype, "reference")
+        rounding = torch.finfo(q.dtype).eps
+        for name, *each in zip(
+            ("out", "dq", "dk", "dv", "dx"), first, again, exact, theirs, strict=False
+        ):
+            mine, other, truth, reference = (x.cpu() for x in each)
+            assert torch.equal(mine, other), f"{name}: another run gives other bits"
+            size = 1 + truth.abs().max().item()
+            error, allowed = (
+                (x.double() - truth).abs().max().item() / size for x in (mine, reference)
+            )
+            assert error <= max(2 * allowed, 8 * rounding), f"{name}: error {error:.1e}"
+        return {}
+
     # ------------------------------------------------------------------ speed
+
+    def score_rows(self, step: Step) -> dict[str, Any]:
+        """Times of a score, of the plain pattern, and of flex_attention with the same score_mod."""
+        contest = SCORES[step.contest]
+        q, k, v, dout = self._tensors(step, self.scale.heads, self.scale.heads)
+        made, inputs = contest.ours(), contest.inputs(self.scale.heads, self.scale.device)
+        plain, leaves = attndsl.compile("causal"), (q, k, v, *inputs.values())
+        ours: Run = lambda: made(q, k, v, backend="triton", **inputs)
+        alone: Run = lambda: plain(q, k, v, backend="triton")
+        forward = {"attndsl": ours, "plain": alone}
+        both = {
+            "attndsl": _and_backward(ours, leaves, dout),
+            "plain": _and_backward(alone, (q, k, v), dout),
+        }
+        if contest.mod is not None and self.scale.device == "cuda":
+            blocks = flex.create_block_mask(
+                CONTESTS["causal"].mod(step.tokens, "cuda"), None, None, step.tokens, step.tokens
+            )
+            mod = contest.mod(inputs.get("x"))
+            compiled = torch.compile(flex.flex_attention, dynamic=False)
+            theirs: Run = lambda: compiled(q, k, v, score_mod=mod, block_mask=blocks)
+            forward["flex"], both["flex"] = theirs, _and_backward(theirs, leaves, dout)
+        for run in both.values():
+            run()
+        return {name: self._milliseconds(runs) for name, runs in zip(BOTH, (forward, both))}  # noqa: B905
 
     def prepare(self, step: Step) -> dict[str, Any]:
         """Compile what the row of the same name runs."""

@@ -91,7 +91,7 @@ def _of_bound(found: dict[str, Any], which: str) -> float:
 def _section(results: dict[str, Any]) -> str:
     """Results of one GPU."""
     where = results["circumstances"]
-    checks = {**results["checks"], **results["repeats"]}
+    checks = {**results["checks"], **results["repeats"], **results.get("score_checks", {})}
     faults = [f"- {label}: {found['fault']}" for label, found in checks.items() if "fault" in found]
     lines = [
         f"### {results['gpu']}",
@@ -109,6 +109,8 @@ def _section(results: dict[str, Any]) -> str:
     ratios = ("flex / attndsl", "bound / attndsl")
     head = ("pattern", "tokens", "head_dim", "live tiles", "pass", *times, *ratios)
     lines += _table(head, (row for item in results["rows"].items() for row in _rows(*item)))
+    scores = [row for item in results.get("score_rows", {}).items() for row in _score_rows(*item)]
+    lines += _table(("score over causal", "pass", "attndsl", "plain pattern", "flex"), scores)
     waits = [
         (label, f"{found['attndsl']:.4f}", f"{found['sdpa']:.4f}")
         for label, found in results["latency"].items()
@@ -126,6 +128,15 @@ def _rows(label: str, found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         times = [f"{found[which][x]:.3f}" for x in ("attndsl", "flex", "sdpa causal")]
         ratios = f"{_over_flex(found[which]):.2f}", f"{_of_bound(found, which):.2f}"
         yield (*name, f"{found['live']:.2%}", which, *times, *ratios)
+
+
+def _score_rows(label: str, found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    if "fault" in found:
+        yield label, found["fault"].replace("|", "\\|"), "", "", ""
+        return
+    for which in BOTH:
+        times = (found[which].get(name) for name in ("attndsl", "plain", "flex"))
+        yield label, which, *("" if each is None else f"{each:.3f}" for each in times)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -233,7 +233,10 @@ class _Writer:
             case reals.Times(left=left, right=right):
                 return f"{value(left)} * {value(right)}"
             case reals.Over(left=left, right=right):
-                return f"({value(left)} / ({value(right)}))"
+                divisor = value(right)
+                if not isinstance(right, reals.Number):
+                    divisor = f"({divisor})"
+                return f"({value(left)} / {divisor})"
             case reals.Apply(function=function, item=item):
                 if function in _HELPERS:
                     self._helpers.add(function)
@@ -281,7 +284,8 @@ class _Writer:
 
     def _at_distance(self, place: int) -> str:
         """A column by the distance of the rows, the first of x and y."""
-        return f"tl.load(v + ({place} * n[3] + both) * n[0] + n[1] + (x[0] - y[0]))"
+        column = f"({place} * n[3] + both)" if place else "both"
+        return f"tl.load(v + {column} * n[0] + n[1] + (x[0] - y[0]))"
 
     # ------------------------------------------------------------------ whole numbers
 

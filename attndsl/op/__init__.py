@@ -7,7 +7,7 @@ from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
 from attndsl.op.scored_part import ScoredCall
-from attndsl.op.scores import TermProgram, attend, has_lse
+from attndsl.op.scores import TermProgram, attend, device_functions, has_lse
 
 __all__ = [
     "KERNELS",
@@ -18,6 +18,7 @@ __all__ = [
     "TermProgram",
     "attend",
     "attention",
+    "device_functions",
     "has_lse",
     "merge",
     "operators",

@@ -17,6 +17,7 @@ from attndsl.backends import (
     lse_dtype,
     query_values,
 )
+from attndsl.codegen import NoKernel, score_functions
 from attndsl.op.attention import packed
 from attndsl.op.checks import check_tensors
 from attndsl.op.dense_scores import dense_parts
@@ -160,6 +161,23 @@ class Part:
             self.scored, request, self.tables, self.options, self.shapes(), root
         )
         return query_values(bound, q, self.reals).expand(q.shape[:3])
+
+    def functions(self) -> str:
+        """The device functions that GPUs run on its scores, and on what weights without a normaliser make of them.
+
+        Raises:
+            AttnDslError: A520, some part of them has no kernel.
+        """
+        part, request = self.scored.part, Request.of(self.q, self.k, self.v, gradient=True)
+        root = part.score
+        if part.weight is not None:
+            root = ir.substitute(part.weight, {reals.SCORE: root})
+        given = self.scored, request, self.tables, self.options, self.shapes()
+        bound = self.planner.scored_bound(*given, root)
+        try:
+            return score_functions(bound.score, bound.first).text
+        except NoKernel as reason:
+            raise AttnDslError(Diagnostic("A520", f"GPUs have no kernel: {reason}")) from None
 
     def column(self) -> ir.Node:
         """Expression of the number of a key that ``run`` is given."""

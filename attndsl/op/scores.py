@@ -102,6 +102,18 @@ def attend(
     return out.to(dtype), lse
 
 
+def device_functions(
+    terms: Sequence[TermProgram], q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
+) -> str:
+    """Writes the functions that GPUs run on the scores of such a call, those of each part with its name above."""
+    found = []
+    for number, term in enumerate(terms, 1):
+        for place, (scored, planner) in enumerate(zip(term.parts, term.planners, strict=True), 1):
+            made = Part.of(scored, planner, q, k, v, call).functions()
+            found.append(f"# term {number}, part {place}\n\n{made}")
+    return "\n\n".join(found)
+
+
 def _widened(
     q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
 ) -> tuple[Tensor, Tensor, Tensor, ScoredCall]:

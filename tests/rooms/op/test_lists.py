@@ -9,6 +9,7 @@ import torch
 
 import attndsl
 from attndsl.backends import list_batches, listed
+from attndsl.schedule import Lists
 
 TOKENS = "input idx: list[batch, head, q, n]\npattern p = k <= q and k in idx[q]"
 BLOCKS = "input idx: list[batch, head, q, n]\npattern p = k <= q and k // 16 in idx[q]"
@@ -198,3 +199,28 @@ def test_other_relations_are_left_to_tiles(program: str):
     p = attndsl.compile(program)
     inputs = {n: np.zeros(s, np.int64) for n, s in names.items() if f"input {n}:" in program}
     assert p._program.lists(p._program.call(64, 64, 1, 1, None, inputs)) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["anchor_attention", "dynamic_mask", "infllm2", "moba", "nsa_selected", "tcpa"]
+)
+def test_lists_of_published_patterns_are_their_dense_meaning(name: str):
+    example = attndsl.library.example(name)
+    (batch, heads, q_len, _), k_len = example.q.shape, example.k.shape[2]
+    program = example.pattern._program
+    inputs = {key: x.numpy() for key, x in example.inputs.items()}
+    call = program.call(q_len, k_len, batch, heads, example.extents, inputs)
+    lists = program.lists(call)
+    assert lists is not None
+    assert np.array_equal(written_out(lists, batch, heads), program.dense(call))
+
+
+def written_out(lists: Lists, batch: int, heads: int) -> np.ndarray:
+    """The pairs of lists, bool [batch, heads, q_len, k_len]."""
+    found = np.zeros((len(lists.classes), lists.q_len, -(-lists.k_len // 64), 64), bool)
+    for seen, chunks in zip(found, lists.classes, strict=True):
+        for chunk in chunks:
+            bits = np.unpackbits(chunk.bits.view(np.uint8), bitorder="little")
+            seen[chunk.queries, chunk.blocks] |= bits.reshape(-1, 64) != 0
+    pairs = found.reshape(len(found), lists.q_len, -1)[..., : lists.k_len][lists.class_of]
+    return np.broadcast_to(pairs, (batch, heads, *pairs.shape[2:]))

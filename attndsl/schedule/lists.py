@@ -161,6 +161,8 @@ class _Place:
         queries, _ = positions_of(self.mask, self.call)
         first = self.mask.absent(self.call.q_len, self.call.k_len)  # none stands before a token
         slots = sum(self._slots(each, queries) for each in form)
+        if slots > ir.WIDEST_RANGE:
+            raise _NotListed
         step = max(BLOCK, SLOTS_AT_ONCE // max(1, slots) // BLOCK * BLOCK)
         for low in range(0, len(queries), step):
             stop = min(low + step, len(queries))

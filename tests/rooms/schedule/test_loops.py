@@ -197,6 +197,7 @@ VALUES: dict[str, Callable[[int, int], bool]] = {
     "any s in 0..70: (q * s + k) % 47 == 1": lambda q, k: any(
         (q * s + k) % 47 == 1 for s in range(70)
     ),
+    "any s in 0..70: q * s % 37 == k - 2": lambda q, k: any(q * s % 37 == k - 2 for s in range(70)),
     "any s in 3..2 * k: k * s % 37 == q // 2 and s % 3 == 0": lambda q, k: any(
         k * s % 37 == q // 2 and s % 3 == 0 for s in range(3, 2 * k)
     ),

@@ -144,6 +144,14 @@ def test_exported_python_runs_and_computes_the_pattern():
     assert found["svg"].startswith("<svg")
 
 
+def test_exported_block_mask_code_runs():
+    pytest.importorskip("attndsl.flex")
+    found = answer("export", {"text": GRID, "extents": {"image.y": 4, "image.x": 6}})
+    names: dict = {}
+    exec(found["block_mask"], names)
+    assert names["block_mask"].shape == (1, 1, 24, 24)
+
+
 def test_quotes_in_a_text_never_become_code():
     hostile = 'pattern p = k <= q  # """ + __import__("os").abort() + """\n'
     names: dict = {}

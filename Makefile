@@ -10,12 +10,13 @@ STAMP   := .venv/installed
 DEMO_STAMP := .venv/installed-for-demo
 OLDEST  := .venv-oldest
 NEWEST  := .venv-newest
+GUESTS  := .venv-integrations
 
 # Threads that wait for each other sleep. Spinning, as is usual, two workers of two threads each take
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: site test explore-test demo lint types contracts pytest slow oldest newest crosscheck gpu fuzz mutations format golden grammar docs clean
+.PHONY: site test explore-test demo lint types contracts pytest slow oldest newest integrations crosscheck gpu fuzz mutations format golden grammar docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -86,6 +87,16 @@ $(NEWEST)/installed: pyproject.toml
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --editable '.[dev]'
 	@touch $@
 
+# Models of transformers, with the attention of this package; in an environment of its own.
+integrations: $(GUESTS)/installed
+	$(GUESTS)/bin/python -m pytest -n $(WORKERS) tests/integrations
+
+$(GUESTS)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(GUESTS)
+	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,transformers]'
+	@touch $@
+
 # Random programs for so many minutes; what fails is saved under tests/fuzz/findings.
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
@@ -128,5 +139,5 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf .venv $(OLDEST) $(NEWEST) .site build dist demo-out site
+	rm -rf .venv $(OLDEST) $(NEWEST) $(GUESTS) .site build dist demo-out site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

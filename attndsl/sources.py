@@ -16,6 +16,7 @@ _DECLARES = re.compile(r"\b(?:pattern|def|input|grid|space|import|attention)\b")
 _RESEMBLES = re.compile(r"\s*(?!let\b)\w+\s+\w+\s*(?:\([^()]*\)\s*)?=(?!=)")
 
 _LONGEST_NAME = 200
+_CONSTANTS = frozenset(("true", "false"))  # expressions, and no names
 
 
 def open_module(
@@ -45,7 +46,8 @@ def path_in(text: str) -> tuple[str, str]:
 
 def is_name(text: str) -> bool:
     """Whether it may be the name of a pattern, or a number of the library."""
-    return (len(text) <= _LONGEST_NAME and text.isidentifier()) or bool(_ROW.fullmatch(text))
+    is_word = len(text) <= _LONGEST_NAME and text.isidentifier() and text not in _CONSTANTS
+    return is_word or bool(_ROW.fullmatch(text))
 
 
 def as_program(text: str) -> str:

@@ -20,6 +20,7 @@ TENSOR_ROOMS = {
     "editing",
     "explorer",
     "export",
+    "integrations",
     "interop",
     "library",
     "op",

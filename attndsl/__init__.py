@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attndsl.importing import after_import
 
 if TYPE_CHECKING:
-    from attndsl import library, nn, patterns, reals
+    from attndsl import flex, library, nn, patterns, reals
     from attndsl.attentions import Attention, attention, compile  # noqa: A004 - the public name
     from attndsl.compiled import Pattern
     from attndsl.conversion import from_mask_mod
@@ -64,6 +64,7 @@ _HOMES = {
     "Pattern": "attndsl.compiled:Pattern",
     "Selected": "attndsl.selected:Selected",
     "compile": "attndsl.attentions:compile",
+    "flex": "attndsl.flex",
     "from_mask_mod": "attndsl.conversion:from_mask_mod",
     "library": "attndsl.library",
     "nn": "attndsl.nn",
@@ -79,10 +80,9 @@ _HOMES = {
 
 __all__ = [
     "Attention", "AttnDslError", "Pattern", "Selected", "__version__", "all_", "any_", "attention", "batch",
-    "clamp",
-    "compile", "count_", "equivalent", "from_mask_mod", "grid", "head", "heads", "ilog2", "implies", "k",
-    "layer", "length", "library", "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q",
-    "reals", "space", "subtrees", "sum_", "table", "varlen", "verify", "where",
+    "clamp", "compile", "count_", "equivalent", "flex", "from_mask_mod", "grid", "head", "heads", "ilog2",
+    "implies", "k", "layer", "length", "library", "maximum", "merge", "minimum", "nn", "pattern", "patterns",
+    "pow2", "q", "reals", "space", "subtrees", "sum_", "table", "varlen", "verify", "where",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from attndsl import frontend, notebooks, op
 from attndsl import ir as nodes
 from attndsl.arguments import bind_scored, take_positions
+from attndsl.backends import MaskMod
 from attndsl.compiled import Layouts, Pattern, compile_pattern, layout_text
 from attndsl.compiler import (
     Source,
@@ -26,7 +27,7 @@ from attndsl.compiler import (
 from attndsl.conversion import from_mask_mod
 from attndsl.files import write_file
 from attndsl.inputs import gathered
-from attndsl.interop import MaskMod, is_mask_mod
+from attndsl.interop import is_mask_mod
 from attndsl.positions import with_heads
 from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic

@@ -38,6 +38,7 @@ from attndsl.compiler import (
     saved,
 )
 from attndsl.files import write_file
+from attndsl.interop import Exports
 from attndsl.positions import with_heads
 from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic
@@ -45,7 +46,7 @@ from attndsl.source import AttnDslError, Diagnostic
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 
 
-class Pattern(Selecting):
+class Pattern(Selecting, Exports):
     """A compiled pattern: call it on q, k, v; ask it for its mask, its schedule, its facts.
 
     One Pattern serves every length, batch size, head count and grid extent.

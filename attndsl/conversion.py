@@ -6,8 +6,9 @@ from collections.abc import Collection
 from typing import Literal
 
 from attndsl import ir
+from attndsl.backends import MaskMod
 from attndsl.compiled import Pattern
-from attndsl.interop import MaskMod, trace
+from attndsl.interop import trace
 
 
 def from_mask_mod(

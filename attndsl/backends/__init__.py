@@ -6,6 +6,15 @@
 from __future__ import annotations
 
 from attndsl.backends import requirements  # noqa: F401 - first: it looks at the version of torch
+from attndsl.backends.block_masks import (
+    BlockMask,
+    MaskMod,
+    block_mask,
+    has_loops,
+    mask_function,
+    pair_of,
+    stored_function,
+)
 from attndsl.backends.blocked import Blocked, best_tile
 from attndsl.backends.column_values import query_values
 from attndsl.backends.composed import Composed
@@ -53,6 +62,7 @@ __all__ = [
     "EIGHT_BITS",
     "REFERENCE",
     "Backend",
+    "BlockMask",
     "Blocked",
     "BoundScore",
     "BreaksSticks",
@@ -63,6 +73,7 @@ __all__ = [
     "ForwardKernels",
     "Kernels",
     "Machine",
+    "MaskMod",
     "OnDevice",
     "OpenKernels",
     "PackedComposed",
@@ -86,15 +97,20 @@ __all__ = [
     "attend",
     "attend_scored",
     "best_tile",
+    "block_mask",
     "choose",
     "edition",
+    "has_loops",
     "is_scheduled_on",
     "lse_dtype",
+    "mask_function",
     "names",
     "out_dtype",
+    "pair_of",
     "predict",
     "predict_dense",
     "query_values",
+    "stored_function",
     "this_machine",
     "tile_costs_of",
 ]

@@ -1,5 +1,6 @@
-"""Stand-alone files: a pattern as Python text that needs torch and triton, and nothing of this package."""
+"""Patterns as Python text: stand-alone files that need torch and triton, and functions on tensors."""
 
 from attndsl.emission.bundle import emit
+from attndsl.emission.predicates import predicate
 
-__all__ = ["emit"]
+__all__ = ["emit", "predicate"]

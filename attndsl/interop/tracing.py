@@ -7,20 +7,19 @@ import inspect
 import linecache
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attndsl import frontend, ir
+from attndsl.backends import MaskMod
 from attndsl.source import AttnDslError, Source, Span
 
 from . import operations
 from .captured import Captured, declared
 from .symbols import Part, Symbol, flat, mapped, refusal, refuse
-
-MaskMod: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 _ARGUMENTS: Final = (ir.Var("batch"), ir.Var("head"), ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
 _RANDOM: Final = frozenset(
@@ -61,20 +60,20 @@ def is_mask_mod(source: object) -> TypeGuard[MaskMod]:
     return True
 
 
-def trace(mask_mod: MaskMod, align: ir.Align = ir.Align.START) -> Traced:
+def trace(mask_mod: MaskMod, align: ir.Align = ir.Align.START, *, twice: bool = True) -> Traced:
     """The pairs for which a mask_mod of flex_attention is true.
 
     Args:
         mask_mod: ``mask_mod(b, h, q_idx, kv_idx)`` in operations of torch, on tensors without dims. Tensors that it
             captures become inputs, and are not copied.
         align: Where query 0 stands; at position 0, as for flex_attention, by default.
+        twice: Run it twice, and refuse it where the masks differ.
 
     Raises:
         AttnDslError: A218, an operation is not translated, or the function does more than to compute; at its line.
     """
     root, captured = _run(mask_mod)
-    again, _ = _run(mask_mod)
-    if root is not again:
+    if twice and root is not _run(mask_mod)[0]:
         title = "the function gives another mask each time it is run"
         helps = ("draw random numbers before, into a tensor that the function captures",)
         raise refusal(title, "this function", *helps, at=_place(mask_mod))

@@ -3,6 +3,7 @@
 from attndsl.op.attention import attention, tune
 from attndsl.op.binding import BoundCall
 from attndsl.op.bound_scores import BoundAttention
+from attndsl.op.dispatching import eager_only
 from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
@@ -20,6 +21,7 @@ __all__ = [
     "attention",
     "device_functions",
     "has_lse",
+    "eager_only",
     "merge",
     "operators",
     "planner_of",

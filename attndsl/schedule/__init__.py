@@ -1,5 +1,6 @@
 """Exact schedules: the tiles to compute, and the order of tokens they are taken in, by refinement."""
 
+from attndsl.schedule.block_lists import live_blocks
 from attndsl.schedule.building import (
     BoundMask,
     Call,
@@ -67,6 +68,7 @@ __all__ = [
     "TiledMask",
     "Tiles",
     "arranged",
+    "live_blocks",
     "check_conditions",
     "conditions_hold",
     "check_numbers",

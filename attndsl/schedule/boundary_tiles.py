@@ -26,6 +26,7 @@ NUMBERS_AT_ONCE = 1 << 16  # int64 elements per chunk (8 bytes each, so 8x fewer
 TERMS_AT_ONCE = 512  # terms of one side whose values are held
 NAMED_AT_ONCE = 64  # alternatives that hold at few keys, before they are written out
 TILES_AT_ONCE = 256  # tiles compared at a time, to bound temporaries
+SAMPLED = 8  # places of a side, both ends among them, that a first look at a tile takes
 _FEWEST_ALIKE = (
     16  # tiles with one set of decided comparisons, on average, for dropping those to pay
 )
@@ -59,6 +60,35 @@ def evaluate_tiles(
             partial = ~is_empty[some] & ~is_full[some]
             mask_of[some[partial]] = distinct.add(bits[partial])
     return BoundaryTiles(which, is_empty, is_full, mask_of, cells.masks(distinct.rows))
+
+
+def whole_tiles(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
+) -> tuple[BoolArray, BoolArray]:
+    """Whether some pair of each tile is in the relation, and whether some is not; each tile is evaluated."""
+    holds, fails = (np.empty(len(rows), dtype=bool) for _ in range(2))
+    cells = _Cells.of(root, queries, keys, rows, columns)
+    for some, held, valid in cells.evaluated(root, np.arange(len(rows))):
+        holds[some], fails[some] = held.any(axis=(1, 2)), (held != valid).any(axis=(1, 2))
+    return holds, fails
+
+
+def sampled(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, rows: IntArray, columns: IntArray
+) -> tuple[BoolArray, BoolArray]:
+    """Like `whole_tiles`, of few pairs of each tile: what is true is so, what is false may not be."""
+    holds, fails = (np.empty(len(rows), dtype=bool) for _ in range(2))
+    offsets = [np.unique(np.linspace(0, x.tile - 1, SAMPLED).astype(int)) for x in (queries, keys)]
+    for start in range(0, len(rows), TILES_AT_ONCE):
+        some = slice(start, start + TILES_AT_ONCE)
+        places = [
+            np.minimum(n[some, None] * axis.tile + at, axis.length - 1)
+            for n, axis, at in zip((rows, columns), (queries, keys), offsets, strict=True)
+        ]
+        held = _holds(root, queries, keys, places[0][:, :, None], places[1][:, None, :])
+        held = np.broadcast_to(held, (len(places[0]), *map(len, offsets)))
+        holds[some], fails[some] = held.any(axis=(1, 2)), ~held.all(axis=(1, 2))
+    return holds, fails
 
 
 @dataclass(frozen=True, slots=True)

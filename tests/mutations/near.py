@@ -20,6 +20,8 @@ NEAR = {
         "rooms/schedule",
     ),
     "interop": ("rooms/interop",),
+    "schedule/block_lists.py": ("rooms/interop/test_block_masks.py",),
+    "backends/block_masks.py": ("rooms/interop/test_block_masks.py",),
     "patterns/prelude.attn": ("rooms/patterns",),
     "frontend/entry.py": ("rooms/schedule/test_conditions.py", "rooms/frontend"),
     "frontend/embedding.py": ("rooms/schedule/test_conditions.py", "rooms/frontend"),

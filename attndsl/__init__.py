@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from attndsl import flex, library, nn, patterns, reals
     from attndsl.attentions import Attention, attention, compile  # noqa: A004 - the public name
     from attndsl.compiled import Pattern
-    from attndsl.conversion import from_mask_mod
+    from attndsl.conversion import from_block_mask, from_intervals, from_mask, from_mask_mod
     from attndsl.frontend import (
         all_,
         any_,
@@ -65,7 +65,10 @@ _HOMES = {
     "Selected": "attndsl.selected:Selected",
     "compile": "attndsl.attentions:compile",
     "flex": "attndsl.flex",
-    "from_mask_mod": "attndsl.conversion:from_mask_mod",
+    **{
+        name: f"attndsl.conversion:{name}"
+        for name in ("from_block_mask", "from_intervals", "from_mask", "from_mask_mod")
+    },
     "library": "attndsl.library",
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
@@ -80,9 +83,10 @@ _HOMES = {
 
 __all__ = [
     "Attention", "AttnDslError", "Pattern", "Selected", "__version__", "all_", "any_", "attention", "batch",
-    "clamp", "compile", "count_", "equivalent", "flex", "from_mask_mod", "grid", "head", "heads", "ilog2",
-    "implies", "k", "layer", "length", "library", "maximum", "merge", "minimum", "nn", "pattern", "patterns",
-    "pow2", "q", "reals", "space", "subtrees", "sum_", "table", "varlen", "verify", "where",
+    "clamp", "compile", "count_", "equivalent", "flex", "from_block_mask", "from_intervals", "from_mask",
+    "from_mask_mod", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
+    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "reals", "space", "subtrees",
+    "sum_", "table", "varlen", "verify", "where",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from attndsl import __version__
 from attndsl.source import AttnDslError
 
 from . import arguments as args
-from . import bench, check, demonstrate, emit, explain, explore, fmt, listing, lsp, show
+from . import bench, check, demonstrate, emit, explain, explore, export, fmt, listing, lsp, show
 from .terminal import Terminal, open_closed_streams
 
 COMMANDS = (
@@ -21,6 +21,7 @@ COMMANDS = (
     explain.COMMAND,
     explore.COMMAND,
     emit.COMMAND,
+    export.COMMAND,
     fmt.COMMAND,
     lsp.COMMAND,
     listing.COMMAND,

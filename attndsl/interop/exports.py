@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from attndsl import ir
 from attndsl.arguments import check_plain_order, read_call, read_inputs
 from attndsl.backends import (
     BlockMask,
@@ -18,6 +20,9 @@ from attndsl.backends import (
 )
 from attndsl.compiler import Program
 from attndsl.schedule import Call
+from attndsl.source import AttnDslError, Diagnostic, brief, suggest
+
+from . import formats
 
 
 class Exports:
@@ -83,6 +88,49 @@ class Exports:
         return block_mask(
             normal, call, tile, mod, device, separate_full_blocks=separate_full_blocks
         )
+
+    def export(
+        self,
+        format: str,  # noqa: A002 - the word
+        q_len: int,
+        k_len: int | None = None,
+        heads: int | None = None,
+        *,
+        block_size: int | tuple[int, int] = 128,
+        **given: Any,
+    ) -> dict[str, Any]:
+        """The pairs of a call in the format of another library's kernels, as NumPy arrays by name.
+
+        Args:
+            format: "bsr", block-sparse rows (FlashInfer); "cu_seqlens", packed documents (FlashAttention, torch's
+                varlen attention); "flashmask", bounds by column; "magi", slices (MagiAttention); "bias", what is added
+                to scores, float32 [batch, heads, q_len, k_len], 0 or -inf.
+            q_len: How many queries.
+            k_len: How many keys, where it differs.
+            heads: How many heads.
+            block_size: Queries and keys of a block.
+            **given: Batch, extents and inputs.
+
+        Raises:
+            AttnDslError: A414, the format cannot say these pairs, or there is no such format; A4xx lengths and extents,
+                A501 inputs.
+        """
+        call = read_call(self._program, q_len, k_len, heads, **given)
+        check_plain_order(call)
+        if self._program.mask.zeros is not ir.ZERO:
+            formats.refuse(
+                format, "the pattern has zero keys, which are no pairs", "use attndsl's own kernels"
+            )
+        if format == "bias":
+            seen = self._program.dense(call)
+            return {"bias": np.where(seen, np.float32(0.0), np.float32(-np.inf))}
+        if format not in formats.FORMATS:
+            near = suggest(format, (*formats.FORMATS, "bias"))
+            title = f"there is no format {brief(format)}"
+            notes = (f"formats: {', '.join((*formats.FORMATS, 'bias'))}",)
+            helps = (f"did you mean {near!r}?",) if near else ()
+            raise AttnDslError(Diagnostic("A414", title, notes=notes, helps=helps))
+        return formats.FORMATS[format](self._program.schedule(call, pair_of(block_size)))
 
     def _mask_mod(
         self, call: Call, device: torch.device | str, given: dict[str, Any], tile: tuple[int, int]

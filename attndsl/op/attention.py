@@ -25,10 +25,11 @@ from attndsl.compiler import Program
 from attndsl.ir import named_extents
 from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
-from attndsl.op.checks import check_plain, check_tensors, is_forward, wants_gradient
+from attndsl.op.checks import WHOLE, check_plain, check_tensors, is_forward, wants_gradient
 from attndsl.op.contents import stamp_of
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
+from attndsl.op.flex import attend_with_flex
 from attndsl.op.pages import paged
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
 from attndsl.op.registration import Call, Known, derivative, gradients, outputs, stamp_tensor
@@ -127,9 +128,8 @@ def attention(
         rest = {"extents": extents, "backend": backend, "layout": layout, "pages": pages}
         return _at_positions(planner, (q, k, v), scale, given, positions, rest)
     (q, k, v), factor = scaled(planner.program, q, k, v, scale)
-    if backend == "reference" and not q.is_meta:  # differentiated by autograd, sharing nothing else
-        mask, zeros = _dense(planner.program, q, k, extents, given)
-        return attend(mask, q, k, v, factor, zeros)
+    if backend in WHOLE and not q.is_meta:
+        return _whole(planner, (q, k, v), factor, backend, extents, given)
     tables, options = packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
@@ -260,7 +260,7 @@ def tune(
         mask = planner.program.mask
         k, v, positions, _ = paged(mask, (q, k, v), positions, by_address=False)
     check_tensors(planner.program, q, k, v)
-    if backend == "reference":
+    if backend in WHOLE:
         return ()
     given = dict(inputs or {})
     if positions:
@@ -275,6 +275,21 @@ def tune(
     parts = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options, stamp).parts
     tunable = [part for part in parts if isinstance(part, Tunable)]
     return tuple(found for part in tunable for found in part.tune(q, k, v, scale=scale))
+
+
+def _whole(
+    planner: Planner,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    scale: float,
+    backend: str,
+    extents: Mapping[str, int] | None,
+    inputs: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """The call on a back end that differentiates by itself: the oracle, which shares nothing else, or torch's."""
+    if backend == "flex":
+        return attend_with_flex(planner, *qkv, scale, extents, inputs)
+    mask, zeros = _dense(planner.program, *qkv[:2], extents, inputs)
+    return attend(mask, *qkv, scale, zeros)
 
 
 @eager_only

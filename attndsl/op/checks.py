@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from attndsl.backends import EIGHT_BITS
 from attndsl.compiler import Program
 from attndsl.op.dispatching import needs_dispatcher
 from attndsl.source import AttnDslError, Diagnostic
+
+WHOLE: Final = ("reference", "flex")  # back ends that are given whole calls, without our kernels
 
 
 def check_plain(program: Program, *tensors: object) -> None:
@@ -57,7 +59,7 @@ def is_forward(backend: str, *beside: Any) -> bool:
     Not under what follows operators, nor where a gradient is wanted.
     """
     tensors = [x for x in beside if isinstance(x, Tensor)]
-    if backend == "reference" or needs_dispatcher(*tensors):
+    if backend in WHOLE or needs_dispatcher(*tensors):
         return False
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.backends import ForwardKernels, Request
 from attndsl.lowering import FewQueries, lower_few_queries
-from attndsl.op.checks import check_tensors, wants_gradient
+from attndsl.op.checks import WHOLE, check_tensors, wants_gradient
 from attndsl.op.dispatching import PLAIN, eager_only, has_dispatch_hooks
 from attndsl.op.legacy_vmap import is_mapped
 from attndsl.op.planning import Planner
@@ -60,7 +60,7 @@ def step(
     if scale is None:
         scale = 1.0 / math.sqrt(max(1, width))
     k_lens = _lengths(positions, rows, batch)
-    if type(scale) is not float or not k_lens or min(k_lens) < q_len or backend == "reference":
+    if type(scale) is not float or not k_lens or min(k_lens) < q_len or backend in WHOLE:
         return None
     kind = dtype, batch, heads, kv_heads, q_len, width, value_dim, backend
     found = planner.memo(("few queries", kind), lambda: _lowered(planner, q, k, v, backend))

@@ -20,6 +20,7 @@ NEAR = {
         "rooms/schedule",
     ),
     "interop": ("rooms/interop",),
+    "op/flex.py": ("rooms/interop/test_flex_backend.py",),
     "schedule/block_lists.py": ("rooms/interop/test_block_masks.py",),
     "backends/block_masks.py": ("rooms/interop/test_block_masks.py",),
     "patterns/prelude.attn": ("rooms/patterns",),

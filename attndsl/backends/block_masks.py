@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -143,13 +143,8 @@ def mask_function(
     function, names = _function(bound)
     counts = {"batch": call.batch, "head": call.heads, "q": call.q_len, "k": call.k_len}
     declared = {table.name: table for table in bound.tables}
-    given = tuple(_shown(declared[n], tensors[n].to(device), counts) for n in names)
-
-    def mask_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return function(q_idx, kv_idx, b, h, *given)
-
-    mask_mod.__name__ = mask_mod.__qualname__ = mask.name or "mask_mod"
-    return mask_mod
+    given = [_shown(declared[name], tensors[name].to(device), counts) for name in names]
+    return _closed(function, given, mask.name)
 
 
 def has_loops(mask: ir.Mask) -> bool:
@@ -169,12 +164,13 @@ def stored_function(schedule: Schedule, device: torch.device | str = "cpu") -> M
     found, of = (torch.from_numpy(x).to(device) for x in (ids, schedule.plan_of))
     by_batch, by_head = (size > 1 for size in of.shape)
 
-    def mask_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        plan = of[b if by_batch else b * 0, h if by_head else h * 0]
-        entry = found[plan, q_idx // rows, kv_idx // columns]
-        return (entry >= 0) & masks[entry.clamp(min=0), q_idx % rows, kv_idx % columns]
+    def seen(q: Any, k: Any, batch: Any, head: Any, given: Any) -> Any:
+        of, found, masks = given[:3]
+        plan = of[batch if by_batch else batch * 0, head if by_head else head * 0]
+        entry = found[plan, q // rows, k // columns]
+        return (entry >= 0) & masks[entry.clamp(min=0), q % rows, k % columns]
 
-    return mask_mod
+    return _closed(seen, (of, found, masks), "")
 
 
 def _refusal(reason: str) -> AttnDslError:
@@ -190,15 +186,34 @@ def _shown(table: ir.Table, x: Tensor, counts: Mapping[str, int]) -> Tensor:
     return x.expand(shape)
 
 
+_FEWEST: Final = 16  # places for tensors in every mask_mod: dynamo, which takes two of them for one function, looks
+# for those of the one in the other, and fails where there are fewer
+
+
+def _closed(function: Callable[..., Any], tensors: Sequence[Tensor], name: str) -> MaskMod:
+    """A mask_mod of ``function(q, k, batch, head, tensors)``."""
+    given = (*tensors, *[None] * (_FEWEST - len(tensors)))
+
+    def mask_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return function(q_idx, kv_idx, b, h, given)
+
+    mask_mod.__name__ = mask_mod.__qualname__ = name or "mask_mod"
+    return mask_mod
+
+
 @functools.lru_cache(maxsize=256)
 def _function(mask: ir.Mask) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """The relation as a function on tensors, and the inputs it takes behind (q, k, batch, head)."""
+    """The relation as a function of (q, k, batch, head, tensors), and the names of the inputs that it takes."""
     text, tables = predicate(mask)
-    names: dict[str, Any] = {name: getattr(integers, name) for name in ("read", "span", *_HELPERS)}
+    names: dict[str, Any] = {name: getattr(integers, name) for name in _HELPERS}
     names |= {"torch": torch}
+    inputs = "".join(f", given[{place}]" for place in range(len(tables)))
+    text += (
+        f"def seen(q, k, batch, head, given):\n    return in_pattern(q, k, batch, head{inputs})\n"
+    )
     exec(compile(text, f"<pattern {mask.digest}>", "exec"), names)  # written of the IR alone
-    function: Callable[..., Any] = names["in_pattern"]
+    function: Callable[..., Any] = names["seen"]
     return function, tuple(tables.values())
 
 
-_HELPERS = ("quotient", "remainder", "ilog2", "pow2")
+_HELPERS = ("read", "span", "quotient", "remainder", "ilog2", "pow2")

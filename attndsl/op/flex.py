@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,10 +42,12 @@ def attend_with_flex(
         raise _refusal("flex_attention has no backward on CPUs")
     blocks, program = _blocks(planner, q, k, extents, inputs), _kernel(q.device.type)
     group = q.shape[1] != k.shape[1]
+    dynamo: Any = importlib.import_module("torch._dynamo.utils")
     try:
-        out, more = program(
-            *(q, k, v), block_mask=blocks, scale=scale, enable_gqa=group, return_aux=AuxRequest(lse=True)
-        )  # fmt: skip
+        with dynamo.disable_cache_limit():  # a pattern more is no reason to run without a kernel
+            out, more = program(
+                *(q, k, v), block_mask=blocks, scale=scale, enable_gqa=group, return_aux=AuxRequest(lse=True)
+            )  # fmt: skip
     except (NotImplementedError, ValueError) as error:
         raise _refusal(str(error).partition("\n")[0]) from error
     return out, more.lse

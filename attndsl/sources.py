@@ -31,8 +31,9 @@ def open_module(
         return module, name or entry, frontend.files(Path(path).parent)
     if is_name(text):
         found = None if patterns.is_name(text) else patterns.find(text)
-        if found is None and not patterns.is_name(text) and text in patterns.attentions():
-            return patterns.module_of_attentions(), text, None
+        is_other = found is None and not patterns.is_name(text)
+        if is_other and (other := patterns.module_of_other(text)) is not None:
+            return other, text, None
         module = patterns.module_of(found) if found else syn.parse("", "<library>")
         return module, found or text, None
     return syn.parse(as_program(text), "<text>"), entry, None

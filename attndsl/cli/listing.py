@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attndsl import patterns
+from attndsl import compiler, patterns
 from attndsl.compiler import describe
 from attndsl.frontend import Signature
 
@@ -62,12 +62,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--prelude", action="store_true", help="only the general ones")
     which.add_argument("--library", action="store_true", help="only those of published systems")
     which.add_argument("--attentions", action="store_true", help="only attentions")
+    which.add_argument("--selections", action="store_true", help="only sets computed from q and k")
     parser.add_argument("--json", action="store_true", help="signatures and summaries as JSON")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     words = [word.casefold() for word in options.word]
-    sections = {"prelude": [_prelude, _helpers], "library": [_library], "attentions": [_attentions]}
+    sections = {
+        "prelude": [_prelude, _helpers],
+        "library": [_library],
+        "attentions": [_attentions],
+        "selections": [_selections],
+    }
     chosen = [name for name in sections if getattr(options, name)] or [*sections]
     kinds = {
         make: [each for each in make() if each.mentions(words)]
@@ -115,11 +121,19 @@ def _attentions() -> Iterator[_Item]:
         yield _Item(shown, first_sentence(shown.doc), is_attention=True)
 
 
+def _selections() -> Iterator[_Item]:
+    for name in patterns.selections():
+        shown = describe(name)
+        is_attention = compiler.is_attention(name)
+        yield _Item(shown, first_sentence(shown.doc), is_attention=is_attention)
+
+
 # Titles of sections; the patterns of the prelude need none.
 _TITLES: Final[Mapping[Callable[[], Iterator[_Item]], str]] = {
     _helpers: "helper definitions, to write patterns with",
     _library: "published systems, by row of the catalogue",
     _attentions: "published attentions: what is done with the scores of a pattern",
+    _selections: "published selections: sets that are computed from q and k",
 }
 
 

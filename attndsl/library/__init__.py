@@ -13,8 +13,9 @@ from attndsl.patterns import Entry
 
 from .examples import Example, example
 from .judging import Checked, check
-from .shelf import attention, attentions, describe, load, names, rows
+from .shelf import attention, attentions, describe, load, names, rows, selections
 
 __all__ = [
     "Checked", "Entry", "Example", "attention", "attentions", "check", "describe", "example", "load", "names", "rows",
+    "selections",
 ]  # fmt: skip

@@ -60,6 +60,11 @@ def load(
     return Pattern(read_mask(name, None, joined(values, named), align, layer), layer)
 
 
+def selections() -> tuple[str, ...]:
+    """All published selections, sets that are computed from q and k: names for ``attndsl.compile``."""
+    return patterns.selections()
+
+
 def attentions() -> tuple[str, ...]:
     """All published attentions: biases, caps, sinks, weights and branches over patterns."""
     return patterns.attentions()

@@ -11,22 +11,32 @@ from __future__ import annotations
 import functools
 import sys
 
+from attndsl import syntax as syn
 from attndsl.frontend import Definition, PatternFunction, Signature, described, prelude, python_form
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 from .entries import Entry, entry, find, module_of, published
 from .scored import attentions, module_of_attentions
+from .selected import module_of_selection, selections
 from .trials import Trial, large_trial, trial
 
 __all__ = [
     "Entry", "Trial", "attentions", "catalogue", "describe", "entry", "find", "helpers", "is_helper", "is_name",
-    "large_trial", "module_of", "module_of_attentions", "names", "published", "source", "trial",
+    "large_trial", "module_of", "module_of_attentions", "module_of_other", "module_of_selection",
+    "names", "published", "selections", "source", "trial",
 ]  # fmt: skip
 
 
 @functools.cache
 def _definitions() -> dict[str, Definition]:
     return {each.name: each for each in prelude().definitions()}
+
+
+def module_of_other(name: str) -> syn.Module | None:
+    """The file of a published attention or selection; None where there is none of that name."""
+    if name in attentions():
+        return module_of_attentions()
+    return module_of_selection(name) if name in selections() else None
 
 
 def names() -> tuple[str, ...]:

@@ -197,7 +197,12 @@ class Values:
             for how in (sel.Pool.MIN, sel.Pool.MAX)
         )
         q = self._rows(self.made.own(ir.Side.QUERY))
-        return self._inner(q.clamp(min=0), high) + self._inner(q.clamp(max=0), low)
+        found = self._inner(q.clamp(min=0), high) + self._inner(q.clamp(max=0), low)
+        odd = ~(low.isfinite() & high.isfinite()).all(-1).flatten(0, 2).all(0)
+        if bool(odd.any()):  # 0 * inf is no product of theirs: channel by channel
+            each = self._joint(q, low[..., odd, :], high[..., odd, :])
+            found[..., odd] = torch.maximum(each[0] * each[1], each[0] * each[2]).sum(-1)
+        return found
 
     def _read(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
         """A real table at indices, or rows of it, [B, H, rows, units, width]; 0 where an index is outside."""

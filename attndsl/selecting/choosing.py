@@ -13,6 +13,7 @@ Take = ir.selection.Take
 
 _NEVER = -(2**63)
 _LOW = 2**32 - 1
+_EMPTY = 2**31 - 1  # a slot without a unit, behind all that have one
 
 
 def choose(
@@ -27,13 +28,13 @@ def choose(
         take: Which are taken. The scores of a sample are random.
         amount: An int64 number, or float64 [B, H, rows, 1].
     """
+    if take in (Take.TOP, Take.SAMPLE):
+        return _top(scores, candidates, forced, int(amount))
     forced = forced & candidates
     live = candidates & (forced | ~(scores.isnan() | (scores == -math.inf)))
     if take is Take.ABOVE:
         return _listed(live & (forced | (scores.double() > amount)))
     keys = _keys(scores, live, forced)
-    if take in (Take.TOP, Take.SAMPLE):
-        return _ascending(keys.topk(min(int(amount), keys.shape[-1])), int(amount))
     order = keys.sort(-1, descending=True)
     ranked = [x.gather(-1, order.indices) for x in (scores.double(), live, forced)]
     weights = ranked[0].masked_fill(~ranked[1] | ranked[0].isnan(), 0.0).clamp(min=0)
@@ -46,6 +47,33 @@ def choose(
     return _listed(torch.zeros_like(taken).scatter(-1, order.indices, taken))
 
 
+def _top(scores: Tensor, candidates: Tensor, forced: Tensor, count: int) -> Tensor:
+    """The ``count`` best of each row.
+
+    Which one of equal scores a `topk` takes is not said, and matters to rows alone whose last one taken has as great a
+    score as the first one left: these are ranked again, by keys that differ.
+    """
+    units = scores.shape[-1]
+    level = scores.masked_fill(~candidates, -math.inf)
+    level.nan_to_num_(-math.inf, math.inf, -math.inf)
+    if bool(forced.any()):
+        level = level.masked_fill(forced & candidates, math.inf)
+    best = level.topk(min(count + 1, units))
+    values, numbers = best.values[..., :count], best.indices[..., :count]
+    found = torch.where(values == -math.inf, _EMPTY, numbers)
+    if 0 < count < units:
+        last, next_ = best.values[..., count - 1], best.values[..., count]
+        again = (last == next_) & (last > -math.inf)
+        if bool(again.any()):
+            rows = [x.expand(scores.shape)[again] for x in (scores, candidates, forced)]
+            live = rows[1] & (rows[2] | ~(rows[0].isnan() | (rows[0] == -math.inf)))
+            ranked = _keys(rows[0].contiguous(), live, rows[2] & rows[1]).topk(count)
+            found[again] = torch.where(ranked.values == _NEVER, _EMPTY, ranked.indices)
+    found = found.sort(-1).values
+    found = torch.where(found == _EMPTY, -1, found).int()
+    return torch.nn.functional.pad(found, (0, count - found.shape[-1]), value=-1)
+
+
 def _keys(scores: Tensor, live: Tensor, forced: Tensor) -> Tensor:
     """int64 keys in the order of choice, no two of a row equal: a higher score first, then a lower number."""
     bits = (scores + 0.0).view(torch.int32)  # -0.0 is 0.0
@@ -55,21 +83,12 @@ def _keys(scores: Tensor, live: Tensor, forced: Tensor) -> Tensor:
     return torch.where(live, order * 2**32 + (_LOW - number), _NEVER)
 
 
-def _ascending(top: tuple[Tensor, Tensor], slots: int) -> Tensor:
-    values, numbers = top
-    many = 2**31 - 1
-    numbers = torch.where(values == _NEVER, many, numbers).sort(-1).values
-    found = torch.where(numbers == many, -1, numbers).int()
-    return torch.nn.functional.pad(found, (0, slots - found.shape[-1]), value=-1)
-
-
 def _listed(taken: Tensor) -> Tensor:
     """The numbers of what is true in each row, as many slots as the fullest row needs, at least one."""
     slots = max(1, int(taken.sum(-1).max())) if taken.numel() else 1
     number = torch.arange(taken.shape[-1], device=taken.device)
-    many = 2**31 - 1
-    order = torch.where(taken, number, many).sort(-1).values[..., :slots]
-    found = torch.where(order == many, -1, order).int()
+    order = torch.where(taken, number, _EMPTY).sort(-1).values[..., :slots]
+    found = torch.where(order == _EMPTY, -1, order).int()
     return torch.nn.functional.pad(found, (0, slots - found.shape[-1]), value=-1)
 
 

@@ -84,6 +84,9 @@ class Selector:
     selections: tuple[ir.Selection, ...]
     layer: int = 0
     read: frozenset[str] = frozenset()  # inputs that the pattern or attention itself reads
+    by_head: Mapping[str, bool] = field(default_factory=dict)  # tables, and whether they have heads
+    digests: frozenset[str] = frozenset()
+    asked: frozenset[str] = frozenset()  # inputs that the selections read
 
     @staticmethod
     def of(masks: Sequence[ir.Mask], layer: int, tables: Iterable[ir.Table] = ()) -> Selector:
@@ -98,22 +101,14 @@ class Selector:
                 title = f"two selections that differ are named {each.name!r}"
                 raise AttnDslError(Diagnostic("A219", title))
         inputs = (*tables, *(table for mask in masks for table in mask.tables))
-        return Selector(tuple(found.values()), layer, frozenset(each.name for each in inputs))
-
-    @property
-    def inputs(self) -> tuple[ir.Table, ...]:
-        """The inputs that they read, those that other selections make left out."""
-        found: dict[str, ir.Table] = {}
-        for each in self._all():
-            found |= {table.name: table for table in each.tables}
-        made = {each.name for each in self._all()}
-        return tuple(table for name, table in found.items() if name not in made)
-
-    def _all(self) -> Iterator[ir.Selection]:
-        waiting = list(self.selections)
-        for each in waiting:
-            waiting += each.within
-            yield each
+        return Selector(
+            tuple(found.values()),
+            layer,
+            frozenset(each.name for each in inputs),
+            {name: "head" in each.table.dims for name, each in found.items()},
+            frozenset(each.digest for each in found.values()),
+            frozenset(table.name for table in _inputs(found.values())),
+        )
 
     def select(
         self, q: Tensor, k: Tensor, scale: float | Tensor | None, given: Mapping[str, Any]
@@ -126,8 +121,7 @@ class Selector:
         if not self.selections:
             raise AttnDslError(Diagnostic("A509", "there is no selection in this pattern"))
         shape = Shape.of(q, k)
-        known = {table.name for table in self.inputs}
-        if strange := sorted(given.keys() - known):
+        if strange := sorted(given.keys() - self.asked):
             title = f"no selection reads an input named {strange[0]!r}"
             raise AttnDslError(Diagnostic("A501", title))
         if isinstance(scale, Tensor):
@@ -137,8 +131,10 @@ class Selector:
         made: dict[str, Tensor] = {}
         for each in self.selections:
             self._produce(each, (q, k, factor), given, made)
-        own = {each.name: made[each.name] for each in self.selections}
-        return Selected(own, shape, frozenset(each.digest for each in self.selections))
+        return Selected({name: made[name] for name in self.by_head}, shape, self.digests)
+
+    # it reads the program of the selection, which a tracer of torch need not follow
+    _select = torch.compiler.disable(select)  # type: ignore[no-untyped-call]
 
     def _produce(
         self,
@@ -158,7 +154,9 @@ class Selector:
         reals: dict[str, Tensor] = {}
         for table in selection.tables:
             if table.name in made:
-                tables[table.name] = _for_each_head(made[table.name], table, shape).cpu().numpy()
+                found = made[table.name]
+                found = _for_each_head(found, shape) if "head" in table.dims else found
+                tables[table.name] = found.cpu().numpy()
             elif table.name not in given:
                 title = f"the selection {selection.name!r} needs the input {table.name!r}"
                 notes = (f"declared: {declaration(table)}",)
@@ -192,34 +190,43 @@ class Selector:
             return inputs, named
         given = {**(inputs or {}), **named}
         selection = given.pop("selection", None)
-        if selection is None and {each.name for each in self.selections} <= given.keys():
+        if selection is None and self.by_head.keys() <= given.keys():
             return given, {}
         if positions:
             title = "a call with positions does not choose"
             helps = ("give it the tables by their names, units counted from position 0",)
             raise AttnDslError(Diagnostic("A509", title, helps=helps))
-        mine = {table.name for table in self.inputs}
+        wanted = self.asked & given.keys()
         if selection is None:
-            wanted = {name: value for name, value in given.items() if name in mine}
-            selection = self.select(q, k, scale, wanted)
+            selection = self._select(q, k, scale, {name: given[name] for name in wanted})
         self._check(selection, Shape.of(q, k))
         made = {
-            each.name: _for_each_head(selection[each.name], each.table, selection.shape)
-            for each in self.selections
+            name: _for_each_head(selection[name], selection.shape) if has_heads else selection[name]
+            for name, has_heads in self.by_head.items()
         }
-        mine -= self.read
-        return {name: value for name, value in given.items() if name not in mine} | made, {}
+        left = given.keys() - (wanted - self.read)
+        return {name: given[name] for name in left} | made, {}
 
     def _check(self, selection: object, shape: Shape) -> None:
         if not isinstance(selection, Selected):
             title = f"`selection` is what `select` returned, not a {type(selection).__name__}"
             raise AttnDslError(Diagnostic("A509", title))
-        if selection.digests != {each.digest for each in self.selections}:
+        if selection.digests != self.digests:
             title = "the selection was made by another pattern"
             raise AttnDslError(Diagnostic("A509", title))
         if (fault := selection.shape.fault(shape)) is not None:
             title = "the selection was made for another call"
             raise AttnDslError(Diagnostic("A509", title, notes=(f"it was for {fault}",)))
+
+
+def _inputs(selections: Iterable[ir.Selection]) -> tuple[ir.Table, ...]:
+    """The inputs that selections read, those within them too; tables that others make left out."""
+    waiting = list(selections)
+    for each in waiting:
+        waiting += each.within
+    made = {each.name for each in waiting}
+    found = {table.name: table for each in waiting for table in each.tables}
+    return tuple(table for name, table in found.items() if name not in made)
 
 
 class Selecting:
@@ -240,9 +247,9 @@ class Selecting:
         return self._selector.select(q, k, scale, inputs)
 
 
-def _for_each_head(made: Tensor, table: ir.Table, shape: Shape) -> Tensor:
-    """A table with an entry for each query head, where it has heads."""
-    if "head" not in table.dims or made.shape[1] == shape.heads:
+def _for_each_head(made: Tensor, shape: Shape) -> Tensor:
+    """A table with an entry for each query head."""
+    if made.shape[1] == shape.heads:
         return made
     return made.repeat_interleave(shape.heads // made.shape[1], 1)
 

@@ -48,7 +48,7 @@ def choose(
 
 
 def _top(scores: Tensor, candidates: Tensor, forced: Tensor, count: int) -> Tensor:
-    """The ``count`` best of each row.
+    """Takes the best of each row, ``count`` of them.
 
     Which one of equal scores a `topk` takes is not said, and matters to rows alone whose last one taken has as great a
     score as the first one left: these are ranked again, by keys that differ.
@@ -59,8 +59,8 @@ def _top(scores: Tensor, candidates: Tensor, forced: Tensor, count: int) -> Tens
     if bool(forced.any()):
         level = level.masked_fill(forced & candidates, math.inf)
     best = level.topk(min(count + 1, units))
-    values, numbers = best.values[..., :count], best.indices[..., :count]
-    found = torch.where(values == -math.inf, _EMPTY, numbers)
+    found = best.indices[..., :count].int()
+    found = found.masked_fill(best.values[..., :count] == -math.inf, _EMPTY)
     if 0 < count < units:
         last, next_ = best.values[..., count - 1], best.values[..., count]
         again = (last == next_) & (last > -math.inf)
@@ -68,9 +68,9 @@ def _top(scores: Tensor, candidates: Tensor, forced: Tensor, count: int) -> Tens
             rows = [x.expand(scores.shape)[again] for x in (scores, candidates, forced)]
             live = rows[1] & (rows[2] | ~(rows[0].isnan() | (rows[0] == -math.inf)))
             ranked = _keys(rows[0].contiguous(), live, rows[2] & rows[1]).topk(count)
-            found[again] = torch.where(ranked.values == _NEVER, _EMPTY, ranked.indices)
+            found[again] = torch.where(ranked.values == _NEVER, _EMPTY, ranked.indices).int()
     found = found.sort(-1).values
-    found = torch.where(found == _EMPTY, -1, found).int()
+    found = found.masked_fill(found == _EMPTY, -1)
     return torch.nn.functional.pad(found, (0, count - found.shape[-1]), value=-1)
 
 

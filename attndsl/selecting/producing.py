@@ -116,7 +116,12 @@ def _heads(selection: ir.Selection, made: Summaries) -> int:
 def _strip(selection: ir.Selection, made: Summaries, numbers: np.ndarray, first: int) -> Tensor:
     """Chooses for the queries, or units of queries, of these numbers."""
     values, units = Values(made, numbers, first), selection.units
-    heads, many = _heads(selection, made), units.count(made.env.sizes["k"])
+    where = values.whole(selection.where, units)
+    many = units.count(made.env.sizes["k"])
+    if not any(isinstance(node, sel.Reduced) for node in ir.postorder(selection.score)):
+        many = min(many, _reach(where)) if where.shape[3] > 1 else many
+        values.most, where = many, where[..., :many]
+    heads = _heads(selection, made)
     shape = made.q.shape[0], heads, len(numbers), many
 
     def conform(x: Tensor) -> Tensor:
@@ -127,7 +132,7 @@ def _strip(selection: ir.Selection, made: Summaries, numbers: np.ndarray, first:
         return x.expand(*shape[:3], x.shape[3])
 
     exists = torch.from_numpy(numbers >= 0).to(made.q.device)[None, None, :, None]
-    candidates = (conform(values.whole(selection.where, units)) & exists).expand(shape)
+    candidates = (conform(where) & exists).expand(shape)
     forced = (conform(values.whole(selection.keeping, units)) & candidates).expand(shape)
     take = selection.choice.take
     if take in (sel.Take.TOP, sel.Take.SAMPLE):
@@ -144,6 +149,12 @@ def _strip(selection: ir.Selection, made: Summaries, numbers: np.ndarray, first:
     else:
         scores = conform(values(selection.score, units)).float()
     return choose(scores.expand(shape).contiguous(), candidates, forced, take, amount)
+
+
+def _reach(where: Tensor) -> int:
+    """The number of units up to the last one that is a candidate of some query."""
+    live = where.flatten(0, 2).any(0).nonzero()
+    return int(live[-1]) + 1 if len(live) else 0
 
 
 def _check_room(selection: ir.Selection, forced: Tensor, amount: int) -> None:

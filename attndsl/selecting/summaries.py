@@ -15,23 +15,23 @@ def pooled(x: Tensor, units: ir.selection.Units, how: ir.selection.Pool) -> Tens
     The tokens of a unit are added from the first to the last, whichever units there are beside it; a unit that the
     end cuts is that of the tokens it has.
     """
-    wide, length = x.float().double(), x.shape[2]
+    narrow, length = x.float(), x.shape[2]
     count = units.count(length)
-    total = wide[:, :, : (count - 1) * units.every + 1 : units.every].clone()
     if not count:
-        return wide[:, :, :0]
-    sizes = wide.new_zeros(count)
+        return narrow[:, :, :0].double()
+    total = narrow[:, :, : (count - 1) * units.every + 1 : units.every].double()
+    sizes = total.new_zeros(count)
     for offset in range(units.size):
         held = min(count, -(-(length - offset) // units.every))
         if held <= 0:
             break
         sizes[:held] += 1
         if offset:
-            part = wide[:, :, offset : offset + (held - 1) * units.every + 1 : units.every]
+            part = narrow[:, :, offset : offset + (held - 1) * units.every + 1 : units.every]
             into = total[:, :, :held]
             if how is Pool.MEAN:
                 into += part
             else:
-                into.copy_((maximum if how is Pool.MAX else minimum)(into, part))
+                into.copy_((maximum if how is Pool.MAX else minimum)(into, part.double()))
     found = total / sizes[:, None] if how is Pool.MEAN else total
     return found.float().double()

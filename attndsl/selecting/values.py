@@ -63,22 +63,25 @@ class Summaries:
             self.known[node] = pooled(x, node.units, node.how)
         return self.known[node]
 
-    def own(self, side: ir.Side) -> Tensor:
-        """The vectors of single tokens."""
-        node = reals.Own(side)
+    def keys(self) -> Tensor:
+        """The vectors of single keys."""
+        node = reals.Own(ir.Side.KEY)
         if node not in self.known:
-            x = self.k if side is ir.Side.KEY else self.q
-            self.known[node] = x.float().double()
+            self.known[node] = self.k.float().double()
         return self.known[node]
 
 
 @dataclass(slots=True)
 class Values:
-    """The values of one strip: ``numbers`` are its queries, or units of them, rows ``first`` and on of the call."""
+    """The values of one strip: ``numbers`` are its queries, or units of them, rows ``first`` and on of the call.
+
+    Only the first ``most`` units are scored, which serves scores that fold no units.
+    """
 
     made: Summaries
     numbers: np.ndarray
     first: int
+    most: int = 1 << 62  # units that are looked at, the first ones
     memo: dict[Key, Tensor] = field(default_factory=dict)
     indices: dict[int, int] = field(default_factory=dict)
 
@@ -92,11 +95,14 @@ class Values:
             self.memo[key] = found
         return found
 
+    def width(self, units: ir.selection.Units) -> int:
+        """How many of these units there are values of."""
+        return min(self.most, units.count(self.made.env.sizes["k"]))
+
     def whole(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
         """An int or bool expression, as a tensor."""
         env = self.made.env
-        count = units.count(env.sizes["k"])
-        at = np.arange(count)[None, None, None, :]
+        at = np.arange(self.width(units))[None, None, None, :]
         env = replace(env, q=self.numbers[None, None, :, None], k=at, indices=self.indices)
         found = np.asarray(ir.evaluate(node, env))
         found = found.reshape((1,) * (4 - found.ndim) + found.shape)
@@ -163,13 +169,13 @@ class Values:
         """Vectors [B, H, rows or 1, units or 1, width]."""
         match node:
             case sel.Pooled(side=ir.Side.KEY):
-                return self.made.pooled(node)[:, :, None]
+                return self.made.pooled(node)[:, :, None, : self.width(units)]
             case sel.Pooled():
                 return self._rows(self.made.pooled(node))
             case reals.Own(side=ir.Side.KEY):
-                return self.made.own(ir.Side.KEY)[:, :, None]
+                return self.made.keys()[:, :, None, : self.width(units)]
             case reals.Own():
-                return self._rows(self.made.own(ir.Side.QUERY))
+                return self._rows(self.made.q).float().double()
             case _:
                 return self._read(node, units)
 
@@ -193,10 +199,10 @@ class Values:
 
     def _bound(self, units: ir.selection.Units) -> Tensor:
         low, high = (
-            self.made.pooled(sel.Pooled(how, ir.Side.KEY, units))[:, :, None]
+            self.made.pooled(sel.Pooled(how, ir.Side.KEY, units))[:, :, None, : self.width(units)]
             for how in (sel.Pool.MIN, sel.Pool.MAX)
         )
-        q = self._rows(self.made.own(ir.Side.QUERY))
+        q = self._rows(self.made.q).float().double()
         found = self._inner(q.clamp(min=0), high) + self._inner(q.clamp(max=0), low)
         odd = ~(low.isfinite() & high.isfinite()).all(-1).flatten(0, 2).all(0)
         if bool(odd.any()):  # 0 * inf is no product of theirs: channel by channel

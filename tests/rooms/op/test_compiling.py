@@ -84,3 +84,10 @@ def test_an_input_may_be_written_to_before_an_eager_backward(write):
     write(doc)
     (mine,) = torch.autograd.grad(loss, q)
     torch.testing.assert_close(mine, truth)
+
+
+def test_a_call_with_a_selection_is_one_graph():
+    p, q = attndsl.compile("select_moba", b=8, n=2), torch.randn(1, 2, 24, 8)
+    selection = p.select(q, q)
+    call = torch.compile(lambda x: p(x, x, x, selection=selection), backend="eager", fullgraph=True)
+    torch.testing.assert_close(call(q), p(q, q, q))

@@ -281,6 +281,14 @@ def test_units_of_queries_choose_by_their_means():
             ]
 
 
+def test_queries_before_the_first_token_choose_nothing():
+    p = attndsl.compile("select near = dot(q, k) take top 2\npattern p = k in near[q]")
+    q, k = drawn(20, 1, 1, 9, 4), drawn(21, 1, 1, 5, 4)
+    table = p.select(q, k)["near"][0, 0]
+    assert (table[:4] == -1).all()
+    assert (table[4:] >= 0).all()
+
+
 def test_the_table_of_a_selection_is_declared_by_it():
     (selection,) = attndsl.compile(NSA).ir.selections
     assert selection.table == ir.Table("best", ir.Sort.INT, ("batch", "head", "q", 4), is_list=True)

@@ -48,10 +48,10 @@ def choose(
 
 
 def _top(scores: Tensor, candidates: Tensor, forced: Tensor, count: int) -> Tensor:
-    """Takes the best of each row, ``count`` of them.
+    """Chooses the units of the highest scores in each row.
 
-    Which one of equal scores a `topk` takes is not said, and matters to rows alone whose last one taken has as great a
-    score as the first one left: these are ranked again, by keys that differ.
+    A `topk` does not say which of equal scores it takes. That matters to rows alone whose last unit taken has as
+    great a score as the first one left: these are ranked again, by keys that differ.
     """
     units = scores.shape[-1]
     level = scores.masked_fill(~candidates, -math.inf)

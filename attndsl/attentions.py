@@ -43,7 +43,7 @@ class Attention(frontend.AttentionOperators, Selecting):
 
     def __init__(self, attention: nodes.Attention, layer: int = 0) -> None:
         self._attention, self._layer = attention, read_layer(layer)
-        self._selector = Selector.of(attention.masks, self._layer, attention.tables)
+        self._selector = Selector.of_attention(attention, self._layer)
         self._terms = tuple(
             op.TermProgram.of(term, attention.tables, self._layer) for term in attention.terms
         )

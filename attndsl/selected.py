@@ -110,6 +110,21 @@ class Selector:
             frozenset(table.name for table in _inputs(found.values())),
         )
 
+    @staticmethod
+    def of_attention(attention: ir.Attention, layer: int) -> Selector:
+        """The selections of an attention.
+
+        Raises:
+            AttnDslError: A219, two that differ have one name, or one is asked of keys or heads that it is not made of.
+        """
+        for part in (part for term in attention.terms for part in term.parts):
+            if part.mask.selections and (part.keys or part.member):
+                name = part.mask.selections[0].name
+                whose = f"of {part.keys!r}" if part.keys else "of half of the heads"
+                title = f"the selection {name!r} is made from q and k, and is asked {whose}"
+                raise AttnDslError(Diagnostic("A219", title))
+        return Selector.of(attention.masks, layer, attention.tables)
+
     def select(
         self, q: Tensor, k: Tensor, scale: float | Tensor | None, given: Mapping[str, Any]
     ) -> Selected:

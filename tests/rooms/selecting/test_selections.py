@@ -194,6 +194,12 @@ def test_an_attention_over_chosen_pairs_selects_too():
     assert torch.equal(a.select(q, k)["past"], p.select(q, k)["past"])
 
 
+@pytest.mark.parametrize("by", ["memory", "pair 0"])
+def test_keys_and_heads_that_are_not_those_of_the_call_are_not_chosen_from(by):
+    with pytest.raises(AttnDslError, match=r"A219.*'past' is made from q and k"):
+        attndsl.compile(f"{MOBA}attention a over moba = score s by {by}")
+
+
 def test_a_selection_within_another_narrows_it():
     p = attndsl.compile("""
         select wide over blocks(8) = dot(q, mean(k)) where block.end <= q + 1 take top 2

@@ -190,7 +190,8 @@ class Pattern(Selecting, Exports):
                 another library's attention that asks for what is not done here.
         """
         at = take_positions(named)
-        inputs, named = self._selector.completed(q, k, scale, inputs, named, at)
+        placed = bool(at or head_start or heads is not None)
+        inputs, named = self._selector.completed(q, k, scale, inputs, named, placed)
         found = read_inputs(self._program, inputs, named)
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)

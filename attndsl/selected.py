@@ -192,11 +192,12 @@ class Selector:
         scale: float | Tensor | None,
         inputs: Inputs,
         named: dict[str, Any],
-        positions: Mapping[str, Any],
+        placed: bool,
     ) -> tuple[Inputs, dict[str, Any]]:
         """The inputs of a call, in a mapping and by name, with the tables among them.
 
-        ``selection`` among those named is a `Selected`; without it the tables are made, unless all are given.
+        ``selection`` among those named is a `Selected`; without it the tables are made, unless all are given. ``placed``:
+        whether the call says where its tokens stand, or which heads of a model it has.
 
         Raises:
             AttnDslError: as `select`; A509, the selection was made for another call.
@@ -207,8 +208,8 @@ class Selector:
         selection = given.pop("selection", None)
         if selection is None and self.by_head.keys() <= given.keys():
             return given, {}
-        if positions:
-            title = "a call with positions does not choose"
+        if placed:
+            title = "a call with positions, or with some heads of a model, does not choose"
             helps = ("give it the tables by their names, units counted from position 0",)
             raise AttnDslError(Diagnostic("A509", title, helps=helps))
         wanted = self.asked & given.keys()

@@ -196,8 +196,8 @@ class Selector:
     ) -> tuple[Inputs, dict[str, Any]]:
         """The inputs of a call, in a mapping and by name, with the tables among them.
 
-        ``selection`` among those named is a `Selected`; without it the tables are made, unless all are given. ``placed``:
-        whether the call says where its tokens stand, or which heads of a model it has.
+        ``selection`` among those named is a `Selected`; without it the tables are made, unless all are given.
+        ``placed``: whether the call says where its tokens stand, or which heads of a model it has.
 
         Raises:
             AttnDslError: as `select`; A509, the selection was made for another call.

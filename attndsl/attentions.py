@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, Final, Literal, cast, overload
 
 import torch
 from torch import Tensor
@@ -28,9 +28,12 @@ from attndsl.conversion import from_mask_mod
 from attndsl.files import write_file
 from attndsl.inputs import gathered
 from attndsl.interop import is_mask_mod
+from attndsl.passes import SEED, drop_weights
 from attndsl.positions import with_heads
 from attndsl.selected import Selecting, Selector
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.source import AttnDslError, Diagnostic, brief
+
+_SEEDS: Final = 2  # calls with dropout that are remembered: each has a seed of its own
 
 
 class Attention(frontend.AttentionOperators, Selecting):
@@ -44,6 +47,7 @@ class Attention(frontend.AttentionOperators, Selecting):
     def __init__(self, attention: nodes.Attention, layer: int = 0) -> None:
         self._attention, self._layer = attention, read_layer(layer)
         self._selector = Selector.of_attention(attention, self._layer)
+        self._dropped: dict[float, tuple[op.TermProgram, ...]] = {}
         self._terms = tuple(
             op.TermProgram.of(term, attention.tables, self._layer) for term in attention.terms
         )
@@ -158,6 +162,8 @@ class Attention(frontend.AttentionOperators, Selecting):
         inputs: Mapping[str, Any] | None = None,
         heads: int | None = None,
         head_start: int = 0,
+        dropout_p: float = 0.0,
+        dropout_seed: int | Tensor | None = None,
         **named: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The attention of q [B, H, Q, D] over k [B, Hkv, K, D] and v [B, Hkv, K, Dv].
@@ -177,6 +183,10 @@ class Attention(frontend.AttentionOperators, Selecting):
                 float64 where q is; their gradients have their own dtype.
             heads: How many heads the whole model has, where q holds some of them only.
             head_start: Which of them is the first of q.
+            dropout_p: The probability with which each weight is dropped, after it is normalised; those that are kept
+                are divided by 1 - p.
+            dropout_seed: An int that says which are dropped: equal seeds drop equal pairs of batch element, head,
+                query and key, whatever the back end, layout and lengths.
             **named: Inputs by name; positions, as in calls of a pattern; keys and values from elsewhere, as
                 ``memory=(k, v)``, where the attention says ``by memory``.
 
@@ -195,8 +205,12 @@ class Attention(frontend.AttentionOperators, Selecting):
             _, total = read_heads(heads, head_start, None)
             extents = with_heads(extents, head_start, total)
         text = None if layout is None else layout_text(layout)
+        terms = self._terms
+        if dropout_p:
+            terms = self._dropping(dropout_p)
+            found[SEED.name] = _seed(dropout_seed, q)
         call = op.ScoredCall(scale, backend, text, extents, found, at, keys)
-        out, lse = op.attend(self._terms, q, k, v, call, with_lse=return_lse)
+        out, lse = op.attend(terms, q, k, v, call, with_lse=return_lse)
         return (out, lse) if return_lse else out
 
     def device_functions(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> str:
@@ -213,6 +227,54 @@ class Attention(frontend.AttentionOperators, Selecting):
         """
         call = op.ScoredCall(inputs=gathered(self._declared, None, inputs))
         return op.device_functions(self._terms, q, k, v, call)
+
+    def _dropping(self, p: float) -> tuple[op.TermProgram, ...]:
+        """The terms with weights dropped; those of the last probability are kept."""
+        if not 0 < p < 1:
+            title = f"dropout_p is a probability from 0 to below 1, not {brief(p)}"
+            raise AttnDslError(Diagnostic("A501", title))
+        if p not in self._dropped:
+            made = drop_weights(self._attention, float(p))
+            terms = tuple(op.TermProgram.of(t, made.tables, self._layer) for t in made.terms)
+            self._dropped = {p: tuple(term.alone(_SEEDS) for term in terms)}
+        return self._dropped[p]
+
+    def weights(self, q: Tensor, k: Tensor, **options: Any) -> Tensor:
+        """The weights [B, H, Q, K] themselves, 0 outside the pattern: for short sequences, as they take the square.
+
+        They are what values that are unit vectors give; differentiable. ``options`` are those of a call.
+
+        Raises:
+            AttnDslError: A502, the attention takes keys from elsewhere; else as a call.
+        """
+        heads, k_len = self._value_heads(k), k.shape[2]
+        unit = torch.eye(k_len, dtype=k.dtype, device=k.device)
+        made: Tensor = self(q, k, unit.expand(k.shape[0], heads, k_len, k_len), **options)
+        return made
+
+    def column_sums(self, q: Tensor, k: Tensor, **options: Any) -> Tensor:
+        """The sums [B, Hkv, K] of the weights that each key has, over its queries and query heads; no gradient.
+
+        Nothing as large as the square is made: they are the gradient of values for results of ones. ``options`` are
+        those of a call.
+
+        Raises:
+            AttnDslError: A502, the attention takes keys from elsewhere; else as a call.
+        """
+        with torch.enable_grad():
+            shape = k.shape[0], self._value_heads(k), k.shape[2], 1
+            v = torch.zeros(shape, dtype=k.dtype, device=k.device, requires_grad=True)
+            out = self(q.detach(), k.detach(), v, **options)
+            (sums,) = torch.autograd.grad(out, v, torch.ones_like(out))
+        return sums[..., 0]
+
+    def _value_heads(self, k: Tensor) -> int:
+        """How many heads values have beside these keys."""
+        if self._attention.key_inputs:
+            title = "weights of keys from elsewhere are not told apart from those of the call's own"
+            raise AttnDslError(Diagnostic("A502", title))
+        parts = (part for term in self._attention.terms for part in term.parts)
+        return int(k.shape[1]) // max((part.member[1] for part in parts if part.member), default=1)
 
     def bind(
         self,
@@ -244,6 +306,18 @@ class Attention(frontend.AttentionOperators, Selecting):
     def has_lse(self) -> bool:
         """Whether ``return_lse`` is answered: not of a sum of several attentions."""
         return op.has_lse(self._attention.terms)
+
+
+def _seed(seed: object, q: Tensor) -> Tensor:
+    """The seed of a call as an input."""
+    made = seed if isinstance(seed, Tensor) else None
+    if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < nodes.LARGEST:
+        made = torch.tensor(seed)
+    if made is None or made.numel() != 1 or made.dtype not in (torch.int64, torch.int32):
+        title = f"dropout needs an int as its seed, not {brief(seed)}"
+        helps = ("dropout_seed=step, another one in each step and layer",)
+        raise AttnDslError(Diagnostic("A501", title, helps=helps))
+    return made.reshape(1).to(device=q.device, dtype=torch.int64)
 
 
 def _restored(text: str, layer: int) -> Attention:

@@ -374,8 +374,9 @@ _CAUSAL = Foreign(
     (False,),
 )
 _DROPOUT = Foreign(
-    "weights are dropped by a factor of an attention, 0 or 1 / (1 - p), drawn anew in each step:"
-    " `input keep: real[batch, head, q, k]`, `attention a over causal = score s factor keep[q, k]`",
+    "an attention drops weights, `attention a over causal = score s`, called with dropout_p= and dropout_seed=; or by a"
+    " factor of 0 or 1 / (1 - p), drawn anew in each step: `input keep: real[batch, head, q, k]`,"
+    " `score s factor keep[q, k]`",
     (0, False),
 )
 _SCORES = Foreign(

@@ -59,9 +59,7 @@ class BoundAttention:
         reals = frozenset(each.name for part in parts for each in part.reals)
         told, rows = frozen_positions(call.positions or {}, table, lengths, where)
         held = {name: x if name in reals else copied(x) for name, x in (call.inputs or {}).items()}
-        alone = tuple(
-            replace(term, planners=tuple(each.alone() for each in term.planners)) for term in terms
-        )
+        alone = tuple(term.alone() for term in terms)
         made = replace(call, inputs=held, positions=told or None)
         keys = frozenset(part.part.keys for part in parts if part.part.keys)
         return BoundAttention(*lengths, where, rows, alone, made, reals, keys)

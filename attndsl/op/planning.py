@@ -267,9 +267,11 @@ class Planner:
             call = self.memo.keep(of_call, read_call(self.program, lengths, extents, arrays))
         return self.memo.keep(key, make(call, stamp or b""))
 
-    def alone(self) -> Planner:
-        """A planner of the same program that remembers calls of its own, which others do not crowd out."""
-        return Planner(self.program, self.text)
+    def alone(self, most: int | None = None) -> Planner:
+        """A planner of the same program that remembers calls of its own, ``most`` at most, by default as many."""
+        made = Planner(self.program, self.text)
+        made.memo = made.memo if most is None else Memo(most)
+        return made
 
     @property
     def name(self) -> ProgramName:

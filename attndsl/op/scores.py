@@ -48,6 +48,10 @@ class TermProgram:
         )
         return TermProgram(term, parts, tuple(planner_of(part.program) for part in parts))
 
+    def alone(self, most: int | None = None) -> TermProgram:
+        """The term with planners that remember calls of their own, ``most`` at most."""
+        return replace(self, planners=tuple(each.alone(most) for each in self.planners))
+
 
 @eager_only
 def attend(

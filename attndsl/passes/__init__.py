@@ -9,6 +9,7 @@ from attndsl import ir
 from attndsl.passes.binding import bind
 from attndsl.passes.derivatives import differentiate
 from attndsl.passes.drop_implied import drop_implied
+from attndsl.passes.dropout import SEED, drop_weights
 from attndsl.passes.lower_coordinates import lower_coordinates, lower_root
 from attndsl.passes.presence import PRESENT, in_every_call, placed
 from attndsl.passes.separate import separate, separate_root, split_sides
@@ -42,9 +43,11 @@ __all__ = [
     "OPTIONAL",
     "PIPELINE",
     "PRESENT",
+    "SEED",
     "Placed",
     "bind",
     "differentiate",
+    "drop_weights",
     "head_shifted",
     "in_every_call",
     "lower_root",

@@ -61,7 +61,9 @@ def set_positions(
     made = replace(mask, align=ir.Align.START, zeros=ir.select(exist, zeros, ir.ZERO))
     made = made.with_root(ir.conj(exist, setter.k.exist, root))
     more = tuple(ir.transform(lower_root(each, mask), setter.rule) for each in expressions)
-    made = replace(made, tables=(*made.tables, *setter.declared))
+    read = ir.tables_read(*more) | {table.name for table in made.tables}
+    kept = [table for table in mask.tables if table.name in read]
+    made = replace(made, tables=(*kept, *setter.declared))
     return Placed(made, setter.arrays, setter.q.first, more)
 
 

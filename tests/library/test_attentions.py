@@ -214,7 +214,6 @@ FORMULAS = {
     "swin_v2": Formula(swin_v2, {"table": (HEADS, 9), "tau": (HEADS,)}, IMAGE, {"m": 2, "r": 1}),
     "convit": Formula(convit, {"gate": (HEADS,), "place": (HEADS, 3)}, IMAGE),
 }
-WAITING = {"stick_breaking"}  # kernels are to come: the oracle runs it
 
 
 def test_there_is_a_formula_for_each():
@@ -246,8 +245,7 @@ def test_a_published_attention_is_its_formula_with_every_gradient(name):
         )
     values = v[:, ::2] if name == "differential" else v
     a = attndsl.library.attention(name, layer=formula.layer, values=formula.values)
-    backend = "reference" if name in WAITING else "auto"
-    found = a(q, k, values, inputs=inputs, backend=backend, **formula.call)
+    found = a(q, k, values, inputs=inputs, **formula.call)
     torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
     leaves = [q, k, v, *inputs.values()]
     grads = torch.autograd.grad(found.sin().sum(), leaves)

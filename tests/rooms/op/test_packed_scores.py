@@ -125,3 +125,15 @@ def test_keys_from_elsewhere_stand_beside_positions_that_they_do_not_read(backen
     late = attndsl.compile("attention a over causal = (by memory: score s)")
     with pytest.raises(AttnDslError, match="positions of tokens are not taken"):
         late(q, k, v, memory=prompt, kv_len=kv_len, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_an_int_input_that_only_scores_read_is_placed_with_the_tokens(backend):
+    a = attndsl.compile("input kind: int[batch, pos] attention a over causal = score s - kind[k]")
+    q, k, v = (torch.randn(2, 1, 6, 4, dtype=torch.float64) for _ in range(3))
+    kind, kv_len = torch.arange(12).reshape(2, 6) % 3, torch.tensor([4, 6])
+    found = a(q[:, :, :3], k, v, kind=kind, kv_len=kv_len, backend=backend)
+    for e, m in enumerate(kv_len.tolist()):
+        mine = q[e : e + 1, :, :3], k[e : e + 1, :, :m], v[e : e + 1, :, :m]
+        wanted = a(*mine, kind=kind[e : e + 1, :m], backend="reference")
+        torch.testing.assert_close(found[e], wanted[0])

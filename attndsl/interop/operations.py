@@ -11,7 +11,7 @@ since one of the two is always 0. A divisor that is 0 is an error in torch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -305,9 +305,14 @@ def dtype_of(
         return asked or torch.int64
     if operator.result == "own":
         return asked or symbols[0]
-    if name == "where" and isinstance(operands[0], Symbol):
-        symbols = symbols[1:]
-    has_ints = any(isinstance(x, int) and not isinstance(x, bool) for x in operands)
+    return common_dtype(operands[1:] if name == "where" else operands)
+
+
+def common_dtype(operands: Iterable[Any]) -> torch.dtype:
+    """The dtype in which torch joins operands: numbers of Python take that of the tensors beside them."""
+    items = list(operands)
+    symbols = [x.dtype for x in items if isinstance(x, Symbol)]
+    has_ints = any(isinstance(x, int) and not isinstance(x, bool) for x in items)
     found = functools.reduce(torch.promote_types, symbols, torch.bool)
     return torch.int64 if found is torch.bool and has_ints else found
 
@@ -330,12 +335,12 @@ INSTEAD: Final[Mapping[str, str]] = {
 }
 
 
-def number(value: Any) -> ir.Node:
-    """The node of a number of Python."""
+def number(value: Any, dtype: torch.dtype = torch.int64) -> ir.Node:
+    """The node of a number of Python, as a dtype holds it: -4 is 252 beside integers of 8 bits without a sign."""
     if isinstance(value, bool):
         return ir.BoolConst(value)
     if isinstance(value, int):
-        return ir.Const(value)
+        return wrapped(ir.Const(value), dtype)
     return refuse(
         f"a {type(value).__name__} in a mask_mod",
         "which keys a query sees depends on ints and truth values",

@@ -190,13 +190,18 @@ class Tracer(TorchFunctionMode):
         return self.symbol(self.captured.read(value, ()), value.dtype)
 
     def _lifted_all(self, name: str, values: Any) -> Any:
-        def change(value: Any) -> Any:
-            if name in _MIXED and isinstance(value, bool | int):
-                dtype = torch.bool if isinstance(value, bool) else torch.int64
-                return self.symbol(operations.number(value), dtype)
-            return self.lifted(value)
+        found = mapped(values, self.lifted)
+        if name not in _MIXED:
+            return found
+        common = operations.common_dtype((*flat(found), 0))
 
-        return mapped(values, change)
+        def change(value: Any) -> Any:
+            if not isinstance(value, bool | int):
+                return value
+            dtype = torch.bool if isinstance(value, bool) else common
+            return self.symbol(operations.number(value, dtype), dtype)
+
+        return mapped(found, change)
 
     def _entry(self, held: Tensor, index: Any) -> Tensor:
         """An entry of a captured tensor, or a part of it where indices are missing at its end."""
@@ -243,8 +248,11 @@ class Tracer(TorchFunctionMode):
         if dtype.is_floating_point or dtype.is_complex:
             operations.number(0.5)
         named = {key: x for key, x in kwargs.items() if key in ("alpha", "rounding_mode")}
-        named |= {key: _operand(self.lifted(kwargs[key])) for key in kwargs.keys() & {"min", "max"}}
-        made = operations.settled(operator.rule(*map(_operand, lifted), **named), dtype)
+        bounds = {key: self.lifted(kwargs[key]) for key in kwargs.keys() & {"min", "max"}}
+        common = operations.common_dtype((*lifted, *bounds.values()))
+        named |= {key: _operand(x, common) for key, x in bounds.items()}
+        made = operator.rule(*(_operand(x, common) for x in lifted), **named)
+        made = operations.settled(made, dtype)
         if ir.largest(made) >= ir.LARGEST:
             refuse("a number of 2**62 and more", "this is too large")
         return self.symbol(made, dtype)
@@ -284,7 +292,7 @@ class Tracer(TorchFunctionMode):
         )
 
 
-def _operand(value: Any) -> Any:
+def _operand(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Symbol):
         return value.node
-    return operations.number(value) if isinstance(value, bool | int | float) else value
+    return operations.number(value, dtype) if isinstance(value, bool | int | float) else value

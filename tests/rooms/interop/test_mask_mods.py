@@ -58,6 +58,14 @@ def test_quotients_round_as_torch_rounds_them(operation, divisor):
     agree(lambda b, h, q, k: operation(q - k, divisor) == 2 - (q % 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16])
+def test_numbers_beside_small_integers_wrap_as_torch_wraps_them(dtype):
+    table = (torch.arange(K) * 37).to(dtype)
+    agree(lambda b, h, q, k: table[k] >= -4)
+    agree(lambda b, h, q, k: table[k] // -4 == table[q] * 5 - 90)
+    agree(lambda b, h, q, k: torch.where(q > k, table[k], -4) > 100)
+
+
 def test_captured_tensors_are_inputs_by_their_names_and_by_reference():
     doc, keep, depth = torch.arange(K) // 5, torch.ones(B, K, dtype=torch.bool), torch.tensor(3)
 

@@ -29,7 +29,7 @@ def test_few_queries_and_inputs_that_change_are_computed_too():
     for _ in range(2):
         out = p(q, k, k, doc=doc, backend="flex")
         torch.testing.assert_close(out, p(q, k, k, doc=doc, backend="reference"))
-        doc[:, 50:] += 1
+        doc[:, 140:] = 9
 
 
 def test_what_it_cannot_is_refused():

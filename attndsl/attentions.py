@@ -15,15 +15,7 @@ from attndsl import ir as nodes
 from attndsl.arguments import bind_scored, take_positions
 from attndsl.backends import MaskMod
 from attndsl.compiled import Layouts, Pattern, compile_pattern, layout_text
-from attndsl.compiler import (
-    Source,
-    is_attention,
-    joined,
-    read_attention,
-    read_heads,
-    read_layer,
-    read_mask,
-)
+from attndsl.compiler import read_heads, read_layer
 from attndsl.conversion import from_mask_mod
 from attndsl.files import write_file
 from attndsl.inputs import gathered
@@ -32,6 +24,7 @@ from attndsl.passes import SEED, drop_weights
 from attndsl.positions import with_heads
 from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic, brief
+from attndsl.sources import Source, is_attention, joined, read_attention, read_mask
 
 _SEEDS: Final = 2  # calls with dropout that are remembered: each has a seed of its own
 

@@ -28,9 +28,7 @@ from attndsl import schedule as scheduling
 from attndsl.arguments import bind, check_plain_order, read_call, read_inputs, take_positions
 from attndsl.compiler import (
     Program,
-    Source,
     check_open,
-    joined,
     read_heads,
     read_layer,
     read_saved,
@@ -42,6 +40,7 @@ from attndsl.interop import Exports
 from attndsl.positions import with_heads
 from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import Source, joined
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 

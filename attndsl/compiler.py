@@ -13,23 +13,19 @@ from __future__ import annotations
 
 import json
 import operator
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl import frontend, ir, passes
+from attndsl import ir, passes
 from attndsl import schedule as scheduling
-from attndsl import syntax as syn
 from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, digest_of, fitted, gathered, read
 from attndsl.positions import MAX_POSITION, counted_by, read_positions, split, split_heads
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
-from attndsl.sources import is_name, open_module, path_in
 
-Source: TypeAlias = str | os.PathLike[str] | ir.Mask | frontend.Expr | frontend.PatternFunction
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -38,121 +34,6 @@ _CACHED_RESULTS = 128  # of a pattern
 _MOST = 1 << 20  # heads, batch elements, or layers
 _TALLEST = 4096  # a tile
 _PLACES = (-2 * MAX_POSITION, 2 * MAX_POSITION)  # between which positions and lengths lie
-
-
-def read_mask(
-    source: object,
-    entry: Any = None,
-    values: Mapping[str, frontend.Given] | None = None,
-    align: str | None = None,
-    layer: int | None = None,
-) -> ir.Mask:
-    """The mask of a path ("file.attn" or "file.attn:name"), program or expression text, name, or Python form.
-
-    A name is one of the prelude, else of the library; a row of the library has a number too ("049").
-    ``align``: "start" or "end", where the pattern does not say itself how its queries are placed. ``layer``: for which
-    constraints on layers are judged.
-
-    Raises:
-        AttnDslError: whatever is wrong with the file, the program or the values, located.
-    """
-    if not isinstance(entry, str | None):
-        title = f"`entry` names a pattern of the file, and is not {brief(entry)}"
-        helps = ('the value of a parameter of that name: values={"entry": ...}',)
-        raise AttnDslError(Diagnostic("A211", title, helps=helps))
-    if isinstance(source, str | os.PathLike):
-        module, name, resolve = open_module(source, entry)
-        judged = layer if type(layer) is int else None  # what is no number is refused elsewhere
-        return frontend.elaborate(module, name, values, resolve, align, judged)
-    if entry is not None:
-        title = (
-            f"there is no pattern {brief(entry)} in what is no text: `entry` chooses one of a file"
-        )
-        raise AttnDslError(Diagnostic("A211", title))
-    if isinstance(source, frontend.Expr | frontend.PatternFunction):
-        return frontend.to_mask(source, align=align, values=values)
-    if not isinstance(source, ir.Mask):
-        title = f"a {type(source).__name__} is no pattern"
-        note = "a pattern is text of the language, a path, a name, a Python expression, or a mask"
-        raise AttnDslError(Diagnostic("A211", title, notes=(note,)))
-    if values:
-        raise AttnDslError(Diagnostic("A211", f"a mask has no parameter {brief(min(values))}"))
-    if align not in (None, source.align):
-        title = f"the mask is aligned at the {source.align}, not at the {align}"
-        raise AttnDslError(Diagnostic("A212", title))
-    return source
-
-
-def read_attention(
-    source: object,
-    entry: Any = None,
-    values: Mapping[str, frontend.Given] | None = None,
-    align: str | None = None,
-    layer: int | None = None,
-) -> ir.Attention:
-    """The attention of a path, program text or name, as `read_mask` reads a pattern; or an attention itself.
-
-    Raises:
-        AttnDslError: whatever is wrong with the file, the program or the values, located.
-    """
-    if isinstance(source, ir.Attention):
-        if values or entry is not None or align is not None:
-            title = "an attention that is built already has no parameters, entries and alignment"
-            raise AttnDslError(Diagnostic("A211", title))
-        return source
-    if not isinstance(source, str | os.PathLike) or not isinstance(entry, str | None):
-        title = f"a {type(source).__name__} is no attention"
-        note = "an attention is text of the language, a path, or a name"
-        raise AttnDslError(Diagnostic("A211", title, notes=(note,)))
-    module, name, resolve = open_module(source, entry)
-    judged = layer if type(layer) is int else None
-    return frontend.elaborate_attention(module, name, values, resolve, align, judged)
-
-
-def is_attention(source: object, entry: str | None = None) -> bool:
-    """Whether a source, as `compile` takes it, is an attention; what is not text, path or name never is text of one.
-
-    Raises:
-        AttnDslError: whatever is wrong with the file or the program, located.
-    """
-    if isinstance(source, ir.Attention):
-        return True
-    if not isinstance(source, str | os.PathLike):
-        return False
-    text = os.fspath(source)
-    if not is_name(text):  # a program is not read twice for nothing
-        path, _ = path_in(text)
-        written = syn.read(path).text if path else text
-        if "attention" not in written and "import" not in written:
-            return False
-    return frontend.kind_of(*open_module(source, entry)) == "attention"
-
-
-def joined(values: object, named: Mapping[str, frontend.Given]) -> dict[str, frontend.Given]:
-    """Values of parameters that were given in a mapping and by name.
-
-    Raises:
-        AttnDslError: A211, one is given twice, or there is no mapping.
-    """
-    given = {} if values is None else values
-    if not isinstance(given, Mapping):
-        title = f"values are given by the names of parameters, not as a {type(values).__name__}"
-        raise AttnDslError(Diagnostic("A211", title, helps=('for example values={"w": 256}',)))
-    twice = set(given) & set(named)
-    if twice:
-        title = f"the value of {min(twice)!r} is given twice: by name and in `values`"
-        raise AttnDslError(Diagnostic("A211", title))
-    return {**given, **named}
-
-
-def describe(source: str | os.PathLike[str], entry: str | None = None) -> frontend.Signature:
-    """Signature of a pattern or attention, found as `read_mask` finds it, before any value is given.
-
-    Raises:
-        AttnDslError: whatever is wrong with the file or the program, located.
-    """
-    module, name, resolve = open_module(source, entry)
-    return frontend.signature(module, name, resolve)
 
 
 SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads")

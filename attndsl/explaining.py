@@ -11,9 +11,9 @@ from typing import Final
 from attndsl import backends, claims, codegen, frontend, ir, lowering, passes, views
 from attndsl import schedule as scheduling
 from attndsl.analysis import Fact
-from attndsl.compiler import Program, Source, describe, read_mask
+from attndsl.compiler import Program
 from attndsl.source import AttnDslError
-from attndsl.sources import open_module
+from attndsl.sources import Source, describe, open_module, read_mask
 
 TILE: Final = (128, 128)
 OTHER_TILES: Final = ((64, 64), (64, 128), (128, 64))

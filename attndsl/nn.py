@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from attndsl import attentions, ir
 from attndsl.compiled import Layouts, Pattern, compile_pattern
-from attndsl.compiler import Source, read_saved, saved
+from attndsl.compiler import read_saved, saved
 from attndsl.ir import named_extents
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import Source
 
 
 class PatternAttention(nn.Module):

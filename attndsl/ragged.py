@@ -11,9 +11,9 @@ from torch import Tensor
 from attndsl.attentions import Attention
 from attndsl.attentions import compile as compile_any
 from attndsl.compiled import Layouts, Pattern
-from attndsl.compiler import Source
 from attndsl.positions import BOUNDS, hidden
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import Source
 
 
 def varlen(pattern: Pattern | Attention | Source) -> Varlen:

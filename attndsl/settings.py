@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from attndsl import frontend, ir, patterns
-from attndsl.compiler import Program, is_attention, read_attention, read_mask
+from attndsl.compiler import Program
 from attndsl.inputs import counted, obedient, sizes_asked
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import is_attention, read_attention, read_mask
 
 TRIED = (4, 3, 2, 1, 0)  # for parameters without a default, in turn
 # Where no length is given: the length of a sequence, or the sides of a grid with so many open axes.

@@ -10,10 +10,9 @@ from attndsl import frontend
 from attndsl import syntax as syn
 from attndsl.analysis import Fact
 from attndsl.claims import Judgement
-from attndsl.compiler import describe
 from attndsl.frontend import Given
 from attndsl.source import AttnDslError
-from attndsl.sources import open_module
+from attndsl.sources import describe, open_module
 
 from . import arguments as args
 from .subjects import Subject, spelled, with_values

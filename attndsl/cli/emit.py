@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from attndsl import emission
-from attndsl.compiler import describe, read_mask
+from attndsl.sources import describe, read_mask
 
 from . import arguments as args
 from .subjects import spelled

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from attndsl import compiler, patterns
-from attndsl.compiler import describe
+from attndsl import patterns
 from attndsl.frontend import Signature
+from attndsl.sources import describe, is_attention
 
 from . import arguments as args
 from .terminal import BOLD, FAINT, Terminal
@@ -124,8 +124,7 @@ def _attentions() -> Iterator[_Item]:
 def _selections() -> Iterator[_Item]:
     for name in patterns.selections():
         shown = describe(name)
-        is_attention = compiler.is_attention(name)
-        yield _Item(shown, first_sentence(shown.doc), is_attention=is_attention)
+        yield _Item(shown, first_sentence(shown.doc), is_attention=is_attention(name))
 
 
 # Titles of sections; the patterns of the prelude need none.

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from attndsl import ir, patterns, settings
-from attndsl.compiler import describe
 from attndsl.files import open_file
 from attndsl.settings import (
     LARGE,
@@ -24,6 +23,7 @@ from attndsl.settings import (
     with_values,
 )
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import describe
 
 from . import arguments as args
 

@@ -6,10 +6,11 @@ import functools
 from typing import Any, Final
 
 from attndsl import ir, problems
-from attndsl.compiler import Program, describe
+from attndsl.compiler import Program
 from attndsl.schedule import Schedule
 from attndsl.settings import Asked, Setting, Subject, setting, with_values
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import describe
 
 from .questions import Question
 

@@ -8,9 +8,9 @@ from typing import Literal
 from attndsl import patterns
 from attndsl.attentions import Attention
 from attndsl.compiled import Pattern
-from attndsl.compiler import joined, read_attention, read_mask
 from attndsl.frontend import Given
 from attndsl.patterns import Entry
+from attndsl.sources import joined, read_attention, read_mask
 
 
 def names() -> tuple[str, ...]:

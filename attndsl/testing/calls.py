@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from attndsl import ir
 from attndsl.compiled import Pattern, compile_pattern
-from attndsl.compiler import Source
+from attndsl.sources import Source
 from attndsl.verification import Case, Tensors, draw_case, draw_inputs
 
 T = TypeVar("T")

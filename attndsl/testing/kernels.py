@@ -13,7 +13,7 @@ from attndsl import ir
 from attndsl.attentions import Attention
 from attndsl.attentions import compile as compile_any
 from attndsl.compiled import Pattern
-from attndsl.compiler import Source
+from attndsl.sources import Source
 from attndsl.verification import (
     AttentionSubject,
     Case,

@@ -12,9 +12,9 @@ import numpy as np
 
 from attndsl import claims, ir
 from attndsl.compiled import Pattern, compile_pattern
-from attndsl.compiler import Source
 from attndsl.passes import lower_root, normalise, separate_root
 from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import Source
 from attndsl.verification.cases import Case
 from attndsl.verification.drawing import Random, draw_case
 from attndsl.verification.proving import holds_nowhere

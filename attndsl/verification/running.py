@@ -17,8 +17,8 @@ from attndsl import ir
 from attndsl.attentions import Attention
 from attndsl.attentions import compile as compile_any
 from attndsl.compiled import Pattern
-from attndsl.compiler import Source
 from attndsl.source import AttnDslError
+from attndsl.sources import Source
 from attndsl.verification.attentions import AttentionSubject
 from attndsl.verification.cases import Case, dense, zero_keys
 from attndsl.verification.claims import claim_fault, fact_fault, frame_fault, frames

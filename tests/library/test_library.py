@@ -13,10 +13,11 @@ import torch
 import attndsl
 from attndsl import AttnDslError, library, patterns
 from attndsl import syntax as syn
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program
 from attndsl.library import judging
 from attndsl.patterns import Entry, Trial
 from attndsl.source import Diagnostic
+from attndsl.sources import read_mask
 
 FILES = sorted((Path(patterns.__file__).parent / "library").glob("*.attn"))
 NAMES = library.names()

@@ -10,8 +10,9 @@ from attndsl import claims, frontend, ir
 from attndsl import syntax as syn
 from attndsl.analysis import Fact, Far, Reach, reach
 from attndsl.claims import Components, TokenGraph, rows_without_keys
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program
 from attndsl.schedule import plan
+from attndsl.sources import read_mask
 from attndsl.testing import programs
 from tests.support import expressions as ex
 from tests.support.work import calls_of

@@ -8,7 +8,7 @@ from attndsl import syntax as syn
 from attndsl.analysis import Fact
 from attndsl.claims import judging
 from attndsl.claims.judging import _tried
-from attndsl.compiler import read_mask
+from attndsl.sources import read_mask
 
 # Values for definitions of the prelude that have no defaults.
 VALUES = {

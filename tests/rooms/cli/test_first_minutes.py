@@ -12,7 +12,7 @@ import attndsl
 from attndsl import patterns, settings
 from attndsl.cli import main
 from attndsl.cli.arguments import complete_names
-from attndsl.compiler import read_mask
+from attndsl.sources import read_mask
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 

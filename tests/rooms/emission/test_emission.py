@@ -18,7 +18,7 @@ import torch
 import attndsl
 from attndsl import emission, ir, library, patterns
 from attndsl.cli.subjects import with_values
-from attndsl.compiler import describe
+from attndsl.sources import describe
 from attndsl.testing import assert_matches_dense
 from tests.rooms.backends.agreement import SCALE, assert_agrees
 from tests.rooms.backends.cases import Case

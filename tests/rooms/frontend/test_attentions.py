@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from hypothesis import given, settings
 
-from attndsl import compiler, frontend, ir
+from attndsl import frontend, ir, sources
 from attndsl import frontend as fe
 from attndsl import syntax as syn
 from attndsl.source import AttnDslError
@@ -111,15 +111,15 @@ def test_real_arithmetic_is_that_of_the_text(text: str, value: float):
 
 def test_the_mask_is_that_of_the_pattern_alone():
     part = only("attention a(w: int = 3) over causal_window(w) = score s", w=5)
-    assert part.mask == compiler.read_mask("causal_window", values={"w": 5})
-    assert part.mask.digest == compiler.read_mask("causal_window", values={"w": 5}).digest
+    assert part.mask == sources.read_mask("causal_window", values={"w": 5})
+    assert part.mask.digest == sources.read_mask("causal_window", values={"w": 5}).digest
 
 
 def test_branches_keep_to_the_pairs_of_the_whole():
     text = "attention a over causal = (over window(2): score s) + 2.0 * (over k < 4: score s)"
     first, second = read(text).terms
-    assert first.parts[0].mask.root is compiler.read_mask("causal and window(2)").root
-    assert second.parts[0].mask.root is compiler.read_mask("causal and k < 4").root
+    assert first.parts[0].mask.root is sources.read_mask("causal and window(2)").root
+    assert second.parts[0].mask.root is sources.read_mask("causal and k < 4").root
     assert second.coefficient is reals.Number(2.0)
 
 
@@ -272,9 +272,9 @@ def test_a_name_says_whether_it_is_a_pattern_or_an_attention():
     module = syn.parse("attention a over p = score s\npattern p = causal")
     assert frontend.kind_of(module) == frontend.kind_of(module, "causal") == "pattern"
     assert frontend.kind_of(module, "a") == "attention"
-    assert compiler.is_attention("attention a over causal = score s")
-    assert not compiler.is_attention("causal")
-    assert compiler.read_attention("attention a over causal = score s").name == "a"
+    assert sources.is_attention("attention a over causal = score s")
+    assert not sources.is_attention("causal")
+    assert sources.read_attention("attention a over causal = score s").name == "a"
 
 
 def test_digests_tell_attentions_apart_and_names_do_not():

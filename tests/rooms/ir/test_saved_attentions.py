@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 
-from attndsl import compiler, ir
+from attndsl import ir, sources
 from attndsl.source import AttnDslError
 from attndsl.testing import AttentionProgram, attentions
 
@@ -20,16 +20,16 @@ def gate() = 0.5
 @given(attentions())
 @settings(max_examples=30)
 def test_an_attention_that_is_written_and_read_is_the_same(program: AttentionProgram):
-    made = compiler.read_attention(program.text)
+    made = sources.read_attention(program.text)
     loaded = ir.load_attention(ir.dump_attention(made))
     assert loaded == made
     assert (loaded.digest, loaded.name, loaded.doc) == (made.digest, made.name, made.doc)
-    assert compiler.read_attention(ir.show_attention(made)) == made
+    assert sources.read_attention(ir.show_attention(made)) == made
 
 
 def test_spaces_are_written_with_an_attention():
-    made = compiler.read_attention(TEXT)
-    assert compiler.read_attention(ir.show_attention(made)) == made
+    made = sources.read_attention(TEXT)
+    assert sources.read_attention(ir.show_attention(made)) == made
     assert ir.load_attention(ir.dump_attention(made)) == made
 
 
@@ -37,8 +37,8 @@ def test_the_sign_of_a_remainder_is_written_outside_of_it():
     text = "k == -(q % 3) + 1"
     shown = ir.show(ir.scale(ir.mod(ir.Pos(ir.Side.QUERY), ir.Const(3)), -1))
     assert shown == "-(q % 3)"
-    mask = compiler.read_mask(text)
-    assert compiler.read_mask(ir.show(mask.root)).root is mask.root
+    mask = sources.read_mask(text)
+    assert sources.read_mask(ir.show(mask.root)).root is mask.root
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_sign_of_a_remainder_is_written_outside_of_it():
     ],
 )
 def test_a_document_that_is_no_attention_is_refused(path: tuple[str | int, ...], value: object):
-    document = json.loads(ir.dump_attention(compiler.read_attention(TEXT)))
+    document = json.loads(ir.dump_attention(sources.read_attention(TEXT)))
     at = document
     for key in path[:-1]:
         at = at[key]
@@ -66,7 +66,7 @@ def test_a_document_that_is_no_attention_is_refused(path: tuple[str | int, ...],
 
 
 def test_numbers_of_saved_attentions_are_finite_reals():
-    text = ir.dump_attention(compiler.read_attention(TEXT))
+    text = ir.dump_attention(sources.read_attention(TEXT))
     for wrong in ("Infinity", "1", '"0.5"', "NaN"):
         changed = text.replace('"Number", 0.5', f'"Number", {wrong}')
         assert changed != text

@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attndsl import ir
-from attndsl.compiler import read_mask
 from attndsl.passes import PIPELINE, normalise
+from attndsl.sources import read_mask
 from tests.support import expressions as ex
 from tests.support.work import A_SECOND, within
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program
+from attndsl.sources import read_mask
 
 
 def schedule_of(text: str, length: int, layout: str, extents=None, tile=(16, 16), **inputs):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program
+from attndsl.sources import read_mask
 
 WITHOUT = ("merge_heads",)
 TILE = (4, 4)

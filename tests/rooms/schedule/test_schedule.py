@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attndsl import ir
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program
 from attndsl.passes import normalise
 from attndsl.schedule import Call, plan
 from attndsl.source import AttnDslError
+from attndsl.sources import read_mask
 from tests.support import expressions as ex
 from tests.support.work import in_memory
 

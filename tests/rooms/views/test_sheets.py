@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from attndsl import ir
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program
+from attndsl.sources import read_mask
 from attndsl.views import Sheet, fitting_tile, picture_query, sheet_of_tiles
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from attndsl import views
-from attndsl.compiler import Program, read_mask
+from attndsl.compiler import Program
+from attndsl.sources import read_mask
 
 PATTERNS = ["causal and q - k < 70", "q % 3 == k % 5", "causal", "q - k == 200 or k < 9", "q < 0"]
 LENGTHS = [(300, 300), (130, 401)]

@@ -178,7 +178,11 @@ NEAR = {
     "op/pages.py": ("rooms/op/test_caches.py", "rooms/backends/test_pages.py"),
     "positions.py": ("rooms/op/test_positions.py", "rooms/op/test_open_inputs.py"),
     "ir/reads.py": ("rooms/ir/test_reads.py",),
-    "sources.py": ("rooms/frontend/test_attentions.py", "rooms/op/test_attentions.py", "rooms/frontend"),
+    "sources.py": (
+        "rooms/frontend/test_attentions.py",
+        "rooms/op/test_attentions.py",
+        "rooms/frontend",
+    ),
     "compiled.py": ("rooms/op", "rooms/views"),
     "compiler.py": (
         "rooms/ir/test_storage.py",

@@ -331,6 +331,8 @@ class Loops:
     def _by_value(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
         """By the values that the numbers give a position, looked up by what the other side asks for."""
         items, numbers = self._conditions(loop)
+        if len(numbers) > WIDEST_TABLE:
+            return None
         for axis in (self._queries, self._keys):
             others = [item for item in items if _speaks_of_other(item, axis)]
             found = equation(others[0], axis, ir.Index(loop.level)) if len(others) == 1 else None

@@ -38,7 +38,7 @@ class Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen = dict.fromkeys(TERMS, 0)
-        for name in ("_flash", "_flash_backward"):
+        for name in ("flash", "flash_backward"):
             monkeypatch.setattr(blocked, name, self.kernel(getattr(blocked, name)))
         monkeypatch.setattr(blocked, "_bias", self.bias(blocked._bias))
         read, add = Index.read, {kind: kind.add for kind in (Index, Span)}

@@ -87,14 +87,14 @@ $(NEWEST)/installed: pyproject.toml
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --editable '.[dev]'
 	@touch $@
 
-# Models of transformers, with the attention of this package; in an environment of its own.
+# Models of transformers and diffusers, with the attention of this package; in an environment of its own.
 integrations: $(GUESTS)/installed
 	$(GUESTS)/bin/python -m pytest -n $(WORKERS) tests/integrations
 
 $(GUESTS)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GUESTS)
 	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt torch
-	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,transformers]'
+	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,transformers,diffusers]'
 	@touch $@
 
 # Random programs for so many minutes; what fails is saved under tests/fuzz/findings.

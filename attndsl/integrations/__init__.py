@@ -3,6 +3,6 @@
 from typing import Final
 
 # Libraries that have a module here.
-LIBRARIES: Final = ("transformers",)
+LIBRARIES: Final = ("diffusers", "transformers")
 
 __all__ = ["LIBRARIES"]

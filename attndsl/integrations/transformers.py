@@ -24,9 +24,9 @@ from transformers.masking_utils import causal_mask_function
 import attndsl
 from attndsl import reals
 from attndsl.interop import Traced, trace
-from attndsl.ir import Align, Mask, conj
-from attndsl.ir import Table as Declared
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.ir import Mask
+
+from .masks import NO_PADDING, both, refusal
 
 NAME: Final = "attndsl"
 _PADDING: Final = "padding"
@@ -64,17 +64,17 @@ def use(
     register()
     compiled = None if pattern is None else attndsl.compile(pattern, **values)
     if compiled is not None and not isinstance(compiled, attndsl.Pattern):
-        raise _refusal(
+        raise refusal(
             "scores are the model's own: a pattern is put into it, and this is an attention"
         )
     if compiled is not None and compiled.ir.tables:
         names = ", ".join(table.name for table in compiled.ir.tables)
-        raise _refusal(f"a model gives its attention no input {names}")
+        raise refusal(f"a model gives its attention no input {names}")
     found = {m.layer_idx: m for m in model.modules() if _is_attention(m)}
     wanted = found.keys() if layers is None else set(layers)
     if not found or not wanted <= found.keys():
         missing = ", ".join(map(str, sorted(wanted - found.keys()))) or "at all"
-        raise _refusal(
+        raise refusal(
             f"{type(model).__name__} has no attention layer {missing}", f"it has {len(found)}"
         )
     model.set_attn_implementation(NAME)
@@ -191,29 +191,13 @@ def _pattern(mask: Mask) -> attndsl.Pattern:
 
 @functools.lru_cache(maxsize=_KEPT)
 def _padded(mask: Mask) -> Mask:
-    return _both(mask, _NO_PADDING.ir)
+    return both(mask, NO_PADDING)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 @functools.lru_cache(maxsize=_KEPT)
 def _joined(mask: Mask, other: Mask) -> attndsl.Pattern:
-    return attndsl.compile(_both(mask, other))
-
-
-def _both(mask: Mask, other: Mask) -> Mask:
-    """The pairs of both masks, in the spaces of the first."""
-    tables: dict[str, Declared] = {table.name: table for table in (*mask.tables, *other.tables)}
-    if len(tables) < len(mask.tables) + len(other.tables):
-        raise _refusal("the mask of the model has an input of the same name")
-    joined = Mask(
-        mask.root,
-        mask.queries,
-        mask.keys,
-        tuple(sorted(tables.values(), key=lambda table: table.name)),
-        Align.START,
-        mask.name,
-    )
-    return joined.with_root(conj(mask.root, other.root))
+    return attndsl.compile(both(mask, other))
 
 
 def attention_forward(
@@ -255,9 +239,9 @@ def attention_forward(
         AttnDslError: A506, weights or dropout are asked for, or the mask is of another call.
     """
     if dropout:
-        raise _refusal("attention dropout", "set `attention_dropout` of the config to 0")
+        raise refusal("attention dropout", "set `attention_dropout` of the config to 0")
     if given.get("output_attentions"):
-        raise _refusal("attention weights are never written out", 'attn_implementation="eager"')
+        raise refusal("attention weights are never written out", 'attn_implementation="eager"')
     call = _call(module, query, key, attention_mask, is_causal, sliding_window)
     if call.added is not None:
         position_bias = call.added if position_bias is None else position_bias + call.added
@@ -313,41 +297,34 @@ def _call(
     if isinstance(given, PatternMask):
         if given.lengths != (batch, q_len, k_len):
             counts = f"{given.lengths} for a call of {(batch, q_len, k_len)}"
-            raise _refusal(f"the mask is of another call: (batch, queries, keys) = {counts}")
+            raise refusal(f"the mask is of another call: (batch, queries, keys) = {counts}")
         pattern = given.pattern
         if put is not None and keep_mask:
             pattern = _joined(put.ir, given.mask)
         elif put is not None:
             if given.inputs.keys() - {_PADDING}:
-                raise _refusal("the model's mask reads inputs", "`use(..., keep_mask=True)`")
+                raise refusal("the model's mask reads inputs", "`use(..., keep_mask=True)`")
             pattern = put if given.padding is None else _joined(put.ir, _padded(_EVERY.ir))
         starts = dict(zip(("q_start", "k_start"), given.starts, strict=True))
         return _Call(pattern, given.inputs, starts)
     if isinstance(given, Tensor):
         if put is not None:
-            raise _refusal("a mask written out cannot be joined with a pattern of one's own")
+            raise refusal("a mask written out cannot be joined with a pattern of one's own")
         given = given[..., :k_len]
         if given.dtype == torch.bool:
             return _Call(_WRITTEN_OUT, {"written": given}, {})
         return _Call(_EVERY, {}, {}, given)
     if given is not None:
-        raise _refusal(f"a mask is no {type(given).__name__}")
+        raise refusal(f"a mask is no {type(given).__name__}")
     if sliding_window is not None:
-        raise _refusal("the model tells a window and gives no mask")
+        raise refusal("the model tells a window and gives no mask")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     pattern = _CAUSAL if causal and q_len > 1 else _EVERY
     return _Call(pattern if put is None else _joined(put.ir, pattern.ir), {}, {"q_start": 0})
 
 
-_NO_PADDING: Final = attndsl.compile(
-    "input padding: bool[batch, slots]\npattern no_padding align start = padding[k]"
-)
 _EVERY: Final = attndsl.compile("pattern every align start = true")
 _CAUSAL: Final = attndsl.compile("pattern causal_from_start align start = k <= q")
 _WRITTEN_OUT: Final = attndsl.compile(
     "input written: bool[batch, head, q, k]\npattern written_out align start = written[q, k]"
 )
-
-
-def _refusal(title: str, *helps: str) -> AttnDslError:
-    return AttnDslError(Diagnostic("A506", title, helps=helps))

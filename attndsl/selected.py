@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attndsl import ir, selecting
 from attndsl.inputs import declaration, fitted, read
+from attndsl.op import eager_only
 from attndsl.source import AttnDslError, Diagnostic
 
 Inputs: TypeAlias = Mapping[str, Any] | None
@@ -149,7 +150,7 @@ class Selector:
         return Selected({name: made[name] for name in self.by_head}, shape, self.digests)
 
     # it reads the program of the selection, which a tracer of torch need not follow
-    _select = torch.compiler.disable(select)  # type: ignore[no-untyped-call]
+    _select = eager_only(select)
 
     def _produce(
         self,

@@ -25,6 +25,7 @@ import attndsl
 from attndsl import reals
 from attndsl.interop import Traced, trace
 from attndsl.ir import Mask
+from attndsl.op import eager_only
 
 from .masks import NO_PADDING, both, refusal
 
@@ -144,7 +145,7 @@ class PatternMask(BlockMask):
     __str__ = __repr__
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@eager_only
 def pattern_mask(
     batch_size: int,
     q_length: int,
@@ -194,7 +195,7 @@ def _padded(mask: Mask) -> Mask:
     return both(mask, NO_PADDING)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@eager_only
 @functools.lru_cache(maxsize=_KEPT)
 def _joined(mask: Mask, other: Mask) -> attndsl.Pattern:
     return attndsl.compile(both(mask, other))
@@ -258,7 +259,7 @@ def attention_forward(
     return out.transpose(1, 2).contiguous(), None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@eager_only
 @functools.lru_cache(maxsize=_KEPT)
 def _scored(
     mask: Mask, softcap: float | None, has_sinks: bool, has_bias: bool

@@ -44,6 +44,9 @@ class Attention(frontend.AttentionOperators, Selecting):
         self._terms = tuple(
             op.TermProgram.of(term, attention.tables, self._layer) for term in attention.terms
         )
+        self._text = nodes.dump_attention(
+            attention
+        )  # made before any call: a traced call cannot do so
         tables = {table.name: table for mask in attention.masks for table in mask.tables}
         tables |= {table.name: table for table in attention.tables}
         unread = tuple(name for mask in attention.masks for name in mask.unread)
@@ -197,13 +200,14 @@ class Attention(frontend.AttentionOperators, Selecting):
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)
             extents = with_heads(extents, head_start, total)
-        text = None if layout is None else layout_text(layout)
+        order = None if layout is None else layout_text(layout)
         terms = self._terms
         if dropout_p:
             terms = self._dropping(dropout_p)
             found[SEED.name] = _seed(dropout_seed, q)
-        call = op.ScoredCall(scale, backend, text, extents, found, at, keys)
-        out, lse = op.attend(terms, q, k, v, call, with_lse=return_lse)
+        call = op.ScoredCall(scale, backend, order, extents, found, at, keys)
+        text = "" if dropout_p else self._text
+        out, lse = op.attend(text, self._layer, terms, q, k, v, call, with_lse=return_lse)
         return (out, lse) if return_lse else out
 
     def device_functions(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> str:
@@ -267,7 +271,7 @@ class Attention(frontend.AttentionOperators, Selecting):
             title = "weights of keys from elsewhere are not told apart from those of the call's own"
             raise AttnDslError(Diagnostic("A502", title))
         parts = (part for term in self._attention.terms for part in term.parts)
-        return int(k.shape[1]) // max((part.member[1] for part in parts if part.member), default=1)
+        return int(k.shape[1]) // max([1, *(part.member[1] for part in parts if part.member)])
 
     def bind(
         self,

@@ -21,6 +21,17 @@ _CALL: Final = (
     "str program, SymInt digest, str names, str axes, SymInt[] extents, "
     "str layout, str backend, float scale"
 )
+_SCORED_CALL: Final = (
+    "str attention, SymInt layer, str names, str axes, SymInt[] extents, "
+    "str layout, str backend, float scale"
+)
+_SCORED: Final = {
+    "scored": f"(Tensor[] xs, {_SCORED_CALL}) -> (Tensor, Tensor)",
+    "scored_derivative": (
+        "(Tensor[] xs, Tensor[] known, Tensor[] cotangents, bool[] given, bool[] wanted, "
+        f"{_SCORED_CALL}) -> Tensor[]"
+    ),
+}
 _SCHEMAS: Final = {
     "attention": f"(Tensor q, Tensor k, Tensor v, Tensor[] tables, {_CALL}) -> (Tensor, Tensor, Tensor)",
     "attention_derivative": (
@@ -31,10 +42,11 @@ _SCHEMAS: Final = {
 
 
 def _kernel(operator: str, part: str) -> Callable[..., Any]:
-    """The part of that name of ``attndsl.op.KERNELS``, imported when it is first called."""
+    """The part of that name of the operator's kernels in ``attndsl.op``, imported when it is first called."""
+    kernels = "SCORED_KERNELS" if operator in _SCORED else "KERNELS"
 
     def run(*args: Any, **options: Any) -> Any:
-        function = getattr(importlib.import_module("attndsl.op").KERNELS[operator], part)
+        function = getattr(getattr(importlib.import_module("attndsl.op"), kernels)[operator], part)
         # no argument is optional: None is what AOTInductor makes of an empty list
         return function(*([] if arg is None else arg for arg in args), **options)
 
@@ -54,6 +66,16 @@ def _declared() -> Any:
         library.impl(name, _kernel(name, "legacy_vmap"), "Batched")
         torch.library.register_fake(f"attndsl::{name}", _kernel(name, "fake"), lib=library)
         torch.library.register_vmap(f"attndsl::{name}", _kernel(name, "vmap"), lib=library)
+    for name, schema in _SCORED.items():
+        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, _kernel(name, "compute"), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"attndsl::{name}", _kernel(name, "fake"), lib=library)
+        torch.library.register_autograd(
+            f"attndsl::{name}",
+            _kernel(name, "backward"),
+            setup_context=_kernel(name, "setup"),
+            lib=library,
+        )
     return library
 
 

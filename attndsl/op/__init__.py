@@ -8,12 +8,14 @@ from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
 from attndsl.op.scored_part import ScoredCall
-from attndsl.op.scores import TermProgram, attend, device_functions, has_lse
+from attndsl.op.scored_registration import SCORED_KERNELS, attend
+from attndsl.op.scores import TermProgram, device_functions, has_lse
 
 __all__ = [
     "KERNELS",
     "BoundAttention",
     "BoundCall",
+    "SCORED_KERNELS",
     "Planner",
     "ScoredCall",
     "TermProgram",

@@ -46,7 +46,7 @@ class Call(NamedTuple):
     def of(program: str, digest: int, *options: Any) -> Call:
         """From these arguments."""
         names, axes, extents, *rest = options
-        named = _split(names), _split(axes), tuple(extents)
+        named = split_names(names), split_names(axes), tuple(extents)
         return Call(ProgramName(program, digest), Options(*named, *rest))
 
 
@@ -66,7 +66,8 @@ class Known(NamedTuple):
     stamp: Tensor
 
 
-def _split(names: str) -> tuple[str, ...]:
+def split_names(names: str) -> tuple[str, ...]:
+    """The names of a text, which stand apart by commas."""
     return tuple(names.split(",")) if names else ()
 
 
@@ -133,7 +134,7 @@ def _derivative(
             return [grad.contiguous() for grad in grads]
         case other:
             composed = planner.composed(request, tables, options, held, lse)
-            with _afresh():
+            with afresh():
                 return list(other.of(composed)(*xs))
 
 
@@ -149,7 +150,7 @@ def _untouched() -> list[Any]:
 
 
 @contextlib.contextmanager
-def _afresh() -> Iterator[None]:
+def afresh() -> Iterator[None]:
     """Dispatch as outside all operators: within one, autograd is passed by, and under a mode transforms are, too."""
     keys = torch._C._ForceDispatchKeyGuard(*_untouched())
     with keys, torch.no_grad(), _set_fwd_grad_enabled(False):

@@ -29,7 +29,7 @@ def scaled(
     if scale is None:
         return (q, k, v), 1.0 / math.sqrt(max(1, q.shape[-1]))
     if not isinstance(scale, Tensor):
-        return (q, k, v), _number(program, scale)
+        return (q, k, v), number(program, scale)
     _check(program, q, scale)
     wants_gradient = torch.is_grad_enabled() and scale.requires_grad
     if not (scale.dim() or wants_gradient or scale.is_cuda or needs_dispatcher(q, scale)):
@@ -51,7 +51,12 @@ def scaled(
     return (product.to(q.dtype), k, v), 1.0
 
 
-def _number(program: Program, scale: object) -> float:
+def number(program: Program, scale: object) -> float:
+    """A scale that is no tensor.
+
+    Raises:
+        AttnDslError: A502, it is no number.
+    """
     if hasattr(scale, "__float__"):
         try:
             return float(scale)

@@ -48,6 +48,9 @@ class ScoredCall:
     inputs: Mapping[str, Any] | None = None
     positions: Mapping[str, Any] | None = None
     keys: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    known: tuple[Tensor, Tensor] | None = (
+        None  # results of its one primitive, that are differentiated
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +67,7 @@ class Part:
     options: Options
     reals: Mapping[str, Tensor]
     tokens: Tokens | None
+    known: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def of(
@@ -94,7 +98,7 @@ class Part:
         rest = {name: value for name, value in given.items() if name not in real}
         (q, k, v), factor = scaled(program, q, k, v, scale)
         tables, options = packed(q, rest, extents, call.layout, call.backend, factor)
-        return Part(scored, planner, q, k, v, factor, tables, options, real, tokens)
+        return Part(scored, planner, q, k, v, factor, tables, options, real, tokens, call.known)
 
     @property
     def mask_name(self) -> str:
@@ -131,7 +135,7 @@ class Part:
         if not torch.is_grad_enabled():
             out, lse = found.forward(self.q, self.k, v, given, scale=self.scale)
         else:
-            out, lse = Scored.apply(found, self.scale, self.q, self.k, v, *given)  # type: ignore[no-untyped-call]
+            out, lse = Scored.apply(found, self.scale, self.known, self.q, self.k, v, *given)  # type: ignore[no-untyped-call]
         return out.to(lse.dtype), lse
 
     def executable(
@@ -226,13 +230,21 @@ class Scored(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        found: ScoredExecutable, scale: float, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor
+        found: ScoredExecutable,
+        scale: float,
+        known: tuple[Tensor, Tensor] | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *tables: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        if known is not None:
+            return known[0].detach(), known[1].detach()
         return found.forward(q, k, v, tables, scale=scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        found, scale, q, k, v, *tables = inputs
+        found, scale, _known, q, k, v, *tables = inputs
         out, lse = output
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, lse, *tables)
@@ -245,9 +257,9 @@ class Scored(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
         q, k, v, out, lse, *tables = ctx.saved_tensors
         if dout is None and dlse is None:
-            return (None,) * (5 + len(tables))
+            return (None,) * (6 + len(tables))
         dense = torch.zeros_like(out) if dout is None else dout
         dq, dk, dv, dtables = ctx.found.backward(
             q, k, v, tables, out, lse, dense, dlse, scale=ctx.scale
         )
-        return None, None, dq, dk, dv, *dtables
+        return None, None, None, dq, dk, dv, *dtables

@@ -69,9 +69,7 @@ def attend(
         AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and back ends; A502 where ``with_lse`` of
             a sum of several softmaxes.
     """
-    if with_lse and not has_lse([term.term for term in terms]):
-        title = "a sum of several softmaxes has no log-sum-exp of its own"
-        raise AttnDslError(Diagnostic("A502", title))
+    check_lse(terms, with_lse=with_lse)
     program = terms[0].parts[0].program
     check_plain(program, q, k, v)
     q, k, v = autocast(q, k, v)
@@ -138,6 +136,17 @@ def has_lse(terms: Sequence[ir.Term]) -> bool:
     return len(terms) == 1 and terms[0].coefficient is reals.UNITY
 
 
+def check_lse(terms: Sequence[TermProgram], *, with_lse: bool) -> None:
+    """Refuses to give a log-sum-exp that there is not.
+
+    Raises:
+        AttnDslError: A502.
+    """
+    if with_lse and not has_lse([term.term for term in terms]):
+        title = "a sum of several softmaxes has no log-sum-exp of its own"
+        raise AttnDslError(Diagnostic("A502", title))
+
+
 def _is_one_pass(terms: Sequence[TermProgram]) -> bool:
     """Whether one primitive gives all of it: gradients of several are added, in the dtype of the tensors."""
     (first, *rest) = terms[0].term.parts
@@ -145,6 +154,12 @@ def _is_one_pass(terms: Sequence[TermProgram]) -> bool:
         first.form in (ir.Form.SOFTMAX, ir.Form.POINTWISE, ir.Form.STICK) and first.factor is None
     )
     return len(terms) == 1 and not rest and is_plain
+
+
+def is_one_primitive(terms: Sequence[TermProgram]) -> bool:
+    """Whether out and lse of a call without positions are, as they stand, those of one primitive."""
+    term = terms[0].term
+    return _is_one_pass(terms) and has_lse([term]) and term.log_mass is None
 
 
 def _term(term: ir.Term, parts: Sequence[Part], backend: str) -> tuple[Tensor, Tensor]:

@@ -127,6 +127,7 @@ NEAR = {
     "op/merging.py": ("rooms/op/test_merging.py",),
     "op/scaling.py": ("rooms/op/test_scale.py",),
     "op/registration.py": ("rooms/op/test_operators.py", "rooms/op/test_transforms.py", "rooms/op"),
+    "op/scored_registration.py": ("rooms/op/test_compiled_attentions.py",),
     "op/planning.py": (
         "rooms/op/test_open_inputs.py",
         "rooms/op/test_transforms.py",

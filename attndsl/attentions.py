@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, cast, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
@@ -20,13 +20,11 @@ from attndsl.conversion import from_mask_mod
 from attndsl.files import write_file
 from attndsl.inputs import gathered
 from attndsl.interop import is_mask_mod
-from attndsl.passes import SEED, drop_weights
+from attndsl.passes import SEED
 from attndsl.positions import with_heads
 from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic, brief
 from attndsl.sources import Source, is_attention, joined, read_attention, read_mask
-
-_SEEDS: Final = 2  # calls with dropout that are remembered: each has a seed of its own
 
 
 class Attention(frontend.AttentionOperators, Selecting):
@@ -40,7 +38,6 @@ class Attention(frontend.AttentionOperators, Selecting):
     def __init__(self, attention: nodes.Attention, layer: int = 0) -> None:
         self._attention, self._layer = attention, read_layer(layer)
         self._selector = Selector.of_attention(attention, self._layer)
-        self._dropped: dict[float, tuple[op.TermProgram, ...]] = {}
         self._terms = tuple(
             op.TermProgram.of(term, attention.tables, self._layer) for term in attention.terms
         )
@@ -201,13 +198,11 @@ class Attention(frontend.AttentionOperators, Selecting):
             _, total = read_heads(heads, head_start, None)
             extents = with_heads(extents, head_start, total)
         order = None if layout is None else layout_text(layout)
-        terms = self._terms
         if dropout_p:
-            terms = self._dropping(dropout_p)
-            found[SEED.name] = _seed(dropout_seed, q)
+            found[SEED.name] = _seed(dropout_p, dropout_seed, q)
         call = op.ScoredCall(scale, backend, order, extents, found, at, keys)
-        text = "" if dropout_p else self._text
-        out, lse = op.attend(text, self._layer, terms, q, k, v, call, with_lse=return_lse)
+        whole = op.Whole(self._text, self._layer, self._terms)
+        out, lse = op.attend(whole, q, k, v, call, dropout=float(dropout_p), with_lse=return_lse)
         return (out, lse) if return_lse else out
 
     def device_functions(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> str:
@@ -224,17 +219,6 @@ class Attention(frontend.AttentionOperators, Selecting):
         """
         call = op.ScoredCall(inputs=gathered(self._declared, None, inputs))
         return op.device_functions(self._terms, q, k, v, call)
-
-    def _dropping(self, p: float) -> tuple[op.TermProgram, ...]:
-        """The terms with weights dropped; those of the last probability are kept."""
-        if not 0 < p < 1:
-            title = f"dropout_p is a probability from 0 to below 1, not {brief(p)}"
-            raise AttnDslError(Diagnostic("A501", title))
-        if p not in self._dropped:
-            made = drop_weights(self._attention, float(p))
-            terms = tuple(op.TermProgram.of(t, made.tables, self._layer) for t in made.terms)
-            self._dropped = {p: tuple(term.alone(_SEEDS) for term in terms)}
-        return self._dropped[p]
 
     def weights(self, q: Tensor, k: Tensor, **options: Any) -> Tensor:
         """The weights [B, H, Q, K] themselves, 0 outside the pattern: for short sequences, as they take the square.
@@ -305,8 +289,11 @@ class Attention(frontend.AttentionOperators, Selecting):
         return op.has_lse(self._attention.terms)
 
 
-def _seed(seed: object, q: Tensor) -> Tensor:
-    """The seed of a call as an input."""
+def _seed(p: float, seed: object, q: Tensor) -> Tensor:
+    """The seed of a call with dropout as an input."""
+    if not 0 < p < 1:
+        title = f"dropout_p is a probability from 0 to below 1, not {brief(p)}"
+        raise AttnDslError(Diagnostic("A501", title))
     made = seed if isinstance(seed, Tensor) else None
     if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < nodes.LARGEST:
         made = torch.tensor(seed)

@@ -22,7 +22,7 @@ _CALL: Final = (
     "str layout, str backend, float scale"
 )
 _SCORED_CALL: Final = (
-    "str attention, SymInt layer, str names, str axes, SymInt[] extents, "
+    "str attention, int layer, float dropout, str names, str axes, SymInt[] extents, "
     "str layout, str backend, float scale"
 )
 _SCORED: Final = {

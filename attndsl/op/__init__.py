@@ -8,7 +8,7 @@ from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
 from attndsl.op.scored_part import ScoredCall
-from attndsl.op.scored_registration import SCORED_KERNELS, attend
+from attndsl.op.scored_registration import SCORED_KERNELS, Whole, attend
 from attndsl.op.scores import TermProgram, device_functions, has_lse
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Planner",
     "ScoredCall",
     "TermProgram",
+    "Whole",
     "attend",
     "attention",
     "device_functions",

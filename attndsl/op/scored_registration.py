@@ -28,29 +28,41 @@ from attndsl.op.registration import afresh, split_names
 from attndsl.op.scaling import number
 from attndsl.op.scored_part import ScoredCall
 from attndsl.op.scores import TermProgram
+from attndsl.passes import drop_weights
 
-_REMEMBERED: Final = 64  # attentions that came as text
+_REMEMBERED: Final = 64  # attentions that came as text, and those with a probability of dropout
+_SEEDS: Final = 2  # calls with dropout that are remembered: each has a seed of its own
 _SCALE: Final = "<scale>"  # no input is spelled so
 
 
+class Whole(NamedTuple):
+    """An attention, ready for calls, and its text as saved, which names it in a graph."""
+
+    text: str
+    layer: int
+    terms: tuple[TermProgram, ...]
+
+
 def attend(
-    text: str,
-    layer: int,
-    terms: Sequence[TermProgram],
+    whole: Whole,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     call: ScoredCall,
     *,
+    dropout: float = 0.0,
     with_lse: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Same as ``scores.attend``, by the operator where torch traces; ``text``: the attention as saved.
+    """Same as ``scores.attend``, by the operator where torch traces.
 
-    Calls with positions, with keys from elsewhere or with dropout, which has no text, are not traced, nor what stands
-    below a transform of ``torch.func``.
+    ``dropout``: the probability with which each weight is dropped, of calls that are given a seed among their inputs.
+    Calls with positions or keys from elsewhere are not traced, nor what stands below a transform of ``torch.func``.
     """
-    stays = not text or call.positions or call.keys or not torch.compiler.is_compiling()
+    text, layer, terms = whole
+    stays = call.positions or call.keys or not torch.compiler.is_compiling()
     if stays or torch._C._are_functorch_transforms_active():
+        if dropout:
+            terms = _dropping(text, layer, dropout)
         return scores.attend(terms, q, k, v, call, with_lse=with_lse)
     scores.check_lse(terms, with_lse=with_lse)
     program = terms[0].parts[0].program
@@ -63,21 +75,27 @@ def attend(
     tables, options = packed(q, given, call.extents, call.layout, call.backend, plain)
     names, axes, extents, *rest = options
     written = ",".join(names), ",".join(axes), list(extents), *rest
-    out, lse = torch.ops.attndsl.scored([q, k, v, *tables], text, layer, *written)
+    out, lse = torch.ops.attndsl.scored([q, k, v, *tables], text, layer, dropout, *written)
     return out, lse
 
 
 @functools.lru_cache(_REMEMBERED)
-def _restored(text: str, layer: int) -> tuple[TermProgram, ...]:
+def _restored(text: str, layer: int, dropout: float) -> tuple[TermProgram, ...]:
     made = ir.load_attention(text)
-    return tuple(TermProgram.of(term, made.tables, layer) for term in made.terms)
+    if dropout:
+        made = drop_weights(made, dropout)
+    terms = tuple(TermProgram.of(term, made.tables, layer) for term in made.terms)
+    return tuple(term.alone(_SEEDS) for term in terms) if dropout else terms
+
+
+_dropping = eager_only(_restored)
 
 
 def _run(
     xs: Sequence[Tensor], call: Sequence[Any], known: Sequence[Tensor] = ()
 ) -> tuple[Tensor, Tensor]:
     """The call that the arguments of an operator are; its tensors have the dtype that autocast asked for."""
-    text, layer, names, axes, extents, layout, backend, factor = call
+    text, layer, dropout, names, axes, extents, layout, backend, factor = call
     q, k, v, *tables = xs
     given = dict(zip(split_names(names), tables, strict=True))
     scale = given.pop(_SCALE, factor)
@@ -85,7 +103,7 @@ def _run(
     held = (known[0], known[1]) if known else None
     asked = ScoredCall(scale, backend, layout or None, sizes or None, given, known=held)
     with torch.autocast(q.device.type, enabled=False):
-        return scores.attend(_restored(text, layer), q, k, v, asked)
+        return scores.attend(_restored(text, layer, dropout), q, k, v, asked)
 
 
 @eager_only
@@ -140,8 +158,8 @@ def _derivative_fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    xs, text, layer, *_ = inputs
-    known = output if scores.is_one_primitive(_restored(text, layer)) else ()
+    xs, *program = inputs[:4]
+    known = output if scores.is_one_primitive(_restored(*program)) else ()
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*xs, *known)  # ints, too: torch refuses what was written to since
     ctx.call, ctx.count = inputs[1:], len(xs)

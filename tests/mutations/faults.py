@@ -494,7 +494,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("op/registration.py", "            _set_fwd_grad_enabled(True),\n", "", "of nested tangents the outer one is lost"),
     ("backends/executable.py", "        lse = lse.masked_fill(self.keyless, -math.inf)\n", "        pass\n", "zero keys make a query without keys one that sees"),
     ("op/registration.py", "told = stamp.new_empty(0) if any(fold.batched) else stamp", "told = stamp", "folded inputs are held to the stamp of others"),
-    ("op/scored_registration.py", "known = output if scores.is_one_primitive(_restored(text, layer)) else ()", "known = output",
+    ("op/scored_registration.py", "known = output if scores.is_one_primitive(_restored(*program)) else ()", "known = output",
      "a compiled softmax with more mass takes the whole for its own results"),
     ("op/merging.py", "    top = top.masked_fill(empty, 0.0)", "    top = top + 0.0", "parts that see nothing merge into NaN"),
     ("op/merging.py", "out.to(wide).masked_fill((level == -math.inf)[..., None], 0.0)", "out.to(wide)", "what a part that sees nothing holds is read"),

@@ -75,7 +75,7 @@ def test_one_graph_agrees_with_the_reference_in_outputs_and_every_gradient(make)
 
 def test_the_operators_pass_the_checks_of_torch():
     xs = [*tensors(), drawn(4)]
-    call = attndsl.compile(ALIBI)._text, 0, "slope", "", [], "", "auto", 0.3
+    call = attndsl.compile(ALIBI)._text, 0, 0.0, "slope", "", [], "", "auto", 0.3
     torch.library.opcheck(torch.ops.attndsl.scored.default, (xs, *call))
     known = [x.detach() for x in torch.ops.attndsl.scored(xs, *call)]
     given = [x.detach() for x in xs], known, known[1:], [False, True], [True, False, True, True]
@@ -117,9 +117,27 @@ def test_an_input_written_to_before_the_backward_is_refused():
         out.sum().backward()
 
 
-def test_what_one_operator_does_not_take_still_runs_between_two_graphs():
+def test_seeds_of_dropout_are_inputs_of_one_graph():
     torch._dynamo.reset()
+    a, (q, k, v), slope = attndsl.compile(ALIBI), tensors(), drawn(4)
+
+    def call(slope: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = a(q, k, v, slope=slope, dropout_p=0.3, dropout_seed=seed)
+        return made
+
+    whole = torch.compile(call, fullgraph=True, backend="aot_eager")
+    outs = []
+    for seed in (3, 4):
+        given = slope, torch.tensor(seed)
+        outs.append(whole(*given))
+        torch.testing.assert_close(outs[-1], call(*given))
+        grads = [torch.autograd.grad(f(*given).sin().sum(), slope) for f in (whole, call)]
+        torch.testing.assert_close(*grads)
+    assert not torch.equal(*outs)
+
+
+def test_a_call_with_positions_runs_between_two_graphs():
     a, (q, k, v, slope) = attndsl.compile(ALIBI), (x.detach() for x in (*tensors(), drawn(4)))
-    for more in ({"kv_len": torch.tensor([12, 19])}, {"dropout_p": 0.3, "dropout_seed": 3}):
-        call = torch.compile(lambda q: a(q, k, v, slope=slope, **more) * 2, backend="aot_eager")  # noqa: B023
-        torch.testing.assert_close(call(q), a(q, k, v, slope=slope, **more) * 2)
+    held = torch.tensor([12, 19])
+    call = torch.compile(lambda q: a(q, k, v, slope=slope, kv_len=held) * 2, backend="aot_eager")
+    torch.testing.assert_close(call(q), a(q, k, v, slope=slope, kv_len=held) * 2)

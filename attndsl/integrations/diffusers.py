@@ -100,7 +100,9 @@ def _registered(pattern: attndsl.Pattern, options: Mapping[str, Any]) -> Attenti
     ) -> Tensor:
         """q, k and v are [batch, tokens, heads, dim]; a mask is one of keys, [batch, 1, 1, keys] or [batch, keys]."""
         if dropout_p or is_causal or _parallel_config is not None:
-            raise refusal("dropout, `is_causal` and context parallelism beside a pattern")
+            raise refusal(
+                "dropout, `is_causal` and context parallelism are not taken beside a pattern"
+            )
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
         given, run = dict(options["inputs"]), pattern
         if attn_mask is not None:

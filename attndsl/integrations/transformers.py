@@ -240,7 +240,9 @@ def attention_forward(
         AttnDslError: A506, weights or dropout are asked for, or the mask is of another call.
     """
     if dropout:
-        raise refusal("attention dropout", "set `attention_dropout` of the config to 0")
+        raise refusal(
+            "attention dropout is not done here", "set `attention_dropout` of the config to 0"
+        )
     if given.get("output_attentions"):
         raise refusal("attention weights are never written out", 'attn_implementation="eager"')
     call = _call(module, query, key, attention_mask, is_causal, sliding_window)

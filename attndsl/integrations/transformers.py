@@ -60,7 +60,8 @@ def use(
         **values: Parameters of the pattern.
 
     Raises:
-        AttnDslError: A506, no layer is of that number, or the pattern has inputs; what `attndsl.compile` raises.
+        AttnDslError: A506, no layer is of that number, or several are; the pattern has inputs; what `attndsl.compile`
+            raises.
     """
     register()
     compiled = None if pattern is None else attndsl.compile(pattern, **values)
@@ -71,7 +72,11 @@ def use(
     if compiled is not None and compiled.ir.tables:
         names = ", ".join(table.name for table in compiled.ir.tables)
         raise refusal(f"a model gives its attention no input {names}")
-    found = {m.layer_idx: m for m in model.modules() if _is_attention(m)}
+    attentions = [m for m in model.modules() if _is_attention(m)]
+    found = {m.layer_idx: m for m in attentions}
+    if len(found) < len(attentions):
+        title = f"{type(model).__name__} has several attentions of one layer number"
+        raise refusal(title, "give the part that is meant: `model.get_decoder()`, an encoder")
     wanted = found.keys() if layers is None else set(layers)
     if not found or not wanted <= found.keys():
         missing = ", ".join(map(str, sorted(wanted - found.keys()))) or "at all"
@@ -84,15 +89,7 @@ def use(
 
 
 def _is_attention(module: nn.Module) -> bool:
-    return (
-        isinstance(getattr(module, "layer_idx", None), int)
-        and hasattr(module, "scaling")
-        and not list(_inner_attentions(module))
-    )
-
-
-def _inner_attentions(module: nn.Module) -> Any:
-    return (m for m in module.children() if isinstance(getattr(m, "layer_idx", None), int))
+    return isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "scaling")
 
 
 class PatternMask(BlockMask):

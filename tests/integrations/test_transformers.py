@@ -210,5 +210,7 @@ def test_patterns_that_do_not_fit_a_model_are_refused():
     for pattern, said in [("alibi", "this is an attention"), ("documents", "no input doc")]:
         with pytest.raises(attndsl.AttnDslError, match=said):
             integration.use(model, pattern)
+    with pytest.raises(attndsl.AttnDslError, match="several attentions of one layer number"):
+        integration.use(OTHERS["Whisper"]()[0], "causal")
     with pytest.raises(attndsl.AttnDslError, match="no attention layer 7"):
         integration.use(model, "causal", layers=[7])

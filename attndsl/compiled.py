@@ -123,7 +123,9 @@ class Pattern(Selecting, Exports):
         return notebooks.pattern_html(self._program)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pattern) and self._program.key == other._program.key
+        if not isinstance(other, Pattern) or self._program.key != other._program.key:
+            return False
+        return self.ir.selections == other.ir.selections
 
     def __hash__(self) -> int:
         return hash(self._program.key)

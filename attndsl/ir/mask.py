@@ -105,9 +105,10 @@ class Mask:
     the key. A zero key has score 0 and value 0: it counts in the softmax, and adds nothing to the output.
     ``name`` and ``doc`` are for people, ``claims`` for those who judge them, ``unread`` names inputs that
     were declared and may be given though nothing reads them, ``conditions`` refuse calls, ``places`` say for errors
-    where loops that are left in ``root`` and ``zeros`` were written, ``selections`` make inputs of those names where a
-    call does not bring them: these take no part in equality or in the digest, and ``dump`` does not write places, nor
-    claims and selections, which have functions of their own.
+    where loops that are left in ``root`` and ``zeros`` were written: these take no part in equality or in the digest.
+    ``selections`` make inputs of those names where a call does not bring them; equal masks have equal ones, and the
+    digest, that of the pairs, knows none. ``dump`` does not write places, nor claims and selections, which have
+    functions of their own.
     """
 
     root: Node
@@ -122,7 +123,7 @@ class Mask:
     unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
     conditions: tuple[Condition, ...] = field(default=(), compare=False, repr=False)
     places: tuple[tuple[Node, Span], ...] = field(default=(), compare=False, repr=False)
-    selections: tuple[Selection, ...] = field(default=(), compare=False, repr=False)
+    selections: tuple[Selection, ...] = field(default=(), repr=False)
 
     @property
     def digest(self) -> str:

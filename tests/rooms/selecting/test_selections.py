@@ -299,3 +299,19 @@ def test_queries_before_the_first_token_choose_nothing():
 def test_the_table_of_a_selection_is_declared_by_it():
     (selection,) = attndsl.compile(NSA).ir.selections
     assert selection.table == ir.Table("best", ir.Sort.INT, ("batch", "head", "q", 4), is_list=True)
+
+
+CHOSEN = """
+select past(b: int, n: int) over blocks(b) = dot(q, mean(k)) where block < q // b take top n
+pattern moba = k <= q and (k // 8 == q // 8 or k in past(8, 2)[q])
+attention scored over moba = score s
+"""
+
+
+@pytest.mark.parametrize("entry", ["moba", "scored"])
+def test_patterns_and_attentions_that_choose_otherwise_are_not_equal(entry: str):
+    other = CHOSEN.replace("mean", "max")
+    one, same, two = (attndsl.compile(text, entry=entry) for text in (CHOSEN, CHOSEN, other))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != two

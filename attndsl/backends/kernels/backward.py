@@ -141,17 +141,17 @@ def backward_queries(
     q = fetch(at, inside[:, None], d, D, BD, True)
     at = addresses(GradOut + b * gb + h * gh, tile * BQ, rows, gs, dv, gd, q_order, Q_ORDERED)
     dout = fetch(at, (level != float("inf"))[:, None], dv, DV, BDV, True)
-    factor, scored, dx = scale * 1.4426950408889634, None, None
+    factor, scored = scale * 1.4426950408889634, None
     if DERIVATIVES is not None:
         factor, score_terms = scale, NUMBERS(Numbers)
         at = positions(tile * BQ, queries[:, None], q_order, Q_ORDERED)
         x = OF_QUERY(OfQuery, score_terms, heads_before, at, q_len)
         scored = score_terms, x, OfKey, OfDistance, Reals, heads_before, k_len
-        dx = tl.zeros([BQ, WIDE], tl.float32)
     K += b * kb + kv_head * kh
     V += b * vb + kv_head * vh
 
     dq = tl.zeros([BQ, BD], tl.float32)
+    dx = tl.zeros([BQ, WIDE], tl.float32)  # always: loops of older Triton carry no None
     following = tl.load(full + full_first)
     for entry in range(full_first, full_last):
         column = following
@@ -305,11 +305,10 @@ def backward_keys(
     k = fetch(at, inside[:, None], d, D, BD, True)
     at = addresses(V + b * vb + h * vh, tile * BK, rows, vs, wide, vd, k_order, K_ORDERED)
     v = fetch(at, inside[:, None], wide, DV, BDV, True)
-    factor, scored, dx = scale * 1.4426950408889634, None, None
+    factor, scored = scale * 1.4426950408889634, None
     if DERIVATIVES is not None:
         factor, k_at = scale, positions(tile * BK, keys[:, None], k_order, K_ORDERED)
         scored = NUMBERS(Numbers), OfQuery, OfKey, OfDistance, Reals, q_len, k_len, k_at
-        dx = tl.zeros([BK, WIDE], tl.float32)
     Q += b * qb + h * GROUP * qh
     GradOut += b * gb + h * GROUP * gh
     before = (b * kv_heads + h) * GROUP
@@ -317,6 +316,7 @@ def backward_keys(
 
     dk = tl.zeros([BK, BD], tl.float32)
     dv = tl.zeros([BK, BDV], tl.float32)
+    dx = tl.zeros([BK, WIDE], tl.float32)  # always: loops of older Triton carry no None
     following = tl.load(full + full_first)
     for entry in range(full_first, full_last):
         row, member = following // GROUP * BQ, (following % GROUP).to(tl.int64)

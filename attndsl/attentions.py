@@ -191,7 +191,7 @@ class Attention(frontend.AttentionOperators, Selecting):
         """
         at = take_positions(named)
         keys = {name: named.pop(name) for name in self._attention.key_inputs if name in named}
-        placed = bool(at or head_start or heads is not None)
+        placed = len(at) > 0 or head_start != 0 or heads is not None
         inputs, named = self._selector.completed(q, k, scale, inputs, named, placed)
         found = gathered(self._declared, inputs, named)
         if head_start or heads is not None:

@@ -191,7 +191,7 @@ class Pattern(Selecting, Exports):
                 another library's attention that asks for what is not done here.
         """
         at = take_positions(named)
-        placed = bool(at or head_start or heads is not None)
+        placed = len(at) > 0 or head_start != 0 or heads is not None
         inputs, named = self._selector.completed(q, k, scale, inputs, named, placed)
         found = read_inputs(self._program, inputs, named)
         if head_start or heads is not None:

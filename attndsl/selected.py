@@ -213,7 +213,7 @@ class Selector:
             title = "a call with positions, or with some heads of a model, does not choose"
             helps = ("give it the tables by their names, units counted from position 0",)
             raise AttnDslError(Diagnostic("A509", title, helps=helps))
-        wanted = self.asked & given.keys()
+        wanted = self.asked.intersection(given)
         if selection is None:
             selection = self._select(q, k, scale, {name: given[name] for name in wanted})
         self._check(selection, Shape.of(q, k))
@@ -221,7 +221,7 @@ class Selector:
             name: _for_each_head(selection[name], selection.shape) if has_heads else selection[name]
             for name, has_heads in self.by_head.items()
         }
-        left = given.keys() - (wanted - self.read)
+        left = set(given) - (wanted - self.read)
         return {name: given[name] for name in left} | made, {}
 
     def _check(self, selection: object, shape: Shape) -> None:

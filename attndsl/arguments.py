@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 
@@ -15,6 +15,7 @@ from attndsl.inputs import gathered
 from attndsl.positions import BLOCK_TABLE, BOUNDS, NAMES, QUERIES, hidden, refuse, with_heads
 from attndsl.source import AttnDslError, Diagnostic
 
+Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]
 # Arguments by name, beside inputs and positions, of methods that are told lengths.
 _OF_A_LENGTH: Final = frozenset({"batch", "extents", "inputs", "head_start", "head_count"})
 QUERIES_USED = "q_used"  # what calls name q_len, where q_len is how many rows there are
@@ -26,6 +27,11 @@ _POSITIONS: Final = {
 _POSITIONS_BY_LENGTH: Final = {
     QUERIES_USED if name == QUERIES.length else name: name for name in NAMES
 }
+
+
+def layout_text(layout: Layouts) -> str:
+    """The layout as one plain string, which the operator can take."""
+    return " / ".join(map(str, layout)) if isinstance(layout, tuple) else str(layout)
 
 
 def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from attndsl import frontend, notebooks, op
 from attndsl import ir as nodes
-from attndsl.arguments import bind_scored, take_positions
+from attndsl.arguments import Layouts, bind_scored, layout_text, take_positions
 from attndsl.backends import MaskMod
-from attndsl.compiled import Layouts, Pattern, compile_pattern, layout_text
+from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import read_heads, read_layer
 from attndsl.conversion import from_mask_mod
 from attndsl.files import write_file

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from attndsl import attentions, ir
-from attndsl.compiled import Layouts, Pattern, compile_pattern
+from attndsl.arguments import Layouts
+from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import read_saved, saved
 from attndsl.ir import named_extents
 from attndsl.source import AttnDslError, Diagnostic

@@ -185,6 +185,7 @@ NEAR = {
         "rooms/frontend",
     ),
     "compiled.py": ("rooms/op", "rooms/views"),
+    "inspection.py": ("rooms/views", "rooms/claims"),
     "compiler.py": (
         "rooms/ir/test_storage.py",
         "rooms/backends/test_short_batches.py",

@@ -109,6 +109,36 @@ def _cpu(found: Found) -> list[str]:
     return table(("dtype", "pass", *times, *ratios), map(cells, found["rows"]))
 
 
+def _natives(found: Found) -> list[str]:
+    """Ratios of what people write instead, in plain torch: reshapes, rolls, gathers, and SDPA.
+
+    Times of the published form over ours: below 1 we lose. Medians of contestants that take turns, values and gradients
+    held against each other before; processor time on one thread, elapsed time on two. Losses stand first.
+    """
+    head = ("pass", "rows", "geometric mean", "least", "below 0.95")
+    lines = table(head, ([which, *each.values()] for which, each in found["summary"].items()))
+    rows = [row for row in found["rows"] if "fault" not in row]
+    columns = list(dict.fromkeys(map(_native_column, rows)))
+    by_call: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        ratios = by_call.setdefault((row["native"], row["size"]), {})
+        ratios[_native_column(row)] = row["published / ours"]
+    ordered = sorted(by_call.items(), key=lambda each: min(each[1].values()))
+    cells = ([*call, *map(ratios.get, columns)] for call, ratios in ordered)
+    lines += table(("pattern", "call", *columns), cells)
+    refused = [row for row in found["rows"] if "fault" in row]
+    names = ("native", "size", "dtype", "pass", "fault")
+    return lines + table(
+        ("refused", *names[1:]), ([row[name] for name in names] for row in refused)
+    )
+
+
+def _native_column(row: Found) -> str:
+    direction = {"forward": "fwd", "forward + backward": "fwd + bwd"}[row["pass"]]
+    dtype = {"float32": "f32", "bfloat16": "bf16"}[row["dtype"]]
+    return f"{direction}, {dtype}, {row['threads']}T"
+
+
 def _cold(found: Found) -> list[str]:
     """A new process, its imports done: the pattern compiled, scheduled and run; then the same call again.
 
@@ -280,6 +310,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "schedules": ("Schedules", _schedules),
     "exactness": ("Exactness", _exactness),
     "cpu": ("Attention on a CPU", _cpu),
+    "natives": ("Beside what people write by hand", _natives),
     "cold": ("The first call", _cold),
     "decode": ("Decoding", _decode),
     "ragged": ("Ragged batches", _ragged),

@@ -38,6 +38,7 @@ from attndsl.ir.claims import (
     swapped,
 )
 from attndsl.ir.dense import check_pairs, meaning, zero_keys
+from attndsl.ir.documents import Field, not_saved
 from attndsl.ir.laid_out import elements_at, meaning_at, zero_keys_at
 from attndsl.ir.logic import (
     FALSE,
@@ -113,7 +114,7 @@ from attndsl.ir.sizing import (
     shapes_of,
     stated_length,
 )
-from attndsl.ir.storage import Field, dump, load, not_saved
+from attndsl.ir.storage import dump, load
 
 __all__ = [
     "DIM_WORDS",

@@ -13,12 +13,13 @@ from typing import Any, Final
 from attndsl.ir import logic, storage
 from attndsl.ir import nodes as n
 from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
+from attndsl.ir.documents import Field, not_saved, parsed
 from attndsl.ir.mask import Mask, Table
 from attndsl.ir.nodes import Deps, Node
 from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import is_name, mask_fault
 from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
-from attndsl.ir.storage import FORMAT, Field
+from attndsl.ir.storage import FORMAT
 
 _FIELDS: Final = ("format", "name", "doc", "tables", "masks", "nodes", "terms", "selections")
 
@@ -69,9 +70,9 @@ def load_attention(text: str) -> Attention:
         AttnDslError: A405, the text is not one; the note names the field.
     """
     try:
-        return _attention(Field(storage.parsed(text), ""))
+        return _attention(Field(parsed(text), ""))
     except (ValueError, RecursionError) as error:
-        raise storage.not_saved(str(error)) from error
+        raise not_saved(str(error)) from error
 
 
 def _attention(document: Field) -> Attention:

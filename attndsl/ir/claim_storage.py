@@ -11,10 +11,10 @@ from typing import Any, Final, get_args
 from attndsl.ir import nodes as n
 from attndsl.ir import storage
 from attndsl.ir.claims import Always, Claim, Comparison, Counted, Density, Property, Reached
+from attndsl.ir.documents import Field
 from attndsl.ir.mask import Mask
 from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.ir.rules import mask_fault
-from attndsl.ir.storage import Field
 
 _OPERATORS: Final[tuple[Comparison, ...]] = get_args(Comparison)
 _MOST: Final = 1 << 31  # lengths, extents, heads, layers: more than a program can say

@@ -11,11 +11,11 @@ from attndsl.ir import logic, storage
 from attndsl.ir import nodes as n
 from attndsl.ir import selection as s
 from attndsl.ir.attention import tables_read
+from attndsl.ir.documents import Field
 from attndsl.ir.mask import FLAT, Align, Mask
 from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import mask_fault
-from attndsl.ir.storage import Field
 
 _CLASSES: Final[dict[str, type[Node]]] = {
     cls.__name__: cls for cls in (s.Pooled, s.Bound, s.Scale, s.Reduced, s.Series)

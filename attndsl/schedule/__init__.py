@@ -14,7 +14,8 @@ from attndsl.schedule.building import (
 from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.key_rule import KeyRule
-from attndsl.schedule.key_sets import Keys, KeySets, key_positions, key_sets, key_union
+from attndsl.schedule.key_runs import Keys, key_positions, key_union
+from attndsl.schedule.key_sets import KeySets, key_sets
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts, stable_order
 from attndsl.schedule.lists import ALL, BLOCK, Bits, KeyBlocks, Lists, lists
 from attndsl.schedule.model import MaskTable, Plan, Runs, Schedule, Tiles, TokenOrder, compress

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from attndsl import ir
-from attndsl.schedule.key_sets import Keys, KeySets, Place, Solver, in_classes, is_solved, solver
+from attndsl.schedule.key_runs import Keys
+from attndsl.schedule.key_sets import KeySets, in_classes
+from attndsl.schedule.key_solver import Place, Solver, is_solved, solver
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
 import typing
 
-from attndsl.source import NOWHERE, Diagnostic, Label, Source, Span, suggest
+from attndsl.source import NOWHERE, Source, Span
 
 from . import tree
+from .attention_building import AttentionRules
+from .building_errors import (
+    MOST_DIGITS,
+    check_chain,
+    no_kind,
+    no_side,
+    too_large,
+    too_long,
+)
 from .clauses import Align as AlignClause
-from .clauses import Parts, TreeError, Word, clip, is_token, sort_clauses, written_twice
+from .clauses import Parts, TreeError, Word, is_token, sort_clauses
 from .clauses import Where as WhereClause
 from .selection_building import SelectionRules
 
 LARGEST = 2**31 - 1
-DEEPEST = 200
-MOST_DIGITS = 20  # on either side of the point: any float64 near 1 can be written
 _LOOPS: dict[str, type[tree.Loop]] = {
     "any": tree.Any, "all": tree.All, "count": tree.Count, "sum": tree.Total,
 }  # fmt: skip
 
 
-class Builder(SelectionRules, threading.local):
+class Builder(AttentionRules, SelectionRules, threading.local):
     """The callbacks, each named as its rule in grammar.lark and given the rule's symbols.
 
     One Builder is tied into the parser for the life of the process; `source` is whatever the
@@ -147,7 +153,7 @@ class Builder(SelectionRules, threading.local):
     def align(self, parts: Parts) -> AlignClause:
         opening, side = parts
         if side not in ("start", "end"):
-            raise TreeError(_no_side(self._span(side), str(side)))
+            raise TreeError(no_side(self._span(side), str(side)))
         return AlignClause("start" if side == "start" else "end", self._span(opening, side))
 
     def where(self, parts: Parts) -> WhereClause:
@@ -157,86 +163,6 @@ class Builder(SelectionRules, threading.local):
     def zeros(self, parts: Parts) -> _Zeros:
         opening, count = parts
         return _Zeros(count, self._span(opening, count))
-
-    def attention(self, parts: Parts) -> tree.Attention:
-        opening, name, *rest, body = parts
-        parameters = tuple(part for part in rest if isinstance(part, tree.Parameter))
-        clauses = sort_clauses([part for part in rest if isinstance(part, tuple)], "an attention")
-        within, align = clauses.get(_Within), clauses.get(AlignClause)
-        where = clauses.get(WhereClause)
-        return tree.Attention(
-            str(name),
-            parameters,
-            body,
-            within.over if within else None,
-            within.keys if within else None,
-            align.align if align else None,
-            where.conditions if where else (),
-            name_span=self._span(name),
-            keys_span=within.keys_span if within else NOWHERE,
-            align_span=align.span if align else NOWHERE,
-            span=self._span(opening, body),
-        )
-
-    def within(self, parts: Parts) -> _Within:
-        opening, over, *rest = parts
-        keys = str(rest[0]) if rest else None
-        if keys is not None and not isinstance(over, tree.Name):
-            raise TreeError(_no_space(over.span))
-        keys_span = self._span(rest[0]) if rest else NOWHERE
-        return _Within(over, keys, keys_span, self._span(opening, parts[-1]))
-
-    def scored(self, parts: Parts) -> tree.Scored:
-        opening, score, *clauses = parts
-        found, by = self._clauses(clauses)
-        span = self._span(opening, parts[-1])
-        weights, factor, mass = map(found.get, (tree.Weights, "factor", "mass"))
-        return tree.Scored(score, weights, factor, mass, by=by, span=span)
-
-    def branch(self, parts: Parts) -> tree.Scored:
-        *before, scored = parts
-        if not before:
-            return typing.cast("tree.Scored", scored)
-        found, by = self._clauses([*before, *scored.by])
-        made: tree.Scored = dataclasses.replace(scored, over=found.get("over"), by=by)
-        return made
-
-    def _clauses(self, clauses: Parts) -> tuple[dict[object, typing.Any], tuple[tree.By, ...]]:
-        """Clauses of scores by what they are, each at most once, and those that say by whose keys."""
-        found: dict[object, typing.Any] = {}
-        places: dict[object, Span] = {}
-        for clause in clauses:
-            kind: object = clause.word if isinstance(clause, _Clause) else type(clause)
-            if isinstance(clause, tree.By):
-                kind = clause.number is None, "by"
-            if kind in found:
-                raise TreeError(written_twice(places[kind], clause.span, "a score"))
-            found[kind] = clause.body if isinstance(clause, _Clause) else clause
-            places[kind] = clause.span
-        by = (found.get((False, "by")), found.get((True, "by")))
-        return found, tuple(each for each in by if each is not None)
-
-    def restriction(self, parts: Parts) -> _Clause:
-        return _Clause("over", parts[1], self._span(parts[0], parts[1]))
-
-    def factor(self, parts: Parts) -> _Clause:
-        return _Clause("factor", parts[1], self._span(parts[0], parts[1]))
-
-    def mass(self, parts: Parts) -> _Clause:
-        return _Clause("mass", parts[1], self._span(parts[0], parts[1]))
-
-    def weights(self, parts: Parts) -> tree.Weights:
-        opening, form, *rest = parts
-        expression = rest[0] if rest else None
-        span = self._span(opening, parts[-1])
-        return tree.Weights(str(form), expression, self._span(form), span)
-
-    def by(self, parts: Parts) -> tree.By:
-        opening, name, *rest = parts
-        span = self._span(opening, parts[-1])
-        if bool(rest) != (name == "pair"):
-            raise TreeError(_no_keys(span))
-        return tree.By(str(name), self._number(rest[0]) if rest else None, span)
 
     def assertion(self, parts: Parts) -> tree.Assertion:
         opening, claim, *rest = parts
@@ -273,9 +199,9 @@ class Builder(SelectionRules, threading.local):
         whole, _, rest = digits.partition(".")
         span = self._span(parts[0])
         if max(len(whole), len(rest)) > MOST_DIGITS or len(power) > MOST_DIGITS:
-            raise TreeError(_too_long(span))
+            raise TreeError(too_long(span))
         if not math.isfinite(float(parts[0].replace("_", ""))):
-            raise TreeError(_too_large(span, "reals reach to about 1e308"))
+            raise TreeError(too_large(span, "reals reach to about 1e308"))
         scale = f"e{int(power)}" if power and int(power) else ""
         return tree.Fraction(f"{int(whole)}.{rest.rstrip('0') or '0'}{scale}", span)
 
@@ -302,12 +228,12 @@ class Builder(SelectionRules, threading.local):
 
     def access(self, parts: Parts) -> tree.Access:
         base, name = parts
-        _check_chain(base)
+        check_chain(base)
         return tree.Access(base, str(name), self._span(name), self._span(base, name))
 
     def index(self, parts: Parts) -> tree.Index:
         base, *indices, closing = parts
-        _check_chain(base)
+        check_chain(base)
         return tree.Index(base, tuple(indices), self._span(base, closing))
 
     def negative(self, parts: Parts) -> tree.Neg:
@@ -375,7 +301,7 @@ class Builder(SelectionRules, threading.local):
         digits = token.replace("_", "").lstrip("0") or "0"
         # Python refuses to read very long numbers, so their length is judged first.
         if len(digits) > len(str(LARGEST)) or int(digits) > LARGEST:
-            raise TreeError(_too_large(self._span(token)))
+            raise TreeError(too_large(self._span(token)))
         return int(digits)
 
     def _kind(self, token: Word) -> tree.Kind:
@@ -383,90 +309,9 @@ class Builder(SelectionRules, threading.local):
             case "int" | "bool" | "list" | "real" as kind:
                 return kind
             case other:
-                raise TreeError(_no_kind(self._span(token), other))
-
-
-class _Within(typing.NamedTuple):
-    over: tree.Expression
-    keys: str | None
-    keys_span: Span
-    span: Span
-
-
-class _Clause(typing.NamedTuple):
-    word: str
-    body: tree.Expression
-    span: Span
+                raise TreeError(no_kind(self._span(token), other))
 
 
 class _Zeros(typing.NamedTuple):
     body: tree.Expression
     span: Span
-
-
-def _check_chain(node: tree.Expression) -> None:
-    """Refuse an endless `q.y.y.y...` while it is read, for it nests without any bracket."""
-    length = 1
-    while isinstance(node, tree.Access | tree.Index):
-        node = node.base
-        length += 1
-        if length > DEEPEST:
-            raise TreeError(too_deep(node.span))
-
-
-def too_deep(span: Span) -> Diagnostic:
-    return Diagnostic(
-        code="A103",
-        title="this is nested too deeply",
-        labels=(Label(span, f"more than {DEEPEST} levels deep"),),
-        notes=("chains such as `a and b and c` are one level, however long",),
-        helps=("name a part of it by `let` or `def`",),
-    )
-
-
-_LARGEST_INT = "2147483647 (2**31 - 1) is the largest that can be written"
-
-
-def _too_large(span: Span, label: str = _LARGEST_INT) -> Diagnostic:
-    return Diagnostic("A105", "this number is too large", (Label(span, label),))
-
-
-def _too_long(span: Span) -> Diagnostic:
-    title = "this fraction is too long"
-    label = f"at most {MOST_DIGITS} digits on either side of the point"
-    return Diagnostic("A105", title, (Label(span, label),))
-
-
-def _no_space(span: Span) -> Diagnostic:
-    labels = (Label(span, "expected the name of a space"),)
-    helps = ("write `over queries -> keys`",)
-    return Diagnostic("A101", "an arrow stands between two spaces", labels, (), helps)
-
-
-def _no_keys(span: Span) -> Diagnostic:
-    labels = (Label(span, "expected `by pair 0`, `by pair 1`, or `by` and the name of keys"),)
-    note = "a pair has numbers, keys from elsewhere have a name: `by memory`"
-    return Diagnostic("A101", "this says not whose keys", labels, (note,))
-
-
-def _no_kind(span: Span, word: str) -> Diagnostic:
-    usual = {"integer": "int", "Int": "int", "i32": "int", "i64": "int", "int32": "int"}
-    usual |= {"int64": "int", "long": "int", "boolean": "bool", "Bool": "bool", "List": "list"}
-    usual |= dict.fromkeys(("float", "float16", "bfloat16", "float32", "float64", "double"), "real")
-    hint = usual.get(word) or suggest(word, ("int", "bool", "list", "real"))
-    return Diagnostic(
-        code="A108",
-        title=f"there is no type `{clip(word)}`",
-        labels=(Label(span, "expected `int`, `bool`, `list` or `real`"),),
-        notes=("patterns are made of integers and truth values; reals are for attentions",)
-        if hint == "real"
-        else (),
-        helps=(f"did you mean `{hint}`?",) if hint else (),
-    )
-
-
-def _no_side(span: Span, word: str) -> Diagnostic:
-    labels = (Label(span, "expected `start` or `end`"),)
-    hint = suggest(word, ("start", "end"))
-    helps = (f"did you mean `{hint}`?",) if hint else ()
-    return Diagnostic("A101", f"unexpected `{clip(word)}`", labels, (), helps)

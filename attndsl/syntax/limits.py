@@ -7,7 +7,7 @@ import re
 from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span
 
 from . import tree
-from .building import DEEPEST, too_deep
+from .building_errors import DEEPEST, too_deep
 from .clauses import TreeError
 from .selection_tree import asides, blocks_of
 

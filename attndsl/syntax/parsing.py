@@ -14,7 +14,7 @@ from attndsl.files import open_file
 from attndsl.source import AttnDslError, Diagnostic, Source, Span
 
 from . import tree
-from .building import too_deep
+from .building_errors import too_deep
 from .clauses import TreeError, Word
 from .comments import attach
 from .grammar import BUILDER

@@ -31,7 +31,7 @@ NEAR = {
     "frontend/embedding.py": ("rooms/schedule/test_conditions.py", "rooms/frontend"),
     "frontend/space_binding.py": ("rooms/schedule/test_conditions.py", "rooms/frontend"),
     "schedule/magnitude.py": ("rooms/schedule/test_loops.py", "rooms/schedule", "rooms/ir"),
-    "schedule/key_sets.py": ("rooms/schedule/test_key_sets.py", "rooms/op/test_steps.py"),
+    "schedule/key_": ("rooms/schedule/test_key_sets.py", "rooms/op/test_steps.py"),
     "schedule/key_rule.py": ("rooms/op/test_steps.py",),
     "op/contents.py": ("rooms/op/test_contents.py", "rooms/op/test_open_inputs.py"),
     "op/steps.py": ("rooms/op/test_steps.py",),

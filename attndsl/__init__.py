@@ -40,11 +40,11 @@ if TYPE_CHECKING:
         table,
         where,
     )
-    from attndsl.inputs import subtrees
     from attndsl.op import merge
     from attndsl.ragged import varlen
     from attndsl.selected import Selected
     from attndsl.source import AttnDslError
+    from attndsl.tree_inputs import subtrees
     from attndsl.verification import equivalent, implies, verify
 
 __version__ = "0.1.0"
@@ -73,7 +73,7 @@ _HOMES = {
     "nn": "attndsl.nn",
     "patterns": "attndsl.patterns",
     "merge": "attndsl.op:merge",
-    "subtrees": "attndsl.inputs:subtrees",
+    "subtrees": "attndsl.tree_inputs:subtrees",
     "varlen": "attndsl.ragged:varlen",
     "equivalent": "attndsl.verification:equivalent",
     "implies": "attndsl.verification:implies",

@@ -30,9 +30,10 @@ from attndsl.op.contents import stamp_of
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
 from attndsl.op.flex import attend_with_flex
+from attndsl.op.operator_call import Call, Known
 from attndsl.op.pages import paged
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
-from attndsl.op.registration import Call, Known, derivative, gradients, outputs, stamp_tensor
+from attndsl.op.registration import derivative, gradients, outputs, stamp_tensor
 from attndsl.op.rows import read_arguments, rows_with_tokens, up_to_length
 from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled

@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -26,54 +25,16 @@ from attndsl.backends import Executable, Pages, Request, lse_dtype, out_dtype
 from attndsl.op.contents import STAMP, stamp_on_device
 from attndsl.op.counting import flops, live_pairs
 from attndsl.op.dispatching import eager_only
+from attndsl.op.folding import Fold, entry_of
 from attndsl.op.legacy_vmap import one_by_one
-from attndsl.op.planning import REWRITTEN, Options, Planner, ProgramName, planner_from
+from attndsl.op.operator_call import Call, Kernels, Known, flat
+from attndsl.op.planning import REWRITTEN
 from attndsl.op.rules import FORWARD, Jvp, Rule, Tensors, Vjp, read
-
-
-class Call(NamedTuple):
-    """A call but for its tensors, as the operators take it."""
-
-    name: ProgramName
-    options: Options
-
-    @property
-    def planner(self) -> Planner:
-        """The planner of its program."""
-        return planner_from(self.name)
-
-    @staticmethod
-    def of(program: str, digest: int, *options: Any) -> Call:
-        """From these arguments."""
-        names, axes, extents, *rest = options
-        named = split_names(names), split_names(axes), tuple(extents)
-        return Call(ProgramName(program, digest), Options(*named, *rest))
-
-
-def _flat(call: Call) -> tuple[Any, ...]:
-    """The last arguments of both operators."""
-    # by index: dynamo of torch 2.9 takes no fields of tuples within a tuple
-    name, options = call[0], call[1]
-    names, axes, extents = options[0], options[1], options[2]
-    return name[0], name[1], ",".join(names), ",".join(axes), list(extents), *options[3:]
-
-
-class Known(NamedTuple):
-    """Results of the forward that a derivative is given."""
-
-    out: Tensor
-    lse: Tensor
-    stamp: Tensor
-
-
-def split_names(names: str) -> tuple[str, ...]:
-    """The names of a text, which stand apart by commas."""
-    return tuple(names.split(",")) if names else ()
 
 
 def attention(qkv: Sequence[Tensor], tables: Sequence[Tensor], call: Call) -> Known:
     """The first operator, called."""
-    return Known._make(torch.ops.attndsl.attention(*qkv, list(tables), *_flat(call)))
+    return Known._make(torch.ops.attndsl.attention(*qkv, list(tables), *flat(call)))
 
 
 def derivative(
@@ -81,7 +42,7 @@ def derivative(
 ) -> Tensors:
     """The second operator, called: what a rule, not FORWARD, gives of its inputs."""
     made = torch.ops.attndsl.attention_derivative(
-        list(xs), *known, list(tables), rule.text, *_flat(call)
+        list(xs), *known, list(tables), rule.text, *flat(call)
     )
     return tuple(made)
 
@@ -262,10 +223,10 @@ def _below(keys: Any, rule: Rule, call: Call, tensors: Sequence[Tensor]) -> tupl
     xs, others = list(tensors[:n]), tensors[n:]
     if rule is FORWARD:
         operator: Any = torch.ops.attndsl.attention.default
-        return Known._make(operator.redispatch(keys, *xs, list(others), *_flat(call)))
+        return Known._make(operator.redispatch(keys, *xs, list(others), *flat(call)))
     operator, known = torch.ops.attndsl.attention_derivative.default, others[:3]
     tables, text = list(others[3:]), rule.text
-    made: list[Tensor] = operator.redispatch(keys, xs, *known, tables, text, *_flat(call))
+    made: list[Tensor] = operator.redispatch(keys, xs, *known, tables, text, *flat(call))
     return tuple(made)
 
 
@@ -314,9 +275,11 @@ def _attention_vmap(
 ) -> tuple[Tensors, tuple[int | None, ...]]:
     asked = Call.of(*call)
     count, dims, table_dims = info.batch_size, in_dims[:3], in_dims[3]
-    fold = _Fold.find(asked, count, (q, k, v), dims, table_dims)
+    fold = Fold.find(asked, count, (q, k, v), dims, table_dims)
     if fold is None:
-        parts = ((_at(i, (q, k, v), dims), _at(i, tables, table_dims)) for i in range(count))
+        parts = (
+            (entry_of(i, (q, k, v), dims), entry_of(i, tables, table_dims)) for i in range(count)
+        )
         each = [attention(xs, own, asked) for xs, own in parts]
         return tuple(map(torch.stack, zip(*each, strict=True))), (0, 0, 0)
     known = attention(fold.of((q, k, v), dims), fold.of_tables(tables, table_dims), asked)
@@ -336,12 +299,12 @@ def _derivative_vmap(
 ) -> tuple[list[Tensor], list[int]]:
     asked, wanted, known = Call.of(*call), read(rule), (out, lse, stamp)
     count, dims, known_dims, table_dims = info.batch_size, in_dims[0], in_dims[1:4], in_dims[4]
-    fold = _Fold.find(asked, count, xs, dims, table_dims)
+    fold = Fold.find(asked, count, xs, dims, table_dims)
     if fold is None:
         each = [
             derivative(
-                *(wanted, _at(i, xs, dims), Known._make(_at(i, known, known_dims))),
-                *(_at(i, tables, table_dims), asked),
+                *(wanted, entry_of(i, xs, dims), Known._make(entry_of(i, known, known_dims))),
+                *(entry_of(i, tables, table_dims), asked),
             )
             for i in range(count)
         ]
@@ -353,52 +316,6 @@ def _derivative_vmap(
         folded = fold.of(xs, dims), outer, fold.of_tables(tables, table_dims)
         made = list(map(fold.undone, derivative(wanted, *folded, asked)))
     return made, [0] * len(made)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fold:
-    """A mapped dim as part of the batch: so many calls, each of a batch of elements, as one call."""
-
-    calls: int
-    batch: int
-    batched: list[bool]  # which tables have the batch dim
-
-    @staticmethod
-    def find(
-        call: Call,
-        calls: int,
-        xs: Sequence[Tensor],
-        dims: Sequence[int | None],
-        table_dims: Sequence[int | None],
-    ) -> _Fold | None:
-        """None where one call would not do the same: what an element sees depends on more than its tables."""
-        differ = [dim is not None for dim in table_dims]
-        batched = call.planner.batched(call.options.names, differ)
-        if batched is None:
-            return None
-        return _Fold(calls, xs[0].shape[1 if dims[0] == 0 else 0], batched)
-
-    def of(self, xs: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
-        """Tensors [batch or 1, ...] as [calls * batch, ...], with the mapped dim where they have one."""
-        moved = (
-            x.unsqueeze(0) if dim is None else x.movedim(dim, 0)
-            for x, dim in zip(xs, dims, strict=True)
-        )
-        return [x.expand(self.calls, self.batch, *x.shape[2:]).flatten(0, 1) for x in moved]
-
-    def of_tables(self, tables: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
-        """The same of tables that have a batch dim; the others serve all."""
-        pairs = zip(tables, dims, self.batched, strict=True)
-        return [self.of([x], [dim])[0] if batched else x for x, dim, batched in pairs]
-
-    def undone(self, x: Tensor) -> Tensor:
-        """[calls * batch, ...] as [calls, batch, ...]."""
-        return x.reshape(self.calls, self.batch, *x.shape[1:])
-
-
-def _at(index: int, xs: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
-    pairs = zip(xs, dims, strict=True)
-    return [x if dim is None else x.select(dim, index) for x, dim in pairs]
 
 
 # ---------------------------------------------------------------------------- counting
@@ -439,17 +356,6 @@ def _is_symbolic(number: object) -> bool:
 
 
 # ---------------------------------------------------------------------------- registration
-
-
-class Kernels(NamedTuple):
-    """Functions behind an operator, as ``attndsl.operators`` registers them."""
-
-    compute: Callable[..., Any]
-    fake: Callable[..., Any]
-    autograd: Callable[..., Any]
-    vmap: Callable[..., Any]
-    legacy_vmap: Callable[..., Any]
-    flops: Callable[..., int]
 
 
 def _attention_legacy_vmap(*args: Any) -> Any:

@@ -24,7 +24,8 @@ from attndsl.op import scores
 from attndsl.op.attention import autocast, packed
 from attndsl.op.checks import check_plain
 from attndsl.op.dispatching import eager_only
-from attndsl.op.registration import afresh, split_names
+from attndsl.op.operator_call import split_names
+from attndsl.op.registration import afresh
 from attndsl.op.scaling import number
 from attndsl.op.scored_part import ScoredCall
 from attndsl.op.scores import TermProgram

@@ -9,6 +9,7 @@ NEAR = {
     "schedule/open_tiles.py": ("rooms/schedule/test_open.py",),
     "backends/open_lists.py": ("rooms/op/test_open_inputs.py",),
     "backends/open_schedule.py": ("rooms/op/test_open_inputs.py",),
+    "schedule/pair_truths.py": ("rooms/schedule/test_intervals.py", "rooms/schedule/test_exact.py"),
     "schedule/loops.py": ("rooms/schedule/test_loops.py", "rooms/schedule/test_exact.py"),
     "schedule/allowed.py": ("rooms/schedule/test_loops.py",),
     "schedule/alternatives.py": ("rooms/schedule/test_loops.py",),
@@ -141,6 +142,7 @@ NEAR = {
     "nn.py": ("rooms/op/test_modules.py", "rooms/op/test_distributed.py"),
     "picturing.py": ("rooms/op/test_inputs.py",),
     "passes/shift_heads.py": ("rooms/op/test_heads_of_a_rank.py",),
+    "tree_inputs.py": ("rooms/op/test_inputs.py", "rooms/patterns"),
     "inputs.py": (
         "rooms/op/test_inputs.py",
         "rooms/op/test_heads_of_a_rank.py",

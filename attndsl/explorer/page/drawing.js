@@ -25,8 +25,9 @@ function cellsOf(picture) {
   const [height, width] = picture.shape, cells = decode(picture.cells);
   const made = new OffscreenCanvas(Math.max(1, width), Math.max(1, height)), pen = made.getContext("2d");
   const image = pen.createImageData(made.width, made.height);
-  const colours = picture.inks.map(ink => shade(ink, picture.inks));
-  for (let i = 0; i < cells.length; i++) image.data.set([...colours[cells[i]], 255], 4 * i);
+  const colours = new Uint32Array(picture.inks.map(ink => new Uint32Array(new Uint8Array([...shade(ink, picture.inks), 255]).buffer)[0]));
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < cells.length; i++) pixels[i] = colours[cells[i]];
   pen.putImageData(image, 0, 0);
   return made;
 }

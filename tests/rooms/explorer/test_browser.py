@@ -20,6 +20,20 @@ if CHROMIUM is None:
 SHOTS = Path(__file__).parents[3] / "docs" / "explorer"
 HOSTILE = '## <img src=x onerror="document.title=1">\npattern p = causal  # <script>document.title = 2</script>\n'
 
+# Moves a slider, waits for what is drawn, lets the page settle, and moves it on: milliseconds of each.
+FROM_SLIDER_TO_PICTURE = """async () => {
+  const slider = document.querySelector("input[aria-label='w']"), took = [];
+  for (const w of [20, 24, 28, 32, 36, 40, 44, 48]) {
+    const began = performance.now();
+    slider.value = w;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    while (!document.getElementById("title").textContent.includes("w=" + w)) await new Promise(next => setTimeout(next, 1));
+    took.push(Math.round(performance.now() - began));
+    await new Promise(next => setTimeout(next, 300));
+  }
+  return took;
+}"""
+
 
 @pytest.fixture(scope="module")
 def address():
@@ -74,13 +88,9 @@ def test_typing_underlines_faults_and_mending_them_draws(page):
 def test_a_slider_answers_fast_at_4096_tokens(page):
     page.fill("input[aria-label='tokens, number']", "4096")
     wait_for(page, "#numbers", "4,096 × 4,096")
-    for w in (300, 310, 320, 330, 340):
-        page.fill("input[aria-label='w, number']", str(w))
-        wait_for(page, "#title", f"w={w}")
-    looks = "performance.getEntriesByType('resource').filter(e => e.name.endsWith('/api/look'))"
-    took = page.evaluate(f"{looks}.slice(-5).map(e => Math.round(e.duration))")
-    print(f"answers to a slider at 4,096 tokens, ms: {sorted(took)}")
-    assert min(took) < 1000  # 150 on a quiet machine
+    took = sorted(page.evaluate(FROM_SLIDER_TO_PICTURE))
+    print(f"from a slider to the picture at 4,096 tokens, ms: {took}")
+    assert took[1] < 150  # all but the slowest on a quiet machine; other work on it delays some
 
 
 def test_a_click_and_the_keyboard_show_what_a_query_sees(page):

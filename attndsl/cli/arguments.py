@@ -5,56 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from attndsl import syntax as syn
 from attndsl.compiler import SIMPLIFICATIONS
 from attndsl.files import write_file
 from attndsl.frontend import Given
-from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span, suggest
+from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span
 
-from .terminal import Terminal, put
+from .commands import mistake
 
-Run = Callable[[argparse.Namespace, Terminal], int]
 T = TypeVar("T")
 
 LONGEST = 1 << 40  # tokens
 _PAIR = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=(.*)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Command:
-    """One subcommand: what `--help` says of it, its arguments, and what runs."""
-
-    name: str
-    summary: str
-    examples: tuple[str, ...]
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Run
-    words: str = ""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is a diagnostic."""
-
-    def error(self, message: str) -> NoReturn:
-        """Anything that argparse itself objects to."""
-        raise mistake(
-            "A601",
-            f"{self.prog}: {message.removeprefix('argument ')}",
-            helps=(f"see `{self.prog} --help`",),
-        )
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        put(file, message, end="")  # its own way fails on streams that speak ASCII or are closed
-
-
-def mistake(code: str, title: str, *, helps: Iterable[str | None] = ()) -> AttnDslError:
-    """A fault without a place: it lies in the command, not in a text."""
-    return AttnDslError(Diagnostic(code, title, helps=tuple(filter(None, helps))))
 
 
 def fault_in(option: str, text: str, part: str, title: str, label: str) -> AttnDslError:
@@ -63,25 +29,6 @@ def fault_in(option: str, text: str, part: str, title: str, label: str) -> AttnD
     start = max(0, text.rfind(part)) if part else len(text)
     span = Span(source, start, start + max(1, len(part)))
     return AttnDslError(Diagnostic("A602", title, (Label(span, label),)))
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """Help for a word that is nearly another one."""
-    near = suggest(name, known)
-    return f"did you mean `{near}`?" if near else None
-
-
-def check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Options that nobody declared: argparse would say so without a hint."""
-    known = parser._option_string_actions  # argparse lists them nowhere else
-    for word in words:
-        if word == "--":
-            return
-        name = word.partition("=")[0]
-        if name.startswith("--") and name not in known:
-            title = f"{parser.prog} has no option `{name}`"
-            helps = (did_you_mean(name, known), f"see `{parser.prog} --help`")
-            raise mistake("A601", title, helps=helps)
 
 
 # ---------------------------------------------------------------------------- values

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import arguments as args
+from .commands import Command, mistake
 from .subjects import LARGE, Setting, Subject, setting, spelled, subject
-from .terminal import BOLD, Progress, Terminal
+from .terminal import BOLD, Terminal
 
 if TYPE_CHECKING:  # torch takes a second to load: no other command should wait for it
     from torch import Tensor
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     options.heads = options.heads or 8
     about = subject(options)
     if about.attention is not None:
-        raise args.mistake("A602", f"`{about.signature.name}` is an attention: patterns are timed")
+        raise mistake("A602", f"`{about.signature.name}` is an attention: patterns are timed")
     call = setting(about.mask, options, LARGE)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
@@ -98,7 +99,7 @@ class Racer:
 
 
 def _racers(
-    about: Subject, call: Setting, options: argparse.Namespace, progress: Progress
+    about: Subject, call: Setting, options: argparse.Namespace, progress: Callable[[str], None]
 ) -> Iterator[Racer]:
     import torch
 
@@ -111,7 +112,7 @@ def _racers(
         title = (
             f"tensors of {call.heads} x {max(lengths):,} x {options.head_dim} are too large to race"
         )
-        raise args.mistake("A602", title, helps=("choose fewer tokens or heads",))
+        raise mistake("A602", title, helps=("choose fewer tokens or heads",))
     tensors = [
         torch.randn(call.batch, call.heads, n, options.head_dim, dtype=dtype) for n in lengths
     ]
@@ -244,9 +245,7 @@ def _cell(seconds: float | None, ratio: float | None) -> str:
     return spent if ratio is None else f"{spent} {ratio:7.2f}x"
 
 
-COMMAND = args.Command(
-    "bench",
-    "time the CPU backend against dense-mask SDPA and FlexAttention",
+COMMAND = Command(
     (
         "attndsl bench streaming -p w=512",
         "attndsl bench longformer --q-len 4096 --heads 4 --dtype bfloat16 --no-flex",

@@ -15,6 +15,7 @@ from attndsl.source import AttnDslError
 from attndsl.sources import describe, open_module
 
 from . import arguments as args
+from .commands import Command, mistake
 from .subjects import Subject, spelled, with_values
 from .terminal import FAINT, GREEN, RED, Terminal
 
@@ -52,9 +53,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _library(options.source, terminal)
     if not options.source:
         helps = ("see `attndsl check --help`",)
-        raise args.mistake(
-            "A601", "attndsl check: name a file, a pattern, or --library", helps=helps
-        )
+        raise mistake("A601", "attndsl check: name a file, a pattern, or --library", helps=helps)
     values = args.parameters(options.param)
     _warm_up(terminal)
     found: list[int] = []
@@ -188,9 +187,7 @@ def _sum_up(found: list[int], terminal: Terminal) -> None:
         terminal.say(", ".join(f"{count} {word}" for word, count in counts.items() if count))
 
 
-COMMAND = args.Command(
-    "check",
-    "parse files, check every pattern and attention in them, and verify what is compiled from it",
+COMMAND = Command(
     (
         "attndsl check patterns/*.attn",
         "attndsl check mine.attn:local -p w=64 --seconds 30",

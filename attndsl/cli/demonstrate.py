@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from . import arguments as args
+from .commands import Command, mistake
 from .terminal import Terminal
 
 
@@ -44,17 +45,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
                 verify_seconds=options.verify_seconds,
                 context=options.context,
                 seed=options.seed,
-                say=progress.aside(terminal.say),
+                say=terminal.say,
                 progress=progress,
             )
     except OSError as error:
-        raise args.mistake("A603", f"cannot write to {options.out}: {error.strerror}") from None
+        raise mistake("A603", f"cannot write to {options.out}: {error.strerror}") from None
     return 0 if found["verified"] else 1
 
 
-COMMAND = args.Command(
-    "demo",
-    "write a pattern, compile, explain, draw and verify it, train a small model with it",
+COMMAND = Command(
     ("attndsl demo", "attndsl demo --seconds 20 --out /tmp/demo"),
     configure,
     run,

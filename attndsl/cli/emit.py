@@ -9,6 +9,7 @@ from attndsl import emission
 from attndsl.sources import describe, read_mask
 
 from . import arguments as args
+from .commands import Command
 from .subjects import spelled
 from .terminal import Terminal
 
@@ -35,9 +36,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-COMMAND = args.Command(
-    "emit",
-    "a pattern as one stand-alone file: kernels and autograd, torch and triton alone",
+COMMAND = Command(
     (
         "attndsl emit longformer -p w=512 -o longformer_attention.py",
         "attndsl emit mine.attn:local -o local.py",

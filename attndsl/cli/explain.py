@@ -10,6 +10,7 @@ from typing import Any
 from attndsl import ir, passes
 
 from . import arguments as args
+from .commands import Command, did_you_mean, mistake
 from .manual import codes, entry
 from .subjects import LARGE, Subject, setting, subject
 from .terminal import Terminal, wrapped
@@ -43,8 +44,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 def _code(code: str, terminal: Terminal) -> int:
     found = entry(code)
     if found is None:
-        helps = (args.did_you_mean(code, codes()),)
-        raise args.mistake("A602", f"there is no error {code}", helps=helps)
+        helps = (did_you_mean(code, codes()),)
+        raise mistake("A602", f"there is no error {code}", helps=helps)
     terminal.say(found)
     return 0
 
@@ -112,9 +113,7 @@ def _explained(
     return "\n".join(wrapped(str(explanation), terminal.width)), record
 
 
-COMMAND = args.Command(
-    "explain",
-    "a pattern or attention as the compiler sees it: facts, tiles, work; or what an error code means",
+COMMAND = Command(
     (
         "attndsl explain longformer --q-len 65536",
         "attndsl explain swin -p m=7 --extents y=56,x=56 --heads 8 --json",

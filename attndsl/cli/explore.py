@@ -9,6 +9,7 @@ import webbrowser
 from attndsl import explorer
 
 from . import arguments as args
+from .commands import Command, mistake
 from .terminal import Terminal
 
 _PORT = 8421
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         title = f"`attndsl explore` needs {' and '.join(missing)}"
-        raise args.mistake("A601", title, helps=('pip install "attndsl[explore]"',))
+        raise mistake("A601", title, helps=('pip install "attndsl[explore]"',))
 
     def ready(address: str) -> None:
         terminal.say(f"exploring {start.name} at {address} (Ctrl-C ends it)")
@@ -43,9 +44,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-COMMAND = args.Command(
-    "explore",
-    "a page on this machine: write a pattern, look at it, compare it",
+COMMAND = Command(
     (
         "attndsl explore",
         "attndsl explore local.attn",
@@ -53,4 +52,5 @@ COMMAND = args.Command(
     ),
     configure,
     run,
+    serves=True,
 )

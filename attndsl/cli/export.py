@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from . import arguments as args
+from .commands import Command
 from .subjects import LARGE, setting, subject
 from .terminal import Terminal
 
@@ -51,9 +52,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-COMMAND = args.Command(
-    "export",
-    "the pairs of a call as arrays for other kernels: block-sparse rows, cu_seqlens, column bounds, slices, a bias",
+COMMAND = Command(
     (
         "attndsl export longformer --q-len 4096 --format bsr -o longformer.npz",
         "attndsl export documents_causal --input doc=ids.npy --q-len 4096 --format cu_seqlens -o packed.npz",

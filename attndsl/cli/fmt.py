@@ -10,7 +10,7 @@ from attndsl import syntax as syn
 from attndsl.files import write_file
 from attndsl.source import AttnDslError
 
-from . import arguments as args
+from .commands import Command, mistake
 from .terminal import Terminal
 
 
@@ -36,13 +36,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _stdin(options: argparse.Namespace, terminal: Terminal) -> bool:
     if sys.stdin is None or sys.stdin.closed:
-        raise args.mistake("A603", "cannot read the standard input: it is closed")
+        raise mistake("A603", "cannot read the standard input: it is closed")
     raw = getattr(sys.stdin, "buffer", None)
     most = 1 << 21  # bytes: beyond the largest file, which the parser refuses
     try:
         given = sys.stdin.read(most).encode() if raw is None else raw.read(most)
     except OSError as error:
-        raise args.mistake("A603", f"cannot read the standard input: {error.strerror}") from None
+        raise mistake("A603", f"cannot read the standard input: {error.strerror}") from None
     source = syn.decode(given, "<stdin>")
     made = syn.format(syn.parse(source.text, source.name))
     if not options.check:
@@ -64,14 +64,12 @@ def _file(name: str, options: argparse.Namespace, terminal: Terminal) -> bool:
     try:
         write_file(path, made)
     except OSError as error:
-        raise args.mistake("A603", f"cannot write {name}: {error.strerror}") from None
+        raise mistake("A603", f"cannot write {name}: {error.strerror}") from None
     terminal.say(f"reformatted {name}")
     return True
 
 
-COMMAND = args.Command(
-    "fmt",
-    "rewrite files in the canonical layout",
+COMMAND = Command(
     (
         "attndsl fmt *.attn",
         "attndsl fmt --check patterns/*.attn",

@@ -14,7 +14,7 @@ from attndsl import patterns
 from attndsl.frontend import Signature
 from attndsl.sources import describe, is_attention
 
-from . import arguments as args
+from .commands import Command
 from .terminal import BOLD, FAINT, Terminal
 
 NARROWEST = 40  # columns of text
@@ -155,9 +155,7 @@ def first_sentence(doc: str) -> str:
     return text[: end.start()] if end else text
 
 
-COMMAND = args.Command(
-    "list",
-    "the patterns and attentions that come with the package, a line each",
+COMMAND = Command(
     (
         "attndsl list",
         "attndsl list causal window",

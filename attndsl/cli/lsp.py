@@ -7,7 +7,7 @@ import importlib.util
 
 from attndsl import editing
 
-from . import arguments as args
+from .commands import Command, mistake
 from .terminal import Terminal
 
 
@@ -19,16 +19,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     del options, terminal  # the output belongs to the protocol
     if importlib.util.find_spec("pygls") is None:
         helps = ('pip install "attndsl[lsp]"',)
-        raise args.mistake("A601", "`attndsl lsp` needs pygls", helps=helps)
+        raise mistake("A601", "`attndsl lsp` needs pygls", helps=helps)
     editing.serve()
     return 0
 
 
-COMMAND = args.Command(
-    "lsp",
-    "the language server for editors: faults, hover, definitions, completion, layout",
+COMMAND = Command(
     ("attndsl lsp",),
     configure,
     run,
     words="It speaks the language server protocol on its standard streams; editors/vscode starts it.",
+    serves=True,
 )

@@ -14,6 +14,7 @@ from attndsl import frontend, ir, patterns, views
 from attndsl.compiler import Program, read_switches
 
 from . import arguments as args
+from .commands import Command, mistake
 from .subjects import (
     Setting,
     Subject,
@@ -212,10 +213,10 @@ def draw(
     """
     if options.head >= call.heads:
         title = f"there is no head {options.head}: the call has {call.heads}"
-        raise args.mistake("A602", title, helps=(f"give `--heads {options.head + 1}` too",))
+        raise mistake("A602", title, helps=(f"give `--heads {options.head + 1}` too",))
     if options.element >= call.batch:
         title = f"there is no batch element {options.element}: the call has {call.batch}"
-        raise args.mistake("A602", title, helps=(f"give `--batch {options.element + 1}` too",))
+        raise mistake("A602", title, helps=(f"give `--batch {options.element + 1}` too",))
     charset = views.Charset.ASCII if options.ascii else terminal.charset
     width = max(16, terminal.width - 10)
     which = f", head {options.head} of {call.heads}" if call.heads > 1 else ""
@@ -257,7 +258,7 @@ def _pairs(program: Program, call: Setting, options: argparse.Namespace) -> Any:
     """The dense mask of one head of one batch element, bool [q, k]."""
     if call.q_len * call.k_len * call.heads * call.batch > MOST_PAIRS:
         title = f"{call.q_len:,} queries by {call.k_len:,} keys are too many to draw pair by pair"
-        raise args.mistake("A602", title, helps=("`--tiles 128` draws tiles, at any length",))
+        raise mistake("A602", title, helps=("`--tiles 128` draws tiles, at any length",))
     return program.dense(call.call(program))[options.element, options.head]
 
 
@@ -265,7 +266,7 @@ def _view(mask: ir.Mask, program: Program, call: Setting, pairs: Any, query: int
     """The keys of one query, each segment on its grid."""
     if query >= call.q_len:
         title = f"there is no query {query}: the call has {call.q_len}, counted from 0"
-        raise args.mistake("A602", title)
+        raise mistake("A602", title)
     position = query + mask.shift(call.q_len, call.k_len)
     own = position if not mask.is_rectangular and 0 <= position < call.k_len else None
     sizes, title = call.call(program).sizes, f"{mask.name}, query {query}"
@@ -304,9 +305,7 @@ def _write(sheet: views.Sheet, options: argparse.Namespace) -> list[Path]:
     return [path for path in (options.png, options.svg) if path is not None]
 
 
-COMMAND = args.Command(
-    "show",
-    "what a pattern or attention is: its words, its definition, its picture",
+COMMAND = Command(
     (
         "attndsl show longformer -p w=3 -p g=2",
         "attndsl show gemma2 -p c=2.5 -p w=8",

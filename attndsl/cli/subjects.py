@@ -26,6 +26,7 @@ from attndsl.source import AttnDslError, Diagnostic
 from attndsl.sources import describe
 
 from . import arguments as args
+from .commands import mistake
 
 __all__ = [
     "LARGE", "Setting", "Subject", "entry_name", "example_setting", "literal", "part_of", "setting", "spelled",
@@ -63,7 +64,7 @@ def part_of(about: Subject, number: int) -> ir.Mask:
     count = len(about.masks)
     if number >= count:
         title = f"there is no part {number}: `{about.signature.name}` has {count}, counted from 0"
-        raise args.mistake("A602", title)
+        raise mistake("A602", title)
     return about.masks[number]
 
 
@@ -107,7 +108,7 @@ def _loaded(path: Path) -> Any:
 
 def _unreadable(path: Path, reason: str) -> AttnDslError:
     helps = ("write one with `numpy.save(path, array)`",)
-    return args.mistake("A603", f"cannot read {path}: {reason}", helps=helps)
+    return mistake("A603", f"cannot read {path}: {reason}", helps=helps)
 
 
 def _in_words_of_the_shell(error: AttnDslError) -> AttnDslError:

@@ -8,54 +8,22 @@ import re
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from attndsl.source import AttnDslError, Diagnostic, printable, render_all
-from attndsl.views import Charset, Ink, charset_for
+
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from attndsl.views import Charset, Ink
 
 BOLD, FAINT, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 WIDEST = 100  # columns: prose wider than this is hard to read
 NARROWEST = 24  # columns: narrower than this there is no room beside indents and names
-ERASE = "\r\x1b[2K"
-BETWEEN_FRAMES = 0.1  # seconds
-
-
-@dataclass
-class Progress:
-    """One line on the error stream, rewritten in place; silent where nobody watches."""
-
-    stream: TextIO
-    title: str
-    on: bool
-    started: float = field(default_factory=time.monotonic)
-    shown: float = 0.0
-
-    def __call__(self, text: str) -> None:
-        """Say how far it is; so often that it lives, so seldom that it costs nothing."""
-        now = time.monotonic()
-        if self.on and now - self.shown >= BETWEEN_FRAMES:
-            self.shown = now
-            seconds = f"{now - self.started:.0f} s"
-            put(self.stream, f"{ERASE}{self.title}: {text}, {seconds}", end="")
-
-    def aside(self, say: Callable[[str], None]) -> Callable[[str], None]:
-        """The same ``say``, which first clears the line it would run into."""
-
-        def said(text: str) -> None:
-            self.clear()
-            say(text)
-
-        return said
-
-    def clear(self) -> None:
-        """Leave no trace."""
-        if self.shown:
-            put(self.stream, ERASE, end="")
 
 
 @dataclass(frozen=True)
@@ -64,10 +32,15 @@ class Terminal:
 
     out: TextIO = field(default_factory=lambda: _open(sys.stdout))
     err: TextIO = field(default_factory=lambda: _open(sys.stderr))
+    _waiting: list[Progress] = field(
+        default_factory=list
+    )  # the line of progress, while there is one
 
     @property
     def charset(self) -> Charset:
         """The characters that pictures may use."""
+        from attndsl.views import charset_for  # loads the compiler: help does without
+
         return charset_for(self.out.encoding)
 
     @property
@@ -81,7 +54,8 @@ class Terminal:
         Raises:
             AttnDslError: A603, it cannot be written: a disk is full.
         """
-        _complain_of(put(self.out, text))
+        with self._line_off():
+            _complain_of(put(self.out, text))
 
     def say_exactly(self, text: str) -> None:
         """A program on the output: UTF-8 whatever the stream speaks, and not a byte more.
@@ -89,11 +63,13 @@ class Terminal:
         Raises:
             AttnDslError: A603, as `say`.
         """
-        _complain_of(put(self.out, text, end="", exactly=True))
+        with self._line_off():
+            _complain_of(put(self.out, text, end="", exactly=True))
 
     def warn(self, text: str) -> None:
         """A line on the error stream."""
-        put(self.err, text)  # if that fails there is nowhere left to complain
+        with self._line_off():
+            put(self.err, text)  # if that fails there is nowhere left to complain
 
     def head(self, text: str) -> None:
         """A heading, with a blank line before it."""
@@ -141,13 +117,26 @@ class Terminal:
         self.warn(render_all(error.diagnostics, colour=shows_colour(self.err)))
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
-        """A line of progress while the body runs."""
-        line = Progress(self.err, title, self.err.isatty())
+    def progress(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Says on the error stream how far the body is, if it takes long and somebody watches.
+
+        Within another one the title is this one's until the body ends.
+        """
+        line = self._waiting[0] if self._waiting else Progress(self.err)
+        before = line.title
+        line.title = title
+        self._waiting.append(line)
         try:
-            yield line
+            yield line.say
         finally:
-            line.clear()
+            self._waiting.pop()
+            line.title = before
+            if not self._waiting:
+                line.end()
+
+    def _line_off(self) -> contextlib.AbstractContextManager[None]:
+        """No line of progress while something else is written."""
+        return self._waiting[0].off() if self._waiting else contextlib.nullcontext()
 
 
 def shows_colour(stream: TextIO) -> bool:

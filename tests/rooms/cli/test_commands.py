@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 import attndsl
 from attndsl import ir, patterns
-from attndsl.cli import main
-from attndsl.cli.running import COMMANDS
+from attndsl.cli import main, running
 from attndsl.testing import Program, programs
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -296,7 +295,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SPOKEN = [
-    *(line for command in COMMANDS for line in command.examples),
+    *(line for name in running.SUMMARIES for line in running.load(name).examples),
     *(
         line
         for page in PAGES
@@ -312,8 +311,9 @@ def test_every_command_line_that_help_and_docs_show_is_understood(
     words = shlex.split(line.rpartition("| ")[2])
     assert words.pop(0) == "attndsl"
     ran: list[str] = []
-    quick = [replace(each, run=lambda *_: ran.append("ran") or 0) for each in COMMANDS]
-    monkeypatch.setattr("attndsl.cli.running.COMMANDS", quick)
+    load = running.load
+    quick = lambda name: replace(load(name), run=lambda *_: ran.append("ran") or 0)
+    monkeypatch.setattr(running, "load", quick)
     status = main(words)
     assert (status, capsys.readouterr().err) == (0, "")
     assert ran or {"--help", "--version"} & {*words}
@@ -322,11 +322,11 @@ def test_every_command_line_that_help_and_docs_show_is_understood(
 def test_help_of_every_command_has_its_examples(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     overview = capsys.readouterr().out
-    for command in COMMANDS:
-        assert command.summary.split()[0] in overview
-        assert main([command.name, "--help"]) == 0
+    for name in running.SUMMARIES:
+        assert name in overview
+        assert main([name, "--help"]) == 0
         said = capsys.readouterr().out
-        assert all(example in said for example in command.examples)
+        assert all(example in said for example in running.load(name).examples)
 
 
 # ---------------------------------------------------------------------------- list, fmt, explain

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from attndsl import backends, claims, codegen, frontend, ir, lowering, passes, views
+from attndsl import backends, claims, codegen, families, frontend, ir, lowering, passes, views
 from attndsl import schedule as scheduling
 from attndsl.analysis import Fact
 from attndsl.compiler import Program
@@ -111,6 +111,7 @@ def explanation(
         program.mask.align,
         call.batch,
         origin.hints(facts) if origin else (),
+        families.told(program, call),
     )
 
 

@@ -46,7 +46,7 @@ from attndsl.backends.scores import (
     ScoredKernels,
     TakesScores,
 )
-from attndsl.backends.selection import choose, names
+from attndsl.backends.selection import OTHERS, WHOLE, choose, names
 from attndsl.backends.timing import (
     REFERENCE,
     Machine,
@@ -60,7 +60,9 @@ from attndsl.backends.tuning import Tunable, Tuned, edition
 
 __all__ = [
     "EIGHT_BITS",
+    "OTHERS",
     "REFERENCE",
+    "WHOLE",
     "Backend",
     "BlockMask",
     "Blocked",

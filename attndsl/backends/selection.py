@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Any
+from typing import Any, Final
 
 from attndsl.backends.protocol import Backend, Request
 from attndsl.source import AttnDslError, Diagnostic, suggest
@@ -14,6 +14,10 @@ _BACKENDS = {
     "blocked": ("attndsl.backends.blocked", "Blocked"),
     "triton": ("attndsl.backends.triton", "Triton"),
 }
+
+# Kernels that are given whole calls of plain attention, and need no tiles of ours: the oracle, and those of others.
+OTHERS: Final = ("flex", "sdpa", "varlen", "flash_attn", "natten")
+WHOLE: Final = ("reference", *OTHERS)
 
 
 def names() -> tuple[str, ...]:
@@ -25,15 +29,19 @@ def choose(request: Request, name: str = "auto") -> Backend:
     """The first backend that can run the request, or the named one.
 
     Raises:
-        AttnDslError: A520, with the reason of each backend that declined.
+        AttnDslError: A520, with the reason of each backend that declined; A521, there is none of that name.
     """
+    if name in OTHERS:
+        notes = (f"{name}: it runs attention over a pattern, with no scores of one's own",)
+        raise AttnDslError(Diagnostic("A520", "no backend can run these tensors", notes=notes))
     if name != "auto" and name not in _BACKENDS:
-        near = suggest(name, ["auto", *_BACKENDS])
+        known = ["auto", *_BACKENDS, *WHOLE]
+        near = suggest(name, known)
         raise AttnDslError(
             Diagnostic(
                 "A521",
                 f"there is no backend called {name!r}",
-                notes=(f"backends: auto, {', '.join(_BACKENDS)}",),
+                notes=(f"backends: {', '.join(known)}",),
                 helps=(f"did you mean {near!r}?",) if near else (),
             )
         )

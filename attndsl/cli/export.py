@@ -13,7 +13,9 @@ from .commands import Command
 from .subjects import LARGE, setting, subject
 from .terminal import Terminal
 
-FORMATS = ("bsr", "cu_seqlens", "flashmask", "magi", "bias")
+FORMATS = (
+    "bsr", "csr", "cu_seqlens", "varlen", "flashmask", "magi", "block_sparse", "natten", "bias",
+)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from attndsl import ir
 from attndsl.arguments import check_plain_order, read_call, read_inputs
 from attndsl.backends import (
     BlockMask,
@@ -97,40 +96,42 @@ class Exports:
         heads: int | None = None,
         *,
         block_size: int | tuple[int, int] = 128,
+        device: torch.device | str | None = None,
         **given: Any,
     ) -> dict[str, Any]:
         """The pairs of a call in the format of another library's kernels, as NumPy arrays by name.
 
         Args:
-            format: "bsr", block-sparse rows (FlashInfer); "cu_seqlens", packed documents (FlashAttention, torch's
-                varlen attention); "flashmask", bounds by column; "magi", slices (MagiAttention); "bias", what is added
-                to scores, float32 [batch, heads, q_len, k_len], 0 or -inf.
+            format: "bsr", block-sparse rows (FlashInfer); "csr", keys of each query; "cu_seqlens", packed documents;
+                "varlen", windows in them (FlashAttention, torch's varlen attention); "flashmask", bounds by column;
+                "magi", slices (MagiAttention); "block_sparse", blocks (Block-Sparse-Attention); "natten", arguments of
+                a neighbourhood; "bias", what is added to scores, float32 [batch, heads, q_len, k_len], 0 or -inf.
             q_len: How many queries.
             k_len: How many keys, where it differs.
             heads: How many heads.
             block_size: Queries and keys of a block.
+            device: Where arrays are wanted as tensors; by default they are NumPy's.
             **given: Batch, extents and inputs.
 
         Raises:
             AttnDslError: A414, the format cannot say these pairs, or there is no such format; A4xx lengths and extents,
                 A501 inputs.
         """
-        call = read_call(self._program, q_len, k_len, heads, **given)
-        check_plain_order(call)
-        if self._program.mask.zeros is not ir.ZERO:
-            formats.refuse(
-                format, "the pattern has zero keys, which are no pairs", "use attndsl's own kernels"
-            )
-        if format == "bias":
-            seen = self._program.dense(call)
-            return {"bias": np.where(seen, np.float32(0.0), np.float32(-np.inf))}
-        if format not in formats.FORMATS:
-            near = suggest(format, (*formats.FORMATS, "bias"))
+        if format not in formats.NAMES:
+            near = suggest(format, formats.NAMES)
             title = f"there is no format {brief(format)}"
-            notes = (f"formats: {', '.join((*formats.FORMATS, 'bias'))}",)
+            notes = (f"formats: {', '.join(formats.NAMES)}",)
             helps = (f"did you mean {near!r}?",) if near else ()
             raise AttnDslError(Diagnostic("A414", title, notes=notes, helps=helps))
-        return formats.FORMATS[format](self._program.schedule(call, pair_of(block_size)))
+        call = read_call(self._program, q_len, k_len, heads, **given)
+        check_plain_order(call)
+        made = formats.written(format, self._program, call, pair_of(block_size))
+        if device is None:
+            return made
+        return {
+            name: torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else x
+            for name, x in made.items()
+        }
 
     def _mask_mod(
         self, call: Call, device: torch.device | str, given: dict[str, Any], tile: tuple[int, int]

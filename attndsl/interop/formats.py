@@ -7,38 +7,27 @@ square.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from dataclasses import asdict
+from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 
-from attndsl.schedule import Plan, Schedule
+from attndsl import ir
+from attndsl.compiler import Program
+from attndsl.families import NotInFamily, documents, neighbourhood, only_plan, spans
+from attndsl.schedule import Call, Plan, Schedule
 from attndsl.source import AttnDslError, Diagnostic
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
+
+_ITS_BLOCKS: Final = (128, 128)  # queries and keys of the blocks of Block-Sparse-Attention
 
 
 def refuse(format_: str, reason: str, instead: str) -> NoReturn:
     """Raises that a format cannot say a pattern, why, and what does."""
     title = f"these pairs cannot be said as {format_}: {reason}"
     raise AttnDslError(Diagnostic("A414", title, helps=(instead,)))
-
-
-def only_plan(schedule: Schedule, format_: str) -> Plan:
-    """The plan that all batch elements and heads share.
-
-    Raises:
-        AttnDslError: A414, they differ.
-    """
-    if len(schedule.plans) != 1:
-        refuse(
-            format_,
-            "batch elements or heads differ",
-            "export each: heads=1, or inputs of one element",
-        )
-    return schedule.plans[0]
 
 
 def _strips(schedule: Schedule, plan: Plan, *, by_key: bool = False) -> Iterator[BoolArray]:
@@ -57,45 +46,12 @@ def _strips(schedule: Schedule, plan: Plan, *, by_key: bool = False) -> Iterator
         yield strip.reshape(tile[0], -1)[: lengths[0] - first, : lengths[1]]
 
 
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """The keys of each query as one span, [start, stop), and how many there are."""
-
-    start: IntArray  # [q_len], 0 for none
-    stop: IntArray  # [q_len]
-
-
-def spans(schedule: Schedule, format_: str) -> Spans:
-    """The span of keys of each query.
-
-    Raises:
-        AttnDslError: A414, a query's keys are not neighbours, or heads differ.
-    """
-    starts, stops, query = [], [], 0
-    for strip in _strips(schedule, only_plan(schedule, format_)):
-        count, start = (
-            strip.sum(axis=1),
-            strip.argmax(axis=1) if strip.shape[1] else np.zeros(len(strip), dtype=int),
-        )
-        stop = strip.shape[1] - strip[:, ::-1].argmax(axis=1) if strip.shape[1] else start
-        stop = np.where(count > 0, stop, 0)
-        apart = np.flatnonzero(count != stop - np.where(count > 0, start, 0))
-        if len(apart):
-            reason = f"the keys of query {query + int(apart[0])} are not neighbours"
-            refuse(format_, reason, 'format="block_mask" and format="bsr" say every pattern')
-        starts.append(np.where(count > 0, start, 0))
-        stops.append(stop)
-        query += len(strip)
-    none = [np.zeros(0, dtype=np.int64)]
-    return Spans(np.concatenate(starts or none), np.concatenate(stops or none))
-
-
 def bsr(schedule: Schedule) -> dict[str, Any]:
     """Block-sparse rows, as FlashInfer: ``indptr``, ``indices`` int32, and ``mask`` bool [blocks, queries, keys].
 
     ``mask`` is None where all blocks are full; pairs behind the ends are false in it.
     """
-    plan = only_plan(schedule, "block-sparse rows")
+    plan = only_plan(schedule)
     both = (plan.full, plan.partial)
     rows, columns = (
         np.concatenate([getattr(tiles, name) for tiles in both]).astype(np.int64)
@@ -118,32 +74,101 @@ def bsr(schedule: Schedule) -> dict[str, Any]:
     return found
 
 
+def csr(schedule: Schedule) -> dict[str, Any]:
+    """The keys of each query: ``indptr`` int64 [queries + 1], ``indices`` int32 [pairs], rising."""
+    each = [np.nonzero(strip) for strip in _strips(schedule, only_plan(schedule))]
+    none = np.zeros(0, dtype=np.int64)
+    counts = [
+        np.bincount(rows, minlength=min(schedule.tile[0], schedule.q_len - number * schedule.tile[0]))
+        for number, (rows, _) in enumerate(each)
+    ]  # fmt: skip
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate([none, *counts]))])
+    indices = np.concatenate([none, *(columns for _, columns in each)])
+    return {"indptr": indptr.astype(np.int64), "indices": indices.astype(np.int32)}
+
+
 def cu_seqlens(schedule: Schedule) -> dict[str, Any]:
     """Packed documents: ``cu_seqlens`` int32 [documents + 1], ``max_seqlen``, whether each is ``causal``.
 
     For the varlen calls of FlashAttention and torch.
     """
-    name = "cu_seqlens"
     if schedule.q_len != schedule.k_len:
-        refuse(
-            name, "there are more or fewer queries than keys", "export it where both are as many"
-        )
-    at, length = spans(schedule, name), schedule.q_len
-    firsts = np.flatnonzero(at.start == np.arange(length))
-    ends = np.append(firsts, length)
-    document = np.searchsorted(firsts, np.arange(length), side="right") - 1
-    is_start = length == 0 or (firsts[:1].tolist() == [0] and (at.start == firsts[document]).all())
-    whole, causal = ends[document + 1], np.arange(1, length + 1)
-    for is_causal, stop in ((False, whole), (True, causal)):
-        if is_start and np.array_equal(at.stop, stop):
-            sizes = np.diff(ends)
-            return {
-                "cu_seqlens": ends.astype(np.int32) if length else np.zeros(1, dtype=np.int32),
-                "max_seqlen": int(sizes.max(initial=0)),
-                "causal": is_causal,
-            }
-    return refuse(name, "queries see neither all of a document nor all of it up to themselves",
-                  'format="magi" says a span of keys for each query')  # fmt: skip
+        raise NotInFamily("there are more or fewer queries than keys", 'format="varlen" says both')
+    only_plan(schedule)
+    packed = documents(schedule)
+    if packed.left != -1 or packed.right not in (-1, 0):
+        raise NotInFamily("queries see a window of their documents", 'format="varlen" says it')
+    return {
+        "cu_seqlens": packed.q_ends.astype(np.int32),
+        "max_seqlen": packed.longest[0],
+        "causal": packed.right == 0,
+    }
+
+
+def varlen(schedule: Schedule) -> dict[str, Any]:
+    """Arguments of ``flash_attn_varlen_func``, and of ``varlen_attn`` of torch under names of its own.
+
+    ``cu_seqlens_q``, ``cu_seqlens_k`` int32 [documents + 1], ``max_seqlen_q``, ``max_seqlen_k``, and ``window_size``,
+    how many keys before and behind itself a query sees, -1 for all; queries are the last tokens of their document.
+    """
+    only_plan(schedule)
+    packed = documents(schedule)
+    bounds = (ends.astype(np.int32) for ends in (packed.q_ends, packed.k_ends))
+    made: dict[str, Any] = dict(zip(("cu_seqlens_q", "cu_seqlens_k"), bounds, strict=True))
+    made |= dict(zip(("max_seqlen_q", "max_seqlen_k"), packed.longest, strict=True))
+    return made | {"window_size": (packed.left, packed.right)}
+
+
+def block_sparse(schedule: Schedule) -> dict[str, Any]:
+    """Arguments of Block-Sparse-Attention: ``base_blockmask``, ``head_mask_type`` and ``is_causal``.
+
+    ``base_blockmask`` bool [batch or 1, heads or 1, rows, columns] of blocks of 128 x 128, all pairs of which are seen;
+    with ``is_causal`` those with k <= q. ``head_mask_type`` int32 [heads or 1] is 1, for a mask of blocks.
+    """
+    if schedule.tile != _ITS_BLOCKS:
+        raise NotInFamily("its blocks are 128 x 128", "block_size=128")
+    seen = np.zeros((len(schedule.plans), *schedule.grid), dtype=bool)
+    cut = [_add_blocks(schedule, plan, own) for plan, own in zip(schedule.plans, seen, strict=True)]
+    is_causal = any(cut)
+    above = np.triu(np.ones(schedule.grid, dtype=bool), 1)
+    if is_causal and (schedule.q_len != schedule.k_len or bool((seen & above).any())):
+        raise NotInFamily("some blocks are cut along the diagonal, and others lie above it")
+    for own, has_cuts in zip(seen, cut, strict=True):
+        if is_causal and not has_cuts and bool(np.diagonal(own).any()):
+            raise NotInFamily("some heads see all of a block on the diagonal, others a part")
+    heads = schedule.plan_of.shape[1]
+    return {
+        "base_blockmask": seen[schedule.plan_of],
+        "head_mask_type": np.ones(heads, dtype=np.int32),
+        "is_causal": is_causal,
+    }
+
+
+def _add_blocks(schedule: Schedule, plan: Plan, seen: BoolArray) -> bool:
+    """Notes the live blocks of a plan; whether those on the diagonal are cut along it.
+
+    Raises:
+        NotInFamily: a block is cut otherwise.
+    """
+    seen[plan.full.rows, plan.full.indices] = True
+    seen[plan.partial.rows, plan.partial.indices] = True
+    off = np.flatnonzero(plan.partial.rows != plan.partial.indices)
+    if len(off):
+        block = int(plan.partial.rows[off[0]]), int(plan.partial.indices[off[0]])
+        raise NotInFamily(f"block {block} is seen in part", 'format="bsr" says every pattern')
+    for number, row in enumerate(plan.partial.rows.tolist()):
+        (mask,) = schedule.masks.unpack(plan.mask_ids[number : number + 1])
+        inside = np.arange(schedule.tile[0]) + row * schedule.tile[0] < schedule.q_len
+        if not np.array_equal(mask, np.tri(len(mask), dtype=bool) & inside[:, None]):
+            raise NotInFamily(
+                f"block {(row, row)} is seen in part", 'format="bsr" says every pattern'
+            )
+    cut = len(plan.partial.rows)
+    last_is_one = schedule.q_len % schedule.tile[0] == 1  # such a block is its one pair
+    whole = int(np.diagonal(seen).sum()) - cut
+    if cut and whole > last_is_one:
+        raise NotInFamily("some blocks on the diagonal are seen in part, others whole")
+    return cut > 0
 
 
 def flashmask(schedule: Schedule) -> dict[str, Any]:
@@ -152,16 +177,15 @@ def flashmask(schedule: Schedule) -> dict[str, Any]:
     In column j the rows from LTS up to LTE below the diagonal, i >= j, are not seen, and those from UTS up to UTE above
     it; with ``causal`` none above it is. Columns hold LTS; LTS and LTE; LTS and UTE; or all four.
     """
-    name = "column bounds"
     if schedule.q_len != schedule.k_len:
-        refuse(
-            name, "there are more or fewer queries than keys", "export it where both are as many"
+        raise NotInFamily(
+            "there are more or fewer queries than keys", "export it where both are as many"
         )
     length, bounds, key = schedule.q_len, list[IntArray](), 0
     queries = np.arange(length)
-    for strip in _strips(schedule, only_plan(schedule, name), by_key=True):
+    for strip in _strips(schedule, only_plan(schedule), by_key=True):
         below = queries >= key + np.arange(len(strip))[:, None]
-        sides = (_hidden(~strip & part, key, name) for part in (below, ~below))
+        sides = (_hidden(~strip & part, key) for part in (below, ~below))
         bounds.append(np.concatenate(list(sides), axis=1))
         key += len(strip)
     found = np.concatenate(bounds) if bounds else np.zeros((0, 4), dtype=np.int64)
@@ -180,7 +204,7 @@ def flashmask(schedule: Schedule) -> dict[str, Any]:
     return {"startend_row_indices": indices, "causal": causal}
 
 
-def _hidden(hidden: BoolArray, key: int, name: str) -> IntArray:
+def _hidden(hidden: BoolArray, key: int) -> IntArray:
     """First and behind the last of the rows that are hidden, [keys, 2]; equal for none."""
     count = hidden.sum(axis=1)
     first = hidden.argmax(axis=1)
@@ -188,7 +212,7 @@ def _hidden(hidden: BoolArray, key: int, name: str) -> IntArray:
     apart = np.flatnonzero(count != stop - first)
     if len(apart):
         reason = f"the queries that do not see key {key + int(apart[0])} are not one run on each side of it"
-        refuse(name, reason, 'format="block_mask" and format="bsr" say every pattern')
+        raise NotInFamily(reason, 'format="bsr" says every pattern')
     return np.stack([first, stop], axis=1)
 
 
@@ -201,7 +225,7 @@ def magi(schedule: Schedule) -> dict[str, Any]:
     0 is all pairs of a slice, 1 those under the diagonal through its lower right corner, 2 those above the one through
     its upper left corner, 3 those between both.
     """
-    at = spans(schedule, "slices")
+    at = spans(schedule, only_plan(schedule))
     seen = at.stop > at.start
     step = np.diff(at.start), np.diff(at.stop)
     rows: list[tuple[int, int, int, int, int]] = []
@@ -222,4 +246,34 @@ def magi(schedule: Schedule) -> dict[str, Any]:
     return {"q_ranges": table[:, :2], "k_ranges": table[:, 2:4], "attn_type_map": table[:, 4]}
 
 
-FORMATS = {"bsr": bsr, "cu_seqlens": cu_seqlens, "flashmask": flashmask, "magi": magi}
+def natten(program: Program, call: Call) -> dict[str, Any]:
+    """Arguments of ``na1d``, ``na2d`` or ``na3d`` of NATTEN.
+
+    A number for each axis: ``kernel_size``, ``stride``, ``dilation``, ``is_causal``, and ``shape``, its tokens.
+    """
+    return asdict(neighbourhood(program, call))
+
+
+OF_SCHEDULES: Final = {
+    "bsr": bsr, "csr": csr, "cu_seqlens": cu_seqlens, "varlen": varlen, "flashmask": flashmask, "magi": magi,
+    "block_sparse": block_sparse,
+}  # fmt: skip
+NAMES: Final = (*OF_SCHEDULES, "natten", "bias")
+
+
+def written(name: str, program: Program, call: Call, tile: tuple[int, int]) -> dict[str, Any]:
+    """The pairs of a call in a format.
+
+    Raises:
+        AttnDslError: A414, the format cannot say them.
+    """
+    if program.mask.zeros is not ir.ZERO:
+        refuse(name, "the pattern has zero keys, which are no pairs", "use attndsl's own kernels")
+    if name == "bias":
+        return {"bias": np.where(program.dense(call), np.float32(0.0), np.float32(-np.inf))}
+    try:
+        if name == "natten":
+            return natten(program, call)
+        return OF_SCHEDULES[name](program.schedule(call, tile))
+    except NotInFamily as error:
+        refuse(name, error.reason, error.instead)

@@ -4,6 +4,7 @@ from attndsl.op.attention import attention, tune
 from attndsl.op.binding import BoundCall
 from attndsl.op.bound_scores import BoundAttention
 from attndsl.op.dispatching import eager_only
+from attndsl.op.foreign import why_not
 from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
@@ -29,4 +30,5 @@ __all__ = [
     "operators",
     "planner_of",
     "tune",
+    "why_not",
 ]

@@ -12,6 +12,7 @@ from torch.fx import Proxy
 
 from attndsl.backends import (
     EIGHT_BITS,
+    WHOLE,
     Executable,
     Pages,
     ReadsOnlySeen,
@@ -25,11 +26,12 @@ from attndsl.compiler import Program
 from attndsl.ir import named_extents
 from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
-from attndsl.op.checks import WHOLE, check_plain, check_tensors, is_forward, wants_gradient
+from attndsl.op.checks import check_plain, check_tensors, is_forward, wants_gradient
 from attndsl.op.contents import stamp_of
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
 from attndsl.op.flex import attend_with_flex
+from attndsl.op.foreign import attend_with_others, is_causal
 from attndsl.op.operator_call import Call, Known
 from attndsl.op.pages import paged
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
@@ -289,6 +291,12 @@ def _whole(
     """The call on a back end that differentiates by itself: the oracle, which shares nothing else, or torch's."""
     if backend == "flex":
         return attend_with_flex(planner, *qkv, scale, extents, inputs)
+    if backend == "sdpa" and qkv[0].device.type == "cpu":
+        is_causal(planner, *qkv[:2], extents, inputs)  # or refused
+        told: dict[str, Any] = {"scale": scale, "extents": extents, "inputs": inputs}
+        return attention(planner, *qkv, backend="blocked", layout="natural", **told)
+    if backend != "reference":
+        return attend_with_others(backend, planner, qkv, scale, extents, inputs)
     mask, zeros = _dense(planner.program, *qkv[:2], extents, inputs)
     return attend(mask, *qkv, scale, zeros)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attndsl.backends import EIGHT_BITS
+from attndsl.backends import EIGHT_BITS, WHOLE
 from attndsl.compiler import Program
 from attndsl.op.dispatching import needs_dispatcher
 from attndsl.source import AttnDslError, Diagnostic
-
-WHOLE: Final = ("reference", "flex")  # back ends that are given whole calls, without our kernels
 
 
 def check_plain(program: Program, *tensors: object) -> None:

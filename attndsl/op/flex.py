@@ -12,11 +12,10 @@ from torch import Tensor
 
 from attndsl.backends import block_mask, has_loops, mask_function, stored_function
 from attndsl.compiler import Program
-from attndsl.inputs import digest_of
 from attndsl.op.checks import wants_gradient
 from attndsl.op.dispatching import eager_only
+from attndsl.op.foreign import call_of, refusal
 from attndsl.op.planning import Planner
-from attndsl.source import AttnDslError, Diagnostic
 
 _BLOCK = (128, 128)  # queries and keys; flex_attention's own default
 
@@ -39,7 +38,7 @@ def attend_with_flex(
     from torch.nn.attention.flex_attention import AuxRequest
 
     if q.device.type == "cpu" and wants_gradient(q, k, v):
-        raise _refusal("flex_attention has no backward on CPUs")
+        raise refusal("flex", "flex_attention has no backward on CPUs")
     blocks, program = _blocks(planner, q, k, extents, inputs), _kernel(q.device.type)
     group = q.shape[1] != k.shape[1]
     dynamo: Any = importlib.import_module("torch._dynamo.utils")
@@ -49,14 +48,8 @@ def attend_with_flex(
                 *(q, k, v), block_mask=blocks, scale=scale, enable_gqa=group, return_aux=AuxRequest(lse=True)
             )  # fmt: skip
     except (NotImplementedError, ValueError) as error:
-        raise _refusal(str(error).partition("\n")[0]) from error
+        raise refusal("flex", str(error).partition("\n")[0]) from error
     return out, more.lse
-
-
-def _refusal(reason: str) -> AttnDslError:
-    return AttnDslError(
-        Diagnostic("A520", "no backend can run these tensors", notes=(f"flex: {reason}",))
-    )
 
 
 @functools.cache
@@ -76,12 +69,7 @@ def _blocks(
 ) -> Any:
     """The BlockMask of a call, remembered while its inputs hold the same."""
     program: Program = planner.program
-    shape = q.shape[2], k.shape[2], q.shape[0], q.shape[1]
-    call = program.call(*shape, extents, inputs)
-    if call.positions is not None:
-        raise _refusal("positions of tokens are not given to it")
-    contents = tuple((name, digest_of(x)) for name, x in sorted(call.tables.items()))
-    held = call.head_start, call.model_heads
+    call, key = call_of("flex", planner, q, k, extents, inputs)
 
     def make() -> Any:
         normal, rows = program.rows(call)
@@ -92,6 +80,4 @@ def _blocks(
             mod = mask_function(normal, rows, tables, q.device)
         return block_mask(normal, rows, _BLOCK, mod, q.device)
 
-    return planner.memo(
-        ("flex", shape, held, q.device, tuple(sorted(call.sizes.items())), contents), make
-    )
+    return planner.memo(("flex", q.device, *key), make)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.backends import ForwardKernels, Request
+from attndsl.backends import WHOLE, ForwardKernels, Request
 from attndsl.lowering import FewQueries, lower_few_queries
-from attndsl.op.checks import WHOLE, check_tensors, wants_gradient
+from attndsl.op.checks import check_tensors, wants_gradient
 from attndsl.op.dispatching import PLAIN, eager_only, has_dispatch_hooks
 from attndsl.op.legacy_vmap import is_mapped
 from attndsl.op.planning import Planner

@@ -16,6 +16,7 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.attentions import Attention
 from attndsl.attentions import compile as compile_any
+from attndsl.backends import OTHERS
 from attndsl.compiled import Pattern
 from attndsl.source import AttnDslError
 from attndsl.sources import Source
@@ -317,11 +318,30 @@ def _backend_fault(
     p: Pattern, case: Case, target: Target, mask: Tensor, zeros: Tensor | None
 ) -> Fault | None:
     """Both passes in the layout of the case, and the forward as it goes where a call asks for neither."""
-    kernel, device = kernel_of(p, case, *target), target[1]
+    kernel, (name, device) = kernel_of(p, case, *target), target
+    if name in OTHERS:
+        return _fault_of_others(kernel, case, target, mask, zeros)
     plain = kernel_of(p, case, *target, in_layout=False)
     return judge(kernel, mask, case, device, zeros=zeros) or judge(
         plain, mask, case, device, backward=False, zeros=zeros
     )
+
+
+def _fault_of_others(
+    kernel: Kernel, case: Case, target: Target, mask: Tensor, zeros: Tensor | None
+) -> Fault | None:
+    """As far as a kernel of another library goes: those of `op` say what they have no gradient for.
+
+    Raises:
+        Skipped: the pairs of the call, or its tensors, are not for it.
+    """
+    backward, through_lse = target != ("flex", "cpu"), target == ("sdpa", "cpu")
+    try:
+        return judge(kernel, mask, case, target[1], backward, through_lse, zeros)
+    except AttnDslError as error:
+        if error.code != "A520":
+            raise
+        raise Skipped(error.diagnostics[0].notes[0].partition(": ")[2]) from error
 
 
 def _extent_fault(mask: ir.Mask, case: Case) -> Fault | None:

@@ -7,8 +7,8 @@ from typing import Protocol, TypeAlias
 
 import torch
 
-from attndsl import backends, ir
-from attndsl.source import AttnDslError
+from attndsl import backends, ir, op
+from attndsl.source import AttnDslError, Diagnostic
 from attndsl.verification.cases import Case
 from attndsl.verification.references import Fault
 
@@ -60,19 +60,29 @@ def targets(names: Iterable[str] | None = None) -> list[Target]:
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     found = []
     for name in backends.names() if names is None else names:
-        here = [(name, device) for device in devices if runs(name, device, torch.float32, 16, 16)]
+        here = [(name, device) for device in devices if _runs_any(name, device)]
         if names is None and name == "triton":
             here = [
                 (name, device) for _, device in here if device != "cpu"
             ]  # its interpreter is slow
+        if not here and name in backends.OTHERS:
+            reason = op.why_not(name, devices[-1], torch.float16, 16)
+            notes = (f"{name}: {reason}",)
+            raise AttnDslError(Diagnostic("A520", "this backend cannot run here", notes=notes))
         if not here and names is not None:
             backends.choose(backends.Request(torch.device("cpu"), torch.float32, 16, 16), name)
         found += here
     return found
 
 
+def _runs_any(name: str, device: str) -> bool:
+    return any(runs(name, device, dtype, 16, 16) for dtype in (torch.float32, torch.float16))
+
+
 def runs(name: str, device: str, dtype: torch.dtype, head_dim: int, value_dim: int) -> bool:
-    """Whether a back end takes such tensors."""
+    """Whether a back end takes such tensors; that of another library may still refuse the pairs of a call."""
+    if name in backends.OTHERS:
+        return op.why_not(name, device, dtype, max(head_dim, value_dim)) is None
     try:
         backends.choose(backends.Request(torch.device(device), dtype, head_dim, value_dim), name)
     except AttnDslError as error:

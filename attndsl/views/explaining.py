@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from attndsl import ir
@@ -137,6 +137,9 @@ class Explanation:
     align: ir.Align = ir.Align.END
     batch: int = 1
     hints: tuple[str, ...] = ()  # misreadings that the text invites
+    others: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what kernels of others take the call for
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -186,6 +189,7 @@ class Explanation:
                 "machine": self.clock.machine,
                 "seconds": {name: _both(pair) for name, pair in self.clock.seconds.items()},
             },
+            "others": dict(self.others),
             "nearby": [asdict(each) for each in self.nearby],
             "advice": list(self.advice),
         }
@@ -205,6 +209,7 @@ class Explanation:
         lines += ["at the least, by the roofline"]
         lines += [f"  {line}" for line in self._times()]
         lines += self._clocked()
+        lines += self._of_others()
         lines += [f"advice   {text}" for text in self.advice]
         return "\n".join(lines)
 
@@ -230,6 +235,15 @@ class Explanation:
                 order = item.queries if same else f"queries {item.queries}; keys {item.keys}"
                 yield f"  {item.full + item.partial:,} in the order {order}"
         yield from _work(self.auto)
+
+    def _of_others(self) -> Iterator[str]:
+        if not self.others:
+            return
+        is_square = not self.others["sdpa"].startswith("no")
+        square = ", torch's kernel of one square" if is_square and self.auto.is_natural else ""
+        yield "back ends"
+        yield f"  {'auto':18} on CPUs blocked{square}; on GPUs triton"
+        yield from (f"  {name:18} {words}" for name, words in self.others.items())
 
     def _times(self) -> Iterator[str]:
         for device in DEVICES:

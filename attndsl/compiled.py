@@ -158,7 +158,7 @@ class Pattern(Inspection, Selecting, Exports):
             v: Values; Dv may differ from D.
             return_lse: Also return the log-sum-exp [B, H, Q], natural logarithm.
             scale: Factor on the scores: a number, or a tensor [H] or like [B, H, Q, 1]; 1/sqrt(D) by default.
-            backend: "auto", "triton", "blocked", "reference"; of others "flex", "sdpa", "varlen", "flash_attn", "natten".
+            backend: "auto", "triton", "blocked", "reference"; "flex", "sdpa", "varlen", "flash_attn", or "natten".
             layout: The order in which tokens are taken into tiles, which changes the work and never the
                 result: "natural"; "auto", the cheapest that the pattern suggests, split in parts where
                 they want different orders; "residues(8)", "boxes(y=8, x=16)", "axes(x, y)",

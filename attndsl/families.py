@@ -124,10 +124,10 @@ def _shape(schedule: Schedule, plan: Plan) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Packed documents, each query in one: it sees ``left`` keys before it and ``right`` behind; -1 is all there are.
+    """Documents in which each query sees ``left`` keys before it and ``right`` behind; -1 stands for all there are.
 
-    Batch elements are packed one behind the other. Of more keys than queries, which have one document for each batch
-    element, the queries are the last ones.
+    Batch elements are packed one behind the other. Where there are more keys than queries, each batch element is one
+    document, and the queries are its last tokens.
     """
 
     q_ends: IntArray  # [documents + 1], from 0
@@ -384,7 +384,7 @@ def _masks(schedule: Schedule, plan: Plan) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def told(program: Program, call: Call) -> dict[str, str]:
-    """What kernels of others take a call for, by the names of back ends, or why they do not: "no: ..."."""
+    """Says what kernels of others take a call for, by the names of back ends, or why they do not: "no: ..."."""
     names = ("sdpa", "varlen, flash_attn", "natten")
     if program.mask.zeros is not ir.ZERO:
         return dict.fromkeys(names, "no: the pattern has zero keys, which are no pairs")

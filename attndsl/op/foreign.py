@@ -153,7 +153,7 @@ def _proved(
     inputs: Mapping[str, Any],
     prove: Callable[[Call], T],
 ) -> T:
-    """What the call is proved to be, remembered while its inputs hold the same.
+    """Finds what the call is proved to be, remembered while its inputs hold the same.
 
     Raises:
         AttnDslError: A520, it is not of the family.

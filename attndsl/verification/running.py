@@ -330,7 +330,7 @@ def _backend_fault(
 def _fault_of_others(
     kernel: Kernel, case: Case, target: Target, mask: Tensor, zeros: Tensor | None
 ) -> Fault | None:
-    """As far as a kernel of another library goes: those of `op` say what they have no gradient for.
+    """Judges a kernel of another library, as far as it goes: some have no gradient.
 
     Raises:
         Skipped: the pairs of the call, or its tensors, are not for it.

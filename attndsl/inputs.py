@@ -58,6 +58,8 @@ def read(name: str, value: Any) -> Any:
     try:
         if getattr(value, "is_meta", False):
             raise TypeError("a meta tensor holds no data")
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # NumPy has no such numbers
+            value = value.float()
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         if array.dtype.kind == "u" and array.size and int(array.max()) >= 1 << 63:
             raise ValueError("it has numbers past 2**63")
@@ -121,6 +123,8 @@ def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
             f"declared: {declaration(table)}",
         )
     # a copy, as the caller may write; of what is broadcast, one entry
+    if table.kind is ir.Sort.REAL:  # a pattern asks for its lengths alone
+        once = np.zeros(once.shape)
     made = once.astype(bool if table.kind is ir.Sort.BOOL else np.int64)
     shape = list(array.shape)
     for axis, dim in enumerate(table.dims):
@@ -230,7 +234,10 @@ def _drawn(random: np.random.Generator, shape: tuple[int, ...], known: Mapping[s
 
 def _check_type(table: ir.Table, array: Any) -> None:
     kind, title = array.dtype.kind, f"input {table.name!r} must be"
-    if table.kind is ir.Sort.INT:
+    if table.kind is ir.Sort.REAL:
+        if kind != "f":
+            raise input_error(f"{title} a floating type, got {array.dtype}")
+    elif table.kind is ir.Sort.INT:
         if kind not in "ui":
             raise input_error(f"{title} an integer type, got {array.dtype}")
     elif kind in "ui":

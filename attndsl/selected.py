@@ -82,7 +82,7 @@ class Selected(Mapping[str, Tensor]):
 class Selector:
     """The selections that a pattern or an attention asks, and the layer they are made for."""
 
-    selections: tuple[ir.Selection, ...]
+    selections: tuple[ir.Chosen, ...]
     layer: int = 0
     read: frozenset[str] = frozenset()  # inputs that the pattern or attention itself reads
     by_head: Mapping[str, bool] = field(default_factory=dict)  # tables, and whether they have heads
@@ -96,9 +96,10 @@ class Selector:
         Raises:
             AttnDslError: A219, two that differ have one name.
         """
-        found: dict[str, ir.Selection] = {}
-        for each in (each for mask in masks for each in mask.selections):
-            if found.setdefault(each.name, each) != each:
+        found = {each.name: each for mask in masks for each in mask.selections}
+        known: dict[str, ir.Chosen] = {}
+        for each in _all(each for mask in masks for each in mask.selections):
+            if known.setdefault(each.name, each) != each:
                 title = f"two selections that differ are named {each.name!r}"
                 raise AttnDslError(Diagnostic("A219", title))
         inputs = (*tables, *(table for mask in masks for table in mask.tables))
@@ -154,7 +155,7 @@ class Selector:
 
     def _produce(
         self,
-        selection: ir.Selection,
+        selection: ir.Chosen,
         call: tuple[Tensor, Tensor, float],
         given: Mapping[str, Any],
         made: dict[str, Tensor],
@@ -236,11 +237,17 @@ class Selector:
             raise AttnDslError(Diagnostic("A509", title, notes=(f"it was for {fault}",)))
 
 
-def _inputs(selections: Iterable[ir.Selection]) -> tuple[ir.Table, ...]:
+def _all(selections: Iterable[ir.Chosen]) -> list[ir.Chosen]:
+    """Selections, and those within them."""
+    found = list(selections)
+    for each in found:
+        found += each.within
+    return found
+
+
+def _inputs(selections: Iterable[ir.Chosen]) -> tuple[ir.Table, ...]:
     """The inputs that selections read, those within them too; tables that others make left out."""
-    waiting = list(selections)
-    for each in waiting:
-        waiting += each.within
+    waiting = _all(selections)
     made = {each.name for each in waiting}
     found = {table.name: table for each in waiting for table in each.tables}
     return tuple(table for name, table in found.items() if name not in made)

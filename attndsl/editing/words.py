@@ -36,10 +36,14 @@ CONTEXTUAL: Final = frozenset(
         "keeping",
         "take",
         "seed",
+        "label",
+        "rank",
+        "argmax",
+        "lse",
     }  # of selections
 )
 # Contextual words that open a declaration where a name and a clause follow.
-NAMING: Final = frozenset({"units", "select"})
+NAMING: Final = frozenset({"units", "select", "label", "rank"})
 KINDS: Final = frozenset({"int", "bool", "list", "real"})
 # Names that are defined by the language, not by the prelude.
 BUILT_IN: Final = frozenset(

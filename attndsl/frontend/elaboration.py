@@ -32,13 +32,14 @@ from .frames import (
 )
 from .order import used_alone
 from .real_check import DOT
-from .real_elaboration import function, is_finite, negative, select, times, total
+from .real_elaboration import compared, function, is_finite, negative, select, times, total
 from .rows import SHIFT, in_row, only_dim, own_indices, shift_of, stored
 from .scope import BUILTINS, FIXED, Definition, TableItem
 from .selection_check import selection_used
-from .selection_elaboration import chosen, folded, pooled, reduced, units_around
+from .selection_elaboration import chosen, entry
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
-from .units import BOUND
+from .unit_elaboration import compared_units, folded, pooled, reduced
+from .units import ANTIDIAGONAL, BOUND, is_pooled, is_unit
 from .value_errors import too_deep, too_large, too_many_trials, too_wide, violated
 
 reals = ir.reals
@@ -48,7 +49,6 @@ _POSITIONS: dict[str, ir.Node] = {side.value: ir.Pos(side) for side in ir.Side}
 _SOME_INT = ir.Pos(ir.Side.QUERY)
 _SOME_BOOL = ir.eq(ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
 _SOME = {"int": _SOME_INT, "bool": _SOME_BOOL, "real": reals.SCORE}
-_COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
 
 _LOOPS = {syn.Any: ir.exists, syn.All: ir.forall, syn.Count: ir.count, syn.Total: ir.total}
 _NOTHING = {syn.Any: ir.FALSE, syn.All: ir.TRUE, syn.Count: ir.ZERO, syn.Total: ir.ZERO}
@@ -74,7 +74,7 @@ class Elaborator:
         self.tables: dict[str, ir.Table] = {}
         self.conditions: dict[ir.Node, ir.Condition] = {}
         self.places: dict[ir.Node, Span] = {}  # of loops that are left
-        self.selections: dict[str, ir.Selection] = {}
+        self.selections: dict[str, ir.Chosen] = {}
         self._declared: dict[str, Span] = {}
         self._nodes: set[ir.Node] = set()
         self._work = 0
@@ -246,7 +246,7 @@ class Elaborator:
     def _compare(self, node: syn.Compare, frame: Scope) -> ir.Node:
         items = self._nodes_of(node.operands, frame)
         pairs = zip(items, node.operators, items[1:], strict=False)
-        made = [self._kept(_COMPARE[op](left, right), node.span) for left, op, right in pairs]
+        made = [self._kept(compared(op, left, right), node.span) for left, op, right in pairs]
         return ir.conj(*made) if len(made) > 1 else made[0]
 
     def _until(
@@ -370,8 +370,8 @@ class Elaborator:
     def _function(self, node: syn.Call, frame: Scope) -> ir.Node:
         """A function of reals."""
         items = [argument.value for argument in node.arguments]
-        if node.name == BOUND:
-            return ir.selection.Bound(units_around(frame)[0])
+        if node.name in (BOUND, ANTIDIAGONAL):
+            return compared_units(node, frame)
         if node.name == DOT:
             return reals.dot(*(self._vector(item, frame) for item in items))
         return reals.apply(node.name, self.node(items[0], frame))
@@ -379,8 +379,9 @@ class Elaborator:
     def _vector(self, node: syn.Expression, frame: Scope) -> ir.Node:
         base, indices = (node.base, node.indices) if isinstance(node, syn.Index) else (node, ())
         item = _table_item(base, frame)
-        if isinstance(node, syn.Call):
-            return pooled(node, frame)
+        if is_pooled(node) or is_unit(node):
+            assert isinstance(node, syn.Call), "it looks like one"
+            return pooled(node, frame, self._vector)
         if item is None:
             assert isinstance(node, syn.Name), "kinds were checked"
             return reals.Own(ir.Side(node.name))
@@ -455,11 +456,13 @@ class Elaborator:
     # ------------------------------------------------------------------ tables and lists
 
     def _index(self, node: syn.Index, frame: Scope) -> Value:
+        if (read := entry(self, node, frame)) is not None:
+            return read
         item = _table_item(node.base, frame)
         if item is not None:
             indices = own_indices(item.table, node.indices, len(item.table.indexed_dims))
-            read = _list_of(item, tuple(self._nodes_of(indices, frame)))
-            return self._read(read, node.span)
+            row = _list_of(item, tuple(self._nodes_of(indices, frame)))
+            return self._read(row, node.span)
         items, at = self.value(node.base, frame), self.node(node.indices[0], frame)
         if isinstance(items, InputList):
             return self._read(replace(items, index=(*items.index, at)), node.span)
@@ -497,7 +500,7 @@ class Elaborator:
     def _is_in(self, node: syn.Member, frame: Scope) -> ir.Node:
         container = node.container
         if isinstance(container, syn.Index) and selection_used(frame.definition, container.base):
-            return chosen(self, container.base, self.node(node.item, frame), frame)
+            return chosen(self, container, self.node(node.item, frame), frame)
         if isinstance(container, syn.Range):
             item = self.node(node.item, frame)
             low, high = self.node(container.low, frame), self.node(container.high, frame)

@@ -25,7 +25,7 @@ def uses(definition: Definition) -> Iterator[Use]:
     over = getattr(definition.declaration, "over", None)
     if definition.is_attention and over is not None:
         body.append(over)
-    if isinstance(definition.declaration, syn.Select):
+    if isinstance(definition.declaration, syn.Choosing):
         body += syn.asides(definition.declaration)
     return mentioned(definition, [*roots, *definition.constraints, *body])
 

@@ -14,7 +14,7 @@ from .axes import Axes
 from .errors import quoted
 from .rows import own_indices
 from .scope import Definition
-from .units import Frame, check_own_vector, check_pooled, is_pooled
+from .units import Frame, check_own_vector, check_pooled, is_pooled, is_unit
 
 Locals: TypeAlias = Mapping[str, syn.Kind | None]
 
@@ -96,6 +96,10 @@ class Numbers(Axes):
             before = before.to(operand.span)
         return made
 
+    def compares_reals(self, node: syn.Compare) -> bool:
+        """Whether reals may be compared: as greater or less, where units are chosen."""
+        return self.definition.is_selection and not {"==", "!="}.intersection(node.operators)
+
     def refuse_comparison(self, operand: syn.Expression) -> None:
         """Complain of a real in a comparison."""
         notes = ("what depends on scores is no condition: `min`, `max` and `relu` choose by reals",)
@@ -143,6 +147,10 @@ class Numbers(Axes):
             return
         if self.definition.is_selection and is_pooled(node):
             check_pooled(self, node)
+            return
+        if self.definition.is_selection and is_unit(node):
+            assert isinstance(node, syn.Call), "it looks like one"
+            self._vector(node.arguments[0].value, local)
             return
         base, indices = (node.base, node.indices) if isinstance(node, syn.Index) else (node, ())
         table = self.table_of(base, local)

@@ -62,3 +62,15 @@ def is_finite(node: ir.Node) -> bool:
     return all(
         math.isfinite(each.value) for each in (node, *node.parts) if isinstance(each, reals.Number)
     )
+
+
+_COMPARE = {"<": ir.lt, "<=": ir.le, ">": ir.gt, ">=": ir.ge, "==": ir.eq, "!=": ir.ne}
+
+
+def compared(operator: str, left: ir.Node, right: ir.Node) -> ir.Node:
+    """The comparison of two numbers."""
+    if is_real(left, right):
+        made = ir.selection.compared(operator, left, right)
+        assert made is not None, "kinds were checked"
+        return made
+    return _COMPARE[operator](left, right)

@@ -54,7 +54,7 @@ class Facts:
 class Definition:
     """A `def`, `pattern`, `attention` or `select`, with the file in which its names are looked up."""
 
-    declaration: syn.Def | syn.Pattern | syn.Attention | syn.Select
+    declaration: syn.Def | syn.Pattern | syn.Attention | syn.Choosing
     unit: Unit
     pair: Pair = FLAT_PAIR
     facts: Facts | None = None  # filled in by the check
@@ -86,7 +86,7 @@ class Definition:
 
     @property
     def is_selection(self) -> bool:
-        return isinstance(self.declaration, syn.Select)
+        return isinstance(self.declaration, syn.Choosing)
 
     @property
     def written_align(self) -> str | None:
@@ -173,7 +173,7 @@ class Linker:
         for kind in (
             syn.Grid,
             syn.Import,
-            (syn.Space, syn.Input, syn.Def, syn.Pattern, syn.Attention, syn.Units, syn.Select),
+            (syn.Space, syn.Input, syn.Def, syn.Pattern, syn.Attention, syn.Units, syn.Choosing),
         ):
             for each in module.declarations:
                 if isinstance(each, kind):
@@ -194,7 +194,7 @@ class Linker:
                 self._add(unit, declaration, item)
             case syn.Input():
                 self._add(unit, declaration, TableItem(self._table(declaration), declaration))
-            case syn.Def() | syn.Select():
+            case syn.Def() | syn.Select() | syn.Label() | syn.Rank():
                 self._add(unit, declaration, Definition(declaration, unit))
             case syn.Units():
                 self._add(unit, declaration, UnitsItem(declaration))
@@ -214,7 +214,7 @@ class Linker:
         | syn.Pattern
         | syn.Attention
         | syn.Units
-        | syn.Select,
+        | syn.Choosing,
         item: Item,
     ) -> None:
         name, span = declaration.name, declaration.name_span
@@ -326,7 +326,7 @@ class Linker:
         """Find the spaces of a pattern, now that all names are known."""
         pattern = definition.declaration
         over = spaces_said(definition)
-        if isinstance(pattern, syn.Def | syn.Select) or over is None:
+        if isinstance(pattern, syn.Def | syn.Choosing) or over is None:
             return
         queries = self._space_named(definition.unit, over.queries, over.queries_span)
         keys = queries

@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Final
 from attndsl import syntax as syn
 
 from .errors import did_you_mean, listed
+from .numbering_check import check_numbering, check_numbers
 from .order import plain_use
 from .scope import Definition
-from .units import BLOCK, SCALE, SHARE, Frame, blocks_said, name_of, names_of, no_units
+from .units import (
+    ALL,
+    BLOCK,
+    KEYS,
+    SCALE,
+    SHARE,
+    Frame,
+    blocks_said,
+    name_of,
+    names_of,
+    no_units,
+)
 
 if TYPE_CHECKING:
     from .real_check import Locals, Numbers
@@ -17,6 +29,8 @@ if TYPE_CHECKING:
 TAKES: Final = ("top", "above", "reaching", "within", "sample")
 COUNTING: Final = ("top", "sample")
 HEADS: Final = ("group", "heads")
+QUERIES: Final = ("queries", "diagonals")
+DIAGONALS: Final = "diagonals"
 _QUERIES: Final[Locals] = {"q.index": "int", "q.start": "int", "q.end": "int"}
 
 
@@ -29,10 +43,15 @@ def selection_used(definition: Definition, node: syn.Expression) -> Definition |
 def check_selection(checker: Numbers, local: Locals) -> None:
     """Complain of a selection whose parts do not fit."""
     declaration = checker.definition.declaration
+    if isinstance(declaration, syn.Label | syn.Rank):
+        check_numbering(checker, declaration, {**local, SCALE: "real"})
+        checker.facts.tables = {}
+        return
     assert isinstance(declaration, syn.Select)
+    rows = declaration.queries
     for each, span in (
         (declaration.over, declaration.over_span),
-        (declaration.queries, declaration.queries_span),
+        (None if rows == ALL or isinstance(rows, syn.Numbers) else rows, declaration.queries_span),
     ):
         blocks = blocks_said(checker.definition, each)
         if isinstance(each, str) and blocks is None:
@@ -43,16 +62,20 @@ def check_selection(checker: Numbers, local: Locals) -> None:
         helps = (did_you_mean(declaration.per, HEADS), "write `per group` or `per heads`")
         checker.add("A219", title, declaration.per_span, helps=helps)
     unit = name_of(declaration.over)
-    checker.frame = Frame(unit, declaration.queries is not None)
     inside: Locals = {**local, SCALE: "real", **names_of(unit)}
-    if declaration.queries is not None:
-        inside = {**inside, **_QUERIES}
+    if isinstance(rows, syn.Numbers):
+        check_numbers(checker, rows, local)
+        checker.frame = Frame(unit, False, "q")
+        inside = {**inside, rows.name: "int"}
+    else:
+        checker.frame = Frame(unit, rows is not None)
+        inside = {**inside, **({} if rows is None else _QUERIES)}
     for condition in declaration.candidates:
         checker.expect(condition, "bool", inside)
     if declaration.keeping is not None:
         checker.expect(declaration.keeping, "bool", inside)
     checker.expect(declaration.body, "real", inside)
-    _check_take(checker, declaration.take, local)
+    _check_take(checker, declaration.take, local if isinstance(rows, syn.Numbers) else inside)
     checker.facts.tables = {}  # they are the selection's own: what uses it reads what was chosen
 
 
@@ -73,6 +96,9 @@ def _check_take(checker: Numbers, take: syn.Take, local: Locals) -> None:
     checker.expect(take.amount, "int" if take.how in COUNTING else "real", local)
     if take.seed is not None:
         checker.expect(take.seed, "int", local)
+    if take.by not in (None, "column"):
+        title = f"what is taken is taken by row, or `by column`, not `by {take.by}`"
+        checker.add("A219", title, take.by_span, helps=("write `take top n by column`",))
     if (take.seed is not None) != (take.how == "sample"):
         title = "a sample has a seed, and nothing else has"
         checker.add("A219", title, take.span, helps=("write `take sample 8 seed 0`",))
@@ -91,24 +117,70 @@ def check_reduction(checker: Numbers, node: syn.Reduction, local: Locals) -> Non
             checker.add("A219", title, node.span)
         checker.expect(node.body, "real", local)
         return
-    own = BLOCK if frame.unit == BLOCK else None
-    if node.over != own and blocks_said(checker.definition, node.over) is None:
+    if node.over in QUERIES:
+        _check_queries(checker, node, frame, local)
+        return
+    own = (BLOCK if frame.unit == BLOCK else None, KEYS)
+    if node.over not in own and blocks_said(checker.definition, node.over) is None:
         no_units(checker, node.over, syn.Name(node.over, node.over_span))
         return
-    is_inner = node.over != frame.unit
-    if is_inner == (node.how == "softmax"):
-        title = f"`{node.how}` goes over units that overlap those that are scored"
-        if node.how == "softmax":
-            title = f"`softmax` goes over the units that are scored, and not over `{node.over}`"
-        checker.add("A219", title, node.over_span)
+    if node.rows is not None:
+        checker.add("A219", "only queries are folded `in` units of them", node.rows_span)
+    unit = name_of(node.over)
+    is_inner = unit != frame.unit
+    _check_word(checker, node, is_inner)
     left = names_of(frame.unit)
     kept = {name: kind for name, kind in local.items() if name not in left and name != SHARE}
-    inside: Locals = {**kept, **names_of(node.over)}
-    checker.frame = Frame(node.over, frame.is_query_unit)
+    inside: Locals = {**kept, **names_of(unit)}
+    checker.frame = Frame(unit, frame.is_query_unit, frame.without)
     if node.where is not None:
         checker.expect(node.where, "bool", inside)
-    if is_inner and node.how == "sum":
+    if is_inner and node.how == "sum" and not node.every:
         inside = {**inside, SHARE: "real"}
+    checker.expect(node.body, "real", inside)
+    checker.frame = frame
+
+
+def _check_word(checker: Numbers, node: syn.Reduction, is_inner: bool) -> None:
+    """Complain of a fold over units that it does not go over."""
+    if node.every and node.how != "softmax":
+        return
+    title, helps = "", tuple[str, ...]()
+    if node.every:
+        title = "`softmax` goes over all units as it is"
+        helps = (f"write `softmax over {node.over}: ...`",)
+    elif node.how == "lse":
+        title = "`lse` goes over all units of a query"
+        helps = (f"write `lse over all {node.over}: ...`",)
+    elif node.how == "softmax" and is_inner:
+        title = f"`softmax` goes over the units that are scored, and not over `{node.over}`"
+    elif node.how != "softmax" and not is_inner:
+        title = f"`{node.how}` goes over units that overlap those that are scored"
+        helps = (f"over all of them: `{node.how} over all {node.over}: ...`",)
+    if title:
+        checker.add("A219", title, node.over_span, helps=helps)
+
+
+def _check_queries(checker: Numbers, node: syn.Reduction, frame: Frame, local: Locals) -> None:
+    """Complain of a fold over queries where there is none."""
+    title = ""
+    if not frame.is_query_unit:
+        title = "queries are folded where a unit of them chooses: `for blocks(64)`, `for all`"
+    elif node.how not in ("sum", "max") or node.every:
+        title = "scores of queries are summed, or the greatest is taken"
+    elif node.over == DIAGONALS and (frame.unit or node.rows is not None):
+        title = "diagonals are those of single queries and keys"
+    if title:
+        checker.add("A219", title, node.span)
+        return
+    if node.rows is not None and blocks_said(checker.definition, node.rows) is None:
+        no_units(checker, node.rows, syn.Name(node.rows, node.rows_span))
+        return
+    is_unit = node.rows is not None
+    checker.frame = Frame(frame.unit, is_unit)
+    inside = {name: kind for name, kind in local.items() if is_unit or name not in _QUERIES}
+    if node.where is not None:
+        checker.expect(node.where, "bool", inside)
     checker.expect(node.body, "real", inside)
     checker.frame = frame
 
@@ -119,9 +191,22 @@ def check_member(checker: Numbers, used: Definition, container: syn.Index, local
     assert isinstance(base, syn.Name | syn.Call)
     call = base if isinstance(base, syn.Call) else syn.Call(base.name, (), base.span, base.span)
     checker.use(used, call, local)
+    declaration = used.declaration
+    if not isinstance(declaration, syn.Select):
+        title = f"`{used.name}` has one number for each token"
+        helps = (f"compare it: `{used.name}[k] == ...`",)
+        checker.add("A219", title, container.span, helps=helps)
+        return
     match container.indices:
-        case (syn.Name(name="q"),) if "q" not in local:
+        case (syn.Name(name="q"),) if "q" not in local and not isinstance(
+            declaration.queries, syn.Numbers
+        ):
             pass
+        case (number,) if isinstance(declaration.queries, syn.Numbers):
+            checker.expect(number, "int", local)
+        case _ if isinstance(declaration.queries, syn.Numbers):
+            title = f"`{used.name}` takes 1 index, not {len(container.indices)}"
+            checker.add("A205", title, container.span)
         case _:
             title = f"what `{used.name}` has chosen is asked for the query alone"
             checker.add("A219", title, container.span, helps=(f"write `k in {used.name}[q]`",))

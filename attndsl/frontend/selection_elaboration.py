@@ -5,9 +5,9 @@ Runs on checked definitions; what is left to judge are values, and what expressi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from attndsl import ir
 from attndsl import syntax as syn
@@ -16,29 +16,30 @@ from attndsl.source import NOWHERE, AttnDslError, Span
 from .attention_check import call_of
 from .errors import make_error, stop_if_any
 from .frames import Origin, Scope, Value
+from .numbering_check import numbering_used
+from .numbering_elaboration import NUMBER, label_of, numbers_of, placed, rank_of
 from .order import plain_use
+from .rows import K, stored
 from .scope import Definition
 from .selection_check import COUNTING
 from .spaces import FLAT_PAIR
-from .units import SCALE, SHARE, blocks_said, name_of
+from .unit_elaboration import units_of, within
+from .units import ALL, SCALE, name_of
 
 if TYPE_CHECKING:
     from .elaboration import Elaborator
 
 reals, sel = ir.reals, ir.selection
 
-LARGEST_UNIT: Final = 1 << 20  # tokens
-_UNITS, _ROWS = "@units", "@rows"  # no names of the language: the units around an expression
-_Q, _K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
-_SHARE: Final = ir.Load(
-    "@share", ir.Sort.REAL, (), ir.Deps.NONE
-)  # stands for itself until it is found
 
+def used_selection(
+    elaborator: Elaborator, used: Definition, base: syn.Expression, frame: Scope
+) -> ir.Chosen:
+    """The selection, label or rank that an expression uses, kept in the pattern that is made.
 
-def chosen(elaborator: Elaborator, base: syn.Expression, item: ir.Node, frame: Scope) -> ir.Node:
-    """Whether the token is in one of the units that the query has chosen."""
-    used = plain_use(frame.definition, base)
-    assert used is not None, "kinds were checked"
+    Raises:
+        AttnDslError: A219, it is used with other values for its parameters, too.
+    """
     assert isinstance(base, syn.Name | syn.Call), "kinds were checked"
     given = elaborator.given(used, call_of(base), frame)
     made = selection_of(elaborator, used, given, Origin(base.span, frame), base.span)
@@ -46,11 +47,70 @@ def chosen(elaborator: Elaborator, base: syn.Expression, item: ir.Node, frame: S
         title = f"`{made.name}` is used with different values for its parameters"
         helps = ("declare another selection for the other values",)
         raise AttnDslError(make_error("A219", title, base.span, helps=helps))
-    table = elaborator.declare(made.table, used.declaration.name_span, base.span)
+    return made
+
+
+def entry(elaborator: Elaborator, node: syn.Index, frame: Scope) -> ir.Node | None:
+    """The label, or the rank, of a token, where that is what is indexed."""
+    used = numbering_used(frame.definition, node.base, frame.local)
+    if used is None:
+        return None
+    made = used_selection(elaborator, used, node.base, frame)
+    table = elaborator.declare(made.table, used.declaration.name_span, node.base.span)
+    at = elaborator.node(node.indices[0], frame)
+    is_of_queries = "q" in table.dims
+    other = ir.Deps.KEY if is_of_queries else ir.Deps.QUERY
+    if at.deps & other and (is_of_queries or elaborator.align is ir.Align.START):
+        whose, found = ("queries", "key") if is_of_queries else ("keys", "query")
+        title = f"`{used.name}` numbers {whose}, and this is a {found}"
+        raise AttnDslError(make_error("A219", title, node.indices[0].span))
+    slots = (ir.ZERO,) if isinstance(made, ir.Selection) else ()
+    index = stored(table, (at, *slots), elaborator.shift)
+    return ir.Load(table.name, table.kind, index, table.ambient)
+
+
+def chosen(elaborator: Elaborator, container: syn.Index, item: ir.Node, frame: Scope) -> ir.Node:
+    """Whether the token is in one of the units that the query has chosen."""
+    used = plain_use(frame.definition, container.base)
+    assert used is not None, "kinds were checked"
+    made = used_selection(elaborator, used, container.base, frame)
+    assert isinstance(made, ir.Selection), "kinds were checked"
+    table = elaborator.declare(made.table, used.declaration.name_span, container.span)
     units, slots = made.units, elaborator.size(table, table.dims[-1])
+    assert isinstance(units, sel.Units), "numbers are chosen by labels alone"
+    row: ir.Node = ir.ZERO
+    guard: ir.Node = ir.TRUE
+    if isinstance(made.queries, sel.Numbers):
+        row = elaborator.node(container.indices[0], frame)
+        rows = elaborator.size(table, table.dims[-2])
+        guard = ir.conj(ir.le(ir.ZERO, row), ir.lt(row, rows))
+    elif not made.by_column:
+        row = made.row()
 
     def read(slot: ir.Node) -> ir.Node:
-        return ir.Load(table.name, table.kind, (made.row(), slot), table.ambient)
+        return ir.Load(table.name, table.kind, (row, slot), table.ambient)
+
+    if made.by_column:
+        return _by_column(made, table, item, slots)
+    return ir.conj(guard, _covered(units, item, read, slots))
+
+
+def _by_column(made: ir.Selection, table: ir.Table, item: ir.Node, slots: ir.Node) -> ir.Node:
+    """Whether some unit that the token is in has taken the row of the query."""
+    units, row = made.units, made.row_number()
+    assert isinstance(units, sel.Units)
+    unit = ir.floordiv(item, ir.Const(units.size))
+
+    def holds(slot: ir.Node) -> ir.Node:
+        return ir.eq(ir.Load(table.name, table.kind, (unit, slot), table.ambient), row)
+
+    return ir.conj(ir.le(ir.ZERO, item), ir.le(ir.ZERO, row), ir.exists(ir.ZERO, slots, holds))
+
+
+def _covered(
+    units: ir.selection.Units, item: ir.Node, read: Callable[[ir.Node], ir.Node], slots: ir.Node
+) -> ir.Node:
+    """Whether the token is in one of the units in the slots of a row."""
 
     def covers(slot: ir.Node) -> ir.Node:
         inside = ir.sub(item, units.start(read(slot)))
@@ -60,10 +120,11 @@ def chosen(elaborator: Elaborator, base: syn.Expression, item: ir.Node, frame: S
     if units.size != units.every:
         return ir.exists(ir.ZERO, slots, covers)
     number = ir.floordiv(item, ir.Const(units.size))
-    if item is _K:  # keys are never negative: no empty slot equals one
+    if item is K:  # keys are never negative: no empty slot equals one
         return ir.exists(ir.ZERO, slots, lambda slot: ir.eq(read(slot), number))
-    guard = ir.le(ir.ZERO, item)
-    return ir.conj(guard, ir.exists(ir.ZERO, slots, lambda slot: ir.eq(read(slot), number)))
+    return ir.conj(
+        ir.le(ir.ZERO, item), ir.exists(ir.ZERO, slots, lambda slot: ir.eq(read(slot), number))
+    )
 
 
 def selection_of(
@@ -72,7 +133,7 @@ def selection_of(
     given: Mapping[str, Value],
     origin: Origin,
     span: Span,
-) -> ir.Selection:
+) -> ir.Chosen:
     """The selection of a checked definition with these values for parameters, in the mask that is made.
 
     Raises:
@@ -82,85 +143,63 @@ def selection_of(
     elaborator.check_align(definition, span)
     frame = elaborator.frame(definition, given, origin)
     declaration = definition.declaration
-    assert isinstance(declaration, syn.Select)
+    assert isinstance(declaration, syn.Choosing)
     if not elaborator.obeys_constraints(definition, frame, origin):
         stop_if_any(elaborator.diagnostics)
-    units = _units(elaborator, declaration.over, declaration.over_span, frame)
-    queries = None
-    if declaration.queries is not None:
-        queries = _units(elaborator, declaration.queries, declaration.queries_span, frame)
-    inside = _within(frame, name_of(declaration.over), units, queries, elaborator.align)
+    if isinstance(declaration, syn.Select):
+        made: ir.Chosen = _selection(elaborator, definition, declaration, frame)
+    else:
+        frame = replace(frame, local={**frame.local, SCALE: sel.Scale()})
+        if isinstance(declaration, syn.Label):
+            made = label_of(elaborator, definition, declaration, frame)
+        else:
+            made = rank_of(elaborator, definition, declaration, frame)
+        stop_if_any(elaborator.diagnostics)
+    read = ir.tables_read(*made.expressions())
+    tables = tuple(elaborator.tables[name] for name in sorted(read))
+    within = tuple(each for name, each in elaborator.selections.items() if name in read)
+    return replace(made, tables=tables, within=within)
+
+
+def _selection(
+    elaborator: Elaborator, definition: Definition, declaration: syn.Select, frame: Scope
+) -> ir.Selection:
+    units = units_of(elaborator, declaration.over, declaration.over_span, frame)
+    rows = declaration.queries
+    queries: sel.Units | sel.Numbers | None = None
+    if isinstance(rows, syn.Numbers):
+        queries = numbers_of(elaborator, rows, frame)
+        inside = within(frame, name_of(declaration.over), units, None, elaborator.align)
+        inside = replace(inside, local={**inside.local, rows.name: NUMBER})
+    else:
+        queries = _rows(elaborator, rows, declaration.queries_span, frame)
+        inside = within(frame, name_of(declaration.over), units, queries, elaborator.align)
     score = reals.as_real(elaborator.node(declaration.body, inside))
     where = ir.conj(*(elaborator.node(each, inside) for each in declaration.candidates))
     kept = declaration.keeping
     keeping = ir.FALSE if kept is None else elaborator.node(kept, inside)
-    choice = _choice(elaborator, declaration.take, frame)
+    if isinstance(queries, sel.Numbers):
+        score, where, keeping = (
+            placed(each, ir.Side.QUERY, definition) for each in (score, where, keeping)
+        )
+    choice = _choice(elaborator, declaration.take, inside)
     stop_if_any(elaborator.diagnostics)
     made = sel.Selection(
         definition.name, units, queries, score, where, keeping, choice,
-        sel.Shared(declaration.per or "head"), (), elaborator.align,
-        tuple(elaborator.selections.values()), declaration.doc,
+        sel.Shared(declaration.per or "head"), (), elaborator.align, (), declaration.doc,
+        declaration.take.by is not None,
     )  # fmt: skip
     _check(made, declaration)
-    read = ir.tables_read(*made.expressions())
-    return replace(made, tables=tuple(elaborator.tables[name] for name in sorted(read)))
-
-
-def _within(
-    frame: Scope, name: str, units: sel.Units, queries: sel.Units | None, align: ir.Align
-) -> Scope:
-    """The scope of expressions on queries, or units of them, and units of keys."""
-    local: dict[str, Value] = {**frame.local, SCALE: sel.Scale(), _UNITS: _kept(units)}
-    if name:
-        local |= {
-            name: _K,
-            f"{name}.start": units.start(_K),
-            f"{name}.end": units.end(_K, ir.Size("k")),
-        }
-    if queries is not None:
-        length = ir.Size("k" if align is ir.Align.END else "q")
-        local |= {"q.index": _Q, "q.start": queries.start(_Q), "q.end": queries.end(_Q, length)}
-        local[_ROWS] = _kept(queries)
-    return replace(frame, local=local)
-
-
-def _kept(units: sel.Units) -> tuple[ir.Node, ...]:
-    return ir.Const(units.size), ir.Const(units.every), ir.Const(int(units.whole))
-
-
-def units_around(frame: Scope) -> tuple[sel.Units, sel.Units | None]:
-    """The units of keys, and of queries, that an expression is about."""
-    return _given_back(frame.local[_UNITS]), (
-        _given_back(frame.local[_ROWS]) if _ROWS in frame.local else None
-    )
-
-
-def _given_back(value: Value) -> sel.Units:
-    assert isinstance(value, tuple)
-    size, every, whole = (each.value for each in value if isinstance(each, ir.Const))
-    return sel.Units(size, every, bool(whole))
-
-
-def _units(
-    elaborator: Elaborator, each: str | syn.Blocks | None, span: Span, frame: Scope
-) -> sel.Units:
-    blocks = blocks_said(frame.definition, each)
-    if blocks is None:
-        return sel.TOKENS
-    scope = replace(frame, local={}) if isinstance(each, str) else frame
-    numbers: list[int] = []
-    for size in syn.blocks_of(blocks):
-        node = elaborator.node(size, scope)
-        if not isinstance(node, ir.Const) or not 0 < node.value <= LARGEST_UNIT:
-            found = f", not {node.value}" if isinstance(node, ir.Const) else ""
-            title = f"a size of blocks is a known int from 1 to 2**20{found}"
-            raise AttnDslError(make_error("A306", title, size.span))
-        numbers.append(node.value)
-    made = sel.Units(numbers[0], numbers[-1], blocks.whole)
-    if made.every > made.size:
-        title = f"blocks of {made.size} tokens, one every {made.every}, leave tokens out"
-        raise AttnDslError(make_error("A306", title, span))
     return made
+
+
+def _rows(
+    elaborator: Elaborator, each: str | syn.Blocks | None, span: Span, frame: Scope
+) -> sel.Units | None:
+    """The units of queries that choose; None where each query does."""
+    if each is None:
+        return None
+    return sel.WHOLE if each == ALL else units_of(elaborator, each, span, frame)
 
 
 def _choice(elaborator: Elaborator, take: syn.Take, frame: Scope) -> sel.Choice:
@@ -199,64 +238,3 @@ def _check(made: ir.Selection, declaration: syn.Select) -> None:
     code = "A306" if field == "choice" else "A219"
     span = spans.get(field, declaration.name_span)
     raise AttnDslError(make_error(code, title, span, helps=helps))
-
-
-# ---------------------------------------------------------------------- within a score
-
-
-def pooled(node: syn.Call, frame: Scope) -> ir.Node:
-    """`mean(k)` and its kind."""
-    argument = node.arguments[0].value
-    assert isinstance(argument, syn.Name), "kinds were checked"
-    keys, queries = units_around(frame)
-    units = keys if argument.name == "k" else queries
-    assert units is not None, "kinds were checked"
-    return sel.Pooled(sel.Pool(node.name), ir.Side(argument.name), units)
-
-
-def folded(elaborator: Elaborator, node: syn.Total, frame: Scope) -> ir.Node:
-    """`sum j in 0..n: real`."""
-    low, high = elaborator.node(node.range.low, frame), elaborator.node(node.range.high, frame)
-    if (low.deps | high.deps) & ~ir.Deps.NONE:
-        title = "a sum of reals goes over the same numbers for all pairs"
-        raise AttnDslError(make_error("A219", title, node.range.span))
-
-    def body(index: ir.Node) -> ir.Node:
-        inner = replace(frame, local={**frame.local, node.name: index})
-        return elaborator.node(node.body, inner)
-
-    return sel.series(low, high, body)
-
-
-def reduced(elaborator: Elaborator, node: syn.Reduction, frame: Scope) -> ir.Node:
-    """`sum over group: e`, `softmax over fine where c: e`."""
-    how = sel.Fold(node.how)
-    if node.over in ("group", "heads"):
-        item = reals.as_real(elaborator.node(node.body, frame))
-        return sel.Reduced(how, sel.Shared(node.over), item, ir.TRUE, False)
-    around, queries = units_around(frame)
-    is_own = how is sel.Fold.SOFTMAX
-    units = around if is_own else _units(elaborator, node.over, node.over_span, frame)
-    inside = frame
-    if not is_own:
-        inside = _within(frame, node.over, units, queries, elaborator.align)
-        inside = replace(inside, local={**inside.local, SHARE: _SHARE})
-    where = ir.TRUE if node.where is None else elaborator.node(node.where, inside)
-    item, by_share = _without_share(reals.as_real(elaborator.node(node.body, inside)))
-    if _SHARE in ir.postorder(item) and not is_own:
-        title = "`share` multiplies what is summed, once"
-        helps = (f"write `sum over {node.over}: share * (...)`",)
-        raise AttnDslError(make_error("A219", title, node.body.span, helps=helps))
-    return sel.Reduced(how, units, item, where, by_share)
-
-
-def _without_share(item: ir.Node) -> tuple[ir.Node, bool]:
-    """A product without the share in it, and whether it was there."""
-    if item is _SHARE:
-        return reals.UNITY, True
-    if isinstance(item, reals.Times):
-        for one, other in ((item.left, item.right), (item.right, item.left)):
-            rest, found = _without_share(one)
-            if found:
-                return reals.times(rest, other), True
-    return item, False

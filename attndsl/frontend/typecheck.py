@@ -17,6 +17,7 @@ from attndsl.source import Diagnostic, Span
 from .attention_check import FORMS, SCORE, check_attention, find_spaces
 from .calls import matched
 from .errors import did_you_mean, listed, make_error, quoted
+from .numbering_check import check_entry, numbering_used
 from .order import callees_first, mentioned, used_alone
 from .real_check import DOT, KIND_WORDS, REAL_FUNCTIONS, Locals, Numbers
 from .rows import only_dim, own_indices
@@ -32,7 +33,7 @@ from .scope import (
     reserved_fault,
 )
 from .selection_check import check_member, check_reduction, check_selection, selection_used
-from .units import BOUND, check_bound, check_position
+from .units import ANTIDIAGONAL, BOUND, check_compared, check_position
 
 _KINDS: dict[ir.Sort, syn.Kind] = {
     ir.Sort.INT: "int", ir.Sort.BOOL: "bool", ir.Sort.REAL: "real",
@@ -202,7 +203,7 @@ class _Check(Numbers):
         for operand in node.operands:
             kinds.append(self.scalar(operand, local))  # noqa: PERF401  (no extra frame per level)
         for kind, operand in zip(kinds, node.operands, strict=True):
-            if kind == "real":
+            if kind == "real" and not self.compares_reals(node):
                 self.refuse_comparison(operand)
         if "real" in kinds:
             return
@@ -345,6 +346,8 @@ class _Check(Numbers):
 
     def _index(self, node: syn.Index, local: Locals) -> syn.Kind | None:
         self._all(node.indices, "int", local)
+        if (used := numbering_used(self.definition, node.base, local)) is not None:
+            return check_entry(self, used, node, local)
         table = self.table_of(node.base, local)
         if table is not None:
             wanted = len(table.indexed_dims)
@@ -456,8 +459,8 @@ class _Check(Numbers):
             return self._use(item, node, local)
         if item is None and node.name in (*REAL_FUNCTIONS, DOT):
             return self.function(node, local)
-        if item is None and node.name == BOUND and self.definition.is_selection:
-            check_bound(self, node)
+        if item is None and node.name in (BOUND, ANTIDIAGONAL) and self.definition.is_selection:
+            check_compared(self, node)
             return "real"
         for argument in node.arguments:
             self.kind(argument.value, local)
@@ -548,6 +551,9 @@ class _Check(Numbers):
         if definition.is_selection:
             title = f"`{definition.name}` is a selection: it stands right of `in`"
             helps = (f"write `k in {definition.name}[q]`",)
+            if not isinstance(definition.declaration, syn.Select):
+                title = f"`{definition.name}` has a number for each token"
+                helps = (f"write `{definition.name}[k]`",)
             self.add("A219", title, call.span, helps=helps)
         if definition.is_attention:
             title = f"`{definition.name}` is an attention, which cannot stand here"

@@ -19,20 +19,30 @@ POOLS: Final = ("mean", "max", "min")
 BOUND: Final = "bound"
 SHARE: Final = "share"
 SCALE: Final = "scale"
+KEYS: Final = "keys"
+"""Single keys, where units are named."""
+ALL: Final = "all"
+"""All queries as one unit."""
+ANTIDIAGONAL: Final = "antidiagonal"
+UNIT: Final = "unit"
 _PAIR = 2  # arguments of `bound`
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The subject of an expression: the name of a unit, "" where that is a token `k`, and whether `q` is a unit."""
+    """The subject of an expression: the name of a unit, "" where that is a token `k`, and whether `q` is a unit.
+
+    ``without``: `q` or `k`, where there is none.
+    """
 
     unit: str
     is_query_unit: bool
+    without: str = ""
 
 
 def name_of(each: str | syn.Blocks | None) -> str:
     """The name of one of the units that a selection says; "" of tokens."""
-    return "" if each is None else each if isinstance(each, str) else BLOCK
+    return "" if each in (None, KEYS) else each if isinstance(each, str) else BLOCK
 
 
 def names_of(unit: str) -> Locals:
@@ -40,8 +50,12 @@ def names_of(unit: str) -> Locals:
     return {unit: "int", f"{unit}.start": "int", f"{unit}.end": "int"} if unit else {}
 
 
-def blocks_said(definition: Definition, each: str | syn.Blocks | None) -> syn.Blocks | None:
+def blocks_said(
+    definition: Definition, each: str | syn.Blocks | syn.Numbers | None
+) -> syn.Blocks | None:
     """The blocks that a selection speaks of; None of tokens, and where there are none of that name."""
+    if isinstance(each, syn.Numbers):
+        return None
     if not isinstance(each, str):
         return each
     item = definition.unit.find(each)
@@ -61,6 +75,9 @@ def check_position(checker: Numbers, node: syn.Name) -> None:
     frame = checker.frame
     if frame is None:
         return
+    if node.name == frame.without:
+        checker.add("A219", f"there is no `{node.name}` here", node.span)
+        return
     if node.name == "k" and frame.unit:
         helps = (f"write `{frame.unit}.start`, `{frame.unit}.end` or `{frame.unit}`, its number",)
         checker.add("A219", "`k` is no single key here, but a unit of them", node.span, helps=helps)
@@ -75,18 +92,23 @@ def is_pooled(node: syn.Expression) -> bool:
     return isinstance(node, syn.Call) and node.name in POOLS
 
 
+def is_unit(node: syn.Expression) -> bool:
+    """Whether it looks like `unit(k)`."""
+    return isinstance(node, syn.Call) and node.name == UNIT and len(node.arguments) == 1
+
+
 def check_pooled(checker: Numbers, node: syn.Expression) -> None:
-    """The mean, maximum or minimum of the vectors of a unit."""
+    """The mean, maximum or minimum of the vectors of a unit, or of these divided by their lengths."""
     assert isinstance(node, syn.Call)
     assert checker.frame is not None
-    sides = [each.value for each in node.arguments]
+    sides = [_inside(each.value) for each in node.arguments]
     if len(sides) != 1 or not isinstance(sides[0], syn.Name) or sides[0].name not in ("q", "k"):
         helps = (f"write `{node.name}(k)`",)
         checker.add("A219", f"`{node.name}` is that of `q` or of `k`", node.span, helps=helps)
         return
     name = sides[0].name
-    is_unit = checker.frame.unit != "" if name == "k" else checker.frame.is_query_unit
-    if not is_unit:
+    is_of_many = checker.frame.unit != "" if name == "k" else checker.frame.is_query_unit
+    if not is_of_many:
         title = f"`{name}` is a single token here"
         clause = "over" if name == "k" else "for"
         helps = (f"write `{name}`, or `{clause} blocks(64)` in front of the score",)
@@ -98,22 +120,33 @@ def check_own_vector(checker: Numbers, node: syn.Name) -> None:
     frame = checker.frame
     if frame is None:
         return
-    if frame.unit if node.name == "k" else frame.is_query_unit:
+    if node.name == frame.without:
+        checker.add("A219", f"there is no `{node.name}` here", node.span)
+    elif frame.unit if node.name == "k" else frame.is_query_unit:
         title = f"`{node.name}` is a unit of several tokens here"
         helps = (f"say which vector stands for them: `mean({node.name})`",)
         checker.add("A219", title, node.span, helps=helps)
 
 
-def check_bound(checker: Numbers, node: syn.Call) -> None:
-    """`bound(q, k)`, of a unit of keys and one query."""
+def _inside(node: syn.Expression) -> syn.Expression:
+    """The argument of `unit(...)`; another expression is itself."""
+    if is_unit(node):
+        assert isinstance(node, syn.Call), "it looks like one"
+        return node.arguments[0].value
+    return node
+
+
+def check_compared(checker: Numbers, node: syn.Call) -> None:
+    """`bound(q, k)`, of a unit of keys and one query; `antidiagonal(q, k)`, of units of both."""
     given = [each.value for each in node.arguments]
     names = [each.name for each in given if isinstance(each, syn.Name)]
     if len(given) != _PAIR or names != ["q", "k"]:
-        checker.add(
-            "A219", "`bound` is that of `q` and `k`", node.span, helps=("write `bound(q, k)`",)
-        )
+        title, helps = f"`{node.name}` is that of `q` and `k`", (f"write `{node.name}(q, k)`",)
+        checker.add("A219", title, node.span, helps=helps)
         return
-    assert checker.frame is not None, "only selections have bounds"
-    if not checker.frame.unit or checker.frame.is_query_unit:
-        title = "`bound` is that of one query and a unit of keys"
+    frame = checker.frame
+    assert frame is not None, "only selections have bounds"
+    if not frame.unit or frame.is_query_unit != (node.name == ANTIDIAGONAL):
+        queries = "a unit of queries" if node.name == ANTIDIAGONAL else "one query"
+        title = f"`{node.name}` is that of {queries} and a unit of keys"
         checker.add("A219", title, node.span)

@@ -102,7 +102,7 @@ from attndsl.ir.positions import BoolArray, IntArray, NotOpen, Positions, Rows, 
 from attndsl.ir.printing import show
 from attndsl.ir.reads import Read, reads, reads_inputs
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
-from attndsl.ir.selection import Selection
+from attndsl.ir.selection import Chosen, Rank, Selection
 from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
 from attndsl.ir.semantics import MOST_TRIALS, WIDEST_RANGE, Env, evaluate, too_wide
 from attndsl.ir.sizing import (
@@ -117,6 +117,7 @@ from attndsl.ir.sizing import (
 from attndsl.ir.storage import dump, load
 
 __all__ = [
+    "Chosen",
     "DIM_WORDS",
     "FALSE",
     "FLAT",
@@ -177,6 +178,7 @@ __all__ = [
     "Scored",
     "Segment",
     "Select",
+    "Rank",
     "Selection",
     "Side",
     "Size",

@@ -13,7 +13,7 @@ from attndsl.source import NOWHERE, Span
 
 if TYPE_CHECKING:
     from attndsl.ir.claims import Claim
-    from attndsl.ir.selection import Selection
+    from attndsl.ir.selection import Chosen
 
 
 class Align(StrEnum):
@@ -123,7 +123,7 @@ class Mask:
     unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
     conditions: tuple[Condition, ...] = field(default=(), compare=False, repr=False)
     places: tuple[tuple[Node, Span], ...] = field(default=(), compare=False, repr=False)
-    selections: tuple[Selection, ...] = field(default=(), repr=False)
+    selections: tuple[Chosen, ...] = field(default=(), repr=False)
 
     @property
     def digest(self) -> str:

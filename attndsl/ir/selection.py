@@ -1,22 +1,27 @@
 """A selection: for each query, or unit of queries, the units of keys that are worth attending to, found from q and k.
 
 ```
-selection = units [of queries] score where keeping choice shared
-units     = Units size every whole                      -- tokens are blocks of one
-score     = real | Pooled | Bound | Scale | Reduced | Series
+selection = units [of rows] score where keeping choice shared [by column]
+units     = Units size every whole | Numbers stop         -- tokens are blocks of one
+rows      = Units | Numbers                               -- queries without it
 choice    = top n | above x | reaching p | within p | sample n seed
+rank      = side int int ...
 ```
 
 It is made in seven stages, each a field:
 
-1. units: what is chosen, blocks of keys; and for what it is chosen, queries or blocks of them.
+1. units: what is chosen, blocks of keys; and rows, for which it is chosen: queries, blocks of them, or numbers, of
+   clusters say.
 2. summaries: `Pooled` vectors, one for each unit.
-3. score: a real expression for each pair of query and unit. In it `Pos(KEY)` is the number of the unit, and
-   `Pos(QUERY)` the position of the query, or the number of the unit of queries.
-4. reduction: over the heads of a group, or over units that overlap the one that is scored.
+3. score: a real expression for each pair of query and unit, see `unit_scores`. In it `Pos(KEY)` is the number of the
+   unit, and `Pos(QUERY)` the position of the query, or the number of the unit of queries.
+4. reduction: over the heads of a group, over units that overlap the one that is scored, or over queries.
 5. candidates: ``where``, a condition of the pattern language on the numbers of query and unit.
-6. choice: how many are taken, and which.
+6. choice: how many are taken, and which; of the units for each row, or by column of the rows for each unit.
 7. kept units: ``keeping``, those that are taken whatever their score, if they are candidates.
+
+A label is a selection of one number in [0, n) for each query; for each key it is one by column, among rows that are
+numbers. A rank says where a token stands when all are sorted by ints.
 
 Rules that hold for all: scores are float32, rounded once from float64 arithmetic on float32 operands; of equal scores
 the lower unit is taken; a score of -inf or NaN is never taken; kept units count among the n that are taken; a
@@ -26,149 +31,39 @@ selection carries no gradient, and is a function of positions alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from attndsl.ir import reals
-from attndsl.ir.arithmetic import add, floordiv, minimum, scale, sub
-from attndsl.ir.loops import substitute
+from attndsl.ir.arithmetic import floordiv, sub
 from attndsl.ir.mask import Align, Table
-from attndsl.ir.nodes import (
-    Const,
-    Deps,
-    Index,
-    Load,
-    Loop,
-    Node,
-    Pos,
-    Side,
-    Size,
-    Sort,
-    Var,
-    postorder,
-)
-from attndsl.ir.reals import Real, Vector
+from attndsl.ir.nodes import Const, Deps, Node, Pos, Side, Size, Sort, postorder
+from attndsl.ir.unit_scores import LARGEST_UNIT as LARGEST_UNIT
+from attndsl.ir.unit_scores import TOKENS as TOKENS
+from attndsl.ir.unit_scores import WHOLE as WHOLE
+from attndsl.ir.unit_scores import WIDTH, is_nonnegative, sides_read
+from attndsl.ir.unit_scores import Antidiagonal as Antidiagonal
+from attndsl.ir.unit_scores import Bound as Bound
+from attndsl.ir.unit_scores import Exceeds as Exceeds
+from attndsl.ir.unit_scores import Fold as Fold
+from attndsl.ir.unit_scores import Numbers as Numbers
+from attndsl.ir.unit_scores import Pool as Pool
+from attndsl.ir.unit_scores import Pooled as Pooled
+from attndsl.ir.unit_scores import QueryFold as QueryFold
+from attndsl.ir.unit_scores import Reduced as Reduced
+from attndsl.ir.unit_scores import RowFold as RowFold
+from attndsl.ir.unit_scores import Scale as Scale
+from attndsl.ir.unit_scores import Series as Series
+from attndsl.ir.unit_scores import Shared as Shared
+from attndsl.ir.unit_scores import Unit as Unit
+from attndsl.ir.unit_scores import Units as Units
+from attndsl.ir.unit_scores import compared as compared
+from attndsl.ir.unit_scores import series as series
+from attndsl.ir.unit_scores import varies_by as varies_by
 
-
-@dataclass(frozen=True, slots=True)
-class Units:
-    """Blocks of ``size`` tokens, a new one every ``every`` tokens; ``whole`` leaves out those that the end cuts."""
-
-    size: int = 1
-    every: int = 1
-    whole: bool = False
-
-    def count(self, length: int) -> int:
-        """How many there are of a sequence."""
-        if self.whole:
-            return max(0, (length - self.size) // self.every + 1)
-        return -(-length // self.every)
-
-    def start(self, number: Node) -> Node:
-        """The first token of a unit."""
-        return scale(number, self.every)
-
-    def end(self, number: Node, length: Node) -> Node:
-        """The token behind the last of a unit, cut at the end of the sequence."""
-        return minimum(add(self.start(number), Const(self.size)), length)
-
-    @property
-    def is_token(self) -> bool:
-        """Whether they are single tokens."""
-        return self.size == self.every == 1
-
-
-TOKENS: Final = Units()
 MOST_TAKEN: Final = 4096  # units of one query, as wide as any list of the language
-
-
-class Pool(StrEnum):
-    """How the vectors of a unit become one, float32: each channel for itself."""
-
-    MEAN = "mean"
-    MAX = "max"
-    MIN = "min"
-
-
-class Fold(StrEnum):
-    """How many scores become one, or all of a row are normalised."""
-
-    SUM = "sum"
-    MAX = "max"
-    SOFTMAX = "softmax"
-
-
-class Shared(StrEnum):
-    """For which heads a choice is made together."""
-
-    NOTHING = "head"
-    GROUP = "group"
-    HEADS = "heads"
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Pooled(Vector):
-    """The mean, or the greatest or least of each channel, of the queries or keys of a unit, those that exist."""
-
-    how: Pool
-    side: Side
-    units: Units
-
-    def _own_deps(self) -> Deps:
-        return Deps.BATCH | Deps.HEAD | self.side.deps
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Bound(Real):
-    """The greatest inner product of the query with any vector between least and greatest of the unit's keys."""
-
-    units: Units
-
-    def _own_deps(self) -> Deps:
-        return Deps.BATCH | Deps.HEAD | Deps.PAIR
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Scale(Real):
-    """The factor of the call on inner products, 1/sqrt(D) by default."""
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Reduced(Real):
-    """Scores folded: over the heads that ``units`` names, those of a group or all, or over units of keys.
-
-    A softmax normalises over all units for which ``where`` holds, and is 0 at others. A sum or maximum goes over the
-    units that overlap the one of the expression around, for which ``where`` holds; a sum over none is 0, a maximum
-    -inf. With ``by_share`` each counts by the share of it that lies within. In ``where`` and ``item``, `Pos(KEY)`
-    is the number among ``units``.
-    """
-
-    how: Fold
-    units: Units | Shared
-    item: Node
-    where: Node
-    by_share: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Series(Real):
-    """The sum of the body over all integers in [start, stop), the variable `Index` of that level."""
-
-    level: int
-    start: Node
-    stop: Node
-    body: Node
-
-
-def series(start: Node, stop: Node, body: Callable[[Node], Node]) -> Node:
-    """The sum of real ``body(j)`` over all j in [start, stop)."""
-    placeholder = Index(-1)
-    made = reals.as_real(body(placeholder))
-    levels = (node.level for node in postorder(made) if isinstance(node, Loop | Series))
-    level = 1 + max(levels, default=-1)
-    return Series(level, start, stop, substitute(made, {placeholder: Index(level)}))
 
 
 class Take(StrEnum):
@@ -201,12 +96,13 @@ class Choice:
 class Selection:
     """See above. ``queries`` is None where each query chooses for itself; ``tables`` are the inputs it reads.
 
-    ``within`` are other selections that its conditions ask, whose tables are among ``tables``.
+    ``within`` are other selections that its conditions ask, whose tables are among ``tables``. ``by_column``: each unit
+    takes the rows of the highest scores, and a pair is chosen where the query's row is among them.
     """
 
     name: str
-    units: Units
-    queries: Units | None
+    units: Units | Numbers
+    queries: Units | Numbers | None
     score: Node
     where: Node
     keeping: Node
@@ -214,30 +110,33 @@ class Selection:
     shared: Shared = Shared.NOTHING
     tables: tuple[Table, ...] = ()
     align: Align = Align.END
-    within: tuple[Selection, ...] = ()
+    within: tuple[Chosen, ...] = ()
     doc: str = field(default="", compare=False)
+    by_column: bool = False
 
     @property
     def digest(self) -> str:
         """Stable across processes and machines: 32 hex digits of everything that has meaning."""
-        own = self.units, self.queries, self.choice.take, self.choice.seed, self.shared, self.align
-        hasher = hashlib.blake2b(repr((self.name, own, self.tables)).encode(), digest_size=16)
-        for node in self.expressions():
-            hasher.update(node.digest)
-        for each in self.within:
-            hasher.update(each.digest.encode())
-        return hasher.hexdigest()
+        units = [
+            each if isinstance(each, Units) else type(each) for each in (self.units, self.queries)
+        ]
+        own = units, self.choice.take, self.choice.seed, self.shared, self.align, self.by_column
+        return _digest(self, own)
 
     def expressions(self) -> Iterator[Node]:
         """All expressions in it."""
         yield from (self.score, self.where, self.keeping, self.choice.amount)
+        yield from (each.stop for each in (self.units, self.queries) if isinstance(each, Numbers))
 
     @property
     def table(self) -> Table:
         """The input of a pattern that holds what was chosen: lists of units in ascending order, -1 behind them."""
         dims: list[str | int] = ["batch"]
         dims += [] if self.shared is Shared.HEADS else ["head"]
-        dims += ["q" if self.queries is None else f"{self.name}_rows"]
+        if self.by_column:
+            dims += ["k" if self.units == TOKENS else f"{self.name}_columns"]
+        else:
+            dims += ["q" if self.queries is None else f"{self.name}_rows"]
         amount = self.choice.amount
         known = self.choice.take in (Take.TOP, Take.SAMPLE) and isinstance(amount, Const)
         dims += [amount.value if known and isinstance(amount, Const) else f"{self.name}_slots"]
@@ -245,11 +144,21 @@ class Selection:
 
     def row(self) -> Node:
         """The row of the table that is the query's, among those that a call has."""
+        if self.queries == WHOLE:
+            return Const(0)
+        assert not isinstance(self.queries, Numbers), "the row of a number is the number"
+        number = self.row_number()
         shift = self.shift
+        return sub(
+            number, shift if self.queries is None else floordiv(shift, Const(self.queries.size))
+        )
+
+    def row_number(self) -> Node:
+        """The number of the query, or of its unit of queries, from position 0."""
         if self.queries is None:
-            return sub(Pos(Side.QUERY), shift)
-        size = Const(self.queries.size)
-        return sub(floordiv(Pos(Side.QUERY), size), floordiv(shift, size))
+            return Pos(Side.QUERY)
+        assert isinstance(self.queries, Units), "numbers have no queries"
+        return floordiv(Pos(Side.QUERY), Const(self.queries.size))
 
     @property
     def shift(self) -> Node:
@@ -257,54 +166,55 @@ class Selection:
         return sub(Size("k"), Size("q")) if self.align is Align.END else Const(0)
 
 
-def is_nonnegative(node: Node) -> bool:
-    """Whether a real expression is plainly never below 0."""
-    match node:
-        case reals.Number(value=value):
-            return value >= 0
-        case reals.Apply(function=function, item=item):
-            return function in ("exp", "exp2", "sigmoid", "softplus", "relu", "sqrt", "abs", "step")
-        case reals.Plus(items=items):
-            return all(map(is_nonnegative, items))
-        case reals.Times(left=left, right=right) | reals.Over(left=left, right=right):
-            return is_nonnegative(left) and is_nonnegative(right)
-        case reals.Least(left=left, right=right):
-            return is_nonnegative(left) and is_nonnegative(right)
-        case reals.Choose(yes=left, no=right):
-            return is_nonnegative(left) and is_nonnegative(right)
-        case reals.Greatest(left=left, right=right):
-            return is_nonnegative(left) or is_nonnegative(right)
-        case Reduced(how=how, item=item):
-            return how is Fold.SOFTMAX or is_nonnegative(item)
-        case Series(body=body):
-            return is_nonnegative(body)
-        case _:
-            return False
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """The place of each query, or key, when all of a sequence are sorted by ints.
+
+    By the first int, those where it is equal by the second, and so on; where all are equal, in their order. ``keys``
+    are functions of `Pos(side)`.
+    """
+
+    name: str
+    side: Side
+    keys: tuple[Node, ...]
+    tables: tuple[Table, ...] = ()
+    align: Align = Align.END
+    within: tuple[Chosen, ...] = ()
+    doc: str = field(default="", compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Stable across processes and machines: 32 hex digits of everything that has meaning."""
+        return _digest(self, (self.side, self.align))
+
+    def expressions(self) -> Iterator[Node]:
+        """All expressions in it."""
+        yield from self.keys
+
+    @property
+    def table(self) -> Table:
+        """The input of a pattern that holds the places."""
+        shared = min(map(varies_by, self.keys), key=WIDTH.__getitem__)
+        heads = () if shared is Shared.HEADS else ("head",)
+        return Table(self.name, Sort.INT, ("batch", *heads, self.side.value))
+
+    @property
+    def shift(self) -> Node:
+        """The position of query 0."""
+        return sub(Size("k"), Size("q")) if self.align is Align.END else Const(0)
 
 
-def varies_by(node: Node) -> Shared:
-    """For which heads values of an expression are the same: for none, those of a group, or all of them."""
-    known: dict[Node, Shared] = {}
-    for each in postorder(node):
-        match each:
-            case Pooled(side=Side.KEY) | reals.Own(side=Side.KEY):
-                own = Shared.GROUP
-            case Pooled() | reals.Own() | Bound() | reals.Score():
-                own = Shared.NOTHING
-            case reals.Row(ambient=ambient) | Load(ambient=ambient):
-                own = Shared.NOTHING if ambient & Deps.HEAD else Shared.HEADS
-            case Var(name="head"):
-                own = Shared.NOTHING
-            case Reduced(units=Shared() as shared, item=item):
-                known[each] = max(shared, known[item], key=_WIDTH.__getitem__)
-                continue
-            case _:
-                own = Shared.HEADS
-        known[each] = min((own, *map(known.__getitem__, each.parts)), key=_WIDTH.__getitem__)
-    return known[node]
+Chosen: TypeAlias = Selection | Rank
 
 
-_WIDTH: Final = {Shared.NOTHING: 0, Shared.GROUP: 1, Shared.HEADS: 2}
+def _digest(chosen: Chosen, own: object) -> str:
+    name = type(chosen).__name__, chosen.name, own, chosen.tables
+    hasher = hashlib.blake2b(repr(name).encode(), digest_size=16)
+    for node in chosen.expressions():
+        hasher.update(node.digest)
+    for each in chosen.within:
+        hasher.update(each.digest.encode())
+    return hasher.hexdigest()
 
 
 def selection_fault(selection: Selection) -> tuple[str, str] | None:
@@ -316,17 +226,42 @@ def selection_fault(selection: Selection) -> tuple[str, str] | None:
         return "score", f"`take {take.value}` adds scores up, and these may be negative"
     if take is Take.SAMPLE and not isinstance(selection.score, reals.Number):
         return "score", "a sample takes each candidate as likely as another, and reads no scores"
-    if queries is not None and (queries.size != queries.every or queries.whole):
+    if isinstance(queries, Units) and not queries.is_partition:
         return "queries", "each query is in one unit: blocks of queries follow each other"
-    for name, node in (
-        ("score", selection.score),
-        ("where", selection.where),
-        ("keeping", selection.keeping),
-        ("choice", selection.choice.amount),
-    ):
-        if _WIDTH[varies_by(node)] < _WIDTH[selection.shared]:
+    if selection.by_column and take is not Take.TOP:
+        return (
+            "choice",
+            "by column the rows of the highest scores are taken: `take top n by column`",
+        )
+    for numbers, side in ((queries, Side.QUERY), (selection.units, Side.KEY)):
+        if isinstance(numbers, Numbers) and _reads_vectors(selection, side):
+            return "score", f"numbers have no vectors of `{side.value}`"
+    if (folds := _fold_fault(selection)) is not None:
+        return folds
+    for name, node in _fields(selection):
+        if WIDTH[varies_by(node)] < WIDTH[selection.shared]:
             return name, "it is one choice for several heads, which differ in it"
     return None
+
+
+def _fields(selection: Selection) -> Iterator[tuple[str, Node]]:
+    for name in ("score", "where", "keeping"):
+        yield name, getattr(selection, name)
+    yield "choice", selection.choice.amount
+
+
+def _reads_vectors(selection: Selection, side: Side) -> bool:
+    for _, root in _fields(selection):
+        for node in postorder(root):
+            match node:
+                case Pooled(side=own) | reals.Own(side=own):
+                    if own is side:
+                        return True
+                case Bound() | Antidiagonal() | RowFold() | QueryFold():
+                    return True
+                case _:
+                    pass
+    return False
 
 
 def _amount_fault(choice: Choice) -> str | None:
@@ -336,9 +271,23 @@ def _amount_fault(choice: Choice) -> str | None:
             return None
         found = f", not {amount.value}" if isinstance(amount, Const) else ""
         return f"a number of units is a known int from 0 to {MOST_TAKEN}{found}"
-    if amount.deps & Deps.PAIR:
-        return "how much is taken is the same for all queries"
+    if sides_read(amount) & Deps.KEY:
+        return "how much is taken is the same for all units"
     is_share = choice.take is not Take.ABOVE
     if is_share and isinstance(amount, reals.Number) and not 0 < amount.value <= 1:
         return f"a share of the whole is greater than 0 and at most 1, not {amount.value}"
+    return None
+
+
+def _fold_fault(selection: Selection) -> tuple[str, str] | None:
+    """The field whose fold of queries cannot be, and why."""
+    rows = selection.queries
+    for name, root in _fields(selection):
+        for node in (each for each in postorder(root) if isinstance(each, QueryFold)):
+            if not isinstance(rows, Units):
+                return name, "folds of queries are those of a unit of queries: `for blocks(64)`"
+            if not node.rows.is_partition or (rows != WHOLE and rows.size % node.rows.size):
+                return name, "units of queries that are folded make up the one that chooses"
+            if node.by_distance and selection.units != TOKENS:
+                return name, "diagonals are chosen as tokens are, without `over`"
     return None

@@ -18,35 +18,50 @@ from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import mask_fault
 
 _CLASSES: Final[dict[str, type[Node]]] = {
-    cls.__name__: cls for cls in (s.Pooled, s.Bound, s.Scale, s.Reduced, s.Series)
-}
-_LARGEST_UNIT: Final = 1 << 20  # tokens, as in the language
+    cls.__name__: cls
+    for cls in (
+        s.Pooled, s.Unit, s.Bound, s.Antidiagonal, s.Scale, s.Reduced, s.RowFold, s.QueryFold, s.Exceeds, s.Series,
+    )
+}  # fmt: skip
 _DEEPEST: Final = 8  # selections that ask each other
 
 
-def written_selections(selections: Iterable[s.Selection]) -> list[dict[str, Any]]:
+def written_selections(selections: Iterable[s.Chosen]) -> list[dict[str, Any]]:
     """Selections as data; ``read_selections`` gives their equals."""
     return [_written(each) for each in selections]
 
 
-def _written(selection: s.Selection) -> dict[str, Any]:
-    roots = list(selection.expressions())
+def _written(chosen: s.Chosen) -> dict[str, Any]:
+    roots = list(chosen.expressions())
     order = list(dict.fromkeys(itertools.chain.from_iterable(map(n.postorder, roots))))
     place = {node: index for index, node in enumerate(order)}
-    queries, choice = selection.queries, selection.choice
+    own = _own(chosen, place) if isinstance(chosen, s.Selection) else {"side": chosen.side.value}
     return {
-        "name": selection.name,
-        "doc": selection.doc,
-        "units": _units(selection.units),
-        "queries": None if queries is None else _units(queries),
-        "take": [choice.take.value, choice.seed],
-        "shared": selection.shared.value,
-        "align": selection.align.value,
-        "tables": storage.written_tables(selection.tables),
-        "within": written_selections(selection.within),
+        "name": chosen.name,
+        "doc": chosen.doc,
+        **own,
+        "align": chosen.align.value,
+        "tables": storage.written_tables(chosen.tables),
+        "within": written_selections(chosen.within),
         "nodes": [[n.tag_of(type(node)), *_fields(node, place)] for node in order],
         "roots": [place[node] for node in roots],
     }
+
+
+def _own(selection: s.Selection, place: dict[Node, int]) -> dict[str, Any]:
+    """The fields that a rank lacks."""
+    choice = selection.choice
+    return {
+        "units": _rows(selection.units, place),
+        "queries": _rows(selection.queries, place),
+        "take": [choice.take.value, choice.seed, selection.by_column],
+        "shared": selection.shared.value,
+    }
+
+
+def _rows(each: s.Units | s.Numbers | None, place: dict[Node, int]) -> list[Any] | int | None:
+    """Units by their sizes, numbers by the place of the one behind their last."""
+    return _units(each) if isinstance(each, s.Units) else None if each is None else place[each.stop]
 
 
 def _units(units: s.Units) -> list[Any]:
@@ -58,7 +73,7 @@ def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
     return [_units(each) if isinstance(each, s.Units) else each for each in written[1:]]
 
 
-def read_selections(items: Field, depth: int = 0) -> tuple[s.Selection, ...]:
+def read_selections(items: Field, depth: int = 0) -> tuple[s.Chosen, ...]:
     """The selections that were written.
 
     Raises:
@@ -69,41 +84,69 @@ def read_selections(items: Field, depth: int = 0) -> tuple[s.Selection, ...]:
     return tuple(_read(each, depth) for each in items.items())
 
 
-def _read(item: Field, depth: int) -> s.Selection:
+def _read(item: Field, depth: int) -> s.Chosen:
     tables = tuple(storage.read_table(each) for each in item.part("tables").items())
     align = item.part("align").one_of(Align)
     frame = Mask(logic.TRUE, FLAT, FLAT, tables, align)
     if (fault := mask_fault(frame)) is not None:
         raise ValueError(f"{item.path}: {fault}")
     reader = _Reader(frame, list(item.part("nodes").items(1)))
-    score, where, keeping, amount = item.part("roots").row("score", "where", "keeping", "amount")
-    how, seed = item.part("take").row("how", "seed")
-    take = how.one_of(s.Take)
-    kind = Sort.INT if take in (s.Take.TOP, s.Take.SAMPLE) else Sort.REAL
-    queries = item.part("queries")
-    made = s.Selection(
-        item.part("name").name(),
-        _read_units(item.part("units")),
-        None if queries.value is None else _read_units(queries),
-        reader.whole(score, Sort.REAL),
-        reader.whole(where, Sort.BOOL),
-        reader.whole(keeping, Sort.BOOL),
-        s.Choice(take, reader.whole(amount, kind), seed.number()),
-        item.part("shared").one_of(s.Shared),
-        tables,
-        align,
-        read_selections(item.part("within"), depth + 1),
-        item.part("doc").text(),
-    )
-    wrong = s.selection_fault(made)
-    if wrong is not None:
-        raise ValueError(f"{item.path}.{wrong[0]}: {wrong[1]}")
+    within = read_selections(item.part("within"), depth + 1)
+    made: s.Chosen
+    if "side" in item.value:
+        side = item.part("side").one_of(Side)
+        keys = tuple(reader.whole(each, Sort.INT) for each in item.part("roots").items(1))
+        if any(node.deps & Deps.PAIR & ~side.deps for node in keys):
+            raise item.part("roots").wrong("ints of one side")
+        made = s.Rank(
+            item.part("name").name(), side, keys, tables, align, within, item.part("doc").text()
+        )
+    else:
+        made = _selection(item, reader, replace(frame, selections=within))
     if tables_read(*made.expressions()) != {table.name for table in tables}:
         raise item.part("tables").wrong("the inputs that it reads")
     return made
 
 
-def with_selections(mask: Mask, selections: Iterable[s.Selection]) -> Mask:
+def _selection(item: Field, reader: _Reader, frame: Mask) -> s.Selection:
+    score, where, keeping, amount, *_ = item.part("roots").items(4)
+    how, seed, by_column = item.part("take").row("how", "seed", "by_column")
+    take = how.one_of(s.Take)
+    kind = Sort.INT if take in (s.Take.TOP, s.Take.SAMPLE) else Sort.REAL
+    units = _read_rows(item.part("units"), reader)
+    if units is None:
+        raise item.part("units").wrong("units")
+    made = s.Selection(
+        item.part("name").name(),
+        units,
+        _read_rows(item.part("queries"), reader),
+        reader.whole(score, Sort.REAL),
+        reader.whole(where, Sort.BOOL),
+        reader.whole(keeping, Sort.BOOL),
+        s.Choice(take, reader.whole(amount, kind), seed.number()),
+        item.part("shared").one_of(s.Shared),
+        frame.tables,
+        frame.align,
+        frame.selections,
+        item.part("doc").text(),
+        by_column.truth(),
+    )
+    wrong = s.selection_fault(made)
+    if wrong is not None:
+        raise ValueError(f"{item.path}.{wrong[0]}: {wrong[1]}")
+    return made
+
+
+def _read_rows(item: Field, reader: _Reader) -> s.Units | s.Numbers | None:
+    if isinstance(item.value, int):
+        stop = reader.whole(item, Sort.INT)
+        if stop.deps & ~Deps.NONE:
+            raise item.wrong("a number that is the same for all pairs")
+        return s.Numbers(stop)
+    return None if item.value is None else _read_units(item)
+
+
+def with_selections(mask: Mask, selections: Iterable[s.Chosen]) -> Mask:
     """The mask with those of the selections whose tables it reads.
 
     Raises:
@@ -119,7 +162,9 @@ def with_selections(mask: Mask, selections: Iterable[s.Selection]) -> Mask:
 
 def _read_units(item: Field) -> s.Units:
     size, every, whole = item.row("size", "every", "whole")
-    tokens = size.number(1, _LARGEST_UNIT)
+    if item.value == _units(s.WHOLE):
+        return s.WHOLE
+    tokens = size.number(1, s.LARGEST_UNIT)
     return s.Units(tokens, every.number(1, tokens), whole.truth())
 
 
@@ -131,18 +176,26 @@ class _Reader(RealReader):
     def arguments(self, cls: type[Node], given: list[Field]) -> list[Any]:
         """The fields of a node."""
         match cls, given:
-            case s.Pooled, [how, side, units]:
-                return [how.one_of(s.Pool), side.one_of(Side), _read_units(units)]
-            case s.Bound, [units]:
+            case s.Pooled, [how, side, units, normal]:
+                return [how.one_of(s.Pool), side.one_of(Side), _read_units(units), normal.truth()]
+            case s.Unit, [vector]:
+                return [self.node(vector, Sort.VECTOR)]
+            case ((s.Bound | s.Antidiagonal), [units]):
                 return [_read_units(units)]
+            case s.Exceeds, [left, right, or_equal]:
+                return [*(self.node(each, Sort.REAL) for each in (left, right)), or_equal.truth()]
             case s.Scale, []:
                 return []
             case s.Reduced, [how, units, item, where, by_share]:
                 over: s.Units | s.Shared = (
                     units.one_of(s.Shared) if isinstance(units.value, str) else _read_units(units)
                 )
-                inner = self.node(item, Sort.REAL), self.node(where, Sort.BOOL)
-                return [how.one_of(s.Fold), over, *inner, by_share.truth()]
+                return [how.one_of(s.Fold), over, *self._folded(item, where), by_share.truth()]
+            case s.RowFold, [how, units, item, where]:
+                return [how.one_of(s.Fold), _read_units(units), *self._folded(item, where)]
+            case s.QueryFold, [how, units, item, where, by_distance]:
+                fold = how.one_of(s.Fold), _read_units(units)
+                return [*fold, *self._folded(item, where), by_distance.truth()]
             case s.Series, [level, start, stop, body]:
                 limits = self.node(start, Sort.INT), self.node(stop, Sort.INT)
                 if (limits[0].deps | limits[1].deps) & ~Deps.NONE:
@@ -151,3 +204,6 @@ class _Reader(RealReader):
                 return [number, *limits, self.node(body, Sort.REAL)]
             case _:
                 return super().arguments(cls, given)
+
+    def _folded(self, item: Field, where: Field) -> tuple[Node, Node]:
+        return self.node(item, Sort.REAL), self.node(where, Sort.BOOL)

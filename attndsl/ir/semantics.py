@@ -60,12 +60,17 @@ class Env:
     place: Span | None = None  # of the loop around
 
 
-def evaluate(root: Node, env: Env) -> Value:
-    """The value of ``root`` under ``env``, broadcast over its positions, heads and batch."""
+def evaluate(root: Node, env: Env, known: Mapping[Node, Value] | None = None) -> Value:
+    """The value of ``root`` under ``env``, broadcast over its positions, heads and batch.
+
+    ``known``: values of some nodes in it, which are not looked into.
+    """
+    found = dict(known or {})
+    plan = _planned(root, found) if found and root not in found else None
     try:
-        return _Evaluator(env, {}).value(root)
+        return _Evaluator(env, found).value(root, plan)
     except OverflowError:
-        return _Unlimited(env, {}).value(root)
+        return _Unlimited(env, dict(known or {})).value(root, plan)
 
 
 class _Evaluator:

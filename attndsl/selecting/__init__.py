@@ -5,6 +5,6 @@ is ever in memory. Scores are float32, rounded once from float64 arithmetic, so 
 scores but for one in millions, equal keys tie, and a step of decoding chooses what the last row of a prefill does.
 """
 
-from .producing import Activations, counted_rows, produce
+from .producing import Activations, produce
 
-__all__ = ["Activations", "counted_rows", "produce"]
+__all__ = ["Activations", "produce"]

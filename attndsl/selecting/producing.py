@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,9 +15,16 @@ from attndsl import ir
 from attndsl.source import AttnDslError, Diagnostic
 
 from .choosing import choose, drawn
-from .values import Summaries, Values
+from .ranking import ranked
+from .values import Summaries, Values, counted
 
 sel = ir.selection
+
+_FOLDS: Final = (
+    sel.Reduced,
+    sel.RowFold,
+    sel.QueryFold,
+)  # what looks at units beside the one that is scored
 
 _STRIP: Final = 1 << 18  # scores at once: with temporaries some 16 MB
 
@@ -37,18 +45,22 @@ class Activations:
     layer: int = 0
 
 
-def counted_rows(selection: ir.Selection, q_len: int, k_len: int) -> range:
-    """The numbers of the queries, by position, or of the units of queries, that a call has.
+def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
+    """The numbers of the rows of a call: queries, by position, units of them, or numbers of another kind.
 
     Raises:
         AttnDslError: A509, the first query is not the first one of its unit.
     """
+    q_len, k_len, rows = env.sizes["q"], env.sizes["k"], selection.queries
     shift = k_len - q_len if selection.align is ir.Align.END else 0
-    if selection.queries is None:
+    if rows is None:
         return range(shift, shift + q_len)
-    size = selection.queries.size
+    if isinstance(rows, sel.Numbers):
+        return range(counted(rows, env))
+    size = rows.size
     if shift % size:
-        title = f"`{selection.name}` chooses for units of {size} queries, and the first query stands at {shift}"
+        whose = "all queries" if rows == sel.WHOLE else f"units of {size} queries"
+        title = f"`{selection.name}` chooses for {whose}, and the first query stands at {shift}"
         note = (
             "a unit of queries is summarised as a whole: a call begins with the first query of one"
         )
@@ -57,38 +69,75 @@ def counted_rows(selection: ir.Selection, q_len: int, k_len: int) -> range:
 
 
 @torch.no_grad()
-def produce(selection: ir.Selection, given: Activations, strip: int = _STRIP) -> Tensor:
+def produce(chosen: ir.Chosen, given: Activations, strip: int = _STRIP) -> Tensor:
     """The table that `Selection.table` declares, int32 [B, H or key heads, rows, slots]; without heads for all of them.
 
-    The result is the same for every ``strip``, the number of scores that are in memory at once.
+    That of a rank is int32 [B, H, tokens], or without heads. The result is the same for every ``strip``, the number of
+    scores that are in memory at once.
 
     Raises:
         AttnDslError: A509, more units are kept than are taken, or a share is none.
     """
+    made = _summaries(chosen, given)
+    if isinstance(chosen, ir.Rank):
+        return ranked(chosen, made)
+    selection, env = chosen, made.env
+    numbers = counted_rows(selection, env)
+    width = max(1, counted(selection.units, env) * made.q.shape[0] * made.q.shape[1])
+    step = max(1, strip // width)
+    strips = [
+        (np.arange(at, min(at + step, numbers.stop)), at - numbers.start)
+        for at in range(numbers.start, numbers.stop, step)
+    ]
+    if selection.by_column:
+        found = _by_column(selection, made, strips)
+    else:
+        found = _joined(selection, [_strip(selection, made, *each) for each in strips], made)
+    return found[:, 0] if selection.shared is sel.Shared.HEADS else found
+
+
+def _summaries(chosen: ir.Chosen, given: Activations) -> Summaries:
     q, k = given.q.detach(), given.k.detach()
     sizes = {"q": q.shape[2], "k": k.shape[2]}
-    for table in selection.tables:
+    for table in chosen.tables:
         shape = (
             given.reals[table.name].shape
             if table.name in given.reals
             else given.tables[table.name].shape
         )
         sizes |= {f"{table.name}:{dim}": int(n) for dim, n in zip(table.dims, shape, strict=True)}
-    numbers = counted_rows(selection, sizes["q"], sizes["k"])
     env = ir.Env(
         0, 0, sizes, given.tables, np.arange(q.shape[0])[:, None, None, None],
         np.arange(q.shape[1])[None, :, None, None], q.shape[1], given.layer,
     )  # fmt: skip
     reals = {name: each.detach().float().double() for name, each in given.reals.items()}
-    made = Summaries(q, k, env, reals, given.scale)
-    width = max(1, selection.units.count(sizes["k"]) * q.shape[0] * q.shape[1])
-    step = max(1, strip // width)
-    parts = [
-        _strip(selection, made, np.arange(at, min(at + step, numbers.stop)), at - numbers.start)
-        for at in range(numbers.start, numbers.stop, step)
-    ]
-    found = _joined(selection, parts, made)
-    return found[:, 0] if selection.shared is sel.Shared.HEADS else found
+    return Summaries(q, k, env, reals, given.scale, chosen.align is ir.Align.START)
+
+
+def _by_column(
+    selection: ir.Selection, made: Summaries, strips: list[tuple[np.ndarray, int]]
+) -> Tensor:
+    """The rows that each unit takes: those of one strip compete with the ones that were taken before."""
+    units, slots = counted(selection.units, made.env), selection.choice.amount
+    assert isinstance(slots, ir.Const), "the front end demands it"
+    shape = made.q.shape[0], _heads(selection, made), units
+    device = made.q.device
+    best = torch.full((*shape, slots.value), -1, dtype=torch.int32, device=device)
+    kept, forced = torch.full_like(best, -math.inf, dtype=torch.float32), best > 0
+    for numbers, first in strips:
+        scores, candidates, asked = (x.mT for x in _scored(selection, made, numbers, first))
+        rows = torch.from_numpy(numbers).to(best).expand(*shape, -1)
+        pool = [
+            torch.cat(each, -1)
+            for each in ((kept, scores), (best >= 0, candidates), (forced, asked), (best, rows))
+        ]
+        _check_room(selection, pool[2], slots.value)
+        taken = choose(pool[0], pool[1], pool[2], sel.Take.TOP, torch.tensor(slots.value))
+        at, there = taken.clamp(min=0).long(), taken >= 0
+        kept = pool[0].gather(-1, at)
+        forced = pool[2].gather(-1, at) & there
+        best = torch.where(there, pool[3].gather(-1, at), -1)
+    return best
 
 
 def _joined(selection: ir.Selection, parts: list[Tensor], made: Summaries) -> Tensor:
@@ -115,40 +164,52 @@ def _heads(selection: ir.Selection, made: Summaries) -> int:
 
 def _strip(selection: ir.Selection, made: Summaries, numbers: np.ndarray, first: int) -> Tensor:
     """Chooses for the queries, or units of queries, of these numbers."""
-    values, units = Values(made, numbers, first), selection.units
-    where = values.whole(selection.where, units)
-    many = units.count(made.env.sizes["k"])
-    if not any(isinstance(node, sel.Reduced) for node in ir.postorder(selection.score)):
-        many = min(many, _reach(where)) if where.shape[3] > 1 else many
-        values.most, where = many, where[..., :many]
-    heads = _heads(selection, made)
-    shape = made.q.shape[0], heads, len(numbers), many
-
-    def conform(x: Tensor) -> Tensor:
-        if x.shape[1] > heads:  # the same for all heads that choose together
-            x = x[:, :: x.shape[1] // heads]
-        elif 1 < x.shape[1] < heads:
-            x = x.repeat_interleave(heads // x.shape[1], 1)
-        return x.expand(*shape[:3], x.shape[3])
-
-    exists = torch.from_numpy(numbers >= 0).to(made.q.device)[None, None, :, None]
-    candidates = (conform(where) & exists).expand(shape)
-    forced = (conform(values.whole(selection.keeping, units)) & candidates).expand(shape)
+    scores, candidates, forced = _scored(selection, made, numbers, first)
     take = selection.choice.take
     if take in (sel.Take.TOP, sel.Take.SAMPLE):
         assert isinstance(selection.choice.amount, ir.Const), "the front end demands it"
         amount = torch.tensor(selection.choice.amount.value)
         _check_room(selection, forced, int(amount))
     else:
-        amount = conform(values(selection.choice.amount, units))[..., :1]
+        values = Values(made, numbers, first, selection.queries)
+        amount = _conformed(selection, made, values(selection.choice.amount, selection.units))
+        amount = amount[..., :1]
         _check_share(selection, amount)
-    if take is sel.Take.SAMPLE:
+    return choose(scores, candidates, forced, take, amount)
+
+
+def _scored(
+    selection: ir.Selection, made: Summaries, numbers: np.ndarray, first: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores of all units, which of them are candidates, and which are kept: [B, heads, rows, units] each."""
+    values, units = Values(made, numbers, first, selection.queries), selection.units
+    where = values.whole(selection.where, units)
+    many = counted(units, made.env)
+    if not any(isinstance(node, _FOLDS) for node in ir.postorder(selection.score)):
+        many = min(many, _reach(where)) if where.shape[3] > 1 and not selection.by_column else many
+        values.most, where = many, where[..., :many]
+    shape = made.q.shape[0], _heads(selection, made), len(numbers), many
+    exists = torch.from_numpy(numbers >= 0).to(made.q.device)[None, None, :, None]
+    candidates = (_conformed(selection, made, where) & exists).expand(shape)
+    keeping = _conformed(selection, made, values.whole(selection.keeping, units))
+    forced = (keeping & candidates).expand(shape)
+    if selection.choice.take is sel.Take.SAMPLE:
         rows = torch.from_numpy(numbers).to(made.q.device)
         batch, head = (torch.arange(n, device=made.q.device) for n in shape[:2])
         scores = drawn(selection.choice.seed, batch, head, rows, many)
     else:
-        scores = conform(values(selection.score, units)).float()
-    return choose(scores.expand(shape).contiguous(), candidates, forced, take, amount)
+        scores = _conformed(selection, made, values(selection.score, units)).float()
+    return scores.expand(shape).contiguous(), candidates, forced
+
+
+def _conformed(selection: ir.Selection, made: Summaries, x: Tensor) -> Tensor:
+    """Values of as many heads as there are choices beside each other."""
+    heads = _heads(selection, made)
+    if x.shape[1] > heads:  # the same for all heads that choose together
+        x = x[:, :: x.shape[1] // heads]
+    elif 1 < x.shape[1] < heads:
+        x = x.repeat_interleave(heads // x.shape[1], 1)
+    return x.expand(made.q.shape[0], heads, *x.shape[2:])
 
 
 def _reach(where: Tensor) -> int:

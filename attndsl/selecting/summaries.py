@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, maximum, minimum
+from torch import Tensor, maximum, minimum, where
 
 from attndsl import ir
 
@@ -35,3 +35,9 @@ def pooled(x: Tensor, units: ir.selection.Units, how: ir.selection.Pool) -> Tens
                 into.copy_((maximum if how is Pool.MAX else minimum)(into, part.double()))
     found = total / sizes[:, None] if how is Pool.MEAN else total
     return found.float().double()
+
+
+def normal(x: Tensor) -> Tensor:
+    """Vectors divided by their lengths, float32 values as float64; zeros where that is 0."""
+    length = x.square().sum(-1, keepdim=True).sqrt()
+    return (x / where(length == 0, 1.0, length)).float().double()

@@ -18,10 +18,13 @@ from torch.nn import functional as F
 
 from attndsl import ir
 
-from .summaries import pooled
+from .summaries import normal, pooled
 
 reals, sel = ir.reals, ir.selection
-Key: TypeAlias = tuple[ir.Node, ir.selection.Units]
+Units: TypeAlias = ir.selection.Units | ir.selection.Numbers
+Key: TypeAlias = tuple[ir.Node, Units]
+
+_AT_ONCE: Final = 1 << 18  # scores of queries that are folded: with temporaries some 16 MB
 
 _FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "exp": torch.exp,
@@ -48,7 +51,8 @@ class Summaries:
     env: ir.Env
     reals: Mapping[str, Tensor]
     scale: float
-    known: dict[ir.Node, Tensor] = field(default_factory=dict)
+    starts: bool = False  # whether the first query stands at position 0 however many keys there are
+    known: dict[object, Tensor] = field(default_factory=dict)
 
     @property
     def group(self) -> int:
@@ -60,8 +64,25 @@ class Summaries:
         if node not in self.known:
             assert isinstance(node, sel.Pooled)
             x = self.k if node.side is ir.Side.KEY else self.q
+            x = normal(x.float().double()) if node.normal else x
             self.known[node] = pooled(x, node.units, node.how)
         return self.known[node]
+
+    @property
+    def shift(self) -> int:
+        """The position of query 0."""
+        return 0 if self.starts else self.env.sizes["k"] - self.q.shape[2]
+
+    def laid_out(self, side: ir.Side, units: ir.selection.Units) -> Tensor:
+        """The vectors of each block one behind the other, keys last first; zeros for those that do not exist."""
+        key = side, units
+        if key not in self.known:
+            x = (self.k if side is ir.Side.KEY else self.q).float().double()
+            x = F.pad(x, (0, 0, 0, -x.shape[2] % units.size))
+            x = x.reshape(*x.shape[:2], -1, units.size, x.shape[3])
+            x = x.flip(3) if side is ir.Side.KEY else x
+            self.known[key] = x.flatten(3)
+        return self.known[key]
 
     def keys(self) -> Tensor:
         """The vectors of single keys."""
@@ -75,17 +96,19 @@ class Summaries:
 class Values:
     """The values of one strip: ``numbers`` are its queries, or units of them, rows ``first`` and on of the call.
 
-    Only the first ``most`` units are scored, which serves scores that fold no units.
+    ``rows`` are the units that the numbers count, None of queries. Only the first ``most`` units are scored, which
+    serves scores that fold no units.
     """
 
     made: Summaries
     numbers: np.ndarray
     first: int
+    rows: Units | None = None
     most: int = 1 << 62  # units that are looked at, the first ones
     memo: dict[Key, Tensor] = field(default_factory=dict)
     indices: dict[int, int] = field(default_factory=dict)
 
-    def __call__(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+    def __call__(self, node: ir.Node, units: Units) -> Tensor:
         """The value of a real expression of these units."""
         key = node, units
         if key in self.memo:
@@ -95,20 +118,24 @@ class Values:
             self.memo[key] = found
         return found
 
-    def width(self, units: ir.selection.Units) -> int:
+    def width(self, units: Units) -> int:
         """How many of these units there are values of."""
-        return min(self.most, units.count(self.made.env.sizes["k"]))
+        return min(self.most, counted(units, self.made.env))
 
-    def whole(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+    def whole(self, node: ir.Node, units: Units) -> Tensor:
         """An int or bool expression, as a tensor."""
         env = self.made.env
         at = np.arange(self.width(units))[None, None, None, :]
         env = replace(env, q=self.numbers[None, None, :, None], k=at, indices=self.indices)
-        found = np.asarray(ir.evaluate(node, env))
+        reals_in = [each for each in ir.postorder(node) if isinstance(each, sel.Exceeds)]
+        known: dict[ir.Node, np.ndarray] = {
+            each: self._exceeds(each, units).numpy(force=True) for each in reals_in
+        }
+        found = np.asarray(ir.evaluate(node, env, known))
         found = found.reshape((1,) * (4 - found.ndim) + found.shape)
         return torch.from_numpy(np.ascontiguousarray(found)).to(self.made.q.device)
 
-    def _step(self, node: ir.Node, units: ir.selection.Units) -> Tensor:  # noqa: C901 - one arm per node class
+    def _step(self, node: ir.Node, units: Units) -> Tensor:  # noqa: C901 - one arm per node class
         match node:
             case reals.Number(value=value):
                 return self._number(value)
@@ -138,6 +165,10 @@ class Values:
                 return self._inner(self._vector(left, units), self._vector(right, units))
             case sel.Bound(units=own):
                 return self._bound(own)
+            case sel.Antidiagonal(units=own):
+                return self._inner(
+                    self._rows(self.made.laid_out(ir.Side.QUERY, own)), self._columns(own)
+                )
             case ir.Load():
                 return self._read(node, units)[..., 0]
             case sel.Series():
@@ -148,8 +179,22 @@ class Values:
                 return self._softmax(node, units)
             case sel.Reduced():
                 return self._over_units(node, units)
+            case sel.RowFold():
+                return self._over_row(node)
+            case sel.QueryFold():
+                return self._over_queries(node, units)
             case _:
                 raise AssertionError(f"{type(node).__name__} has no value in a selection")
+
+    def _exceeds(self, node: ir.selection.Exceeds, units: Units) -> Tensor:
+        left, right = self._joint(self(node.left, units), self(node.right, units))
+        found = left >= right if node.or_equal else left > right
+        groups = self.made.k.shape[1]
+        return self._spread(found) if found.shape[1] == groups > 1 else found
+
+    def _spread(self, x: Tensor) -> Tensor:
+        """Values of key heads as those of query heads."""
+        return x.repeat_interleave(self.made.group, 1)
 
     def _number(self, value: float) -> Tensor:
         return torch.full((1, 1, 1, 1), value, dtype=torch.float64, device=self.made.q.device)
@@ -159,13 +204,11 @@ class Values:
         heads, groups = self.made.q.shape[1], self.made.k.shape[1]
         if all(x.shape[1] != heads for x in values) or groups in (1, heads):
             return values
-        return tuple(
-            x.repeat_interleave(self.made.group, 1) if x.shape[1] == groups else x for x in values
-        )
+        return tuple(self._spread(x) if x.shape[1] == groups else x for x in values)
 
     # ------------------------------------------------------------------ vectors
 
-    def _vector(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+    def _vector(self, node: ir.Node, units: Units) -> Tensor:
         """Vectors [B, H, rows or 1, units or 1, width]."""
         match node:
             case sel.Pooled(side=ir.Side.KEY):
@@ -176,8 +219,13 @@ class Values:
                 return self.made.keys()[:, :, None, : self.width(units)]
             case reals.Own():
                 return self._rows(self.made.q).float().double()
+            case sel.Unit(item=item):
+                return normal(self._vector(item, units))
             case _:
                 return self._read(node, units)
+
+    def _columns(self, units: ir.selection.Units) -> Tensor:
+        return self.made.laid_out(ir.Side.KEY, units)[:, :, None, : self.width(units)]
 
     def _rows(self, x: Tensor) -> Tensor:
         return x[:, :, self.first : self.first + len(self.numbers), None]
@@ -193,13 +241,16 @@ class Values:
         groups = b.shape[1]
         if a.shape[1] > groups > 1:
             split = a.reshape(a.shape[0], groups, -1, a.shape[3])
-            return (split @ b.mT).reshape(*a.shape[:3], -1)
+            found = split @ b.mT
+            return found.reshape(found.shape[0], *a.shape[1:3], -1)
         a, b = self._joint(a, b)
         return a @ b.mT
 
     def _bound(self, units: ir.selection.Units) -> Tensor:
         low, high = (
-            self.made.pooled(sel.Pooled(how, ir.Side.KEY, units))[:, :, None, : self.width(units)]
+            self.made.pooled(sel.Pooled(how, ir.Side.KEY, units, False))[
+                :, :, None, : self.width(units)
+            ]
             for how in (sel.Pool.MIN, sel.Pool.MAX)
         )
         q = self._rows(self.made.q).float().double()
@@ -210,7 +261,7 @@ class Values:
             found[..., odd] = torch.maximum(each[0] * each[1], each[0] * each[2]).sum(-1)
         return found
 
-    def _read(self, node: ir.Node, units: ir.selection.Units) -> Tensor:
+    def _read(self, node: ir.Node, units: Units) -> Tensor:
         """A real table at indices, or rows of it, [B, H, rows, units, width]; 0 where an index is outside."""
         assert isinstance(node, ir.Load | reals.Row)
         table = self.made.reals[node.table]
@@ -235,7 +286,7 @@ class Values:
 
     # ------------------------------------------------------------------ folds
 
-    def _series(self, node: ir.selection.Series, units: ir.selection.Units) -> Tensor:
+    def _series(self, node: ir.selection.Series, units: Units) -> Tensor:
         env = self.made.env
         start, stop = (int(ir.evaluate(each, env)) for each in (node.start, node.stop))
         total = self._number(0.0)
@@ -258,9 +309,9 @@ class Values:
             total = total + part if how is sel.Fold.SUM else torch.maximum(total, part)
         return total
 
-    def _softmax(self, node: ir.selection.Reduced, units: ir.selection.Units) -> Tensor:
+    def _softmax(self, node: ir.selection.Reduced, units: Units) -> Tensor:
         value, where = self._joint(self(node.item, units), self.whole(node.where, units))
-        width = units.count(self.made.env.sizes["k"])
+        width = counted(units, self.made.env)
         shape = (*np.broadcast_shapes(value.shape[:3], where.shape[:3]), width)
         value, where = value.expand(shape), where.expand(shape)
         if not width:
@@ -271,9 +322,10 @@ class Values:
         total = found.sum(-1, keepdim=True)
         return found / torch.where(total == 0, 1.0, total)
 
-    def _over_units(self, node: ir.selection.Reduced, units: ir.selection.Units) -> Tensor:
+    def _over_units(self, node: ir.selection.Reduced, units: Units) -> Tensor:
         """Sums or maxima over those of other units that overlap each of these."""
         assert isinstance(node.units, sel.Units)
+        assert isinstance(units, sel.Units), "what overlaps are tokens"
         value, where = self._joint(self(node.item, node.units), self.whole(node.where, node.units))
         nothing = 0.0 if node.how is sel.Fold.SUM else -math.inf
         value = torch.where(where, value, nothing)
@@ -290,6 +342,69 @@ class Values:
             part = torch.where(inside, part, nothing)
             total = total + part if node.how is sel.Fold.SUM else torch.maximum(total, part)
         return total
+
+    def _over_row(self, node: ir.selection.RowFold) -> Tensor:
+        """The sum, maximum or log-sum-exp over all units."""
+        value, where = self._joint(self(node.item, node.units), self.whole(node.where, node.units))
+        value = torch.where(where, value, 0.0 if node.how is sel.Fold.SUM else -math.inf)
+        value = value.expand(*value.shape[:3], self.width(node.units))
+        if node.how is sel.Fold.SUM:
+            return value.sum(-1, keepdim=True)
+        if not value.shape[-1]:
+            return value.new_full((*value.shape[:3], 1), -math.inf)
+        fold = value.amax if node.how is sel.Fold.MAX else value.logsumexp
+        return fold(-1, keepdim=True)
+
+    def _over_queries(self, node: ir.selection.QueryFold, units: Units) -> Tensor:
+        """The sum or maximum over the queries of each unit of queries, some at once."""
+        outer, size = self.rows, node.rows.size
+        assert isinstance(outer, sel.Units), "the front end demands it"
+        shift, width = self.made.shift, self.width(units)
+        end = shift + self.made.q.shape[2]
+        step = max(1, _AT_ONCE // max(1, width * self.made.q.shape[0] * self.made.q.shape[1]))
+        found = []
+        for number in self.numbers.tolist():
+            low, high = max(number * outer.size, shift), min((number + 1) * outer.size, end)
+            stop = -(-high // size)
+            parts = [
+                self._part(node, units, np.arange(at, min(at + step, stop)))
+                for at in range(low // size, stop, step)
+            ]
+            heads = max((part.shape[1] for part in parts), default=1)
+            none = self._number(0.0 if node.how is sel.Fold.SUM else -math.inf)
+            total = none.expand(1, heads, 1, width)
+            for part in parts:
+                fold = torch.add if node.how is sel.Fold.SUM else torch.maximum
+                total = fold(*self._joint(total, part))
+            found.append(total)
+        batch, heads = (max((x.shape[i] for x in found), default=1) for i in (0, 1))
+        parts = [x.expand(batch, heads, 1, width) for x in found]
+        return torch.cat(parts, 2) if parts else self._number(0.0).expand(1, 1, 0, width)
+
+    def _part(self, node: ir.selection.QueryFold, units: Units, rows: np.ndarray) -> Tensor:
+        """The fold over some queries, [B, H, 1, units]."""
+        none = 0.0 if node.how is sel.Fold.SUM else -math.inf
+        first = int(rows[0]) - self.made.shift // node.rows.size
+        inner = Values(self.made, rows, first, node.rows, self.most, indices=self.indices)
+        value, where = self._joint(inner(node.item, units), inner.whole(node.where, units))
+        value = torch.where(where, value, none)
+        value = value.expand(*value.shape[:2], len(rows), self.width(units))
+        if node.by_distance:
+            distance = np.arange(value.shape[3])
+            key = torch.from_numpy(rows[:, None] - distance[None]).to(value.device)
+            there = (key >= 0) & (key < value.shape[3])
+            moved = value.gather(3, key.clamp(0, value.shape[3] - 1).expand(value.shape))
+            value = torch.where(there, moved, none)
+        return (
+            value.sum(2, keepdim=True) if node.how is sel.Fold.SUM else value.amax(2, keepdim=True)
+        )
+
+
+def counted(units: Units, env: ir.Env) -> int:
+    """How many units, or numbers, there are in a call."""
+    if isinstance(units, sel.Units):
+        return units.count(env.sizes["k"])
+    return max(0, int(ir.evaluate(units.stop, env)))
 
 
 def overlaps(

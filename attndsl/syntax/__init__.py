@@ -9,7 +9,7 @@ from .formatting import format_assertion, format_expression
 from .formatting import format_module as format  # noqa: A004  (a door is a verb: syn.format)
 from .outlining import Outline
 from .parsing import decode, parse, read
-from .selection_tree import Blocks, Take, asides, blocks_of
+from .selection_tree import Blocks, Numbers, Take, asides, blocks_of
 from .tree import (
     Access,
     Align,
@@ -24,6 +24,7 @@ from .tree import (
     Bool,
     By,
     Call,
+    Choosing,
     Compare,
     CompareOp,
     Count,
@@ -41,6 +42,7 @@ from .tree import (
     Int,
     Join,
     Kind,
+    Label,
     Let,
     ListOf,
     Loop,
@@ -57,6 +59,7 @@ from .tree import (
     Phrase,
     Product,
     Range,
+    Rank,
     Reduction,
     Remarks,
     Scored,
@@ -86,6 +89,7 @@ __all__ = [
     "Bool",
     "By",
     "Call",
+    "Choosing",
     "Compare",
     "CompareOp",
     "Count",
@@ -103,6 +107,7 @@ __all__ = [
     "Int",
     "Join",
     "Kind",
+    "Label",
     "Let",
     "ListOf",
     "Loop",
@@ -112,6 +117,7 @@ __all__ = [
     "Name",
     "Neg",
     "Not",
+    "Numbers",
     "Or",
     "Outline",
     "Over",
@@ -120,6 +126,7 @@ __all__ = [
     "Phrase",
     "Product",
     "Range",
+    "Rank",
     "Reduction",
     "Remarks",
     "Scored",

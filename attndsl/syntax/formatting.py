@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeGuard, TypeVar, assert_never
 
 from . import tree
-from .selection_tree import Blocks
+from .selection_tree import Blocks, Numbers
 
 WIDTH = 100
 _STEP = "    "
@@ -89,6 +89,8 @@ def _plain(node: tree.Declaration) -> list[str]:
             return [f"units {name} = {_blocks(blocks)}"]
         case tree.Select():
             return _select(node)
+        case tree.Label() | tree.Rank():
+            return _numbering(node)
 
 
 def _import_name(node: tree.ImportName) -> str:
@@ -136,19 +138,38 @@ def _select(node: tree.Select) -> list[str]:
     words = [f"select {node.name}{parameters}"]
     words += [] if node.over is None else [f"over {_units(node.over)}"]
     words += [] if node.per is None else [f"per {node.per}"]
-    words += [] if node.queries is None else [f"for {_units(node.queries)}"]
+    words += [] if node.queries is None else [f"for {_rows(node.queries)}"]
     words += [] if node.align is None else [f"align {node.align}"]
     words += [f"where {', '.join(map(_flat, node.where))}"] if node.where else []
     candidates = f"where {', '.join(map(_flat, node.candidates))}"
     clauses = [candidates] if node.candidates else []
     clauses += [] if node.keeping is None else [f"keeping {_flat(node.keeping)}"]
     seed = "" if node.take.seed is None else f" seed {_flat(node.take.seed)}"
-    clauses.append(f"take {node.take.how} {_flat(node.take.amount)}{seed}")
+    by = "" if node.take.by is None else f" by {node.take.by}"
+    clauses.append(f"take {node.take.how} {_flat(node.take.amount)}{seed}{by}")
     line = " ".join((*words, "=", _flat(node.body), *clauses))
     if len(line) <= WIDTH:
         return [line]
     body = _lines(node.body, WIDTH - len(_STEP))
     return [" ".join((*words, "=")), *_indented((*body, *clauses))]
+
+
+def _numbering(node: tree.Label | tree.Rank) -> list[str]:
+    """One line, or the head and then the body below it."""
+    parameters = f"({', '.join(map(_parameter, node.parameters))})" if node.parameters else ""
+    words = [f"{type(node).__name__.lower()} {node.name}{parameters}"]
+    words += [] if node.align is None else [f"align {node.align}"]
+    words += [f"where {', '.join(map(_flat, node.where))}"] if node.where else []
+    if isinstance(node, tree.Rank):
+        return [" ".join((*words, "= by", ", ".join(map(_flat, (node.body, *node.others)))))]
+    head = " ".join((*words, f"= argmax {_rows(node.numbers)}:"))
+    if len(line := f"{head} {_flat(node.body)}") <= WIDTH:
+        return [line]
+    return [head, *_indented(_lines(node.body, WIDTH - len(_STEP)))]
+
+
+def _rows(each: str | Blocks | Numbers) -> str:
+    return f"{each.name} in {_flat(each.range)}" if isinstance(each, Numbers) else _units(each)
 
 
 def _units(each: str | Blocks) -> str:
@@ -162,7 +183,8 @@ def _blocks(node: Blocks) -> str:
 
 def _reduction(node: tree.Reduction) -> str:
     where = "" if node.where is None else f" where {_flat(node.where)}"
-    return f"{node.how} over {node.over}{where}:"
+    every, rows = "all " if node.every else "", f" in {node.rows}" if node.rows else ""
+    return f"{node.how} over {every}{node.over}{rows}{where}:"
 
 
 def _flat_body(body: tree.Expression) -> str:

@@ -20,7 +20,7 @@ TALLEST_STACK = 8 * DEEPEST
 
 # A declaration at the start of a line closes whatever the one before it left open.
 _BRACKET = re.compile(
-    r'"[^"\n]*"|#[^\n]*|[()\[\]]|^(?:import|grid|space|input|def|pattern|attention)\b|^select\s+\w',
+    r'"[^"\n]*"|#[^\n]*|[()\[\]]|^(?:import|grid|space|input|def|pattern|attention)\b|^(?:select|label|rank)\s+\w',
     re.MULTILINE,
 )
 _STRANGE = re.compile(r"[\x00\ud800-\udfff]")
@@ -96,7 +96,11 @@ def _expressions(module: tree.Module) -> list[tree.Expression]:
             case tree.Attention(parameters=parameters, body=body, where=where, over=over):
                 found += (*where, body)
                 found += () if over is None else (over,)
-            case tree.Select(parameters=parameters, body=body, where=where):
+            case (
+                tree.Select(parameters=parameters, body=body, where=where)
+                | tree.Label(parameters=parameters, body=body, where=where)
+                | tree.Rank(parameters=parameters, body=body, where=where)
+            ):
                 found += (*where, body, *asides(declaration))
             case tree.Units(blocks=blocks):
                 found += blocks_of(blocks)

@@ -12,12 +12,12 @@ from .parsing import parse_part
 
 Named: TypeAlias = (
     tree.Grid | tree.Space | tree.Input | tree.Def | tree.Pattern | tree.Attention
-    | tree.Units | tree.Select
+    | tree.Units | tree.Choosing
 )  # fmt: skip
 
 # A declaration begins where its documentation does, and ends where the next one begins.
 _HEAD = re.compile(
-    r"(?:^##(?!#)[^\n]*\n)*^(grid|space|input|def|pattern|attention|units|select)[ ]+(\w+)",
+    r"(?:^##(?!#)[^\n]*\n)*^(grid|space|input|def|pattern|attention|units|select|label|rank)[ ]+(\w+)",
     re.MULTILINE,
 )
 

@@ -18,9 +18,21 @@ from .foreign_syntax import HABITS, ForeignSyntax
 
 END = "$END"
 
-_DECLARING = ("import", "grid", "space", "input", "def", "pattern", "attention", "units", "select")
+_DECLARING = (
+    "import",
+    "grid",
+    "space",
+    "input",
+    "def",
+    "pattern",
+    "attention",
+    "units",
+    "select",
+    "label",
+    "rank",
+)
 _WORDS = (
-    *_DECLARING[:-2], "from", "as", "where", "zeros", "assert", "over", "align", "if", "then", "else",
+    *_DECLARING[:-4], "from", "as", "where", "zeros", "assert", "over", "align", "if", "then", "else",
     "let", "any", "all", "in", "and", "or", "not", "true", "false",
 )  # fmt: skip
 _CLAUSES = (  # words of an attention or a selection, names elsewhere
@@ -28,7 +40,7 @@ _CLAUSES = (  # words of an attention or a selection, names elsewhere
     "every", "whole", "per", "for", "keeping", "take", "seed",
 )  # fmt: skip
 # Words that never stand in an expression: there they were surely meant as names.
-_NAMELIKE = frozenset((*_DECLARING[:-2], "zeros", "assert", "from", "as", "over", "align"))
+_NAMELIKE = frozenset((*_DECLARING[:-4], "zeros", "assert", "from", "as", "over", "align"))
 _SIGNS = {
     "LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COMMA": ",", "COLON": ":", "EQUAL": "=",
     "ARROW": "->", "CONCAT": "++", "RANGE": "..", "DOT": ".", "PLUS": "+", "MINUS": "-",

@@ -35,15 +35,19 @@ from .parse_errors import END, ParseProblem, explain
 MOST_REPORTED = 10
 _BUSY = threading.Lock()  # the builder within the parser knows one source at a time
 _DECLARATION = re.compile(
-    r"^(?:(?:import|grid|space|input|def|pattern|attention)\b|(?:units|select)\s+\w)", re.MULTILINE
+    r"^(?:(?:import|grid|space|input|def|pattern|attention)\b|(?:units|select|label|rank)\s+\w)",
+    re.MULTILINE,
 )
 
 
-_OPENERS = frozenset("IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION UNITS SELECT".split())  # noqa: SIM905
+_OPENERS = frozenset(
+    "IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION UNITS SELECT LABEL RANK".split()  # noqa: SIM905
+)
 _CLAUSES = {  # words of a declaration that are names elsewhere
     "ATTENTION": frozenset(("score", "weights", "factor", "mass", "by")),
     "UNITS": frozenset(("every", "whole")),
-    "SELECT": frozenset(("every", "whole", "per", "for", "keeping", "take", "seed")),
+    "SELECT": frozenset(("every", "whole", "per", "for", "keeping", "take", "seed", "by")),
+    "RANK": frozenset(("by",)),
 }
 
 

@@ -8,7 +8,7 @@ from attndsl.source import NOWHERE, Diagnostic, Label, Span
 
 from . import tree
 from .clauses import Align, Parts, TreeError, Where, Word, clip, is_token, sort_clauses
-from .selection_tree import Blocks, Take
+from .selection_tree import Blocks, Numbers, Take
 
 
 class SelectionRules:
@@ -36,8 +36,12 @@ class SelectionRules:
     def each(self, parts: Parts) -> _Each:
         return _Each(self._units_said(parts[1]), self._span(parts[1]), self._span(*parts))
 
-    def _units_said(self, part: typing.Any) -> str | Blocks:
-        return part if isinstance(part, Blocks) else str(part)
+    def _units_said(self, part: typing.Any) -> typing.Any:
+        return part if isinstance(part, Blocks | Numbers) else str(part)
+
+    def numbers(self, parts: Parts) -> Numbers:
+        name, _, bounds = parts
+        return Numbers(str(name), bounds, self._span(name), self._span(name, bounds))
 
     def per(self, parts: Parts) -> _Per:
         return _Per(str(parts[1]), self._span(parts[1]), self._span(*parts))
@@ -50,8 +54,46 @@ class SelectionRules:
 
     def take(self, parts: Parts) -> Take:
         opening, how, amount, *rest = parts
-        seed = rest[0].body if rest else None
-        return Take(str(how), amount, seed, self._span(how), self._span(opening, parts[-1]))
+        seed = rest[0].body if rest and isinstance(rest[0], _Seed) else None
+        by = rest[0] if rest and isinstance(rest[0], _Column) else None
+        word, said = (by.word, by.named) if by else (None, NOWHERE)
+        span = self._span(opening, parts[-1])
+        return Take(str(how), amount, seed, word, self._span(how), said, span)
+
+    def column(self, parts: Parts) -> _Column:
+        return _Column(str(parts[1]), self._span(parts[1]), self._span(*parts))
+
+    def label(self, parts: Parts) -> tree.Label:
+        opening, name, *rest, _, numbers, body = parts
+        parameters, clauses = self._head(rest, "a label")
+        span = self._span(opening, body)
+        return tree.Label(
+            str(name), parameters, numbers, body, **clauses, name_span=self._span(name), span=span
+        )
+
+    def rank(self, parts: Parts) -> tree.Rank:
+        opening, name, *rest = parts
+        place = next(i for i, part in enumerate(rest) if is_token(part, "BY"))
+        parameters, clauses = self._head(rest[:place], "a rank")
+        body, *others = rest[place + 1 :]
+        span = self._span(opening, parts[-1])
+        name_span = self._span(name)
+        return tree.Rank(
+            str(name), parameters, body, tuple(others), **clauses, name_span=name_span, span=span
+        )
+
+    def _head(
+        self, parts: Parts, whose: str
+    ) -> tuple[tuple[tree.Parameter, ...], dict[str, typing.Any]]:
+        """Parameters, and the clauses that labels and ranks have."""
+        parameters = tuple(part for part in parts if isinstance(part, tree.Parameter))
+        head = sort_clauses(parts[len(parameters) :], whose)
+        align, where = head.get(Align), head.get(Where)
+        return parameters, {
+            "align": align.align if align else None,
+            "align_span": align.span if align else NOWHERE,
+            "where": where.conditions if where else (),
+        }
 
     def select(self, parts: Parts) -> tree.Select:
         opening, name, *rest, take = parts
@@ -83,11 +125,17 @@ class SelectionRules:
         )
 
     def reduction(self, parts: Parts) -> tree.Reduction:
-        opening, _, over, *rest, body = parts
-        where = rest[-1] if rest else None
+        opening, _, *rest, body = parts
+        every = is_token(rest[0], "ALL")
+        over, *rest = rest[every:]
+        rows = rest[1] if rest and is_token(rest[0], "IN") else None
+        where = rest[-1] if rest and not isinstance(rest[-1], Word) else None
         how: typing.Any = str(opening)
-        span = self._span(opening, body)
-        return tree.Reduction(how, str(over), body, where, self._span(over), span)
+        said = str(rows) if rows is not None else None
+        spans = self._span(over), self._span(rows) if rows is not None else NOWHERE
+        return tree.Reduction(
+            how, str(over), body, where, every, said, *spans, self._span(opening, body)
+        )
 
 
 class _Among(typing.NamedTuple):
@@ -97,7 +145,7 @@ class _Among(typing.NamedTuple):
 
 
 class _Each(typing.NamedTuple):
-    units: str | Blocks
+    units: str | Blocks | Numbers
     named: Span
     span: Span
 
@@ -110,6 +158,12 @@ class _Per(typing.NamedTuple):
 
 class _Keeping(typing.NamedTuple):
     body: tree.Expression
+    span: Span
+
+
+class _Column(typing.NamedTuple):
+    word: str
+    named: Span
     span: Span
 
 

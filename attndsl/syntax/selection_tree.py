@@ -11,9 +11,9 @@ from attndsl.source import NOWHERE, Span
 from .remarks import Remarks
 
 if TYPE_CHECKING:
-    from .tree import Align, Expression, Parameter
+    from .tree import Align, Expression, Parameter, Range
 
-FoldWord: TypeAlias = Literal["sum", "max", "softmax"]
+FoldWord: TypeAlias = Literal["sum", "max", "lse", "softmax"]
 
 
 def _span() -> Span:
@@ -31,25 +31,43 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """`c in 0..n`: numbers that are no tokens."""
+
+    name: str
+    range: Range
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
 class Reduction:
-    """`softmax over fine where fine.end <= q + 1: e`: a fold over units, or over `group`. In a Select only."""
+    """`softmax over fine where fine.end <= q + 1: e`: a fold over units, or over `group`. In a Select only.
+
+    `every`: over `all fine` of the row. `rows` are units of queries: `sum over queries in fine: e`.
+    """
 
     how: FoldWord
     over: str
     body: Expression
     where: Expression | None = None
+    every: bool = False
+    rows: str | None = None
     over_span: Span = _span()
+    rows_span: Span = _span()
     span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """`take top 16`, `take sample 8 seed 1`: `how` is any word."""
+    """`take top 16`, `take sample 8 seed 1`, `take top 4 by column`: `how` and `by` are any words."""
 
     how: str
     amount: Expression
     seed: Expression | None = None
+    by: str | None = None
     how_span: Span = _span()
+    by_span: Span = _span()
     span: Span = _span()
 
 
@@ -69,8 +87,8 @@ class Units:
 class Select:
     """`select near(n: int) over block per group for rows = score where ... keeping ... take top n`.
 
-    `over` and `queries` are units by name, or blocks that have none; None for single tokens. `where` are constraints
-    on parameters, `candidates` conditions on units.
+    `over` and `queries` are units by name, or blocks that have none; None for single tokens. `queries` may be `all` of
+    them, which no units are named, or numbers. `where` are constraints on parameters, `candidates` conditions on units.
     """
 
     name: str
@@ -78,7 +96,7 @@ class Select:
     body: Expression
     take: Take
     over: str | Blocks | None = None
-    queries: str | Blocks | None = None
+    queries: str | Blocks | Numbers | None = None
     per: str | None = None
     align: Align | None = None
     where: tuple[Expression, ...] = ()
@@ -94,15 +112,58 @@ class Select:
     span: Span = _span()
 
 
-def blocks_of(each: str | Blocks | None) -> tuple[Expression, ...]:
+@dataclass(frozen=True, slots=True)
+class Label:
+    """`label bucket(n: int) = argmax c in 0..n: e`: the number that scores highest, for each query or each key."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    numbers: Numbers
+    body: Expression
+    align: Align | None = None
+    where: tuple[Expression, ...] = ()
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    align_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """`rank place = by bucket[k], k`: where each query, or key, stands when all are sorted; `body` is the first int."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    body: Expression
+    others: tuple[Expression, ...] = ()
+    align: Align | None = None
+    where: tuple[Expression, ...] = ()
+    doc: str = ""
+    remarks: Remarks = Remarks()
+    name_span: Span = _span()
+    align_span: Span = _span()
+    span: Span = _span()
+
+
+Choosing: TypeAlias = Select | Label | Rank
+
+
+def blocks_of(each: str | Blocks | Numbers | None) -> tuple[Expression, ...]:
     """The expressions in units."""
+    if isinstance(each, Numbers):
+        return (each.range,)
     if not isinstance(each, Blocks):
         return ()
     return (each.size,) if each.every is None else (each.size, each.every)
 
 
-def asides(select: Select) -> tuple[Expression, ...]:
-    """The expressions of a selection beside its constraints and its score, in the order written."""
+def asides(select: Choosing) -> tuple[Expression, ...]:
+    """The expressions beside constraints and body, in the order written."""
+    if isinstance(select, Rank):
+        return select.others
+    if isinstance(select, Label):
+        return (select.numbers.range,)
     found = (*blocks_of(select.over), *blocks_of(select.queries), *select.candidates)
     found += () if select.keeping is None else (select.keeping,)
     found += (select.take.amount,)

@@ -20,6 +20,9 @@ from typing import Literal, TypeAlias
 from attndsl.source import NOWHERE, Span
 
 from .remarks import Remarks as Remarks
+from .selection_tree import Choosing as Choosing
+from .selection_tree import Label as Label
+from .selection_tree import Rank as Rank
 from .selection_tree import Reduction as Reduction
 from .selection_tree import Select as Select
 from .selection_tree import Units as Units
@@ -517,7 +520,7 @@ class Attention:
 
 
 Declaration: TypeAlias = (
-    Import | Grid | Space | Input | Def | Pattern | Attention | Units | Select
+    Import | Grid | Space | Input | Def | Pattern | Attention | Units | Choosing
 )  # fmt: skip
 
 

@@ -25,6 +25,9 @@ FILES = sorted(
 OPENING = {
     "units": r"/units(?=\s+\w+\s*=)/",
     "select": r"/select(?=\s+\w+\s*(\(|=|over|per|for|where))/",
+    "label": r"/label(?=\s+\w+\s*(\(|=|align|where))/",
+    "rank": r"/rank(?=\s+\w+\s*(\(|=|align|where))/",
+    "argmax": r"/argmax(?=\s+\w+\s+in\b)/",
 }
 SOFT = ("every", "whole", "per", "for", "keeping", "take", "seed")
 

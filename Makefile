@@ -16,7 +16,7 @@ GUESTS  := .venv-integrations
 # the cores from one another, and the same tests are many times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: site test explore-test demo lint types contracts pytest slow oldest newest integrations crosscheck gpu fuzz mutations format golden grammar docs clean
+.PHONY: site test explore-test demo lint types contracts pytest slow oldest newest integrations notebooks crosscheck gpu fuzz mutations format golden grammar docs clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts pytest
@@ -90,12 +90,18 @@ $(NEWEST)/installed: pyproject.toml
 # Models of transformers and diffusers, with the attention of this package; in an environment of its own.
 integrations: $(GUESTS)/installed
 	$(GUESTS)/bin/python -m pytest -n $(WORKERS) tests/integrations
+	$(GUESTS)/bin/python -m pytest tests/house/test_prose.py -k pretrained
 
 $(GUESTS)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GUESTS)
 	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt torch
 	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,transformers,diffusers]'
 	@touch $@
+
+# The notebooks of the tutorials, each from its first cell to its last in a kernel of its own.
+notebooks: $(GUESTS)/installed
+	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt '.[notebooks]'
+	$(GUESTS)/bin/python -m pytest tests/house/test_notebooks.py
 
 # Random programs for so many minutes; what fails is saved under tests/fuzz/findings.
 fuzz: $(STAMP)

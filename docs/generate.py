@@ -1,4 +1,4 @@
-"""Writes the pages that say what the code says: errors, patterns, gallery, performance. `make docs` runs it.
+"""Writes the pages that say what the code says, and notebooks of the tutorials. `make docs` runs it.
 
 A test compares the pages with what this would write, so that they cannot go stale.
 """
@@ -29,9 +29,10 @@ from attndsl.inputs import declaration
 from attndsl.schedule import Schedule
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "benchmarks"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
 import report  # noqa: E402
+from notebooks import notebooks  # noqa: E402
 
 
 def pages() -> dict[str, str]:
@@ -43,6 +44,7 @@ def pages() -> dict[str, str]:
         "attentions.md": attentions_page(),
         "performance.md": performance_page(),
         "strided.svg": attndsl.compile("strided", s=32).picture(1024, tile=64, layout="auto").svg(),
+        **notebooks(),
     }
 
 
@@ -512,6 +514,7 @@ def _orders(parts: tuple[Schedule, ...], heads: int) -> str:
 
 def main() -> None:
     """Write the pages."""
+    (HERE / "notebooks").mkdir(exist_ok=True)
     for name, text in pages().items():
         (HERE / name).write_text(text, encoding="utf-8")
     grammar = HERE.parent / "editors/vscode/syntaxes/attn.tmLanguage.json"

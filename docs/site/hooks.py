@@ -124,7 +124,7 @@ def _linked(page: Path) -> list[Path]:
 
 
 def _is_page(target: Path) -> bool:
-    return target.is_relative_to(DOCS) and target.suffix in (".md", ".png", ".svg")
+    return target.is_relative_to(DOCS) and target.suffix in (".md", ".png", ".svg", ".ipynb")
 
 
 def _shown(folder: Path) -> list[Path]:

@@ -79,6 +79,8 @@ def run_page(text: str, page: str) -> tuple[int, asked.Listener]:
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"^```python needs=(\w+)$", text, re.MULTILINE):
+        pytest.importorskip(name)  # `make integrations` has it
     _, heard = run_page(text, str(page))
     assert text.count("```") % 2 == 0, "a fence is left open"
     asked.check_asked(heard)

@@ -22,9 +22,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.backends import (
-    lse_dtype,
-)
+from attndsl.backends import lse_dtype
 from attndsl.op.merging import merge
 from attndsl.op.scored_part import Part
 from attndsl.positions import KEYS, hidden
@@ -54,7 +52,9 @@ def _with_mass(out: Tensor, lse: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
     share, more = torch.exp(lse - top), torch.exp(mass - top)
     whole = (share + more).masked_fill(empty, 1.0)
     total = (top + whole.log()).masked_fill(empty, -math.inf)
-    return (out * (share / whole)[..., None]).to(out.dtype), total
+    part = (share / whole)[..., None].to(out.dtype)
+    in_place = not (torch.is_grad_enabled() and (out.requires_grad or part.requires_grad))
+    return (out.mul_(part) if in_place else out * part), total
 
 
 def _weighed(term: ir.Term, parts: Sequence[Part], lse: Tensor) -> Tensor:

@@ -75,14 +75,15 @@ class ScoredProgram:
         score: ir.Node,
         weight: ir.Node | None = None,
         reals: tuple[ir.Table, ...] | None = None,
+        factor: ir.Node | None = None,
     ) -> BoundScore:
         """Expressions of the part in one call: lengths, coordinates and numbers of heads are constants in it.
 
-        ``score`` and ``weight`` as of ``BoundScore``; ``reals`` are the tables that they read, by default all.
+        ``score``, ``weight`` and ``factor`` as of ``BoundScore``; ``reals`` are the tables that they read, by default all.
         """
         reals = self.reals if reals is None else reals
         mask, tables, first = self.program.mask, dict(call.tables), call.first
-        roots = [score, *([] if weight is None else [weight])]
+        roots = [score, *(each for each in (weight, factor) if each is not None)]
         if call.model_heads is not None:
             roots = [passes.head_shifted(each, call.head_start, call.model_heads) for each in roots]
         roots = [passes.lower_root(each, mask) for each in roots]
@@ -102,12 +103,13 @@ class ScoredProgram:
         read = ir.tables_read(*made)
         return BoundScore(
             made[0],
-            made[1] if weight is not None else None,
+            None if weight is None else made[1],
             mask.shift(call.q_len, call.k_len) if first is None else first,
             reals,
             tuple(t for t in declared if t.name in read and t.kind is not ir.Sort.REAL),
             {name: array for name, array in tables.items() if name in read},
             breaks=weight is None and self.part.form is ir.Form.STICK,
+            factor=None if factor is None else made[-1],
         )
 
 

@@ -141,6 +141,8 @@ class _Pairs:
                 return torch.where(self._integer(cond), known[yes], known[no])
             case reals.Dot(left=left, right=right):
                 return (self._vector(left) * self._vector(right)).sum(-1)
+            case reals.Drawn(least=least, left=left, right=right):
+                return (_mixed(self._integer(left) + self._integer(right)) >= least).double()
             case ir.Load(table=table, index=index, ambient=ambient):
                 return self._read(table, index, ambient, ())
             case _:
@@ -188,6 +190,13 @@ class _Pairs:
             return table.new_zeros(len(self._places), *rest)
         found = table[tuple(places)] if places else table.expand(len(self._places), *rest)
         return torch.where(inside.view(-1, *[1] * len(rest)), found, 0.0)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """The number that `ir.reals.Drawn` says, of int64."""
+    x = x * 0x7FEB352D % 2**32
+    x = x - 2**32 * (x >= 2**31)
+    return (x ^ (x >> 15)) % 2**31 * 0x046CA68B % 2**31  # the lowest bits of a product are those of its factors
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {

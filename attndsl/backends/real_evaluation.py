@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
+from attndsl.backends.draws import drawn
 from attndsl.backends.pair_products import Vectors, inner, inner_gains
 from attndsl.backends.places import IntArray
 from attndsl.backends.scores import BoundScore
@@ -162,6 +163,8 @@ class Values:
                 return torch.maximum(at[left], at[right])
             case ir.Load():
                 return take(self.table(node)[..., None], *self.entries(node))[..., 0]
+            case reals.Drawn(least=least, left=left, right=right):
+                return drawn(self._number(left), self._number(right), least, self.dtype)
             case reals.Dot(left=left, right=right):
                 return inner(vectors(self, left), vectors(self, right))
             case _:
@@ -270,6 +273,10 @@ class Values:
 
         kept: tuple[Tensor] = self._kept((node, type(user)), node.deps, make)
         return kept[0]
+
+    def _number(self, node: ir.Node) -> Tensor:
+        """An int below 2**31 as int32."""
+        return torch.from_numpy(np.asarray(self._ints(node)).astype(np.int32))
 
     def _ints(self, node: ir.Node) -> Any:
         """An int or bool expression, exactly; broadcast over [items, heads, n, m]."""

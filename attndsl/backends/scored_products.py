@@ -53,6 +53,8 @@ def _softmax_of_piece(work: Work, free: Values, piece: Chunk, scale: float) -> N
     values, full = _with_score(work, free, piece, rows, columns, scale, program.once)
     scores, is_ours = _of_pairs(values, program.inner, full)
     weights, mass, level = _softmax(scores, is_ours, program, pairs)
+    if program.factor is not None:
+        weights = _with_factor(values, program.factor, weights, pairs)
     o = _weighed(weights, part.keys.read(v[piece.theirs])) / mass[..., None]
     if not part.first_writer:
         o, level = merged(queries.read(totals), queries.read(levels), o, level)
@@ -75,6 +77,14 @@ def _weighted_piece(work: Work, free: Values, piece: Chunk, scale: float) -> Non
     if pairs is not None and pairs.dead is not None:
         level = level.masked_fill(pairs.dead, -math.inf)
     queries.write(levels, torch.maximum(level, queries.read(levels)))
+
+
+def _with_factor(
+    values: Values, factor: ir.Node, weights: Tensor, pairs: Pairs | None
+) -> Tensor:
+    """The weights of a softmax, or gains of such, times the factor: 0 for dead pairs, whatever it is of those."""
+    found = weights * values(factor)
+    return found if pairs is None else pairs.hide(found)
 
 
 def _weighed(weights: Tensor, v: Tensor) -> Tensor:
@@ -203,10 +213,13 @@ def _backward_of_piece(
         weights, is_ours = _exp(weights, program.outer, level[..., None], into), True
     if pairs is not None:
         weights = pairs.hide(weights if is_ours else weights.clone())
-    grouped = _grouped(ours, key_heads)
-    keys.add(dv[piece.theirs], product(_grouped(weights, key_heads).mT, grouped))
+    grouped, factor = _grouped(ours, key_heads), program.factor
+    of_values = weights if factor is None else _with_factor(values, factor, weights, pairs)
+    keys.add(dv[piece.theirs], product(_grouped(of_values, key_heads).mT, grouped))
     space = work.space("gain", (*grouped.shape[:3], full[3]), work.dtype)
     gain = product(grouped, theirs.mT, space).view(full)
+    if factor is not None:
+        gain = _with_factor(values, factor, gain, pairs)
     if program.is_softmax:
         gain = gain.sub_(queries.read(offset[piece.mine])[..., None]).mul_(weights)
     elif pairs is not None:

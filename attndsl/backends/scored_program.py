@@ -19,7 +19,7 @@ _TAME = frozenset(("tanh", "sigmoid", "softplus", "relu", "abs", "sign", "step")
 class Program:
     """The expression of a call: ``root`` of the scaled product is the score, or the weight itself.
 
-    ``gains``: the derivative of ``root`` by each leaf. ``bias``: b where the score is s + b. ``constants``: what
+    ``gains``: the derivative of ``root`` by each leaf. ``factor``: of the weights of a softmax. ``bias``: b where the score is s + b. ``constants``: what
     neither tensors nor products of a call change. ``is_alike``: all heads and batch elements are alike to it.
     ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head. ``scaled``: the one
     node through which it reads the product, and its factor of the product; ``outer`` times ``inner`` is ``root``.
@@ -28,6 +28,7 @@ class Program:
 
     root: ir.Node
     is_softmax: bool
+    factor: ir.Node | None
     gains: Mapping[ir.Node, ir.Node]
     bias: ir.Node | None
     constants: frozenset[ir.Node]
@@ -46,10 +47,12 @@ class Program:
         if bound.weight is not None:
             root = ir.substitute(bound.weight, {reals.SCORE: root})
         gains = {leaf: _without_quotient(g) for leaf, g in passes.differentiate(root).items()}
-        nodes = [*ir.postorder(root), *(n for g in gains.values() for n in ir.postorder(g))]
+        beside = [] if bound.factor is None else [bound.factor]
+        nodes = [n for each in (root, *gains.values(), *beside) for n in ir.postorder(each)]
         constants: set[ir.Node] = set()
         for node in nodes:
-            if not is_given(node) and all(part in constants for part in node.parts):
+            is_known = not is_given(node) and not isinstance(node, reals.Drawn)
+            if is_known and all(part in constants for part in node.parts):
                 constants.add(node)
         deps = ir.Deps.NONE
         outer, inner = _peeled(root)
@@ -63,16 +66,17 @@ class Program:
         return Program(
             root,
             bound.weight is None,
+            bound.factor,
             gains,
-            None if bound.weight is not None else reals.additive(root),
+            None if bound.weight is not None or beside else reals.additive(root),
             whole,
             not deps & (ir.Deps.BATCH | ir.Deps.HEAD),
             all(map(_is_tame, ir.postorder(root))),
             _scaled([used, *gains.values()]),
             outer,
             inner,
-            _once([used]),
-            _once([used, *gains.values()]),
+            _once([used, *beside]),
+            _once([used, *gains.values(), *beside]),
         )
 
     @property

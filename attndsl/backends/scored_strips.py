@@ -233,13 +233,14 @@ def free_nodes(program: Program, steps: tuple[int | None, int | None] | None) ->
             move[position] = ir.add(position, ir.Const(step))
 
     def is_free(node: ir.Node) -> bool:
-        if isinstance(node, reals.Score | reals.Own):
+        if isinstance(node, reals.Score | reals.Own | reals.Drawn):
             return False
         if node.sort in (ir.Sort.INT, ir.Sort.BOOL) and not is_given(node):
             return not node.deps & unknown and ir.substitute(node, move) is node
         return all(free[part] for part in node.parts)
 
-    roots = (program.root, *program.gains.values())
+    factor = () if program.factor is None else (program.factor,)
+    roots = (program.root, *program.gains.values(), *factor)
     for node in (node for root in roots for node in ir.postorder(root)):
         if node not in free:
             free[node] = is_free(node)

@@ -23,7 +23,8 @@ class BoundScore:
     ``score`` is a real expression over positions, batch, head, tables and `Score`, the scaled product of query and
     key; lengths, coordinates and numbers of heads are constants in it. Query row i stands at position i + ``first``,
     key row j at position j. With ``weight``, an expression in which `Score` is the value of ``score``, it is the
-    weight of a pair; without, weights are the softmax of the scores, or with ``breaks`` by stick-breaking.
+    weight of a pair; without, weights are the softmax of the scores, or with ``breaks`` by stick-breaking. A softmax
+    may have a ``factor`` of its weights, in which no gradient and no score is.
 
     ``tables`` are the int and bool tables that either reads, as arrays [batch or 1][heads or 1][...] of the dims that
     ``declared`` says. ``reals`` declares the real ones, in the order in which kernels take their tensors.
@@ -36,6 +37,7 @@ class BoundScore:
     declared: tuple[ir.Table, ...] = ()
     tables: Mapping[str, Any] = field(default_factory=dict, compare=False)
     breaks: bool = False
+    factor: ir.Node | None = None
 
 
 class ScoredKernels(Protocol):

@@ -109,7 +109,7 @@ class Hoisting:
                 return self._grouped(_factors(node), reals.times)
             case reals.FromInt(item=ir.Sum() as item):
                 return self._difference(node, item)
-            case reals.FromInt() | ir.Load():
+            case reals.FromInt() | ir.Load() | reals.Drawn():
                 return node
             case reals.Dot(left=left, right=right):
                 return self._product(left, right)

@@ -59,6 +59,13 @@ def softplus(x):
     one = 1.0 + e
     tail = tl.where(one == 1.0, e, tl.log(one) * (e / tl.where(one == 1.0, 1.0, one - 1.0)))
     return tl.where(x > 0, x, 0.0) + tl.where(x == x, tail, x)''',
+    "drawn": '''\
+@triton.jit
+def drawn(x, least):
+    """1 where the number drawn for x is at least that, else 0."""
+    x = x.to(tl.int32) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * -0x7B935975
+    return tl.where((x & 0x7FFFFFFF) >= least, 1.0, 0.0)''',
     "quotient": '''\
 @triton.jit
 def quotient(a, b):
@@ -250,6 +257,9 @@ class _Writer:
                 return f"tl.where({a} >= {b}, {a}, {b})"
             case reals.Choose(cond=cond, yes=yes, no=no):
                 return f"tl.where({value(cond)}, {value(yes)}, {value(no)})"
+            case reals.Drawn(least=least, left=left, right=right):
+                self._helpers.add("drawn")
+                return f"drawn({self._long(left)} + {self._long(right)}, {least})"
             case ir.Load():
                 return self._read(node)
             case _:
@@ -325,6 +335,12 @@ class _Writer:
                 return f"{helper}({value(left)}, {value(right)})"
             case _:
                 raise NoKernel(f"`{_shown(node)}` is computed for each pair")
+
+    def _long(self, node: ir.Node) -> str:
+        """A whole number below 2**30 of one side, from columns of both of its halves."""
+        half = ir.Const(1 << 15)
+        high, low = ir.floordiv(node, half), ir.mod(node, half)
+        return f"({self._value(high)} * {half.value} + {self._value(low)})"
 
     def _sum(self, terms: Sequence[tuple[ir.Node, int]], constant: int) -> str:
         """Adds up, where all that one side gives is one column of it."""

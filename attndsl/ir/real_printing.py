@@ -50,6 +50,8 @@ def real_piece(node: reals.Real | reals.Vector, done: Mapping[Node, Piece]) -> P
             return f"if {at(cond, OR)} then {at(yes, OR)} else {at(no, OPEN)}", OPEN
         case reals.Dot(left=left, right=right):
             return call("dot", left, right)
+        case reals.Drawn(least=least, left=left, right=right):
+            return f"drawn({least}, {at(left, OPEN)}, {at(right, OPEN)})", ATOM
         case reals.Row(table=table, index=index):
             return (
                 f"{table}[{', '.join(at(item, OPEN) for item in index)}]" if index else table,

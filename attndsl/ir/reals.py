@@ -5,7 +5,7 @@ real   = Number value | FromInt int | Score
        | Plus real* | Times real real | Over real real | Apply function real
        | Least real real | Greatest real real | Choose bool real real
        | Load table int*                                       -- of a real table
-       | Dot vector vector
+       | Dot vector vector | Drawn least int int
 vector = Row table int* | Own side
 ```
 
@@ -144,6 +144,20 @@ class Own(Vector):
 class Dot(Real):
     """Inner product of two vectors, accumulated in the wide dtype."""
 
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Drawn(Real):
+    """1 where the number drawn for a pair of ints is at least ``least``, else 0.
+
+    The ints are mixed numbers of 0 to 2**30 - 1. Of their sum x, as an int of 32 bits that wraps and whose shifts keep
+    its sign: x *= 0x7feb352d, x ^= x >> 15, x *= 0x846ca68b (the factors of lowbias32, by C. Wellons); the number is
+    its lowest 31 bits.
+    """
+
+    least: int
     left: Node
     right: Node
 

@@ -200,8 +200,9 @@ class Planner:
         shapes: Mapping[str, tuple[int, ...]],
         weight: ir.Node | None,
         reals: tuple[ir.Table, ...],
+        factor: ir.Node | None,
     ) -> ScoredExecutable:
-        """How a part of an attention runs; ``weight`` and ``reals`` as of `ScoredProgram.bound`.
+        """How a part of an attention runs; ``weight``, ``reals`` and ``factor`` as of `ScoredProgram.bound`.
 
         Raises:
             AttnDslError: as ``executable``; A501, a real input has another size than its dims say.
@@ -209,12 +210,13 @@ class Planner:
 
         def make(call: Call, stamp: bytes) -> ScoredExecutable:
             sizes = scored.sizes(call, shapes)
-            score = scored.bound(call, sizes, scored.part.score, weight, reals)
+            score = scored.bound(call, sizes, scored.part.score, weight, reals, factor)
             return lower_scores(
                 self.program, call, request, score, options.backend, options.layout or None
             )
 
-        key = request, edition(), scored.part.score, weight, reals, tuple(sorted(shapes.items()))
+        expressions = scored.part.score, weight, factor
+        key = request, edition(), expressions, reals, tuple(sorted(shapes.items()))
         return self._remembered(key, request, tables, options, None, make)
 
     def scored_bound(

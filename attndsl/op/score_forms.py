@@ -35,11 +35,13 @@ _STEPS: Final = 24  # Newton steps for a threshold; float64 is exact after some 
 
 
 def _softmax(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
-    outs, lses = map(list, zip(*(part.run(None) for part in parts), strict=True))
+    at_once = all(part.takes_factor for part in parts)
+    found = (part.run(None, factor=part.scored.part.factor if at_once else None) for part in parts)
+    outs, lses = map(list, zip(*found, strict=True))
     out, lse = merge(outs, lses) if len(outs) > 1 else (outs[0], lses[0])
     if term.log_mass is not None:
         out, lse = _with_mass(out, lse, parts[0].of_queries(term.log_mass))
-    if any(part.factor is not None for part in term.parts):
+    if not at_once:
         out = _weighed(term, parts, lse)
     return out, lse
 

@@ -125,13 +125,14 @@ class Part:
         v: Tensor | None = None,
         level: Tensor | None = None,
         column: Tensor | None = None,
+        factor: ir.Node | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One of the primitives, in the wide dtype: the softmax of the scores, or ``weight`` of each.
+        """One of the primitives, in the wide dtype: the softmax of the scores, times a factor, or ``weight`` of each.
 
         ``level`` [B, H, Q] and ``column`` [B, H, K] are the numbers that ``weight`` reads beside the inputs.
         """
         v = self.v if v is None else v
-        found, given = self.executable(weight, v, level, column)
+        found, given = self.executable(weight, v, level, column, factor)
         if not torch.is_grad_enabled():
             out, lse = found.forward(self.q, self.k, v, given, scale=self.scale)
         else:
@@ -144,6 +145,7 @@ class Part:
         v: Tensor,
         level: Tensor | None = None,
         column: Tensor | None = None,
+        factor: ir.Node | None = None,
     ) -> tuple[ScoredExecutable, list[Tensor]]:
         """How a primitive runs, and the real tables it takes."""
         own = [(table, x) for table, x in ((LEVEL, level), (COLUMN, column)) if x is not None]
@@ -153,7 +155,16 @@ class Part:
         gradient = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         request = Request.of(self.q, self.k, v, gradient=gradient)
         given = self.scored, request, self.tables, self.options, self.shapes()
-        return self.planner.scored(*given, weight, declared), tables
+        return self.planner.scored(*given, weight, declared, factor), tables
+
+    @property
+    def takes_factor(self) -> bool:
+        """Whether the softmax itself takes the factor of the part: on CPUs, where no gradient and no score is in it."""
+        factor = self.scored.part.factor
+        if factor is None:
+            return True
+        is_free = not reals.reads_score(factor) and not reals.real_reads(factor)
+        return is_free and self.q.device.type == "cpu" and self.options.backend != "triton"
 
     def of_queries(self, root: ir.Node) -> Tensor:
         """An expression that depends on no key, [B, H, Q]."""

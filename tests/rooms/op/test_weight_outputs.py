@@ -31,12 +31,14 @@ def kept(seed: int, p: float, shape: tuple[int, ...], first: int) -> torch.Tenso
 
     def number(b: int, h: int, q: int, k: int) -> int:
         x = seed % PRIME
-        for item in (b, h, q, k):
+        for item in (b, h, q):
             x = mixed(mixed((x + item) % PRIME))
-        return x
+        y = (x + mixed(mixed(k))) * 0x7FEB352D % 2**32
+        signed = y - 2**32 if y >= 2**31 else y
+        return (signed ^ (signed >> 15)) * 0x846CA68B % 2**31
 
     of_pairs = [
-        number(b, h, q + first, k) >= round(p * PRIME)
+        number(b, h, q + first, k) >= round(p * 2**31)
         for b in range(shape[0])
         for h in range(shape[1])
         for q in range(shape[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -189,6 +190,32 @@ class Attention(frontend.AttentionOperators, Selecting):
         Raises:
             AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs and back ends.
         """
+        call = self._call(
+            q, k, scale=scale, backend=backend, layout=layout, extents=extents, inputs=inputs,
+            heads=heads, head_start=head_start, **named,
+        )  # fmt: skip
+        if dropout_p:
+            seeded = {**(call.inputs or {}), SEED.name: _seed(dropout_p, dropout_seed, q)}
+            call = dataclasses.replace(call, inputs=seeded)
+        whole = op.Whole(self._text, self._layer, self._terms)
+        out, lse = op.attend(whole, q, k, v, call, dropout=float(dropout_p), with_lse=return_lse)
+        return (out, lse) if return_lse else out
+
+    def _call(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float | Tensor | None = None,
+        backend: str = "auto",
+        layout: Layouts | None = None,
+        extents: Mapping[str, int] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        heads: int | None = None,
+        head_start: int = 0,
+        **named: Any,
+    ) -> op.ScoredCall:
+        """A call beside its tensors, its arguments by name read."""
         at = take_positions(named)
         keys = {name: named.pop(name) for name in self._attention.key_inputs if name in named}
         placed = len(at) > 0 or head_start != 0 or heads is not None
@@ -198,12 +225,7 @@ class Attention(frontend.AttentionOperators, Selecting):
             _, total = read_heads(heads, head_start, None)
             extents = with_heads(extents, head_start, total)
         order = None if layout is None else layout_text(layout)
-        if dropout_p:
-            found[SEED.name] = _seed(dropout_p, dropout_seed, q)
-        call = op.ScoredCall(scale, backend, order, extents, found, at, keys)
-        whole = op.Whole(self._text, self._layer, self._terms)
-        out, lse = op.attend(whole, q, k, v, call, dropout=float(dropout_p), with_lse=return_lse)
-        return (out, lse) if return_lse else out
+        return op.ScoredCall(scale, backend, order, extents, found, at, keys)
 
     def device_functions(self, q: Tensor, k: Tensor, v: Tensor, **inputs: Any) -> str:
         """Text of the functions that GPUs run on the scores of such a call, their symbolic derivatives included.
@@ -248,6 +270,19 @@ class Attention(frontend.AttentionOperators, Selecting):
             out = self(q.detach(), k.detach(), v, **options)
             (sums,) = torch.autograd.grad(out, v, torch.ones_like(out))
         return sums[..., 0]
+
+    def row_max(self, q: Tensor, k: Tensor, **options: Any) -> Tensor:
+        """The largest score [B, H, Q] of each query, -inf where it sees no key; no gradient, no mass in it.
+
+        Nothing as large as the square is made: it takes four forwards with values of one number, five in float64.
+        ``options`` are those of a call.
+
+        Raises:
+            AttnDslError: A502, of a sum of several attentions and of packed sequences; else as a call.
+        """
+        heads = k.shape[1] if self._attention.key_inputs else self._value_heads(k)
+        v = torch.zeros((k.shape[0], heads, k.shape[2], 1), dtype=k.dtype, device=k.device)
+        return op.row_maxima(self._terms, q, k, v, self._call(q, k, **options))
 
     def _value_heads(self, k: Tensor) -> int:
         """How many heads values have beside these keys."""

@@ -79,7 +79,7 @@ class ScoredProgram:
     ) -> BoundScore:
         """Expressions of the part in one call: lengths, coordinates and numbers of heads are constants in it.
 
-        ``score``, ``weight`` and ``factor`` as of ``BoundScore``; ``reals`` are the tables that they read, by default all.
+        ``score``, ``weight`` and ``factor`` as of ``BoundScore``; ``reals`` are the tables they read: all, if None.
         """
         reals = self.reals if reals is None else reals
         mask, tables, first = self.program.mask, dict(call.tables), call.first

@@ -196,7 +196,9 @@ def _mixed(x: Tensor) -> Tensor:
     """The number that `ir.reals.Drawn` says, of int64."""
     x = x * 0x7FEB352D % 2**32
     x = x - 2**32 * (x >= 2**31)
-    return (x ^ (x >> 15)) % 2**31 * 0x046CA68B % 2**31  # the lowest bits of a product are those of its factors
+    return (
+        (x ^ (x >> 15)) % 2**31 * 0x046CA68B % 2**31
+    )  # the lowest bits of a product are those of its factors
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
@@ -250,7 +252,7 @@ def _weights(
         return [_stick(level, part.mask, torch.from_numpy(part.env.k))], lse
     seen = part.mask.any(-2, keepdim=True)
     columns = torch.logsumexp(level.masked_fill(~seen, 0.0), -2, keepdim=True)
-    weights = torch.exp(level.masked_fill(~part.mask, 0.0) - columns)
+    weights = torch.exp(level - columns)
     return [weights.masked_fill(~part.mask, 0.0)], lse
 
 
@@ -266,7 +268,7 @@ def _softmax(
     )
     level = lse.masked_fill(empty, 0.0)[..., None]
     weights = [
-        torch.exp(each.masked_fill(~part.mask, 0.0) - level).masked_fill(~part.mask, 0.0)
+        torch.exp(each - level).masked_fill(~part.mask, 0.0)  # -inf for pairs that are not live
         for part, each in zip(parts, levels, strict=True)
     ]
     return weights, lse

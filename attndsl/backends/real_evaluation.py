@@ -157,10 +157,9 @@ class Values:
             case reals.Apply(function=function, item=item):
                 into = self._into(item) if function in _INTO else None
                 return _FUNCTIONS[function](at[item]) if into is None else _INTO[function](into)
-            case reals.Least(left=left, right=right):
-                return torch.minimum(at[left], at[right])
-            case reals.Greatest(left=left, right=right):
-                return torch.maximum(at[left], at[right])
+            case reals.Least(left=left, right=right) | reals.Greatest(left=left, right=right):
+                least = isinstance(node, reals.Least)
+                return (torch.minimum if least else torch.maximum)(at[left], at[right])
             case ir.Load():
                 return take(self.table(node)[..., None], *self.entries(node))[..., 0]
             case reals.Drawn(least=least, left=left, right=right):

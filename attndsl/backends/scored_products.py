@@ -79,9 +79,7 @@ def _weighted_piece(work: Work, free: Values, piece: Chunk, scale: float) -> Non
     queries.write(levels, torch.maximum(level, queries.read(levels)))
 
 
-def _with_factor(
-    values: Values, factor: ir.Node, weights: Tensor, pairs: Pairs | None
-) -> Tensor:
+def _with_factor(values: Values, factor: ir.Node, weights: Tensor, pairs: Pairs | None) -> Tensor:
     """The weights of a softmax, or gains of such, times the factor: 0 for dead pairs, whatever it is of those."""
     found = weights * values(factor)
     return found if pairs is None else pairs.hide(found)

@@ -19,11 +19,11 @@ _TAME = frozenset(("tanh", "sigmoid", "softplus", "relu", "abs", "sign", "step")
 class Program:
     """The expression of a call: ``root`` of the scaled product is the score, or the weight itself.
 
-    ``gains``: the derivative of ``root`` by each leaf. ``factor``: of the weights of a softmax. ``bias``: b where the score is s + b. ``constants``: what
-    neither tensors nor products of a call change. ``is_alike``: all heads and batch elements are alike to it.
-    ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head. ``scaled``: the one
-    node through which it reads the product, and its factor of the product; ``outer`` times ``inner`` is ``root``.
-    ``once`` and ``once_in_all``: nodes that are used once, in the forward and in both passes.
+    ``gains``: the derivative of ``root`` by each leaf. ``factor``: of the weights of a softmax. ``bias``: b where the
+    score is s + b. ``constants``: what neither tensors nor products of a call change. ``is_alike``: all heads and batch
+    elements are alike to it. ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head.
+    ``scaled``: the one node through which it reads the product, and its factor of the product; ``outer`` times
+    ``inner`` is ``root``. ``once`` and ``once_in_all``: nodes that are used once, in the forward and in both passes.
     """
 
     root: ir.Node

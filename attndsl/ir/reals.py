@@ -150,9 +150,9 @@ class Dot(Real):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Drawn(Real):
-    """1 where the number drawn for a pair of ints is at least ``least``, else 0.
+    """One where the number drawn for a pair of ints is at least ``least``, else zero.
 
-    The ints are mixed numbers of 0 to 2**30 - 1. Of their sum x, as an int of 32 bits that wraps and whose shifts keep
+    The ints are mixed numbers of 0 to 2**30 - 1. Their sum x is an int of 32 bits that wraps and whose shifts keep
     its sign: x *= 0x7feb352d, x ^= x >> 15, x *= 0x846ca68b (the factors of lowbias32, by C. Wellons); the number is
     its lowest 31 bits.
     """

@@ -8,6 +8,7 @@ from attndsl.op.foreign import why_not
 from attndsl.op.merging import merge
 from attndsl.op.planning import Planner, planner_of
 from attndsl.op.registration import KERNELS, operators
+from attndsl.op.row_maxima import row_maxima
 from attndsl.op.scored_part import ScoredCall
 from attndsl.op.scored_registration import SCORED_KERNELS, Whole, attend
 from attndsl.op.scores import TermProgram, device_functions, has_lse
@@ -29,6 +30,7 @@ __all__ = [
     "merge",
     "operators",
     "planner_of",
+    "row_maxima",
     "tune",
     "why_not",
 ]

@@ -198,11 +198,10 @@ class Planner:
         tables: Sequence[Tensor],
         options: Options,
         shapes: Mapping[str, tuple[int, ...]],
-        weight: ir.Node | None,
+        expressions: tuple[ir.Node, ir.Node | None, ir.Node | None],
         reals: tuple[ir.Table, ...],
-        factor: ir.Node | None,
     ) -> ScoredExecutable:
-        """How a part of an attention runs; ``weight``, ``reals`` and ``factor`` as of `ScoredProgram.bound`.
+        """How a part of an attention runs; score, weight, factor and ``reals`` as of `ScoredProgram.bound`.
 
         Raises:
             AttnDslError: as ``executable``; A501, a real input has another size than its dims say.
@@ -210,12 +209,12 @@ class Planner:
 
         def make(call: Call, stamp: bytes) -> ScoredExecutable:
             sizes = scored.sizes(call, shapes)
-            score = scored.bound(call, sizes, scored.part.score, weight, reals, factor)
+            root, weight, factor = expressions
+            score = scored.bound(call, sizes, root, weight, reals, factor)
             return lower_scores(
                 self.program, call, request, score, options.backend, options.layout or None
             )
 
-        expressions = scored.part.score, weight, factor
         key = request, edition(), expressions, reals, tuple(sorted(shapes.items()))
         return self._remembered(key, request, tables, options, None, make)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from attndsl import ir
 from attndsl.backends import lse_dtype
+from attndsl.op.column_levels import column_levels, column_weight
 from attndsl.op.merging import merge
 from attndsl.op.scored_part import Part
 from attndsl.positions import KEYS, hidden
@@ -168,7 +169,7 @@ def _columns(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
         x.repeat_interleave(group, 1) for x in (part.k, part.v)
     )  # a key has a sum for each query head
     part = replace(part, k=k, v=v)
-    weight = reals.apply("exp", reals.minus(reals.SCORE, part.column()))
+    weight = column_weight(part)
     column = _Columns.apply(part, weight, part.q, k, *part.reals.values())  # type: ignore[no-untyped-call]
     return part.run(_with_factor(scored, weight), column=column)
 
@@ -202,13 +203,15 @@ class _Columns(torch.autograd.Function):
 @torch.no_grad()
 def _column_levels(part: Part) -> Tensor:
     """The sums of columns: the gradient of values is such a sum. In float64, where exp reaches down to -700."""
+    if part.q.device.type != "cpu" or part.options.backend == "triton":
+        return column_levels(part)
     q, k = part.q.double(), part.k.double()
     real = {name: x.double() for name, x in part.reals.items()}
     wide = replace(part, q=q, k=k, v=k.new_ones((*k.shape[:3], 1)), reals=real)
     lse = wide.run(None)[1]
     top = lse.masked_fill(lse == -math.inf, -1e300).amax(-1, keepdim=True).expand(lse.shape)
     weight = reals.apply("exp", reals.minus(reals.SCORE, part.level()))
-    found, tables = wide.executable(weight, wide.v, level=top)
+    found, tables = wide.executable(weight, wide.v, level=top, gradient=True)
     out, lse = found.forward(q, k, wide.v, tables, scale=part.scale)
     ones = torch.ones_like(out)
     sums = found.backward(q, k, wide.v, tables, out, lse, ones, None, scale=part.scale)[2]

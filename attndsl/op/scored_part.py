@@ -126,13 +126,15 @@ class Part:
         level: Tensor | None = None,
         column: Tensor | None = None,
         factor: ir.Node | None = None,
+        score: ir.Node | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One of the primitives, in the wide dtype: the softmax of the scores, times a factor, or ``weight`` of each.
 
+        ``score``: what is in the place of the score of the part.
         ``level`` [B, H, Q] and ``column`` [B, H, K] are the numbers that ``weight`` reads beside the inputs.
         """
         v = self.v if v is None else v
-        found, given = self.executable(weight, v, level, column, factor)
+        found, given = self.executable(weight, v, level, column, factor, score)
         if not torch.is_grad_enabled():
             out, lse = found.forward(self.q, self.k, v, given, scale=self.scale)
         else:
@@ -146,16 +148,19 @@ class Part:
         level: Tensor | None = None,
         column: Tensor | None = None,
         factor: ir.Node | None = None,
+        score: ir.Node | None = None,
+        gradient: bool = False,
     ) -> tuple[ScoredExecutable, list[Tensor]]:
-        """How a primitive runs, and the real tables it takes."""
+        """How a primitive runs, and the real tables it takes; ``gradient``: backwards, too, whoever asks for them."""
         own = [(table, x) for table, x in ((LEVEL, level), (COLUMN, column)) if x is not None]
         declared = (*self.scored.reals, *(table for table, _ in own))
         tables = [*self.reals.values(), *(x for _, x in own)]
         tensors = self.q, self.k, v, *self.reals.values()
-        gradient = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        gradient |= torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         request = Request.of(self.q, self.k, v, gradient=gradient)
         given = self.scored, request, self.tables, self.options, self.shapes()
-        return self.planner.scored(*given, weight, declared, factor), tables
+        expressions = score if score is not None else self.scored.part.score, weight, factor
+        return self.planner.scored(*given, expressions, declared), tables
 
     @property
     def takes_factor(self) -> bool:

@@ -79,29 +79,40 @@ def attend(
         alone = functools.partial(attend, terms)
         scored = [each.part for each in programs]
         return attend_packed(scored, [*tables.values()], (q, k, v), call, alone)
-    if call.positions and BLOCK_TABLE in call.positions:
-        k, v, positions, _ = paged(None, (q, k, v), call.positions, by_address=False)
-        call = replace(call, positions=positions)
     dtype = v.dtype
     if q.device.type == "cpu" and not _is_one_pass(terms):
         q, k, v, call = _widened(q, k, v, call)
-    parts = [
+    parts = parts_of(terms, q, k, v, call)
+    outs, lses = zip(
+        *(_term(term.term, own, call.backend) for term, own in zip(terms, parts, strict=True)),
+        strict=True,
+    )
+    out, lse = functools.reduce(torch.add, outs), lses[0]
+    out, lse = restored(parts, out, lse)
+    return out.to(dtype), lse
+
+
+def parts_of(
+    terms: Sequence[TermProgram], q: Tensor, k: Tensor, v: Tensor, call: ScoredCall
+) -> list[list[Part]]:
+    """The parts of each term with the tensors of a call."""
+    if call.positions and BLOCK_TABLE in call.positions:
+        k, v, positions, _ = paged(None, (q, k, v), call.positions, by_address=False)
+        call = replace(call, positions=positions)
+    return [
         [
             Part.of(scored, planner, q, k, v, call)
             for scored, planner in zip(term.parts, term.planners, strict=True)
         ]
         for term in terms
     ]
-    outs, lses = zip(
-        *(_term(term.term, own, call.backend) for term, own in zip(terms, parts, strict=True)),
-        strict=True,
-    )
-    out, lse = functools.reduce(torch.add, outs), lses[0]
+
+
+def restored(parts: Sequence[Sequence[Part]], out: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """The results of all rows of a call: 0, and -inf, where there is no token."""
     every = [part for own in parts for part in own]
     tokens = next((part.tokens for part in every if not part.scored.part.keys), every[0].tokens)
-    if tokens is not None:
-        out, lse = tokens.restored(out, lse)
-    return out.to(dtype), lse
+    return (out, level) if tokens is None else tokens.restored(out, level)
 
 
 def device_functions(

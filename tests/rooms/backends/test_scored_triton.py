@@ -107,6 +107,34 @@ def test_attentions_run_on_it_by_name():
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+def gradients(made: attndsl.Attention, backend: str, given: list[Tensor]) -> list[Tensor]:
+    wide = torch.float64 if backend == "reference" else torch.float32
+    q, k, v, b = (x.to(wide, copy=True).requires_grad_() for x in given)
+    options = {"dropout_p": 0.4, "dropout_seed": 3} if made.name == "dropped" else {}
+    out = made(q, k, v, b=b, backend=backend, **options)
+    out.sin().sum().backward()
+    return [out, *(x.grad for x in (q, k, v, b) if x.grad is not None)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dropped over causal = score s + b[head] * (k - q)",
+        "a over q - k in -4..9 = score 60.0 * b[head] * s weights columns",
+    ],
+)  # fmt: skip
+def test_dropped_weights_and_weights_by_column_are_those_of_the_oracle(text: str):
+    """Scores of columns that lie far apart, so that sums about the largest of a head have no digits."""
+    made = attndsl.compile(f"input b: real[head] attention {text}")
+    rng = torch.Generator().manual_seed(5)
+    given = [torch.randn(1, h, n, 8, generator=rng) for h, n in ((2, 20), (1, 34), (1, 34))]
+    given.append(torch.rand(2, generator=rng))
+    for mine, theirs in zip(
+        *(gradients(made, x, given) for x in ("triton", "reference")), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs.float(), rtol=2e-3, atol=2e-3)
+
+
 def test_what_has_no_kernel_is_refused_by_name():
     made = attndsl.compile("input w: real[k, d]\nattention a over causal = score s + dot(q, w[k])")
     q = torch.randn(1, 1, 4, 8)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import attndsl
+from attndsl.backends.triton import INTERPRETED
 from attndsl.source import AttnDslError
 
 FORMS = {
@@ -111,6 +112,48 @@ def test_dropout_needs_a_seed_and_a_probability():
         with pytest.raises(AttnDslError, match=words):
             a(q, q, q, **options)
     assert torch.equal(a(q, q, q, dropout_p=0.0), a(q, q, q))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "triton"])
+def test_row_maxima_are_the_largest_scores(backend: str):
+    if backend == "triton" and not INTERPRETED:
+        pytest.skip("it runs in Triton's interpreter")
+    text = """
+    input b: real[head]
+    attention near over 0 <= q - k < 3 = score 50.0 * s - b[head]
+    attention far over 3 < q - k and q != 11 = score s + b[head] * k
+    attention both = near ++ far
+    """
+    a = attndsl.compile(text)
+    q, k, b = (x.detach().float() for x in (normal(2, 2, 9, 4), normal(2, 1, 14, 4), normal(2)))
+    q[1, 1, 3] = q[1, 1, 2]  # and a score that is met twice
+    k[1, 0, 7] = k[1, 0, 6]
+    at, of = torch.arange(9)[:, None] + 5, torch.arange(14)
+    s, c = q @ k.mT / 2, b[:, None, None]
+    wanted = torch.where(at - of < 3, 50.0 * s - c, s + c * of)
+    seen = (of <= at) & ((at - of < 3) | (at - of > 3) & (at != 11))
+    wanted = wanted.masked_fill(~seen, -torch.inf).amax(-1)
+    torch.testing.assert_close(a.row_max(q, k, b=b, backend=backend), wanted)
+    if backend != "triton":
+        wide = a.row_max(q.double(), k.double(), b=b, backend=backend)
+        torch.testing.assert_close(wide, wanted.double(), rtol=1e-6, atol=1e-6)
+
+
+def test_row_maxima_of_keyless_rows_and_of_what_has_none():
+    a = attndsl.compile("attention a over k < q - 1 = score s mass 3.0 weights l1 exp(s)")
+    q = torch.randn(1, 2, 4, 4)
+    assert a.row_max(q, q).isneginf().tolist() == [[[True, True, False, False]] * 2]
+    with pytest.raises(AttnDslError, match="no log-sum-exp"):
+        (a + a).row_max(q, q)
+
+
+@pytest.mark.parametrize("weights", ["softmax", "columns"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_scores_far_below_zero_have_gradients(weights: str, backend: str):
+    a = attndsl.compile(f"attention a over causal = score s - 300.0 weights {weights}")
+    q, k, v = (normal(1, 1, 5, 4, seed=i).detach().float().requires_grad_() for i in range(3))
+    a(q, k, v, backend=backend).sin().sum().backward()
+    assert all(x.grad is not None and bool(x.grad.isfinite().all()) for x in (q, k, v))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -13,6 +13,7 @@ import shlex
 import sys
 import tempfile
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -43,6 +44,7 @@ def pages() -> dict[str, str]:
         "gallery.md": gallery_page(),
         "attentions.md": attentions_page(),
         "performance.md": performance_page(),
+        "versions.md": versions_page(),
         "strided.svg": attndsl.compile("strided", s=32).picture(1024, tile=64, layout="auto").svg(),
         **notebooks(),
     }
@@ -51,6 +53,43 @@ def pages() -> dict[str, str]:
 def performance_page() -> str:
     """Results of the benchmarks, on every machine they were run on."""
     return str(report.page(found for _, found in report.results_in()))
+
+
+_VERSIONS = """# Versions
+
+This is the documentation of attndsl {version}. A version is a tag of the repository, `v{version}` for one: the tag publishes
+the package, and `pip install attndsl=={version}` brings it back. Versions follow [Semantic
+Versioning](https://semver.org); before 1.0 a minor version may change names, and [the changelog](../CHANGELOG.md) says so.
+
+attndsl runs on Python {python} or newer. Every change is tested with the lowest versions below, with those that are pinned,
+and with the newest there are.
+
+| package | declared | lowest | pinned |
+|---|---|---|---|
+"""
+
+
+def versions_page() -> str:
+    """Versions of this package, and those of others that it is tested with."""
+    root = HERE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest, pinned = (
+        dict(
+            re.findall(
+                r"^([\w-]+)==(\S+)$", (root / name).read_text(encoding="utf-8"), re.MULTILINE
+            )
+        )
+        for name in ("constraints-oldest.txt", "constraints.txt")
+    )
+    head = _VERSIONS.format(
+        version=project["version"], python=project["requires-python"].removeprefix(">=")
+    )
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["triton"]]
+    found = (re.match(r"(\w+)(\S*?)(?:;|$)", each.split(";")[0].strip()) for each in wanted)
+    rows = (
+        f"| {each[1]} | `{each[2]}` | {oldest[each[1]]} | {pinned[each[1]]} |" for each in found
+    )
+    return head + "\n".join(rows) + "\n"
 
 
 # ---------------------------------------------------------------------------- errors

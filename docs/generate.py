@@ -57,12 +57,13 @@ def performance_page() -> str:
 
 _VERSIONS = """# Versions
 
-This is the documentation of attndsl {version}. A version is a tag of the repository, `v{version}` for one: the tag publishes
-the package, and `pip install attndsl=={version}` brings it back. Versions follow [Semantic
-Versioning](https://semver.org); before 1.0 a minor version may change names, and [the changelog](../CHANGELOG.md) says so.
+This is the documentation of attndsl {version}. A version is a tag of the repository, `v{version}` for one: the tag
+publishes the package, and `pip install attndsl=={version}` brings it back. Versions follow [Semantic
+Versioning](https://semver.org); before 1.0 a minor version may change names, and [the changelog](../CHANGELOG.md)
+says so.
 
-attndsl runs on Python {python} or newer. Every change is tested with the lowest versions below, with those that are pinned,
-and with the newest there are.
+attndsl runs on Python {python} or newer. Every change is tested with the lowest versions below, with those that are
+pinned, and with the newest there are.
 
 | package | declared | lowest | pinned |
 |---|---|---|---|

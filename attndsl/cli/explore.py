@@ -37,8 +37,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     def ready(address: str) -> None:
         terminal.say(f"exploring {start.name} at {address} (Ctrl-C ends it)")
-        if not options.no_browser:
-            webbrowser.open(address)  # where there is no browser, the address has been said
+        if not options.no_browser and not webbrowser.open(address):
+            terminal.warn("no browser could be opened: follow the address")
 
     explorer.serve(start, options.port, ready)
     return 0

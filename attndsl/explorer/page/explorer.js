@@ -418,6 +418,12 @@ function say(text) {
   clearTimeout(say.timer); say.timer = setTimeout(() => { $("toast").hidden = true; }, 4200);
 }
 
+// An answer that takes over two seconds is waited for with a clock.
+addEventListener("waiting", ({ detail: { kind, seconds } }) => {
+  $("busy").hidden = seconds < 2;
+  $("busy").lastElementChild.textContent = `${kind}, ${seconds} s`;
+});
+
 function download(data, name, kind) {
   const link = make("a");
   link.href = URL.createObjectURL(new Blob([data], { type: kind })); link.download = name;

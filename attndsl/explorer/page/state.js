@@ -50,6 +50,8 @@ export function ask(kind, data) {
 
 async function run(kind, lane) {
   lane.busy = true;
+  const began = performance.now(), tell = seconds => dispatchEvent(new CustomEvent("waiting", { detail: { kind, seconds } }));
+  const clock = setInterval(() => tell(Math.round((performance.now() - began) / 1000)), 500);
   while (lane.next) {
     const { data, resolve } = lane.next;
     lane.next = null;
@@ -61,4 +63,6 @@ async function run(kind, lane) {
     resolve(lane.next ? null : found);
   }
   lane.busy = false;
+  clearInterval(clock);
+  tell(0);
 }

@@ -169,6 +169,25 @@ def test_no_file_is_read(tmp_path, monkeypatch):
             assert "41" not in str(found)
 
 
+SQUARES = "".join(f"let x{i} = x{i - 1} * x{i - 1}: " for i in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("text", "extents", "code"),
+    [
+        (f"pattern p = let x0 = q + k: {SQUARES}x59 > 3\n", {}, "A403"),
+        (f"pattern p = {'(' * 20_000}q{')' * 20_000} <= k\n", {}, "A103"),
+        (f"pattern p = k < {'9' * 100_000}\n", {}, "A105"),
+        ("pattern p = any i in 0..1000000000: k == i\n", {}, "A303"),
+        ("grid g(y, x)\npattern p over g = q.y == k.y\n", {"g.y": 1 << 20, "g.x": 1 << 20}, "A407"),
+    ],
+    ids=["squares", "parentheses", "digits", "a range", "extents"],
+)
+def test_hostile_texts_are_refused_with_a_code(text, extents, code):
+    found = answer("look", {"text": text, "extents": extents})
+    assert [each["code"] for each in found["problems"]] == [code]
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -20,6 +20,9 @@ if CHROMIUM is None:
 SHOTS = Path(__file__).parents[3] / "docs" / "explorer"
 HOSTILE = '## <img src=x onerror="document.title=1">\npattern p = causal  # <script>document.title = 2</script>\n'
 
+VOLUME = """grid video(t, y, x)
+pattern near over video = abs(q.t - k.t) <= 1 and abs(q.y - k.y) <= 1 and abs(q.x - k.x) <= 1
+"""
 # Moves a slider, waits for what is drawn, lets the page settle, and moves it on: milliseconds of each.
 FROM_SLIDER_TO_PICTURE = """async () => {
   const slider = document.querySelector("input[aria-label='w']"), took = [];
@@ -80,6 +83,7 @@ def test_typing_underlines_faults_and_mending_them_draws(page):
     page.fill("#text", "pattern p(w: int = 9) = causal and widow(w)\n")
     wait_for(page, "#problems", "did you mean `window`?")
     playwright.expect(page.locator("#ink .fault")).to_have_text("widow")
+    page.screenshot(path=SHOTS / "faults.png")
     page.fill("#text", "pattern p(w: int = 9) = causal and window(w)\n")
     wait_for(page, "#status", "ok")
     wait_for(page, "#title", "p")
@@ -115,6 +119,7 @@ def test_a_million_tokens_are_drawn(page):
     for _ in range(5):
         page.click("#in")
     wait_for(page, "#numbers", "a cell is 128 × 128")
+    page.screenshot(path=SHOTS / "million.png")
 
 
 def test_a_published_pattern_a_dark_page_and_its_tiles(page):
@@ -127,10 +132,32 @@ def test_a_published_pattern_a_dark_page_and_its_tiles(page):
     wait_for(page, "#tiles", "natural order")
     assert page.locator("#tiles canvas").count() == 2
     page.screenshot(path=SHOTS / "tiles.png", full_page=True)
+    page.click("#theme")
     page.click("[data-tab=costs]")
     wait_for(page, "#costs", "symmetric")
+    page.screenshot(path=SHOTS / "costs.png", full_page=True)
     page.click("[data-tab=kernel]")
     wait_for(page, "#kernel", "def in_pattern")
+    page.screenshot(path=SHOTS / "kernel.png", full_page=True)
+
+
+def test_a_query_is_shown_on_its_own_volume(page):
+    page.fill("#text", VOLUME)
+    wait_for(page, "#title", "near")
+    page.focus("#mask")
+    for _ in range(4):
+        page.keyboard.press("Shift+ArrowDown")
+    wait_for(page, "#sight", "sees 12 keys")
+    assert page.locator("#sight [data-shape]").first.get_attribute("data-shape") == "4x8x8"
+    page.screenshot(path=SHOTS / "volume.png")
+
+
+def test_what_takes_long_is_waited_for_with_a_clock(page):
+    page.route("**/api/kernel", lambda route: (time.sleep(2.5), route.continue_()))
+    page.click("[data-tab=kernel]")
+    wait_for(page, "#busy", "kernel, 2 s")
+    wait_for(page, "#kernel", "def in_pattern")
+    assert page.locator("#busy").is_hidden()
 
 
 def test_two_patterns_side_by_side_and_a_link_to_them(page, browser):
@@ -150,6 +177,7 @@ def test_a_narrow_window_has_no_sideways_scroll(page):
     page.set_viewport_size({"width": 380, "height": 800})
     page.wait_for_timeout(300)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.screenshot(path=SHOTS / "narrow.png")
 
 
 def test_markup_of_a_text_is_text(page):

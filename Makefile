@@ -101,7 +101,7 @@ $(GUESTS)/installed: pyproject.toml constraints.txt
 # The notebooks of the tutorials, each from its first cell to its last in a kernel of its own.
 notebooks: $(GUESTS)/installed
 	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt '.[notebooks]'
-	$(GUESTS)/bin/python -m pytest tests/house/test_notebooks.py
+	$(GUESTS)/bin/python -m pytest tests/house/test_notebooks.py tests/house/test_prose.py -k "test_notebooks or looking"
 
 # Random programs for so many minutes; what fails is saved under tests/fuzz/findings.
 fuzz: $(STAMP)

@@ -9,6 +9,7 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
+NEEDED = {"pretrained": "transformers", "looking": "ipywidgets"}
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the client, about its event loop
 
@@ -17,12 +18,15 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the client, about its ev
 def test_a_notebook_runs(path: Path, tmp_path: Path):
     made = nbformat.read(path, as_version=4)
     nbformat.validate(made)
-    if path.stem == "pretrained":
-        pytest.importorskip("transformers")
+    if needed := NEEDED.get(path.stem):
+        pytest.importorskip(needed)
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(made, timeout=300, resources=resources).execute()
     shown = [out for cell in made.cells if cell.cell_type == "code" for out in cell.outputs]
     assert shown
     assert not [out for out in shown if out.output_type == "error"]
-    if path.stem == "first_pattern":
-        assert any("<svg" in out.get("data", {}).get("text/html", "") for out in shown)
+    kinds = [out.get("data", {}) for out in shown]
+    if path.stem in ("first_pattern", "looking"):
+        assert any("<svg" in each.get("text/html", "") for each in kinds)
+    if path.stem == "looking":
+        assert any("application/vnd.jupyter.widget-view+json" in each for each in kinds)

@@ -178,7 +178,7 @@ SQUARES = "".join(f"let x{i} = x{i - 1} * x{i - 1}: " for i in range(1, 60))
         (f"pattern p = let x0 = q + k: {SQUARES}x59 > 3\n", {}, "A403"),
         (f"pattern p = {'(' * 20_000}q{')' * 20_000} <= k\n", {}, "A103"),
         (f"pattern p = k < {'9' * 100_000}\n", {}, "A105"),
-        ("pattern p = any i in 0..1000000000: k == i\n", {}, "A303"),
+        ("pattern p = any i in 0..1000000000: (q * i + k) % 7919 == i % 13\n", {}, "A303"),
         ("grid g(y, x)\npattern p over g = q.y == k.y\n", {"g.y": 1 << 20, "g.x": 1 << 20}, "A407"),
     ],
     ids=["squares", "parentheses", "digits", "a range", "extents"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attndsl.backends.flash_passes import BUDGET, LEVELS, FlashPasses, Square, flash, flash_backward
+from attndsl.backends.flash_passes import (
+    BUDGET,
+    LEVELS,
+    SIXTEEN_BITS,
+    FlashPasses,
+    Square,
+    flash,
+    flash_backward,
+)
 from attndsl.backends.heads import alike
 from attndsl.backends.list_batches import Cells, ListBatch, ListPlan
 from attndsl.schedule import BLOCK, Lists
@@ -25,6 +33,7 @@ from attndsl.schedule import BLOCK, Lists
 CACHED: Final = (
     1 << 20
 )  # elements of what one call gathers and gives: 4 MiB, past which memory is waited for
+SHORTEST: Final = 128  # keys of an item, past which a flash kernel beats products of whole items
 MOST_PAIRS: Final = (
     0.25  # of all pairs; where lists name more, long runs of tiles are read without a copy
 )
@@ -79,26 +88,21 @@ class ListKernels(FlashPasses):
 
     def attend(self, rows: Sequence[Tensor], columns: Sequence[Tensor], scale: float) -> None:
         """Chunk after chunk of the queries of heads that see the same."""
-        space = rows[0].new_empty(
-            0, dtype=rows[2].dtype
-        )  # one for all: fresh memory is slow to write
+        space = _Space()
         for plans, (q, out, lse), given in self._units(rows, columns):
             keys = _Keys.of(given)
             for plan in plans:
-                shape = len(q), plan.count, out.shape[-1]
-                if space.numel() < math.prod(shape):
-                    space = space.new_empty(math.prod(shape))
-                parts = space[: math.prod(shape)].view(shape)
-                _attend(plan, q, out, lse, keys, scale, parts)
+                _attend(plan, q, out, lse, keys, scale, space)
 
     def differentiate(
         self, rows: Sequence[Tensor], columns: Sequence[Tensor], scale: float
     ) -> None:
         """Chunk after chunk of the queries of heads that see the same."""
+        space = _Space()
         for plans, of_queries, (k, v, *sums) in self._units(rows, columns):
             keys, found = _Keys.of((k, v)), _Keys.of([torch.zeros_like(x) for x in sums]).tensors
             for plan in plans:
-                _differentiate(plan, of_queries, keys, found, scale)
+                _differentiate(plan, of_queries, keys, found, scale, space)
             for total, made in zip(sums, found, strict=True):
                 total += made[:, : total.shape[1]]
 
@@ -126,6 +130,27 @@ class ListKernels(FlashPasses):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Space:
+    """Memory for what is gathered, used again and again: fresh memory is slow to write."""
+
+    held: dict[object, Tensor] = field(default_factory=dict)
+
+    def of(self, use: object, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A tensor of the shape, of the type and device of another; what it holds is whatever was there."""
+        count, found = math.prod(shape), self.held.get((use, like.dtype))
+        if found is None or found.numel() < count:
+            found = self.held[use, like.dtype] = like.new_empty(count)
+        return found[:count].view(*shape)
+
+    def gathered(self, use: object, x: Tensor, places: Tensor) -> Tensor:
+        """The rows of x [heads, N, W] at some places, [heads, places, W]: each head for itself, which is fastest."""
+        found = self.of(use, (len(x), len(places), x.shape[-1]), x)
+        for mine, all_ in zip(found, x, strict=True):
+            torch.index_select(all_, 0, places, out=mine)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Keys:
     """Keys and values [heads, K, D], filled up to whole blocks."""
 
@@ -138,34 +163,42 @@ class _Keys:
             tuple(F.pad(x, (0, 0, 0, lacking)) if lacking else x.contiguous() for x in given)
         )
 
-    def read(self, batch: ListBatch) -> list[Tensor]:
+    def read(self, batch: ListBatch, space: _Space) -> list[Tensor]:
         """Gathers keys and values of each item, [items, heads, keys, D]."""
         places = torch.from_numpy(batch.units.reshape(-1))
         found = []
-        for x in self.tensors:
+        for use, x in enumerate(self.tensors):
             heads, count, width = x.shape
             units = x.view(heads, count // batch.size, batch.size * width)
-            taken = units.index_select(1, places)
+            taken = space.gathered(use, units, places)
             found.append(taken.view(heads, len(batch.units), -1, width).transpose(0, 1))
         return found
 
 
 def _attend(
-    plan: ListPlan, q: Tensor, out: Tensor, lse: Tensor, keys: _Keys, scale: float, parts: Tensor
+    plan: ListPlan, q: Tensor, out: Tensor, lse: Tensor, keys: _Keys, scale: float, space: _Space
 ) -> None:
-    """Writes the outputs [heads, Q, Dv] of the queries of a plan, from ``parts`` [heads, rows, Dv] that are filled."""
-    heads, count, width = parts.shape
-    levels = parts.new_empty((heads, count))
+    """Writes the outputs [heads, Q, Dv] of the queries of a plan."""
+    heads, count, width = len(q), plan.count, out.shape[-1]
+    parts = space.of("parts", (heads, count, width), out)
+    levels = space.of("levels", (heads, count), lse)
     at = 0
     for batch in _cut(plan, heads * q.shape[-1]):
-        made, level = flash(
-            _rows(q, batch), *keys.read(batch), 0.0, False, attn_mask=_bias(batch, q), scale=scale
-        )
-        some = slice(at, at + batch.rows.size)
+        bias, some = _bias(batch, q), slice(at, at + batch.rows.size)
+        rows, given = _rows(q, batch, space, "q"), keys.read(batch, space)
+        if q.dtype in SIXTEEN_BITS or given[0].shape[2] > SHORTEST:
+            made, level = flash(rows, *given, 0.0, False, attn_mask=bias, scale=scale)
+            parts[:, some].view(heads, *batch.rows.shape, width).copy_(
+                made[..., :width].transpose(0, 1)
+            )
+            levels[:, some].view(heads, *batch.rows.shape).copy_(level.transpose(0, 1))
+        else:
+            for head in range(heads):
+                key_head = head * len(keys.tensors[0]) // heads
+                mine = rows[:, head], *(x[:, key_head] for x in given)
+                into = parts[head, some].view(*batch.rows.shape, width)
+                levels[head, some] = _softmaxes(*mine, bias, scale, into, space).view(-1)
         at = some.stop
-        shape = heads, *batch.rows.shape
-        parts[:, some].view(*shape, width).copy_(made[..., :width].transpose(0, 1))
-        levels[:, some].view(shape).copy_(level.transpose(0, 1))
     places, bounds = torch.from_numpy(plan.parts), torch.from_numpy(plan.bounds)
     some = slice(plan.first, plan.stop)
     counts = bounds.diff()
@@ -175,9 +208,30 @@ def _attend(
         top.masked_fill_(top == -math.inf, 0.0)
         shares = (mine - top.repeat_interleave(counts)).exp_()
         level = torch.segment_reduce(shares, "sum", offsets=bounds, initial=0.0).log_().add_(top)
-        weights = (mine - level.repeat_interleave(counts)).exp_()
+        weights = (mine - level.repeat_interleave(counts)).exp_().to(parts.dtype)
         given = parts[head], places, bounds, False, 0, False, weights, True
         out[head, some], lse[head, some] = torch.embedding_bag(*given)[0], level
+
+
+def _softmaxes(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    out: Tensor,
+    space: _Space,
+) -> Tensor:
+    """Writes softmax(scale q kᵀ + bias) v of each item [items, R, D] to ``out``; gives the log-sum-exp [items, R]."""
+    scores = space.of("scores", (*q.shape[:2], k.shape[1]), q)
+    torch.baddbmm(
+        scores if bias is None else bias[:, 0], q, k.mT, beta=bias is not None, alpha=scale,
+        out=scores,
+    )  # fmt: skip
+    top = scores.amax(-1, keepdim=True)
+    total = scores.sub_(top).exp_().sum(-1, keepdim=True)
+    torch.bmm(scores, v, out=out).div_(total)
+    return total.log_().add_(top)
 
 
 def _differentiate(
@@ -186,14 +240,13 @@ def _differentiate(
     keys: _Keys,
     sums: Sequence[Tensor],
     scale: float,
+    space: _Space,
 ) -> None:
     """Adds the gradients of a plan to dq [heads, Q, D], and to dk and dv, filled up like the keys."""
     q, out, dout, lse, dq = of_queries
     for batch in _cut(plan, len(q) * q.shape[-1]):
-        level, rows = (
-            _rows(lse[..., None], batch)[..., 0],
-            [_rows(x, batch) for x in (dout, q, out)],
-        )
+        level = _rows(lse[..., None], batch, space, "lse")[..., 0]
+        rows = [_rows(x, batch, space, ("row", use)) for use, x in enumerate((dout, q, out))]
         if (
             batch.idle is not None
         ):  # a level that makes every weight zero, whatever such a row holds
@@ -201,7 +254,7 @@ def _differentiate(
             rows = [x.masked_fill(idle[..., None], 0.0) for x in rows]
             level = level.masked_fill(idle, math.inf)
         shares = flash_backward(
-            *(rows[0], rows[1], *keys.read(batch), rows[2], level.contiguous(), 0.0, False),
+            *(rows[0], rows[1], *keys.read(batch, space), rows[2], level.contiguous(), 0.0, False),
             attn_mask=_bias(batch, q),
             scale=scale,
         )
@@ -228,9 +281,9 @@ def _cut(plan: ListPlan, row: int) -> Iterator[ListBatch]:
             yield batch if step >= items else batch.cut(first, first + step)
 
 
-def _rows(x: Tensor, batch: ListBatch) -> Tensor:
+def _rows(x: Tensor, batch: ListBatch, space: _Space, use: object) -> Tensor:
     """Rows of x [heads, Q, D] as [items, heads, R, D]."""
-    taken = x.index_select(1, torch.from_numpy(batch.rows.reshape(-1)))
+    taken = space.gathered(use, x, torch.from_numpy(batch.rows.reshape(-1)))
     return taken.view(len(x), *batch.rows.shape, x.shape[-1]).transpose(0, 1)
 
 

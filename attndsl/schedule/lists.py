@@ -39,6 +39,8 @@ _MOST_ENTRIES: Final = 1 << 22  # of such a chunk, past which sets are no short 
 _PAIRS_AT_ONCE: Final = 1 << 20
 _QUERIES_AT_ONCE: Final = 4096  # whose ranges stay in the cache while they are worked on
 _ROW: Final = 0xFFFF_FFFF  # the half of a code that is a row of q; the other is a block
+_FROM: Final = ALL << np.arange(BLOCK, dtype=np.uint64)  # the keys of a block from each of them on
+_UP_TO: Final = ALL >> np.arange(BLOCK, dtype=np.uint64)[::-1]  # and those up to each of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,23 +205,21 @@ class _Place:
     ) -> tuple[IntArray, Bits]:
         """(block << 32 | row, bits) of one alternative, in any order."""
         low, high, rest = self._ranges(alternative, q)
-        low, high = np.maximum(low, 0).reshape(-1), np.minimum(high, self.call.k_len).reshape(-1)
-        live = np.flatnonzero(low < high)
-        slots = len(low) // len(rows)
-        low, high, rows = low[live], high[live] - 1, rows[live // slots]
+        live = low < high
+        rows = np.repeat(rows, np.count_nonzero(live, axis=1))
+        low, high = low[live], high[live] - 1
         blocks, last = low >> _SHIFT, high >> _SHIFT
-        counts = last - blocks + 1
-        if int(counts.sum()) > _MOST_ENTRIES:
-            raise _NotListed
-        if len(counts) and counts.max() > 1:
+        if not np.array_equal(blocks, last):
+            counts = last - blocks + 1
+            if int(counts.sum()) > _MOST_ENTRIES:
+                raise _NotListed
             blocks = written_out(blocks, last + 1)
             low, high, rows = (np.repeat(x, counts) for x in (low, high, rows))
             low, high = (
                 np.maximum(low, blocks << _SHIFT),
                 np.minimum(high, (blocks << _SHIFT) + BLOCK - 1),
             )
-        left, right = ((x & (BLOCK - 1)).view(np.uint64) for x in (low, high))
-        bits = (ALL << left) & (ALL >> (np.uint64(BLOCK - 1) - right))
+        bits = _FROM.take(low & (BLOCK - 1)) & _UP_TO.take(high & (BLOCK - 1))
         codes = blocks << 32 | rows
         if rest:
             codes, bits = _joined(codes, bits)
@@ -254,7 +254,7 @@ class _Place:
             env = self.env(q[:, None], 0, {})
             conditions = [j >= ir.evaluate(loop.start, env), j < ir.evaluate(loop.stop, env)]
         env = self.env(q[:, None], 0, indices)
-        low, high = np.zeros(shape, np.int64), np.full(shape, self.call.k_len)
+        low, high = np.zeros((1, 1), np.int64), np.full((1, 1), self.call.k_len)
         rest = []
         for item in alternative.items:
             if not item.deps & ir.Deps.KEY:
@@ -266,8 +266,8 @@ class _Place:
             else:
                 rest.append(item)
         for holds in conditions:
-            high = np.where(holds, high, 0)
-        return low, high, tuple(rest)
+            high = high * holds  # no key, where it does not
+        return np.broadcast_to(low, shape), np.broadcast_to(high, shape), tuple(rest)
 
     def _range(self, item: ir.Node, env: ir.Env) -> tuple[Any, Any] | None:
         """The keys for which a comparison holds, where they are one range of each query."""
@@ -318,7 +318,8 @@ class _KeyValues:
 
     def equal(self, wanted: IntArray) -> Ranges:
         """The range of keys that have each value."""
-        wanted = wanted * self.sign
+        if self.sign < 0:
+            wanted = -wanted
         return self._first(wanted), self._first(wanted + 1)
 
     def at_least(self, bound: IntArray) -> Ranges:
@@ -332,7 +333,7 @@ class _KeyValues:
         """The first key whose risen value is no less than wanted."""
         if self.places is None:
             return np.searchsorted(self.values, wanted)
-        found: IntArray = self.places[np.clip(wanted - self.values[0], 0, len(self.places) - 1)]
+        found: IntArray = self.places.take(wanted - self.values[0], mode="clip")
         return found
 
 

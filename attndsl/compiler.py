@@ -205,9 +205,14 @@ class Program:
         return call
 
     def open(
-        self, call: scheduling.Call, types: Mapping[str, np.dtype[Any]]
+        self,
+        call: scheduling.Call,
+        types: Mapping[str, np.dtype[Any]],
+        listed: bool = False,
     ) -> scheduling.OpenMask:
         """The pattern bound to a call whose inputs have a shape and a type, and whose contents are not known.
+
+        ``listed``: whether inputs may name keys, for `open_lists`.
 
         Raises:
             NotOpen: it is scheduled by contents alone.
@@ -225,7 +230,8 @@ class Program:
         scheduling.check_conditions(replace(self.mask, conditions=alone), call)
         normal, rows = self.rows(call)
         limits = dict.fromkeys(rows.tables.keys() - call.tables.keys(), _PLACES)
-        return scheduling.open_mask(normal, rows, types, limits, [c.node for c in asked])
+        asked_of = [c.node for c in asked]
+        return scheduling.open_mask(normal, rows, types, limits, asked_of, listed)
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
         """The mask, of the heads of the call."""

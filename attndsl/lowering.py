@@ -48,6 +48,7 @@ from attndsl.schedule import (
     TileCosts,
     TiledMask,
     conditions_hold,
+    open_lists,
 )
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -295,10 +296,19 @@ def lower_open(
         raise ir.NotOpen("an order of tokens is found on the host")
     if min(call.q_len, call.k_len, call.batch, call.heads) == 0:
         raise ir.NotOpen("there is nothing to compute")
-    mask = program.open(call, {name: types[name] for name in call.tables})
+    known, named = (
+        {name: types[name] for name in call.tables},
+        replace(request, name=f"{program.key}/natural/0"),
+    )
+    try:
+        lists = open_lists(program.open(call, known, listed=True))
+        mask, kernels = lists.mask, runner.prepare_lists(lists, named)
+    except ir.NotOpen:
+        mask = program.open(call, known)
+        kernels = runner.prepare(mask, named)
     held = slice(call.head_start, call.head_start + call.heads)
     return OpenExecutable(
-        runner.prepare(mask, replace(request, name=f"{program.key}/natural/0")),
+        kernels,
         program.mask.tables,
         {name: array.shape for name, array in call.tables.items()},
         mask,

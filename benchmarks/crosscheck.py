@@ -30,7 +30,15 @@ sys.path.insert(0, str(ROOT))
 
 import attndsl  # noqa: E402
 from attndsl import patterns  # noqa: E402
-from tests.support.crosscompile import ATTENTIONS, TARGETS, Job, jobs, scored_jobs  # noqa: E402
+from tests.support.crosscompile import (  # noqa: E402
+    ATTENTIONS,
+    LISTS,
+    TARGETS,
+    Job,
+    jobs,
+    list_jobs,
+    scored_jobs,
+)
 
 INSTRUCTIONS = {
     "cuda:80": "mma.sync",
@@ -77,9 +85,12 @@ def for_two_heads(
 def faults(item: dict[str, Any]) -> list[str]:
     """Faults of a binary."""
     found = [f"{item['spills']} bytes of spills"] if item["spills"] else []
-    if "modelled" in item and not item["shared"] <= item["modelled"] <= item["limit"]:
+    if item["shared"] > item.get("limit", item["shared"]):
+        found.append(f"shared memory {item['shared']}, and {item['limit']} there is")
+    elif "modelled" in item and not item["shared"] <= item["modelled"]:
         found.append(f"shared memory {item['shared']}, modelled {item['modelled']}")
-    if INSTRUCTIONS[item["target"]] not in item["instructions"]:
+    adds = item["kernel"] in ("lists_merge", "lists_sum_queries", "lists_sum_keys")
+    if not adds and INSTRUCTIONS[item["target"]] not in item["instructions"]:
         found.append("no matrix instructions of the target")
     if item.get("divisions") and min(item["divisions"]) > 0:
         found.append("a division in the loop over FULL tiles")
@@ -101,6 +112,9 @@ def distinct(targets: list[str], names: list[str]) -> dict[str, tuple[Job, list[
                 if name in ATTENTIONS:
                     for job in scored_jobs(target, name, head_dim):
                         found.setdefault(job.key(), (job, []))[1].append(name)
+            for name in () if names else LISTS:
+                for job in list_jobs(target, name, head_dim):
+                    found.setdefault(job.key(), (job, []))[1].append(f"lists of {name}")
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 import torch
 
 Pass: TypeAlias = Literal["forward", "backward_queries", "backward_keys"]
+ListPass: TypeAlias = Literal["forward", "backward"]
 Arch: TypeAlias = Literal["sm80", "sm86", "sm90", "sm100", "gfx942", "interpreter"]
 
 # Bytes of shared memory that one program may take.
@@ -163,6 +164,22 @@ def fitting(which: Pass, arch: Arch, size: int, width: int, value_width: int) ->
     limit = SHARED_MEMORY[arch]
     while config and shared_memory(which, arch, config, size, width, value_width) > limit:
         config = _smaller(config)
+    return config
+
+
+# Passes over lists, by bytes in a padded row: gathered rows, and the 64 keys of a block.
+_LISTS: Final[dict[ListPass, dict[int, Config]]] = {
+    "forward": {128: Config(64, 64, 4, 2), 256: Config(64, 64, 4, 2), 512: Config(32, 64, 8, 1)},
+    "backward": {128: Config(32, 64, 8, 2), 256: Config(32, 64, 8, 1), 512: Config(16, 64, 8, 1)},
+}
+
+
+def of_lists(which: ListPass, arch: Arch, size: int, width: int, value_width: int) -> Config | None:
+    """The config of a pass over lists, ``bq`` gathered rows at once; None if none fits the shared memory."""
+    row = max(2, size) * max(64, padded(width), padded(value_width))
+    config = _LISTS[which].get(row)
+    if arch == "gfx942" and config is not None:
+        return replace(config, warps=4, stages=1) if row < 512 else None
     return config
 
 

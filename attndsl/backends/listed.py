@@ -195,9 +195,9 @@ def _attend(
         else:
             for head in range(heads):
                 key_head = head * len(keys.tensors[0]) // heads
-                mine = rows[:, head], *(x[:, key_head] for x in given)
+                item = rows[:, head], given[0][:, key_head], given[1][:, key_head]
                 into = parts[head, some].view(*batch.rows.shape, width)
-                levels[head, some] = _softmaxes(*mine, bias, scale, into, space).view(-1)
+                levels[head, some] = _softmaxes(*item, bias, scale, into, space).view(-1)
         at = some.stop
     places, bounds = torch.from_numpy(plan.parts), torch.from_numpy(plan.bounds)
     some = slice(plan.first, plan.stop)
@@ -209,8 +209,8 @@ def _attend(
         shares = (mine - top.repeat_interleave(counts)).exp_()
         level = torch.segment_reduce(shares, "sum", offsets=bounds, initial=0.0).log_().add_(top)
         weights = (mine - level.repeat_interleave(counts)).exp_().to(parts.dtype)
-        given = parts[head], places, bounds, False, 0, False, weights, True
-        out[head, some], lse[head, some] = torch.embedding_bag(*given)[0], level
+        summed = parts[head], places, bounds, False, 0, False, weights, True
+        out[head, some], lse[head, some] = torch.embedding_bag(*summed)[0], level
 
 
 def _softmaxes(

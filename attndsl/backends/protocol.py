@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attndsl.backends.pages import Pages
-from attndsl.schedule import KeySets, Lists, OpenMask, TiledMask
+from attndsl.schedule import KeySets, Lists, OpenLists, OpenMask, TiledMask
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -173,6 +173,13 @@ class TakesOpenMasks(Protocol):
 
     def prepare(self, mask: OpenMask, request: Request) -> OpenKernels:
         """Prepares the passes, but for what the inputs hold.
+
+        Raises:
+            NotOpen: it cannot.
+        """
+
+    def prepare_lists(self, lists: OpenLists, request: Request) -> OpenKernels:
+        """Prepares the passes over lists, but for what the inputs hold.
 
         Raises:
             NotOpen: it cannot.

@@ -28,6 +28,7 @@ from attndsl.backends.open_schedule import OpenPlan
 from attndsl.backends.protocol import Request, Tile, is_scheduled_on
 from attndsl.backends.scores import BoundScore
 from attndsl.backends.triton_kernels import WIDEST, TritonKernels, also_in, few
+from attndsl.backends.triton_lists import ListPlan
 from attndsl.backends.triton_scores import ScoreKernel, TritonScores
 from attndsl.backends.tuning import (
     Clock,
@@ -35,7 +36,7 @@ from attndsl.backends.tuning import (
     stopwatch,
 )
 from attndsl.backends.work_partition import ShortArray
-from attndsl.schedule import OpenMask, TiledMask
+from attndsl.schedule import OpenLists, OpenMask, TiledMask
 from attndsl.source import AttnDslError, Diagnostic
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, *EIGHT_BITS)
@@ -148,6 +149,10 @@ class Triton:
     def takes_open_masks(self, request: Request) -> bool:
         """GPU tensors: what their inputs hold is not read to the host."""
         return is_scheduled_on(request.device)
+
+    def prepare_lists(self, lists: OpenLists, request: Request) -> ListPlan:
+        """Lists of such calls, but for what inputs hold."""
+        return ListPlan.of(lists, request)
 
     def prepare(self, mask: OpenMask, request: Request) -> OpenTriton:
         """Schedules of such calls, but for what inputs hold."""

@@ -243,20 +243,10 @@ class TritonKernels:
         """Run the kernel that prepares the backward."""
         level, delta = torch.empty_like(lse), torch.empty_like(lse)
 
-        def make() -> Launch[PrepareBackwardCall]:
-            given = PrepareBackwardArgs(
-                **strides(o=out, g=dout),
-                q_len=q.shape[2],
-                heads=q.shape[1],
-                DV=v.shape[3],
-                BDV=padded(v.shape[3]),
-                BQ=ROWS,
-                THROUGH_LSE=dlse is not None,
-            )
-            grid = triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1]
-            return Launch(kernels.prepare_backward, grid, PrepareBackwardCall, given)
-
-        prepare = self._keep(("prepare", dlse is None, _layout_of((out, dout, lse))), make)
+        prepare = self._keep(
+            ("prepare", dlse is None, _layout_of((out, dout, lse))),
+            lambda: preparation(out, dout, dlse),
+        )
         prepare(
             PrepareBackwardCall(
                 Out=out,
@@ -428,6 +418,21 @@ class PassLauncher:
     lists: KernelMetadata
     launch: Launch[Any]
     merges: tuple[Launch[Any], ...]  # of the shares of split tiles, one a result, if there are any
+
+
+def preparation(out: Tensor, dout: Tensor, dlse: Tensor | None) -> Launch[PrepareBackwardCall]:
+    """The launch of the kernel that prepares the backward."""
+    given = PrepareBackwardArgs(
+        **strides(o=out, g=dout),
+        q_len=out.shape[2],
+        heads=out.shape[1],
+        DV=out.shape[3],
+        BDV=padded(out.shape[3]),
+        BQ=ROWS,
+        THROUGH_LSE=dlse is not None,
+    )
+    grid = triton.cdiv(out.shape[2], ROWS), out.shape[0] * out.shape[1]
+    return Launch(kernels.prepare_backward, grid, PrepareBackwardCall, given)
 
 
 def _merge(which: Pass, rows: int, lists: KernelMetadata, x: Tensor) -> Launch[Any]:

@@ -17,7 +17,7 @@ from attndsl.schedule.key_rule import KeyRule
 from attndsl.schedule.key_runs import Keys, key_positions, key_union
 from attndsl.schedule.key_sets import KeySets, key_sets
 from attndsl.schedule.layouts import NATURAL, Layout, read_layout, read_layouts, stable_order
-from attndsl.schedule.lists import ALL, BLOCK, Bits, KeyBlocks, Lists, lists
+from attndsl.schedule.lists import ALL, BLOCK, Bits, KeyBlocks, KeyValues, Lists, lists
 from attndsl.schedule.model import MaskTable, Plan, Runs, Schedule, Tiles, TokenOrder, compress
 from attndsl.schedule.open_masks import (
     Candidates,
@@ -26,6 +26,7 @@ from attndsl.schedule.open_masks import (
     open_candidates,
     open_mask,
 )
+from attndsl.schedule.open_ranges import OpenLists, Ranges, open_lists
 from attndsl.schedule.open_tiles import (
     EMPTY,
     FULL,
@@ -54,13 +55,16 @@ __all__ = [
     "KeyBlocks",
     "KeyRule",
     "KeySets",
+    "KeyValues",
     "Keys",
     "Layout",
     "Lists",
     "MaskTable",
+    "OpenLists",
     "OpenMask",
     "OpenHeadMask",
     "OpenValues",
+    "Ranges",
     "TokenOrder",
     "Plan",
     "TileCosts",
@@ -80,6 +84,7 @@ __all__ = [
     "lists",
     "open_candidates",
     "open_env",
+    "open_lists",
     "open_mask",
     "optimise",
     "plan",

@@ -147,7 +147,7 @@ class _Place:
     tables: Mapping[str, Any]
     batch: int
     head: int
-    sides: dict[ir.Node, _KeyValues | None] = field(default_factory=dict)
+    sides: dict[ir.Node, KeyValues | None] = field(default_factory=dict)
 
     def env(self, q: Any, k: Any, indices: Mapping[int, Any]) -> ir.Env:
         """The environment of positions."""
@@ -284,16 +284,16 @@ class _Place:
             return None
         return keys.equal(least) if isinstance(item, ir.Eq) else keys.at_least(least)
 
-    def _key_values(self, node: ir.Node) -> _KeyValues | None:
+    def _key_values(self, node: ir.Node) -> KeyValues | None:
         if node not in self.sides:
             k = np.arange(self.call.k_len, dtype=np.int64)
             values = np.asarray(ir.evaluate(node, self.env(0, k, {})))
-            self.sides[node] = _KeyValues.of(np.broadcast_to(values, k.shape))
+            self.sides[node] = KeyValues.of(np.broadcast_to(values, k.shape))
         return self.sides[node]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _KeyValues:
+class KeyValues:
     """The values of a term at all keys, where they only rise, or only fall: ``sign`` times these rise."""
 
     values: IntArray
@@ -301,7 +301,7 @@ class _KeyValues:
     places: IntArray | None  # the first key of each value from the least to one past the greatest
 
     @staticmethod
-    def of(values: Any) -> _KeyValues | None:
+    def of(values: Any) -> KeyValues | None:
         """None where they rise and fall, or pass 64 bits."""
         if values.dtype == object:
             return None
@@ -314,7 +314,7 @@ class _KeyValues:
         places = None
         if span <= 4 * len(values) + BLOCK:
             places = np.searchsorted(values, np.arange(span) + values[0])
-        return _KeyValues(values, sign, places)
+        return KeyValues(values, sign, places)
 
     def equal(self, wanted: IntArray) -> Ranges:
         """The range of keys that have each value."""

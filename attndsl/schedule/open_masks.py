@@ -83,6 +83,7 @@ def open_mask(
     types: Mapping[str, np.dtype[Any]],
     limits: Bounds,
     conditions: Sequence[ir.Node] = (),
+    listed: bool = False,
 ) -> OpenMask:
     """Binds a normal mask to a call whose tables have shapes, and contents that are not looked at.
 
@@ -92,6 +93,7 @@ def open_mask(
         types: Of the values of each input.
         limits: Bounds of the values of other tables.
         conditions: What the pattern asks of its inputs.
+        listed: Whether loops over inputs may name keys.
 
     Raises:
         NotOpen: its schedule cannot be found so.
@@ -109,7 +111,9 @@ def open_mask(
     )
     for b, h in np.ndindex(shape):
         given = {"heads": call.heads, "layer": call.layer, "batch": b, "head": h}
-        bound = separate_root(_without_loops(bind(root, call.sizes, **given), mask, call, made))
+        bound = separate_root(
+            _without_loops(bind(root, call.sizes, **given), mask, call, made, listed)
+        )
         own = b if bound.deps & ir.Deps.BATCH else 0, h if bound.deps & ir.Deps.HEAD else 0
         plans = found.setdefault(bound, {})
         plans.setdefault(own, len(plans))
@@ -198,7 +202,9 @@ def _columns(plans: Collection[tuple[int, int]]) -> tuple[IntArray, IntArray]:
     return found[:, 0], found[:, 1]
 
 
-def _without_loops(root: ir.Node, mask: ir.Mask, call: Call, made: dict[str, Any]) -> ir.Node:
+def _without_loops(
+    root: ir.Node, mask: ir.Mask, call: Call, made: dict[str, Any], listed: bool
+) -> ir.Node:
     """Loops that read no input become tables, as everywhere; short ones that do stay, if one side decides them."""
     outer = _outer_loops(root)
     if not outer:
@@ -210,7 +216,7 @@ def _without_loops(root: ir.Node, mask: ir.Mask, call: Call, made: dict[str, Any
         for loop in outer:
             if loop not in reading:
                 known[loop] = loops.read(loop)
-            else:
+            elif not listed or loop.deps & ir.Deps.PAIR != ir.Deps.PAIR:
                 _check_loop(loop)
     except TooManyAlternatives as error:
         raise ir.NotOpen("a loop is too wide") from error

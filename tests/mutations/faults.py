@@ -739,6 +739,13 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("backends/list_batches.py", "place > last", "place > last + 1", "a query that fills an item up counts twice"),
     ("backends/listed.py", "level = level.masked_fill(idle, math.inf)", "pass", "rows that fill an item have gradients"),
     ("backends/list_batches.py", "pairs, seen == TILE * BLOCK, dense)", "pairs, seen >= BLOCK, dense)", "one query that sees all of a block speaks for its tile"),
+    ("backends/list_entries.py", "words = words | torch.where(same, before, 0)", "pass", "a second entry of a block is lost on the device"),
+    ("backends/list_entries.py", "return torch.where(is_last, blocks, none), torch.where(is_last, words, 0)", "return blocks, words",
+     "a block that is named twice counts twice on the device"),
+    ("backends/list_entries.py", "last = torch.minimum(first + longest, starts.gather(1, here + 1))", "last = first + longest",
+     "an item reaches into the entries of the next block"),
+    ("schedule/open_ranges.py", "if len(rests) > 1:", "if False:", "a condition of some keys that are named is asked of all"),
+    ("backends/kernels/listed.py", "head = both * GROUP + member", "head = both * GROUP", "the first query head of a group gives the gradient of all"),
     # ------------------------------------------------------------------ what people look at
     ("views/blocks.py", "stop = first + 1", "stop = first", "tiles that are no runs are not counted"),
     ("views/windows.py", "found[plan.full.row(row)] = True", "found[plan.full.row(row)] = False", "a line of a mask forgets its FULL tiles"),

@@ -24,8 +24,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import attndsl
-from attndsl.backends import Pages, Request, configs, kernels
+from attndsl.backends import Pages, Request, configs, kernels, triton_lists
 from attndsl.backends import triton as backend
+from attndsl.schedule import open_lists
 
 TYPES = {
     torch.float32: "*fp32",
@@ -53,6 +54,14 @@ ATTENTIONS = {
         input table: real[head, n]
         attention a over causal = score s + table[(q // 7 - k // 5) % len(table.n)]""",
     "weighed": "attention a over causal = score s weights sigmoid",
+}
+# Lists whose bits are all there is to judge, and some that leave a comparison for each pair.
+LISTS = {
+    "blocks": "input idx: list[head, q, n]\npattern p = k <= q and k // 64 in idx[q]",
+    "documents": """
+        input idx: list[head, q, n]
+        input doc: int[batch, pos]
+        pattern p = k <= q and k // 64 in idx[q] and doc[q] == doc[k]""",
 }
 TARGETS = {
     "cuda:80": GPUTarget("cuda", 80, 32),
@@ -305,9 +314,56 @@ def scored_jobs(
     return found
 
 
+def list_jobs(
+    target: str,
+    lists: str,
+    head_dim: int = 128,
+    dtype: str = "bfloat16",
+    length: int = 512,
+    config: dict[str, int] | None = None,
+) -> list[Job]:
+    """The kernels of a forward and backward over one of ``LISTS``, of two query heads and one key head."""
+    program, arch = attndsl.compile(LISTS[lists])._program, ARCHITECTURES[target]
+    q = torch.empty(1, 2, length, head_dim, dtype=getattr(torch, dtype))
+    k = q[:, :1]
+    sizes = {"head": 2, "batch": 1, "n": 4, "pos": length}
+    tables = {
+        table.name: torch.zeros(
+            [sizes.get(str(dim), length) for dim in table.dims], dtype=torch.int64
+        )
+        for table in program.mask.tables
+    }
+    like = {name: x.numpy() for name, x in tables.items()}
+    call = program.call(length, length, 1, 2, None, like, is_open=True)
+    mask = program.open(call, {name: x.dtype for name, x in like.items()}, listed=True)
+    request = Request.of(q, k, k, gradient=True)
+    triton_lists.architecture = lambda _: arch  # as if the tensors were there
+    plan = triton_lists.ListPlan.of(open_lists(mask), request)
+    if config:
+        plan = replace(plan, configs=dict.fromkeys(plan.configs, configs.Config(**config)))
+    made = plan.kernels(tables)
+
+    def both() -> None:
+        out, lse = made.forward(q, k, k, scale=0.1)
+        made.backward(q, k, k, out, lse, torch.empty_like(out), None, scale=0.1)
+
+    given = {
+        "head_dim": head_dim,
+        "dtype": dtype,
+        "lists": lists,
+        "queries": length,
+        "limit": configs.SHARED_MEMORY[arch],
+    }
+    found = []
+    for kernel, args, options in launches(both):
+        if kernel.__name__ != "prepare_backward":
+            found.append(Job(kernel, args, options, target, given))
+    return found
+
+
 def compiled(target: str, **call: Any) -> list[dict[str, Any]]:
-    """Reports of the kernels of a call; arguments as of ``jobs``, or ``scored_jobs``."""
-    made = scored_jobs if "attention" in call else jobs
+    """Reports of the kernels of a call; arguments as of ``jobs``, ``scored_jobs`` or ``list_jobs``."""
+    made = scored_jobs if "attention" in call else list_jobs if "lists" in call else jobs
     return [job.report() for job in made(target, **call)]
 
 

@@ -2,6 +2,13 @@
 
 from attndsl.backends.kernels.backward import backward_keys, backward_queries, prepare_backward
 from attndsl.backends.kernels.forward import forward
+from attndsl.backends.kernels.listed import (
+    lists_backward,
+    lists_forward,
+    lists_merge,
+    lists_sum_keys,
+    lists_sum_queries,
+)
 from attndsl.backends.kernels.merging import merge_outputs, sum_chunks
 from attndsl.backends.kernels.pairs import backward_pairs
 
@@ -10,6 +17,11 @@ __all__ = [
     "backward_pairs",
     "backward_queries",
     "forward",
+    "lists_backward",
+    "lists_forward",
+    "lists_merge",
+    "lists_sum_keys",
+    "lists_sum_queries",
     "merge_outputs",
     "prepare_backward",
     "sum_chunks",

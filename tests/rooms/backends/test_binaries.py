@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="there is no compiler without triton"
 )
 
+ADDING = ("lists_merge", "lists_sum_queries", "lists_sum_keys")  # kernels without a product
 CALLS = [
     {"target": "cuda:90", "head_dim": 128, "length": 500},
     {
@@ -75,6 +76,8 @@ CALLS = [
         "gradient": False,
     },
     {"target": "cuda:90", "head_dim": 64, "passes": ["forward"], "attention": "alibi"},
+    {"target": "cuda:90", "head_dim": 128, "lists": "documents"},
+    {"target": "hip:gfx942", "head_dim": 64, "lists": "blocks"},
 ]
 
 
@@ -99,12 +102,14 @@ def test_nothing_spills(reports: list[dict[str, Any]]):
 
 def test_shared_memory_is_what_the_model_says_at_most(reports: list[dict[str, Any]]):
     for item in reports:
-        assert item["shared"] <= item["modelled"] <= item["limit"], item
+        assert item["shared"] <= item.get("modelled", item["limit"]) <= item["limit"], item
 
 
 def test_matrix_instructions_of_the_target_are_used(reports: list[dict[str, Any]]):
     wanted = {"cuda:80": "mma.sync", "cuda:90": "wgmma.mma_async", "cuda:100": "tcgen05.mma"}
     for item in reports:
+        if item["kernel"] in ADDING:
+            continue
         assert item["matrix"] > 0
         instruction = "mma.sync" if item["queries"] < 16 else wanted.get(item["target"], "v_mfma")
         assert instruction in item["instructions"], item

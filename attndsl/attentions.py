@@ -390,7 +390,7 @@ def compile(  # noqa: A001 - the public name
         layer: The value of ``layer``.
         align: Where queries stand when there are fewer or more of them than keys, unless the pattern
             says so itself: "end", at the last positions, the default; "start", at the first.
-        without: Simplifications to leave out, by name: "separate", "drop_implied", "merge_heads". The
+        without: Simplifications to leave out, by name: "separate", "drop_implied", "merge_heads", "whole". The
             result of a call is the same; to find out which of them a difference in speed comes from.
         values: For its parameters, {"w": 256}.
         **named: The same by name, w=256, where the name is none of the above.

@@ -36,7 +36,7 @@ _TALLEST = 4096  # a tile
 _PLACES = (-2 * MAX_POSITION, 2 * MAX_POSITION)  # between which positions and lengths lie
 
 
-SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads")
+SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads", "whole")
 
 
 def read_switches(names: object) -> tuple[str, ...]:
@@ -335,6 +335,17 @@ class Program:
             AttnDslError: A403, a number in the pattern passes 2**62.
         """
         return scheduling.lists(*self.rows(call))
+
+    def whole(self, call: scheduling.Call) -> scheduling.Whole | None:
+        """The blocks of queries that see the same keys; None where the pairs are no few blocks. Remembered.
+
+        Raises:
+            AttnDslError: A403, a number in the pattern passes 2**62; A404, A407 for lengths.
+        """
+        if "whole" in self.without:
+            return None
+        key = "whole", _call_key(call, self.normal.root.deps)
+        return self._memo(key, lambda: scheduling.whole(*self.rows(call)))
 
     def pairs(self, call: scheduling.Call) -> BoolArray | None:
         """The pairs of each batch element, bool [batch, heads or 1, q_len or 1, k_len], one by one: for short calls.

@@ -30,6 +30,7 @@ from attndsl.backends import (
     TakesOpenMasks,
     TakesPairs,
     TakesScores,
+    TakesWhole,
     Tile,
     best_tile,
     choose,
@@ -98,11 +99,20 @@ def lower(
             keyless = torch.from_numpy(lists.keyless()).to(request.device) if asked else None
             _log(program, call, runner.name, "lists of keys")
             return Executable((over_lists,), zeros, keyless)
+    if not layout and isinstance(runner, TakesWhole):
+        whole = program.whole(call)
+        at_once = None if whole is None else runner.lower_whole(whole, request)
+        if whole is not None and at_once is not None:
+            asked = zeros is not None and request.gradient
+            keyless = torch.from_numpy(whole.keyless()).to(request.device) if asked else None
+            _log(program, call, runner.name, "whole blocks")
+            return Executable((at_once,), zeros, keyless)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
     kernels: list[ForwardKernels] = []
     masks: list[TiledMask] = []
+    may_be_whole = "whole" not in program.without
     for index, part in enumerate(parts):
-        named = replace(request, name=f"{name}/{index}")
+        named = replace(request, name=f"{name}/{index}", whole=may_be_whole)
         masks.append(program.tile(part, *runner.tiles(named)))
         kernels.append(runner.lower(masks[-1], named))
     _log(program, call, runner.name, _order_of(parts))

@@ -36,6 +36,7 @@ from attndsl.backends.protocol import (
     TakesLists,
     TakesOpenMasks,
     TakesPairs,
+    TakesWhole,
     Tile,
     is_scheduled_on,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Side",
     "TakesKeySets",
     "TakesLists",
+    "TakesWhole",
     "TakesOpenMasks",
     "TakesPairs",
     "TakesScores",

@@ -13,12 +13,13 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from attndsl.backends.places import Index, IntArray, Places, Span
-from attndsl.schedule import MaskTable, Plan, Schedule
+from attndsl.schedule import MaskTable, Plan, Schedule, TokenOrder
+from attndsl.schedule.model import ShortArray
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -53,13 +54,49 @@ class BlockBatch:
         )
 
 
+class Ordered(Protocol):
+    """A plan, as far as strips go: the orders of tokens in which they lie."""
+
+    @property
+    def q_order(self) -> TokenOrder | None: ...
+
+    @property
+    def k_order(self) -> TokenOrder | None: ...
+
+
+class InStrips(Protocol):
+    """Strips that are no tiles of a schedule, and stand in the place of one."""
+
+    @property
+    def q_len(self) -> int: ...
+
+    @property
+    def k_len(self) -> int: ...
+
+    @property
+    def plans(self) -> tuple[Ordered, ...]: ...
+
+    @property
+    def plan_of(self) -> ShortArray: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def batches(self) -> tuple[tuple[BlockBatch, ...], ...]: ...
+
+    def live_keys(self) -> IntArray: ...
+
+
 _KNOWN: weakref.WeakKeyDictionary[Schedule, tuple[tuple[BlockBatch, ...], ...]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def batches_of(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:
+def batches_of(schedule: Schedule | InStrips) -> tuple[tuple[BlockBatch, ...], ...]:
     """The strips of each plan, remembered with the schedule."""
+    if not isinstance(schedule, Schedule):
+        return schedule.batches
     known = _KNOWN.get(schedule)
     if known is None:
         known = _KNOWN[schedule] = block_batches(schedule)

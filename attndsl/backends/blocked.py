@@ -13,13 +13,15 @@ import abc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.backends.block_batches import BlockBatch, BoolArray, batches_of, packed
-from attndsl.backends.dense_square import DenseSquare
+from attndsl.backends.block_batches import BlockBatch, BoolArray, InStrips, batches_of, packed
+from attndsl.backends.dense_blocks import DenseBlocks
+from attndsl.backends.dense_square import square_of
 from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
 from attndsl.backends.flash_passes import BUDGET, LEVELS, FlashPasses, flash, flash_backward
@@ -32,7 +34,8 @@ from attndsl.backends.protocol import Request, Tile
 from attndsl.backends.scored_blocked import BlockedScores
 from attndsl.backends.scored_stick import StickScores
 from attndsl.backends.scores import BoundScore
-from attndsl.schedule import KeySets, Lists, Schedule, TiledMask
+from attndsl.backends.whole_strips import WholeStrips
+from attndsl.schedule import KeySets, Lists, Schedule, TiledMask, Whole
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones starve the kernels
@@ -80,6 +83,14 @@ class Blocked:
         """Attention over the lists, where tiles would be more work."""
         return ListKernels.of(lists)
 
+    def lower_whole(self, whole: Whole, request: Request) -> BlockedKernels | None:
+        """Attention of whole blocks at once, where that is less work than tiles."""
+        strips = WholeStrips.of(whole)
+        if strips is None:
+            return None
+        blocks = DenseBlocks(strips.plans, strips.plan_of) if strips.is_apart else None
+        return BlockedKernels(strips, blocks)
+
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""
         return (best_tile(request.q_len, request.k_len),)
@@ -87,7 +98,7 @@ class Blocked:
     def lower(self, part: TiledMask, request: Request) -> BlockedKernels:
         """Strips of its one schedule."""
         schedule = part.schedules[self.tiles(request)[0]]
-        return BlockedKernels(schedule, DenseSquare.of(schedule))
+        return BlockedKernels(schedule, square_of(schedule) if request.whole else None)
 
     def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> BlockedScores:
         """Strips of its one schedule, with scores of their own."""
@@ -136,10 +147,10 @@ class _StripPasses(FlashPasses):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockedKernels(_StripPasses):
-    """A schedule, by the strips of each of its plans or, where it is one square, at once."""
+    """A schedule, by the strips of each of its plans or, where its pairs are whole blocks, at once."""
 
-    schedule: Schedule
-    square: DenseSquare | None = None
+    schedule: Schedule | InStrips
+    square: DenseBlocks | None = None
 
     @property
     def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
@@ -153,7 +164,10 @@ class BlockedKernels(_StripPasses):
 
     def rows_in(self, pages: Pages, count: int) -> tuple[Tensor, Tensor]:
         """Keys and values of pages with a live tile, and 0 for others."""
-        return pages.rows(count, live_columns(self.schedule, pages.page))
+        schedule, page = self.schedule, pages.page
+        if isinstance(schedule, Schedule):
+            return pages.rows(count, live_columns(schedule, page))
+        return pages.rows(count, np.unique(schedule.live_keys() // page))
 
     def reaches_all(self) -> bool:
         """Whether every query is written to."""
@@ -209,7 +223,7 @@ class PairsKernels(_StripPasses):
         """From the pairs of each element and head, which may be those of all queries."""
         dead = ~pairs.any(-1)
         square = PairsSquare(
-            torch.from_numpy(pairs), torch.from_numpy(dead) if dead.any() else None
+            torch.from_numpy(pairs), torch.from_numpy(dead) if dead.any() else None, q_len
         )
         return PairsKernels(pairs, q_len, square)
 
@@ -243,8 +257,15 @@ class PairsKernels(_StripPasses):
 class PairsSquare:
     """The same where all tensors are finite: one call of a kernel, whose results are those of the pass."""
 
+    masks: ClassVar[bool] = True
     pairs: Tensor  # bool [B, H or 1, Q or 1, K]
     dead: Tensor | None  # queries without a key, bool [B, H or 1, Q or 1]; None: there is none
+    q_len: int
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longer side."""
+        return max(self.q_len, self.pairs.shape[-1])
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""

@@ -1,22 +1,27 @@
-"""Calls whose schedule is the whole square, or its lower triangle: torch's kernel does them at once, without tiles."""
+"""Schedules whose pairs are the whole square, or its lower triangle: one block, whatever the pattern says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from attndsl.backends.dtypes import lse_dtype
-from attndsl.backends.places import IntArray, with_width
+from attndsl.backends.dense_blocks import DenseBlocks
+from attndsl.backends.places import IntArray, Span
+from attndsl.backends.whole_strips import DenseBatch, WholePlan
 from attndsl.schedule import Runs, Schedule, Tiles
 
 Shape: TypeAlias = Literal["full", "causal"]
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+def square_of(schedule: Schedule) -> DenseBlocks | None:
+    """The one block that a schedule is; None where its pairs are others."""
+    shape = shape_of(schedule)
+    if shape is None:
+        return None
+    queries, keys = (Span(0, n, 1, n) for n in (schedule.q_len, schedule.k_len))
+    plan = WholePlan((DenseBatch(queries, keys, shape == "causal"),), None, None, is_apart=True)
+    return DenseBlocks((plan,), schedule.plan_of)
 
 
 def shape_of(schedule: Schedule) -> Shape | None:
@@ -61,66 +66,3 @@ def _begins(tiles: Tiles, stops: IntArray) -> bool:
         )
     are_as_many = np.array_equal(np.diff(tiles.indptr), stops)
     return are_as_many and bool((tiles.indices < stops[tiles.rows]).all())  # columns ascend
-
-
-@dataclass(frozen=True, slots=True)
-class DenseSquare:
-    """Attention over all pairs, or those with k <= q of as many queries as keys; tensors are finite."""
-
-    shape: Shape
-
-    @staticmethod
-    def of(schedule: Schedule) -> DenseSquare | None:
-        """The calls of this schedule; None where its pairs are others."""
-        shape = shape_of(schedule)
-        return None if shape is None else DenseSquare(shape)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
-        width, group = v.shape[3], q.shape[1] // k.shape[1]
-        widest = max(1, q.shape[3], width)
-        q, k, v = (with_width(x, widest) for x in (q, k, v))
-        if group == 1:
-            out, lse = _flash(q, k, v, 0.0, self.shape == "causal", scale=scale)
-            return out[..., :width], lse
-        out = q.new_empty((*q.shape[:3], width))
-        lse = q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
-        for member in range(group):
-            o, level = _flash(q[:, member::group], k, v, 0.0, self.shape == "causal", scale=scale)
-            out[:, member::group], lse[:, member::group] = o[..., :width], level
-        return out, lse
-
-    def backward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        dout: Tensor,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv), of the results of ``forward``; none reached the log-sum-exp."""
-        widths, group = (q.shape[3], v.shape[3]), q.shape[1] // k.shape[1]
-        widest = max(1, *widths)
-        q, k, v, out, dout = (with_width(x, widest) for x in (q, k, v, out, dout))
-        is_causal = self.shape == "causal"
-        each = [
-            _flash_backward(
-                *(dout[:, m::group], q[:, m::group], k, v, out[:, m::group], lse[:, m::group]),
-                *(0.0, is_causal),
-                scale=scale,
-            )
-            for m in range(group)
-        ]
-        if group == 1:
-            dq, dk, dv = each[0]
-        else:
-            dq = torch.stack([one[0] for one in each], 2).flatten(1, 2)
-            wide = lse_dtype(q.dtype)
-            dk, dv = (sum(one[i].to(wide) for one in each) for i in (1, 2))
-        return (
-            dq[..., : widths[0]],
-            dk[..., : widths[0]].to(k.dtype),
-            dv[..., : widths[1]].to(v.dtype),
-        )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.pages import Pages
-from attndsl.backends.places import with_finite, with_width
+from attndsl.backends.places import is_finite, with_finite, with_width
 
 BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
@@ -31,7 +31,15 @@ LEVELS = np.where(_BITS > 0, np.float32(0), np.float32(-np.inf))
 
 
 class Square(Protocol):
-    """One call of a kernel that does all of an attention over finite tensors."""
+    """A call or a few of a kernel that do all of an attention over finite tensors."""
+
+    @property
+    def masks(self) -> bool:
+        """Whether the kernel reads pairs that are not live, and what is not finite there may reach others."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest side that a kernel is given."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """(out, lse)."""
@@ -87,15 +95,13 @@ class FlashPasses(abc.ABC):
         if q.dtype in EIGHT_BITS:
             out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
             return out.to(out_dtype(q.dtype)), lse
-        finite = with_finite(k), with_finite(v)
-        if (
-            self.square is not None
-            and finite[0] is k
-            and finite[1] is v
-            and q.numel()
-            and v.numel()
-        ):
-            return self.square.forward(q, k, v, scale)
+        sound = with_finite(k)
+        if self.square is not None and sound is k and q.numel() and v.numel():
+            out, lse = self.square.forward(q, k, v, scale)
+            # a value that is not finite shows where it is seen; a key may make a weight 0 instead
+            if is_finite(out):
+                return out, lse
+        finite = sound, with_finite(v)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
         merges = self.merges()
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)
@@ -124,7 +130,8 @@ class FlashPasses(abc.ABC):
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv), each in the dtype of its input."""
-        is_short = max(q.shape[2], k.shape[2]) <= LONGEST_WIDENED
+        longest = max(q.shape[2], k.shape[2]) if self.square is None else self.square.longest
+        is_short = longest <= LONGEST_WIDENED
         if q.dtype in SIXTEEN_BITS and (EMULATED or is_short):
             grads = self.backward(
                 *(q.float(), k.float(), v.float(), out.float(), lse, dout.float(), dlse),
@@ -134,7 +141,7 @@ class FlashPasses(abc.ABC):
         if self.square is not None and dlse is None and all(x.numel() for x in (q, k, v)):
             grads = self.square.backward(q, k, v, out, lse, dout, scale)
             # else what is not finite may have reached what does not see it
-            if all(bool(x.sum().isfinite()) for x in grads):
+            if not self.square.masks or all(map(is_finite, grads)):
                 return grads
         width = max(1, q.shape[3], v.shape[3] + (dlse is not None))
         sums = [x.new_zeros(x.shape, dtype=lse_dtype(x.dtype)) for x in (q, k, v)]

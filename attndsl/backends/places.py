@@ -6,6 +6,7 @@ rows, read by copying them. Both read x [heads, length, ...] as [items, heads, n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -18,28 +19,45 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Item i is rows start + i * step ... + length; step 0 gives every item the same rows."""
+    """Item i is ``length`` rows from start + i * step on, each ``stride`` behind the one before.
+
+    Step 0 gives every item the same rows. Items may overlap where the stride is 1.
+    """
 
     start: int
     step: int
     items: int
     length: int
+    stride: int = 1
+
+    @staticmethod
+    def of(rows: IntArray) -> Span | None:
+        """Rows [items, n] as evenly spaced windows; None where they are none."""
+        items, n = rows.shape
+        start, stride = int(rows[0, 0]), int(rows[0, 1] - rows[0, 0]) if n > 1 else 1
+        step = int(rows[1, 0] - rows[0, 0]) if items > 1 else n * stride
+        places = start + step * np.arange(items)[:, None] + stride * np.arange(n)
+        return Span(start, step, items, n, stride) if np.array_equal(places, rows) else None
 
     def cut(self, first: int, last: int) -> Span:
         """The items first <= i < last."""
         return replace(self, start=self.start + first * self.step, items=last - first)
 
+    def part(self, low: int, high: int) -> Span:
+        """The rows low <= j < high of each item."""
+        return replace(self, start=self.start + low * self.stride, length=high - low)
+
     def rows(self) -> IntArray:
         """All rows, item by item, [items * length]."""
         starts = self.start + self.step * np.arange(self.items, dtype=np.int64)
-        return (starts[:, None] + np.arange(self.length, dtype=np.int64)).reshape(-1)
+        return (starts[:, None] + self.stride * np.arange(self.length)).reshape(-1)
 
     def read(self, x: torch.Tensor) -> torch.Tensor:
         """A view of x [heads, length, ...] as [items, heads, n, ...]."""
         head, row, *rest = x.stride()
         return x.as_strided(
             (self.items, x.shape[0], self.length, *x.shape[2:]),
-            (self.step * row, head, row, *rest),
+            (self.step * row, head, self.stride * row, *rest),
             x.storage_offset() + self.start * row,
         )
 
@@ -51,6 +69,9 @@ class Span:
         """Add, overlapping items included: in phases within which no two items meet."""
         if self.step == 0:
             replace(self, items=1).read(x).add_(value.sum(0, keepdim=True, dtype=x.dtype))
+            return
+        if self.stride > 1:
+            self.read(x).add_(value)
             return
         for low in range(0, self.length, self.step):
             width = min(self.step, self.length - low)
@@ -74,6 +95,10 @@ class Index:
         """The items first <= i < last."""
         shared = len(self.index) == 1
         return Index(self.index if shared else self.index[first:last], last - first)
+
+    def part(self, low: int, high: int) -> Index:
+        """The rows low <= j < high of each item."""
+        return Index(self.index[:, low:high], self.items)
 
     def rows(self) -> IntArray:
         """All rows, item by item, [lists * n]."""
@@ -133,6 +158,20 @@ class Elements:
 Places: TypeAlias = Span | Index | Elements
 
 
+def take_rows(x: torch.Tensor, rows: IntArray) -> torch.Tensor:
+    """Rows of x [B, H, N, ...], copied: in three dims or fewer where those before or behind the rows are one."""
+    index = torch.from_numpy(rows)
+    batch, heads = x.shape[:2]
+    if batch == 1 or heads == 1 or x.stride(0) == heads * x.stride(1):
+        taken = x.flatten(0, 1).index_select(1, index)
+        return taken.view(batch, heads, *taken.shape[1:])
+    turned = x.transpose(1, 2)
+    if turned.is_contiguous():
+        taken = turned.flatten(2).index_select(1, index)
+        return taken.view(*taken.shape[:2], *turned.shape[2:]).transpose(1, 2)
+    return x.index_select(2, index)
+
+
 def with_width(x: torch.Tensor, width: int) -> torch.Tensor:
     """``x`` with rows of that width, zeros at the end; itself when the kernels can take it."""
     if x.shape[-1] < width:
@@ -140,9 +179,14 @@ def with_width(x: torch.Tensor, width: int) -> torch.Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def is_finite(x: torch.Tensor) -> bool:
+    """Whether all of it is finite: the fastest look, which may err only by overflowing, and then says no."""
+    return math.isfinite(x.sum().item())
+
+
 def with_finite(x: torch.Tensor) -> torch.Tensor:
     """``x`` with 0 for what is not finite; itself when all is."""
-    if x.sum().isfinite():  # the fastest look at all of it; it may only err by overflowing
+    if is_finite(x):
         return x
     finite = x.isfinite()
     return x if finite.all() else x.masked_fill(~finite, 0.0)

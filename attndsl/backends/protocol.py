@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attndsl.backends.pages import Pages
-from attndsl.schedule import KeySets, Lists, OpenLists, OpenMask, TiledMask
+from attndsl.schedule import KeySets, Lists, OpenLists, OpenMask, TiledMask, Whole
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -30,6 +30,7 @@ class Request:
 
     ``gradient``: whether a backward will be asked for. ``name`` tells the pattern, the layout and the part apart in
     every process, whatever the lengths; what is tuned is kept under it, and of a call without a name not at all.
+    ``whole``: whether blocks of pairs may be computed at once, without tiles.
     """
 
     device: torch.device
@@ -43,6 +44,7 @@ class Request:
     k_len: int = 1
     gradient: bool = False
     name: str = ""
+    whole: bool = True
 
     @staticmethod
     def of(q: Tensor, k: Tensor, v: Tensor, *, gradient: bool, name: str = "") -> Request:
@@ -151,6 +153,14 @@ class TakesLists(Protocol):
 
     def lower_lists(self, lists: Lists, request: Request) -> Kernels | None:
         """Its passes over the lists; None where tiles are less work."""
+
+
+@runtime_checkable
+class TakesWhole(Protocol):
+    """A back end that computes whole blocks of queries that see the same keys, without tiles."""
+
+    def lower_whole(self, whole: Whole, request: Request) -> Kernels | None:
+        """Its passes over the blocks; None where tiles are less work."""
 
 
 class OpenKernels(Protocol):

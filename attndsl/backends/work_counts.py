@@ -120,7 +120,8 @@ def _additions(places: Places, calls: float) -> float:
         return len(places.index) if len(places.index) > 1 else calls
     if isinstance(places, Elements):
         return calls
-    return calls * (-(-places.length // places.step) if places.step else 1)
+    overlaps = places.step and places.stride == 1
+    return calls * (-(-places.length // places.step) if overlaps else 1)
 
 
 def _kernel_of(strip: BlockBatch, heads: int, width: int, per_key: int) -> WorkCounts:

@@ -37,6 +37,7 @@ from attndsl.schedule.open_tiles import (
     open_env,
 )
 from attndsl.schedule.reordering import Decision, Decisions, optimise
+from attndsl.schedule.whole import Blocks, Whole, whole
 
 __all__ = [
     "ALL",
@@ -46,6 +47,7 @@ __all__ = [
     "FULL",
     "NATURAL",
     "PARTIAL",
+    "Blocks",
     "BoundMask",
     "Call",
     "Candidates",
@@ -72,6 +74,7 @@ __all__ = [
     "Schedule",
     "TiledMask",
     "Tiles",
+    "Whole",
     "arranged",
     "live_blocks",
     "check_conditions",
@@ -93,4 +96,5 @@ __all__ = [
     "stable_order",
     "specialise",
     "tiled",
+    "whole",
 ]

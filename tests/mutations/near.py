@@ -90,7 +90,10 @@ NEAR = {
         "rooms/op/test_attention.py",
     ),
     "backends/few_queries.py": ("rooms/backends/test_few_queries.py",),
-    "backends/dense_square.py": ("rooms/backends/test_dense_square.py",),
+    "backends/dense_square.py": ("rooms/backends/test_dense_blocks.py",),
+    "backends/dense_blocks.py": ("rooms/backends/test_dense_blocks.py",),
+    "backends/whole_strips.py": ("rooms/backends/test_dense_blocks.py",),
+    "schedule/whole.py": ("rooms/schedule/test_whole.py",),
     "backends/composed.py": ("rooms/op/test_transforms.py",),
     "backends/dense.py": ("rooms/op/test_attention.py", "rooms/backends/test_dense.py"),
     "backends/block_batches.py": (

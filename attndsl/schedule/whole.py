@@ -1,0 +1,249 @@
+"""The whole form of a call: blocks of queries that see the same keys, all of them or those up to themselves.
+
+    q // 64 == k // 64 and k <= q   -->   blocks of 64 tokens, each a triangle
+
+Comparisons between positions are put aside where all pairs meet them, or where one says ``k <= q``. What is left reads
+a few numbers of the query and a few of the key: queries that have the same numbers see the same keys. The relation is
+evaluated once for each pair of such classes, which proves the blocks; nothing is known by name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from attndsl import ir
+from attndsl.passes import split_sides
+from attndsl.schedule.building import Call, classes_of, positions_of, tiled_relation
+from attndsl.schedule.layouts import stable_order
+from attndsl.schedule.model import BoolArray, IntArray, ShortArray
+from attndsl.schedule.summaries import TileAxis
+
+# Tokens of a class on average, below which blocks are too small to be worth a kernel: then tiles hold several of them.
+LEAST_TOKENS: Final = 8
+_FEW_CLASSES: Final = 16  # so many are always looked at
+_MOST_CELLS: Final = (
+    1 << 22
+)  # pairs of classes that are evaluated, and of blocks and keys that are looked at
+_CAUSAL: Final = ir.le(ir.Pos(ir.Side.KEY), ir.Pos(ir.Side.QUERY))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """Blocks of one shape: all of ``queries`` i against all of ``keys`` i, or of equally many the first up to each.
+
+    Rows of q and k, int64 [items, n] and [items, m], ascending in each item.
+    """
+
+    queries: IntArray
+    keys: IntArray
+    is_causal: bool
+
+    @property
+    def pairs(self) -> int:
+        """Live pairs."""
+        items, n = map(int, self.queries.shape)
+        return items * (n * (n + 1) // 2 if self.is_causal else n * int(self.keys.shape[1]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows."""
+        return self.queries.nbytes + self.keys.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """The blocks of a call, by distinct (batch, head) class; a query is in one block of its class, or sees nothing."""
+
+    q_len: int
+    k_len: int
+    classes: tuple[tuple[Blocks, ...], ...]
+    class_of: ShortArray  # [1 or batch, 1 or heads], index into classes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows."""
+        return self.class_of.nbytes + sum(part.nbytes for one in self.classes for part in one)
+
+    def keyless(self) -> BoolArray:
+        """True for each query that sees no key, bool [1 or batch, 1 or heads, q_len]."""
+        found = np.ones((len(self.classes), self.q_len), dtype=bool)
+        for row, parts in zip(found, self.classes, strict=True):
+            for part in parts:
+                row[part.queries.reshape(-1)] = False
+        return found[self.class_of]
+
+
+class _NotWhole(Exception):
+    """The pairs of the relation are no blocks, or too many small ones."""
+
+
+def whole(mask: ir.Mask, call: Call) -> Whole | None:
+    """The whole form of a normal mask in a call; None where it has none.
+
+    Raises:
+        AttnDslError: A403, a number in the pattern passes 2**62; A404, a quantifier is too wide; A407, memory.
+    """
+    if not call.q_len or not call.k_len:
+        return None
+    roots, class_of, tables = classes_of(mask, call)
+    sides = positions_of(mask, call)
+    lengths = call.q_len, call.k_len
+    found = []
+    try:
+        for (root,) in roots:
+            relation = tiled_relation(root, *sides, lengths, tables)
+            found.append(_blocks(relation.root, relation.queries, relation.keys))
+    except _NotWhole:
+        return None
+    names: dict[object, int] = {}
+    same = np.array([names.setdefault(_name(blocks), len(names)) for blocks in found], np.int32)
+    alike = dict(zip(same.tolist(), found, strict=True))
+    return Whole(
+        *lengths, tuple(alike[number] for number in range(len(alike))), _narrowed(same[class_of])
+    )
+
+
+def _name(blocks: tuple[Blocks, ...]) -> object:
+    """Equal for equal blocks."""
+    return tuple(
+        (part.queries.shape, part.queries.tobytes(), part.keys.tobytes(), part.is_causal)
+        for part in blocks
+    )
+
+
+def _narrowed(class_of: ShortArray) -> ShortArray:
+    """One entry where all batch elements, or all heads, are of one class."""
+    for axis in (0, 1):
+        first = class_of.take([0], axis)
+        class_of = first if (class_of == first).all() else class_of
+    return class_of
+
+
+def _blocks(root: ir.Node, queries: TileAxis, keys: TileAxis) -> tuple[Blocks, ...]:
+    root = ir.transform(root, lambda node: _decided(node, queries, keys), ir.Le)
+    items = root.items if isinstance(root, ir.And) else (root,)
+    rest = ir.conj(*(item for item in items if item is not _CAUSAL))
+    atoms = _atoms(rest)
+    of_queries, of_keys = (_classes(axis, atoms) for axis in (queries, keys))
+    pairs = _pairs(rest, queries, keys, (of_queries[0], of_keys[0]))
+    shapes = defaultdict[Any, list[tuple[IntArray, IntArray]]](list)
+    for mine, theirs in _joined(pairs, of_queries[1], of_keys[1]):
+        is_causal = _CAUSAL in items and _is_triangle(mine + queries.start, theirs + keys.start)
+        shapes[len(mine), len(theirs), is_causal].append((mine, theirs))
+    return tuple(
+        Blocks(np.stack([q for q, _ in each]), np.stack([k for _, k in each]), is_causal)
+        for (_, _, is_causal), each in shapes.items()
+    )
+
+
+def _decided(node: ir.Node, queries: TileAxis, keys: TileAxis) -> ir.Node:
+    """A comparison that all pairs meet, or none, as a constant."""
+    assert isinstance(node, ir.Le)
+    sides = split_sides(node.item) if node.is_pair else None
+    if sides is None:
+        return node
+    ranges = queries.summary(sides[0], 0), keys.summary(sides[1], 0)
+    if int(ranges[0].high[0]) - int(ranges[1].low[0]) <= node.bound:
+        return ir.TRUE
+    return ir.FALSE if int(ranges[0].low[0]) - int(ranges[1].high[0]) > node.bound else node
+
+
+def _atoms(root: ir.Node) -> list[ir.Node]:
+    """The terms of one side that the relation reads."""
+    found: dict[ir.Node, None] = {}
+    seen: set[ir.Node] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if not node.is_pair:
+            found[node] = None
+        elif isinstance(node, ir.And | ir.Or | ir.Not):
+            stack.extend(node.parts)
+        else:
+            sides = split_sides(node.item) if isinstance(node, ir.Le | ir.Eq) else None
+            if sides is None:
+                raise _NotWhole
+            found |= dict.fromkeys(sides)
+    return list(found)
+
+
+def _classes(axis: TileAxis, atoms: list[ir.Node]) -> tuple[IntArray, IntArray]:
+    """A row of each class of rows in which all terms of that side are equal, [classes]; the class of each, [length]."""
+    own = [node for node in atoms if axis.owns(node)]
+    most = max(_FEW_CLASSES, axis.length // LEAST_TOKENS)
+    if any(axis.slope(node) for node in own) and axis.length > most:
+        raise _NotWhole  # no two values are equal
+    if not own:
+        return np.zeros(1, np.int64), np.zeros(axis.length, np.int64)
+    values = [axis.values(node) for node in own]
+    order = stable_order(values)
+    begins = np.zeros(axis.length, dtype=bool)
+    begins[0] = True
+    for value in values:
+        ordered = value[order]
+        begins[1:] |= ordered[1:] != ordered[:-1]
+    if np.count_nonzero(begins) > most:
+        raise _NotWhole
+    found = np.empty(axis.length, dtype=np.int64)
+    found[order] = np.cumsum(begins) - 1
+    return order[begins], found
+
+
+def _pairs(
+    root: ir.Node, queries: TileAxis, keys: TileAxis, examples: tuple[IntArray, IntArray]
+) -> BoolArray:
+    """Whether the queries of a class see the keys of another, by a row of each, [classes of q, classes of k]."""
+    shape = len(examples[0]), len(examples[1])
+    if shape[0] * shape[1] > _MOST_CELLS:
+        raise _NotWhole
+    q, k = queries.positions(examples[0])[:, None], keys.positions(examples[1])
+    env = ir.Env(q=q, k=k, sizes={}, tables=queries.tables, fits=True)
+    return np.array(np.broadcast_to(np.asarray(ir.evaluate(root, env), dtype=bool), shape))
+
+
+def _joined(
+    pairs: BoolArray, of_queries: IntArray, of_keys: IntArray
+) -> list[tuple[IntArray, IntArray]]:
+    """The rows of q and of k of each block, by the first query: queries that see the same keys, if any."""
+    names: dict[bytes, int] = {}
+    block_of = np.array([names.setdefault(row.tobytes(), len(names)) for row in pairs])
+    seen = np.stack([np.frombuffer(name, bool) for name in names])
+    live = np.flatnonzero(seen.any(1))
+    if (seen.sum(0) <= 1).all():  # a key is in one block, or in none
+        owner = np.where(seen.any(0), seen.argmax(0), -1)
+        keys = _by_number(owner[of_keys], len(names))
+    else:
+        if len(names) * len(of_keys) > _MOST_CELLS:
+            raise _NotWhole
+        keys = [np.flatnonzero(row[of_keys]) for row in seen]
+    queries = _by_number(block_of[of_queries], len(names))
+    made = [(queries[number], keys[number]) for number in live.tolist()]
+    return sorted(made, key=lambda block: int(block[0][0]))
+
+
+def _by_number(numbers: IntArray, count: int) -> list[IntArray]:
+    """The rows that have each number, ascending; those below 0 are nowhere."""
+    order = np.argsort(numbers, kind="stable")
+    edges = np.searchsorted(numbers[order], np.arange(count + 1))
+    return [order[low:high] for low, high in itertools.pairwise(edges)]
+
+
+def _is_triangle(queries: IntArray, keys: IntArray) -> bool:
+    """Whether of these positions each query sees the keys up to itself; False where each sees all.
+
+    Raises:
+        _NotWhole: neither is so.
+    """
+    if keys[-1] <= queries[0]:
+        return False
+    if np.array_equal(queries, keys):
+        return True
+    raise _NotWhole

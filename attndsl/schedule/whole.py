@@ -1,4 +1,4 @@
-"""The whole form of a call: blocks of queries that see the same keys, all of them or those up to themselves.
+"""Blocks of queries that see the same keys, all of them or those up to themselves: the whole form of a call.
 
     q // 64 == k // 64 and k <= q   -->   blocks of 64 tokens, each a triangle
 

@@ -14,8 +14,9 @@ BLOCKS = [
     "true", "k <= q", "q // {a} == k // {a}", "q % {a} == k % {a}", "q // {a} == k // {a} and k <= q",
     "q // {a} == k // {a} and q % 2 == k % 2", "(q // {a} + k // {a}) % 2 == 0", "q < {a} and k < {a}",
     "abs(q // {a} - k // {a}) <= 1", "k // {a} <= q // {a}",
-    "q - k < 400 and k <= q", "q // {a} - k // {a} == 1 and k <= q", "not (q // {a} != k // {a})", "q // {a} == k // {a} and q // {a} != 1",
+    "q - k < 400 and k <= q", "not (q // {a} != k // {a})", "q // {a} == k // {a} and q // {a} != 1",
     "(q + {b}) // {a} == (k + {b}) // {a}", "k < {a} or q >= {a}", "if head < 1 then k <= q else q // {a} == k // {a}",
+    "q // {a} - k // {a} == 1 and k <= q",
 ]  # fmt: skip
 OTHERS = [
     "k < q", "k <= q + 1", "q - k < {a} and k <= q", "q // {a} == k // {a} and k <= q and k % 3 != 0",

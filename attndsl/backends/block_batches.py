@@ -17,9 +17,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from attndsl.backends.places import Index, IntArray, Places, Span
+from attndsl.backends.places import Index, IntArray, Places, ShortArray, Span
 from attndsl.schedule import MaskTable, Plan, Schedule, TokenOrder
-from attndsl.schedule.model import ShortArray
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from attndsl.backends.dtypes import lse_dtype
 from attndsl.backends.heads import alike
-from attndsl.backends.places import Places, Span, take_rows, with_width
+from attndsl.backends.places import Places, ShortArray, Span, take_rows, with_width
 from attndsl.backends.whole_strips import DenseBatch, WholePlan
 from attndsl.schedule import TokenOrder
-from attndsl.schedule.model import ShortArray
 
 _flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ from typing import Final
 import numpy as np
 
 from attndsl.backends.block_batches import BlockBatch, packed
-from attndsl.backends.places import Index, IntArray, Span
+from attndsl.backends.places import Index, IntArray, ShortArray, Span
 from attndsl.schedule import Blocks, TokenOrder, Whole
-from attndsl.schedule.model import ShortArray
 
 LEAST_PAIRS: Final = 256  # of a block on average; the kernels take as long for fewer
 MOST_SHARED: Final = 4  # shapes of blocks that share keys; more of them are runs of tiles

@@ -2,7 +2,7 @@
 
     q // 64 == k // 64 and k <= q   -->   blocks of 64 tokens, each a triangle
 
-Comparisons between positions are put aside where all pairs meet them, or where one says ``k <= q``. What is left reads
+Comparisons between positions are put aside where all pairs meet them, or where one says ``k <= q``. The rest reads
 a few numbers of the query and a few of the key: queries that have the same numbers see the same keys. The relation is
 evaluated once for each pair of such classes, which proves the blocks; nothing is known by name.
 """

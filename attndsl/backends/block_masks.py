@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -14,13 +15,12 @@ from attndsl import ir
 from attndsl.backends import integers
 from attndsl.emission import predicate
 from attndsl.passes import PRESENT, bind
-from attndsl.schedule import Call, Plan, Schedule, Tiles, compress, live_blocks
+from attndsl.schedule import Call, Schedule, live_blocks
 from attndsl.source import AttnDslError, Diagnostic, brief
 
-ShortArray: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 MaskMod: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 BlockMask: TypeAlias = Any  # of torch.nn.attention.flex_attention, which takes seconds to import
-_Pair: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 def block_mask(
@@ -48,22 +48,16 @@ def block_mask(
     from torch.nn.attention.flex_attention import BlockMask
 
     tile = pair_of(block_size)
-    plans, plan_of = live_blocks(mask, call, tile)
+    full, partial, grid_of = live_blocks(mask, call, tile)
+    kinds: list[BoolArray | None] = [partial, full]
     if not separate_full_blocks:
-        plans = tuple(map(_undivided, plans))
-    turned = tuple(plan.transpose for plan in plans)
-    which = torch.from_numpy(plan_of.astype(np.int64))
-
-    def listed(plans: tuple[Plan, ...], kind: str) -> _Pair:
-        counts, indices = map(torch.from_numpy, _padded(plans, kind))
-        return _of_all(counts, which, call, device), _of_all(indices, which, call, device)
-
-    kv, q = listed(plans, "partial"), listed(turned, "partial")
-    full: tuple[_Pair | tuple[None, None], ...] = (None, None), (None, None)
-    if separate_full_blocks:
-        full = listed(plans, "full"), listed(turned, "full")
-    (full_kv, full_q), lengths = full, (call.q_len, call.k_len)
-    return BlockMask(lengths, *kv, *full_kv, *q, *full_q, tile, mask_mod)  # type: ignore[arg-type, call-arg]
+        kinds = [partial | full, None]
+    which = torch.from_numpy(grid_of.astype(np.int64))
+    kv, q = (
+        [_listed(grids, turned, which, call, device) for grids in kinds] for turned in (False, True)
+    )
+    lengths = call.q_len, call.k_len
+    return BlockMask(lengths, *kv[0], *kv[1], *q[0], *q[1], tile, mask_mod)  # type: ignore[arg-type, call-arg]
 
 
 def pair_of(block_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -79,33 +73,40 @@ def pair_of(block_size: int | tuple[int, int]) -> tuple[int, int]:
     return both[0], both[1]
 
 
-def _undivided(plan: Plan) -> Plan:
-    """All its tiles as PARTIAL ones."""
-    rows = np.concatenate([plan.full.rows, plan.partial.rows]).astype(np.int64)
-    columns = np.concatenate([plan.full.indices, plan.partial.indices]).astype(np.int64)
-    n_rows = len(plan.full.indptr) - 1
-    whole, _ = compress(rows, columns, n_rows)
-    nothing, _ = compress(rows[:0], columns[:0], n_rows)
-    return Plan(nothing, whole, np.zeros(whole.nnz, dtype=np.int32), plan.n_columns)
-
-
-def _padded(plans: Sequence[Plan], kind: str) -> tuple[ShortArray, ShortArray]:
-    """Counts, int32 [plans, rows], and the indices of each row, int32 [plans, rows, columns], 0 behind the counts."""
-    tiles: list[Tiles] = [getattr(plan, kind) for plan in plans]
-    counts = np.stack([np.diff(each.indptr).astype(np.int32) for each in tiles])
-    rows, columns = counts.shape[1], plans[0].n_columns
-    indices = np.zeros((len(plans), rows, columns), dtype=np.int32)
-    for own, each, count in zip(indices, tiles, counts, strict=True):
-        starts = np.arange(0, rows * columns, columns) if columns else np.zeros(rows, dtype=int)
-        places = np.repeat(starts - each.indptr[:-1], count) + np.arange(each.nnz)
-        own.reshape(-1)[places] = each.indices
-    return counts, indices
+def _listed(
+    grids: BoolArray | None,
+    turned: bool,
+    which: Tensor,
+    call: Call,
+    device: torch.device | str,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Counts of the blocks of each row, or column, of each batch element and head, and which they are, 0 behind."""
+    if grids is None:
+        return None, None
+    listed = np.ascontiguousarray(grids.transpose(0, 2, 1)) if turned else grids
+    width, rows = listed.shape[2], math.prod(listed.shape[:2])
+    starts, places = np.arange(rows + 1) * width, np.flatnonzero(listed)
+    bounds = np.searchsorted(places, starts)
+    counts = np.diff(bounds)
+    indices = np.zeros(listed.shape, dtype=np.int32)
+    here = np.repeat(starts[:-1] - bounds[:-1], counts)
+    here += np.arange(len(places))
+    places -= np.repeat(starts[:-1], counts)
+    indices.reshape(-1)[here] = places
+    found = map(torch.from_numpy, (counts.astype(np.int32).reshape(listed.shape[:2]), indices))
+    counted, numbered = (_of_all(x, which, call, device) for x in found)
+    return counted, numbered
 
 
 def _of_all(x: Tensor, which: Tensor, call: Call, device: torch.device | str) -> Tensor:
-    """Entries of each batch element and head, [batch, heads, ...], from those of each plan."""
-    found = x[None] if which.numel() == 1 else x[which]
-    whole = found.expand(call.batch, call.heads, *x.shape[1:])
+    """Entries of each batch element and head, [batch, heads, ...], from those of each grid."""
+    if which.numel() == 1:
+        x = x[None]
+        if call.batch * call.heads == 1:
+            return x.to(device)
+    else:
+        x = x[which]
+    whole = x.expand(call.batch, call.heads, *x.shape[2:])
     return whole.to(device, memory_format=torch.contiguous_format).contiguous()
 
 

@@ -246,6 +246,13 @@ class Operator:
 
 def operators() -> Mapping[str, Operator]:
     """The operators that are translated, by their names in aten; new for each function, as bits are remembered."""
+    bits = {name: Operator(rule, "joined") for name, rule in _bitwise(Bits()).items()}
+    return {**_operators(), **bits}
+
+
+@functools.cache
+def _operators() -> Mapping[str, Operator]:
+    """The operators that remember nothing of the function."""
     compared = {"lt": ir.lt, "le": ir.le, "gt": ir.gt, "ge": ir.ge}
     truths: dict[str, Rule] = {name: _of_ints(build) for name, build in compared.items()}
     truths |= {
@@ -277,7 +284,6 @@ def operators() -> Mapping[str, Operator]:
         "clamp_min": _clamped,
         "clamp_max": lambda a, high: _clamped(a, None, high),
         "where": _choice,
-        **_bitwise(Bits()),
     }
     kept = ("max", "min", "amax", "amin", "clone", "detach", "alias", "view", "reshape", "squeeze")
     own: dict[str, Rule] = {

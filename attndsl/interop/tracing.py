@@ -33,6 +33,11 @@ _TO_PYTHON: Final = frozenset(
     ("item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__",
      "__contains__", "equal", "is_nonzero", "__len__", "__iter__"),
 )  # fmt: skip
+# Operators of two operands by the names of the functions of torch that are no more than they.
+_PLAIN: Final[Mapping[str, str]] = {
+    **{name: name for name in ("lt", "le", "gt", "ge", "eq", "ne", "add", "sub", "mul")},
+    "__eq__": "eq", "__ne__": "ne", "__and__": "bitwise_and", "__or__": "bitwise_or",
+}  # fmt: skip
 _SHOWN: Final = frozenset(("__repr__", "__str__", "__format__"))
 
 
@@ -159,6 +164,8 @@ class Tracer(TorchFunctionMode):
             return self._entry(*args)
         if name == "__iter__" and isinstance(args[0], Part):
             return iter([self._entry(args[0], i) for i in range(args[0].shape[0])])
+        if (operator := _PLAIN.get(name)) and not kwargs and _are_numbers(args):
+            return self.applied(operator, args, kwargs)  # without a round through the dispatcher
         if name != "__get__":  # attributes
             args, kwargs = (self._lifted_all(name, x) for x in (args, kwargs))
         try:
@@ -209,7 +216,7 @@ class Tracer(TorchFunctionMode):
         if isinstance(tensor, Symbol):
             refuse("a symbol is indexed", "this is one number for each pair")
         items = index if isinstance(index, tuple) else (index,)
-        while items and (items[-1] is Ellipsis or items[-1] == slice(None)):
+        while items and (items[-1] is Ellipsis or _is_whole(items[-1])):
             items = items[:-1]
         nodes = (*known, *map(self._index, items))
         if len(nodes) > tensor.ndim:
@@ -235,7 +242,14 @@ class Tracer(TorchFunctionMode):
         Raises:
             AttnDslError: A218, it is not translated.
         """
-        name = function.overloadpacket.__name__
+        return self.applied(function.overloadpacket.__name__, args, kwargs)
+
+    def applied(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The symbol of the value of the operator that aten calls so.
+
+        Raises:
+            AttnDslError: A218, it is not translated.
+        """
         if name in ("select", "unbind") and isinstance(args[0], Part):
             return self._part_of(name, *args)
         operator = self._operators.get(name)
@@ -290,6 +304,14 @@ class Tracer(TorchFunctionMode):
             "this operation",
             *([f"capture {helps}"] if helps else []),
         )
+
+
+def _are_numbers(args: tuple[Any, ...]) -> bool:
+    return len(args) == 2 and all(isinstance(x, Symbol) or type(x) is int for x in args)
+
+
+def _is_whole(index: Any) -> bool:
+    return isinstance(index, slice) and index == slice(None)
 
 
 def _operand(value: Any, dtype: torch.dtype) -> Any:

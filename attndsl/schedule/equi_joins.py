@@ -94,7 +94,7 @@ def _pays(mine: ir.Node, theirs: ir.Node, queries: TileAxis, keys: TileAxis) -> 
     high = [item.high[pick] for item, pick in zip(ranges, picks, strict=True)]
     overlap = (low[0][:, None] <= high[1]) & (high[0][:, None] >= low[1])
     count = int(np.count_nonzero(overlap))
-    if count * 16 < overlap.size:
+    if count * 8 < overlap.size:
         return False
     sides = list(zip((mine, theirs), (queries, keys), picks, strict=True))
     if all(axis.is_dense(node, pick) for node, axis, pick in sides):

@@ -78,6 +78,21 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
         levels = finer
 
 
+def classified_at_once(
+    root: ir.Node, queries: TileAxis, keys: TileAxis
+) -> tuple[BoolArray, Classified]:
+    """Which tiles are FULL, bool [rows, columns], and those that are undecided, by one look at each tile."""
+    rows = np.arange(queries.n_tiles, dtype=np.int64)[:, None]
+    columns = np.arange(keys.n_tiles, dtype=np.int64)[None, :]
+    boxes = interpreter(root, queries, keys, (0, 0), rows, columns)
+    verdict = boxes.truths(root)
+    shape = (queries.n_tiles, keys.n_tiles)
+    unsure = np.broadcast_to(verdict.may_hold & verdict.may_fail, shape)
+    sure = np.array(np.broadcast_to(verdict.may_hold & ~verdict.may_fail, shape))
+    none = np.zeros(0, dtype=np.int32)
+    return sure, Classified(Runs(none, none, none), *np.nonzero(unsure), boxes, unsure)
+
+
 def _those(which: BoolArray, rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:
     """Lists the boxes of a grid or of a list for which ``which`` is true."""
     if which.ndim == 2:

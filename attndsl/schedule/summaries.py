@@ -174,6 +174,8 @@ class TileAxis:
         if natural is not None and not (self._is_sample and node not in natural._values):
             assert self.order is not None
             return natural.values(node).take(self.order.rows)
+        if (read := self._read_in_order(node)) is not None:
+            return read
         values = np.empty(self.length, dtype=np.int64)
         for start in range(0, self.length, AT_ONCE):
             some = slice(start, start + AT_ONCE)
@@ -181,6 +183,16 @@ class TileAxis:
             env = ir.Env(q=position, k=position, sizes={}, tables=self.tables, fits=True)
             values[some] = ir.evaluate(node, env)
         return values
+
+    def _read_in_order(self, node: ir.Node) -> IntArray | None:
+        """The values of a table that is read at each position, all of which it has; None for other terms."""
+        if self.order is not None or self.start < 0 or not isinstance(node, ir.Load):
+            return None
+        table = self.tables[node.table]
+        if node.index != (ir.Pos(self.side),) or table.shape[0] < self.start + self.length:
+            return None
+        part = table[self.start : self.start + self.length]
+        return np.array(part != 0 if node.kind is ir.Sort.BOOL else part, dtype=np.int64)
 
     @functools.cached_property
     def _position(self) -> IntArray:

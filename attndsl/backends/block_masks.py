@@ -57,7 +57,7 @@ def block_mask(
         [_listed(grids, turned, which, call, device) for grids in kinds] for turned in (False, True)
     )
     lengths = call.q_len, call.k_len
-    return BlockMask(lengths, *kv[0], *kv[1], *q[0], *q[1], tile, mask_mod)  # type: ignore[arg-type, call-arg]
+    return BlockMask(lengths, *kv[0], *kv[1], *q[0], *q[1], tile, mask_mod)  # type: ignore[arg-type]
 
 
 def pair_of(block_size: int | tuple[int, int]) -> tuple[int, int]:

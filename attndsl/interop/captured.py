@@ -182,6 +182,8 @@ def declared(root: ir.Node, named: Mapping[str, Tensor]) -> tuple[ir.Node, list[
         if isinstance(node, ir.Load):
             reads.setdefault(node.table, []).append(node)
     tables = {name: _table(name, loads, named[name]) for name, loads in reads.items()}
+    if not any({"batch", "head"} & {*table.dims} for table in tables.values()):
+        return root, list(tables.values())
 
     def rule(node: ir.Node) -> ir.Node:
         if not isinstance(node, ir.Load):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -71,9 +72,10 @@ def sampled(
 ) -> tuple[BoolArray, BoolArray]:
     """Like `whole_tiles`, of few pairs of each tile: what is true is so, what is false may not be."""
     holds, fails = (np.empty(len(rows), dtype=bool) for _ in range(2))
-    offsets = [np.unique(np.linspace(0, x.tile - 1, SAMPLED).astype(int)) for x in (queries, keys)]
-    for start in range(0, len(rows), TILES_AT_ONCE):
-        some = slice(start, start + TILES_AT_ONCE)
+    offsets = [_offsets(x.tile) for x in (queries, keys)]
+    at_once = PAIRS_AT_ONCE // SAMPLED**2
+    for start in range(0, len(rows), at_once):
+        some = slice(start, start + at_once)
         places = [
             np.minimum(n[some, None] * axis.tile + at, axis.length - 1)
             for n, axis, at in zip((rows, columns), (queries, keys), offsets, strict=True)
@@ -82,6 +84,12 @@ def sampled(
         held = np.broadcast_to(held, (len(places[0]), *map(len, offsets)))
         holds[some], fails[some] = held.any(axis=(1, 2)), ~held.all(axis=(1, 2))
     return holds, fails
+
+
+@functools.lru_cache(maxsize=64)
+def _offsets(tile: int) -> IntArray:
+    """The places of a side that a first look at a tile takes."""
+    return once_each(np.linspace(0, tile - 1, SAMPLED).astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)

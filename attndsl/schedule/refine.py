@@ -81,7 +81,7 @@ def refine(root: ir.Node, queries: TileAxis, keys: TileAxis, *, apart: bool = Fa
 def classified_at_once(
     root: ir.Node, queries: TileAxis, keys: TileAxis
 ) -> tuple[BoolArray, Classified]:
-    """Which tiles are FULL, bool [rows, columns], and those that are undecided, by one look at each tile."""
+    """Finds the FULL tiles, bool [rows, columns], and those that are undecided, by one look at each tile."""
     rows = np.arange(queries.n_tiles, dtype=np.int64)[:, None]
     columns = np.arange(keys.n_tiles, dtype=np.int64)[None, :]
     boxes = interpreter(root, queries, keys, (0, 0), rows, columns)
@@ -90,7 +90,8 @@ def classified_at_once(
     unsure = np.broadcast_to(verdict.may_hold & verdict.may_fail, shape)
     sure = np.array(np.broadcast_to(verdict.may_hold & ~verdict.may_fail, shape))
     none = np.zeros(0, dtype=np.int32)
-    return sure, Classified(Runs(none, none, none), *np.nonzero(unsure), boxes, unsure)
+    open_rows, open_columns = np.nonzero(unsure)
+    return sure, Classified(Runs(none, none, none), open_rows, open_columns, boxes, unsure)
 
 
 def _those(which: BoolArray, rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:

@@ -129,8 +129,11 @@ class TileAxis:
 
     def at(self, node: ir.Node, places: IntArray, env: ir.Env) -> IntArray:
         """The values at those places, whose positions ``env`` has."""
-        known = self._values.get(node)
-        return np.asarray(ir.evaluate(node, env) if known is None else known[places])
+        if (known := self._values.get(node)) is not None:
+            return np.asarray(known[places])
+        if (line := _line(node)) is not None and line.term in self._values:
+            return line.at(self._values[line.term][places])
+        return np.asarray(ir.evaluate(node, env))
 
     def slope(self, node: ir.Node) -> int:
         """Known difference between neighbouring values; 0 where it is not known."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attndsl.importing import after_import
 
 if TYPE_CHECKING:
-    from attndsl import flex, library, nn, patterns, reals
+    from attndsl import flex, library, nn, patterns, reals, selections
     from attndsl.attentions import Attention, attention, compile  # noqa: A004 - the public name
     from attndsl.compiled import Pattern
     from attndsl.conversion import from_block_mask, from_intervals, from_mask, from_mask_mod
@@ -60,6 +60,7 @@ _HOMES = {
     "Attention": "attndsl.attentions:Attention",
     "attention": "attndsl.attentions:attention",
     "reals": "attndsl.reals",
+    "selections": "attndsl.selections",
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
     "Selected": "attndsl.selected:Selected",
@@ -85,7 +86,7 @@ __all__ = [
     "Attention", "AttnDslError", "Pattern", "Selected", "__version__", "all_", "any_", "attention", "batch",
     "clamp", "compile", "count_", "equivalent", "flex", "from_block_mask", "from_intervals", "from_mask",
     "from_mask_mod", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
-    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "reals", "space", "subtrees",
+    "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "reals", "selections", "space", "subtrees",
     "sum_", "table", "varlen", "verify", "where",
 ]  # fmt: skip
 

@@ -66,9 +66,41 @@ from .real_embedding import (
     tanh,
 )
 from .scope import Definition, Resolve
+from .selection_embedding import (
+    Blocks,
+    Chosen,
+    above,
+    blocks,
+    exceeds,
+    fold,
+    label,
+    rank,
+    reaching,
+    sample,
+    scale,
+    select,
+    top,
+    unit,
+    within,
+)
 from .space_binding import PatternFunction, pattern, python_form, to_mask
 
 __all__ = [
+    "Blocks",
+    "Chosen",
+    "above",
+    "blocks",
+    "exceeds",
+    "fold",
+    "label",
+    "rank",
+    "reaching",
+    "sample",
+    "scale",
+    "select",
+    "top",
+    "unit",
+    "within",
     "AttentionOperators",
     "Definition",
     "Expr",

@@ -46,10 +46,11 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Demands of patterns written as text on whoever uses them: how queries are placed, what inputs must satisfy."""
+    """Demands on whoever uses an expression: how queries are placed, what inputs must satisfy, what is chosen."""
 
     align: str | None = None
     conditions: tuple[ir.Condition, ...] = ()
+    selections: tuple[ir.Chosen, ...] = ()
 
     def and_(self, other: Asked) -> Asked:
         """Both.
@@ -61,7 +62,8 @@ class Asked:
             title = "parts of this pattern are aligned in different ways: one at the start, one at the end"
             raise AttnDslError(make_error("A212", title, here()))
         both = {each.node: each for each in (*self.conditions, *other.conditions)}
-        return Asked(self.align or other.align, tuple(both.values()))
+        chosen = dict.fromkeys((*self.selections, *other.selections))
+        return Asked(self.align or other.align, tuple(both.values()), tuple(chosen))
 
 
 class Scalable:

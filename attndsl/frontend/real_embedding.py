@@ -95,15 +95,30 @@ def sqrt(item: Operand) -> Expr:
     return _applied("sqrt", item)
 
 
-def dot(left: Position | Row | Table, right: Position | Row | Table) -> Expr:
+def dot(left: Position | Row | Table | Vector, right: Position | Row | Table | Vector) -> Expr:
     """The product of two vectors: ``q``, ``k``, or rows ``rel[q - k]`` of real inputs, the last index left out."""
-    (one, first), (two, second) = _vector(left), _vector(right)
+    (one, first), (two, second) = vector_of(left), vector_of(right)
     node = reals.dot(one, two)
     return merged(node, (*first, *second))
 
 
-def _vector(item: object) -> tuple[ir.Node, tuple[Expr, ...]]:
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A vector of a selection, for `dot`, and the expressions it is made of."""
+
+    node: ir.Node
+    parts: tuple[Expr, ...]
+
+
+def vector_of(item: object) -> tuple[ir.Node, tuple[Expr, ...]]:
+    """The node of an operand of `dot`, and the expressions it is made of.
+
+    Raises:
+        AttnDslError: A202, it is no vector.
+    """
     match item:
+        case Vector(node=node, parts=parts):
+            return node, parts
         case Position():
             node = parts_of(item)[0]
             assert isinstance(node, ir.Pos), "a position stands for its side"

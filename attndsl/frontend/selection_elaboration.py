@@ -76,22 +76,36 @@ def chosen(elaborator: Elaborator, container: syn.Index, item: ir.Node, frame: S
     made = used_selection(elaborator, used, container.base, frame)
     assert isinstance(made, ir.Selection), "kinds were checked"
     table = elaborator.declare(made.table, used.declaration.name_span, container.span)
-    units, slots = made.units, elaborator.size(table, table.dims[-1])
+    index = elaborator.node(container.indices[0], frame)
+    shift = made.shift
+    return is_chosen(made, item, index, shift, lambda dim: elaborator.size(table, dim))
+
+
+def is_chosen(
+    made: ir.Selection,
+    item: ir.Node,
+    index: ir.Node,
+    shift: ir.Node,
+    size: Callable[[str | int], ir.Node],
+) -> ir.Node:
+    """Whether the token is in one of the units that the query, or the number ``index``, has chosen.
+
+    ``shift`` is the position of query 0, ``size`` tells how many entries the table has along a dim.
+    """
+    table, units = made.table, made.units
+    slots = size(table.dims[-1])
     assert isinstance(units, sel.Units), "numbers are chosen by labels alone"
-    row: ir.Node = ir.ZERO
-    guard: ir.Node = ir.TRUE
+    if made.by_column:
+        return _by_column(made, table, item, slots)
+    row, guard = index, ir.conj()
     if isinstance(made.queries, sel.Numbers):
-        row = elaborator.node(container.indices[0], frame)
-        rows = elaborator.size(table, table.dims[-2])
-        guard = ir.conj(ir.le(ir.ZERO, row), ir.lt(row, rows))
-    elif not made.by_column:
-        row = made.row()
+        guard = ir.conj(ir.le(ir.ZERO, row), ir.lt(row, size(table.dims[-2])))
+    else:
+        row = made.row(shift)
 
     def read(slot: ir.Node) -> ir.Node:
         return ir.Load(table.name, table.kind, (row, slot), table.ambient)
 
-    if made.by_column:
-        return _by_column(made, table, item, slots)
     return ir.conj(guard, _covered(units, item, read, slots))
 
 

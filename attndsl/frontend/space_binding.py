@@ -76,8 +76,31 @@ def to_mask(
     ordered = tuple(sorted(tables, key=lambda table: table.name))
     name, doc = name if name is not None else about[0], doc if doc is not None else about[1]
     spaces = pair.queries, pair.keys
-    mask = ir.Mask(root, *spaces, ordered, place, name, doc, zeros=zeros, conditions=conditions)
+    mask = ir.Mask(
+        root, *spaces, ordered, place, name, doc, zeros=zeros, conditions=conditions,
+        selections=chosen_of(made, place, root, span),
+    )  # fmt: skip
     return mask.with_root(root)
+
+
+def chosen_of(made: Expr, align: ir.Align, root: ir.Node, span: Span) -> tuple[ir.Chosen, ...]:
+    """The selections that an expression asks.
+
+    Raises:
+        AttnDslError: A216, reals are compared outside of them; A219, two of one name differ, or are aligned otherwise.
+    """
+    if any(isinstance(node, ir.selection.Exceeds) for node in ir.postorder(root)):
+        title = "reals are compared in conditions of selections only"
+        raise AttnDslError(make_error("A216", title, span))
+    found: dict[str, ir.Chosen] = {}
+    for each in asked_of(made).selections:
+        if found.setdefault(each.name, each) != each:
+            title = f"two selections that differ are named `{each.name}`"
+            raise AttnDslError(make_error("A219", title, span))
+        if each.align is not align:
+            title = f"`{each.name}` is aligned at the {each.align}, the pattern that uses it is not"
+            raise AttnDslError(make_error("A212", title, span))
+    return tuple(found.values())
 
 
 def _common(overs: tuple[Pair, ...], span: Span) -> Pair:
@@ -294,7 +317,11 @@ def opened(definition: Definition, values: Mapping[str, object]) -> Expr:
     assert isinstance(node, ir.Node), "kinds were checked"
     tables = tuple(elaborator.tables.values())
     overs = (definition.pair,) if definition.pair.queries.segments else ()
-    asked = Asked(definition.written_align, tuple(elaborator.conditions.values()))
+    asked = Asked(
+        definition.written_align,
+        tuple(elaborator.conditions.values()),
+        tuple(elaborator.selections.values()),
+    )
     whole = merged(node, (*parts, Expr(node, tables, overs, asked=asked)))
     return whole if zeros is ir.ZERO else whole.zeros(Expr(zeros, tables))
 

@@ -142,13 +142,12 @@ class Selection:
         dims += [amount.value if known and isinstance(amount, Const) else f"{self.name}_slots"]
         return Table(self.name, Sort.INT, tuple(dims), is_list=True)
 
-    def row(self) -> Node:
-        """The row of the table that is the query's, among those that a call has."""
+    def row(self, shift: Node) -> Node:
+        """The row of the table that is the query's, among those that a call has; query 0 stands at ``shift``."""
         if self.queries == WHOLE:
             return Const(0)
         assert not isinstance(self.queries, Numbers), "the row of a number is the number"
         number = self.row_number()
-        shift = self.shift
         return sub(
             number, shift if self.queries is None else floordiv(shift, Const(self.queries.size))
         )

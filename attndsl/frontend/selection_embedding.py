@@ -1,0 +1,441 @@
+"""Selections in the Python form: the same stages, expressions of the same nodes.
+
+The number of a unit is open while an expression is built: `settled` puts it in its frame, and refuses what belongs to
+another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from attndsl import ir
+from attndsl.source import AttnDslError
+
+from .callers import here
+from .embedding import Asked, Expr, Operand, Row, as_expr, asked_of, expect, merged, parts_of
+from .errors import listed, make_error
+from .numbering_elaboration import NUMBER
+from .real_embedding import Vector, vector_of
+from .rows import SHIFT, open_size, stored
+from .selection_elaboration import is_chosen
+
+reals, sel = ir.reals, ir.selection
+
+Real: TypeAlias = "Operand | Callable[[Expr], Operand]"
+"""A number, as a function of the one that chooses where numbers do."""
+_OPEN: Final = "@unit"  # no name of the language
+_HEADS: Final = {"group": sel.Shared.GROUP, "heads": sel.Shared.HEADS}
+
+
+def _open(side: ir.Side, units: sel.Units) -> ir.Node:
+    """The number of a unit whose frame is not known yet."""
+    size = ir.Const(units.size), ir.Const(units.every), ir.Const(int(units.whole))
+    return ir.Load(f"{_OPEN}:{side}", ir.Sort.INT, size, ir.Deps.NONE)
+
+
+class Side:
+    """The units of one side in an expression: their numbers, tokens, and summaries."""
+
+    def __init__(self, side: ir.Side, units: sel.Units) -> None:
+        """``units`` of the queries or keys."""
+        self._side = side
+        self._units = units
+        number = _open(side, units)
+        self.number = Expr(number)
+        self.start = Expr(units.start(number))
+        """The first token."""
+        self.end = Expr(units.end(number, ir.Size("k")))
+        """The token behind the last."""
+
+    def mean(self, *, unit: bool = False) -> Vector:
+        """The mean vector, of vectors divided by their lengths where ``unit``."""
+        return self._pooled(sel.Pool.MEAN, unit)
+
+    def max(self, *, unit: bool = False) -> Vector:
+        """The greatest of each channel."""
+        return self._pooled(sel.Pool.MAX, unit)
+
+    def min(self, *, unit: bool = False) -> Vector:
+        """The least of each channel."""
+        return self._pooled(sel.Pool.MIN, unit)
+
+    def _pooled(self, how: sel.Pool, unit: bool) -> Vector:
+        return Vector(sel.Pooled(how, self._side, self._units, unit), ())
+
+
+class Blocks(Side):
+    """`blocks(size, every stride)` of the language: units of keys; as ``queries``, units of queries."""
+
+    def __init__(self, size: int, every: int | None = None, *, whole: bool = False) -> None:
+        """See `blocks`."""
+        stride = size if every is None else every
+        if not 0 < stride <= size <= sel.LARGEST_UNIT:
+            title = (
+                f"blocks have from 1 to 2**20 tokens, one every so many or fewer: {size}, {stride}"
+            )
+            raise AttnDslError(make_error("A306", title, here()))
+        self.units = sel.Units(size, stride, whole)
+        super().__init__(ir.Side.KEY, self.units)
+        self.queries = Side(ir.Side.QUERY, self.units)
+
+    def bound(self) -> Expr:
+        """`bound(q, k)`: the greatest product of the query with a vector between least and greatest."""
+        return Expr(sel.Bound(self.units))
+
+    def antidiagonal(self) -> Expr:
+        """`antidiagonal(q, k)` of a block of queries and one of keys."""
+        return Expr(sel.Antidiagonal(self.units))
+
+
+def blocks(size: int, every: int | None = None, *, whole: bool = False) -> Blocks:
+    """Blocks of ``size`` tokens, a new one every ``every``; ``whole`` leaves out those that the end cuts.
+
+    Raises:
+        AttnDslError: A306, sizes are not positive, or tokens are left out.
+    """
+    return Blocks(size, every, whole=whole)
+
+
+def unit(vector: object) -> Vector:
+    """A vector divided by its length."""
+    node, parts = vector_of(vector)
+    return Vector(sel.Unit(node), parts)
+
+
+scale: Final = Expr(sel.Scale())
+"""The factor of the call on inner products."""
+
+
+def exceeds(left: Operand, right: Operand) -> Expr:
+    """Whether a real is greater than another: in conditions of selections only."""
+    parts = as_expr(left), as_expr(right)
+    nodes = [reals.as_real(parts_of(each)[0]) for each in parts]
+    return merged(sel.Exceeds(nodes[0], nodes[1], False), parts)
+
+
+def fold(
+    how: str,
+    score: Operand,
+    over: Blocks | str,
+    *,
+    where: Operand = True,
+    every: bool = False,
+    rows: Blocks | None = None,
+    share: bool = False,
+) -> Expr:
+    """Scores that become one, as `how over ... where ...: score` of the language.
+
+    Args:
+        how: "sum", "max", "lse" or "softmax".
+        score: The real that is folded.
+        over: Units of keys, "keys", "group", "heads", "queries" or "diagonals".
+        where: Those that count.
+        every: All units of a query, `over all ...`, instead of those that overlap the one that is scored.
+        rows: Units of queries, `over queries in ...`.
+        share: Whether each unit of a sum counts by its share that lies within.
+
+    Raises:
+        AttnDslError: A219, there is no such fold, or it speaks of other units.
+    """
+    words = ("sum", "max", "lse", "softmax")
+    if how not in words or (how == "lse") > every or (how == "softmax" and every):
+        raise AttnDslError(make_error("A219", f"there is no fold {how!r} of these units", here()))
+    parts = as_expr(score), expect(ir.Sort.BOOL, "where", where)
+    item, cond = reals.as_real(parts_of(parts[0])[0]), parts_of(parts[1])[0]
+    fold_ = sel.Fold(how)
+    if isinstance(over, str) and over in _HEADS:
+        return merged(sel.Reduced(fold_, _HEADS[over], item, ir.TRUE, False), parts)
+    if over in ("queries", "diagonals"):
+        units = rows.units if rows is not None else sel.TOKENS
+        item, cond = (_settled(each, ir.Side.QUERY, units) for each in (item, cond))
+        return merged(sel.QueryFold(fold_, units, item, cond, over == "diagonals"), parts)
+    units = _units(over)
+    item, cond = (_settled(each, ir.Side.KEY, units) for each in (item, cond))
+    if every:
+        return merged(sel.RowFold(fold_, units, item, cond), parts)
+    return merged(sel.Reduced(fold_, units, item, cond, share), parts)
+
+
+def _units(over: Blocks | str | None) -> sel.Units:
+    if over is None or over == "keys":
+        return sel.TOKENS
+    if isinstance(over, Blocks):
+        return over.units
+    raise AttnDslError(make_error("A219", f"there are no units {over!r}", here()))
+
+
+# ---------------------------------------------------------------------- choices
+
+
+def top(count: int) -> sel.Choice:
+    """The ``count`` of the highest scores."""
+    return sel.Choice(sel.Take.TOP, ir.Const(count))
+
+
+def sample(count: int, seed: int = 0) -> sel.Choice:
+    """``count`` candidates, each as likely as another; the score is 1.0."""
+    return sel.Choice(sel.Take.SAMPLE, ir.Const(count), seed)
+
+
+def above(least: Operand) -> sel.Choice:
+    """Units whose score is greater."""
+    return sel.Choice(sel.Take.ABOVE, reals.as_real(parts_of(as_expr(least))[0]))
+
+
+def reaching(share: float) -> sel.Choice:
+    """The fewest of the highest scores that sum to the share."""
+    return sel.Choice(sel.Take.REACHING, reals.as_real(parts_of(as_expr(share))[0]))
+
+
+def within(share: float) -> sel.Choice:
+    """The highest scores, as many as sum to at most the share."""
+    return sel.Choice(sel.Take.WITHIN, reals.as_real(parts_of(as_expr(share))[0]))
+
+
+# ---------------------------------------------------------------------- selections
+
+
+class Chosen:
+    """A selection, label or rank, asked by an index: ``k.isin(near[q])``, ``bucket[k] == bucket[q]``."""
+
+    def __init__(self, chosen: ir.Chosen, is_number: bool) -> None:
+        """``is_number``: whether it is a label or a rank."""
+        self.ir = chosen
+        self._asked = Asked(selections=(chosen,))
+        self._is_number = is_number
+
+    def __getitem__(self, index: Operand) -> Any:
+        at = expect(ir.Sort.INT, "an index", index)
+        whole = Expr(ir.ZERO, (self.ir.table,), asked=self._asked)
+        return self._number(at, whole) if self._is_number else ChosenRow(self.ir, at, whole)
+
+    def _number(self, at: Expr, whole: Expr) -> Expr:
+        table, node = self.ir.table, parts_of(at)[0]
+        if "q" in table.dims and node.deps & ir.Deps.KEY:
+            title = f"`{self.ir.name}` numbers queries, and this is a key"
+            raise AttnDslError(make_error("A219", title, here()))
+        slots = (ir.ZERO,) if isinstance(self.ir, ir.Selection) else ()
+        place = stored(table, (node, *slots), SHIFT)
+        return merged(ir.Load(table.name, table.kind, place, table.ambient), (at, whole))
+
+
+class ChosenRow(Row):
+    """Units that a query, or a number, has chosen, or, by column, those that have chosen it."""
+
+    def __init__(self, chosen: ir.Chosen, at: Expr, whole: Expr) -> None:
+        """The row at an index."""
+        assert isinstance(chosen, ir.Selection), "others have numbers"
+        node = parts_of(at)[0]
+        if node is not ir.Pos(ir.Side.QUERY) and not isinstance(chosen.queries, sel.Numbers):
+            title = f"what `{chosen.name}` has chosen is asked for the query alone"
+            raise AttnDslError(make_error("A219", title, here()))
+        super().__init__(chosen.table, (at,))
+        self._chosen = chosen
+        self._whole = whole
+
+    def holds(self, item: Expr) -> Expr:
+        """Whether the token is in one of the units."""
+        wanted = expect(ir.Sort.INT, "in", item)
+        size = open_size(self.table)
+        node = is_chosen(self._chosen, parts_of(wanted)[0], parts_of(self.index[0])[0], SHIFT, size)
+        return merged(node, (*self.index, wanted, self._whole))
+
+
+def select(
+    name: str,
+    score: Real,
+    take: sel.Choice,
+    *,
+    over: Blocks | None = None,
+    rows: Blocks | str | Operand | None = None,
+    per: str | None = None,
+    where: Real = True,
+    keeping: Real = False,
+    by_column: bool = False,
+    doc: str = "",
+) -> Chosen:
+    """A selection, as `select` of the language.
+
+    Args:
+        name: That of its table in calls.
+        score: A real, of the query, or unit of queries, and the unit of keys.
+        take: What is taken: `top`, `above`, `reaching`, `within`, `sample`.
+        over: Units of keys; single keys without it.
+        rows: Units of queries that choose together, "all" of them, or how many numbers choose; then score and
+            conditions are functions of the number. Without it each query chooses.
+        per: "group" or "heads", that choose together.
+        where: Which units are candidates.
+        keeping: Candidates that are taken whatever their score.
+        by_column: Whether each unit takes queries.
+        doc: For people.
+
+    Raises:
+        AttnDslError: A219, A306, as of the language, with the place in the caller's program.
+    """
+    units, queries = _units(over), _rows(rows)
+    given = [score, where, keeping]
+    if isinstance(queries, sel.Numbers):
+        given = [each(Expr(NUMBER)) if callable(each) else each for each in given]
+    parts = tuple(as_expr(each) for each in given)
+    nodes = [parts_of(each)[0] for each in parts]
+    for place, sort in ((1, ir.Sort.BOOL), (2, ir.Sort.BOOL)):
+        expect(sort, ("where", "keeping")[place - 1], parts[place])
+    nodes[0] = reals.as_real(nodes[0])
+    amount = take.amount
+    settled = [_in_frame(each, units, queries, name) for each in (*nodes, amount)]
+    if per not in (None, *_HEADS):
+        title = f"heads do not choose together per {per!r}: {listed(_HEADS)} do"
+        raise AttnDslError(make_error("A219", title, here()))
+    shared = sel.Shared.NOTHING if per is None else _HEADS[per]
+    made = sel.Selection(
+        name, units, queries, settled[0], settled[1], settled[2], replace(take, amount=settled[3]),
+        shared, doc=doc, by_column=by_column,
+    )  # fmt: skip
+    if (fault := sel.selection_fault(made)) is not None:
+        raise AttnDslError(make_error("A306" if fault[0] == "choice" else "A219", fault[1], here()))
+    return Chosen(_with_inputs(made, parts), is_number=False)
+
+
+def label(name: str, count: Operand, score: Callable[[Expr], Operand], doc: str = "") -> Chosen:
+    """The number in [0, count) that scores highest, for each query or for each key, as `label` of the language.
+
+    Raises:
+        AttnDslError: A219, the score speaks of both sides, or of none.
+    """
+    numbers, made = _rows(count), as_expr(score(Expr(NUMBER)))
+    assert isinstance(numbers, sel.Numbers), "a count is a number"
+    node = reals.as_real(parts_of(made)[0])
+    side = _only_side(node, "label")
+    node = _settled(node, side, sel.TOKENS)
+    placed = ir.substitute(node, {NUMBER: ir.Pos(side.other)})
+    by_key = side is ir.Side.KEY
+    chosen = sel.Selection(
+        name, sel.TOKENS if by_key else numbers, numbers if by_key else None, placed, ir.TRUE, ir.FALSE,
+        top(1), sel.varies_by(placed), doc=doc, by_column=by_key,
+    )  # fmt: skip
+    return Chosen(_with_inputs(chosen, (made,)), is_number=True)
+
+
+def rank(name: str, *keys: Operand, doc: str = "") -> Chosen:
+    """The place of each query, or of each key, when all are sorted by ints, as `rank` of the language.
+
+    Raises:
+        AttnDslError: A219, the ints speak of both sides, or of none.
+    """
+    parts = tuple(expect(ir.Sort.INT, "rank", each) for each in keys)
+    nodes = tuple(parts_of(each)[0] for each in parts)
+    nodes = tuple(
+        ir.substitute(each, {SHIFT: ir.sub(ir.Size("k"), ir.Size("q"))}) for each in nodes
+    )
+    chosen = ir.Rank(
+        name, _only_side(ir.conj(*(ir.eq(each, ir.ZERO) for each in nodes)), "rank"), nodes, doc=doc
+    )
+    return Chosen(_with_inputs(chosen, parts), is_number=True)
+
+
+def _rows(rows: object) -> sel.Units | sel.Numbers | None:
+    if rows is None or isinstance(rows, Blocks):
+        return None if rows is None else rows.units
+    if isinstance(rows, str):
+        if rows == "all":
+            return sel.WHOLE
+        raise AttnDslError(make_error("A219", f"there are no units of queries {rows!r}", here()))
+    stop = parts_of(expect(ir.Sort.INT, "a count of numbers", rows))[0]
+    if stop.deps & ~ir.Deps.NONE:
+        title = "the range of a number is the same for all pairs"
+        raise AttnDslError(make_error("A219", title, here()))
+    return sel.Numbers(stop)
+
+
+def _only_side(node: ir.Node, what: str) -> ir.Side:
+    sides = [side for side in ir.Side if node.deps & side.deps]
+    if len(sides) != 1:
+        raise AttnDslError(
+            make_error("A219", f"a {what} is one of queries, or one of keys", here())
+        )
+    return sides[0]
+
+
+def _with_inputs(chosen: ir.Chosen, parts: tuple[Expr, ...]) -> Any:
+    read = ir.tables_read(*chosen.expressions())
+    tables = {table.name: table for part in parts for table in parts_of(part)[1]}
+    within = {each.name: each for part in parts for each in asked_of(part).selections}
+    return replace(
+        chosen,
+        tables=tuple(tables[name] for name in sorted(read)),
+        within=tuple(each for name, each in within.items() if name in read),
+    )
+
+
+# ---------------------------------------------------------------------- frames
+
+
+def _in_frame(
+    node: ir.Node, units: sel.Units, rows: sel.Units | sel.Numbers | None, name: str
+) -> ir.Node:
+    """An expression in the frame of a selection."""
+    node = ir.substitute(node, {SHIFT: ir.sub(ir.Size("k"), ir.Size("q"))})
+    node = _settled(node, ir.Side.KEY, units)
+    if isinstance(rows, sel.Numbers):
+        if node.deps & ir.Deps.QUERY:
+            raise AttnDslError(make_error("A219", f"there is no `q` for {name!r}", here()))
+        return ir.substitute(node, {NUMBER: ir.Pos(ir.Side.QUERY)})
+    return _settled(node, ir.Side.QUERY, rows or sel.TOKENS)
+
+
+def _settled(node: ir.Node, side: ir.Side, units: sel.Units) -> ir.Node:
+    """An expression whose units of one side are these.
+
+    Raises:
+        AttnDslError: A219, it speaks of other ones.
+    """
+    for each in _of_side(node, side):
+        match each:
+            case ir.Load(table=table) if table.startswith(_OPEN):
+                is_own = each is _open(side, units)
+            case sel.Bound() if side is ir.Side.QUERY:
+                is_own = units.is_token
+            case (
+                sel.Pooled(units=own)
+                | sel.Bound(units=own)
+                | sel.Antidiagonal(units=own)
+                | sel.Reduced(units=own)
+            ):
+                is_own = own == units
+            case _:
+                is_own = units.is_token
+        if not is_own:
+            whose = "queries" if side is ir.Side.QUERY else "keys"
+            what = f"units of {units.size} {whose}" if not units.is_token else f"single {whose}"
+            title = f"this is about {what}, and speaks of others"
+            raise AttnDslError(make_error("A219", title, here()))
+    return ir.substitute(node, {_open(side, units): ir.Pos(side)})
+
+
+def _of_side(root: ir.Node, side: ir.Side) -> list[ir.Node]:
+    """Nodes that speak of one side, but for those in folds over that side."""
+    found: list[ir.Node] = []
+    waiting, seen = [root], set[ir.Node]()
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        match node:
+            case sel.QueryFold() if side is ir.Side.QUERY:
+                pass
+            case sel.RowFold() if side is ir.Side.KEY:
+                pass
+            case sel.Reduced(units=sel.Units(), how=how) if side is ir.Side.KEY:
+                found += [node] if how is sel.Fold.SOFTMAX else []
+            case ir.Load(table=table) if table.startswith(_OPEN):
+                found += [node] if table.endswith(f":{side}") else []
+            case ir.Pos(side=own) | sel.Pooled(side=own) | reals.Own(side=own):
+                found += [node] if own is side else []
+            case sel.Bound() | sel.Antidiagonal():
+                found.append(node)
+            case _:
+                waiting += node.parts
+    return found

@@ -139,6 +139,38 @@ def _native_column(row: Found) -> str:
     return f"{direction}, {dtype}, {row['threads']}T"
 
 
+def _kernel_peers(found: Found) -> list[str]:
+    """Loops of the forward kernel beside those of others, read from binaries: no GPU ran them.
+
+    "flex" is FlexAttention's own template of the installed torch, "flash" a plain causal kernel that knows its keys
+    without reading which: all of the same tile, warps and stages, bfloat16, lengths that tiles divide. Instructions are
+    those of a warp for one tile of keys, and in brackets those beside each matrix instruction. Ours carries over flash
+    the reading of the list of tiles and 64-bit places of keys that need not be neighbours, some 25 instructions; in the
+    masked loop also what a query without a key needs, and numbers of the pattern that are no part of the kernel.
+    Occupancy: the share of a multiprocessor's warps that registers and shared memory leave room for.
+    """
+
+    def loop(each: Found) -> str:
+        return f"{each['instructions']} ({each['others for each']})"
+
+    def cells(row: Found) -> list[Any]:
+        target = row["target"].replace("cuda:", "sm_")
+        used = (row["registers"], row["spills"], row["shared"] >> 10, row["num_stages"])
+        loops = loop(row["unmasked"]), loop(row["masked"])
+        return [
+            target,
+            row["width"],
+            row["pattern"],
+            row["kernel"],
+            *loops,
+            *used,
+            row["occupancy"],
+        ]
+
+    head = ("target", "width", "pattern", "kernel", "unmasked loop", "masked loop", "registers")
+    return table((*head, "spilled", "KiB", "stages", "occupancy"), map(cells, found["rows"]))
+
+
 def _cold(found: Found) -> list[str]:
     """A new process, its imports done: the pattern compiled, scheduled and run; then the same call again.
 
@@ -321,4 +353,5 @@ SECTIONS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "lists": ("Lists", _lists),
     "searches": ("Searches", _searches),
     "prediction": ("Predicted times", _prediction),
+    "kernel_peers": ("Kernels for GPUs, by their binaries", _kernel_peers),
 }

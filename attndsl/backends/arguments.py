@@ -219,6 +219,7 @@ class _Pass(Tiles):
     BQ: int
     BK: int
     PRECISION: str
+    EVEN: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,7 @@ def launch(
         BK=config.bk,
         SPLIT=lists.slots > 0,
         PRECISION=precision(q.dtype),
+        EVEN=False,
         CONSTANTS=None,
         QUERY_TERMS=None,
         KEY_TERMS=None,
@@ -117,6 +118,8 @@ def run_forward(
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     if not lse.numel():
         return out, lse
+    if scale < 0:  # the kernel's factor on the scores keeps their order
+        q, scale = -q, -scale
     config, lists = walk("forward", schedule, q, k, v)
     parts = {
         "PartOut": share(q, lists, config.bq, v.shape[3]),

@@ -38,7 +38,7 @@ from attndsl.backends.configs import (
     options,
     padded,
 )
-from attndsl.backends.dtypes import out_dtype
+from attndsl.backends.dtypes import negated, out_dtype
 from attndsl.backends.kernel_metadata import KernelMetadata, kernel_metadata
 from attndsl.backends.launching import Launch
 from attndsl.backends.open_schedule import OpenSchedule
@@ -137,6 +137,8 @@ class TritonKernels:
         whole_lse = q.new_empty(q.shape[:3], dtype=torch.float32)
         if whole_lse.numel() == 0:
             return whole, whole_lse
+        if scale < 0 and not self.scored:  # the kernel's factor on the scores keeps their order
+            q, scale = negated(q), -scale
         q, out, lse = (self._with_heads_folded(x) for x in (q, whole, whole_lse))
         keys, values = (k, v) if pages is None else (pages.k, pages.v)
         with on_device(q):
@@ -377,6 +379,7 @@ class TritonKernels:
         rows = config.bk if is_by_key else config.bq
         if self.folded:
             rows = padded(q.shape[2])
+        passing, tile = (q.shape[2], config.bq) if is_by_key else (k.shape[2], config.bk)
         call, args = _ARGUMENTS[which]
         given = args(
             **{**by_name(lists.tiles), **self.scored.get(which, {})},
@@ -393,17 +396,22 @@ class TritonKernels:
             BQ=rows if self.folded else config.bq,
             BK=config.bk,
             PRECISION=precision(q.dtype),
+            EVEN=passing % tile == 0 and not self._clears(pages),
         )
         compiled = options(architecture(q.device), config)
         launch = Launch(getattr(kernels, which), lists.grid(owner), call, given, **compiled)
         merges = [_merge(which, rows, lists, x) for x in results] if lists.tiles.SPLIT else []
         return PassLauncher(rows, lists, launch, tuple(merges))
 
+    def _clears(self, pages: Pages | None) -> bool:
+        """Whether keys that no query sees may hold anything, as in a cache."""
+        return pages is not None or few(self.request) is not None
+
     def _of_forward(self, pages: Pages | None) -> dict[str, int]:
         """Arguments of the forward about pages, and about heads that fill a tile together."""
         height = self.configs["forward"].bq
         folding = {"period": self.request.q_len, "FOLDED": height if self.folded else 0}
-        folding |= {"CLEARS": pages is not None or few(self.request) is not None}
+        folding |= {"CLEARS": self._clears(pages)}
         if pages is None:
             return folding | {"n_columns": 0, "n_pages": 0, "PAGE": 0}
         columns, count = pages.table.shape[1], len(pages.k)

@@ -164,7 +164,7 @@ class Job:
             found["matrix"] = len(re.findall(r"v_mfma", text))
             found["instructions"] = ["v_mfma"] if found["matrix"] else []
             return found
-        found |= _resources(made.asm["cubin"])
+        found |= resources(made.asm["cubin"])
         ptx = made.asm["ptx"]
         matrix = r"wgmma\.mma_async|tcgen05\.mma|mma\.sync"
         found["matrix"] = len(re.findall(matrix, ptx))
@@ -178,7 +178,7 @@ class Job:
         return found
 
 
-def _resources(cubin: bytes) -> dict[str, int]:
+def resources(cubin: bytes) -> dict[str, int]:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)

@@ -60,10 +60,11 @@ def _query_share(
 ):  # fmt: skip
     """dq, but for the scale, and dx, plus what one key tile contributes to them."""
     d, dv, keys = tl.arange(0, BD)[:, None], tl.arange(0, BDV)[:, None], tl.arange(0, BK)[None, :]
-    if MASKED:
+    EDGED: tl.constexpr = inside is not None
+    if EDGED:
         inside = inside[None, :]
-    k = fetch(addresses(K, first, keys, ks, d, kd, order, ORDERED), inside, d, D, BD, MASKED)
-    v = fetch(addresses(V, first, keys, vs, dv, vd, order, ORDERED), inside, dv, DV, BDV, MASKED)
+    k = fetch(addresses(K, first, keys, ks, d, kd, order, ORDERED), inside, d, D, BD, EDGED)
+    v = fetch(addresses(V, first, keys, vs, dv, vd, order, ORDERED), inside, dv, DV, BDV, EDGED)
     scores = tl.dot(q, k, input_precision=PRECISION)
     if DERIVATIVES is not None:
         numbers, x, of_key, of_distance, reals, both, k_len = scored
@@ -90,6 +91,15 @@ def _query_share(
 
 
 @triton.jit
+def _bounded(at, inside, other):
+    """A vector, with another number for what is not ``inside``, if anything is not."""
+    if inside is not None:
+        return tl.load(at, mask=inside, other=other)
+    else:
+        return tl.load(at)
+
+
+@triton.jit
 def _live(gain, keep, MASKED: tl.constexpr):
     """The gain with 0 for pairs that are not live, where a derivative may be no number."""
     if MASKED:
@@ -111,11 +121,12 @@ def backward_queries(
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
     Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr, NUMBERS: tl.constexpr, OF_QUERY: tl.constexpr,
     OF_KEY: tl.constexpr, DERIVATIVES: tl.constexpr, WEIGHS: tl.constexpr, GAINS: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """GradQ [B, H, Q, D], contiguous, or its shares where the work of a query tile is split.
 
-    GradX [B, H, Q, GAINS] is written likewise, of the first columns of the queries; WIDE is a power of two.
+    GradX [B, H, Q, GAINS] is written likewise, of the first columns of the queries; WIDE is a power of two. EVEN: the
+    keys fill their tiles.
     """
     batch, head, plan, item, exists = deal(
         first_items, plan_of, plan_batch, plan_head, at_once, width, heads
@@ -171,14 +182,16 @@ def backward_queries(
     for entry in range(part_first, part_last):
         column = following
         following = tl.load(partial + entry + 1)
-        k_inside = column * BK + keys < k_len
+        k_inside = None if EVEN else column * BK + keys < k_len
         if KEEP is None:
             mask = tl.load(mask_ids + entry)
             keep = unpack(masks, mask, queries[:, None], keys[None, :], BQ, BK)
         else:
             looked_at = positions(column * BK, keys[None, :], k_order, K_ORDERED)
             k_terms = KEY_TERMS(numbers, tables, looked_at)
-            keep = KEEP(numbers, q_terms, k_terms) & k_inside[None, :]
+            keep = KEEP(numbers, q_terms, k_terms)
+            if not EVEN:
+                keep = keep & k_inside[None, :]
         dq, dx = _query_share(
             dq, dx, q=q, dout=dout, level=level, delta=delta, K=K, V=V, first=column * BK, ks=ks, kd=kd,
             vs=vs, vd=vd, order=k_order, inside=k_inside, keep=keep, scale=factor, scored=scored, D=D, DV=DV, BD=BD,
@@ -222,7 +235,7 @@ def _key_share(
     tall_sees, sees = None, None
     if MASKED:
         # whatever a query without a key holds, and the gradient that reaches it, go no further
-        level = tl.load(Level + place, mask=inside, other=float("inf"))
+        level = _bounded(Level + place, inside, float("inf"))
         tall_sees, sees = (level != float("inf"))[None, :], (level != float("inf"))[:, None]
     at = addresses(Q, first, queries[None, :], qs, tall, qd, order, ORDERED)
     q = fetch(at, tall_sees, tall, D, BD, MASKED)
@@ -248,10 +261,7 @@ def _key_share(
     dv = tl.dot(weights.to(dout.dtype), dout, dv, input_precision=PRECISION)
     dscores = tl.dot(v, tl.trans(dout), input_precision=PRECISION)
     if not WEIGHS:
-        if MASKED:
-            delta = tl.load(Delta + place, mask=inside, other=0.0)
-        else:
-            delta = tl.load(Delta + place)
+        delta = _bounded(Delta + place, inside, 0.0)
         dscores = weights * (dscores - delta[None, :])
     if DERIVATIVES is not None:
         lanes = tl.arange(0, WIDE)[None, :]
@@ -276,14 +286,15 @@ def backward_keys(
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
     Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr, NUMBERS: tl.constexpr, OF_QUERY: tl.constexpr,
     OF_KEY: tl.constexpr, DERIVATIVES: tl.constexpr, WEIGHS: tl.constexpr, GAINS: tl.constexpr,
-    WIDE: tl.constexpr, BEFORE: tl.constexpr,
+    WIDE: tl.constexpr, BEFORE: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """GradK [B, Hkv, K, D] and GradV [B, Hkv, K, DV], contiguous, or their shares.
 
     GradX [B, Hkv, K, GAINS] is written likewise, of the first columns of the keys, with GROUP 1; the derivatives by
     BEFORE columns come before those by these.
 
-    An entry of ``full`` and ``partial`` is query tile * GROUP + query head within the group.
+    An entry of ``full`` and ``partial`` is query tile * GROUP + query head within the group. EVEN: the queries fill
+    their tiles.
     """
     batch, kv_head, plan, item, exists = deal(
         first_items, plan_of, plan_batch, plan_head, at_once, width, kv_heads
@@ -339,14 +350,16 @@ def backward_keys(
     for entry in range(part_first, part_last):
         row, member = following // GROUP * BQ, (following % GROUP).to(tl.int64)
         following = tl.load(partial + entry + 1)
-        q_inside = row + queries < q_len
+        q_inside = None if EVEN else row + queries < q_len
         if KEEP is None:
             mask = tl.load(mask_ids + entry)
             keep = unpack(masks, mask, queries[None, :], keys[:, None], BQ, BK)
         else:
             seen_from = positions(row, queries[None, :], q_order, Q_ORDERED)
             q_terms = QUERY_TERMS(numbers, tables, seen_from)
-            keep = KEEP(numbers, q_terms, k_terms) & q_inside[None, :]
+            keep = KEEP(numbers, q_terms, k_terms)
+            if not EVEN:
+                keep = keep & q_inside[None, :]
         vector = vectors + member * q_len
         dk, dv, dx = _key_share(
             dk, dv, dx, k=k, v=v, Q=Q + member * qh, GradOut=GradOut + member * gh, Level=Level + vector,

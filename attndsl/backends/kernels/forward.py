@@ -33,14 +33,15 @@ def _absorb(
     With SCORE the scaled product becomes a score first; with WEIGHS that is the weight itself, ``total`` 1 once there
     is a key.
 
-    KEEP judges pairs after the product: so many truths take registers that the product needs. With PAGE, a key in a
-    page that is not there is none, in FULL tiles too.
+    KEEP judges pairs after the product: so many truths take registers that the product needs. ``inside`` None: all keys
+    are there. With PAGE, a key in a page that is not there is none, in FULL tiles too.
     """
     BOUNDED: tl.constexpr = MASKED or PAGE > 0
+    EDGED: tl.constexpr = PAGE > 0 or inside is not None
     wide, tall, keys = tl.arange(0, BDV)[None, :], tl.arange(0, BD)[:, None], tl.arange(0, BK)
     k_inside, v_inside = None, None
     if PAGE > 0:
-        if not MASKED:
+        if inside is None:
             inside = keys >= 0
         k_page, v_page, place, inside = paged(
             K, V, first, keys, kb, vb, order, inside, column_pages, n_pages, ORDERED, PAGE, BK
@@ -52,9 +53,9 @@ def _absorb(
     else:
         k_at = addresses(K, first, keys[None, :], ks, tall, kd, order, ORDERED)
         v_at = addresses(V, first, keys[:, None], vs, wide, vd, order, ORDERED)
-    if BOUNDED:
+    if EDGED:
         k_inside, v_inside = inside[None, :], inside[:, None]
-    k = fetch(k_at, k_inside, tall, D, BD, BOUNDED)
+    k = fetch(k_at, k_inside, tall, D, BD, EDGED)
     scores = tl.dot(q, k, input_precision=PRECISION)
     if SCORE is not None:
         numbers, x, of_key, of_distance, reals, both, k_len = scored
@@ -66,7 +67,9 @@ def _absorb(
         if not MASKED:
             keep = k_inside
         elif KEEP is not None:
-            keep = KEEP(terms[0], terms[1], terms[2]) & k_inside
+            keep = KEEP(terms[0], terms[1], terms[2])
+            if EDGED:
+                keep = keep & k_inside
         elif PAGE > 0:
             keep = keep & k_inside
         if CLEARS and MASKED:  # 0 times what is no number is none
@@ -81,24 +84,17 @@ def _absorb(
         else:
             total = tl.zeros_like(total) + 1.0
         decay = tl.zeros_like(total) + 1.0
-    elif BOUNDED or SCORE is not None:
-        if BOUNDED:
-            scores = tl.where(keep, scores * scale, float("-inf"))
-        else:
-            scores = scores * scale
-        new = tl.maximum(top, tl.max(scores, 1))
-        # nothing seen yet: any finite level will do
-        level = tl.where(new == float("-inf"), 0.0, new)
-        weights = tl.exp2(scores - level[:, None])
-        decay = tl.exp2(top - level)
-        total = total * decay + tl.sum(weights, 1)
     else:
+        if BOUNDED:
+            scores = tl.where(keep, scores, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1) * scale)
         level = new
+        if BOUNDED or SCORE is not None:  # nothing seen yet: any finite level will do
+            level = tl.where(new == float("-inf"), 0.0, new)
         weights = tl.exp2(scores * scale - level[:, None])
         decay = tl.exp2(top - level)
         total = total * decay + tl.sum(weights, 1)
-    v = fetch(v_at, v_inside, wide, DV, BDV, BOUNDED)
+    v = fetch(v_at, v_inside, wide, DV, BDV, EDGED)
     if v.dtype.is_fp8():
         v = v.to(tl.float16)  # exact; weights deserve more than three bits
     acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
@@ -122,7 +118,7 @@ def forward(
     CONSTANTS: tl.constexpr, QUERY_TERMS: tl.constexpr, KEY_TERMS: tl.constexpr, KEEP: tl.constexpr,
     Q_ORDERED: tl.constexpr, K_ORDERED: tl.constexpr, PAGE: tl.constexpr, CLEARS: tl.constexpr,
     FOLDED: tl.constexpr, NUMBERS: tl.constexpr, OF_QUERY: tl.constexpr, OF_KEY: tl.constexpr,
-    SCORE: tl.constexpr, WEIGHS: tl.constexpr,
+    SCORE: tl.constexpr, WEIGHS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Out [B, H, Q, DV] and Lse [B, H, Q], or their shares in PartOut and PartLse where work is split.
 
@@ -131,6 +127,7 @@ def forward(
     PAGE rows; 0 where rows lie in a row. CLEARS: a key that no query of a PARTIAL tile sees may hold anything.
     SCORE: what becomes of the scaled product, from what OF_QUERY and OF_KEY read; WEIGHS: it is the weight.
     FOLDED: ``q`` has the queries of all heads of a group, ``period`` of each, in one tile of masks FOLDED high.
+    EVEN: the keys fill their tiles.
     """
     batch, head, plan, item, exists = deal(
         first_items, plan_of, plan_batch, plan_head, at_once, width, heads
@@ -152,13 +149,8 @@ def forward(
     at = addresses(Q + b * qb + h * qh, tile * BQ, rows[:, None], qs, d, qd, q_order, Q_ORDERED)
     q = fetch(at, q_inside[:, None], d, D, BD, True)
     scored = None
-    if SCORE is None:
-        if q.dtype.is_fp8():  # has no arithmetic
-            flipped = (-q.to(tl.float16)).to(q.dtype)
-        else:
-            flipped = -q
-        q = tl.where(scale < 0, flipped, q)  # so that the factor on the scores is never negative
-        factor = tl.abs(scale) * 1.4426950408889634
+    if SCORE is None:  # never 0, which would make a number of the -inf of a pair that is not there
+        factor = tl.maximum(scale * 1.4426950408889634, 1e-30)
     else:
         factor = scale
         score_terms = NUMBERS(Numbers)
@@ -196,7 +188,7 @@ def forward(
     for entry in range(part_first, part_last):
         column = following
         following = tl.load(partial + entry + 1)
-        inside = column * BK + keys < k_len
+        inside = None if EVEN else column * BK + keys < k_len
         if KEEP is None:
             mask = tl.load(mask_ids + entry)
             keep, terms = unpack(masks, mask, queries[:, None], keys[None, :], TALL, BK), None

@@ -133,6 +133,21 @@ def test_a_scale_may_be_negative_or_zero(scale: float):
     torch.testing.assert_close((out.double(), lse.double()), exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [(64, 128), (70, 128), (64, 100), (3, 128)])
+def test_lengths_that_fill_their_tiles_need_no_edge(lengths: tuple[int, int]):
+    p = attndsl.compile("pattern p = 0 <= q - k < 50 and k % 7 != 3")
+    q_len, k_len = lengths
+    sizes = (q_len, k_len, k_len)
+    leaves = [torch.randn(1, 2, n, 16, dtype=torch.float32, requires_grad=True) for n in sizes]
+    found = []
+    for backend in ("triton", "reference"):
+        out = p(*leaves, backend=backend, scale=-0.3)
+        with torch.no_grad():
+            alone = p(*leaves, backend=backend, scale=-0.3)
+        found.append([alone, out, *torch.autograd.grad(out.square().sum(), leaves)])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
 def test_a_query_without_a_key_is_zero_whatever_gradient_reaches_it():
     mask = np.tri(40, 50, dtype=bool)
     mask[[0, 7, 39]] = False

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _SECTION = re.compile(r"^### (\w+)\n(.*?)(?=^###? |\Z)", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^( *```attn) file=(\S+)$", re.MULTILINE)
+_NEEDS = re.compile(r"^( *```python) needs=\w+$", re.MULTILINE)
 _LANGUAGES = {".py": "python", ".attn": "attn", ".toml": "toml", ".json": "json", ".yml": "yaml"}
 
 
@@ -45,6 +47,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Leads links into the repository to their pages, and entries of the gallery to theirs."""
     del config, files
     uri = page.file.src_uri
+    markdown = _FILE.sub(r'\1 title="\2"', markdown)  # a block that is saved under a name bears it
+    markdown = _NEEDS.sub(r"\1", markdown)
     if uri == "gallery.md":
         markdown = markdown[: markdown.index("\n## 001")]
         markdown = re.sub(r"\]\(#(\w+)\)", r"](gallery/\1.md)", markdown)

@@ -388,7 +388,7 @@ async function costs() {
   const block = (title, element) => { const e = make("div"); e.append(make("h3", title), element); two.append(e); };
   const table = (head, rows) => {
     const t = make("table");
-    for (const row of [head, ...rows]) { const tr = make("tr"); row.forEach((text, i) => tr.append(make(row === head || i === 0 ? "th" : "td", String(text), i && row !== head ? "n" : ""))); t.append(tr); }
+    for (const row of [head, ...rows]) { const tr = make("tr"); row.forEach((text, i) => tr.append(make(row === head || i === 0 ? "th" : "td", String(text), i && row !== head && /^[\d.]/.test(text) ? "n" : ""))); t.append(tr); }
     return t;
   };
   block("Facts", table(["for every length", ""], Object.entries(of.facts).map(([name, fact]) => [name.replaceAll("_", " "), fact])));

@@ -31,6 +31,7 @@ from attndsl.backends import (
     TakesPairs,
     TakesScores,
     TakesWhole,
+    TakesWholeScores,
     Tile,
     best_tile,
     choose,
@@ -158,6 +159,11 @@ def lower_scores(
             title = f"the back end {runner.name} has no kernels for the weights `stick`"
             raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
         layout = "natural"  # keys are taken in order
+    if not layout and isinstance(runner, TakesWholeScores):
+        whole = program.whole(call)
+        at_once = None if whole is None else runner.lower_scored_whole(whole, score, request)
+        if at_once is not None:
+            return ScoredExecutable((at_once,), score.weight is not None)
     parts, name = _parts(program, call, request.head_dim, layout, request.device.type)
     kernels: list[ScoredKernels] = []
     for index, part in enumerate(parts):

@@ -46,6 +46,7 @@ from attndsl.backends.scores import (
     ScoredExecutable,
     ScoredKernels,
     TakesScores,
+    TakesWholeScores,
 )
 from attndsl.backends.selection import OTHERS, WHOLE, choose, names
 from attndsl.backends.timing import (
@@ -91,6 +92,7 @@ __all__ = [
     "TakesKeySets",
     "TakesLists",
     "TakesWhole",
+    "TakesWholeScores",
     "TakesOpenMasks",
     "TakesPairs",
     "TakesScores",

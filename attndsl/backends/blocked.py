@@ -91,6 +91,15 @@ class Blocked:
         blocks = DenseBlocks(strips.plans, strips.plan_of) if strips.is_apart else None
         return BlockedKernels(strips, blocks)
 
+    def lower_scored_whole(
+        self, whole: Whole, score: BoundScore, request: Request
+    ) -> BlockedScores | None:
+        """The same with scores of their own; triangles are taken in tiles, which waste less of them."""
+        strips = WholeStrips.of(whole)
+        if strips is None or strips.has_triangles:
+            return None
+        return BlockedScores.of(strips, score)
+
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""
         return (best_tile(request.q_len, request.k_len),)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
+from attndsl.backends.block_batches import InStrips
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype
 from attndsl.backends.places import with_finite, with_width
 from attndsl.backends.real_evaluation import Kept
@@ -26,8 +27,10 @@ from attndsl.backends.scored_flash import forward_by_flash
 from attndsl.backends.scored_products import backward_by_products, forward_by_products
 from attndsl.backends.scored_program import Program
 from attndsl.backends.scored_strips import KnownStrips, Pairs, Unit, reaches_all, strips, units
+from attndsl.backends.scored_whole import FoldedBlocks
 from attndsl.backends.scored_work import Work, Workspace
 from attndsl.backends.scores import BoundScore
+from attndsl.backends.whole_strips import WholeStrips
 from attndsl.schedule import Schedule
 
 reals = ir.reals
@@ -41,14 +44,15 @@ class BlockedScores:
     a weight of 0.
     """
 
-    schedule: Schedule
+    schedule: Schedule | InStrips
     bound: BoundScore
     program: Program
     kept: Kept = field(default_factory=Kept)
     known: KnownStrips = field(default_factory=dict)
+    folded: dict[int, FoldedBlocks] = field(default_factory=dict)  # by the count of batch elements
 
     @staticmethod
-    def of(schedule: Schedule, bound: BoundScore) -> BlockedScores:
+    def of(schedule: Schedule | InStrips, bound: BoundScore) -> BlockedScores:
         """The kernels of a call."""
         return BlockedScores(schedule, bound, Program.of(bound))
 
@@ -67,7 +71,8 @@ class BlockedScores:
         wide = lse_dtype(q.dtype)
         out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=wide)
         lse = q.new_empty(q.shape[:3], dtype=wide)
-        if not self.program.is_softmax or not reaches_all(self.schedule):
+        is_partial = not self.program.is_softmax or not reaches_all(self.schedule)
+        if is_partial:
             out.zero_()
             lse.fill_(-math.inf)
         columns = with_finite(k), with_finite(v)
@@ -79,7 +84,7 @@ class BlockedScores:
             sides = [q.to(wide), out, lse], [x.to(wide) for x in columns]
         step = forward_by_flash if is_flash else forward_by_products
         reach = functools.cache(lambda: _reach(q, columns[0], scale))
-        for unit in units(self.schedule, self.program.is_alike, *sides, results=(2, 0)):
+        for unit in self._units(*sides, (2, 0), (0.0, -math.inf) if is_partial else None):
             for work in self._works(unit, tables, q, reach=reach):
                 step(work, scale)
         if columns[0] is not k or columns[1] is not v:
@@ -118,7 +123,7 @@ class BlockedScores:
         level = lse.masked_fill(empty, math.inf)
         offset = offset.masked_fill(empty, 0.0)
         sides = [q_, dout_, level, offset, sums[0]], [k_, v_, *sums[1:]]
-        for unit in units(self.schedule, self.program.is_alike, *sides, results=(1, 2)):
+        for unit in self._units(*sides, (1, 2), (0.0,)):
             for work in self._works(unit, tables, q, totals):
                 backward_by_products(work, scale)
         grads = [
@@ -136,6 +141,25 @@ class BlockedScores:
         out.masked_fill_(sees_value | sees_key[..., None], math.nan)
         if self.program.is_softmax:
             lse.masked_fill_(sees_key, math.nan)
+
+    def _units(
+        self,
+        of_queries: Sequence[Tensor],
+        of_keys: Sequence[Tensor],
+        results: tuple[int, int],
+        empty: Sequence[float] | None,
+    ) -> Iterator[Unit]:
+        """The units of tensors; ``empty`` as of ``FoldedBlocks.unit``."""
+        schedule, sides = self.schedule, (of_queries, of_keys)
+        (batch, heads), kv_heads = of_queries[0].shape[:2], of_keys[0].shape[1]
+        is_one = isinstance(schedule, WholeStrips) and schedule.plan_of.size == 1
+        if not is_one or self.program.reads_batch or not batch * heads * kv_heads:
+            yield from units(schedule, self.program.is_alike, *sides, results=results)
+            return
+        assert isinstance(schedule, WholeStrips)
+        if batch not in self.folded:
+            self.folded[batch] = FoldedBlocks.of(schedule, batch)
+        yield from self.folded[batch].unit(*sides, results, empty)
 
     def _works(
         self,

@@ -21,7 +21,8 @@ class Program:
 
     ``gains``: the derivative of ``root`` by each leaf. ``factor``: of the weights of a softmax. ``bias``: b where the
     score is s + b. ``constants``: what neither tensors nor products of a call change. ``is_alike``: all heads and batch
-    elements are alike to it. ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head.
+    elements are alike to it. ``reads_batch``: batch elements
+    are not alike. ``is_tame``: it is finite where products are, but for what is NaN for all pairs of a head.
     ``scaled``: the one node through which it reads the product, and its factor of the product; ``outer`` times
     ``inner`` is ``root``. ``once`` and ``once_in_all``: nodes that are used once, in the forward and in both passes.
     """
@@ -33,6 +34,7 @@ class Program:
     bias: ir.Node | None
     constants: frozenset[ir.Node]
     is_alike: bool
+    reads_batch: bool
     is_tame: bool
     scaled: tuple[ir.Node, float]
     outer: float
@@ -71,6 +73,7 @@ class Program:
             None if bound.weight is not None or beside else reals.additive(root),
             whole,
             not deps & (ir.Deps.BATCH | ir.Deps.HEAD),
+            bool(deps & ir.Deps.BATCH) or any(isinstance(n, reals.Drawn) for n in nodes),
             all(map(_is_tame, ir.postorder(root))),
             _scaled([used, *gains.values()]),
             outer,

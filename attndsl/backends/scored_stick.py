@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
+from attndsl.backends.block_batches import InStrips
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype
 from attndsl.backends.places import with_finite
 from attndsl.backends.real_evaluation import Spot, Values, give_leaf
@@ -41,9 +42,12 @@ _SPENT: Final = {torch.float32: -87.0, torch.float64: -708.0}
 class StickScores(BlockedScores):
     """Attention by stick-breaking over live tiles in natural order, in bounded temporary memory."""
 
+    schedule: Schedule
+
     @staticmethod
-    def of(schedule: Schedule, bound: BoundScore) -> StickScores:
+    def of(schedule: Schedule | InStrips, bound: BoundScore) -> StickScores:
         """The kernels of a call."""
+        assert isinstance(schedule, Schedule), "keys are taken in the order of tiles"
         return StickScores(schedule, bound, replace(Program.of(bound), is_softmax=False))
 
     @torch.no_grad()
@@ -161,7 +165,7 @@ def _is_left(rest: Tensor) -> bool:
 
 def _strips(schedule: Schedule, unit: Unit, number: int, heads: int) -> list[_Strip]:
     """The strips of a query tile, from the last key back."""
-    plan, (tile_q, tile_k) = unit.plan, schedule.tile
+    plan, (tile_q, tile_k) = schedule.plans[unit.number], schedule.tile
     full, partial = plan.full.row(number), plan.partial.row(number)
     ids = plan.mask_ids[plan.partial.indptr[number] : plan.partial.indptr[number + 1]]
     columns = np.concatenate([full, partial]).astype(np.int64)

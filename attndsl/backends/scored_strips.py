@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.backends.block_batches import BlockBatch, batches_of
+from attndsl.backends.block_batches import BlockBatch, InStrips, Ordered, batches_of
 from attndsl.backends.heads import alike
 from attndsl.backends.places import Elements, Index, IntArray, Places
 from attndsl.backends.real_evaluation import Kept, Spot, Values
 from attndsl.backends.scored_program import Program, is_given
 from attndsl.backends.scores import BoundScore
-from attndsl.schedule import Plan, Schedule, TokenOrder
+from attndsl.schedule import Schedule, TokenOrder
 
 reals = ir.reals
 
 _HIDDEN = {torch.float32: torch.int32, torch.float64: torch.int64}  # ints as wide, for their bits
+MOST_COMPARED: Final = 1 << 22  # pairs of a batch of blocks whose values are compared
 _Q, _K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
 
 
@@ -30,18 +31,20 @@ class Unit:
     """Query heads of one plan, of one or more batch elements.
 
     ``tensors``: for each batch element, those by query head and those by key head, [heads, length, ...].
+    ``folded``: how many batch elements are one behind the other, and the tokens of one, of queries and keys.
     """
 
     number: int
-    plan: Plan
+    plan: Ordered
     batches: range
     heads: slice
     tensors: list[tuple[list[Tensor], list[Tensor]]]
     block_batches: tuple[BlockBatch, ...]
+    folded: tuple[int, int, int] | None = None
 
 
 def units(
-    schedule: Schedule,
+    schedule: Schedule | InStrips,
     is_alike: bool,
     of_queries: Sequence[Tensor],
     of_keys: Sequence[Tensor],
@@ -187,16 +190,24 @@ def _stood(
     free: dict[object, Set[ir.Node]] = {}
     plan = unit.plan
     for batch in unit.block_batches:
+        q, k = _positions(batch.queries, plan.q_order), _positions(batch.keys, plan.k_order)
+        if unit.folded is not None:
+            elements, q_len, k_len = unit.folded
+            q, k = q % q_len + bound.first, k % k_len
+            q, k = q[:, None, :, None], k[:, None, None, :]
+            own = [
+                x[: max(1, len(x) // elements)] for x in (q, k)
+            ]  # others stand at the same places
+            yield free_nodes(program, None, (own[0], own[1])), q, k
+            continue
         steps = _step(batch.queries, plan.q_order), _step(batch.keys, plan.k_order)
         key = steps if batch.queries.items > 1 else None
         if key not in free:
             free[key] = free_nodes(program, key)
-        q = _positions(batch.queries, plan.q_order)[:, None, :, None] + bound.first
-        k = _positions(batch.keys, plan.k_order)[:, None, None, :]
-        yield free[key], q, k
+        yield free[key], q[:, None, :, None] + bound.first, k[:, None, None, :]
 
 
-def reaches_all(schedule: Schedule) -> bool:
+def reaches_all(schedule: Schedule | InStrips) -> bool:
     """Whether some first strip writes to every query of every plan."""
     for plan in batches_of(schedule):
         first = (part.queries for part in plan if part.first_writer)
@@ -218,10 +229,15 @@ def _step(places: Places, order: TokenOrder | None) -> int | None:
     return places.step if order is None or not places.step else None
 
 
-def free_nodes(program: Program, steps: tuple[int | None, int | None] | None) -> Set[ir.Node]:
+def free_nodes(
+    program: Program,
+    steps: tuple[int | None, int | None] | None,
+    stands: tuple[IntArray, IntArray] | None = None,
+) -> Set[ir.Node]:
     """The real nodes that have the same value for all items; ``steps`` None: there is one item.
 
-    An int is free where it stays the same expression when positions move on by the steps.
+    An int is free where it stays the same expression when positions move on by the steps; or, of items that ``stands``
+    places, where it has the same value for each.
     """
     free: dict[ir.Node, bool] = {}
     move: dict[ir.Node, ir.Node] = {}
@@ -236,12 +252,30 @@ def free_nodes(program: Program, steps: tuple[int | None, int | None] | None) ->
         if isinstance(node, reals.Score | reals.Own | reals.Drawn):
             return False
         if node.sort in (ir.Sort.INT, ir.Sort.BOOL) and not is_given(node):
+            if stands is not None:
+                return _is_same(node, *stands)
             return not node.deps & unknown and ir.substitute(node, move) is node
+        for part in node.parts:
+            if part not in free:
+                free[part] = is_free(part)
         return all(free[part] for part in node.parts)
 
     factor = () if program.factor is None else (program.factor,)
     roots = (program.root, *program.gains.values(), *factor)
     for node in (node for root in roots for node in ir.postorder(root)):
-        if node not in free:
+        if node not in free and node.sort is ir.Sort.REAL:
             free[node] = is_free(node)
     return frozenset(node for node, is_so in free.items() if is_so)
+
+
+def _is_same(node: ir.Node, q: IntArray, k: IntArray) -> bool:
+    """Whether an expression of positions has the same values for all items; False where it reads anything else."""
+    items = max(len(q), len(k))
+    if items == 1:
+        return True
+    if node.deps & ~ir.Deps.PAIR or ir.reads_inputs(node):
+        return False
+    if items * q.shape[2] * k.shape[3] > MOST_COMPARED:
+        return False
+    found = np.asarray(ir.evaluate(node, ir.Env(q=q, k=k, sizes={})))
+    return found.ndim == 0 or bool((found == found[:1]).all())

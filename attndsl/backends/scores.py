@@ -13,7 +13,7 @@ from attndsl import ir
 from attndsl.backends.dtypes import lse_dtype
 from attndsl.backends.merging import merged
 from attndsl.backends.protocol import Request
-from attndsl.schedule import TiledMask
+from attndsl.schedule import TiledMask, Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,16 @@ class TakesScores(Protocol):
 
     def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> ScoredKernels:
         """Its passes over a mask that is scheduled in the tiles it named."""
+
+
+@runtime_checkable
+class TakesWholeScores(Protocol):
+    """A back end that computes whole blocks with scores of their own, without tiles."""
+
+    def lower_scored_whole(
+        self, whole: Whole, score: BoundScore, request: Request
+    ) -> ScoredKernels | None:
+        """Its passes over the blocks; None where tiles are less work."""
 
 
 @runtime_checkable

@@ -85,6 +85,7 @@ class WholeStrips:
     k_len: int
     plans: tuple[WholePlan, ...]
     plan_of: ShortArray
+    blocks: tuple[tuple[Blocks, ...], ...]  # of each plan
     nbytes: int
 
     @staticmethod
@@ -97,7 +98,8 @@ class WholeStrips:
         plans = [WholePlan.of(one, whole.q_len, whole.k_len) for one in whole.classes]
         if any(not plan.is_apart and len(plan.shapes) > MOST_SHARED for plan in plans):
             return None
-        return WholeStrips(whole.q_len, whole.k_len, tuple(plans), whole.class_of, whole.nbytes)
+        made = tuple(plans), whole.class_of, whole.classes, whole.nbytes
+        return WholeStrips(whole.q_len, whole.k_len, *made)
 
     @functools.cached_property
     def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl.backends import Blocked, Request
 from attndsl.backends.dense_square import shape_of
-from attndsl.schedule import Blocks, Whole
+from attndsl.schedule import Whole
 from tests.rooms.backends.agreement import assert_agrees, both
 from tests.rooms.backends.cases import LAYOUTS, Case, laid_out
+from tests.support.blocks import drawn_blocks, mask_of
 from tests.support.dense_schedule import DenseWork
 from tests.support.torch_calls import flash_calls
 
@@ -112,47 +113,6 @@ def test_one_kernel_runs_and_gradients_of_the_log_sum_exp_take_the_other_way():
 # ---------------------------------------------------------------------------- blocks
 
 DTYPES = [torch.float64, torch.float64, torch.float32, torch.bfloat16, torch.float16]
-
-
-def partition(rng: np.random.Generator, length: int) -> list[np.ndarray]:
-    """Rows in groups: neighbours, residues or any, of few lengths; some rows in none."""
-    rows = np.arange(length)
-    kind, count = rng.choice(3), int(rng.integers(1, 6))
-    if kind == 1:
-        rows = np.concatenate([rows[i::count] for i in range(count)])
-    elif kind == 2:
-        rng.shuffle(rows)
-    size = max(1, length // count)
-    cuts = np.arange(size, length, size) if rng.random() < 0.6 else rng.integers(0, length, count)
-    groups = [np.sort(part) for part in np.split(rows, np.sort(cuts)) if len(part)]
-    return groups if rng.random() < 0.5 else groups[: max(1, len(groups) - 1)]
-
-
-def drawn_blocks(rng: np.random.Generator, q_len: int, k_len: int) -> tuple[Blocks, ...]:
-    queries, keys = partition(rng, q_len), partition(rng, k_len)
-    if q_len == k_len and rng.random() < 0.5:
-        keys = queries
-    if rng.random() < 0.2:  # neighbours: keys are in several blocks
-        keys = [np.unique(np.concatenate([keys[i], keys[max(0, i - 1)]])) for i in range(len(keys))]
-    shapes: dict[object, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for mine, theirs in zip(queries, keys, strict=False):
-        is_causal = np.array_equal(mine, theirs) and bool(rng.integers(2))
-        shapes.setdefault((len(mine), len(theirs), is_causal), []).append((mine, theirs))
-    return tuple(
-        Blocks(np.stack([q for q, _ in each]), np.stack([k for _, k in each]), key[2])
-        for key, each in shapes.items()
-    )
-
-
-def mask_of(blocks: tuple[Blocks, ...], q_len: int, k_len: int) -> np.ndarray:
-    mask = np.zeros((q_len, k_len), bool)
-    for part in blocks:
-        for mine, theirs in zip(part.queries, part.keys, strict=True):
-            inside = np.ones((len(mine), len(theirs)), bool)
-            mask[np.ix_(mine, theirs)] = (
-                np.tri(*inside.shape, dtype=bool) if part.is_causal else inside
-            )
-    return mask
 
 
 @settings(max_examples=60, deadline=None)

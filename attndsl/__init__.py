@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from attndsl.op import merge
     from attndsl.ragged import varlen
-    from attndsl.selected import Selected
+    from attndsl.selected import KeySummaries, Selected
     from attndsl.source import AttnDslError
     from attndsl.tree_inputs import subtrees
     from attndsl.verification import equivalent, implies, verify
@@ -63,6 +63,7 @@ _HOMES = {
     "selections": "attndsl.selections",
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
+    "KeySummaries": "attndsl.selected:KeySummaries",
     "Selected": "attndsl.selected:Selected",
     "compile": "attndsl.attentions:compile",
     "flex": "attndsl.flex",
@@ -83,8 +84,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Attention", "AttnDslError", "Pattern", "Selected", "__version__", "all_", "any_", "attention", "batch",
-    "clamp", "compile", "count_", "equivalent", "flex", "from_block_mask", "from_intervals", "from_mask",
+    "Attention", "AttnDslError", "KeySummaries", "Pattern", "Selected", "__version__", "all_", "any_", "attention",
+    "batch", "clamp", "compile", "count_", "equivalent", "flex", "from_block_mask", "from_intervals", "from_mask",
     "from_mask_mod", "grid", "head", "heads", "ilog2", "implies", "k", "layer", "length", "library",
     "maximum", "merge", "minimum", "nn", "pattern", "patterns", "pow2", "q", "reals", "selections", "space", "subtrees",
     "sum_", "table", "varlen", "verify", "where",

@@ -15,6 +15,7 @@ from attndsl.inputs import declaration, fitted, read
 from attndsl.op import eager_only
 from attndsl.source import AttnDslError, Diagnostic
 
+KeySummaries = selecting.KeySummaries
 Inputs: TypeAlias = Mapping[str, Any] | None
 _RANK = 4  # dims of q and k
 
@@ -128,13 +129,56 @@ class Selector:
         return Selector.of(attention.masks, layer, attention.tables)
 
     def select(
-        self, q: Tensor, k: Tensor, scale: float | Tensor | None, given: Mapping[str, Any]
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | Tensor | None,
+        given: Mapping[str, Any],
+        summaries: selecting.KeySummaries | None = None,
     ) -> Selected:
         """Makes the tables of all selections.
 
         Raises:
             AttnDslError: A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
         """
+        making = self._making(q, k, scale, given, summaries)
+        for each in self.selections:
+            making.produce(each)
+        tables = {name: making.made[name] for name in self.by_head}
+        return Selected(tables, making.shape, self.digests)
+
+    def scores(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | Tensor | None,
+        given: Mapping[str, Any],
+        selection: object,
+    ) -> dict[str, Tensor]:
+        """The scores of what was chosen, by the names of the tables; ranks have none.
+
+        Raises:
+            AttnDslError: as `select`; A509, the selection was made for another call.
+        """
+        making = self._making(q, k, scale, given, None)
+        checked = self._checked(selection, making.shape)
+        found = {}
+        for each in self.selections:
+            if isinstance(each, ir.Selection):
+                for inner in each.within:
+                    making.produce(inner)
+                table = checked[each.name]
+                found[each.name] = selecting.scores(each, making.activations(each), table)
+        return found
+
+    def _making(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | Tensor | None,
+        given: Mapping[str, Any],
+        summaries: selecting.KeySummaries | None,
+    ) -> _Making:
         if not self.selections:
             raise AttnDslError(Diagnostic("A509", "there is no selection in this pattern"))
         shape = Shape.of(q, k)
@@ -145,47 +189,10 @@ class Selector:
             title = "a selection takes one number for `scale`"
             raise AttnDslError(Diagnostic("A509", title))
         factor = q.shape[3] ** -0.5 if scale is None else float(scale)
-        made: dict[str, Tensor] = {}
-        for each in self.selections:
-            self._produce(each, (q, k, factor), given, made)
-        return Selected({name: made[name] for name in self.by_head}, shape, self.digests)
+        return _Making(q, k, factor, given, shape, self.layer, summaries)
 
     # it reads the program of the selection, which a tracer of torch need not follow
     _select = eager_only(select)
-
-    def _produce(
-        self,
-        selection: ir.Chosen,
-        call: tuple[Tensor, Tensor, float],
-        given: Mapping[str, Any],
-        made: dict[str, Tensor],
-    ) -> None:
-        """Makes a table, and those that it asks."""
-        if selection.name in made:
-            return
-        q, k, factor = call
-        for each in selection.within:
-            self._produce(each, call, given, made)
-        shape = Shape.of(q, k)
-        tables: dict[str, np.ndarray[Any, Any]] = {}
-        reals: dict[str, Tensor] = {}
-        for table in selection.tables:
-            if table.name in made:
-                found = made[table.name]
-                found = _for_each_head(found, shape) if "head" in table.dims else found
-                tables[table.name] = found.cpu().numpy()
-            elif table.name not in given:
-                title = f"the selection {selection.name!r} needs the input {table.name!r}"
-                notes = (f"declared: {declaration(table)}",)
-                raise AttnDslError(Diagnostic("A501", title, notes=notes))
-            elif table.kind is ir.Sort.REAL:
-                reals[table.name] = _real(table, given[table.name], shape)
-            else:
-                sizes = {"batch": shape.batch, "head": shape.heads, "q": shape.q_len}
-                sizes |= {"k": shape.k_len, "pos": shape.k_len}
-                tables[table.name] = fitted(table, read(table.name, given[table.name]), sizes)
-        activations = selecting.Activations(q, k, factor, tables, reals, self.layer)
-        made[selection.name] = selecting.produce(selection, activations)
 
     def completed(
         self,
@@ -217,15 +224,15 @@ class Selector:
         wanted = self.asked.intersection(given)
         if selection is None:
             selection = self._select(q, k, scale, {name: given[name] for name in wanted})
-        self._check(selection, Shape.of(q, k))
+        chosen = self._checked(selection, Shape.of(q, k))
         made = {
-            name: _for_each_head(selection[name], selection.shape) if has_heads else selection[name]
+            name: _for_each_head(chosen[name], chosen.shape) if has_heads else chosen[name]
             for name, has_heads in self.by_head.items()
         }
         left = set(given) - (wanted - self.read)
         return {name: given[name] for name in left} | made, {}
 
-    def _check(self, selection: object, shape: Shape) -> None:
+    def _checked(self, selection: object, shape: Shape) -> Selected:
         if not isinstance(selection, Selected):
             title = f"`selection` is what `select` returned, not a {type(selection).__name__}"
             raise AttnDslError(Diagnostic("A509", title))
@@ -235,6 +242,56 @@ class Selector:
         if (fault := selection.shape.fault(shape)) is not None:
             title = "the selection was made for another call"
             raise AttnDslError(Diagnostic("A509", title, notes=(f"it was for {fault}",)))
+        return selection
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """One making of tables: the tensors and inputs of a call, and the tables so far."""
+
+    q: Tensor
+    k: Tensor
+    scale: float
+    given: Mapping[str, Any]
+    shape: Shape
+    layer: int
+    summaries: selecting.KeySummaries | None
+    made: dict[str, Tensor] = field(default_factory=dict)
+
+    def produce(self, chosen: ir.Chosen) -> None:
+        """Makes a table, and those that it asks."""
+        if chosen.name not in self.made:
+            for each in chosen.within:
+                self.produce(each)
+            self.made[chosen.name] = selecting.produce(chosen, self.activations(chosen))
+
+    def activations(self, chosen: ir.Chosen) -> selecting.Activations:
+        """The tensors that it is made from, the tables that it asks among them.
+
+        Raises:
+            AttnDslError: A501, an input lacks or does not fit.
+        """
+        shape, given = self.shape, self.given
+        tables: dict[str, np.ndarray[Any, Any]] = {}
+        reals: dict[str, Tensor] = {}
+        for table in chosen.tables:
+            if table.name in self.made:
+                found = self.made[table.name]
+                found = _for_each_head(found, shape) if "head" in table.dims else found
+                tables[table.name] = found.cpu().numpy()
+            elif table.name not in given:
+                title = f"the selection {chosen.name!r} needs the input {table.name!r}"
+                notes = (f"declared: {declaration(table)}",)
+                raise AttnDslError(Diagnostic("A501", title, notes=notes))
+            elif table.kind is ir.Sort.REAL:
+                reals[table.name] = _real(table, given[table.name], shape)
+            else:
+                sizes = {"batch": shape.batch, "head": shape.heads, "q": shape.q_len}
+                sizes |= {"k": shape.k_len, "pos": shape.k_len}
+                tables[table.name] = fitted(table, read(table.name, given[table.name]), sizes)
+        return selecting.Activations(
+            self.q, self.k, self.scale, tables, reals, self.layer, self.summaries
+        )
 
 
 def _all(selections: Iterable[ir.Chosen]) -> list[ir.Chosen]:
@@ -259,16 +316,41 @@ class Selecting:
     _selector: Selector
 
     def select(
-        self, q: Tensor, k: Tensor, *, scale: float | None = None, **inputs: Any
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float | None = None,
+        summaries: selecting.KeySummaries | None = None,
+        **inputs: Any,
     ) -> Selected:
         """Chooses as its selections say; a call with ``selection=`` attends to the result.
 
         ``scale`` is that of the call. ``inputs`` are those that the selections read. No gradient reaches q and k.
+        ``summaries`` keeps those of the keys, so that a step of decoding reads the new keys alone.
 
         Raises:
             AttnDslError: A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
         """
-        return self._selector.select(q, k, scale, inputs)
+        return self._selector.select(q, k, scale, inputs, summaries)
+
+    def scores(
+        self,
+        q: Tensor,
+        k: Tensor,
+        selection: Selected,
+        *,
+        scale: float | None = None,
+        **inputs: Any,
+    ) -> dict[str, Tensor]:
+        """The scores of what ``select`` chose, with gradients to q, k and real inputs: a scorer is trained by them.
+
+        By name float32 of the shape of the table, -inf in its empty slots. Arguments are those of ``select``.
+
+        Raises:
+            AttnDslError: as ``select``; A509, the selection was made for another call.
+        """
+        return self._selector.scores(q, k, scale, inputs, selection)
 
 
 def _for_each_head(made: Tensor, shape: Shape) -> Tensor:

@@ -6,5 +6,7 @@ scores but for one in millions, equal keys tie, and a step of decoding chooses w
 """
 
 from .producing import Activations, produce
+from .scoring import scores
+from .summaries import KeySummaries
 
-__all__ = ["Activations", "produce"]
+__all__ = ["Activations", "KeySummaries", "produce", "scores"]

@@ -16,6 +16,7 @@ from attndsl.source import AttnDslError, Diagnostic
 
 from .choosing import choose, drawn
 from .ranking import ranked
+from .summaries import KeySummaries
 from .values import Summaries, Values, counted
 
 sel = ir.selection
@@ -26,7 +27,7 @@ _FOLDS: Final = (
     sel.QueryFold,
 )  # what looks at units beside the one that is scored
 
-_STRIP: Final = 1 << 18  # scores at once: with temporaries some 16 MB
+STRIP: Final = 1 << 18  # scores at once: with temporaries some 16 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Activations:
     """The tensors that a selection is made from.
 
     ``q`` [B, H, Q, D] and ``k`` [B, Hkv, K, D] of any floating dtype. ``tables`` are int and bool inputs as NumPy
-    arrays, ``reals`` real ones as tensors, both with the dims that are declared.
+    arrays, ``reals`` real ones as tensors, both with the dims that are declared. ``summaries`` of a cache know those of
+    the keys before.
     """
 
     q: Tensor
@@ -43,6 +45,7 @@ class Activations:
     tables: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     reals: Mapping[str, Tensor] = field(default_factory=dict)
     layer: int = 0
+    summaries: KeySummaries | None = None
 
 
 def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
@@ -69,7 +72,7 @@ def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
 
 
 @torch.no_grad()
-def produce(chosen: ir.Chosen, given: Activations, strip: int = _STRIP) -> Tensor:
+def produce(chosen: ir.Chosen, given: Activations, strip: int = STRIP) -> Tensor:
     """The table that `Selection.table` declares, int32 [B, H or key heads, rows, slots]; without heads for all of them.
 
     That of a rank is int32 [B, H, tokens], or without heads. The result is the same for every ``strip``, the number of
@@ -78,17 +81,11 @@ def produce(chosen: ir.Chosen, given: Activations, strip: int = _STRIP) -> Tenso
     Raises:
         AttnDslError: A509, more units are kept than are taken, or a share is none.
     """
-    made = _summaries(chosen, given)
+    made = summaries_of(chosen, given)
     if isinstance(chosen, ir.Rank):
         return ranked(chosen, made)
-    selection, env = chosen, made.env
-    numbers = counted_rows(selection, env)
-    width = max(1, counted(selection.units, env) * made.q.shape[0] * made.q.shape[1])
-    step = max(1, strip // width)
-    strips = [
-        (np.arange(at, min(at + step, numbers.stop)), at - numbers.start)
-        for at in range(numbers.start, numbers.stop, step)
-    ]
+    selection = chosen
+    strips = strips_of(selection, made, strip)
     if selection.by_column:
         found = _by_column(selection, made, strips)
     else:
@@ -96,8 +93,26 @@ def produce(chosen: ir.Chosen, given: Activations, strip: int = _STRIP) -> Tenso
     return found[:, 0] if selection.shared is sel.Shared.HEADS else found
 
 
-def _summaries(chosen: ir.Chosen, given: Activations) -> Summaries:
-    q, k = given.q.detach(), given.k.detach()
+def strips_of(
+    selection: ir.Selection, made: Summaries, strip: int = STRIP
+) -> list[tuple[np.ndarray, int]]:
+    """The numbers of rows that are scored at once, and the row of the call that the first of them is.
+
+    Raises:
+        AttnDslError: A509, the first query is not the first one of its unit.
+    """
+    numbers = counted_rows(selection, made.env)
+    width = max(1, counted(selection.units, made.env) * made.q.shape[0] * made.q.shape[1])
+    step = max(1, strip // width)
+    return [
+        (np.arange(at, min(at + step, numbers.stop)), at - numbers.start)
+        for at in range(numbers.start, numbers.stop, step)
+    ]
+
+
+def summaries_of(chosen: ir.Chosen, given: Activations, *, graph: bool = False) -> Summaries:
+    """Summaries and inputs that all strips of a call share; ``graph``: gradients reach its tensors."""
+    q, k = (given.q, given.k) if graph else (given.q.detach(), given.k.detach())
     sizes = {"q": q.shape[2], "k": k.shape[2]}
     for table in chosen.tables:
         shape = (
@@ -110,8 +125,12 @@ def _summaries(chosen: ir.Chosen, given: Activations) -> Summaries:
         0, 0, sizes, given.tables, np.arange(q.shape[0])[:, None, None, None],
         np.arange(q.shape[1])[None, :, None, None], q.shape[1], given.layer,
     )  # fmt: skip
-    reals = {name: each.detach().float().double() for name, each in given.reals.items()}
-    return Summaries(q, k, env, reals, given.scale, chosen.align is ir.Align.START)
+    reals = {
+        name: (each if graph else each.detach()).float().double()
+        for name, each in given.reals.items()
+    }
+    starts = chosen.align is ir.Align.START
+    return Summaries(q, k, env, reals, given.scale, starts, None if graph else given.summaries)
 
 
 def _by_column(
@@ -125,7 +144,7 @@ def _by_column(
     best = torch.full((*shape, slots.value), -1, dtype=torch.int32, device=device)
     kept, forced = torch.full_like(best, -math.inf, dtype=torch.float32), best > 0
     for numbers, first in strips:
-        scores, candidates, asked = (x.mT for x in _scored(selection, made, numbers, first))
+        scores, candidates, asked = (x.mT for x in scored(selection, made, numbers, first))
         rows = torch.from_numpy(numbers).to(best).expand(*shape, -1)
         pool = [
             torch.cat(each, -1)
@@ -164,7 +183,7 @@ def _heads(selection: ir.Selection, made: Summaries) -> int:
 
 def _strip(selection: ir.Selection, made: Summaries, numbers: np.ndarray, first: int) -> Tensor:
     """Chooses for the queries, or units of queries, of these numbers."""
-    scores, candidates, forced = _scored(selection, made, numbers, first)
+    scores, candidates, forced = scored(selection, made, numbers, first)
     take = selection.choice.take
     if take in (sel.Take.TOP, sel.Take.SAMPLE):
         assert isinstance(selection.choice.amount, ir.Const), "the front end demands it"
@@ -178,7 +197,7 @@ def _strip(selection: ir.Selection, made: Summaries, numbers: np.ndarray, first:
     return choose(scores, candidates, forced, take, amount)
 
 
-def _scored(
+def scored(
     selection: ir.Selection, made: Summaries, numbers: np.ndarray, first: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores of all units, which of them are candidates, and which are kept: [B, heads, rows, units] each."""

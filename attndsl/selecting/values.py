@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from attndsl import ir
 
-from .summaries import normal, pooled
+from .summaries import KeySummaries, normal, pooled
 
 reals, sel = ir.reals, ir.selection
 Units: TypeAlias = ir.selection.Units | ir.selection.Numbers
@@ -52,6 +52,7 @@ class Summaries:
     reals: Mapping[str, Tensor]
     scale: float
     starts: bool = False  # whether the first query stands at position 0 however many keys there are
+    kept: KeySummaries | None = None  # of the keys before
     known: dict[object, Tensor] = field(default_factory=dict)
 
     @property
@@ -63,6 +64,9 @@ class Summaries:
         """The vectors of all units of keys, or of queries."""
         if node not in self.known:
             assert isinstance(node, sel.Pooled)
+            if node.side is ir.Side.KEY and self.kept is not None:
+                self.known[node] = self.kept.pooled(node, self.k)
+                return self.known[node]
             x = self.k if node.side is ir.Side.KEY else self.q
             x = normal(x.float().double()) if node.normal else x
             self.known[node] = pooled(x, node.units, node.how)

@@ -135,7 +135,7 @@ def mask_function(
         known = ir.conj(PRESENT, known)
     position = ir.Pos(ir.Side.QUERY)
     known = ir.substitute(known, {position: ir.add(position, ir.Const(shift))})
-    if any(isinstance(node, ir.Loop) for node in ir.postorder(known)):
+    if ir.holds(known, *ir.LOOPS):
         raise _refusal("it tries numbers in turn, which a mask_mod cannot")
     if isinstance(known, ir.BoolConst):
         value = int(known.value)
@@ -150,7 +150,7 @@ def mask_function(
 
 def has_loops(mask: ir.Mask) -> bool:
     """Whether it tries numbers in turn, where `mask_function` refuses it and `stored_function` does not."""
-    return any(isinstance(node, ir.Loop) for node in ir.postorder(mask.root))
+    return ir.holds(mask.root, *ir.LOOPS)
 
 
 def stored_function(schedule: Schedule, device: torch.device | str = "cpu") -> MaskMod:

@@ -85,7 +85,7 @@ class Program:
     @property
     def reads_own(self) -> bool:
         """Whether vectors of queries or keys are read beside their product."""
-        return any(isinstance(node, reals.Own) for node in ir.postorder(self.root))
+        return ir.holds(self.root, reals.Own)
 
 
 def is_given(node: ir.Node) -> bool:

@@ -208,7 +208,7 @@ def _factors(node: ir.Node) -> list[ir.Node]:
 
 def of_distance(node: ir.Node) -> bool:
     """Whether it is the same where query and key move on together."""
-    own = any(isinstance(each, reals.Own) for each in ir.postorder(node))
+    own = ir.holds(node, reals.Own)
     return not own and ir.substitute(node, _STEP) is node
 
 

@@ -145,7 +145,7 @@ class Elaborator:
             required = self.node(constraint, frame)
             if self.layer is not None and origin.span is None:  # a use may stand in a dead branch
                 required = ir.substitute(required, {ir.Var("layer"): ir.Const(self.layer)})
-            if required is ir.FALSE:
+            if ir.settled(required) is ir.FALSE:
                 fault = violated(definition, constraint, frame, origin, self.layer)
                 self.diagnostics.append(fault)
             elif not required.deps & ir.Deps.PAIR and ir.reads_inputs(required):

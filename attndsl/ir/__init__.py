@@ -60,6 +60,8 @@ from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, 
 from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
     LARGEST,
+    LOOPS,
+    TRUTHS,
     Abs,
     And,
     AnyNode,
@@ -93,6 +95,7 @@ from attndsl.ir.nodes import (
     Sum,
     Total,
     Var,
+    holds,
     is_larger,
     largest,
     numbers,
@@ -104,7 +107,7 @@ from attndsl.ir.reads import Read, reads, reads_inputs
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
 from attndsl.ir.selection import Chosen, Rank, Selection
 from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
-from attndsl.ir.semantics import MOST_TRIALS, WIDEST_RANGE, Env, evaluate, too_wide
+from attndsl.ir.semantics import MOST_TRIALS, WIDEST_RANGE, Env, evaluate, settled, too_wide
 from attndsl.ir.sizing import (
     axes_named,
     known_shape,
@@ -123,9 +126,11 @@ __all__ = [
     "FLAT",
     "LARGEST",
     "LARGEST_SPACE",
+    "LOOPS",
     "MOST_TRIALS",
     "ONE",
     "TRUE",
+    "TRUTHS",
     "WIDEST_RANGE",
     "ZERO",
     "Abs",
@@ -211,6 +216,7 @@ __all__ = [
     "ge",
     "gt",
     "ilog2",
+    "holds",
     "implies",
     "is_larger",
     "is_name",
@@ -245,6 +251,7 @@ __all__ = [
     "scale",
     "select",
     "selection",
+    "settled",
     "shapes_of",
     "show",
     "space_fault",

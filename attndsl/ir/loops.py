@@ -32,6 +32,7 @@ from attndsl.ir.arithmetic import (
 )
 from attndsl.ir.logic import FALSE, conj, disj, eq, le, lt, negate, select
 from attndsl.ir.nodes import (
+    LOOPS,
     Abs,
     And,
     Const,
@@ -103,7 +104,7 @@ def _exists(start: Node, stop: Node, variable: Index, body: Node) -> Node:
     width = _width(start, stop)
     if width == 0:
         return FALSE
-    if variable not in postorder(body):
+    if variable not in postorder(body, Index):
         return conj(body, lt(start, stop))
     if width == 1:
         return substitute(body, {variable: start})
@@ -118,7 +119,7 @@ def _total(start: Node, stop: Node, variable: Index, body: Node) -> Node:
     width = _width(start, stop)
     if width == 0:
         return ZERO
-    if variable not in postorder(body):
+    if variable not in postorder(body, Index):
         return mul(body, maximum(ZERO, sub(stop, start)))
     if width == 1:
         return substitute(body, {variable: start})
@@ -128,7 +129,8 @@ def _total(start: Node, stop: Node, variable: Index, body: Node) -> Node:
 
 def _level_of(body: Node) -> int:
     """The level of a loop around that body."""
-    return 1 + max((node.level for node in postorder(body) if isinstance(node, Loop)), default=-1)
+    loops = (node for node in postorder(body, *LOOPS) if isinstance(node, Loop))
+    return 1 + max((node.level for node in loops), default=-1)
 
 
 def trials(root: Node, length: int = 1) -> tuple[int, int]:
@@ -315,21 +317,21 @@ def transform(root: Node, rule: Callable[[Node], Node], *kinds: type[Node]) -> N
     Without kinds, every node is given to it.
     """
     done: dict[Node, Node] = {}
-    for node in postorder(root):
+    for node in postorder(root, *kinds):
         again = _with_parts(node, done)
         done[node] = rule(again) if not kinds or isinstance(again, kinds) else again
-    return done[root]
+    return done.get(root, root)
 
 
 def _with_parts(node: Node, done: dict[Node, Node]) -> Node:
-    fresh = tuple([done[part] for part in node.parts])
+    fresh = tuple([done.get(part, part) for part in node.parts])
     return node if fresh == node.parts else rebuild(node, fresh)
 
 
 def substitute(root: Node, values: dict[Node, Node]) -> Node:
     """Replace nodes by nodes, all at once: what a replacement brings in is left alone."""
     done: dict[Node, Node] = {}
-    for node in postorder(root):
+    for node in postorder(root, *map(type, values)):
         found = values.get(node)
         done[node] = _with_parts(node, done) if found is None else found
-    return done[root]
+    return done.get(root, root)

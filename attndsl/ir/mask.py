@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -155,7 +154,7 @@ class Mask:
         """The same mask around another relation; tables that are not read are dropped, but for their names."""
         read: set[str] = set()
         roots = (root, self.zeros, *(each.node for each in self.conditions))
-        for node in itertools.chain.from_iterable(map(postorder, roots)):
+        for node in (node for each in roots for node in postorder(each, Load, Size)):
             match node:
                 case Load(table=name):
                     read.add(name)

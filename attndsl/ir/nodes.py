@@ -84,8 +84,16 @@ class Sort(StrEnum):
 class _Interned(type):
     """Hash-consing: constructing a node that already exists returns the existing one."""
 
+    bit: int
+    """A power of two, the class's own."""
+    _bits: ClassVar[dict[tuple[str, str], int]] = {}
     _nodes: ClassVar[WeakValueDictionary[tuple[Any, ...], Node]] = WeakValueDictionary()
     _lock = threading.Lock()
+
+    def __init__(cls, name: str, *args: Any, **options: Any) -> None:
+        super().__init__(name, *args, **options)
+        # by name, as a class with slots is made twice
+        cls.bit = _Interned._bits.setdefault((cls.__module__, name), 1 << len(_Interned._bits))
 
     def __call__(cls, *args: Any) -> Any:
         key = (cls, *args)
@@ -107,6 +115,8 @@ class Node(metaclass=_Interned):
     digest: bytes = field(init=False, repr=False)
     parts: tuple[Node, ...] = field(init=False, repr=False)
     """The direct sub-expressions, left to right."""
+    held: int = field(init=False, repr=False)
+    """The bits of the classes of all nodes in it, its own included: see `holds`."""
     sort: Sort = field(init=False, repr=False)
     """The type of its value."""
 
@@ -119,13 +129,15 @@ class Node(metaclass=_Interned):
         else:
             spelled = [_spelled(getattr(self, name), parts) for name in field_names(kind)]
         text = b"".join((tag_of(kind).encode(), *spelled))
-        deps = int(self._own_deps())
+        deps, held = int(self._own_deps()), kind.bit
         for part in parts:
             deps |= int(part.deps)
+            held |= part.held
         object.__setattr__(self, "deps", _DEPS[deps])
         object.__setattr__(self, "is_pair", deps & _PAIR == _PAIR)
         object.__setattr__(self, "digest", hashlib.blake2b(text, digest_size=16).digest())
         object.__setattr__(self, "parts", tuple(parts))
+        object.__setattr__(self, "held", held)
         object.__setattr__(self, "sort", self._own_sort())
 
     def _own_deps(self) -> Deps:
@@ -138,7 +150,7 @@ class Node(metaclass=_Interned):
         return type(self), tuple(getattr(self, name) for name in field_names(type(self)))
 
     def _own_sort(self) -> Sort:
-        return Sort.BOOL if type(self) in _TRUTHS else Sort.INT
+        return Sort.BOOL if type(self) in TRUTHS else Sort.INT
 
 
 # Shared parts would be written once for each path to them, which may be without end; `show` writes all of it.
@@ -430,7 +442,7 @@ class Exists(Node):
     body: Node
 
 
-_TRUTHS = frozenset((BoolConst, Inside, Le, Eq, Not, And, Or, Exists))
+TRUTHS: Final = (BoolConst, Inside, Le, Eq, Not, And, Or, Exists)  # beside tables of truth values
 
 Atom: TypeAlias = Const | Pos | Coord | Size | Var | Index | BoolConst | Inside
 Arithmetic: TypeAlias = (
@@ -439,11 +451,25 @@ Arithmetic: TypeAlias = (
 Logic: TypeAlias = Le | Eq | Not | And | Or | Exists
 AnyNode: TypeAlias = Atom | Arithmetic | Logic
 
-Loop: TypeAlias = Exists | Total  # what binds a variable
+LOOPS: Final = (Exists, Total)  # what binds a variable
+Loop: TypeAlias = Exists | Total
 
 
-def postorder(root: Node) -> list[Node]:
-    """Every distinct node of ``root``, parts first. Iterative: depth is no limit."""
+def holds(root: Node, *kinds: type[Node]) -> bool:
+    """Whether a node of one of the classes is in an expression; nothing is walked."""
+    return bool(root.held & _bits(kinds))
+
+
+def _bits(kinds: tuple[type[Node], ...]) -> int:
+    return functools.reduce(int.__or__, (kind.bit for kind in kinds), 0)
+
+
+def postorder(root: Node, *within: type[Node]) -> list[Node]:
+    """Every distinct node of ``root``, parts first. Iterative: depth is no limit.
+
+    With ``within``, those alone that hold, or are, a node of one of these classes.
+    """
+    wanted = _bits(within) if within else -1
     found: list[Node] = []
     seen: set[Node] = set()
     stack: list[Node | None] = [root]  # None stands above a node whose parts are done
@@ -451,7 +477,7 @@ def postorder(root: Node) -> list[Node]:
         node = stack.pop()
         if node is None:
             found.append(cast(Node, stack.pop()))
-        elif node not in seen:
+        elif node.held & wanted and node not in seen:
             seen.add(node)
             if parts := node.parts:
                 stack += (node, None)

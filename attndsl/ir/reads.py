@@ -68,7 +68,7 @@ def reads_inputs(root: Node) -> bool:
     """Whether it depends on what the run-time inputs hold, or on their sizes."""
     return any(
         isinstance(node, Load) or (isinstance(node, Size) and ":" in node.name)
-        for node in postorder(root)
+        for node in postorder(root, Load, Size)
     )
 
 

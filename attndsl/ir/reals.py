@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
-from attndsl.ir.nodes import BoolConst, Const, Deps, Load, Node, Side, Sort, postorder
+from attndsl.ir.nodes import BoolConst, Const, Deps, Load, Node, Side, Sort, holds, postorder
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -330,14 +330,14 @@ def _with_parts(node: Node, parts: tuple[Node, ...]) -> Node:
 
 def reads_score(root: Node) -> bool:
     """Whether the score of the pair stands in it."""
-    return any(isinstance(node, Score) for node in postorder(root))
+    return holds(root, Score)
 
 
 def real_reads(root: Node) -> tuple[Load | Row | Own, ...]:
     """The real leaves that carry a gradient beside the score, in order: reads of tables, and own vectors."""
     return tuple(
         node
-        for node in postorder(root)
+        for node in postorder(root, Row, Own, Load)
         if isinstance(node, Row | Own) or (isinstance(node, Load) and node.kind is Sort.REAL)
     )
 

@@ -73,6 +73,13 @@ def evaluate(root: Node, env: Env, known: Mapping[Node, Value] | None = None) ->
         return _Unlimited(env, dict(known or {})).value(root, plan)
 
 
+def settled(condition: Node) -> Node:
+    """True or false for a condition of numbers alone, such as those of a list that is given; any other as it is."""
+    if n.holds(condition, n.Pos, n.Coord, n.Inside, n.Size, n.Var, n.Load):
+        return condition
+    return n.BoolConst(bool(evaluate(condition, Env(q=0, k=0, sizes={}))))
+
+
 class _Evaluator:
     """One evaluation: a memo of the values of closed sub-expressions."""
 
@@ -173,7 +180,9 @@ class _Evaluator:
             case n.Load():
                 return self._load(node)
             case n.Entry(values=values, index=index):
-                return read(xp, xp.asarray(values), [], [at[index]], False)
+                if isinstance(place := at[index], int):
+                    return values[place] if 0 <= place < len(values) else 0
+                return read(xp, xp.asarray(values), [], [place], False)
             case n.Le(item=item, bound=bound):
                 return at[item] <= bound
             case n.Eq(item=item, bound=bound):

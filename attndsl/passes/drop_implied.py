@@ -62,11 +62,10 @@ class _Reader:
 
     def __init__(self, effort: Budget) -> None:
         self._effort = effort
-        self._asks: dict[ir.Node, bool] = {}
 
     def read(self, node: ir.Node, known: Known, depth: int = 0) -> ir.Node:
         """``node`` where that is known: itself, or what is simpler and agrees with it."""
-        if depth > _DEEPEST or not self._has_conditions(node) or not self._effort.spend():
+        if depth > _DEEPEST or not _has_conditions(node) or not self._effort.spend():
             return node
         if isinstance(node, ir.And | ir.Or) and len(node.items) > self._effort.left:
             return node  # to learn what each says would cost more than is left
@@ -81,23 +80,12 @@ class _Reader:
                 pass
         if node.sort is ir.Sort.BOOL:
             verdict = known.decide(node)
-            if verdict is not None and not (verdict and self._varies(node)):
+            # what a bound variable may be at one position is wanted, implied by others or not
+            if verdict is not None and not (verdict and ir.holds(node, ir.Index)):
                 return ir.BoolConst(verdict)
         parts = node.parts
         fresh = tuple(self.read(part, known, depth + 1) for part in parts)
         return node if fresh == parts else ir.rebuild(node, fresh)
-
-    def _varies(self, root: ir.Node) -> bool:
-        """Whether a bound variable is in it: what it may be at one position is wanted, implied by others or not."""
-        return any(isinstance(node, ir.Index) for node in ir.postorder(root))
-
-    def _has_conditions(self, root: ir.Node) -> bool:
-        """Whether anything below can be true or false."""
-        if root not in self._asks:
-            for node in ir.postorder(root):
-                below = any(self._asks[part] for part in node.parts)
-                self._asks[node] = below or node.sort is ir.Sort.BOOL
-        return self._asks[root]
 
     def _conjunction(self, node: ir.And, known: Known, depth: int) -> ir.Node:
         level, items = known.inside(), dict(enumerate(node.items))
@@ -139,6 +127,12 @@ class _Reader:
             level.learn(held)
             branches.append(self.read(branch, level, depth + 1))
         return ir.select(cond, *branches)
+
+
+def _has_conditions(root: ir.Node) -> bool:
+    """Whether anything in it can be true or false."""
+    loads = ir.postorder(root, ir.Load)
+    return ir.holds(root, *ir.TRUTHS) or any(node.sort is ir.Sort.BOOL for node in loads)
 
 
 def _strongest(items: list[ir.Node], known: Known) -> list[ir.Node]:

@@ -20,6 +20,7 @@ from attndsl import ir
 from attndsl.passes import lower_root, split_sides
 
 _MOST_GROUPS = 8  # alternatives of a union that are examined
+_MOST_COLUMNS = 16  # conditions of one side that sort it each by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +140,25 @@ def _one_sided(group: tuple[ir.Node, ...]) -> Iterator[Candidate]:
         )
         for side in ir.Side
     }
-    queries, keys = of[ir.Side.QUERY], of[ir.Side.KEY]
+    queries, keys = (
+        each if len(each) <= _MOST_COLUMNS else (ir.disj(*each),)
+        for each in (of[ir.Side.QUERY], of[ir.Side.KEY])
+    )
     classes = _classes(group)
     for mine, theirs in ((queries, ()), ((), keys), (queries, keys)):
         if mine or theirs:
-            name = f"first {', '.join(ir.show(ir.negate(node)) for node in (*mine, *theirs))}"
+            name = f"first {', '.join(_met(node) for node in (*mine, *theirs))}"
             yield Candidate(name, mine, theirs)
             if classes.of_queries and (mine, theirs) == (queries, keys):
                 sides = (*mine, *classes.of_queries), (*theirs, *classes.of_keys)
                 yield Candidate(f"{name}, {classes.name}", *sides)
+
+
+def _met(failed: ir.Node) -> str:
+    """What tokens meet that come first, in words: there may be thousands of conditions."""
+    if isinstance(failed, ir.Or) and len(failed.items) > _MOST_COLUMNS:
+        return f"what meets {len(failed.items):,} conditions"
+    return ir.show(ir.negate(failed))
 
 
 @functools.lru_cache(maxsize=64)

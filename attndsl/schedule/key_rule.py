@@ -34,7 +34,7 @@ class KeyRule:
             return None
         if any(table.is_list or table.indexed_dims != ("pos",) for table in mask.tables):
             return None
-        if any(isinstance(node, ir.Loop) for node in ir.postorder(mask.root)):
+        if ir.holds(mask.root, *ir.LOOPS):
             return None
         if not is_solved(mask.root):
             return None

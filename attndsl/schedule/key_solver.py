@@ -33,6 +33,8 @@ class Place(NamedTuple):
         env = ir.Env(
             *(self.q, k, self.sizes, self.tables, self.batch, self.head, self.heads, self.layer),
             *(mask.queries, mask.keys),
+            places=dict(mask.places),
+            place=mask.places[0][1] if mask.places else None,
         )
         return ir.evaluate(node, env)
 
@@ -89,7 +91,7 @@ def _moves(node: ir.Node) -> bool:
 
 def _is_listed(node: ir.Node) -> bool:
     """Whether the keys of a comparison are looked up or listed one by one: where they are few, that is cheap."""
-    return any(isinstance(each, ir.Load | ir.Mod) for each in ir.postorder(node))
+    return ir.holds(node, ir.Load, ir.Mod)
 
 
 def _tried(node: ir.Node, at: Place, within: Keys) -> Keys:

@@ -75,7 +75,7 @@ def _names_keys(alternative: Alternative) -> bool:
 def _compares_key(item: ir.Eq | ir.Le) -> bool:
     """Whether a term of the key, which no input changes, is compared with an entry of the query."""
     sides = split_sides(item.item) if item.is_pair else None
-    if sides is None or any(isinstance(node, ir.Load) for node in ir.postorder(sides[1])):
+    if sides is None or ir.holds(sides[1], ir.Load):
         return False
     return any(map(_reads_query, ir.postorder(sides[0])))
 

@@ -274,7 +274,7 @@ class _Place:
         if not isinstance(item, ir.Le | ir.Eq):
             return None
         sides = split_sides(item.item)  # item = mine - theirs
-        if sides is None or any(isinstance(x, ir.Index) for x in ir.postorder(sides[1])):
+        if sides is None or ir.holds(sides[1], ir.Index):
             return None
         keys = self._key_values(sides[1])
         if keys is None:

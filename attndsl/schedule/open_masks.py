@@ -136,7 +136,7 @@ def open_mask(
 def _condition(node: ir.Node, call: Call) -> ir.Node:
     """A condition on the inputs of a call, to be judged for all batch elements and heads at once."""
     bound = bind(node, call.sizes, heads=call.heads, layer=call.layer)
-    if any(isinstance(x, ir.Var) for x in ir.postorder(bound)):
+    if ir.holds(bound, ir.Var):
         raise ir.NotOpen("what the pattern asks of its inputs depends on the batch element or head")
     for loop in _outer_loops(bound):
         _check_loop(loop)

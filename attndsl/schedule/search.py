@@ -36,6 +36,7 @@ from attndsl.schedule.estimates import (
 )
 from attndsl.schedule.model import Schedule
 
+MOST_SEARCHED = 20_000  # nodes and operands of a relation: a larger one stays in its order
 LONGEST_SEARCHED = (
     1 << 17
 )  # tokens; a longer sequence is searched on its first stretch of this length
@@ -76,9 +77,12 @@ def search(
 ) -> tuple[list[TiledRelation], float]:
     """Returns the cheapest split into disjoint parts, each with a token order, and its cost.
 
-    Returns the input unchanged if nothing is cheaper. A long sequence is searched on its first stretch, and the
-    result is then counted on the whole. Where there is nothing to choose, the cost is infinite and nothing is counted.
+    Returns the input unchanged if nothing is cheaper, or if it has more than ``MOST_SEARCHED`` nodes. A long sequence
+    is searched on its first stretch, and the result is then counted on the whole. Where there is nothing to choose,
+    the cost is infinite and nothing is counted.
     """
+    if ir.is_larger(relation.root, MOST_SEARCHED):
+        return [relation], math.inf
     queries, keys = relation.queries, relation.keys
     long = queries.length == keys.length > LONGEST_SEARCHED
     look = (

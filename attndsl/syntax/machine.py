@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from lark.lexer import PatternStr
 
@@ -42,6 +42,24 @@ class Machine:
     last: int
     scan: re.Pattern[str]
     reserved: dict[str, str]
+    _settled: dict[tuple[int, str, str], int] = field(default_factory=dict)
+
+    def settled(self, below: int, symbol: str, kind: str) -> int:
+        """The state upon ``below`` that a symbol leads to, where such a word comes next.
+
+        A name is a product, a sum, a comparison and so on of one operand: all that change no value is done at once.
+        """
+        found = self._settled.get(key := (below, symbol, kind))
+        if found is None:
+            found = self.goto(below, symbol)
+            while isinstance(step := self.states[found].get(kind), Reduction) and not step.make:
+                found = self.goto(below, step.symbol)
+            self._settled[key] = found
+        return found
+
+    def goto(self, below: int, symbol: str) -> int:
+        """The state upon ``below`` that a symbol leads to."""
+        return cast(int, self.states[below][symbol])
 
     def words(self, text: str) -> Iterator[Word]:
         """The words and signs of a text, STRANGE ones included."""
@@ -60,8 +78,8 @@ class Stack:
     """An unfinished parse: states, and the values of symbols that are not yet part of another."""
 
     def __init__(self, machine: Machine) -> None:
+        self._machine = machine
         self._states = machine.states
-        self._last = machine.last
         self.stack = [machine.first]
         self.values: list[Any] = []
 
@@ -78,18 +96,15 @@ class Stack:
                 stack.append(step)
                 values.append(word)
                 return True
-            if step is None:
+            if step is None or step.make is None:
                 return False
-            size, make = step.size, step.make
-            if make is None:
-                stack.pop()
-            elif size:
-                values[-size:] = (make(values[-size:]),)
+            if size := step.size:
+                values[-size:] = (step.make(values[-size:]),)
                 del stack[-size:]
             else:
-                values.append(make([]))
-            stack.append(states[stack[-1]][step.symbol])  # type: ignore[arg-type]
-            if kind == END and stack[-1] == self._last:
+                values.append(step.make([]))
+            stack.append(self._machine.settled(stack[-1], step.symbol, kind))
+            if kind == END and stack[-1] == self._machine.last:
                 return True
 
     def expected(self) -> frozenset[str]:
@@ -103,8 +118,8 @@ class Stack:
             if step is None:
                 return False
             del stack[len(stack) - step.size :]
-            stack.append(self._states[stack[-1]][step.symbol])  # type: ignore[arg-type]
-            if kind == END and stack[-1] == self._last:
+            stack.append(self._machine.goto(stack[-1], step.symbol))
+            if kind == END and stack[-1] == self._machine.last:
                 return True
         return True
 

@@ -149,6 +149,21 @@ CALLS = {
         "A404",
         lambda: attndsl.compile("pattern p = any j in 0..q * 1000000000: j * j == k").mask(10),
     ),
+    "any of few rows": (
+        "A404",
+        lambda: attndsl.compile("pattern p = any j in 0..q * 1000: j * j == k")(QKV, QKV, QKV),
+    ),
+    "any of entries": (
+        "A404",
+        lambda: attndsl.compile("input n: int[1]\npattern p = (sum j in 0..n[0]: q % j) > k").mask(
+            9, n=[10**9]
+        ),
+    ),
+    "segments that descend": ("A301", lambda: attndsl.compile("segments", ends=[4, 3, 9])),
+    "long segments that descend": (
+        "A301",
+        lambda: attndsl.compile("segments_causal", ends=[*range(4_000), 7]),
+    ),
     "window": ("A301", lambda: attndsl.compile("window", left=-1)),
     "wide window": ("A211", lambda: attndsl.compile("window", left=1 << 62)),
     "half a window": ("A211", lambda: attndsl.compile("window", left=1.5)),
@@ -157,7 +172,9 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_that_are_too_much(name):
-    refused(*CALLS[name])
+    error = refused(*CALLS[name])
+    if error.code in ("A301", "A404"):  # what the program says is told with its place
+        assert error.diagnostics[0].span is not None
 
 
 def test_facts_of_a_quantifier_that_cannot_be_tried():

@@ -142,7 +142,8 @@ def test_latents_read_one_after_the_other():
 def test_the_gradient_of_many_elements_is_put_together_once():
     p, (q, k, v) = attndsl.compile("causal"), tensors()
     q = q.requires_grad_()
-    todo, feeding, seen = [p(q, k, v, kv_len=torch.tensor([9, 17])).grad_fn], 0, set()
+    out = p(q, k, v, kv_len=torch.tensor([9, 17]))
+    todo, feeding, seen = [out.grad_fn], 0, set()
     while todo:
         node = todo.pop()
         following = [each for each, _ in node.next_functions if each is not None]

@@ -30,7 +30,9 @@ def refused(pattern: attndsl.Pattern, **inputs: object) -> str:
 CUTS = {"cu_seqlens_q": [0, 4, 6, 9], "cu_seqlens_k": [0, 4, 6, 9]}
 RANGES = {"q_ranges": [[0, 3], [3, 9]], "k_ranges": [[0, 3], [3, 9]], "attn_type_map": [0, 1]}
 LISTS = {"kv_num_blocks": [[[1, 2]]], "kv_indices": [[[[0, 1], [1, 0]]]]}
+SEGMENTS = "input ends: int[n]\npattern p = causal and segments(ends)"
 WRONG = [
+    (SEGMENTS, {"ends": [2, 2, 7]}, "ends", [2, 7, 4], "ascends(ends)"),
     ("varlen", CUTS, "cu_seqlens_q", [0, 6, 4, 9], "partitions(cu_seqlens_q, len(q))"),  # descends
     ("varlen", CUTS, "cu_seqlens_k", [1, 4, 6, 9], "partitions(cu_seqlens_k, len(k))"),  # a gap
     ("varlen", CUTS, "cu_seqlens_q", [0, 4, 6, 8], "partitions(cu_seqlens_q, len(q))"),  # too short

@@ -19,9 +19,9 @@ from attndsl.syntax import grammar, machine
 from tests.rooms.syntax.trees import EXPRESSIONS, MODULES
 
 
-def body(text: str) -> syn.Expression:
-    (declaration,) = syn.parse(f"pattern p = {text}").declarations
-    assert isinstance(declaration, syn.Pattern)
+def body(text: str, opening: str = "pattern p") -> syn.Expression:
+    (declaration,) = syn.parse(f"{opening} = {text}").declarations
+    assert isinstance(declaration, syn.Pattern | syn.Attention)
     return declaration.body
 
 
@@ -160,7 +160,10 @@ def test_every_node_knows_where_it_stands(module: syn.Module):
         elif (
             name == "span" and isinstance(node, syn.Expression) and not isinstance(node, syn.Range)
         ):
-            assert body(span.text) == node
+            # branches are words of attentions alone
+            is_branch = any(isinstance(each, syn.Scored) for each, *_ in spans_within(node))
+            opening = "attention a over p" if is_branch else "pattern p"
+            assert body(span.text, opening) == node
         elif name == "span" and isinstance(node, syn.Declaration):
             (alone,) = syn.parse(span.text).declarations
             assert syn.format(syn.Module((alone,))).rstrip("\n") in text

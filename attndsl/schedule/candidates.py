@@ -155,7 +155,7 @@ def _one_sided(group: tuple[ir.Node, ...]) -> Iterator[Candidate]:
 
 
 def _met(failed: ir.Node) -> str:
-    """What tokens meet that come first, in words: there may be thousands of conditions."""
+    """The opposite of a condition in words; its name, where there are thousands."""
     if isinstance(failed, ir.Or) and len(failed.items) > _MOST_COLUMNS:
         return f"what meets {len(failed.items):,} conditions"
     return ir.show(ir.negate(failed))

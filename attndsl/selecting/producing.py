@@ -204,7 +204,7 @@ def scored(
     values, units = Values(made, numbers, first, selection.queries), selection.units
     where = values.whole(selection.where, units)
     many = counted(units, made.env)
-    if not any(isinstance(node, _FOLDS) for node in ir.postorder(selection.score)):
+    if not ir.holds(selection.score, *_FOLDS):
         many = min(many, _reach(where)) if where.shape[3] > 1 and not selection.by_column else many
         values.most, where = many, where[..., :many]
     shape = made.q.shape[0], _heads(selection, made), len(numbers), many

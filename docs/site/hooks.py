@@ -20,6 +20,7 @@ _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _SECTION = re.compile(r"^### (\w+)\n(.*?)(?=^###? |\Z)", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^( *```attn) file=(\S+)$", re.MULTILINE)
 _NEEDS = re.compile(r"^( *```python) needs=\w+$", re.MULTILINE)
+_SESSION = re.compile(r"^( *```)python(\n *>>> )", re.MULTILINE)  # copied without prompts
 _LANGUAGES = {".py": "python", ".attn": "attn", ".toml": "toml", ".json": "json", ".yml": "yaml"}
 
 
@@ -49,6 +50,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     uri = page.file.src_uri
     markdown = _FILE.sub(r'\1 title="\2"', markdown)  # a block that is saved under a name bears it
     markdown = _NEEDS.sub(r"\1", markdown)
+    markdown = _SESSION.sub(r"\1pycon\2", markdown)
     if uri == "gallery.md":
         markdown = markdown[: markdown.index("\n## 001")]
         markdown = re.sub(r"\]\(#(\w+)\)", r"](gallery/\1.md)", markdown)
@@ -98,6 +100,7 @@ def _system_page(name: str, body: str) -> str:
     body = body.replace("```text\n##", "```attn\n##").replace(
         "```text\npattern", "```attn\npattern"
     )
+    body = re.sub(r"```text\n.*?```\n\n?", "", body, flags=re.DOTALL)  # the picture in characters
     head = f"# {name}\n\n*{entry.title}* (row {entry.row})"
     return f"{head}\n\n{_picture(shown)}\n\n{body}\n## Call it\n\n```python\n{call}```\n"
 

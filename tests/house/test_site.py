@@ -14,6 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NAV = re.findall(r"([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
+# The text of blocks as the button beside each copies it.
+COPIED = """() => [...document.querySelectorAll(".md-content .highlight code")].map(code => {
+  code.setAttribute("data-md-copying", "");
+  return code.innerText;
+}).join("")"""
 
 
 def test_every_page_has_its_place_in_the_navigation():
@@ -98,5 +103,9 @@ def test_pages_on_a_disk_are_searched(site):
         page.keyboard.type("swin", delay=50)
         found = page.locator(".md-search-result__meta")
         driver.expect(found).to_contain_text("matching documents", timeout=30_000)
+        page.goto((site / "tutorials" / "first_pattern.html").as_uri())
+        copied = page.evaluate(COPIED)
         browser.close()
+    assert "import attndsl\nfirst = attndsl.compile" in copied
+    assert ">>>" not in copied
     assert all(url.startswith("file:") for url in asked)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import attndsl
-from attndsl import editing, frontend, ir, library, patterns
+from attndsl import editing, frontend, ir, library, patterns, sources
 from attndsl import syntax as syn
 from attndsl.cli import main as command
 from attndsl.inputs import declaration
@@ -363,7 +363,9 @@ run each entry: the whole mask of a sequence, or, on a grid, the keys that the q
 Each entry says exactly which keys a query sees, what it was compared with, which reading it follows where sources
 disagree, and which part of the system it is. *Catalogue* is the list of published systems that this library states,
 with a formula for each; *released code* is given as owner/name@path. *Missing* is what was published with the entry
-and is not here: a selection from activations, what else is done to scores, keys made of others, a branch of its own.
+and is not in the pattern: a selection from activations, what else is done to scores, keys made of others, a branch of
+its own. Where scores or branches are part of the system, its attention follows, for
+`attndsl.library.load("hat_attention")`. Keys that others are made of (pooled, folded, learned) are k and v of the call.
 Keys that are padding count in the softmax as [zero keys](semantics.md#zero-keys). An input called a *rank* needs a
 stable sort: equal entries keep their order, else the pattern is not determined.
 
@@ -409,7 +411,7 @@ All of the file: [published.attn](../attndsl/patterns/scores/published.attn).
 
 def attentions_page() -> str:
     """Every published attention: words, source, definition, inputs."""
-    module = patterns.module_of_attentions()
+    module = patterns.module_of_named()
     declared = [each for each in module.declarations if isinstance(each, syn.Attention)]
     return "\n".join([_ATTENTIONS, *("\n".join(_attention(each)) for each in declared)])
 
@@ -452,6 +454,15 @@ def _exhibit(name: str) -> Iterator[str]:
     yield from ("```text", entry.text, "```\n")
     yield from ("```text", _view(pattern, trial, inputs), "```\n")
     yield f"{_counts(pattern, trial, inputs)}\n"
+    if (attention := patterns.attention_of(name)) is not None:
+        shown = sources.describe(attention)
+        yield (
+            _filled(
+                f"Its attention, `{attention}`: {' '.join(shown.doc.partition(chr(10) * 2)[0].split())}"
+            )
+            + "\n"
+        )
+        yield from ("```text", shown.span.text, "```\n")
     yield from _tiles_at_large(entry)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from attndsl import patterns
 from attndsl.compiled import Pattern
 
-from .shelf import describe, load
+from .shelf import describe, load_pattern
 
 WIDTH = 16  # of a head: what the smallest tensor cores take
 
@@ -43,7 +43,7 @@ class Example:
     @property
     def pattern(self) -> Pattern:
         """The entry, compiled."""
-        return load(self.name, layer=self.layer, values=self.values)
+        return load_pattern(self.name, self.layer, self.values)
 
     def call(self, **options: Any) -> Any:
         """Runs it: the output [B, H, Q, 16], as ``pattern(q, k, v, ...)`` returns it.

@@ -16,7 +16,7 @@ from attndsl.oracles import JOINS, ORACLES, Case, Join, Oracle, Question, attent
 from attndsl.patterns import Entry
 from attndsl.source import AttnDslError
 
-from .shelf import describe, load, rows
+from .shelf import describe, load_pattern, rows
 
 _WIDTH = 8  # of a head
 _CLOSE = (
@@ -130,7 +130,7 @@ def broken_claims(name: str) -> list[str]:
     """Assertions of an entry that do not hold, at the values of its example and on each layer there."""
     trial = patterns.trial(describe(name))
     try:
-        compiled = [load(name, layer=layer, values=trial.values) for layer in trial.layers]
+        compiled = [load_pattern(name, layer, trial.values) for layer in trial.layers]
         return [str(claim) for each in compiled for claim in each.claims() if not claim.ok]
     except AttnDslError as error:
         return [str(error)]
@@ -139,7 +139,7 @@ def broken_claims(name: str) -> list[str]:
 def disagreement(join: Join, oracle: Oracle, case: Case) -> str:
     """Names the place where an entry differs from its oracle on a case, "" if there is none."""
     question = join.ask(case)
-    pattern = load(question.entry, layer=question.layer, values=question.values)
+    pattern = load_pattern(question.entry, question.layer, question.values)
     right, zeros = oracle.expected(case), oracle.zero_keys(case)
     call = given(pattern, question)
     sizes = (*right.shape[2:], case.heads)

@@ -44,8 +44,8 @@ def load(
     align: Literal["start", "end"] | None = None,
     values: Mapping[str, Given] | None = None,
     **named: Given,
-) -> Pattern:
-    """An entry, or a pattern of the prelude, compiled.
+) -> Pattern | Attention:
+    """An entry, a pattern of the prelude, or a published attention, compiled.
 
     Args:
         name: Its name, or the number of its row.
@@ -57,7 +57,15 @@ def load(
     Raises:
         AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
     """
-    return Pattern(read_mask(name, None, joined(values, named), align, layer), layer)
+    given = joined(values, named)
+    if name in patterns.attentions():
+        return Attention(read_attention(name, None, given, align, layer), layer)
+    return Pattern(read_mask(name, None, given, align, layer), layer)
+
+
+def load_pattern(name: str, layer: int, values: Mapping[str, Given]) -> Pattern:
+    """An entry, compiled."""
+    return Pattern(read_mask(name, None, joined(values, {}), None, layer), layer)
 
 
 def selections() -> tuple[str, ...]:
@@ -66,7 +74,10 @@ def selections() -> tuple[str, ...]:
 
 
 def attentions() -> tuple[str, ...]:
-    """All published attentions: biases, caps, sinks, weights and branches over patterns."""
+    """All published attentions: biases, caps, sinks, weights and branches over patterns.
+
+    First those that papers name, then those of the library's systems: `hat_attention` of the entry `hat`.
+    """
     return patterns.attentions()
 
 

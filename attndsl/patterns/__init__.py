@@ -16,14 +16,15 @@ from attndsl.frontend import Definition, PatternFunction, Signature, described, 
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 from .entries import Entry, entry, find, module_of, published
-from .scored import attentions, module_of_attentions
+from .scored import attention_of, attentions, module_of_attention, module_of_named, named_attentions
 from .selected import module_of_selection, selections
 from .trials import Trial, large_trial, trial
 
 __all__ = [
-    "Entry", "Trial", "attentions", "catalogue", "describe", "entry", "find", "helpers", "is_helper", "is_name",
-    "large_trial", "module_of", "module_of_attentions", "module_of_other", "module_of_selection",
-    "names", "published", "selections", "source", "trial",
+    "Entry", "Trial", "attention_of", "attentions", "catalogue", "describe", "entry", "find", "helpers", "is_helper",
+    "is_name",
+    "large_trial", "module_of", "module_of_attention", "module_of_named", "module_of_other",
+    "module_of_selection", "named_attentions", "names", "published", "selections", "source", "trial",
 ]  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def _definitions() -> dict[str, Definition]:
 def module_of_other(name: str) -> syn.Module | None:
     """The file of a published attention or selection; None where there is none of that name."""
     if name in attentions():
-        return module_of_attentions()
+        return module_of_attention(name)
     return module_of_selection(name) if name in selections() else None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import attndsl
+from attndsl import patterns
 
 N, HEADS, DIM = 20, 4, 8
 ROWS = torch.arange(N)
@@ -217,10 +218,10 @@ FORMULAS = {
 
 
 def test_there_is_a_formula_for_each():
-    assert set(FORMULAS) == set(attndsl.library.attentions())
+    assert set(FORMULAS) == set(patterns.named_attentions())
 
 
-@pytest.mark.parametrize("name", attndsl.library.attentions())
+@pytest.mark.parametrize("name", patterns.named_attentions())
 def test_a_published_attention_is_its_formula_with_every_gradient(name):
     formula, rng = FORMULAS[name], torch.Generator().manual_seed(len(name))
 

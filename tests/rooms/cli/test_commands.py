@@ -116,7 +116,7 @@ def test_mistakes_in_patterns_and_lengths_name_what_to_type(shell: Shell):
     assert (status, "error[A301]" in err) == (2, True)
 
 
-@pytest.mark.parametrize("name", patterns.attentions())
+@pytest.mark.parametrize("name", patterns.named_attentions())
 def test_every_published_attention_can_be_shown_and_explained(name: str, shell: Shell):
     status, out, err = shell(f"show {name}")
     assert (status, err) == (0, "")

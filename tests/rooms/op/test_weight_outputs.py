@@ -147,6 +147,23 @@ def test_row_maxima_of_keyless_rows_and_of_what_has_none():
         (a + a).row_max(q, q)
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_zero_keys_of_patterns_weigh_in_attentions(backend: str):
+    p = attndsl.compile("pattern p = window(2, 0) zeros 3 - inside(q - 2, 3, len(k))")
+    a = attndsl.compile(
+        "pattern p = window(2, 0) zeros 3 - inside(q - 2, 3, len(k))\nattention a over p = score s"
+    )
+    q, k, v = (normal(1, 2, 7, 4, seed=i) for i in range(3))
+    for mine, theirs in zip(
+        a(q, k, v, return_lse=True, backend=backend), p(q, k, v, return_lse=True), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+    with pytest.raises(AttnDslError, match="zero keys have no weight"):
+        attndsl.compile(
+            "pattern p = causal zeros 1\nattention a over p = score s weights l1 exp(s)"
+        )
+
+
 @pytest.mark.parametrize("weights", ["softmax", "columns"])
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_scores_far_below_zero_have_gradients(weights: str, backend: str):

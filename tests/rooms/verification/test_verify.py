@@ -58,7 +58,7 @@ def test_spaces_inputs_and_lengths_are_drawn_as_declared(text: str):
     assert not report.skipped
 
 
-@pytest.mark.parametrize("name", patterns.attentions())
+@pytest.mark.parametrize("name", patterns.named_attentions())
 def test_every_published_attention_is_right(name: str):
     report = attndsl.verify(name, seconds=0, seed=1)
     assert report.ok, str(report)

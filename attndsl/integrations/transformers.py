@@ -47,20 +47,22 @@ def use(
     layers: Collection[int] | None = None,
     *,
     keep_mask: bool = True,
+    inputs: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> None:
     """Puts a pattern into a model: queries see the keys of the pattern that the model's own mask has, too.
 
     Args:
         model: Any model that attends through the interface; it is set to ``attn_implementation="attndsl"``.
-        pattern: Whatever `attndsl.compile` takes, of parameters ``values`` and of no inputs; None takes away
-            what was put there before.
+        pattern: Whatever `attndsl.compile` takes, of parameters ``values``; None takes away what was put there before.
         layers: Which layers, counted from 0; all by default.
         keep_mask: False: the pattern stands in place of the model's own mask, of which padding alone stays.
+        inputs: Run-time inputs of the pattern, read as they are in each call; they cover all positions of the sequence,
+            those that are written later, too.
         **values: Parameters of the pattern.
 
     Raises:
-        AttnDslError: A506, no layer is of that number, or several are; the pattern has inputs; what `attndsl.compile`
+        AttnDslError: A506, no layer is of that number, or several are; an input is not given; what `attndsl.compile`
             raises.
     """
     register()
@@ -69,9 +71,13 @@ def use(
         raise refusal(
             "scores are the model's own: a pattern is put into it, and this is an attention"
         )
-    if compiled is not None and compiled.ir.tables:
-        names = ", ".join(table.name for table in compiled.ir.tables)
-        raise refusal(f"a model gives its attention no input {names}")
+    given = {} if compiled is None else {**compiled.captured, **(inputs or {})}
+    declared = {table.name for table in compiled.ir.tables} if compiled is not None else set()
+    if lacking := declared - given.keys():
+        name = min(lacking)
+        raise refusal(f"a model gives its attention no input {name}", f"`inputs={{{name!r}: ...}}`")
+    if unknown := given.keys() - declared:
+        raise refusal(f"the pattern has no input {min(unknown)}")
     attentions = [m for m in model.modules() if _is_attention(m)]
     found = {m.layer_idx: m for m in attentions}
     if len(found) < len(attentions):
@@ -85,7 +91,16 @@ def use(
         )
     model.set_attn_implementation(NAME)
     for layer in wanted:
-        setattr(found[layer], _PATTERN, None if compiled is None else (compiled, keep_mask))
+        put = None if compiled is None else _Put(compiled, keep_mask, given)
+        setattr(found[layer], _PATTERN, put)
+
+
+class _Put(NamedTuple):
+    """A pattern in an attention of a model."""
+
+    pattern: attndsl.Pattern
+    keep_mask: bool
+    inputs: Mapping[str, Any]
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -292,7 +307,8 @@ def _call(
     is_causal: bool | None,
     sliding_window: int | None,
 ) -> _Call:
-    put, keep_mask = getattr(module, _PATTERN, None) or (None, True)
+    there: _Put | None = getattr(module, _PATTERN, None)
+    put, keep_mask, own = there or (None, True, dict[str, Any]())
     batch, q_len, k_len = query.shape[0], query.shape[2], key.shape[2]
     if isinstance(given, PatternMask):
         if given.lengths != (batch, q_len, k_len):
@@ -306,7 +322,7 @@ def _call(
                 raise refusal("the model's mask reads inputs", "`use(..., keep_mask=True)`")
             pattern = put if given.padding is None else _joined(put.ir, _padded(_EVERY.ir))
         starts = dict(zip(("q_start", "k_start"), given.starts, strict=True))
-        return _Call(pattern, given.inputs, starts)
+        return _Call(pattern, {**given.inputs, **own}, starts)
     if isinstance(given, Tensor):
         if put is not None:
             raise refusal("a mask written out cannot be joined with a pattern of one's own")
@@ -320,7 +336,8 @@ def _call(
         raise refusal("the model tells a window and gives no mask")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     pattern = _CAUSAL if causal and q_len > 1 else _EVERY
-    return _Call(pattern if put is None else _joined(put.ir, pattern.ir), {}, {"q_start": 0})
+    joined = pattern if put is None else _joined(put.ir, pattern.ir)
+    return _Call(joined, own, {"q_start": 0})
 
 
 _EVERY: Final = attndsl.compile("pattern every align start = true")

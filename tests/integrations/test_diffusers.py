@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ pytest.importorskip("diffusers")
 import diffusers
 
 import attndsl
-from attndsl.integrations.diffusers import use
+from attndsl.integrations.diffusers import PatternProcessor, use
 
 VIDEO = {"t": 3, "y": 4, "x": 6}
 IMAGE = {"y": 5, "x": 8}
@@ -71,6 +72,21 @@ def hunyuan() -> tuple[Any, dict[str, Any]]:
     return model, given
 
 
+def cogvideox() -> tuple[Any, dict[str, Any]]:
+    """Text, then a video, in one attention that is no back end of diffusers."""
+    model = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, text_embed_dim=16,
+        time_embed_dim=8, num_layers=2, sample_width=12, sample_height=8, sample_frames=9, patch_size=2,
+        temporal_compression_ratio=4, max_text_seq_length=TEXT,
+    )  # fmt: skip
+    given = {
+        "hidden_states": torch.randn(1, VIDEO["t"], 4, 2 * VIDEO["y"], 2 * VIDEO["x"]),
+        "timestep": torch.tensor([3]),
+        "encoder_hidden_states": torch.randn(1, TEXT, 16),
+    }
+    return model, given
+
+
 CASES: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], str, dict[str, int], int]] = {
     "Flux": (
         flux,
@@ -82,6 +98,13 @@ CASES: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], str, dict[str, 
     "Wan": (
         wan,
         "grid video(t, y, x)\npattern p over video = abs(q.t - k.t) <= 1 and abs(q.x - k.x) <= 1",
+        VIDEO,
+        2,
+    ),
+    "CogVideoX": (
+        cogvideox,
+        """space joint = text(7) ++ video(t, y, x)
+        pattern p over joint = q in text or k in text or abs(q.t - k.t) <= 1 and abs(q.x - k.x) <= 1""",
         VIDEO,
         2,
     ),
@@ -129,8 +152,7 @@ def test_a_pattern_in_a_model_is_dense_attention_with_its_mask(
     assert not torch.allclose(found, plain, atol=1e-4)
     use(model, None)
     torch.testing.assert_close(run(model, given), plain)
-    size = found.numel() // 4 // found.shape[0] if name != "Wan" else 72
-    tokens = size + (TEXT if name != "Wan" else 0)
+    tokens = math.prod(extents.values()) + (TEXT if name != "Wan" else 0)
     mask = attndsl.compile(text).mask(tokens, extents=extents)
     dense(mask[0, 0], monkeypatch)
     torch.testing.assert_close(run(model, given), found, atol=1e-5, rtol=1e-4)
@@ -155,6 +177,12 @@ def test_gradients_reach_the_weights():
     weights = model.blocks[0].attn1.to_q.weight
     assert weights.grad is not None
     assert weights.grad.abs().sum() > 0
+
+
+def test_a_processor_that_attends_otherwise_is_refused():
+    processor = PatternProcessor(lambda x: x, lambda *_: None)
+    with pytest.raises(attndsl.AttnDslError, match="computes 0 attentions by torch"):
+        processor(torch.zeros(1))
 
 
 def test_models_and_patterns_that_do_not_fit_are_refused():

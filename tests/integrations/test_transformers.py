@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,6 +85,47 @@ def test_a_model_writes_what_it_writes_eagerly(family: str, cache: str):
     assert torch.equal(model.generate(**given, **options), wanted)
 
 
+FULL = [
+    name
+    for name, (_, said) in DECODERS.items()
+    if not {"sliding_window", "attention_chunk_size"} & {*said}
+]
+
+
+@pytest.mark.parametrize("family", FULL)
+def test_a_quantised_cache_is_read_as_it_is_read_eagerly(family: str):
+    """From equal contents: rounding may fall on the other side of a step where each writes its own."""
+    model, given = decoder(family), prompt(left=5)
+    cache = transformers.QuantizedCache("fp8", model.config)
+    mask = torch.cat([given["attention_mask"], torch.ones(2, 3, dtype=torch.long)], 1)
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    with torch.no_grad():
+        model(**given, **{name: cache})
+    more = {"input_ids": given["input_ids"][:, :3], "attention_mask": mask}
+    copies = [{**more, name: copy.deepcopy(cache)} for _ in range(2)]
+    found = logits(model, copies[0], integration.NAME)
+    check_equal(found, logits(model, copies[1], "eager"), None)
+    assert copies[0][name].get_seq_length() == TOKENS + 3
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen 3"])
+def test_a_model_writes_with_a_quantised_cache_what_it_writes_eagerly(family: str):
+    pytest.importorskip("hqq")
+    model, given = decoder(family), prompt(left=5)
+    config = {
+        "backend": "hqq",
+        "nbits": 4,
+        "axis_key": 1,
+        "axis_value": 1,
+        "q_group_size": 16,
+        "residual_length": 4,
+    }
+    options = {"max_new_tokens": 12, "do_sample": False, "cache_implementation": "quantized"}
+    wanted = model.generate(**given, **options, cache_config=config)
+    model.set_attn_implementation(integration.NAME)
+    assert torch.equal(model.generate(**given, **options, cache_config=config), wanted)
+
+
 @pytest.mark.parametrize("family", ["Llama", "Mistral", "Llama 4", "gpt-oss"])
 def test_packed_rows_do_not_see_each_other(family: str):
     model, given = decoder(family), prompt()
@@ -160,6 +202,39 @@ def test_a_pattern_may_be_put_into_some_layers_and_in_place_of_the_mask():
     padded = {**given, "input_ids": given["input_ids"].clone()}
     padded["input_ids"][0, 0] = 7
     check_equal(logits(model, padded, integration.NAME), first, given["attention_mask"])
+
+
+def test_a_pattern_of_ones_own_may_read_inputs():
+    model, given = decoder("Llama"), prompt(left=5)
+    doc = torch.tensor([[0] * 12 + [1] * 20, [0] * 9 + [1] * 23])
+    integration.use(model, "documents", inputs={"doc": doc})
+    found = logits(model, given, integration.NAME)
+    same = doc[:, None, :TOKENS, None] == doc[:, None, None, :TOKENS]
+    seen = (
+        same
+        & torch.ones(TOKENS, TOKENS).tril().bool()
+        & given["attention_mask"].bool()[:, None, None]
+    )
+    bias = torch.where(seen, 0.0, torch.finfo().min)
+    places = {"position_ids": (given["attention_mask"].cumsum(1) - 1).clamp(min=0)}
+    integration.use(model, None)
+    wanted = logits(
+        model, {"input_ids": given["input_ids"], "attention_mask": bias, **places}, "eager"
+    )
+    placed = {**given, **places}
+    integration.use(model, "documents", inputs={"doc": doc})
+    check_equal(logits(model, placed, integration.NAME), wanted, given["attention_mask"])
+    options = {"max_new_tokens": 6, "do_sample": False}
+    written = [model.generate(**given, **options, use_cache=cached) for cached in (True, False)]
+    assert torch.equal(*written)
+    doc[:] = 0
+    assert not torch.allclose(logits(model, given, integration.NAME), found)
+    for pattern, inputs, said in [
+        ("documents", {}, "no input doc"),
+        ("causal", {"doc": doc}, "has no input doc"),
+    ]:
+        with pytest.raises(attndsl.AttnDslError, match=said):
+            integration.use(model, pattern, inputs=inputs)
 
 
 def test_a_mask_written_out_and_one_that_is_added_are_obeyed():

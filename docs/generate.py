@@ -33,6 +33,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
 import report  # noqa: E402
+import score_papers  # noqa: E402
 from notebooks import notebooks  # noqa: E402
 
 
@@ -405,7 +406,8 @@ torch.Size([8])
 
 ```
 
-All of the file: [published.attn](../attndsl/patterns/scores/published.attn).
+The library's systems have their attentions beside their patterns: see the [gallery](gallery.md). More papers, by form:
+[below](#forms-of-further-papers). All of the file: [published.attn](../attndsl/patterns/scores/published.attn).
 """
 
 
@@ -413,7 +415,8 @@ def attentions_page() -> str:
     """Every published attention: words, source, definition, inputs."""
     module = patterns.module_of_named()
     declared = [each for each in module.declarations if isinstance(each, syn.Attention)]
-    return "\n".join([_ATTENTIONS, *("\n".join(_attention(each)) for each in declared)])
+    shown = ("\n".join(_attention(each)) for each in declared)
+    return "\n".join([_ATTENTIONS, *shown, *score_papers.section()])
 
 
 def _attention(declared: syn.Attention) -> Iterator[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir, selecting
+from attndsl.backends import unit_chooser
 from attndsl.inputs import declaration, fitted, read
 from attndsl.op import eager_only
 from attndsl.source import AttnDslError, Diagnostic
@@ -289,9 +290,8 @@ class _Making:
                 sizes = {"batch": shape.batch, "head": shape.heads, "q": shape.q_len}
                 sizes |= {"k": shape.k_len, "pos": shape.k_len}
                 tables[table.name] = fitted(table, read(table.name, given[table.name]), sizes)
-        return selecting.Activations(
-            self.q, self.k, self.scale, tables, reals, self.layer, self.summaries
-        )
+        call = self.q, self.k, self.scale, tables, reals, self.layer, self.summaries
+        return selecting.Activations(*call, unit_chooser(self.q.device))
 
 
 def _all(selections: Iterable[ir.Chosen]) -> list[ir.Chosen]:

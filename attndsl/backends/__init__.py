@@ -48,7 +48,7 @@ from attndsl.backends.scores import (
     TakesScores,
     TakesWholeScores,
 )
-from attndsl.backends.selection import OTHERS, WHOLE, choose, names
+from attndsl.backends.selection import OTHERS, WHOLE, choose, names, unit_chooser
 from attndsl.backends.timing import (
     REFERENCE,
     Machine,
@@ -119,4 +119,5 @@ __all__ = [
     "stored_function",
     "this_machine",
     "tile_costs_of",
+    "unit_chooser",
 ]

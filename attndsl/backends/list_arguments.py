@@ -162,3 +162,46 @@ class ListsSumKeysArgs:
     GROUP: int
     D: int
     BD: int
+
+
+class ChooseUnitsCall(NamedTuple):
+    """Vectors of rows and units, float64, the factor of their products, and where what is chosen goes."""
+
+    X: Tensor
+    Y: Tensor
+    Factor: Tensor
+    Found: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChooseUnitsArgs:
+    """All but the tensors of a choice; the functions are those of two predicates on numbers of rows and units."""
+
+    xb: int
+    xh: int
+    xs: int
+    yb: int
+    yh: int
+    ys: int
+    rows: int
+    units: int
+    heads: int
+    GROUP: int
+    D: int
+    BD: int
+    BQ: int
+    W: int
+    SLOTS: int
+    MATRIX: bool
+    where_constants: Tensor
+    where_tables: Tensor
+    keeping_constants: Tensor
+    keeping_tables: Tensor
+    WHERE_CONSTANTS: Function
+    WHERE_QUERY: Function
+    WHERE_KEY: Function
+    WHERE: Function
+    KEEPING_CONSTANTS: Function
+    KEEPING_QUERY: Function
+    KEEPING_KEY: Function
+    KEEPING: Function

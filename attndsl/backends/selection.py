@@ -6,7 +6,9 @@ import functools
 import importlib
 from typing import Any, Final
 
-from attndsl.backends.protocol import Backend, Request
+import torch
+
+from attndsl.backends.protocol import Backend, Request, is_scheduled_on
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 # In the order to try them: name, module, class. Triton's interpreter takes CPU tensors too, slowly.
@@ -64,3 +66,10 @@ def _load(name: str) -> Backend | str:
     except ImportError as error:
         return f"it is not installed ({error.name or error})"
     return backend  # type: ignore[no-any-return]
+
+
+def unit_chooser(device: torch.device) -> Any:
+    """The function of such a device that scores and chooses units at once, ``chosen_units``; None on others."""
+    if not is_scheduled_on(device) or isinstance(_load("triton"), str):
+        return None
+    return importlib.import_module("attndsl.backends.triton_choice").chosen_units

@@ -15,6 +15,7 @@ from attndsl import ir
 from attndsl.source import AttnDslError, Diagnostic
 
 from .choosing import choose, drawn
+from .fusing import Chooser, fused
 from .ranking import ranked
 from .summaries import KeySummaries
 from .values import Summaries, Values, counted
@@ -46,6 +47,7 @@ class Activations:
     reals: Mapping[str, Tensor] = field(default_factory=dict)
     layer: int = 0
     summaries: KeySummaries | None = None
+    chooser: Chooser | None = None  # of the device, where one kernel scores and chooses
 
 
 def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
@@ -85,6 +87,10 @@ def produce(chosen: ir.Chosen, given: Activations, strip: int = STRIP) -> Tensor
     if isinstance(chosen, ir.Rank):
         return ranked(chosen, made)
     selection = chosen
+    if given.chooser is not None:
+        at_once = fused(selection, made, counted_rows(selection, made.env), given.chooser)
+        if at_once is not None:
+            return at_once
     strips = strips_of(selection, made, strip)
     if selection.by_column:
         found = _by_column(selection, made, strips)

@@ -24,6 +24,8 @@ NEAR = {
         "rooms/schedule/test_exact.py",
         "rooms/schedule",
     ),
+    "selecting/fusing.py": ("rooms/selecting/test_fused_choices.py",),
+    "backends/kernels/choosing.py": ("rooms/selecting/test_fused_choices.py",),
     "selecting": ("rooms/selecting", "library/test_published_selections.py"),
     "selected.py": ("rooms/selecting",),
     "ir/selection.py": ("rooms/selecting",),

@@ -24,11 +24,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import attndsl
-from attndsl.backends import Pages, Request, configs, kernels, triton_lists
+from attndsl import ir
+from attndsl.backends import Pages, Request, configs, kernels, triton_choice, triton_lists
 from attndsl.backends import triton as backend
 from attndsl.schedule import open_lists
 
 TYPES = {
+    torch.float64: "*fp64",
     torch.float32: "*fp32",
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
@@ -361,9 +363,26 @@ def list_jobs(
     return found
 
 
+def choice_jobs(target: str, choice: int, head_dim: int = 128, length: int = 512) -> list[Job]:
+    """The kernel that takes so many units of 64 keys for each query, the first among them, of those before its own."""
+    q, k = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
+    where, keeping = ir.lt(k, ir.floordiv(q, ir.Const(64))), ir.lt(k, ir.Const(1))
+    x = torch.empty(1, 2, length, head_dim, dtype=torch.float64)
+    arch = ARCHITECTURES[target]
+    triton_choice.architecture = lambda _: arch  # as if the tensors were there
+
+    def run() -> None:
+        triton_choice.chosen_units(x, x[:, :1, :40], 0.1, where, keeping, range(length), choice)
+
+    given = {"head_dim": head_dim, "choice": choice, "limit": configs.SHARED_MEMORY[arch]}
+    given["queries"] = length
+    return [Job(*launch, target, given) for launch in launches(run)]
+
+
 def compiled(target: str, **call: Any) -> list[dict[str, Any]]:
-    """Reports of the kernels of a call; arguments as of ``jobs``, ``scored_jobs`` or ``list_jobs``."""
-    made = scored_jobs if "attention" in call else list_jobs if "lists" in call else jobs
+    """Reports of the kernels of a call; arguments as of ``jobs``, or of the functions that others name."""
+    others = {"attention": scored_jobs, "lists": list_jobs, "choice": choice_jobs}
+    made = next((others[name] for name in others if name in call), jobs)
     return [job.report() for job in made(target, **call)]
 
 

@@ -1,6 +1,7 @@
 """The kernels, hand-written: which pairs exist reaches them as lists of tiles and a mask or predicate."""
 
 from attndsl.backends.kernels.backward import backward_keys, backward_queries, prepare_backward
+from attndsl.backends.kernels.choosing import choose_units
 from attndsl.backends.kernels.forward import forward
 from attndsl.backends.kernels.listed import (
     lists_backward,
@@ -16,6 +17,7 @@ __all__ = [
     "backward_keys",
     "backward_pairs",
     "backward_queries",
+    "choose_units",
     "forward",
     "lists_backward",
     "lists_forward",

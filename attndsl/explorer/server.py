@@ -17,11 +17,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attndsl import patterns
 from attndsl.source import AttnDslError
 
 from .questions import LONGEST_TEXT, BadQuestion
-from .starting import Start, start_of
+from .starting import Start, known, start_of
 from .workers import Budget, Busy, Lane, TookTooLong
 
 _HOSTS: Final = ["127.0.0.1", "localhost", "[::1]"]
@@ -65,8 +64,9 @@ def made(start: Start, quick: Budget = _QUICK, patient: Budget = _PATIENT) -> St
         return Response(body, media_type=kind, headers=_HEADERS)
 
     async def begin(_: Request) -> Response:
-        names = [*patterns.names(), *patterns.published()]
-        return _json({"text": start.text, "entry": start.entry, "name": start.name, "names": names})
+        return _json(
+            {"text": start.text, "entry": start.entry, "name": start.name, "names": known()}
+        )
 
     async def named(request: Request) -> Response:
         name = request.query_params.get("name", "")

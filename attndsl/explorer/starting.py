@@ -42,14 +42,22 @@ def start_of(what: str | None) -> Start:
     found = None if patterns.is_name(what) else patterns.find(what)
     if found is not None:
         return Start(_needed(patterns.module_of(found), found), found, f"{found}.attn")
+    if (module := patterns.module_of_other(what)) is not None:
+        return Start(_needed(module, what), what, f"{what}.attn")
     if patterns.is_name(what):
         declared = patterns.describe(what)
         return Start(
             _commented(declared.span.source.text, declared.span.start, declared.span.text), what
         )
-    near = suggest(what, (*patterns.names(), *patterns.published()))
+    near = suggest(what, known())
     helps = (f"did you mean `{near}`?",) if near else ("a file's name ends in `.attn`",)
     raise AttnDslError(Diagnostic("A211", f"there is no pattern {what!r}", helps=helps))
+
+
+def known() -> tuple[str, ...]:
+    """Names that `start_of` takes: patterns, published systems, attentions, selections."""
+    others = (*patterns.attentions(), *patterns.selections())
+    return (*patterns.names(), *patterns.published(), *others)
 
 
 def _needed(module: syn.Module, entry: str) -> str:

@@ -19,6 +19,7 @@ from attndsl.verification.cases import Case
 from attndsl.verification.drawing import Random, draw_case
 from attndsl.verification.proving import holds_nowhere
 from attndsl.verification.shrinking import shrink
+from attndsl.views import Worded
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -59,7 +60,7 @@ class CounterExample:
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class Verdict(Worded):
     """Whether one pattern equals or implies another.
 
     True when proved, false when refuted; asked for its truth while undecided, it raises.

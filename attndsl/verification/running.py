@@ -37,6 +37,7 @@ from attndsl.verification.references import Fault, Kernel
 from attndsl.verification.schedules import parts_fault, schedule_fault
 from attndsl.verification.shrinking import shrink
 from attndsl.verification.subjects import Check, Skipped, Subject, Target, runs, targets
+from attndsl.views import Worded
 
 _MOST_PAIRS = 1 << 25  # of a dense mask that is looked at
 _FEWEST = 4  # cases, however short the time
@@ -64,7 +65,7 @@ class Failure:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(Worded):
     """Report of ``verify``; its ``str`` is for people.
 
     Attributes:

@@ -27,6 +27,7 @@ from .pictures import (
 )
 from .sheets import Sheet, fitting_tile, order_of, schedule_html, sheet_of_tiles
 from .windows import Window, keys_seen, picture_kinds, picture_pairs, queries_seeing
+from .worded import Worded
 
 __all__ = [
     "DEVICES",
@@ -45,6 +46,7 @@ __all__ = [
     "Suggestion",
     "Traffic",
     "Window",
+    "Worded",
     "arrangement",
     "charset_for",
     "cost",

@@ -10,6 +10,7 @@ from attndsl import ir
 from attndsl.schedule import Plan, Schedule, TokenOrder
 from attndsl.views.advising import Suggestion
 from attndsl.views.costs import Cost, cost, report, total
+from attndsl.views.worded import Worded
 
 NATURAL: Final = "natural"
 WORTH_SAYING = 0.9  # advice is given when it leaves at most this share of the work
@@ -117,7 +118,7 @@ def _tokens(plan: Plan) -> Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Worded):
     """``str`` of it is for people, ``record`` for tools."""
 
     name: str

@@ -208,7 +208,9 @@ def test_unknown_questions_are_refused():
         answer("delete", {"text": LOCAL})
 
 
-@pytest.mark.parametrize("name", ["swin", "longformer", "causal_window"])
+@pytest.mark.parametrize(
+    "name", ["swin", "longformer", "causal_window", "gpt_oss", "t5_encoder", "select_moba"]
+)
 def test_a_published_pattern_brings_all_that_it_needs(name):
     start = explorer.start_of(name)
     found = answer("look", {"text": start.text, "entry": start.entry})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attndsl
-from attndsl.compiled import read_call
+from attndsl.arguments import read_call
 from attndsl.schedule import Whole
 
 BLOCKS = [

@@ -1,5 +1,6 @@
 """Notebooks show pictures with words, every text escaped."""
 
+import html
 import re
 import xml.etree.ElementTree as ET
 
@@ -47,3 +48,10 @@ def test_a_schedule_of_several_plans_prints_and_shows_them():
     schedule = attndsl.compile("causal and (head == 0 or q - k < 64)").schedule(512, heads=2)
     assert "2 plans" in repr(schedule)
     assert texts(schedule._repr_html_())
+
+
+def test_results_that_are_words_keep_their_layout():
+    verdict = attndsl.equivalent("causal", "k < q")
+    page = verdict._repr_html_()
+    assert html.unescape(page) == f"<pre>{verdict}</pre>"
+    assert "&lt;" in attndsl.compile("k < q").explain(64)._repr_html_()

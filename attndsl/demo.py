@@ -34,6 +34,15 @@ pattern reader(w: int = 256, sinks: int = 4) where w >= 1, sinks >= 0 =
     assert every query sees itself
 """
 
+CHOOSING = """\
+## The query's own block of `b` bytes up to itself, and the `n - 1` blocks before it whose mean keys fit the query best.
+select past(b: int, n: int) over blocks(b) = dot(q, mean(k)) where block < q // b take top n - 1
+pattern chooser(b: int = 64, n: int = 8) where b >= 1, n >= 1 =
+    k <= q and (k // b == q // b or k in past(b, n)[q])
+    assert causal
+    assert every query sees itself
+"""
+
 CONTEXT = 4096  # bytes a model reads at once
 WIDTH, HEADS, LAYERS = 128, 4, 3
 RATE, WARM_UP = 3e-3, 20  # of AdamW; steps until the rate is reached
@@ -282,6 +291,22 @@ def plot(pair: tuple[Twin, Twin], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def drawn_small(source: Path, choose: bool, seed: int) -> str:
+    """The pattern with small values of its parameters; a choice is that of random vectors."""
+    if not choose:
+        return f"the same with w=6, sinks=2:\n\n{attndsl.compile(source, w=6, sinks=2).draw(24)}\n"
+    small = attndsl.compile(source, b=4, n=2)
+    picture = small.draw(24, inputs=random_choice(small, 24, seed))
+    return f"the same with b=4, n=2, chosen from random vectors:\n\n{picture}\n"
+
+
+def random_choice(pattern: attndsl.Pattern, length: int, seed: int) -> dict[str, Tensor]:
+    """The tables of a pattern that chooses, from random vectors."""
+    draws = torch.Generator().manual_seed(seed)
+    q, k = torch.randn(2, 1, HEADS, length, WIDTH // HEADS, generator=draws)
+    return dict(pattern.select(q, k))
+
+
 def run(
     folder: Path,
     *,
@@ -289,6 +314,7 @@ def run(
     verify_seconds: float = 10.0,
     context: int = CONTEXT,
     seed: int = 0,
+    choose: bool = False,
     say: Callable[[str], None] = print,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -300,6 +326,7 @@ def run(
         verify_seconds: How long the pattern is verified.
         context: Bytes a model reads at once.
         seed: Of weights, batches and verification.
+        choose: Whether the pattern is one that chooses blocks from q and k, and no window.
         say: Takes what people read.
         progress: Takes how far the work is, often.
 
@@ -307,14 +334,16 @@ def run(
         The figures, as in ``figures.json``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source = folder / "reader.attn"
-    write_file(source, PATTERN.encode())
-    say(f"the pattern, {source}:\n\n{PATTERN}")
+    program = CHOOSING if choose else PATTERN
+    source = folder / ("chooser.attn" if choose else "reader.attn")
+    write_file(source, program.encode())
+    say(f"the pattern, {source}:\n\n{program}")
 
     pattern = attndsl.compile(source)
-    say(f"{pattern.explain(context, heads=HEADS, head_dim=WIDTH // HEADS)}\n")
+    chosen = random_choice(pattern, context, seed) if choose else {}
+    say(f"{pattern.explain(context, heads=HEADS, head_dim=WIDTH // HEADS, inputs=chosen)}\n")
     say("asserted in the file:\n" + "\n".join(f"  {claim}" for claim in pattern.claims()) + "\n")
-    say(f"the same with w=6, sinks=2:\n\n{attndsl.compile(source, w=6, sinks=2).draw(24)}\n")
+    say(drawn_small(source, choose, seed))
 
     report = attndsl.verify(
         pattern, seconds=verify_seconds, seed=seed,

@@ -230,7 +230,7 @@ def _softmaxes(
     )  # fmt: skip
     top = scores.amax(-1, keepdim=True)
     total = scores.sub_(top).exp_().sum(-1, keepdim=True)
-    torch.bmm(scores, v, out=out).div_(total)
+    torch.bmm(scores, v[..., : out.shape[-1]], out=out).div_(total)  # values may be filled up
     return total.log_().add_(top)
 
 

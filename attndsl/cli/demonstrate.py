@@ -27,6 +27,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), metavar="FOLDER", help="default demo-out"
     )
+    parser.add_argument(
+        "--choose", action="store_true",
+        help="with blocks that are chosen from q and k, as MoBA does, in place of a window",
+    )  # fmt: skip
     parser.add_argument("--seed", type=args.whole(0, 1 << 31), default=0, metavar="N")
 
 
@@ -45,6 +49,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
                 verify_seconds=options.verify_seconds,
                 context=options.context,
                 seed=options.seed,
+                choose=options.choose,
                 say=terminal.say,
                 progress=progress,
             )

@@ -138,6 +138,19 @@ def test_bench_prints_a_table(capsys: pytest.CaptureFixture[str]):
     assert "1.00x" in out
 
 
+def test_the_demo_trains_with_a_pattern_that_chooses(tmp_path: Path):
+    said: list[str] = []
+    found = demo.run(
+        tmp_path, seconds=0.1, verify_seconds=0.05, context=192, choose=True, say=said.append
+    )
+    assert found["verified"]
+    assert [*found["models"]] == ["chooser", "dense"]
+    one, other = (each["losses"][0] for each in found["models"].values())
+    assert one == pytest.approx(other, abs=0.5)  # equal weights and bytes, all but all keys seen
+    assert demo.CHOOSING in "".join(said)
+    assert "chosen from random vectors" in "".join(said)
+
+
 def test_the_demo_runs_and_its_twins_agree_where_they_must(capsys: pytest.CaptureFixture[str]):
     """At 128 bytes the window of 256 holds all of the past: the twins are one function."""
     line = "demo --seconds 0.3 --verify-seconds 0.1 --context 128 --out made/here"

@@ -224,3 +224,12 @@ def written_out(lists: Lists, batch: int, heads: int) -> np.ndarray:
             seen[chunk.queries, chunk.blocks] |= bits.reshape(-1, 64) != 0
     pairs = found.reshape(len(found), lists.q_len, -1)[..., : lists.k_len][lists.class_of]
     return np.broadcast_to(pairs, (batch, heads, *pairs.shape[2:]))
+
+
+def test_values_narrower_than_keys_are_read_as_they_are():
+    p = attndsl.compile("input near: list[batch, head, q, 4]\npattern p = k in near[q]")
+    q, k, v = torch.randn(1, 1, 17, 32), torch.randn(1, 1, 8, 32), torch.randn(1, 1, 8, 16)
+    near = torch.randint(-1, 8, (1, 1, 17, 4))
+    out = p(q, k, v, near=near)
+    expected = p(q, k, v, near=near, backend="reference")
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,6 @@ from attndsl import ir
 from attndsl.schedule import Plan, Schedule, TokenOrder
 from attndsl.views.advising import Suggestion
 from attndsl.views.costs import Cost, cost, report, total
-from attndsl.views.worded import Worded
 
 NATURAL: Final = "natural"
 WORTH_SAYING = 0.9  # advice is given when it leaves at most this share of the work
@@ -118,7 +117,7 @@ def _tokens(plan: Plan) -> Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation(Worded):
+class Explanation:
     """``str`` of it is for people, ``record`` for tools."""
 
     name: str

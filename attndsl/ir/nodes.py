@@ -128,7 +128,7 @@ class Node(metaclass=_Interned):
             spelled = [_spelled_terms(total.terms, parts), _spelled(total.constant, parts)]
         else:
             spelled = [_spelled(getattr(self, name), parts) for name in field_names(kind)]
-        text = b"".join((tag_of(kind).encode(), *spelled))
+        text = b"".join((_spelled_tag(kind), *spelled))
         deps, held = int(self._own_deps()), kind.bit
         for part in parts:
             deps |= int(part.deps)
@@ -186,7 +186,7 @@ def _spelled(value: object, parts: list[Node]) -> bytes:
     """A field as bytes, unambiguously; the nodes in it are appended to ``parts``, left to right."""
     if type(value) is int:
         return _spelled_number(value)
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return b"".join((b"t%d:" % len(value), *[_spelled(item, parts) for item in value]))
     if isinstance(value, Node):
         parts.append(value)
@@ -199,6 +199,11 @@ def _spelled_terms(terms: tuple[tuple[Node, int], ...], parts: list[Node]) -> by
     parts += [term for term, _ in terms]
     pairs = [b"t2:n%b%b" % (term.digest, _spelled_number(factor)) for term, factor in terms]
     return b"t%d:%b" % (len(terms), b"".join(pairs))
+
+
+@functools.cache
+def _spelled_tag(kind: type[Node]) -> bytes:
+    return tag_of(kind).encode()
 
 
 def _spelled_value(value: object) -> bytes:

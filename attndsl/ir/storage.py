@@ -87,6 +87,8 @@ def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
 
 def _plain(value: Any, place: dict[Node, int]) -> Any:
     """Nodes become {"n": index}; enums their values."""
+    if type(value) is int:
+        return value
     match value:
         case Node():
             return {"n": place[value]}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -247,8 +247,8 @@ class PairsKernels(_StripPasses):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the mask."""
-        return int(self.pairs.nbytes)
+        """Bytes of the mask, and of a bias in float32."""
+        return 5 * int(self.pairs.nbytes)
 
     def reaches_all(self) -> bool:
         """True where there are pairs."""
@@ -270,6 +270,7 @@ class PairsSquare:
     pairs: Tensor  # bool [B, H or 1, Q or 1, K]
     dead: Tensor | None  # queries without a key, bool [B, H or 1, Q or 1]; None: there is none
     q_len: int
+    biases: dict[torch.dtype, Tensor] = field(default_factory=dict)  # made once
 
     @property
     def longest(self) -> int:
@@ -283,7 +284,8 @@ class PairsSquare:
         bias, dead = self._bias(q), self.dead
         out, lse = flash(*given, 0.0, False, attn_mask=bias, scale=scale)
         if dead is not None:
-            out, lse = out.masked_fill_(dead[..., None], 0.0), lse.masked_fill_(dead, -math.inf)
+            _clear(out, dead)
+            lse = lse.masked_fill_(dead, -math.inf)
         return out[..., :width], lse
 
     def backward(
@@ -308,8 +310,21 @@ class PairsSquare:
 
     def _bias(self, q: Tensor) -> Tensor:
         """0 or -inf by pair, [B, H or 1, Q, K]."""
-        bias = q.new_zeros(self.pairs.shape).masked_fill_(~self.pairs, -math.inf)
+        bias = self.biases.get(q.dtype)
+        if bias is None:
+            bias = q.new_zeros(self.pairs.shape).masked_fill_(~self.pairs, -math.inf)
+            self.biases[q.dtype] = bias
         return bias.expand(-1, -1, q.shape[2], -1)
+
+
+def _clear(out: Tensor, dead: Tensor) -> None:
+    """Writes 0 for the queries [B, H or 1, Q or 1] that are dead: whole rows of memory, where it holds them so."""
+    rows = out.transpose(1, 2)
+    if dead.shape[1] > 1 or not rows.is_contiguous():
+        out.masked_fill_(dead[..., None], 0.0)
+        return
+    which = dead[:, 0].expand(rows.shape[:2]).flatten().nonzero()[:, 0]
+    rows.flatten(0, 1).index_fill_(0, which, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,8 @@ class Inspection:
         """
         call = read_call(self._program, q_len, k_len, heads, **given)
         order = None if layout is None else layout_text(layout)
-        schedules = lowering.walked(self._program, call, head_dim, order, "cpu")
-        return backends.predict(schedules, head_dim, machine, heads=call.heads, batch=call.batch)
+        parts = lowering.timed(self._program, call, head_dim, order)
+        return backends.predict(parts, head_dim, machine, heads=call.heads, batch=call.batch)
 
     def running(
         self,

@@ -33,6 +33,7 @@ from attndsl.backends import (
     TakesWhole,
     TakesWholeScores,
     Tile,
+    WholeStrips,
     best_tile,
     choose,
     tile_costs_of,
@@ -348,6 +349,15 @@ def walked(
     tile, _ = searched_by(device, call, head_dim)
     parts, _ = _parts(program, call, head_dim, layout, device)
     return tuple(program.tile(part, tile).schedules[tile] for part in parts)
+
+
+def timed(
+    program: Program, call: Call, head_dim: int, layout: str | None
+) -> tuple[Schedule | WholeStrips, ...]:
+    """The work of a call on a CPU, as ``predict`` takes it: whole blocks, or the schedules of its parts."""
+    whole = None if layout else program.whole(call)
+    strips = None if whole is None else WholeStrips.of(whole)
+    return walked(program, call, head_dim, layout) if strips is None else (strips,)
 
 
 def _parts(

@@ -59,6 +59,7 @@ from attndsl.backends.timing import (
     tile_costs_of,
 )
 from attndsl.backends.tuning import Tunable, Tuned, edition
+from attndsl.backends.whole_strips import WholeStrips
 
 __all__ = [
     "EIGHT_BITS",
@@ -93,6 +94,7 @@ __all__ = [
     "TakesLists",
     "TakesWhole",
     "TakesWholeScores",
+    "WholeStrips",
     "TakesOpenMasks",
     "TakesPairs",
     "TakesScores",

@@ -18,7 +18,7 @@ from attndsl.schedule import TokenOrder
 
 _flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-CACHED: Final = 1 << 19  # elements of one copy of a tensor in another order
+CACHED: Final = 1 << 18  # elements of one copy of a tensor in another order
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from attndsl.backends.block_batches import BlockBatch
+from attndsl.backends.block_batches import BlockBatch, InStrips
 from attndsl.backends.blocked import HeadGroup, backward_unit, forward_unit
 from attndsl.backends.places import Index, Span
 from attndsl.backends.work_counts import (
@@ -121,12 +121,17 @@ def tile_costs_of(heads: int, head_dim: int) -> TileCosts:
 
 
 def predict(
-    parts: Sequence[Schedule], head_dim: int, machine: Machine, *, heads: int = 1, batch: int = 1
+    parts: Sequence[Schedule | InStrips],
+    head_dim: int,
+    machine: Machine,
+    *,
+    heads: int = 1,
+    batch: int = 1,
 ) -> Times:
     """The time of a call that runs these disjoint parts, one after the other, and merges them.
 
     Args:
-        parts: schedules in tiles of ``best_tile``: what the backend asks for.
+        parts: schedules in tiles of ``best_tile``: what the backend asks for; or whole blocks.
         head_dim: size of queries, keys and values.
         machine: what each count takes.
         heads: query heads; keys have as many.

@@ -9,16 +9,18 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from attndsl.backends.block_batches import BlockBatch, batches_of
+from attndsl.backends.block_batches import BlockBatch, InStrips, Ordered, batches_of
 from attndsl.backends.blocked import at_once
+from attndsl.backends.dense_blocks import CACHED
 from attndsl.backends.heads import alike
 from attndsl.backends.places import Elements, Index, Places
-from attndsl.schedule import Plan, Schedule
+from attndsl.backends.whole_strips import DenseBatch, WholeStrips
+from attndsl.schedule import Schedule
 
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -59,12 +61,17 @@ _counts: Final = operator.attrgetter(*TERMS)  # dataclasses.astuple copies each 
 
 
 def work_counts(
-    schedule: Schedule, head_dim: int, *, heads: int = 1, batch: int = 1, v_dim: int | None = None
+    schedule: Schedule | InStrips,
+    head_dim: int,
+    *,
+    heads: int = 1,
+    batch: int = 1,
+    v_dim: int | None = None,
 ) -> tuple[WorkCounts, WorkCounts]:
     """(forward, backward) of a call with this schedule, in the order and the pieces of the backend.
 
     Args:
-        schedule: in tiles of ``best_tile``, or the counts are those of another call.
+        schedule: in tiles of ``best_tile``, or the counts are those of another call; or whole blocks.
         head_dim: size of queries and keys.
         heads: query heads; keys have as many.
         batch: batch elements.
@@ -72,6 +79,8 @@ def work_counts(
     """
     width = max(1, head_dim, v_dim or head_dim)
     tokens = batch * heads * width
+    if isinstance(schedule, WholeStrips) and schedule.is_apart:
+        return _whole_counts(schedule, width, heads, batch)
     streams = schedule.q_len + 2 * schedule.k_len
     forward = WorkCounts(moved=tokens * streams)  # is every key finite? and the output, once
     backward = WorkCounts(moved=2 * tokens * (schedule.q_len + streams))
@@ -83,6 +92,42 @@ def work_counts(
             forward += forward_of(strip, count, width) * times
             backward += backward_of(strip, count, width) * times
     return forward, backward
+
+
+def _whole_counts(
+    strips: WholeStrips, width: int, heads: int, batch: int
+) -> tuple[WorkCounts, WorkCounts]:
+    """(forward, backward) of blocks at once: nothing is masked, merged or added up."""
+    forward = WorkCounts(moved=batch * heads * width * (strips.q_len + strips.k_len))
+    backward = WorkCounts()
+    for (plan, count), times in _units(strips, batch, heads).items():
+        shapes, orders = strips.plans[plan].shapes, _reordering(strips.plans[plan], count * width)
+        made = WorkCounts()
+        for shape in shapes:
+            made += _kernel_of_blocks(shape, count, width)
+        if orders[0].gathered:  # in pieces
+            most = max(1, CACHED // (max(strips.q_len, strips.k_len) * width))
+            pieces = batch * -(-heads // most) if strips.plan_of.size == 1 else -(-count // most)
+            made += WorkCounts(calls=(pieces - 1) * len(shapes))
+        several = 2 * (len(shapes) > 1) * count * width  # results are written twice
+        forward += (orders[0] + made + WorkCounts(moved=several * strips.q_len)) * times
+        moved = several * (strips.q_len + 2 * strips.k_len)
+        backward += (orders[1] + made + WorkCounts(moved=moved)) * times
+    return forward, backward
+
+
+def _kernel_of_blocks(shape: DenseBatch, heads: int, width: int) -> WorkCounts:
+    """One call; of triangles torch's kernel skips whole stretches of keys behind a block of queries."""
+    items, queries, keys = shape.queries.items, shape.queries.length, shape.keys.length
+    made = _kernel(items, queries, keys, heads, width)
+    if not shape.is_causal:
+        return made
+    block = next(size for least, size in BLOCKS if queries >= least)
+    stops = np.minimum(np.arange(block, queries + block, block), queries)
+    read = np.minimum(-(-stops // STRETCH) * STRETCH, keys)
+    share = float(read.sum()) / (len(stops) * keys)
+    parts = (share * part for part in (made.loaded, made.products, made.weights))
+    return replace(made, **dict(zip(("loaded", "products", "weights"), parts, strict=True)))
 
 
 def dense_work_counts(
@@ -150,20 +195,20 @@ def _kernel(items: int, queries: int, keys: int, heads: int, width: int) -> Work
     )
 
 
-def _units(schedule: Schedule, batch: int, heads: int) -> Counter[tuple[int, int]]:
+def _units(schedule: Schedule | InStrips, batch: int, heads: int) -> Counter[tuple[int, int]]:
     """How often so many heads of a plan are run together: (plan, heads) -> times."""
     if schedule.plan_of.size == 1:
         return Counter({(int(schedule.plan_of.flat[0]), batch * heads): 1})
     return Counter(_rows_of(schedule, batch, heads))
 
 
-def _rows_of(schedule: Schedule, batch: int, heads: int) -> Iterator[tuple[int, int]]:
+def _rows_of(schedule: Schedule | InStrips, batch: int, heads: int) -> Iterator[tuple[int, int]]:
     for row in np.broadcast_to(schedule.plan_of, (batch, heads)).tolist():
         for plan, mine, _ in alike(row, 1):
             yield plan, mine.stop - mine.start
 
 
-def _reordering(plan: Plan, elements: int) -> tuple[WorkCounts, WorkCounts]:
+def _reordering(plan: Ordered, elements: int) -> tuple[WorkCounts, WorkCounts]:
     """Tensors taken in the orders of a plan and put back, by the elements of one token."""
     queries = 0 if plan.q_order is None else len(plan.q_order.rows) * elements
     keys = 0 if plan.k_order is None else len(plan.k_order.rows) * elements

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attndsl
+from attndsl.arguments import read_call
 from attndsl.backends import Blocked, Request
 from attndsl.backends.dense_square import shape_of
+from attndsl.backends.work_counts import work_counts
+from attndsl.lowering import timed
 from attndsl.schedule import Whole
 from tests.rooms.backends.agreement import assert_agrees, both
 from tests.rooms.backends.cases import LAYOUTS, Case, laid_out
@@ -197,3 +200,25 @@ def test_blocks_can_be_switched_off_by_name():
         assert len(flash_calls(lambda p=whole: p(q, k, v))) == 1
         assert len(flash_calls(lambda p=tiles: p(q, k, v))) > 1
         torch.testing.assert_close(whole(q, k, v), tiles(q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("body", "calls"),
+    [
+        ("q // 512 == k // 512", 1),
+        ("q // 700 == k // 700 and k <= q", 2),
+        ("q // 64 % 3 == k // 64 % 3", 4),
+    ],
+)
+def test_predictions_count_the_calls_that_run(body: str, calls: int):
+    p = attndsl.compile(f"pattern p = {body}")
+    (strips,) = timed(p._program, read_call(p._program, 2048, None, 3), 64, None)
+    told = work_counts(strips, 64, heads=3)
+    q, k, v = torch.randn(3, 1, 3, 2048, 64).unbind()
+    ran = flash_calls(lambda: p(q, k, v))
+    assert told[0].calls == told[1].calls == len(ran) == calls
+    assert told[0].weights >= 3 * int(p.mask(2048).sum())
+    assert (
+        p.predict(2048, heads=3).both
+        < attndsl.compile(p.ir, without=["whole"]).predict(2048, heads=3).both
+    )

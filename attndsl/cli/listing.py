@@ -117,7 +117,7 @@ def _library() -> Iterator[_Item]:
 
 def _attentions() -> Iterator[_Item]:
     for name in patterns.attentions():
-        shown = describe(name)
+        shown = patterns.attention_signature(name)
         yield _Item(shown, first_sentence(shown.doc), is_attention=True)
 
 

@@ -16,15 +16,21 @@ from attndsl.frontend import Definition, PatternFunction, Signature, described, 
 from attndsl.source import AttnDslError, Diagnostic, suggest
 
 from .entries import Entry, entry, find, module_of, published
-from .scored import attention_of, attentions, module_of_attention, module_of_named, named_attentions
+from .scored import (
+    attention_of,
+    attention_signature,
+    attentions,
+    module_of_attention,
+    module_of_named,
+    named_attentions,
+)
 from .selected import module_of_selection, selections
 from .trials import Trial, large_trial, trial
 
 __all__ = [
-    "Entry", "Trial", "attention_of", "attentions", "catalogue", "describe", "entry", "find", "helpers", "is_helper",
-    "is_name",
-    "large_trial", "module_of", "module_of_attention", "module_of_named", "module_of_other",
-    "module_of_selection", "named_attentions", "names", "published", "selections", "source", "trial",
+    "Entry", "Trial", "attention_of", "attention_signature", "attentions", "catalogue", "describe", "entry", "find",
+    "helpers", "is_helper", "is_name", "large_trial", "module_of", "module_of_attention", "module_of_named",
+    "module_of_other", "module_of_selection", "named_attentions", "names", "published", "selections", "source", "trial",
 ]  # fmt: skip
 
 

@@ -108,6 +108,11 @@ def _signatures(family: str) -> dict[str, Signature]:
     return {each.name: each for each in signatures(_module(family))}
 
 
+def signatures_beside(entry_name: str) -> dict[str, Signature]:
+    """Signatures of all patterns and attentions in the file of an entry, by name."""
+    return _signatures(_places()[_known(entry_name)][1])
+
+
 def published() -> tuple[str, ...]:
     """The entries of the library, by row."""
     return tuple(_places())

@@ -12,8 +12,9 @@ from importlib.resources import files as resources
 from typing import Final
 
 from attndsl import syntax as syn
+from attndsl.frontend import Signature, signatures
 
-from .entries import module_of, published
+from .entries import module_of, published, signatures_beside
 
 FILE: Final = "published.attn"
 _ENDING: Final = "_attention"
@@ -30,6 +31,18 @@ def module_of_named() -> syn.Module:
 def module_of_attention(name: str) -> syn.Module:
     """The file of a published attention, parsed."""
     return module_of(name.removesuffix(_ENDING)) if name in _beside() else module_of_named()
+
+
+def attention_signature(name: str) -> Signature:
+    """The signature of a published attention; a file is checked once for all that it declares."""
+    if name in _beside():
+        return signatures_beside(name.removesuffix(_ENDING))[name]
+    return _named_signatures()[name]
+
+
+@functools.cache
+def _named_signatures() -> dict[str, Signature]:
+    return {each.name: each for each in signatures(module_of_named())}
 
 
 @functools.cache

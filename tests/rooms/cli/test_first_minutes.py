@@ -85,3 +85,17 @@ def test_a_file_of_the_library_is_checked_once():
     assert entries._signatures.cache_info().misses == len(
         {patterns.entry(n).family for n in patterns.published()}
     )
+
+
+def test_the_file_of_published_attentions_is_checked_once(monkeypatch):
+    from attndsl.patterns import scored
+
+    scored._named_signatures.cache_clear()
+    seen = []
+    original = scored.signatures
+    monkeypatch.setattr(
+        scored, "signatures", lambda module: seen.append(module) or original(module)
+    )
+    listed = [patterns.attention_signature(name).name for name in patterns.attentions()]
+    assert listed == [*patterns.attentions()]
+    assert len(seen) == 1

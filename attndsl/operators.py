@@ -32,6 +32,9 @@ _SCORED: Final = {
         f"{_SCORED_CALL}) -> Tensor[]"
     ),
 }
+_CHOICES: Final = {
+    "choose": "(Tensor q, Tensor k, Tensor[] inputs, str names, SymInt digest, float scale) -> Tensor[]",
+}
 _SCHEMAS: Final = {
     "attention": f"(Tensor q, Tensor k, Tensor v, Tensor[] tables, {_CALL}) -> (Tensor, Tensor, Tensor)",
     "attention_derivative": (
@@ -44,6 +47,7 @@ _SCHEMAS: Final = {
 def _kernel(operator: str, part: str) -> Callable[..., Any]:
     """The part of that name of the operator's kernels in ``attndsl.op``, imported when it is first called."""
     kernels = "SCORED_KERNELS" if operator in _SCORED else "KERNELS"
+    kernels = "CHOICE_KERNELS" if operator in _CHOICES else kernels
 
     def run(*args: Any, **options: Any) -> Any:
         function = getattr(getattr(importlib.import_module("attndsl.op"), kernels)[operator], part)
@@ -66,6 +70,10 @@ def _declared() -> Any:
         library.impl(name, _kernel(name, "legacy_vmap"), "Batched")
         torch.library.register_fake(f"attndsl::{name}", _kernel(name, "fake"), lib=library)
         torch.library.register_vmap(f"attndsl::{name}", _kernel(name, "vmap"), lib=library)
+    for name, schema in _CHOICES.items():
+        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, _kernel(name, "compute"), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"attndsl::{name}", _kernel(name, "fake"), lib=library)
     for name, schema in _SCORED.items():
         library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(name, _kernel(name, "compute"), "CompositeExplicitAutograd")

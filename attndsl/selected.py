@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl import ir, selecting
+from attndsl import ir, op, selecting
 from attndsl.backends import unit_chooser
 from attndsl.inputs import declaration, fitted, read
 from attndsl.op import eager_only
@@ -90,6 +91,7 @@ class Selector:
     by_head: Mapping[str, bool] = field(default_factory=dict)  # tables, and whether they have heads
     digests: frozenset[str] = frozenset()
     asked: frozenset[str] = frozenset()  # inputs that the selections read
+    digest: int = 0  # by which graphs name them; 0 where shapes do not tell how large a table is
 
     @staticmethod
     def of(masks: Sequence[ir.Mask], layer: int, tables: Iterable[ir.Table] = ()) -> Selector:
@@ -105,7 +107,7 @@ class Selector:
                 title = f"two selections that differ are named {each.name!r}"
                 raise AttnDslError(Diagnostic("A219", title))
         inputs = (*tables, *(table for mask in masks for table in mask.tables))
-        return Selector(
+        selector = Selector(
             tuple(found.values()),
             layer,
             frozenset(each.name for each in inputs),
@@ -113,6 +115,24 @@ class Selector:
             frozenset(each.digest for each in found.values()),
             frozenset(table.name for table in _inputs(found.values())),
         )
+        return selector._kept()
+
+    def _kept(self) -> Selector:
+        """The same, that graphs may name, where shapes tell how large its tables are."""
+        if not self.selections or not all(map(_known_slots, self.selections)):
+            return self
+        own = hashlib.blake2b(repr((sorted(self.digests), self.layer)).encode(), digest_size=7)
+        kept = replace(self, digest=int.from_bytes(own.digest(), "big") + 1)
+
+        def make(q: Tensor, k: Tensor, given: Mapping[str, Tensor], scale: float) -> list[Tensor]:
+            tables = self.select(q, k, scale, given)
+            return [tables[name].clone() for name in self.by_head]
+
+        def shapes(q: Tensor, k: Tensor) -> list[tuple[int, ...]]:
+            return [_table_shape(each, q, k) for each in self.selections]
+
+        op.keep_maker(kept.digest, op.TableMaker(make, shapes))
+        return kept
 
     @staticmethod
     def of_attention(attention: ir.Attention, layer: int) -> Selector:
@@ -223,6 +243,10 @@ class Selector:
             helps = ("give it the tables by their names, units counted from position 0",)
             raise AttnDslError(Diagnostic("A509", title, helps=helps))
         wanted = self.asked.intersection(given)
+        left = set(given) - (wanted - self.read)
+        if selection is None and self.digest and _is_traced():
+            made = self._in_graph(q, k, scale, {name: given[name] for name in sorted(wanted)})
+            return {name: given[name] for name in left} | made, {}
         if selection is None:
             selection = self._select(q, k, scale, {name: given[name] for name in wanted})
         chosen = self._checked(selection, Shape.of(q, k))
@@ -230,8 +254,23 @@ class Selector:
             name: _for_each_head(chosen[name], chosen.shape) if has_heads else chosen[name]
             for name, has_heads in self.by_head.items()
         }
-        left = set(given) - (wanted - self.read)
         return {name: given[name] for name in left} | made, {}
+
+    def _in_graph(
+        self, q: Tensor, k: Tensor, scale: float | Tensor | None, given: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """The tables of all selections, with an entry for each query head, made by an operator."""
+        if isinstance(scale, Tensor) or not all(isinstance(x, Tensor) for x in given.values()):
+            title = "within a graph a selection takes a number for `scale`, and tensors as inputs"
+            raise AttnDslError(Diagnostic("A509", title))
+        factor = q.shape[3] ** -0.5 if scale is None else float(scale)
+        named = list(given.values()), ",".join(given), self.digest, factor
+        made = torch.ops.attndsl.choose(q.detach(), k.detach(), *named)
+        tables = zip(self.by_head.items(), made, strict=True)
+        return {
+            name: _spread(table, q.shape[1]) if has_heads else table
+            for (name, has_heads), table in tables
+        }
 
     def _checked(self, selection: object, shape: Shape) -> Selected:
         if not isinstance(selection, Selected):
@@ -355,9 +394,38 @@ class Selecting:
 
 def _for_each_head(made: Tensor, shape: Shape) -> Tensor:
     """A table with an entry for each query head."""
-    if made.shape[1] == shape.heads:
-        return made
-    return made.repeat_interleave(shape.heads // made.shape[1], 1)
+    return _spread(made, shape.heads)
+
+
+def _spread(made: Tensor, heads: int) -> Tensor:
+    return made if made.shape[1] == heads else made.repeat_interleave(heads // made.shape[1], 1)
+
+
+def _is_traced() -> bool:
+    """Whether a tracer follows: dynamo, or a mode such as that of make_fx."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _known_slots(chosen: ir.Chosen) -> bool:
+    """Whether shapes tell how large its table is."""
+    if isinstance(chosen, ir.Rank) or chosen.by_column:
+        return False
+    rows = chosen.queries
+    return isinstance(chosen.table.dims[-1], int) and not isinstance(rows, ir.selection.Numbers)
+
+
+def _table_shape(chosen: ir.Chosen, q: Tensor, k: Tensor) -> tuple[int, ...]:
+    """The shape of its table, which is known."""
+    assert isinstance(chosen, ir.Selection), "ranks have none that is known"
+    rows, slots = q.shape[2], chosen.table.dims[-1]
+    if isinstance(chosen.queries, ir.selection.Units):
+        size = chosen.queries.size
+        shift = k.shape[2] - q.shape[2] if chosen.align is ir.Align.END else 0
+        rows = -(-(shift + q.shape[2]) // size) - shift // size
+    assert isinstance(slots, int), "it is known"
+    shared = ir.selection.Shared
+    heads = {shared.HEADS: (), shared.GROUP: (k.shape[1],), shared.NOTHING: (q.shape[1],)}
+    return q.shape[0], *heads[chosen.shared], rows, slots
 
 
 def _real(table: ir.Table, value: Any, shape: Shape) -> Tensor:

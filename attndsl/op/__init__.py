@@ -3,6 +3,7 @@
 from attndsl.op.attention import attention, tune
 from attndsl.op.binding import BoundCall
 from attndsl.op.bound_scores import BoundAttention
+from attndsl.op.choices import CHOICE_KERNELS, TableMaker, keep_maker
 from attndsl.op.dispatching import eager_only
 from attndsl.op.foreign import why_not
 from attndsl.op.merging import merge
@@ -14,18 +15,21 @@ from attndsl.op.scored_registration import SCORED_KERNELS, Whole, attend
 from attndsl.op.scores import TermProgram, device_functions, has_lse
 
 __all__ = [
+    "CHOICE_KERNELS",
     "KERNELS",
     "BoundAttention",
     "BoundCall",
     "SCORED_KERNELS",
     "Planner",
     "ScoredCall",
+    "TableMaker",
     "TermProgram",
     "Whole",
     "attend",
     "attention",
     "device_functions",
     "has_lse",
+    "keep_maker",
     "eager_only",
     "merge",
     "operators",

@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -22,17 +22,22 @@ from attndsl.backends.dtypes import lse_dtype
 
 reals = ir.reals
 
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
 
 @dataclass(frozen=True, slots=True)
 class DensePart:
     """A part of a term with the tensors of one call.
 
-    ``mask`` is bool [B, H, Q, K]. ``env`` holds what integer expressions read: ``q`` [Q] and ``k`` [K] are the
-    positions of the rows, ``batch`` [B] and ``head`` [H] their numbers, as NumPy arrays. k and v have Hkv heads.
+    ``mask`` is bool [B, H, Q, K], and so is ``pairs``, of NumPy, which transforms of torch do not see. ``env`` holds
+    what integer expressions read: ``q`` [Q] and ``k`` [K] are the positions of the rows, ``batch`` [B] and ``head``
+    [H] their numbers, as NumPy arrays. k and v have Hkv heads.
     """
 
     part: ir.Scored
     mask: Tensor
+    pairs: BoolArray
     env: ir.Env
     q: Tensor
     k: Tensor
@@ -83,19 +88,24 @@ class _Pairs:
     """The values of real expressions at the live pairs of a part, one number each, [pairs]."""
 
     def __init__(
-        self, part: DensePart, tables: Mapping[str, Tensor], scale: float, at: Tensor | None = None
+        self,
+        part: DensePart,
+        tables: Mapping[str, Tensor],
+        scale: float,
+        at: IntArray | None = None,
     ) -> None:
         self._part, self._tables = part, tables
-        places = part.mask.nonzero() if at is None else at
-        self._places = places
-        self._batch, self._head, self._query, self._key = places.unbind(1)
+        places = np.argwhere(part.pairs) if at is None else at
+        self._places = torch.from_numpy(places)
+        self._batch, self._head, self._query, self._key = self._places.unbind(1)
+        batch, head, query, key = places.T
         env = part.env
         self._env = replace(
             env,
-            q=env.q[self._query.numpy()],
-            k=env.k[self._key.numpy()] if len(env.k) else np.zeros(len(places), np.int64),
-            batch=env.batch[self._batch.numpy()],
-            head=env.head[self._head.numpy()],
+            q=env.q[query],
+            k=env.k[key] if len(env.k) else np.zeros(len(places), np.int64),
+            batch=env.batch[batch],
+            head=env.head[head],
         )
         self._score: Tensor | None = None
         self._scale = scale
@@ -219,7 +229,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
 def _of_queries(part: DensePart, tables: Mapping[str, Tensor], root: ir.Node) -> Tensor:
     """An expression that depends on no key, [B, H, Q]."""
     shape = part.mask.shape[:3]
-    at = torch.cartesian_prod(*(torch.arange(n) for n in shape), torch.arange(1))
+    at = np.stack([each.reshape(-1) for each in np.indices((*shape, 1))], axis=1)
     return _Pairs(part, tables, 1.0, at).value(root).reshape(shape)
 
 

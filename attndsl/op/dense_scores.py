@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,10 +48,11 @@ def dense_parts(
     extents = dict(zip(options.axes, options.extents, strict=True))
     batch, heads, q_len, _ = q.shape
     call = program.call(q_len, k.shape[2], batch, heads, extents, given)
-    mask = torch.from_numpy(program.dense(call)).expand(batch, heads, q_len, k.shape[2])
+    pairs = np.broadcast_to(program.dense(call), (batch, heads, q_len, k.shape[2]))
+    mask = torch.from_numpy(np.array(pairs))
     sizes = scored.sizes(call, shapes)
     if call.positions is not None:
-        return _elements(scored, call, sizes, reals, (q, k, v), mask)
+        return _elements(scored, call, sizes, reals, (q, k, v), mask, pairs)
     env = ir.Env(
         q=np.arange(q_len) + program.mask.shift(q_len, k.shape[2]),
         k=np.arange(k.shape[2]),
@@ -63,7 +65,7 @@ def dense_parts(
         queries=program.mask.queries,
         keys=program.mask.keys,
     )
-    return [(DensePart(_of_heads(scored.part, call), mask, env, q, k, v), dict(reals))]
+    return [(DensePart(_of_heads(scored.part, call), mask, pairs, env, q, k, v), dict(reals))]
 
 
 def _of_heads(part: ir.Scored, call: Call) -> ir.Scored:
@@ -85,6 +87,7 @@ def _elements(
     reals: Mapping[str, Tensor],
     qkv: tuple[Tensor, Tensor, Tensor],
     mask: Tensor,
+    pairs: np.ndarray[Any, np.dtype[np.bool_]],
 ) -> list[tuple[DensePart, dict[str, Tensor]]]:
     """The batch elements, the inputs of each laid out in order of positions."""
     made, at, mask_of = [], call.positions, scored.program.mask
@@ -99,7 +102,9 @@ def _elements(
             for table in scored.reals
         }
         seen, q, k, v = (x[b : b + 1] for x in (mask, *qkv))
-        made.append((DensePart(_of_heads(scored.part, call), seen, env, q, k, v), known))
+        made.append(
+            (DensePart(_of_heads(scored.part, call), seen, pairs[b : b + 1], env, q, k, v), known)
+        )
     return made
 
 

@@ -25,6 +25,7 @@ from attndsl import ir
 from attndsl.backends import lse_dtype
 from attndsl.op.column_levels import column_levels, column_weight
 from attndsl.op.merging import merge
+from attndsl.op.once import once
 from attndsl.op.scored_part import Part
 from attndsl.positions import KEYS, hidden
 from attndsl.scored import ScoredProgram
@@ -121,8 +122,13 @@ class _Threshold(torch.autograd.Function):
         return tau
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dtau: Tensor) -> tuple[Any, ...]:
+        part = ctx.part
+        given = part.q, part.k, *part.reals.values(), dtau
+        return None, None, *once(lambda: _Threshold._gains(ctx, dtau), given)
+
+    @staticmethod
+    def _gains(ctx: Any, dtau: Tensor) -> tuple[Tensor, ...]:
         part, above, (tau,) = ctx.part, ctx.above, ctx.saved_tensors
         leaves = [x.detach().requires_grad_() for x in (part.q, part.k, *part.reals.values())]
         real = dict(zip(part.reals, leaves[2:], strict=True))
@@ -133,8 +139,15 @@ class _Threshold(torch.autograd.Function):
         with torch.no_grad():
             whole = part.run(above, ones, level=tau)[0][..., 0]
             share = dtau / (2 * whole).masked_fill(whole == 0, 1.0)
-        grads = torch.autograd.grad(squares, leaves, share[..., None], allow_unused=True)
-        return None, None, *grads
+        return _gradients(squares, leaves, share[..., None])
+
+
+def _gradients(result: Tensor, leaves: Sequence[Tensor], gain: Tensor | None) -> tuple[Tensor, ...]:
+    """The gradients of leaves, 0 of those that nothing depends on."""
+    found: Sequence[Tensor | None] = torch.autograd.grad(result, leaves, gain, allow_unused=True)
+    return tuple(
+        torch.zeros_like(leaf) if x is None else x for leaf, x in zip(leaves, found, strict=True)
+    )
 
 
 @torch.no_grad()
@@ -187,8 +200,13 @@ class _Columns(torch.autograd.Function):
         return column
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dcolumn: Tensor) -> tuple[Any, ...]:
+        part = ctx.part
+        given = part.q, part.k, *part.reals.values(), dcolumn
+        return None, None, *once(lambda: _Columns._gains(ctx, dcolumn), given)
+
+    @staticmethod
+    def _gains(ctx: Any, dcolumn: Tensor) -> tuple[Tensor, ...]:
         part, (column,) = ctx.part, ctx.saved_tensors
         leaves = [x.detach().requires_grad_() for x in (part.q, part.k, *part.reals.values())]
         real = dict(zip(part.reals, leaves[2:], strict=True))
@@ -196,8 +214,7 @@ class _Columns(torch.autograd.Function):
         gains = dcolumn.to(part.v.dtype)[..., None]
         with torch.enable_grad():
             weighed, _ = apart.run(ctx.weight, gains, column=column)
-            grads = torch.autograd.grad(weighed.sum(), leaves, allow_unused=True)
-        return None, None, *grads
+            return _gradients(weighed.sum(), leaves, None)
 
 
 @torch.no_grad()

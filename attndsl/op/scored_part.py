@@ -21,6 +21,7 @@ from attndsl.codegen import NoKernel, score_functions
 from attndsl.op.attention import packed
 from attndsl.op.checks import check_tensors
 from attndsl.op.dense_scores import dense_parts
+from attndsl.op.once import once, undirected, unmapped
 from attndsl.op.planning import Options, Planner
 from attndsl.op.real_inputs import real_inputs
 from attndsl.op.rows import Tokens, read_arguments, rows_with_tokens
@@ -269,13 +270,23 @@ class Scored(torch.autograd.Function):
             ctx.mark_non_differentiable(lse)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        raise unmapped()
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise undirected()
+
+    @staticmethod
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
         q, k, v, out, lse, *tables = ctx.saved_tensors
         if dout is None and dlse is None:
             return (None,) * (6 + len(tables))
         dense = torch.zeros_like(out) if dout is None else dout
-        dq, dk, dv, dtables = ctx.found.backward(
-            q, k, v, tables, out, lse, dense, dlse, scale=ctx.scale
-        )
-        return None, None, None, dq, dk, dv, *dtables
+
+        def compute() -> tuple[Tensor, ...]:
+            given = q, k, v, tables, out, lse, dense, dlse
+            dq, dk, dv, dtables = ctx.found.backward(*given, scale=ctx.scale)
+            return dq, dk, dv, *dtables
+
+        return None, None, None, *once(compute, (q, k, v, *tables, dense, dlse))

@@ -727,6 +727,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "all heads drop the same pairs"),
     ("backends/draws.py", "x.bitwise_xor_(x >> 15)", "x.bitwise_xor_(x >> 14)", "CPUs draw other numbers of pairs than the rest"),
     ("op/scores.py", "return replace(term, log_mass=reals.apply(\"log\", reals.plus(*mass)))", "return term", "zero keys of a pattern do not weigh in attentions"),
+    ("op/once.py", "*(x for x in tensors if x is not None))", ")", "second derivatives lack what a primitive gives"),
     ("op/column_levels.py", "high - step", "high", "levels of columns far below the others of their head are not found"),
     ("op/row_maxima.py", "level + more / factor**step", "level", "a row maximum is a log-sum-exp"),
     ("backends/scored_stick.py", ".add_(rest[..., None])", ".add_(0 * rest[..., None])", "strips forget what the keys behind them took of a stick"),

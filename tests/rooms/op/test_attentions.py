@@ -275,24 +275,6 @@ def test_real_inputs_that_do_not_fit_are_refused(inputs, words):
 
 # Raised inside dynamo where it goes on after a graph; not ours to mend.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_attentions_run_under_torch_func_grad_and_no_other_transform():
-    a = attndsl.compile(CASES["ALiBi (Press et al., 2022)"].text)
-    q, k, v = (torch.randn(1, 2, 9, 4, dtype=torch.float64) for _ in range(3))
-    slope = torch.rand(2, dtype=torch.float64, requires_grad=True)
-
-    def loss(slope: torch.Tensor) -> torch.Tensor:
-        return (a(q, k, v, slope=slope) * 2).sin().sum()
-
-    (wanted,) = torch.autograd.grad(loss(slope), slope)
-    torch.testing.assert_close(torch.func.grad(loss)(slope.detach()), wanted)
-    for transform in (
-        lambda x: torch.vmap(loss)(x[None]),
-        lambda x: torch.func.jvp(loss, (x,), (x,)),
-    ):
-        with pytest.raises((RuntimeError, NotImplementedError)):
-            transform(slope.detach())
-
-
 def test_second_derivatives_are_had_of_the_oracle_and_refused_by_kernels():
     a = attndsl.compile("attention a over causal = score 2.0 * tanh(s / 2.0)")
     q, k, v = (torch.randn(1, 1, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))

@@ -41,7 +41,7 @@ class _Once(torch.autograd.Function):
 def once(
     compute: Callable[[], tuple[Tensor, ...]], tensors: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:
-    """What ``compute`` gives, which depends on ``tensors``: the derivative of these results is refused (A520)."""
+    """Runs ``compute``, whose results depend on ``tensors``; a derivative of them is refused (A520)."""
     found: tuple[Tensor, ...] = _Once.apply(compute, *(x for x in tensors if x is not None))  # type: ignore[no-untyped-call]
     return found
 

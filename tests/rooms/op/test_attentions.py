@@ -273,17 +273,6 @@ def test_real_inputs_that_do_not_fit_are_refused(inputs, words):
         a(*(torch.randn(1, 2, 4, 4) for _ in range(3)), inputs=inputs)
 
 
-# Raised inside dynamo where it goes on after a graph; not ours to mend.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_second_derivatives_are_had_of_the_oracle_and_refused_by_kernels():
-    a = attndsl.compile("attention a over causal = score 2.0 * tanh(s / 2.0)")
-    q, k, v = (torch.randn(1, 1, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    assert torch.autograd.gradgradcheck(lambda *x: a(*x, backend="reference"), (q, k, v))
-    (dq,) = torch.autograd.grad(a(q, k, v).sin().sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dq.sum().backward()
-
-
 def test_what_an_attention_cannot_take_is_refused_and_not_ignored():
     q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
     far = attndsl.compile("attention far over causal = score s by memory")

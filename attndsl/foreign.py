@@ -65,12 +65,15 @@ _PACKED = Foreign(
 
 
 _WEIGHTS = Foreign(
-    "weights are never held; values that are unit vectors give them: v = torch.eye(k_len)", (False,)
+    "weights are never held; an attention gives those of short sequences, `attndsl.attention(p).weights(q, k)`, as do "
+    "values that are unit vectors, v = torch.eye(k_len)",
+    (False,),
 )
 
 
 _LARGEST = Foreign(
-    "the largest score is not kept; `return_lse=True` gives what is at least that, and at most log(keys) more",
+    "an attention gives the largest score of each query, `attndsl.attention(p).row_max(q, k)`; `return_lse=True` gives "
+    "what is at least that, and at most log(keys) more",
     (False,),
 )
 

@@ -12,7 +12,7 @@ PROGRAMS = {
         "select near over blocks(8) for blocks(16) per group = sum over group: dot(mean(q), mean(k)) take top 3"
     ),
     "inputs, for all heads": (
-        "input w: real[batch, k]\nselect near over blocks(1) per heads = w[k] where k <= q take top 5"
+        "input w: real[batch, pos]\nselect near per heads = w[k] where k <= q take top 5"
     ),
 }
 

@@ -7,12 +7,17 @@ that the site is whole without a network.
 from __future__ import annotations
 
 import functools
+import itertools
 import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+import attndsl
+from attndsl import library, patterns
+from attndsl.verification import AttentionSubject, Random, draw_case
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -21,6 +26,7 @@ _SECTION = re.compile(r"^### (\w+)\n(.*?)(?=^###? |\Z)", re.MULTILINE | re.DOTAL
 _FILE = re.compile(r"^( *```attn) file=(\S+)$", re.MULTILINE)
 _NEEDS = re.compile(r"^( *```python) needs=\w+$", re.MULTILINE)
 _SESSION = re.compile(r"^( *```)python(\n *>>> )", re.MULTILINE)  # copied without prompts
+_ATTENTION = re.compile(r"^## (\w+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {".py": "python", ".attn": "attn", ".toml": "toml", ".json": "json", ".yml": "yaml"}
 
 
@@ -28,6 +34,9 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages."""
     for name, body in _systems().items():
         files.append(File.generated(config, f"gallery/{name}.md", content=_system_page(name, body)))
+    for name, body in _attentions().items():
+        page = _attention_page(name, body)
+        files.append(File.generated(config, f"gallery/{name}.md", content=page))
     pages = [DOCS / file.src_uri for file in files.documentation_pages() if file.src_dir]
     wanted = [target for page in pages for target in _linked(page)]
     seen = set[Path]()
@@ -54,6 +63,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if uri == "gallery.md":
         markdown = markdown[: markdown.index("\n## 001")]
         markdown = re.sub(r"\]\(#(\w+)\)", r"](gallery/\1.md)", markdown)
+    if uri == "attentions.md":
+        for name in _attentions():
+            link = f"[its picture and a call](gallery/{name}.md)"
+            markdown = markdown.replace(f"## {name}\n", f"## {name}\n\n{link}\n", 1)
     source = _origin(uri)
 
     def lead(match: re.Match[str]) -> str:
@@ -84,8 +97,6 @@ def _systems() -> dict[str, str]:
 
 def _system_page(name: str, body: str) -> str:
     """Picture, words, formula and call of one entry."""
-    from attndsl import library
-
     entry, shown = library.describe(name), library.example(name)
     extents = f", extents={dict(shown.extents)!r}" if shown.extents else ""
     inputs = ", inputs=shown.inputs" if shown.inputs else ""
@@ -103,6 +114,53 @@ def _system_page(name: str, body: str) -> str:
     body = re.sub(r"```text\n.*?```\n\n?", "", body, flags=re.DOTALL)  # the picture in characters
     head = f"# {name}\n\n*{entry.title}* (row {entry.row})"
     return f"{head}\n\n{_picture(shown)}\n\n{body}\n## Call it\n\n```python\n{call}```\n"
+
+
+@functools.cache
+def _attentions() -> dict[str, str]:
+    """Published attention -> its section of their page."""
+    found = _ATTENTION.findall((DOCS / "attentions.md").read_text(encoding="utf-8"))
+    named = patterns.named_attentions()
+    return {name: body for name, body in found if name in named}
+
+
+def _attention_page(name: str, body: str) -> str:
+    """Pictures, words, formula and call of one attention."""
+    attention = library.attention(name)
+    body = body.replace("```text\nattention", "```attn\nattention")
+    body = re.sub(r"\]\((?!https?:|#)([^)]+)\)", lambda m: f"]({_from_gallery(m[1])})", body)
+    shown = re.sub(
+        r"\n\s*", "", "".join(re.findall(r"<svg.*?</svg>", attention._repr_html_(), re.DOTALL))
+    )
+    call = f"```python\n{_attention_call(attention)}```\n"
+    return f"# {name}\n\n<div>{shown}</div>\n\n{body}\n## Call it\n\n{call}"
+
+
+def _attention_call(attention: attndsl.Attention) -> str:
+    """A program that calls it on random tensors, as small as its expressions allow."""
+    subject = AttentionSubject(attention, ())
+    few = {"batch": 1, "heads": 4, "kv_heads": 4, "head_dim": 16, "value_dim": 16}
+    cases = (draw_case(subject.frame, Random(seed), 64, **few) for seed in itertools.count())
+    case = subject.fitted(next(each for each in cases if each.q_len == each.k_len >= 16))
+    members = max(
+        part.member[1] if part.member else 1 for term in attention.ir.terms for part in term.parts
+    )
+    given = {each.name: _random(case.inputs[each.name].shape) for each in attention.inputs}
+    for each in attention.ir.key_inputs:
+        given[each] = f"({_random((1, 4, 3, 16))}, {_random((1, 4, 3, 16))})"
+    if case.extents:
+        given["extents"] = repr(dict(case.extents))
+    told = "".join(f", {key}={value}" for key, value in given.items())
+    return (
+        "import attndsl\nimport torch\n\n"
+        f"q, k = (torch.randn(1, {4 * members}, {case.q_len}, 16) for _ in range(2))\n"
+        f"v = torch.randn(1, 4, {case.k_len}, 16)\n"
+        f'out = attndsl.compile("{attention.name}")(q, k, v{told})\n'
+    )
+
+
+def _random(shape: tuple[int, ...]) -> str:
+    return f"torch.rand({', '.join(map(str, shape))})"
 
 
 def _from_gallery(link: str) -> str:

@@ -95,7 +95,9 @@ def test_every_call_of_the_gallery_runs(site):
     for page in sorted((site / "gallery").glob("*.html")):
         text = html.unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
         (call,) = re.findall(
-            r"^import attndsl\n\nshown.*?^out = .*?$", text, re.DOTALL | re.MULTILINE
+            r"^import attndsl\n(?:import torch\n)?\n(?:shown|q, k).*?^out = .*?$",
+            text,
+            re.DOTALL | re.MULTILINE,
         )
         names: dict = {}
         exec(call, names)

@@ -18,7 +18,7 @@ from attndsl.schedule import TokenOrder
 
 _flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-CACHED: Final = 1 << 18  # elements of one copy of a tensor in another order
+CACHED: Final = 1 << 19  # elements of one copy of a tensor in another order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +43,9 @@ class DenseBlocks:
         """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
         width, widest = v.shape[3], max(1, q.shape[3], v.shape[3])
         q, k, v = (with_width(x, widest) for x in (q, k, v))
+        if self._is_copied and (flat := _flat((q, k, v))) is not None:
+            out, lse = self.forward(flat[0], flat[1], flat[2], scale)
+            return out.view(*q.shape[:3], -1)[..., :width], lse.view(q.shape[:3])
         only = self._only(q, k)
         if only is not None:
             out, lse = _attended((q, k, v), only, scale)
@@ -76,13 +79,18 @@ class DenseBlocks:
         """(dq, dk, dv), of the results of ``forward``; none reached the log-sum-exp."""
         widths = q.shape[3], k.shape[3], v.shape[3]
         q, k, v, out, dout = (with_width(x, max(1, *widths)) for x in (q, k, v, out, dout))
+        if self._is_copied and (flat := _flat((q, k, v, out, lse, dout))) is not None:
+            grads = self.backward(flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], scale)
+            shapes = zip(grads, (q, k, v), widths, strict=True)
+            dq, dk, dv = (x.view(*like.shape[:3], -1)[..., :width] for x, like, width in shapes)
+            return dq, dk, dv
         only, given = self._only(q, k), (q, out, dout, lse)
         if only is not None and _covers([only.keys], k.shape[2]):
-            grads = _differentiated(given, (k, v), only, scale)
+            gains = _differentiated(given, (k, v), only, scale)
             sides = only.queries, only.keys, only.keys
             dq, dk, dv = (
                 _rows_of(x, places)[..., :width]
-                for x, places, width in zip(grads, sides, widths, strict=True)
+                for x, places, width in zip(gains, sides, widths, strict=True)
             )
             return dq, dk, dv
         is_shared = q.shape[1] > k.shape[1]
@@ -98,14 +106,20 @@ class DenseBlocks:
             rows = [_stored(x[b, mine], plan.q_order) for x in given]
             queries = [shape.queries for shape in plan.shapes]
             keys = [shape.keys for shape in plan.shapes]
-            gains = [_Result.of(made[0][b, mine], plan.q_order, queries)]
-            gains += [_Result.of(x[b, theirs], plan.k_order, keys, is_shared) for x in made[1:]]
+            results = [_Result.of(made[0][b, mine], plan.q_order, queries)]
+            results += [_Result.of(x[b, theirs], plan.k_order, keys, is_shared) for x in made[1:]]
             for shape in plan.shapes:
-                grads = _differentiated(rows, columns, shape, scale)
+                gains = _differentiated(rows, columns, shape, scale)
                 sides = shape.queries, shape.keys, shape.keys
-                for gain, places, grad in zip(gains, sides, grads, strict=True):
-                    gain.take(places, grad)
+                for result, places, gain in zip(results, sides, gains, strict=True):
+                    result.take(places, gain)
         return made[0], made[1].to(k.dtype), made[2].to(v.dtype)
+
+    @property
+    def _is_copied(self) -> bool:
+        """Whether tokens are taken in another order, that of all heads and batch elements."""
+        plan = self.plans[0]
+        return self.plan_of.size == 1 and (plan.q_order is not None or plan.k_order is not None)
 
     def _only(self, q: Tensor, k: Tensor) -> DenseBatch | None:
         """The one shape of all heads that has every query, in natural order."""
@@ -234,6 +248,13 @@ class _Fold:
         x = x.reshape(*outer, *x.shape[2:])
         back = [self.dims.index(dim) for dim in range(3)]
         return x.permute(*back, *range(3, x.dim()))
+
+
+def _flat(given: Sequence[Tensor]) -> list[Tensor] | None:
+    """Tensors [B, H, ...] as [1, B * H, ...]; None where that is a copy, or nothing else."""
+    if len(given[0]) == 1 or not all(_merges(x, 0) for x in given):
+        return None
+    return [x.flatten(0, 1)[None] for x in given]
 
 
 def _merges(x: Tensor, dim: int) -> bool:

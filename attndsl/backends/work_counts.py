@@ -107,8 +107,7 @@ def _whole_counts(
             made += _kernel_of_blocks(shape, count, width)
         if orders[0].gathered:  # in pieces
             most = max(1, CACHED // (max(strips.q_len, strips.k_len) * width))
-            pieces = batch * -(-heads // most) if strips.plan_of.size == 1 else -(-count // most)
-            made += WorkCounts(calls=(pieces - 1) * len(shapes))
+            made += WorkCounts(calls=(-(-count // most) - 1) * len(shapes))
         several = 2 * (len(shapes) > 1) * count * width  # results are written twice
         forward += (orders[0] + made + WorkCounts(moved=several * strips.q_len)) * times
         moved = several * (strips.q_len + 2 * strips.k_len)

@@ -112,6 +112,7 @@ def explanation(
         call.batch,
         origin.hints(facts) if origin else (),
         families.told(program, call),
+        claims.told(program.mask.selections, *lengths, call.heads, head_dim),
     )
 
 

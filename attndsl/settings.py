@@ -284,9 +284,12 @@ def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed:
     sizes = ir.resolve_sizes(mask, trial.q_len, trial.k_len, trial.extents)
     inputs, words = dict(loaded), dict[str, str]()
     asked = sizes_asked(mask, sizes)
+    chosen = _chosen(mask, trial, loaded, seed)
     for table in mask.tables:
         shape = ir.known_shape(mask, table, sizes, trial.batch, trial.heads)
-        if table.name in loaded:
+        if table.name in chosen and table.name not in loaded:
+            inputs[table.name], words[table.name] = chosen[table.name], "chosen from random vectors"
+        elif table.name in loaded:
             inputs[table.name] = _spread(table, loaded[table.name], shape)
         else:
             rng = np.random.default_rng(seed)
@@ -304,6 +307,37 @@ def _with_inputs(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed:
         }
         inputs |= {name: made[name] for name in words}
     return replace(trial, inputs=inputs, made_up=words)
+
+
+def _chosen(mask: ir.Mask, trial: Setting, loaded: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The tables that selections make of random q, k and real inputs; none where inputs of theirs are no reals."""
+    asked = [each for each in mask.selections if each.name not in loaded]
+    made = {each.name for each in mask.selections}
+    read = {table for each in asked for table in each.tables if table.name not in made}
+    if not asked or any(table.kind is not ir.Sort.REAL for table in read):
+        return {}
+    import torch  # pictures of other patterns do without
+
+    from attndsl.selected import Selector
+
+    draws = torch.Generator().manual_seed(seed)
+    sizes = {"batch": trial.batch, "head": trial.heads, "q": trial.q_len}
+    sizes |= {"k": trial.k_len, "pos": trial.k_len}
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draws)
+
+    real = {
+        table.name: random(
+            *(sizes.get(str(dim), dim if isinstance(dim, int) else _FEW) for dim in table.dims)
+        )
+        for table in read
+    }
+    q, k = (random(trial.batch, trial.heads, n, _FEW) for n in (trial.q_len, trial.k_len))
+    found = Selector.of((mask,), 0).select(q, k, None, real)
+    read_too = {table.name for table in mask.tables} & real.keys()  # a pattern reads their lengths
+    tables = {**found, **{name: real[name] for name in read_too}}
+    return {name: table.numpy() for name, table in tables.items() if name not in loaded}
 
 
 def _spread(table: ir.Table, array: Any, shape: Sequence[int | None]) -> Any:

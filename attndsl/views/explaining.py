@@ -140,6 +140,7 @@ class Explanation:
     others: Mapping[str, str] = field(
         default_factory=dict
     )  # what kernels of others take the call for
+    choices: Mapping[str, str] = field(default_factory=dict)  # what is known of selections
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -175,6 +176,7 @@ class Explanation:
             "align": self.align.value,
             "steps": {name: ir.show(root) for name, root in self.steps},
             "facts": dict(self.facts),
+            "choices": dict(self.choices),
             "q_len": self.q_len,
             "k_len": self.k_len,
             "heads": self.heads,
@@ -202,6 +204,8 @@ class Explanation:
         lines += [f"align    {self.align}: query i is at position {position}"]
         lines += self._passes()
         lines += ["facts", *(f"  {name:24} {fact}" for name, fact in self.facts.items())]
+        if self.choices:
+            lines += ["chooses", *(f"  {name:24} {text}" for name, text in self.choices.items())]
         batch = f", batch of {self.batch}" if self.batch > 1 else ""
         lines += [f"schedule of {self.q_len} queries x {self.k_len} keys{batch}, tile {bq} x {bk}"]
         lines += [f"  {line}" for line in _work(self.natural)]

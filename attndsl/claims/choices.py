@@ -1,0 +1,135 @@
+"""Facts of selections: whether they know the future, how many units they take, what their scores cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from attndsl import analysis, ir
+
+sel, reals = ir.selection, ir.reals
+
+_K, _Q = ir.Pos(ir.Side.KEY), ir.Pos(ir.Side.QUERY)
+
+
+def leaks(chosen: ir.Chosen) -> tuple[str, ...]:
+    """Ways in which a choice knows tokens behind the query it is for, in words; without any it is proved causal.
+
+    Proved: the same choice is made however the sequence goes on. So the rows of a prefill choose what steps of
+    decoding do.
+    """
+    found = dict.fromkeys(_own_leaks(chosen))
+    for each in chosen.within:
+        found |= dict.fromkeys(f"`{each.name}`: {leak}" for leak in leaks(each))
+    return tuple(found)
+
+
+def _own_leaks(chosen: ir.Chosen) -> Iterator[str]:
+    if isinstance(chosen, ir.Rank):
+        yield "where a token stands depends on tokens behind it"
+        return
+    rows = chosen.queries
+    where = ir.TRUE if _reads_conditions(chosen.where) else chosen.where
+    if chosen.choice.take is sel.Take.SAMPLE:
+        assert isinstance(chosen.units, sel.Units), "numbers are chosen by labels alone"
+        if rows is not None or not _is_past(chosen.units, where):
+            yield "units behind the query are drawn from, too"
+        return
+    if chosen.by_column:
+        if not isinstance(rows, sel.Numbers):
+            yield "units take queries: later ones compete"
+        elif chosen.units != sel.TOKENS:
+            yield "a unit is summarised as a whole"
+        return
+    if isinstance(rows, sel.Numbers):
+        yield "numbers take tokens of the whole sequence: later ones compete"
+        return
+    if rows is not None and not rows.is_token:
+        yield "queries choose together: later ones have a say"
+        return
+    units = chosen.units
+    if isinstance(units, sel.Numbers):
+        return
+    roots = (chosen.score, chosen.where, chosen.keeping, chosen.choice.amount)
+    for root in roots:
+        yield from _of_scores(root, units, where)
+    if chosen.choice.take in (sel.Take.REACHING, sel.Take.WITHIN) and not _is_past(units, where):
+        yield "units behind the query are candidates"
+
+
+def _reads_conditions(where: ir.Node) -> bool:
+    return any(isinstance(node, sel.Exceeds) for node in ir.postorder(where))
+
+
+def _of_scores(root: ir.Node, units: sel.Units, where: ir.Node) -> Iterator[str]:
+    """Leaks of an expression that is asked of the units for which a condition holds."""
+    waiting, seen = [root], set[ir.Node]()
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        match node:
+            case sel.Reduced(units=sel.Units() as own, item=item, where=inner):
+                yield from _of_scores(item, own, inner)
+                if not _is_past(own, inner) and node.how is sel.Fold.SOFTMAX:
+                    yield "shares are those among units behind the query, too"
+            case sel.RowFold(units=own, item=item, where=inner):
+                yield from _of_scores(item, own, inner)
+            case sel.Pooled(side=ir.Side.KEY) | sel.Bound() | sel.Antidiagonal():
+                if not _is_past(units, where):
+                    yield "a unit that ends behind the query is summarised"
+            case reals.Own(side=ir.Side.KEY):
+                if not _is_past(units, where):
+                    yield "keys behind the query are scored"
+            case reals.Row() | ir.Load() if node.deps & ir.Deps.KEY:
+                if not _is_past(units, where):
+                    yield f"`{node.table}` is read behind the query"
+                waiting += node.parts
+            case _:
+                waiting += node.parts
+
+
+def _is_past(units: sel.Units, where: ir.Node) -> bool:
+    """Whether it is proved that units for which a condition holds end at the query, or before."""
+    ends = ir.add(units.start(_K), ir.Const(units.size)), units.end(_K, ir.Size("k"))
+    known: dict[ir.Node, tuple[int, int]] = {_K: (0, analysis.FAR), _Q: (0, analysis.FAR)}
+    later = [ir.conj(where, ir.lt(ir.add(_Q, ir.Const(1)), end)) for end in ends]
+    if any(analysis.impossible(each, known) for each in later):
+        return True
+    # The query in its own block, and how many blocks before it the unit is: `k < q // b` is a bound of the latter.
+    block, rest, before = map(analysis.variable, range(3))
+    size = units.size
+    values: dict[ir.Node, ir.Node] = {
+        _Q: ir.add(ir.scale(block, size), rest),
+        _K: ir.sub(block, ir.add(before, ir.Const(1))),
+    }
+    far = analysis.FAR
+    free = {block: (0, far), rest: (0, size - 1), before: (-far, far)}
+    return any(analysis.impossible(ir.substitute(each, values), free) for each in later)
+
+
+def told(
+    chosen: Iterable[ir.Chosen], q_len: int, k_len: int, heads: int, head_dim: int
+) -> dict[str, str]:
+    """Facts of each selection, by name, in words."""
+    return {each.name: _told(each, q_len, k_len, heads, head_dim) for each in chosen}
+
+
+def _told(chosen: ir.Chosen, q_len: int, k_len: int, heads: int, head_dim: int) -> str:
+    found = leaks(chosen)
+    words = f"knows the future: {'; '.join(found)}" if found else "causal, proved"
+    if isinstance(chosen, ir.Rank):
+        return words
+    rows = 1.0
+    if chosen.queries is None:
+        rows = q_len
+    elif isinstance(chosen.queries, sel.Units):
+        rows = chosen.queries.count(q_len)
+    slots, units = chosen.table.dims[-1], chosen.units
+    most = f"at most {slots}" if isinstance(slots, int) else "any number"
+    if isinstance(units, sel.Numbers) or isinstance(chosen.queries, sel.Numbers):
+        return f"{most} each; {words}"
+    many = units.count(k_len)
+    products = sum(isinstance(node, reals.Dot | sel.Bound) for node in ir.postorder(chosen.score))
+    flops = 2.0 * products * rows * many * heads * head_dim
+    return f"{most} of {many:,} units, {flops / 1e6:,.3g} MFLOP to score them; {words}"

@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
 
 import attndsl
+from tests.support.block_masks import same
 from tests.support.mask_mods import MaskMods
 
 DOC = torch.tensor([0] * 20 + [1] * 50 + [2] * 13 + [3] * 90)
@@ -28,30 +29,6 @@ MODS = {
     "everything": lambda b, h, q, k: q >= 0,
     "nothing": lambda b, h, q, k: q < 0,
 }
-
-
-def rows(counts, indices):
-    """The blocks of each row, as sets of torch; what lies behind the counts is not defined."""
-    if counts is None:
-        return None
-    behind = torch.arange(indices.shape[-1]) >= counts[..., None]
-    return counts, indices.masked_fill(behind, -1)
-
-
-def same(ours, theirs):
-    for name in ("kv", "full_kv", "q", "full_q"):
-        for one, other in zip(*(
-            rows(getattr(x, f"{name}_num_blocks"), getattr(x, f"{name}_indices")) or ()
-            for x in (ours, theirs)
-        ), strict=True):  # fmt: skip
-            assert torch.equal(one, other), name
-            assert one.dtype == other.dtype
-    assert ours.seq_lengths == theirs.seq_lengths
-    assert ours.BLOCK_SIZE == theirs.BLOCK_SIZE
-    assert ours.mask_mod is theirs.mask_mod
-    assert torch.equal(ours.to_dense(), theirs.to_dense())
-    assert ours.shape == theirs.shape
-    assert ours.sparsity() == theirs.sparsity()
 
 
 @pytest.mark.parametrize("name", MODS)

@@ -1,5 +1,6 @@
 """A mask_mod is a pattern: the pairs are those of torch's own `create_mask`."""
 
+import ast
 import functools
 import importlib
 import re
@@ -8,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn.attention.flex_attention import and_masks, create_mask, or_masks
+from torch.nn.attention.flex_attention import and_masks, create_block_mask, create_mask, or_masks
 
 import attndsl
+from tests.support.block_masks import same
 from tests.support.mask_mods import MaskMods
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "errors" / "A2"
@@ -140,6 +142,8 @@ GYM = {
     "sta.generate_sta_mask_mod_3d": ((2, 2, 4), (2, 2, 2), (1, 2, 2), 3),
     "svg.generate_spatial_head_mask_mod": (5, 3, 6, 2, True, 4),
     "svg.generate_temporal_head_mask_mod": (5, 3, 6, 2),
+    "vsa.generate_vsa_mask_mod": (torch.tensor([[[[0, 2], [1, 4], [5, 0], [3, 2], [0, 0], [4, 5]]]]), 4),
+    "vsa.generate_vsa_padding_mask_mod": (torch.tensor([4, 3, 1, 4, 2, 4]), 4),
 }  # fmt: skip
 
 
@@ -148,7 +152,24 @@ def test_the_functions_of_attention_gym_are_patterns(name):
     pytest.importorskip("attn_gym")
     module, function = name.split(".")
     made = getattr(importlib.import_module(f"attn_gym.masks.{module}"), function)
-    agree(made(*GYM[name]) if GYM[name] else made, (1, 1, 24, 24))
+    mod = made(*GYM[name]) if GYM[name] else made
+    agree(mod, (1, 1, 24, 24))
+    for block in (8, 10):  # one divides 24 tokens
+        sizes = (1, 1, 24, 24, "cpu", block)
+        same(attndsl.flex.create_block_mask(mod, *sizes), create_block_mask(mod, *sizes))
+
+
+def test_all_functions_of_attention_gym_are_here():
+    gym = pytest.importorskip("attn_gym")
+    folder = Path(gym.__file__).parent / "masks"
+    found = {
+        f"{path.stem}.{node.name}"
+        for path in folder.glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+        and re.match("generate_(?!random)|causal_mask$|batchify", node.name)
+    }
+    assert found == GYM.keys()
 
 
 # ---------------------------------------------------------------------------- what is refused

@@ -80,6 +80,10 @@ class Captured:
         places = [_from_start(at, name, dim) for dim, at in enumerate(index)]
         return ir.Load(name, kind, tuple(places), ir.Deps.NONE)
 
+    def size(self, tensor: Tensor, dim: int) -> ir.Node:
+        """How long a tensor is along one of its dims, in the call that reads it."""
+        return ir.Size(f"{self._name(tensor)}:{dim_name(dim)}")
+
     def _name(self, tensor: Tensor) -> str:
         for name, known in self.named.items():
             if known is tensor or _is_same(known, tensor):
@@ -110,7 +114,7 @@ def dim_name(dim: int) -> str:
 def _is_no_less_than_zero(node: ir.Node) -> bool:
     """Whether it plainly is: positions and numbers of heads and elements are."""
     match node:
-        case ir.Pos() | ir.Var() | ir.Size() | ir.Mod() | ir.Abs() | ir.Pow2():
+        case ir.Pos() | ir.Var() | ir.Index() | ir.Size() | ir.Mod() | ir.Abs() | ir.Pow2():
             return True
         case ir.Const(value=value):
             return value >= 0

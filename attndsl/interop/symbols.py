@@ -62,6 +62,26 @@ class Part(_Standing):
         return made
 
 
+class Vector(_Standing):
+    """A value of every pair and every number below ``length``: a row of a captured tensor, and what is made of it."""
+
+    body: Callable[[ir.Node], ir.Node]
+    length: ir.Node
+
+    @staticmethod
+    def of(
+        body: Callable[[ir.Node], ir.Node],
+        length: ir.Node,
+        shape: int,
+        dtype: torch.dtype,
+        operations: Operations,
+    ) -> Vector:
+        """The vector of ``body`` of each number; of one number for each pair, with a shape of 1."""
+        made: Vector = Tensor._make_wrapper_subclass(Vector, (shape,), dtype=dtype, device=_CPU)
+        made.body, made.length, made.operations = body, length, operations
+        return made
+
+
 _CPU: Final = torch.device("cpu")
 
 

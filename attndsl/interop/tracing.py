@@ -17,9 +17,9 @@ from attndsl import frontend, ir
 from attndsl.backends import MaskMod
 from attndsl.source import AttnDslError, Source, Span
 
-from . import operations
+from . import operations, vectors
 from .captured import Captured, declared
-from .symbols import Part, Symbol, flat, mapped, refusal, refuse
+from .symbols import Part, Symbol, Vector, flat, mapped, refusal, refuse
 
 _ARGUMENTS: Final = (ir.Var("batch"), ir.Var("head"), ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
 _RANDOM: Final = frozenset(
@@ -156,7 +156,7 @@ class Tracer(TorchFunctionMode):
             refuse(f"`{name}` draws random numbers", "a mask is the same each time",
                    "draw them before, into a tensor that the function captures")  # fmt: skip
         values = flat((args, kwargs))
-        if not any(isinstance(x, Symbol | Part) for x in values):
+        if not any(isinstance(x, Symbol | Part | Vector) for x in values):
             return self._plainly(function, name, args, kwargs, values)
         if name in _SHOWN:
             refuse("a symbol is printed", "a mask_mod does nothing but compute")
@@ -190,7 +190,7 @@ class Tracer(TorchFunctionMode):
 
     def lifted(self, value: Any) -> Any:
         """A tensor without dims as a symbol; anything else as it is."""
-        if not isinstance(value, Tensor) or isinstance(value, Symbol | Part) or value.ndim:
+        if not isinstance(value, Tensor) or isinstance(value, Symbol | Part | Vector) or value.ndim:
             return value
         if (number := self.captured.number_in(value)) is not None:
             return self.symbol(operations.number(number), value.dtype)
@@ -252,11 +252,15 @@ class Tracer(TorchFunctionMode):
         """
         if name in ("select", "unbind") and isinstance(args[0], Part):
             return self._part_of(name, *args)
+        if name == "unsqueeze" and isinstance(args[0], Symbol):
+            return vectors.of_one(args[0], self)
         operator = self._operators.get(name)
         if operator is None:
             self._refuse(name)
             raise AssertionError
         lifted = [self.lifted(x) for x in args]
+        if any(map(_is_row, lifted)):
+            return vectors.applied(self, name, operator, [self._row(x) for x in lifted], kwargs)
         self._check_shapes(name, (*lifted, *kwargs.values()))
         dtype = operations.dtype_of(operator, name, lifted, kwargs.get("dtype"))
         if dtype.is_floating_point or dtype.is_complex:
@@ -270,6 +274,18 @@ class Tracer(TorchFunctionMode):
         if ir.largest(made) >= ir.LARGEST:
             refuse("a number of 2**62 and more", "this is too large")
         return self.symbol(made, dtype)
+
+    def _row(self, value: Any) -> Any:
+        """A part of one dim as a vector; anything else as it is."""
+        if not isinstance(value, Part) or value.ndim != 1:
+            return value
+        held, places = value.held, value.places
+
+        def entry(place: ir.Node) -> ir.Node:
+            return self.captured.read(held, (*places, place))
+
+        length = self.captured.size(held, len(places))
+        return Vector.of(entry, length, value.shape[0], value.dtype, self)
 
     def _check_shapes(self, name: str, values: tuple[Any, ...]) -> None:
         """Whether a result has no dims."""
@@ -308,6 +324,10 @@ class Tracer(TorchFunctionMode):
 
 def _are_numbers(args: tuple[Any, ...]) -> bool:
     return len(args) == 2 and all(isinstance(x, Symbol) or type(x) is int for x in args)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Vector) or (isinstance(value, Part) and value.ndim == 1)
 
 
 def _is_whole(index: Any) -> bool:

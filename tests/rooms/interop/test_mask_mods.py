@@ -99,6 +99,31 @@ def test_parts_of_captured_tensors_are_read_where_they_are_indexed():
     assert agree(spanned).captured["spans"] is spans
 
 
+def test_rows_of_captured_tensors_are_compared_entry_by_entry():
+    picked = torch.tensor([[0, 2, -1], [1, 1, 3], [4, 0, 2], [3, 3, 3]])
+
+    def chosen(b, h, q_idx, kv_idx):
+        row = picked[q_idx // 4]
+        near = (row - 1 == kv_idx.unsqueeze(-1) % 7).any(dim=-1)
+        return (row == (kv_idx // 4).unsqueeze(-1)).any(-1) | near & ~(row > 3).all(-1)
+
+    p = agree(chosen)
+    wider = torch.cat([picked, torch.tensor([[4], [4], [0], [4]])], 1)
+    found, picked = p.mask(Q, K, inputs={"picked": wider}), wider
+    assert torch.equal(found, create_mask(chosen, 1, 1, Q, K, "cpu"))
+
+
+def test_rows_that_are_not_joined_or_of_two_tensors_are_refused():
+    one, other = torch.zeros(9, 3, dtype=torch.long), torch.zeros(9, 2, dtype=torch.long)
+    for mod, said in [
+        (lambda b, h, q, k: one[q] == k, "gives a truth value for each pair"),
+        (lambda b, h, q, k: one[q].sum() == k, "`sum` gives many numbers"),
+        (lambda b, h, q, k: (one[q] == other[k][0].unsqueeze(-1)).any() & (one[q] == other[k]).any(), "rows of two"),
+    ]:  # fmt: skip
+        with pytest.raises(attndsl.AttnDslError, match=said):
+            attndsl.compile(mod)
+
+
 def test_a_tensor_that_is_too_short_is_refused():
     doc = torch.arange(9)
     p = attndsl.from_mask_mod(lambda b, h, q, k: doc[q] == doc[k])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import linecache
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Final, TypeGuard
 
 import torch
@@ -77,7 +79,12 @@ def trace(mask_mod: MaskMod, align: ir.Align = ir.Align.START, *, twice: bool = 
     Raises:
         AttnDslError: A218, an operation is not translated, or the function does more than to compute; at its line.
     """
+    before = _around(mask_mod) if twice else {}
     root, captured = _run(mask_mod)
+    if twice and (name := _changed(before, _around(mask_mod))):
+        title = f"the function changes `{name}`"
+        helps = ("a mask_mod does nothing but compute: what it counts or collects belongs outside",)
+        raise refusal(title, "this function", *helps, at=_place(mask_mod))
     if twice and root is not _run(mask_mod)[0]:
         title = "the function gives another mask each time it is run"
         helps = ("draw random numbers before, into a tensor that the function captures",)
@@ -94,6 +101,40 @@ def _function(mask_mod: Any) -> Any:
     while isinstance(mask_mod, functools.partial):
         mask_mod = mask_mod.func
     return mask_mod
+
+
+def _around(mask_mod: Any) -> dict[str, dict[Any, int]]:
+    """Finds the objects in collections, and those that are attributes of objects, that a function knows by name."""
+    function = _function(mask_mod)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return {}
+    around = function.__globals__
+    known = {name: around[name] for name in code.co_names if name in around}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not set yet
+            known[name] = cell.cell_contents
+    return {name: _items(value) for name, value in known.items()}
+
+
+def _items(value: Any) -> dict[Any, int]:
+    if isinstance(value, list | set):
+        return {"": len(value), **{place: id(item) for place, item in enumerate(value)}}
+    if isinstance(value, Tensor | type | ModuleType):
+        return {}
+    held = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    return {name: id(item) for name, item in held.items()}
+
+
+def _changed(
+    before: Mapping[str, dict[Any, int]], after: Mapping[str, dict[Any, int]]
+) -> str | None:
+    """The name of what has other items than before; what is new in an object or a dict may be remembered there."""
+    for name, items in before.items():
+        now = after.get(name, {})
+        if any(now.get(key) != item for key, item in items.items()):
+            return name
+    return None
 
 
 def _place(mask_mod: Any) -> Span:

@@ -28,6 +28,7 @@ from attndsl.families import (
 from attndsl.inputs import digest_of
 from attndsl.op.dispatching import eager_only
 from attndsl.op.planning import Planner
+from attndsl.positions import BOUNDS, hidden
 from attndsl.schedule import Call
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -60,6 +61,9 @@ def call_of(
     Raises:
         AttnDslError: A4xx for lengths; A520, tokens have positions.
     """
+    if hidden(BOUNDS[0]) in inputs:
+        helps = ("the documents as a pattern: `documents`, `documents_causal`",)
+        raise refusal(backend, "bounds of packed sequences are not given to it", *helps)
     shape = q.shape[2], k.shape[2], q.shape[0], q.shape[1]
     call = planner.program.call(*shape, extents, inputs)
     if call.positions is not None:

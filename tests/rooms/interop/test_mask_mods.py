@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib
+import itertools
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,19 +257,31 @@ def without_bounds(b, h, q_idx, kv_idx):
     return (q_idx - kv_idx) & (kv_idx - q_idx) == 0
 
 
-COUNT = SimpleNamespace(calls=0)
+COUNT, NUMBERS = SimpleNamespace(calls=0), itertools.count()
+
+
+def counts(b, h, q_idx, kv_idx):
+    COUNT.calls += 1
+    return q_idx >= kv_idx
 
 
 def another_each_time(b, h, q_idx, kv_idx):
-    COUNT.calls += 1
-    return q_idx - kv_idx < COUNT.calls
+    return q_idx - kv_idx < next(NUMBERS)
+
+
+NOTED: list[int] = []
+
+
+def notes(b, h, q_idx, kv_idx):
+    NOTED.append(1)
+    return q_idx >= kv_idx
 
 
 @pytest.mark.parametrize(
     "function",
     [
-        branches, reals, float_bound, random_pairs, side_effect, unknown_operation, vector, real_table, no_truth_value,
-        computed_first, number_read, without_bounds, another_each_time,
+        notes, counts, branches, reals, float_bound, random_pairs, side_effect, unknown_operation, vector, real_table,
+        no_truth_value, computed_first, number_read, without_bounds, another_each_time,
     ],
 )  # fmt: skip
 def test_what_is_not_translated_is_named_at_its_line(function, golden):

@@ -238,6 +238,18 @@ def test_few_queries_at_the_end_are_no_square():
         attndsl.compile("causal")(*tensors(9, 40), backend="sdpa")
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_positions_and_bounds_of_sequences_are_refused(backend):
+    p, q = attndsl.compile("causal"), torch.randn(1, 2, 12, 8)
+    with pytest.raises(attndsl.AttnDslError, match="positions of tokens"):
+        p(q, q, q, q_start=3, backend=backend)
+    bounds = torch.tensor([0, 5, 12])
+    with pytest.raises(attndsl.AttnDslError, match="bounds of packed sequences"):
+        attndsl.varlen(p)(
+            q[0].transpose(0, 1), *[q[0].transpose(0, 1)] * 2, bounds, bounds, backend=backend
+        )
+
+
 def test_a_gradient_through_the_level_of_a_kernel_that_has_none_is_refused(installed):
     qkv = tensors(70)
     out, lse = attndsl.compile("causal")(*qkv, backend="varlen", return_lse=True)

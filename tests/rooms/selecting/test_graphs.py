@@ -48,7 +48,11 @@ def test_a_call_that_chooses_compiles_as_one_graph(name: str):
 @pytest.mark.parametrize("mode", ["real", "fake"])
 def test_make_fx_traces_the_choice_as_an_operator(mode: str):
     p, (q, k, v) = pattern("each head"), [x.detach() for x in tensors(0)[0]]
-    graph = make_fx(p.__call__, tracing_mode=mode)(q, k, v)
+
+    def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return p(q, k, v)
+
+    graph = make_fx(call, tracing_mode=mode)(q, k, v)
     assert any("choose" in str(node.target) for node in graph.graph.nodes)
     q, k, v = (x.detach() for x in tensors(1)[0])
     assert torch.equal(graph(q, k, v), p(q, k, v))

@@ -71,14 +71,29 @@ class BlockedScores:
         wide = lse_dtype(q.dtype)
         out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=wide)
         lse = q.new_empty(q.shape[:3], dtype=wide)
+        columns = with_finite(k), with_finite(v)
+        self._attend((q, *columns), tables, out, lse, scale)
+        if columns[0] is not k or columns[1] is not v:
+            self._spread_nan(q, k, v, out, lse)
+        return out, lse
+
+    def _attend(
+        self,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        tables: Sequence[Tensor],
+        out: Tensor,
+        lse: Tensor,
+        scale: float,
+    ) -> None:
+        """Writes out and lse, of finite keys and values."""
+        (q, *columns), wide = qkv, out.dtype
         is_partial = not self.program.is_softmax or not reaches_all(self.schedule)
         if is_partial:
             out.zero_()
             lse.fill_(-math.inf)
-        columns = with_finite(k), with_finite(v)
         is_flash = self.program.bias is not None
         if is_flash:
-            width = max(1, q.shape[3], v.shape[3])
+            width = max(1, q.shape[3], out.shape[3])
             sides = [with_width(q, width), out, lse], [with_width(x, width) for x in columns]
         else:
             sides = [q.to(wide), out, lse], [x.to(wide) for x in columns]
@@ -87,9 +102,6 @@ class BlockedScores:
         for unit in self._units(*sides, (2, 0), (0.0, -math.inf) if is_partial else None):
             for work in self._works(unit, tables, q, reach=reach):
                 step(work, scale)
-        if columns[0] is not k or columns[1] is not v:
-            self._spread_nan(q, k, v, out, lse)
-        return out, lse
 
     @torch.no_grad()
     def backward(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from attndsl import ir
 from attndsl.backends.block_batches import InStrips
-from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype
+from attndsl.backends.dtypes import lse_dtype
 from attndsl.backends.places import with_finite
 from attndsl.backends.real_evaluation import Spot, Values, give_leaf
 from attndsl.backends.scored_blocked import BlockedScores
@@ -50,17 +50,18 @@ class StickScores(BlockedScores):
         assert isinstance(schedule, Schedule), "keys are taken in the order of tiles"
         return StickScores(schedule, bound, replace(Program.of(bound), is_softmax=False))
 
-    @torch.no_grad()
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """(out [B, H, Q, Dv], lse [B, H, Q]); lse is 0, and -inf for queries without keys."""
-        if q.dtype in EIGHT_BITS:
-            return self.forward(q.float(), k.float(), v.float(), tables, scale=scale)
-        wide = lse_dtype(q.dtype)
-        out = q.new_zeros((*q.shape[:3], v.shape[3]), dtype=wide)
-        lse = q.new_full(q.shape[:3], -math.inf, dtype=wide)
-        columns = with_finite(k), with_finite(v)
+    def _attend(
+        self,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        tables: Sequence[Tensor],
+        out: Tensor,
+        lse: Tensor,
+        scale: float,
+    ) -> None:
+        """Writes out, and lse: 0, and -inf for queries without keys."""
+        (q, *columns), wide = qkv, out.dtype
+        out.zero_()
+        lse.fill_(-math.inf)
         sides = [q.to(wide), out, lse], [x.to(wide) for x in columns]
         for unit in units(self.schedule, self.program.is_alike, *sides, results=(2, 0)):
             for row in self._rows(unit, tables, wide):
@@ -72,9 +73,6 @@ class StickScores(BlockedScores):
                         pairs = _Pairs.of(row, strip, own, keys, scale, rest)
                         rest = pairs.rest
                         total[:, row.rows] += pairs.weights @ row.shared(strip.read(values))
-        if columns[0] is not k or columns[1] is not v:
-            self._spread_nan(q, k, v, out, lse)
-        return out, lse
 
     @torch.no_grad()
     def backward(

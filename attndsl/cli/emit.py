@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from attndsl import emission
-from attndsl.sources import describe, read_mask
+from attndsl.source import AttnDslError, Diagnostic
+from attndsl.sources import describe, is_attention, read_mask
 
 from . import arguments as args
 from .commands import Command
@@ -24,6 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     source, given = options.pattern, args.parameters(options.param)
+    if is_attention(source, None):
+        title = f"{source} is an attention: patterns alone are emitted"
+        helps = ("`device_functions` of it gives the functions of its scores that kernels call",)
+        raise AttnDslError(Diagnostic("A520", title, helps=helps))
     mask = read_mask(source, None, given, options.align, options.layer)
     written = describe(source).span.text
     values = f"\n\n{mask.name}{spelled(given)}" if given else ""

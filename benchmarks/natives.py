@@ -28,7 +28,7 @@ from torch import Tensor
 
 Step: TypeAlias = Callable[[], list[Tensor]]
 
-SECONDS, FEWEST, MOST = 0.4, 5, 41  # of the rounds of a race: time for them, fewest, most
+SECONDS, FEWEST, MOST = 0.3, 5, 41  # of the rounds of a race: time for them, fewest, most
 # Largest difference of the two, as a share of the largest number: several roundings of the dtype.
 NEAR = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 CLOCKS = {1: time.process_time, 2: time.perf_counter}

@@ -156,7 +156,8 @@ def _kernel_peers(found: Found) -> list[str]:
     without reading which: all of the same tile, warps and stages, bfloat16, lengths that tiles divide. Instructions are
     those of a warp for one tile of keys, and in brackets those beside each matrix instruction. Ours carries over flash
     the reading of the list of tiles and 64-bit places of keys that need not be neighbours, some 25 instructions; in the
-    masked loop also what a query without a key needs, and numbers of the pattern that are no part of the kernel.
+    masked loop also what a query without a key needs, numbers of the pattern that are no part of the kernel, and on
+    sm_90 and sm_100 truths that the assembler finds while the product runs, and keeps as bits: 1.26 of flash at most.
     Occupancy: the share of a multiprocessor's warps that registers and shared memory leave room for.
     """
 

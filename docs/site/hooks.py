@@ -10,6 +10,7 @@ import functools
 import itertools
 import posixpath
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ _FILE = re.compile(r"^( *```attn) file=(\S+)$", re.MULTILINE)
 _NEEDS = re.compile(r"^( *```python) needs=\w+$", re.MULTILINE)
 _SESSION = re.compile(r"^( *```)python(\n *>>> )", re.MULTILINE)  # copied without prompts
 _ATTENTION = re.compile(r"^## (\w+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+# Rows of the tables of relative places, as the papers have them.
+_ROWS = {
+    "t5_encoder": 32, "t5_decoder": 32, "shaw": 33, "music_transformer": 64, "urpe": 512, "swin_v1": 169,
+    "swin_v2": 169,
+}  # fmt: skip
 _LANGUAGES = {".py": "python", ".attn": "attn", ".toml": "toml", ".json": "json", ".yml": "yaml"}
 
 
@@ -145,7 +151,14 @@ def _attention_call(attention: attndsl.Attention) -> str:
     members = max(
         part.member[1] if part.member else 1 for term in attention.ir.terms for part in term.parts
     )
-    given = {each.name: _random(case.inputs[each.name].shape) for each in attention.inputs}
+    rows = _ROWS.get(attention.name)  # as default parameters ask
+    given = {
+        each.name: _random(
+            rows if dim in ("n", "buckets") and rows else size
+            for dim, size in zip(each.dims, case.inputs[each.name].shape, strict=True)
+        )
+        for each in attention.inputs
+    }
     for each in attention.ir.key_inputs:
         given[each] = f"({_random((1, 4, 3, 16))}, {_random((1, 4, 3, 16))})"
     if case.extents:
@@ -159,7 +172,7 @@ def _attention_call(attention: attndsl.Attention) -> str:
     )
 
 
-def _random(shape: tuple[int, ...]) -> str:
+def _random(shape: Iterable[int]) -> str:
     return f"torch.rand({', '.join(map(str, shape))})"
 
 

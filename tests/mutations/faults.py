@@ -193,7 +193,6 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "a long conjunction becomes its negation"),
     ("backends/real_evaluation.py", "case _ if node in self.memo:", "case _ if False:", "a product is made of parts that were overwritten"),
     ("compiler.py", "if mask.claims:", "if False:", "what a pattern claims is not saved"),
-    ("syntax/machine.py", "not symbol.is_term and not symbol.name", "not symbol.name", "a word that stands alone has no node"),
     ("sources.py", 'if "attention" not in written and "import" not in written:', 'if "attention" not in written:',
      "an attention that is imported is none"),
     ("schedule/magnitude.py", "_check(node.body, interpreter.inside(node))", "pass",

@@ -175,6 +175,7 @@ NEAR = {
     "lowering.py": ("rooms/op/test_open_inputs.py", "rooms/op/test_default_layout.py", "rooms/op"),
     "passes/presence.py": ("rooms/ir/test_reads.py", "rooms/passes"),
     "passes/set_positions.py": (
+        "rooms/op/test_open_inputs.py",
         "rooms/schedule/test_open.py",
         "rooms/op/test_positions.py",
         "rooms/op/test_caches.py",

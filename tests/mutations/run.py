@@ -109,7 +109,16 @@ def _fails_without_a_fault(test: str) -> bool:
 
 def copy() -> Path:
     tree = Path(tempfile.mkdtemp())
-    for name in ("attndsl", "tests", "benchmarks", "docs", "examples", "pyproject.toml"):
+    for name in (
+        "attndsl",
+        "tests",
+        "benchmarks",
+        "docs",
+        "editors",
+        "examples",
+        "pyproject.toml",
+        "README.md",
+    ):
         source = ROOT / name
         if source.is_dir():
             skip = shutil.ignore_patterns("__pycache__", ".hypothesis")

@@ -55,6 +55,14 @@ def test_a_constraint_on_the_layer_is_judged_for_the_layer_that_is_compiled(tmp_
         assert main([*words.split(), str(path), "--layer", "3"]) == 2
 
 
+def test_what_a_list_must_satisfy_entry_by_entry_is_judged():
+    text = "pattern p(ends: list) where all i in 1..len(ends): ends[i - 1] <= ends[i] = k in ends"
+    assert attndsl.compile(text, ends=[3, 3, 9]).mask(4)[0, 0, 0].tolist() == [0, 0, 0, 1]
+    assert attndsl.compile(text, ends=[]).ir.root is ir.FALSE
+    with pytest.raises(AttnDslError, match=r"(?s)A301.*`p` needs this.*ends = \[3, 9, 4\]"):
+        attndsl.compile(text, ends=[3, 9, 4])
+
+
 def test_a_constraint_on_the_layer_is_trusted_in_a_branch_that_may_not_be_taken():
     text = EARLY + "pattern p = if layer < 3 then early else causal"
     assert attndsl.compile(text, layer=3).mask(3).sum() == 6

@@ -366,7 +366,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "rows that a strip empties keep a finite log-sum-exp"),
     ("backends/blocked.py", "            lse = lse.masked_fill(dead, math.inf)\n", "            pass\n",
      "rows without keys make gradients NaN where batch elements go together"),
-    ("backends/blocked.py", "out, lse = out.masked_fill_(dead[..., None], 0.0), lse.masked_fill_(dead, -math.inf)", "pass",
+    ("backends/blocked.py", "            _clear(out, dead)\n            lse =", "            lse =",
      "rows without keys are NaN where batch elements go together"),
     ("backends/flash_passes.py", "if not self.square.masks or all(map(is_finite, grads)):", "if True:",
      "a gradient that is not finite reaches keys that no one sees"),

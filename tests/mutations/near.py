@@ -83,7 +83,11 @@ NEAR = {
             "backends/pair_products.py",
             "backends/real_evaluation.py",
         ),
-        ("rooms/backends/test_scored_blocked.py", "rooms/op/test_attentions.py"),
+        (
+            "rooms/backends/test_scored_blocked.py",
+            "rooms/backends/test_scored_whole.py",
+            "rooms/op/test_attentions.py",
+        ),
     ),
     "backends/packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
     "backends/blocked.py": (

@@ -219,3 +219,10 @@ def test_predictions_count_the_calls_that_run(body: str, calls: int):
     assert told[0].calls == told[1].calls == len(ran) == calls
     assert told[0].weights >= 6 * int(p.mask(2048).sum())
     assert p.predict(2048, heads=6).forward > 0
+
+
+def test_a_key_whose_weights_are_zero_by_what_is_not_finite_is_found():
+    q, k, v = torch.randn(3, 1, 1, 96, 8, generator=torch.manual_seed(0)).unbind()
+    k[0, 0, 40, 2] = math.inf
+    out = attndsl.compile("pattern p = q // 32 == k // 32")(-q.abs(), k, v)
+    assert torch.equal(out[0, 0].isnan().all(-1), torch.arange(96) // 32 == 1)

@@ -90,12 +90,13 @@ $(NEWEST)/installed: pyproject.toml
 # Models of transformers and diffusers, with the attention of this package; in an environment of its own.
 integrations: $(GUESTS)/installed
 	$(GUESTS)/bin/python -m pytest -n $(WORKERS) tests/integrations
+	$(GUESTS)/bin/python -m pytest tests/rooms/interop/test_mask_mods.py -k gym
 	$(GUESTS)/bin/python -m pytest tests/house/test_prose.py -k pretrained
 
 $(GUESTS)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GUESTS)
 	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt torch
-	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,transformers,diffusers]'
+	$(GUESTS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,transformers,diffusers]' attn-gym hqq
 	@touch $@
 
 # The notebooks of the tutorials, each from its first cell to its last in a kernel of its own.

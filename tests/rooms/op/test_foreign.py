@@ -138,6 +138,7 @@ def check(p, qkv, backend, **given):
 @pytest.mark.parametrize(("text", "lengths"), [
     ("causal", (70,)), ("k == k", (70, 30)), ("documents_causal", (70,)), ("window(5, 0)", (70,)),
     ("input doc: int[batch, pos]\npattern p = doc[q] == doc[k]", (70,)), ("window(3, 8)", (20, 70)),
+    ("input doc: int[batch, pos]\npattern p = doc[q] == doc[k] and 0 <= k - q < 5", (70,)),
     ("documents_causal and q - k < 6", (70,)), ("causal", (20, 70)), ("causal", (1, 70)),
 ])  # fmt: skip
 def test_windows_in_documents_are_those_of_the_oracle(installed, backend, text, lengths):

@@ -816,4 +816,9 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "number, Const(0)", "rows of blocks are counted from position 0"),
     ("selected.py", "if selection.digests != self.digests:",
      "if not selection.digests:", "a selection of another pattern is taken"),
+    ("selecting/ranking.py", "np.lexsort(keys[::-1], axis=-1)", "np.lexsort(keys, axis=-1)", "the last int sorts first"),
+    ("selecting/values.py", "key = torch.from_numpy(rows[:, None] - distance[None])",
+     "key = torch.from_numpy(rows[:, None] + distance[None])", "sums along diagonals go ahead"),
+    ("frontend/selection_embedding.py", "is_own = own == units", "is_own = True", "a mean of other units is scored"),
+    ("claims/choices.py", "yield \"where a token stands depends on tokens behind it\"", "yield from ()", "ranks count as causal"),
 )  # fmt: skip

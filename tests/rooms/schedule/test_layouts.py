@@ -16,6 +16,7 @@ from attndsl.schedule import (
     Call,
     boundary_tiles,
     building,
+    pair_truths,
     plan,
     read_layout,
     summaries,
@@ -163,8 +164,9 @@ def test_random_relations_told_apart_by_pieces_and_evaluated_a_few_at_a_time(
         patch.setattr(tile_classes, "MANY", 0)
         patch.setattr(tile_classes, "FEWEST_ALIKE", 0)
         patch.setattr(summaries, "AT_ONCE", 8)
-        for name, most in (("PAIRS", 256), ("NUMBERS", 64), ("TILES", 2)):
-            patch.setattr(boundary_tiles, f"{name}_AT_ONCE", most)
+        patch.setattr(boundary_tiles, "PAIRS_AT_ONCE", 256)
+        patch.setattr(boundary_tiles, "TILES_AT_ONCE", 2)
+        patch.setattr(pair_truths, "NUMBERS_AT_ONCE", 64)
         check(plan(normalise(mask), call, (4, 8), layouts), ex.dense(mask, q_len, k_len, 2))
 
 

@@ -225,9 +225,11 @@ def _backward_of_piece(
 
     own = {side: torch.zeros_like(x) for side, x in values.own.items()}
     for leaf, node in leaves.items():
-        give_leaf(
-            values, leaf, _live(_times(gain, values(node), node, None), node, pairs), totals, own
-        )
+        of_leaf = _live(_times(gain, values(node), node, None), node, pairs)
+        if leaf in work.strip.free:  # one value serves all items
+            give_leaf(free, leaf, of_leaf.sum(0, keepdim=True), totals, {})
+        else:
+            give_leaf(values, leaf, of_leaf, totals, own)
     slope_node = program.gains.get(reals.SCORE)
     if slope_node is not None:
         slope = _live(_times(gain, values(slope_node), slope_node, None), slope_node, pairs)

@@ -727,6 +727,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("patterns/prelude.attn", "k <= q and (not starts(0, row) or bounds == 2 and starts(1, row))", "k <= q and not starts(0, row)", "a column that begins again stays masked"),
     ("patterns/prelude.attn", "else first <= q and order[k - first] <= order[q - first] < end[k - first]", "else first <= q and order[k - first] <= order[q - first]", "a node sees its elder siblings"),
     # ------------------------------------------------------------------ backends: scores on the CPU
+    ("backends/scored_products.py", "give_leaf(free, leaf, of_leaf.sum(0, keepdim=True), totals, {})",
+     "give_leaf(free, leaf, of_leaf[:1], totals, {})", "a table that all items read alike gains from the first alone"),
     ("backends/scored_products.py", "gain = gain.sub_(queries.read(offset[piece.mine])[..., None]).mul_(weights)",
      "gain = gain.mul_(weights)", "the gain of a score forgets what the normaliser takes back"),
     ("backends/scored_products.py", "gain = pairs.hide(gain)", "pass",

@@ -92,3 +92,25 @@ def test_what_is_not_finite_reaches_what_sees_it_and_no_others(name: str):
     touched = torch.zeros(2, 2, 96, dtype=torch.bool)
     touched[1, 0, slice(40, 41) if name == "q" else slice(32, 64)] = True
     assert torch.equal(~out.isfinite().all(-1), touched)
+
+
+@pytest.mark.parametrize("pattern", ["causal and q - k < 100", "q // 64 == k // 64"])
+@pytest.mark.parametrize(
+    "form", ["score s + bias[q - k + 600] weights sigmoid", "score 5.0 * tanh((s + bias[q - k + 600]) / 5.0)"]
+)  # fmt: skip
+def test_a_table_that_all_strips_read_alike_gains_from_each_where_the_slope_follows_the_score(
+    pattern: str, form: str
+):
+    a = attndsl.compile(
+        f"input bias: real[head, n]\npattern p = {pattern}\nattention a over p = {form}", entry="a"
+    )
+    make = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 600, 8, generator=make, dtype=torch.float64)
+    bias = torch.randn(2, 1200, generator=make, dtype=torch.float64)
+    found = []
+    for backend in ("blocked", "reference"):
+        leaves = [x.clone().requires_grad_() for x in (q, k, v, bias)]
+        out = a(*leaves[:3], bias=leaves[3], backend=backend)
+        found.append(torch.autograd.grad(out.sin().sum(), leaves))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = sorted(set(re.findall(r"`(attndsl\.[\w.]+)`", (ROOT / "docs/glossary.md").read_text())))
 REPLACED = {
     "AtMost", "Bank", "DeviceLists", "Effort", "Equals", "Habit", "MaskBank", "Meeting", "Mistake",
-    "Piece", "Price", "Rank", "Refusal", "Shelf", "Strip", "TooDear", "Walk", "WorkList",
+    "Piece", "Price", "Refusal", "Shelf", "Strip", "TooDear", "Walk", "WorkList",
     "is_followed", "told_apart", "untraced",
 }  # fmt: skip
 

@@ -155,16 +155,16 @@ def test_a_claim_that_is_false_is_a_fault_of_its_row(monkeypatch: pytest.MonkeyP
     broken = attndsl.compile(
         "pattern longlora = (q - 3) % len(k) // 6 == (k - 3) % len(k) // 6\n    assert causal"
     )
-    monkeypatch.setattr(judging, "load", lambda *_, **__: broken)
+    monkeypatch.setattr(judging, "load_pattern", lambda *_, **__: broken)
     (checked,) = library.check(["longlora"])
     assert "wrong in longlora: false: causal" in str(checked)
 
 
 def test_an_entry_that_does_not_compile_is_a_fault_of_its_row(monkeypatch: pytest.MonkeyPatch):
-    def refused(name: str, **_: object):
+    def refused(name: str, *_: object):
         raise AttnDslError(Diagnostic("A302", "division by a number that is not positive"))
 
-    monkeypatch.setattr(judging, "load", refused)
+    monkeypatch.setattr(judging, "load_pattern", refused)
     (checked,) = library.check(["griffin"])
     assert "wrong in griffin: error[A302]" in str(checked)
 

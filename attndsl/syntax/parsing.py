@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from attndsl.files import open_file
-from attndsl.source import AttnDslError, Diagnostic, Source, Span
+from attndsl.source import AttnDslError, Diagnostic, Source, Span, suggest
 
 from . import tree
 from .building_errors import too_deep
@@ -43,6 +43,7 @@ _DECLARATION = re.compile(
 _OPENERS = frozenset(
     "IMPORT GRID SPACE INPUT DEF PATTERN ATTENTION UNITS SELECT LABEL RANK".split()  # noqa: SIM905
 )
+MOST_NAMES = 1000  # files of a folder whose names are looked at for a misspelt one
 _CLAUSES = {  # words of a declaration that are names elsewhere
     "ATTENTION": frozenset(("score", "weights", "factor", "mass", "by")),
     "UNITS": frozenset(("every", "whole")),
@@ -63,8 +64,19 @@ def read(path: str | Path) -> Source:
             raw = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)
-        raise AttnDslError(Diagnostic("A102", f"cannot read {name}: {reason}")) from error
+        title, near = f"cannot read {name}: {reason}", _neighbour(Path(path), error)
+        helps = (f"did you mean `{near}`?",) if near else ()
+        raise AttnDslError(Diagnostic("A102", title, helps=helps)) from error
     return decode(raw, name)
+
+
+def _neighbour(path: Path, error: Exception) -> Path | None:
+    """A file of patterns in the same folder whose name is near that of one that is not there."""
+    if not isinstance(error, FileNotFoundError) or not path.parent.is_dir():
+        return None
+    files = (file.name for file in itertools.islice(path.parent.glob("*.attn"), MOST_NAMES))
+    near = suggest(path.name, files)
+    return None if near is None else path.with_name(near)
 
 
 def decode(raw: bytes, name: str) -> Source:

@@ -266,6 +266,16 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path):
             syn.read(path)
 
 
+def test_the_name_of_a_file_that_is_not_there_meets_one_that_is_near(tmp_path: Path):
+    (tmp_path / "local.attn").write_text("pattern p = k <= q")
+    with pytest.raises(AttnDslError) as caught:
+        syn.read(tmp_path / "locla.attn")
+    assert str(caught.value).endswith(f"help: did you mean `{tmp_path / 'local.attn'}`?")
+    with pytest.raises(AttnDslError) as caught:
+        syn.read(tmp_path / "absent" / "local.attn")
+    assert "did you mean" not in str(caught.value)
+
+
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path):
     path = tmp_path / "huge.attn"
     with path.open("wb") as file:

@@ -189,9 +189,12 @@ class Values:
                 total = total if factor == 1.0 else total * factor
                 into = None if total is at.get(item) and not self._is_spent(item) else total
             elif len(values) == 1:
-                total = torch.add(total, values[0], alpha=factor, out=self._fits(into, *values))
+                total = torch.add(
+                    total, values[0], alpha=factor, out=self._fits(into, total, *values)
+                )
             else:
-                total = torch.addcmul(total, *values, value=factor, out=self._fits(into, *values))
+                into = self._fits(into, total, *values)
+                total = torch.addcmul(total, *values, value=factor, out=into)
         assert total is not None
         return total
 

@@ -114,3 +114,26 @@ def test_a_table_that_all_strips_read_alike_gains_from_each_where_the_slope_foll
         found.append(torch.autograd.grad(out.sin().sum(), leaves))
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
+
+
+def test_sums_of_terms_of_different_sides_agree_with_the_reference():
+    x = attndsl.compile(
+        """input a: real[q]
+        input h: real[head]
+        input t: real[q, k]
+        pattern p = k <= q
+        attention x over p = score s + 2.0 * a[q] + h * a[k] + 3.0 * t[q, k] + h + a[q] * h""",
+        entry="x",
+    )
+    make = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 40, 8, generator=make, dtype=torch.float64)
+    a, h, t = (
+        torch.randn(size, generator=make, dtype=torch.float64, requires_grad=True)
+        for size in (40, 3, (40, 40))
+    )
+    found = [
+        torch.autograd.grad(x(q, k, v, a=a, h=h, t=t, backend=backend).sin().sum(), (a, h, t))
+        for backend in ("blocked", "reference")
+    ]
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)

@@ -14,8 +14,9 @@ from attndsl.importing import after_import
 
 if TYPE_CHECKING:
     from attndsl import flex, library, nn, patterns, reals, selections
-    from attndsl.attentions import Attention, attention, compile  # noqa: A004 - the public name
+    from attndsl.attentions import Attention
     from attndsl.compiled import Pattern
+    from attndsl.compiling import attention, compile  # noqa: A004 - the public name
     from attndsl.conversion import from_block_mask, from_intervals, from_mask, from_mask_mod
     from attndsl.frontend import (
         all_,
@@ -58,14 +59,14 @@ _PYTHON_FORM = (
 # line here, one in `__all__`, and the import under TYPE_CHECKING that lets type checkers see it.
 _HOMES = {
     "Attention": "attndsl.attentions:Attention",
-    "attention": "attndsl.attentions:attention",
+    "attention": "attndsl.compiling:attention",
     "reals": "attndsl.reals",
     "selections": "attndsl.selections",
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
     "KeySummaries": "attndsl.selected:KeySummaries",
     "Selected": "attndsl.selected:Selected",
-    "compile": "attndsl.attentions:compile",
+    "compile": "attndsl.compiling:compile",
     "flex": "attndsl.flex",
     **{
         name: f"attndsl.conversion:{name}"

@@ -164,7 +164,7 @@ class Pattern(Inspection, Selecting, Exports):
                 they want different orders; "residues(8)", "boxes(y=8, x=16)", "axes(x, y)",
                 "morton(y, x)", "sorted(doc)", "banded(nbr)"; a pair where queries and keys differ.
                 By default "auto" on CPUs, for 512 tokens or more and patterns without run-time inputs,
-                and "natural" otherwise.
+                and "natural" otherwise. Kernels of others have orders of their own, and refuse one.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
             inputs: The pattern's run-time inputs, {"doc": ids}.
             heads: How many heads the whole model has, where q holds some of them only, as on a rank of a

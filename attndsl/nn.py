@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attndsl import attentions, ir
+from attndsl import attentions, compiling, ir
 from attndsl.arguments import Layouts
 from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import read_saved, saved
@@ -152,7 +152,7 @@ class Attention(nn.Module):
         extents: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        compiled = attentions.compile(attention)
+        compiled = compiling.compile(attention)
         if not isinstance(compiled, attentions.Attention):
             title = f"{compiled.name or 'the pattern'} is a pattern: PatternAttention takes those"
             raise AttnDslError(Diagnostic("A211", title))

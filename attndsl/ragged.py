@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attndsl.arguments import Layouts
 from attndsl.attentions import Attention
-from attndsl.attentions import compile as compile_any
 from attndsl.compiled import Pattern
+from attndsl.compiling import compile as compile_any
 from attndsl.positions import BOUNDS, hidden
 from attndsl.source import AttnDslError, Diagnostic
 from attndsl.sources import Source

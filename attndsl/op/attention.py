@@ -31,7 +31,7 @@ from attndsl.op.contents import stamp_of
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
 from attndsl.op.flex import attend_with_flex
-from attndsl.op.foreign import attend_with_others, is_causal
+from attndsl.op.foreign import attend_with_others, check_layout, is_causal
 from attndsl.op.operator_call import Call, Known
 from attndsl.op.pages import paged
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
@@ -132,6 +132,7 @@ def attention(
         return _at_positions(planner, (q, k, v), scale, given, positions, rest)
     (q, k, v), factor = scaled(planner.program, q, k, v, scale)
     if backend in WHOLE and not q.is_meta:
+        check_layout(backend, layout)
         return _whole(planner, (q, k, v), factor, backend, extents, given)
     tables, options = packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):

@@ -29,7 +29,7 @@ from attndsl.inputs import digest_of
 from attndsl.op.dispatching import eager_only
 from attndsl.op.planning import Planner
 from attndsl.positions import BOUNDS, hidden
-from attndsl.schedule import Call
+from attndsl.schedule import Call, read_layouts
 from attndsl.source import AttnDslError, Diagnostic
 
 T = TypeVar("T")
@@ -41,11 +41,28 @@ _WHERE: Final = {"flash_attn": ("flash_attn", "flash_attn_varlen_func"), "natten
 
 
 def refusal(backend: str, reason: str, *helps: str) -> AttnDslError:
-    """That a back end does not run a call, and why."""
+    """The error of a back end that does not run a call, with the reason."""
     notes = (f"{backend}: {reason}",)
     return AttnDslError(
         Diagnostic("A520", "no backend can run these tensors", notes=notes, helps=helps)
     )
+
+
+def check_layout(backend: str, layout: str | None) -> None:
+    """Refuses an order of tokens that a back end without tiles would ignore.
+
+    The oracle takes any that there is: it changes no result.
+
+    Raises:
+        AttnDslError: A410, there is no such layout; A520, the kernel takes tokens in an order of its own.
+    """
+    if layout in (None, "", "auto", "natural"):
+        return
+    read_layouts(str(layout))
+    if backend != "reference":
+        raise refusal(
+            backend, f"layout={layout!r} orders tokens for tiles of ours", "leave `layout` out"
+        )
 
 
 def call_of(

@@ -16,6 +16,7 @@ from attndsl.op.attention import autocast
 from attndsl.op.checks import check_plain
 from attndsl.op.dense_scores import attend_densely
 from attndsl.op.dispatching import eager_only
+from attndsl.op.foreign import check_layout
 from attndsl.op.packed_scores import attend_packed
 from attndsl.op.pages import paged
 from attndsl.op.planning import Planner, planner_of
@@ -92,6 +93,8 @@ def attend(
     check_lse(terms, with_lse=with_lse)
     program = terms[0].parts[0].program
     check_plain(program, q, k, v)
+    if call.backend == "reference":
+        check_layout(call.backend, call.layout)
     q, k, v = autocast(q, k, v)
     if call.positions and BOUNDS[0] in call.positions:
         programs = [part for term in terms for part in term.parts]

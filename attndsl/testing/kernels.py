@@ -11,8 +11,8 @@ from torch import Tensor
 
 from attndsl import ir
 from attndsl.attentions import Attention
-from attndsl.attentions import compile as compile_any
 from attndsl.compiled import Pattern
+from attndsl.compiling import compile as compile_any
 from attndsl.sources import Source
 from attndsl.verification import (
     AttentionSubject,

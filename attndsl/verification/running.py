@@ -15,9 +15,9 @@ from torch import Tensor
 
 from attndsl import ir
 from attndsl.attentions import Attention
-from attndsl.attentions import compile as compile_any
 from attndsl.backends import OTHERS
 from attndsl.compiled import Pattern
+from attndsl.compiling import compile as compile_any
 from attndsl.source import AttnDslError
 from attndsl.sources import Source
 from attndsl.verification.attentions import AttentionSubject
@@ -363,9 +363,10 @@ def kernel_of(
 ) -> Kernel:
     """The pattern as a function of q, k and v alone, at the extents, inputs and scale of the case.
 
-    ``in_layout``: and in its layout; else in that of calls which name none.
+    ``in_layout``: and in its layout; else in that of calls which name none, as where tiles are not ours.
     """
-    inputs, layout = case.inputs_on(device), case.layout if in_layout else None
+    layout = case.layout if in_layout and backend not in OTHERS else None
+    inputs = case.inputs_on(device)
 
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return p(

@@ -269,6 +269,21 @@ def test_inputs_that_change_are_looked_at_again(installed):
         p(*qkv, backend="varlen", doc=torch.arange(70)[None] % 2)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_an_order_of_tokens_that_a_kernel_would_ignore_is_refused(backend: str):
+    causal, x = attndsl.compile("causal"), torch.randn(1, 1, 8, 4)
+    assert causal(x, x, x, backend=backend, layout="natural").shape == x.shape
+    with pytest.raises(attndsl.AttnDslError, match=r"A520(?s:.*)orders tokens for tiles of ours"):
+        causal(x, x, x, backend=backend, layout="residues(2)")
+
+
+@pytest.mark.parametrize("source", ["causal", "attention a over causal = score s"])
+def test_a_layout_that_there_is_not_is_refused_by_the_oracle_too(source: str):
+    x = torch.randn(1, 1, 8, 4)
+    with pytest.raises(attndsl.AttnDslError, match="A410"):
+        attndsl.compile(source)(x, x, x, backend="reference", layout="nonsense")
+
+
 @pytest.mark.parametrize(("backend", "said"), [
     ("varlen", "run on GPUs, and these tensors are on cpu"), ("flash_attn", "run on GPUs"), ("natten", "run on GPUs"),
 ])  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from attndsl import ir
-from attndsl.foreign import ARGUMENTS, FOREIGN
+from attndsl.foreign_arguments import ARGUMENTS, FOREIGN
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
 BROADCAST: Final = ("batch", "head", "q", "k")  # dims of which one entry serves all

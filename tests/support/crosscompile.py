@@ -158,6 +158,7 @@ class Job:
         made = triton.compile(asked, target=TARGETS[self.target], options=self.options)
         name = self.kernel.__name__
         found = {"kernel": name, "target": self.target, "shared": made.metadata.shared}
+        found |= {name: getattr(made.metadata, name) for name in ("num_warps", "num_stages")}
         found |= self.options | self.given
         if self.target.startswith("hip"):
             text = made.asm["amdgcn"]

@@ -78,9 +78,12 @@ def _absorb(
         weights, new = scores, tl.zeros_like(top)
         if BOUNDED:
             weights = tl.where(keep, scores, 0.0)
-            seen = tl.max(tl.where(keep, 1.0, 0.0) + tl.zeros_like(scores), 1)
-            new = tl.where(seen > 0, 0.0, top)
-            total = tl.maximum(total, seen)
+            some = tl.where(
+                scores <= 0.0, 1.0, 2.0
+            )  # read off the scores, or truths are held beside the product
+            seen = tl.max(tl.where(keep, some, 0.0), 1) > 0.0
+            new = tl.where(seen, 0.0, top)
+            total = tl.where(seen, 1.0, total)
         else:
             total = tl.zeros_like(total) + 1.0
         decay = tl.zeros_like(total) + 1.0

@@ -111,6 +111,17 @@ def test_calls_are_drawn_of_a_pattern_that_few_lengths_suit():
     assert {(case.q_len, case.k_len) for case in drawn} == {(1, 1)}
 
 
+def test_calls_whose_inputs_no_lengths_make_long_enough_are_told_as_not_checked():
+    between = attndsl.compile(
+        "input own: int[q]\ngrid tokens(n)\ngrid meta(m)\nspace s = meta ++ tokens\n"
+        "pattern p over tokens -> s = own[k] <= 0 and q.n >= 0"  # more keys than entries of own
+    )
+    found = attndsl.verify(between, seconds=0.2)
+    assert found
+    assert "not checked" in str(found)
+    assert "too few for" in str(found)
+
+
 def test_progress_is_told_up_to_the_whole():
     seen = []
     attndsl.verify(attndsl.compile("causal"), seconds=0.01, progress=lambda *at: seen.append(at))

@@ -1,7 +1,7 @@
 """Floor 1: text to tree and back. Write `from attndsl import syntax as syn`.
 
 `parse` and `read` take a text or file in, `Outline` parses of a long text what is asked for, `format`
-writes the one canonical layout, the classes are the tree's nodes (`tree.py` shows them on one page).
+writes the one canonical layout, the classes are the tree's nodes (`tree.py` and `expressions.py` show them).
 The only room that knows lark.
 """
 

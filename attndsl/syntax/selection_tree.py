@@ -11,7 +11,8 @@ from attndsl.source import NOWHERE, Span
 from .remarks import Remarks
 
 if TYPE_CHECKING:
-    from .tree import Align, Expression, Parameter, Range
+    from .expressions import Expression, Range
+    from .tree import Align, Parameter
 
 FoldWord: TypeAlias = Literal["sum", "max", "lse", "softmax"]
 

@@ -39,6 +39,7 @@ from attndsl.ir.claims import (
 )
 from attndsl.ir.dense import check_pairs, meaning, zero_keys
 from attndsl.ir.documents import Field, not_saved
+from attndsl.ir.interning import Deps, Node, Side, Sort
 from attndsl.ir.laid_out import elements_at, meaning_at, zero_keys_at
 from attndsl.ir.logic import (
     FALSE,
@@ -59,7 +60,6 @@ from attndsl.ir.logic import (
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
 from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table
 from attndsl.ir.nodes import (
-    LARGEST,
     LOOPS,
     TRUTHS,
     Abs,
@@ -68,7 +68,6 @@ from attndsl.ir.nodes import (
     BoolConst,
     Const,
     Coord,
-    Deps,
     Entry,
     Eq,
     Exists,
@@ -83,23 +82,15 @@ from attndsl.ir.nodes import (
     Min,
     Mod,
     Mul,
-    Node,
     Not,
     Or,
     Pos,
     Pow2,
     Select,
-    Side,
     Size,
-    Sort,
     Sum,
     Total,
     Var,
-    holds,
-    is_larger,
-    largest,
-    numbers,
-    postorder,
 )
 from attndsl.ir.positions import BoolArray, IntArray, NotOpen, Positions, Rows, of_element
 from attndsl.ir.printing import show
@@ -118,6 +109,7 @@ from attndsl.ir.sizing import (
     stated_length,
 )
 from attndsl.ir.storage import dump, load
+from attndsl.ir.walks import LARGEST, holds, is_larger, largest, numbers, postorder
 
 __all__ = [
     "Chosen",

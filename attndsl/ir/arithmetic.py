@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from attndsl.ir.interning import Node
 from attndsl.ir.nodes import (
     Abs,
     Const,
@@ -19,7 +20,6 @@ from attndsl.ir.nodes import (
     Min,
     Mod,
     Mul,
-    Node,
     Pow2,
     Select,
     Sum,

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from attndsl.ir.interning import Node
 from attndsl.ir.mask import Mask, Table
-from attndsl.ir.nodes import Load, Node, Size, postorder
+from attndsl.ir.nodes import Load, Size
 from attndsl.ir.reals import SCORE, UNITY, Row
+from attndsl.ir.walks import postorder
 
 
 class Form(StrEnum):

@@ -8,9 +8,9 @@ from attndsl.ir import nodes as n
 from attndsl.ir import reals
 from attndsl.ir.arithmetic import add, sub
 from attndsl.ir.attention import Attention, Form, Scored, Term
+from attndsl.ir.interning import Node, Sort
 from attndsl.ir.loops import transform
 from attndsl.ir.mask import NO_ZEROS, Align, Mask, Segment, Space, Table
-from attndsl.ir.nodes import Node, Sort
 from attndsl.ir.printing import show
 
 

@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from attndsl.ir import logic, storage
-from attndsl.ir import nodes as n
 from attndsl.ir.attention import Attention, Form, Scored, Term, tables_read
 from attndsl.ir.documents import Field, not_saved, parsed
+from attndsl.ir.interning import Deps, Node
 from attndsl.ir.mask import Mask, Table
-from attndsl.ir.nodes import Deps, Node
 from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import is_name, mask_fault
 from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
 from attndsl.ir.storage import FORMAT
+from attndsl.ir.walks import postorder
 
 _FIELDS: Final = ("format", "name", "doc", "tables", "masks", "nodes", "terms", "selections")
 
@@ -27,7 +27,7 @@ _FIELDS: Final = ("format", "name", "doc", "tables", "masks", "nodes", "terms", 
 def dump_attention(attention: Attention) -> str:
     """The attention as JSON text. ``load_attention(dump_attention(a)) == a``."""
     roots = [each for term in attention.terms for each in term.expressions()]
-    order = list(dict.fromkeys(itertools.chain.from_iterable(map(n.postorder, roots))))
+    order = list(dict.fromkeys(itertools.chain.from_iterable(map(postorder, roots))))
     place = {node: index for index, node in enumerate(order)}
     masks = list(dict.fromkeys(map(storage.dump, attention.masks)))
 

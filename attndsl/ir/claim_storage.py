@@ -12,9 +12,10 @@ from attndsl.ir import nodes as n
 from attndsl.ir import storage
 from attndsl.ir.claims import Always, Claim, Comparison, Counted, Density, Property, Reached
 from attndsl.ir.documents import Field
+from attndsl.ir.interning import Deps, Node, Side, Sort
 from attndsl.ir.mask import Mask
-from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.ir.rules import mask_fault
+from attndsl.ir.walks import postorder
 
 _OPERATORS: Final[tuple[Comparison, ...]] = get_args(Comparison)
 _MOST: Final = 1 << 31  # lengths, extents, heads, layers: more than a program can say
@@ -23,7 +24,7 @@ _MOST: Final = 1 << 31  # lengths, extents, heads, layers: more than a program c
 def written_claims(claims: Sequence[Claim]) -> dict[str, Any]:
     """Claims as data for JSON."""
     roots = [node for claim in claims for node in (claim.condition, *_relations(claim.what))]
-    order = list(dict.fromkeys(itertools.chain.from_iterable(map(n.postorder, roots))))
+    order = list(dict.fromkeys(itertools.chain.from_iterable(map(postorder, roots))))
     place = {node: index for index, node in enumerate(order)}
     tables = {table.name: table for claim in claims for table in claim.tables}
     return {
@@ -86,7 +87,7 @@ def _claim(item: Field, reader: storage.Reader, mask: Mask) -> Claim:
 
 def _tables_read(*roots: Node) -> set[str]:
     found = set()
-    for node in itertools.chain.from_iterable(map(n.postorder, roots)):
+    for node in itertools.chain.from_iterable(map(postorder, roots)):
         match node:
             case n.Load(table=name):
                 found.add(name)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+from attndsl.ir.interning import Node, Side
 from attndsl.ir.logic import TRUE
 from attndsl.ir.loops import transform
 from attndsl.ir.mask import Table
-from attndsl.ir.nodes import Coord, Inside, Node, Pos, Side
+from attndsl.ir.nodes import Coord, Inside, Pos
 from attndsl.source import NOWHERE, Span
 
 Comparison: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from attndsl.ir import nodes as n
 from attndsl.ir.rules import is_name
+from attndsl.ir.walks import LARGEST
 from attndsl.source import AttnDslError, Diagnostic
 
 E_ = TypeVar("E_", bound=StrEnum)
@@ -73,7 +73,7 @@ class Field:
         pairs = zip(names, self.value, strict=True)
         return tuple(Field(item, f"{self.path}.{name}") for name, item in pairs)
 
-    def number(self, low: int = 1 - n.LARGEST, high: int = n.LARGEST - 1) -> int:
+    def number(self, low: int = 1 - LARGEST, high: int = LARGEST - 1) -> int:
         """An integer between two bounds, both included."""
         if type(self.value) is not int or not low <= self.value <= high:
             raise self.wrong(f"an integer from {low} to {high}")

@@ -18,18 +18,8 @@ from attndsl.ir.arithmetic import (
     scale,
     static_range,
 )
-from attndsl.ir.nodes import (
-    And,
-    BoolConst,
-    Eq,
-    Le,
-    Node,
-    Not,
-    Or,
-    Select,
-    Sort,
-    Sum,
-)
+from attndsl.ir.interning import Node, Sort
+from attndsl.ir.nodes import And, BoolConst, Eq, Le, Not, Or, Select, Sum
 
 TRUE = BoolConst(True)
 FALSE = BoolConst(False)

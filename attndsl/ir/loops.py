@@ -30,6 +30,7 @@ from attndsl.ir.arithmetic import (
     scale,
     sub,
 )
+from attndsl.ir.interning import Node
 from attndsl.ir.logic import FALSE, conj, disj, eq, le, lt, negate, select
 from attndsl.ir.nodes import (
     LOOPS,
@@ -49,16 +50,15 @@ from attndsl.ir.nodes import (
     Min,
     Mod,
     Mul,
-    Node,
     Not,
     Or,
     Pow2,
     Select,
     Sum,
     Total,
-    postorder,
 )
 from attndsl.ir.reals import rebuild_real
+from attndsl.ir.walks import postorder
 
 _NARROW = 64  # numbers that are rather tried than named by a term
 _MOST_BOUNDS = 64  # comparisons that a solved quantifier may become

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from attndsl.ir.nodes import Const, Deps, Load, Node, Size, Sort, postorder
+from attndsl.ir.interning import Deps, Node, Sort
+from attndsl.ir.nodes import Const, Load, Size
+from attndsl.ir.walks import postorder
 from attndsl.source import NOWHERE, Span
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import assert_never, cast
 
 from attndsl.ir import nodes as n
 from attndsl.ir import reals
+from attndsl.ir.interning import Node, Sort
 from attndsl.ir.mask import NO_ZEROS
-from attndsl.ir.nodes import AnyNode, Node
+from attndsl.ir.nodes import AnyNode
 from attndsl.ir.real_printing import (
     AND,
     ATOM,
@@ -22,6 +23,7 @@ from attndsl.ir.real_printing import (
     Piece,
     real_piece,
 )
+from attndsl.ir.walks import postorder
 
 _SHOWN = 8  # entries of a list
 _LONG = 24  # characters; shared numbers that are shorter are repeated rather than named
@@ -33,17 +35,17 @@ def show(root: Node, zeros: Node = NO_ZEROS) -> str:
     """``root`` in the language, and how many zero keys there are if any. Equal nodes give equal text."""
     if zeros is not NO_ZEROS:
         return f"{show(root)} zeros {show(zeros)}"
-    uses = Counter(child for node in n.postorder(root) for child in node.parts)
+    uses = Counter(child for node in postorder(root) for child in node.parts)
     bound = _with_bound_variables(root)
     pieces: dict[Node, Piece] = {}
     lets: list[str] = []
-    for node in n.postorder(root):
+    for node in postorder(root):
         if isinstance(node, reals.Real | reals.Vector):
             text, strength = real_piece(node, pieces)
         else:
             text, strength = _piece(cast(AnyNode, node), pieces)
-        longest = _LONG if node.sort is n.Sort.INT else _LONG_TRUTH
-        if uses[node] > 1 and len(text) > longest and node.sort is not n.Sort.VECTOR:
+        longest = _LONG if node.sort is Sort.INT else _LONG_TRUTH
+        if uses[node] > 1 and len(text) > longest and node.sort is not Sort.VECTOR:
             if node not in bound:
                 name = f"t{len(lets)}"
                 lets.append(f"{name} = {text}")
@@ -58,7 +60,7 @@ def show(root: Node, zeros: Node = NO_ZEROS) -> str:
 def _with_bound_variables(root: Node) -> set[Node]:
     """Nodes that mention a bound variable: they cannot move out of their quantifier."""
     found: set[Node] = set()
-    for node in n.postorder(root):
+    for node in postorder(root):
         if isinstance(node, n.Index) or any(child in found for child in node.parts):
             found.add(node)
     return found

@@ -6,19 +6,10 @@ import functools
 from dataclasses import dataclass, replace
 
 from attndsl.ir.arithmetic import ZERO, linear, sub
+from attndsl.ir.interning import Node, Side
 from attndsl.ir.mask import Align, Mask, Table
-from attndsl.ir.nodes import (
-    Const,
-    Coord,
-    FloorDiv,
-    Le,
-    Load,
-    Node,
-    Pos,
-    Side,
-    Size,
-    postorder,
-)
+from attndsl.ir.nodes import Const, Coord, FloorDiv, Le, Load, Pos, Size
+from attndsl.ir.walks import postorder
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from attndsl.ir import reals
-from attndsl.ir.nodes import Node
+from attndsl.ir.interning import Node
 
 # Binding strengths, loosest first, as in the grammar.
 OPEN, OR, AND, NOT, COMPARE, SUM, PRODUCT, UNARY, ATOM = range(9)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from attndsl.ir import reals, storage
 from attndsl.ir.documents import Field
-from attndsl.ir.nodes import Node, Side, Sort
+from attndsl.ir.interning import Node, Side, Sort
 
 _CLASSES: Final[dict[str, type[Node]]] = {
     cls.__name__: cls

@@ -21,7 +21,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
-from attndsl.ir.nodes import BoolConst, Const, Deps, Load, Node, Side, Sort, holds, postorder
+from attndsl.ir.interning import Deps, Node, Side, Sort
+from attndsl.ir.nodes import BoolConst, Const, Load
+from attndsl.ir.walks import holds, postorder
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

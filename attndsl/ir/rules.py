@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from attndsl.ir.interning import Sort
 from attndsl.ir.mask import Align, Axis, Mask, Space, Table
-from attndsl.ir.nodes import Sort
 
 LARGEST_SPACE: Final = 1 << 40  # tokens
 DIM_WORDS: Final = frozenset({"batch", "head", "pos", "q", "k"})

@@ -38,8 +38,9 @@ from typing import Final, TypeAlias
 
 from attndsl.ir import reals
 from attndsl.ir.arithmetic import floordiv, sub
+from attndsl.ir.interning import Deps, Node, Side, Sort
 from attndsl.ir.mask import Align, Table
-from attndsl.ir.nodes import Const, Deps, Node, Pos, Side, Size, Sort, postorder
+from attndsl.ir.nodes import Const, Pos, Size
 from attndsl.ir.unit_scores import LARGEST_UNIT as LARGEST_UNIT
 from attndsl.ir.unit_scores import TOKENS as TOKENS
 from attndsl.ir.unit_scores import WHOLE as WHOLE
@@ -62,6 +63,7 @@ from attndsl.ir.unit_scores import Units as Units
 from attndsl.ir.unit_scores import compared as compared
 from attndsl.ir.unit_scores import series as series
 from attndsl.ir.unit_scores import varies_by as varies_by
+from attndsl.ir.walks import postorder
 
 MOST_TAKEN: Final = 4096  # units of one query, as wide as any list of the language
 

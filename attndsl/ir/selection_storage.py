@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from attndsl.ir import logic, storage
-from attndsl.ir import nodes as n
 from attndsl.ir import selection as s
 from attndsl.ir.attention import tables_read
 from attndsl.ir.documents import Field
+from attndsl.ir.interning import Deps, Node, Side, Sort, tag_of
 from attndsl.ir.mask import FLAT, Align, Mask
-from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import mask_fault
+from attndsl.ir.walks import postorder
 
 _CLASSES: Final[dict[str, type[Node]]] = {
     cls.__name__: cls
@@ -33,7 +33,7 @@ def written_selections(selections: Iterable[s.Chosen]) -> list[dict[str, Any]]:
 
 def _written(chosen: s.Chosen) -> dict[str, Any]:
     roots = list(chosen.expressions())
-    order = list(dict.fromkeys(itertools.chain.from_iterable(map(n.postorder, roots))))
+    order = list(dict.fromkeys(itertools.chain.from_iterable(map(postorder, roots))))
     place = {node: index for index, node in enumerate(order)}
     own = _own(chosen, place) if isinstance(chosen, s.Selection) else {"side": chosen.side.value}
     return {
@@ -43,7 +43,7 @@ def _written(chosen: s.Chosen) -> dict[str, Any]:
         "align": chosen.align.value,
         "tables": storage.written_tables(chosen.tables),
         "within": written_selections(chosen.within),
-        "nodes": [[n.tag_of(type(node)), *_fields(node, place)] for node in order],
+        "nodes": [[tag_of(type(node)), *_fields(node, place)] for node in order],
         "roots": [place[node] for node in roots],
     }
 

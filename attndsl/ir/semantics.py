@@ -20,9 +20,11 @@ import numpy as np
 from attndsl.cache import Memo
 from attndsl.ir import nodes as n
 from attndsl.ir.arithmetic import check_size
+from attndsl.ir.interning import Deps, Node, Side, Sort
 from attndsl.ir.loops import trials
 from attndsl.ir.mask import Space
-from attndsl.ir.nodes import AnyNode, Deps, Node, Side
+from attndsl.ir.nodes import AnyNode
+from attndsl.ir.walks import holds, postorder
 from attndsl.source import AttnDslError, Diagnostic, Label, Span
 
 WIDEST_RANGE = 4096  # of a quantifier, at the lengths of a call
@@ -75,7 +77,7 @@ def evaluate(root: Node, env: Env, known: Mapping[Node, Value] | None = None) ->
 
 def settled(condition: Node) -> Node:
     """True or false for a condition of numbers alone, such as those of a list that is given; any other as it is."""
-    if n.holds(condition, n.Pos, n.Coord, n.Inside, n.Size, n.Var, n.Load):
+    if holds(condition, n.Pos, n.Coord, n.Inside, n.Size, n.Var, n.Load):
         return condition
     return n.BoolConst(bool(evaluate(condition, Env(q=0, k=0, sizes={}))))
 
@@ -92,7 +94,7 @@ class _Evaluator:
     def value(self, root: Node, plan: Plan | None = None) -> Value:
         for node, joins, dropped in _whole_plan(root) if plan is None else plan:
             made = self.memo[node] = self._kept(self._step(cast(AnyNode, node)))
-            if node.sort is n.Sort.INT and not isinstance(made, _NUMBER) and not self.env.fits:
+            if node.sort is Sort.INT and not isinstance(made, _NUMBER) and not self.env.fits:
                 self._sizes[id(made)] = self._size(made)
             for whole in joins:
                 self._join(whole, made)
@@ -222,7 +224,7 @@ class _Evaluator:
             ambient.append(self.env.batch)
         if node.ambient & Deps.HEAD:
             ambient.append(self.env.head)
-        return read(self.env.xp, table, ambient, index, node.kind is n.Sort.BOOL)
+        return read(self.env.xp, table, ambient, index, node.kind is Sort.BOOL)
 
     def _loop(self, node: n.Loop) -> Value:
         start, stop = self.memo[node.start], self.memo[node.stop]
@@ -253,10 +255,10 @@ class _Evaluator:
     def _unmoved(self, loop: n.Loop) -> dict[Node, Value]:
         """Known values of parts of the body that do not depend on the variable."""
         moved: set[Node] = {n.Index(loop.level)}
-        for node in n.postorder(loop.body):
+        for node in postorder(loop.body):
             if any(part in moved for part in node.parts):
                 moved.add(node)
-        parts = (node for node in n.postorder(loop.body) if node not in moved)
+        parts = (node for node in postorder(loop.body) if node not in moved)
         return {node: self.memo[node] for node in parts if node in self.memo}
 
 
@@ -310,7 +312,7 @@ def _planned(root: Node, memo: Mapping[Node, Value]) -> Plan:
     place = {node: index for index, node in enumerate(order)}
     last = list(range(len(order)))
     for index, node in enumerate(order):
-        used = [*node.parts, *n.postorder(node.body)] if isinstance(node, n.Loop) else node.parts
+        used = [*node.parts, *postorder(node.body)] if isinstance(node, n.Loop) else node.parts
         for part in used:
             if (where := place.get(part, index)) >= index:  # known, or of a body and not met before
                 continue

@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Final, TypeVar
 from attndsl.ir import logic, loops
 from attndsl.ir import nodes as n
 from attndsl.ir.documents import Field, not_saved, parsed
+from attndsl.ir.interning import Deps, Node, Side, Sort, field_names, tag_of
 from attndsl.ir.mask import Align, Axis, Condition, Mask, Segment, Space, Table
-from attndsl.ir.nodes import Deps, Node, Side, Sort
 from attndsl.ir.rules import DIM_WORDS, is_name, mask_fault, space_fault, table_fault
 from attndsl.ir.selection import Series
 from attndsl.ir.sizing import axes_named
+from attndsl.ir.walks import LARGEST, largest, postorder
 
 FORMAT: Final = 1
 DEEPEST: Final = 100  # quantifiers within each other; evaluating them recurses
@@ -40,7 +41,7 @@ _FIELDS: Final = (
 
 
 _CLASSES: dict[str, type[Node]] = {
-    n.tag_of(cls): cls
+    tag_of(cls): cls
     for cls in (
         n.Const, n.Pos, n.Coord, n.Size, n.Var, n.Index, n.Sum, n.Mul, n.FloorDiv, n.Mod, n.Min,
         n.Max, n.Abs, n.ILog2, n.Pow2, n.Select, n.Load, n.BoolConst, n.Inside, n.Le, n.Eq,
@@ -52,7 +53,7 @@ _CLASSES: dict[str, type[Node]] = {
 def dump(mask: Mask) -> str:
     """The mask as JSON text. ``load(dump(mask)) == mask``."""
     roots = (mask.zeros, mask.root, *(each.node for each in mask.conditions))
-    order = list(dict.fromkeys(itertools.chain.from_iterable(map(n.postorder, roots))))
+    order = list(dict.fromkeys(itertools.chain.from_iterable(map(postorder, roots))))
     place = {node: index for index, node in enumerate(order)}
     document = {
         "format": FORMAT,
@@ -78,11 +79,11 @@ def written_tables(tables: Iterable[Table]) -> list[list[Any]]:
 
 def written_nodes(order: Iterable[Node], place: dict[Node, int]) -> list[list[Any]]:
     """Nodes as data, their parts by their places."""
-    return [[n.tag_of(type(node)), *_fields(node, place)] for node in order]
+    return [[tag_of(type(node)), *_fields(node, place)] for node in order]
 
 
 def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
-    return [_plain(getattr(node, name), place) for name in n.field_names(type(node))]
+    return [_plain(getattr(node, name), place) for name in field_names(type(node))]
 
 
 def _plain(value: Any, place: dict[Node, int]) -> Any:
@@ -259,7 +260,7 @@ class Reader:
                 waiting += new
                 continue
             waiting.pop()
-            if n.largest(node) >= n.LARGEST:
+            if largest(node) >= LARGEST:
                 raise item.wrong("numbers below 2**62")
             opened = frozenset[int]().union(*(self._open[part] for part in node.parts))
             deepest = max((self._deepest[part] for part in node.parts), default=-1)

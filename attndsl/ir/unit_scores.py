@@ -20,9 +20,11 @@ from typing import Final
 
 from attndsl.ir import reals
 from attndsl.ir.arithmetic import add, minimum, scale
+from attndsl.ir.interning import Deps, Node, Side, Sort
 from attndsl.ir.loops import substitute
-from attndsl.ir.nodes import Const, Deps, Index, Load, Loop, Node, Pos, Side, Sort, Var, postorder
+from attndsl.ir.nodes import Const, Index, Load, Loop, Pos, Var
 from attndsl.ir.reals import Real, Vector
+from attndsl.ir.walks import postorder
 
 
 @dataclass(frozen=True, slots=True)

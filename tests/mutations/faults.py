@@ -487,7 +487,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("frontend/elaboration.py", "if ir.settled(required) is ir.FALSE:", "if required is ir.FALSE:", "what a list must satisfy, entry by entry, is never judged"),
     ("syntax/machine.py", "isinstance(step := self.states[found].get(kind), Reduction)", "isinstance(step := self.states[found].get(END), Reduction)",
      "one-operand levels are passed as if the text ended"),
-    ("ir/nodes.py", "            held |= part.held\n", "            held = held or part.held\n", "an expression knows not what is in it"),
+    ("ir/interning.py", "            held |= part.held\n", "            held = held or part.held\n", "an expression knows not what is in it"),
     ("frontend/elaboration.py", "self.layer is not None and origin.span is None", "self.layer is not None",
      "a constraint on the layer is judged in branches that are not taken"),
     ("frontend/precedence.py", "for part in body.operands[:-1]:", "for part in body.operands:",

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from attndsl import backends, claims, codegen, families, frontend, ir, lowering, passes, views
+from attndsl import (
+    backends,
+    claims,
+    codegen,
+    families,
+    frontend,
+    ir,
+    lowering,
+    neighbourhoods,
+    passes,
+    views,
+)
 from attndsl import schedule as scheduling
 from attndsl.analysis import Fact
 from attndsl.compiler import Program
 from attndsl.source import AttnDslError
 from attndsl.sources import Source, describe, open_module, read_mask
+
+_MOST_TOLD: Final = (
+    2_000  # PARTIAL tiles that are looked into for the families of a call: a tenth of a second
+)
 
 TILE: Final = (128, 128)
 OTHER_TILES: Final = ((64, 64), (64, 128), (128, 64))
@@ -111,7 +126,7 @@ def explanation(
         program.mask.align,
         call.batch,
         origin.hints(facts) if origin else (),
-        families.told(program, call),
+        families_told(program, call),
         claims.told(program.mask.selections, *lengths, call.heads, head_dim),
     )
 
@@ -162,3 +177,28 @@ def _clock(
     layouts = ("natural", "auto") if live <= MOST_TIMED else ("auto",)
     times = {layout: seconds(layout) for layout in layouts}
     return views.Clock(machine.name, times | {"dense": (dense.forward, dense.backward)})
+
+
+def families_told(program: Program, call: scheduling.Call) -> dict[str, str]:
+    """Says what kernels of others take a call for, by the names of back ends, or why they do not: "no: ..."."""
+    names = ("sdpa", "varlen, flash_attn", "natten")
+    if program.mask.zeros is not ir.ZERO:
+        return dict.fromkeys(names, "no: the pattern has zero keys, which are no pairs")
+    if call.positions is not None:
+        return dict.fromkeys(names, "no: positions of tokens are not given to it")
+    schedule = program.schedule(call, families.TILE)
+    if sum(plan.partial.nnz for plan in schedule.plans) > _MOST_TOLD:
+        return dict.fromkeys(names, "not looked for among so many tiles")
+    asked = (
+        lambda: "one triangle" if families.is_causal_square(schedule) else "all pairs",
+        lambda: str(families.documents(schedule, call.batch)),
+        lambda: str(neighbourhoods.neighbourhood(program, call)),
+    )
+    return {name: _family_answer(ask) for name, ask in zip(names, asked, strict=True)}
+
+
+def _family_answer(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except families.NotInFamily as error:
+        return f"no: {error.reason}"

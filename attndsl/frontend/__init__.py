@@ -46,6 +46,7 @@ from .entry import (
     signatures,
 )
 from .files import files
+from .linking import Resolve
 from .precedence import precedence_hint
 from .real_embedding import (
     AttentionOperators,
@@ -65,7 +66,7 @@ from .real_embedding import (
     sqrt,
     tanh,
 )
-from .scope import Definition, Resolve
+from .scope import Definition
 from .selection_embedding import (
     Blocks,
     Chosen,

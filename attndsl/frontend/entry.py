@@ -21,9 +21,10 @@ from .elaboration import Elaborator
 from .errors import did_you_mean, listed, make_error, stop_if_any
 from .frames import Origin, Value
 from .lazy_module import LazyModule
+from .linking import Linker, Resolve
 from .order import plain_use
 from .placing import placed
-from .scope import Definition, Linker, Resolve, Unit
+from .scope import Definition, Unit
 from .typecheck import check
 
 Given: TypeAlias = int | bool | float | Sequence[int]

@@ -9,7 +9,7 @@ from attndsl import syntax as syn
 from attndsl.source import AttnDslError, Span
 
 from .errors import make_error
-from .scope import Resolve
+from .linking import Resolve
 
 
 def files(root: str | Path) -> Resolve:

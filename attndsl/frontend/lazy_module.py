@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
-from .scope import Definition, Item, Linker, Unit
+from .linking import Linker
+from .scope import Definition, Item, Unit
 from .typecheck import check
 
 

@@ -12,7 +12,7 @@ from attndsl import syntax as syn
 from attndsl.source import AttnDslError
 
 from .entry import Given, elaborate
-from .scope import Resolve
+from .linking import Resolve
 
 _KEY, _QUERY = ir.Pos(ir.Side.KEY), ir.Pos(ir.Side.QUERY)
 _HIDES_LATER_KEYS = (ir.le(_KEY, _QUERY), ir.lt(_KEY, _QUERY))

@@ -14,7 +14,8 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.compiler import Program
-from attndsl.families import NotInFamily, documents, neighbourhood, only_plan, spans
+from attndsl.families import NotInFamily, documents, only_plan, spans
+from attndsl.neighbourhoods import neighbourhood
 from attndsl.schedule import Call, Plan, Schedule
 from attndsl.source import AttnDslError, Diagnostic
 

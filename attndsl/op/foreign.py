@@ -16,16 +16,9 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.families import (
-    TILE,
-    Documents,
-    Neighbourhood,
-    NotInFamily,
-    documents,
-    is_causal_square,
-    neighbourhood,
-)
+from attndsl.families import TILE, Documents, NotInFamily, documents, is_causal_square
 from attndsl.inputs import digest_of
+from attndsl.neighbourhoods import Neighbourhood, neighbourhood
 from attndsl.op.dispatching import eager_only
 from attndsl.op.planning import Planner
 from attndsl.positions import BOUNDS, hidden

@@ -169,6 +169,7 @@ NEAR = {
     "frontend": ("rooms/frontend", "rooms/syntax"),
     "editing": ("rooms/editing",),
     "explorer": ("rooms/explorer",),
+    "neighbourhoods.py": ("rooms/op/test_foreign.py", "rooms/interop/test_exports.py"),
     "families.py": ("rooms/op/test_foreign.py", "rooms/interop/test_exports.py"),
     "notebooks.py": ("rooms/views/test_notebooks.py",),
     "problems.py": ("rooms/explorer/test_answers.py", "rooms/editing"),

@@ -10,9 +10,10 @@ import torch
 
 from attndsl import ir, op
 from attndsl import schedule as scheduling
-from attndsl.compiler import Program, read_heads
+from attndsl.compiler import Program
 from attndsl.inputs import gathered
 from attndsl.positions import BLOCK_TABLE, BOUNDS, NAMES, QUERIES, hidden, refuse, with_heads
+from attndsl.program_arguments import read_heads
 from attndsl.source import AttnDslError, Diagnostic
 
 Layouts: TypeAlias = str | scheduling.Layout | tuple[str | scheduling.Layout, ...]

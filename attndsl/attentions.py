@@ -15,11 +15,11 @@ from attndsl import frontend, notebooks, op
 from attndsl import ir as nodes
 from attndsl.arguments import Layouts, bind_scored, layout_text, take_positions
 from attndsl.compiled import Pattern
-from attndsl.compiler import read_heads, read_layer
 from attndsl.files import write_file
 from attndsl.inputs import gathered
 from attndsl.passes import SEED
 from attndsl.positions import with_heads
+from attndsl.program_arguments import read_heads, read_layer
 from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic, brief
 

@@ -21,18 +21,12 @@ from attndsl import (
     op,
 )
 from attndsl.arguments import Layouts, bind, layout_text, read_inputs, take_positions
-from attndsl.compiler import (
-    Program,
-    read_heads,
-    read_layer,
-    read_saved,
-    read_switches,
-    saved,
-)
+from attndsl.compiler import Program, read_saved, saved
 from attndsl.files import write_file
 from attndsl.inspection import Inspection
 from attndsl.interop import Exports
 from attndsl.positions import with_heads
+from attndsl.program_arguments import read_heads, read_layer, read_switches
 from attndsl.selected import Selecting, Selector
 from attndsl.source import AttnDslError, Diagnostic
 from attndsl.sources import Source, joined

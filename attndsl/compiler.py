@@ -12,7 +12,6 @@ names its tiles before any is made.
 from __future__ import annotations
 
 import json
-import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -23,74 +22,21 @@ from attndsl import ir, passes
 from attndsl import schedule as scheduling
 from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, digest_of, fitted, gathered, read
-from attndsl.positions import MAX_POSITION, counted_by, read_positions, split, split_heads
-from attndsl.source import AttnDslError, Diagnostic, brief, suggest
+from attndsl.positions import counted_by, read_positions, split, split_heads
+from attndsl.program_arguments import (
+    MOST,
+    PLACES,
+    SIMPLIFICATIONS,
+    check_count,
+    check_held,
+    check_tile,
+)
 
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
 _CACHED_RESULTS = 128  # of a pattern
-_MOST = 1 << 20  # heads, batch elements, or layers
-_TALLEST = 4096  # a tile
-_PLACES = (-2 * MAX_POSITION, 2 * MAX_POSITION)  # between which positions and lengths lie
-
-
-SIMPLIFICATIONS = (*passes.OPTIONAL, "merge_heads", "whole")
-
-
-def read_switches(names: object) -> tuple[str, ...]:
-    """Names of simplifications to leave out, each once and in order.
-
-    Raises:
-        AttnDslError: A412, there is no such simplification, or it cannot be left out.
-    """
-    if not isinstance(names, Collection):
-        title = f"`without` names simplifications, and is not {brief(names)}"
-        said = 'the value of a parameter of that name: values={"without": ...}'
-        raise AttnDslError(Diagnostic("A412", title, helps=(said,)))
-    wanted: set[Any] = {names} if isinstance(names, str) else set(names)
-    for name in sorted(wanted - set(SIMPLIFICATIONS), key=str):
-        needed = name in passes.PIPELINE
-        title = f"the pass {name!r} is needed" if needed else f"there is no simplification {name!r}"
-        near = suggest(str(name), SIMPLIFICATIONS)
-        helps = (f"did you mean {near!r}?",) if near and not needed else ()
-        notes = (f"what can be left out: {', '.join(SIMPLIFICATIONS)}",)
-        raise AttnDslError(Diagnostic("A412", title, notes=notes, helps=helps))
-    return tuple(name for name in SIMPLIFICATIONS if name in wanted)
-
-
-def read_heads(total: int | None, start: int, count: int | None) -> tuple[int, int]:
-    """How many heads are held, from ``start`` on, and how many the model has. ``count`` is by default the rest.
-
-    Raises:
-        AttnDslError: A402, it is not said how many the model has, or a number is none.
-    """
-    if total is None:
-        title = "`head_start` and `head_count` choose among the heads of the model: say how many, by `heads`"
-        raise AttnDslError(Diagnostic("A402", title))
-    _check_count("head_start", start)
-    _check_count("heads", total)
-    held = max(0, total - start) if count is None else count
-    _check_held(held, start, total)
-    return held, total
-
-
-def check_open(given: Mapping[str, Any]) -> None:
-    """For what is said of all lengths, nothing of one call is given."""
-    if given:
-        title = f"{min(given)!r} belongs to calls of one length: say which, by q_len"
-        raise AttnDslError(Diagnostic("A402", title))
-
-
-def read_layer(layer: Any) -> int:
-    """The value of ``layer``.
-
-    Raises:
-        AttnDslError: A402, it is no integer from 0 on.
-    """
-    _check_count("layer", layer)
-    return operator.index(layer)
 
 
 def saved(mask: ir.Mask, layer: int, without: Collection[str]) -> str:
@@ -117,7 +63,7 @@ def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:
             mask = replace(mask, claims=ir.read_claims(document.part("asserts"), mask))
         if "selections" in document.value:
             mask = ir.with_selections(mask, ir.read_selections(document.part("selections")))
-        layer = ir.Field(document.value.get("layer", 0), "layer").number(0, _MOST)
+        layer = ir.Field(document.value.get("layer", 0), "layer").number(0, MOST)
         without = ir.Field(document.value.get("without", []), "without").items()
         return mask, layer, tuple(each.word(*SIMPLIFICATIONS) for each in without)
     except ValueError as error:
@@ -177,10 +123,10 @@ class Program:
         if batch is None:
             batch = max(counted("batch", declared, arrays), *counted_by(told), 1)
         heads = counted("head", declared, arrays) if heads is None else heads
-        _check_count("batch", batch)
-        _check_count("heads", heads)
+        check_count("batch", batch)
+        check_count("heads", heads)
         if model_heads is not None:
-            _check_held(heads, head_start, model_heads)
+            check_held(heads, head_start, model_heads)
             held = slice(head_start, head_start + heads)
             arrays |= {t.name: cut(t, arrays[t.name], model_heads, held) for t in declared}
         counts = {"batch": batch, "head": heads, "q": q_len, "k": k_len}
@@ -229,7 +175,7 @@ class Program:
         alone = tuple(c for c in self.mask.conditions if c not in asked)
         scheduling.check_conditions(replace(self.mask, conditions=alone), call)
         normal, rows = self.rows(call)
-        limits = dict.fromkeys(rows.tables.keys() - call.tables.keys(), _PLACES)
+        limits = dict.fromkeys(rows.tables.keys() - call.tables.keys(), PLACES)
         asked_of = [c.node for c in asked]
         return scheduling.open_mask(normal, rows, types, limits, asked_of, listed)
 
@@ -296,7 +242,7 @@ class Program:
         Raises:
             AttnDslError: A402 for the tile; A404 for lengths; A410, A411 for the layout.
         """
-        _check_tile(counted)
+        check_tile(counted)
         search = (counted, tile_costs, split) if layout == "auto" else None
         normal, rows = self.rows(call)
 
@@ -314,7 +260,7 @@ class Program:
             AttnDslError: A402 for a tile; A403, A407 for lengths.
         """
         for size in tiles:
-            _check_tile(size)
+            check_tile(size)
         merges = "merge_heads" not in self.without
         return self._memo(
             ("tiled", part, tiles), lambda: scheduling.tiled(part, *tiles, merges=merges)
@@ -441,28 +387,3 @@ def _call_key(call: scheduling.Call, deps: ir.Deps) -> tuple[Any, ...]:
     sizes = tuple(sorted(call.sizes.items()))
     heads = call.heads, call.head_start, call.model_heads
     return (call.q_len, call.k_len, batch, heads, sizes, tuple(contents), at)
-
-
-def _check_held(count: int, start: int, total: int) -> None:
-    """Whether there are so many heads from there on."""
-    _check_count("head_start", start)
-    _check_count("heads", total)
-    if start + count > total:
-        title = f"{count} heads from head {start} on are more than the {total} of the model"
-        raise AttnDslError(Diagnostic("A402", title))
-
-
-def _check_count(name: str, count: Any) -> None:
-    if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= _MOST:
-        title = f"{name} is an integer from 0 to {_MOST:,}, not {brief(count)}"
-        raise AttnDslError(Diagnostic("A402", title))
-
-
-def _check_tile(tile: object) -> None:
-    match tile:
-        case (int(rows), int(columns)) if (
-            min(rows, columns) >= 1 and max(rows, columns) <= _TALLEST
-        ):
-            return
-    title = f"a tile is a pair of integers from 1 to {_TALLEST}, (queries, keys), not {brief(tile)}"
-    raise AttnDslError(Diagnostic("A402", title))

@@ -10,7 +10,8 @@ from torch import Tensor
 from attndsl import backends, claims, explaining, lowering, picturing, views
 from attndsl import schedule as scheduling
 from attndsl.arguments import Layouts, check_plain_order, layout_text, read_call
-from attndsl.compiler import Program, check_open
+from attndsl.compiler import Program
+from attndsl.program_arguments import check_open
 from attndsl.source import AttnDslError, Diagnostic
 
 

@@ -9,31 +9,28 @@ are computed over their lists instead (``listed.py``).
 
 from __future__ import annotations
 
-import abc
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.backends.block_batches import BlockBatch, BoolArray, InStrips, batches_of, packed
+from attndsl.backends.block_batches import BlockBatch, BoolArray, InStrips, batches_of
 from attndsl.backends.dense_blocks import DenseBlocks
 from attndsl.backends.dense_square import square_of
 from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels
-from attndsl.backends.flash_passes import BUDGET, LEVELS, FlashPasses, flash, flash_backward
 from attndsl.backends.heads import alike
 from attndsl.backends.listed import ListKernels
-from attndsl.backends.merging import merged
 from attndsl.backends.pages import Pages, live_columns
-from attndsl.backends.places import Elements, Index, IntArray, with_width
+from attndsl.backends.pairs_kernels import PairsKernels
+from attndsl.backends.places import IntArray
 from attndsl.backends.protocol import Request, Tile
 from attndsl.backends.scored_blocked import BlockedScores
 from attndsl.backends.scored_stick import StickScores
 from attndsl.backends.scores import BoundScore
+from attndsl.backends.strip_passes import HeadGroup, StripPasses
 from attndsl.backends.whole_strips import WholeStrips
 from attndsl.schedule import KeySets, Lists, Schedule, TiledMask, Whole
 
@@ -118,44 +115,8 @@ class Blocked:
         return StickScores.of(part.schedules[self.tiles(request)[0]], score)
 
 
-class _StripPasses(FlashPasses):
-    """The passes over strips that lie ready."""
-
-    __slots__ = ()
-
-    @property
-    @abc.abstractmethod
-    def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
-        """The strips of each plan."""
-
-    @abc.abstractmethod
-    def head_groups(
-        self, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], results: tuple[int, int]
-    ) -> Iterator[HeadGroup]:
-        """The heads of all batch elements, those that go together in one piece.
-
-        The last ``results`` tensors of either side are written to.
-        """
-
-    def merges(self) -> bool:
-        """Whether a query is in several strips."""
-        return any(not strip.first_writer for plan in self.batches for strip in plan)
-
-    def attend(self, rows: Sequence[Tensor], columns: Sequence[Tensor], scale: float) -> None:
-        """Strip after strip."""
-        for unit in self.head_groups(rows, columns, results=(2, 0)):
-            forward_unit(unit, scale)
-
-    def differentiate(
-        self, rows: Sequence[Tensor], columns: Sequence[Tensor], scale: float
-    ) -> None:
-        """Strip after strip."""
-        for unit in self.head_groups(rows, columns, results=(1, 2)):
-            backward_unit(unit, scale)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class BlockedKernels(_StripPasses):
+class BlockedKernels(StripPasses):
     """A schedule, by the strips of each of its plans or, where its pairs are whole blocks, at once."""
 
     schedule: Schedule | InStrips
@@ -217,199 +178,6 @@ class BlockedKernels(_StripPasses):
             places = torch.from_numpy(order.places)
             for x, moved in list(zip(tensors, stored, strict=True))[len(tensors) - count :]:
                 torch.index_select(moved, 1, places, out=x)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PairsKernels(_StripPasses):
-    """Few pairs of each batch element, which a mask holds: all elements at once."""
-
-    pairs: BoolArray  # [batch, heads or 1, queries or 1, keys]
-    q_len: int
-    square: PairsSquare
-
-    @staticmethod
-    def of(pairs: BoolArray, q_len: int) -> PairsKernels:
-        """From the pairs of each element and head, which may be those of all queries."""
-        dead = ~pairs.any(-1)
-        square = PairsSquare(
-            torch.from_numpy(pairs), torch.from_numpy(dead) if dead.any() else None, q_len
-        )
-        return PairsKernels(pairs, q_len, square)
-
-    @property
-    def batches(self) -> tuple[tuple[BlockBatch, ...], ...]:
-        """One strip, whose queries and keys are batch elements."""
-        batch, heads, _, k_len = self.pairs.shape
-        whole = np.broadcast_to(self.pairs, (batch, heads, self.q_len, k_len))
-        mask = packed(whole[:, 0] if heads == 1 else whole)
-        rows, columns = Elements(0, batch, self.q_len), Elements(0, batch, k_len)
-        return ((BlockBatch(rows, columns, mask, first_writer=True),),)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the mask, and of a bias in float32."""
-        return 5 * int(self.pairs.nbytes)
-
-    def reaches_all(self) -> bool:
-        """True where there are pairs."""
-        return bool(self.pairs.shape[-1])
-
-    def head_groups(
-        self, of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], results: tuple[int, int]
-    ) -> Iterator[HeadGroup]:
-        """All at once."""
-        if all(x.numel() for x in (of_queries[0], of_keys[0])):
-            yield HeadGroup(self.batches[0], list(of_queries), list(of_keys))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PairsSquare:
-    """The same where all tensors are finite: one call of a kernel, whose results are those of the pass."""
-
-    masks: ClassVar[bool] = True
-    pairs: Tensor  # bool [B, H or 1, Q or 1, K]
-    dead: Tensor | None  # queries without a key, bool [B, H or 1, Q or 1]; None: there is none
-    q_len: int
-    biases: dict[torch.dtype, Tensor] = field(default_factory=dict)  # made once
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longer side."""
-        return max(self.q_len, self.pairs.shape[-1])
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
-        width, widest = v.shape[3], max(q.shape[3], v.shape[3])
-        given = (with_width(x, widest) for x in (q, k, v))
-        bias, dead = self._bias(q), self.dead
-        out, lse = flash(*given, 0.0, False, attn_mask=bias, scale=scale)
-        if dead is not None:
-            _clear(out, dead)
-            lse = lse.masked_fill_(dead, -math.inf)
-        return out[..., :width], lse
-
-    def backward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        dout: Tensor,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv), of the results of ``forward``; none reached the log-sum-exp."""
-        widths = q.shape[3], k.shape[3], v.shape[3]
-        q, k, v, out, dout = (with_width(x, max(widths)) for x in (q, k, v, out, dout))
-        bias, dead = self._bias(q), self.dead
-        if dead is not None:  # a level that makes every weight zero
-            lse = lse.masked_fill(dead, math.inf)
-        grads = flash_backward(*(dout, q, k, v, out, lse, 0.0, False), attn_mask=bias, scale=scale)
-        dq, dk, dv = (x[..., :width] for x, width in zip(grads, widths, strict=True))
-        return dq, dk, dv
-
-    def _bias(self, q: Tensor) -> Tensor:
-        """0 or -inf by pair, [B, H or 1, Q, K]."""
-        bias = self.biases.get(q.dtype)
-        if bias is None:
-            bias = q.new_zeros(self.pairs.shape).masked_fill_(~self.pairs, -math.inf)
-            self.biases[q.dtype] = bias
-        return bias.expand(-1, -1, q.shape[2], -1)
-
-
-def _clear(out: Tensor, dead: Tensor) -> None:
-    """Writes 0 for the queries [B, H or 1, Q or 1] that are dead: whole rows of memory, where it holds them so."""
-    rows = out.transpose(1, 2)
-    if dead.shape[1] > 1 or not rows.is_contiguous():
-        out.masked_fill_(dead[..., None], 0.0)
-        return
-    which = dead[:, 0].expand(rows.shape[:2]).flatten().nonzero()[:, 0]
-    rows.flatten(0, 1).index_fill_(0, which, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class HeadGroup:
-    """Heads that share a plan: tensors by query head and by key head, [heads, length, ...].
-
-    Where items are batch elements, [batch, heads, length, ...].
-    """
-
-    block_batches: tuple[BlockBatch, ...]
-    of_queries: list[Tensor]
-    of_keys: list[Tensor]
-
-
-def forward_unit(unit: HeadGroup, scale: float) -> None:
-    (q, out, lse), (k, v) = unit.of_queries, unit.of_keys
-    for part, bias, dead in _calls(unit, q, per_key=0):
-        queries, keys = part.queries, part.keys
-        o, level = flash(
-            queries.read(q), keys.read(k), keys.read(v), 0.0, False, attn_mask=bias, scale=scale
-        )
-        o = o[..., : out.shape[-1]]
-        if dead is not None:  # whatever such a query holds
-            o = o.masked_fill(dead[..., None], 0.0)
-            level = level.masked_fill(dead, -math.inf)
-        if not part.first_writer:
-            o, level = merged(queries.read(out), queries.read(lse), o, level)
-        queries.write(out, o)
-        queries.write(lse, level)
-
-
-def backward_unit(unit: HeadGroup, scale: float) -> None:
-    (q, out, dout, lse, dq), (k, v, dk, dv) = unit.of_queries, unit.of_keys
-    for part, bias, dead in _calls(unit, q, per_key=2):
-        queries, keys = part.queries, part.keys
-        rows, level = [queries.read(x) for x in (dout, q, out)], queries.read(lse)
-        if dead is not None:  # whatever such a query holds: a level that makes every weight zero
-            rows = [x.masked_fill(dead[..., None], 0.0) for x in rows]
-            level = level.masked_fill(dead, math.inf)
-        shares = flash_backward(
-            *(rows[0], rows[1], keys.read(k), keys.read(v), rows[2], level),
-            0.0,
-            False,
-            attn_mask=bias,
-            scale=scale,
-        )
-        for places, total, share in zip((queries, keys, keys), (dq, dk, dv), shares, strict=True):
-            places.add(total, share[..., : total.shape[-1]])
-
-
-def _calls(
-    unit: HeadGroup, q: Tensor, per_key: int
-) -> Iterator[tuple[BlockBatch, Tensor | None, Tensor | None]]:
-    """Strips in pieces of bounded size, each with its mask as a bias, and the queries it empties.
-
-    ``per_key``: tensors as large as the keys that the kernel returns; gathered keys are two more.
-    """
-    for strip in unit.block_batches:
-        shared = strip.mask is None or len(strip.mask) == 1
-        step = at_once(strip, q.shape[-3], q.shape[-1], per_key)
-        bias = _bias(strip, q) if shared else (None, None)
-        for first in range(0, strip.queries.items, step):
-            part = strip.cut(first, min(first + step, strip.queries.items))
-            yield part, *(bias if shared else _bias(part, q))
-
-
-def at_once(strip: BlockBatch, heads: int, width: int, per_key: int) -> int:
-    """How many items of a strip one kernel call takes, so that its temporaries stay in the budget."""
-    of_keys = per_key + 2 * isinstance(strip.keys, Index)
-    item = width * (strip.queries.length + of_keys * strip.keys.length)
-    shared = strip.mask is None or len(strip.mask) == 1
-    own_mask = 0 if shared else strip.queries.length * strip.keys.length
-    return max(1, BUDGET // (heads * item + own_mask))
-
-
-def _bias(strip: BlockBatch, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """0 or -inf by pair [items or 1, heads or 1, queries, keys], and the queries without a key, if any."""
-    if strip.mask is None:
-        return None, None
-    # NumPy: these arrays are small, and waking torch's threads for them costs more than the work.
-    levels = LEVELS.take(strip.mask, axis=0).reshape(*strip.mask.shape[:-1], -1)
-    bias, dead = levels[..., : strip.keys.length], ~np.asarray(strip.mask.any(-1))
-    if strip.mask.ndim == 3:  # one for all heads
-        bias, dead = bias[:, None], dead[:, None]
-    return torch.from_numpy(bias).to(like.dtype), torch.from_numpy(dead) if dead.any() else None
 
 
 # ---------------------------------------------------------------------------- units

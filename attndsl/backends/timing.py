@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from attndsl.backends.block_batches import BlockBatch, InStrips
-from attndsl.backends.blocked import HeadGroup, backward_unit, forward_unit
 from attndsl.backends.places import Index, Span
+from attndsl.backends.strip_passes import HeadGroup, backward_unit, forward_unit
 from attndsl.backends.work_counts import (
     TERMS,
     FloatArray,

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import torch
-import triton
 from torch import Tensor
 
 from attndsl.backends import kernels
 from attndsl.backends.arguments import (
-    BackwardKeysArgs,
     BackwardKeysCall,
-    BackwardQueriesArgs,
     BackwardQueriesCall,
-    ForwardArgs,
     ForwardCall,
-    MergeOutputsArgs,
     MergeOutputsCall,
-    PrepareBackwardArgs,
     PrepareBackwardCall,
     Prepared,
     ScoreCall,
-    SumChunksArgs,
     SumChunksCall,
     by_name,
     strides,
@@ -34,73 +26,45 @@ from attndsl.backends.configs import (
     Config,
     Pass,
     architecture,
-    few_queries,
     options,
     padded,
 )
 from attndsl.backends.dtypes import negated, out_dtype
-from attndsl.backends.kernel_metadata import KernelMetadata, kernel_metadata
+from attndsl.backends.kernel_metadata import kernel_metadata
 from attndsl.backends.launching import Launch
 from attndsl.backends.open_schedule import OpenSchedule
 from attndsl.backends.pages import Pages
-from attndsl.backends.protocol import Request, Tile
+from attndsl.backends.pass_launches import (
+    ARGUMENTS,
+    NOTHING,
+    UNSCORED,
+    Gained,
+    PassLauncher,
+    T,
+    also_in,
+    few,
+    layout_of,
+    merge_launch,
+    on_device,
+    precision,
+    preparation,
+    reachable,
+)
+from attndsl.backends.protocol import Request
 from attndsl.backends.tuning import (
     Clock,
     Kind,
     Tuned,
     cautious,
     climb,
-    configured,
     default_config,
     neighbours,
     remember,
 )
 from attndsl.backends.work_partition import orders_agree
-from attndsl.schedule import TiledMask, tiled
+from attndsl.schedule import TiledMask
 
-T = TypeVar("T")
-
-WIDEST: Final = 256  # of heads
-ROWS: Final = 64  # of a program that prepares the backward pass
-FEW: Final = 16  # queries of a call whose heads are folded into tiles
-UNSCORED: Final = ScoreCall()
 _MOST_KEPT: Final = 64  # launches of a part: those of calls whose tensors lie in memory alike
-
-_ARGUMENTS: dict[Pass, tuple[Any, Any]] = {
-    "forward": (ForwardCall, ForwardArgs),
-    "backward_queries": (BackwardQueriesCall, BackwardQueriesArgs),
-    "backward_keys": (BackwardKeysCall, BackwardKeysArgs),
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gained:
-    """Where a backward writes what scores read gains: columns [B, H, length, n], and at pairs by one more pass."""
-
-    of_query: Tensor | None = None
-    of_key: Tensor | None = None
-    at_pairs: Callable[[Prepared], None] | None = None
-
-
-NOTHING: Final = Gained()
-
-
-def few(request: Request) -> Config | None:
-    """The config of a forward of few queries; None if they are many, or a gradient is wanted."""
-    if request.gradient or not 1 <= request.q_len <= FEW:
-        return None
-    arch, widths = architecture(request.device), (request.head_dim, request.value_dim)
-    if few_queries(arch, request.dtype.itemsize, request.q_len, *widths) is None:
-        return None
-    return configured("few_queries", request)
-
-
-def also_in(part: TiledMask, tile: Tile) -> TiledMask:
-    """The same, scheduled in tiles of this size too."""
-    if tile in part.schedules:
-        return part
-    made = tiled(part.bound, tile, merges=False).schedules
-    return replace(part, schedules={**part.schedules, **made})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,7 +210,7 @@ class TritonKernels:
         level, delta = torch.empty_like(lse), torch.empty_like(lse)
 
         prepare = self._keep(
-            ("prepare", dlse is None, _layout_of((out, dout, lse))),
+            ("prepare", dlse is None, layout_of((out, dout, lse))),
             lambda: preparation(out, dout, dlse),
         )
         prepare(
@@ -355,8 +319,8 @@ class TritonKernels:
         pages: Pages | None = None,
     ) -> PassLauncher:
         """One of the three passes, over tensors with strides that the kernel is given; kept."""
-        lie = () if pages is None else _layout_of((pages.table, pages.k, pages.v))
-        key = which, precision(strided[0].dtype), _layout_of(strided), lie
+        lie = () if pages is None else layout_of((pages.table, pages.k, pages.v))
+        key = which, precision(strided[0].dtype), layout_of(strided), lie
         return self._keep(key, lambda: self._made(which, strided, results, pages))
 
     def _made(
@@ -380,7 +344,7 @@ class TritonKernels:
         if self.folded:
             rows = padded(q.shape[2])
         passing, tile = (q.shape[2], config.bq) if is_by_key else (k.shape[2], config.bk)
-        call, args = _ARGUMENTS[which]
+        call, args = ARGUMENTS[which]
         given = args(
             **{**by_name(lists.tiles), **self.scored.get(which, {})},
             **(self._of_forward(pages) if which == "forward" else {}),
@@ -400,7 +364,7 @@ class TritonKernels:
         )
         compiled = options(architecture(q.device), config)
         launch = Launch(getattr(kernels, which), lists.grid(owner), call, given, **compiled)
-        merges = [_merge(which, rows, lists, x) for x in results] if lists.tiles.SPLIT else []
+        merges = [merge_launch(which, rows, lists, x) for x in results] if lists.tiles.SPLIT else []
         return PassLauncher(rows, lists, launch, tuple(merges))
 
     def _clears(self, pages: Pages | None) -> bool:
@@ -416,84 +380,3 @@ class TritonKernels:
             return folding | {"n_columns": 0, "n_pages": 0, "PAGE": 0}
         columns, count = pages.table.shape[1], len(pages.k)
         return folding | {"n_columns": columns, "n_pages": count, "PAGE": pages.page}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PassLauncher:
-    """A pass over work lists, a program an item and head of what it computes, for tensors that lie alike."""
-
-    rows: int  # of the tiles whose results it computes
-    lists: KernelMetadata
-    launch: Launch[Any]
-    merges: tuple[Launch[Any], ...]  # of the shares of split tiles, one a result, if there are any
-
-
-def preparation(out: Tensor, dout: Tensor, dlse: Tensor | None) -> Launch[PrepareBackwardCall]:
-    """The launch of the kernel that prepares the backward."""
-    given = PrepareBackwardArgs(
-        **strides(o=out, g=dout),
-        q_len=out.shape[2],
-        heads=out.shape[1],
-        DV=out.shape[3],
-        BDV=padded(out.shape[3]),
-        BQ=ROWS,
-        THROUGH_LSE=dlse is not None,
-    )
-    grid = triton.cdiv(out.shape[2], ROWS), out.shape[0] * out.shape[1]
-    return Launch(kernels.prepare_backward, grid, PrepareBackwardCall, given)
-
-
-def _merge(which: Pass, rows: int, lists: KernelMetadata, x: Tensor) -> Launch[Any]:
-    """The launch that makes a result whole where tiles were split."""
-    splits, grid = by_name(lists.splits), lists.split_grid(x)
-    if which == "forward":
-        merged = MergeOutputsArgs(
-            **splits,
-            **strides(o=x),
-            q_order=lists.tiles.q_order,
-            q_len=x.shape[2],
-            heads=x.shape[1],
-            DV=x.shape[3],
-            BDV=padded(x.shape[3]),
-            BQ=rows,
-            Q_ORDERED=lists.tiles.Q_ORDERED,
-        )
-        return Launch(kernels.merge_outputs, grid, MergeOutputsCall, merged)
-    is_by_key = which == "backward_keys"
-    order = lists.tiles.k_order if is_by_key else lists.tiles.q_order
-    summed = SumChunksArgs(
-        **splits,
-        order=order,
-        length=x.shape[2],
-        heads=x.shape[1],
-        D=x.shape[3],
-        BD=padded(x.shape[3]),
-        BLOCK=rows,
-        ORDERED=order is not None,
-    )
-    return Launch(kernels.sum_chunks, grid, SumChunksCall, summed)
-
-
-def _layout_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Key of the tensors of a launch: everything it depends on except their addresses."""
-    return tensors[0].device, *[(x.dtype, x.shape, x.stride()) for x in tensors]
-
-
-def reachable(x: Tensor) -> Tensor:
-    """``x``, copied if the offsets within one of its tiles need more than 32 bits: in no common layout."""
-    row, column = x.stride()[2:]
-    return x if 128 * row + WIDEST * column < 1 << 31 else x.contiguous()
-
-
-def precision(dtype: torch.dtype) -> str:
-    """How float32 products are formed, as the user set it for torch's own.
-
-    Asked so that ``torch.set_float32_matmul_precision`` counts as well: the getter beside that one
-    fails where the setting was made in torch's newer way.
-    """
-    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if allowed and dtype == torch.float32 else "ieee"
-
-
-def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

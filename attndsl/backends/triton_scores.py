@@ -23,10 +23,11 @@ from attndsl.backends.column_values import ColumnValues, Rows
 from attndsl.backends.configs import Pass
 from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.generated import SCORES, load
+from attndsl.backends.pass_launches import Gained, precision
 from attndsl.backends.protocol import Request
 from attndsl.backends.score_blocks import Layout, PairPass
 from attndsl.backends.scores import BoundScore
-from attndsl.backends.triton_kernels import Gained, TritonKernels, precision
+from attndsl.backends.triton_kernels import TritonKernels
 from attndsl.codegen import (
     EXACT,
     PER_SCALE,

@@ -15,10 +15,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from attndsl.backends.block_batches import BlockBatch, InStrips, Ordered, batches_of
-from attndsl.backends.blocked import at_once
 from attndsl.backends.dense_blocks import CACHED
 from attndsl.backends.heads import alike
 from attndsl.backends.places import Elements, Index, Places
+from attndsl.backends.strip_passes import at_once
 from attndsl.backends.whole_strips import DenseBatch, WholeStrips
 from attndsl.schedule import Schedule
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attndsl import syntax as syn
-from attndsl.compiler import SIMPLIFICATIONS
 from attndsl.files import write_file
 from attndsl.frontend import Given
+from attndsl.program_arguments import SIMPLIFICATIONS
 from attndsl.source import AttnDslError, Diagnostic, Label, Source, Span
 
 from .commands import mistake

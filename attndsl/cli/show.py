@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from attndsl import frontend, ir, patterns, views
-from attndsl.compiler import Program, read_switches
+from attndsl.compiler import Program
+from attndsl.program_arguments import read_switches
 
 from . import arguments as args
 from .commands import Command, mistake

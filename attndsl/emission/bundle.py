@@ -16,15 +16,15 @@ from typing import Final
 
 from attndsl import analysis, ir
 from attndsl.emission.bounds import limits
-from attndsl.emission.functions import prepared, written
 from attndsl.emission.names import commented
+from attndsl.emission.relations import prepared, written
 from attndsl.emission.signature import Traits, attention_function
 from attndsl.passes import normalise
 
 _BACKENDS: Final = Path(__file__).parents[1] / "backends"
 _FILES: Final = (
     "kernels/tiles", "kernels/forward", "kernels/backward", "kernels/merging", "configs", "integers",
-    "live_tiles", "standalone_positions", "standalone",
+    "live_tiles", "standalone_positions", "standalone_inputs", "standalone",
 )  # fmt: skip
 
 

@@ -9,73 +9,32 @@ Every value is a tensor, a number only beside one: Python's operators are torch'
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias, assert_never, cast
+from collections.abc import Sequence
+from typing import assert_never, cast
 
 from attndsl import ir
 from attndsl.codegen import Magnitudes
 from attndsl.emission.names import Names, calling, quoted
-from attndsl.passes import in_every_call, lower_root, separate_root
-
-_LINE: Final = 72  # columns of an expression; longer ones are written in steps
-# How tightly operators bind in Python, loosest first.
-_COMPARE, _OR, _AND, _SUM, _PRODUCT, _UNARY, _ATOM = range(7)
-
-Piece: TypeAlias = tuple[str, int]  # text and how tightly it binds
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """The functions of a mask, and what they take behind positions and indices."""
-
-    in_pattern: str
-    zero_keys: str  # empty if no query sees any
-    conditions: str  # empty if it asks for nothing
-    tables: dict[str, str]  # parameter -> name of the input
-    sizes: dict[str, str]  # parameter -> name of the length, "heads" for their count
-
-
-def written(mask: ir.Mask, layer: int, magnitudes: Sequence[Magnitudes]) -> Relation:
-    """The functions of a mask in one layer, for all lengths; ``magnitudes`` bound what ``prepared`` gives."""
-    writer = _Writer(mask)
-    root, zeros, *conditions = prepared(mask, layer)
-    pairs = writer.body(root, magnitudes[0])
-    counts = [] if mask.zeros is ir.ZERO else writer.body(zeros, magnitudes[1])
-    texts = [each.text for each in mask.conditions]
-    asked = writer.demands(list(zip(texts, conditions, magnitudes[2:], strict=True)))
-    given = [*writer.tables, *writer.sizes]
-    return Relation(
-        _function("in_pattern", ["q", "k", "batch", "head", *given], pairs),
-        _function("zero_keys", ["q", "batch", "head", *given], counts) if counts else "",
-        _function("conditions", ["batch", "head", *given], asked) if asked else "",
-        writer.tables,
-        writer.sizes,
-    )
-
-
-def prepared(mask: ir.Mask, layer: int) -> tuple[ir.Node, ...]:
-    """The root, the zero keys and the conditions as they are written, which is what bounds of values look at."""
-    roots = *in_every_call(mask), *(each.node for each in mask.conditions)
-    return tuple(_prepared(root, layer) for root in roots)
-
-
-def _prepared(root: ir.Node, layer: int) -> ir.Node:
-    return separate_root(ir.substitute(root, {ir.Var("layer"): ir.Const(layer)}))
-
-
-_SAYS: Final = {
-    "in_pattern": "Whether queries see keys: positions and indices that broadcast.",
-    "zero_keys": "How many zero keys queries see: score 0, value 0.",
-    "conditions": "Refuse inputs that are not what the pattern asks for: indices that broadcast.",
-}
-
-
-def _function(name: str, parameters: list[str], lines: list[str]) -> str:
-    head = calling(f"def {name}", parameters, ":", 100)
-    return "\n".join([*head, *(f"    {line}" for line in [f'"""{_SAYS[name]}"""', *lines])]) + "\n"
+from attndsl.emission.pieces import (
+    AND,
+    ATOM,
+    COMPARE,
+    LINE,
+    OR,
+    PRODUCT,
+    SUM,
+    UNARY,
+    Piece,
+    at_least,
+    infix,
+    list_lines,
+    number,
+    parts_of,
+    times,
+    uses,
+)
+from attndsl.passes import lower_root
 
 
 class _Body:
@@ -96,7 +55,7 @@ class _Body:
         return made
 
 
-class _Writer:
+class FunctionWriter:
     """Writes functions that take the same tables and sizes."""
 
     def __init__(self, mask: ir.Mask) -> None:
@@ -113,7 +72,7 @@ class _Writer:
 
     def body(self, root: ir.Node, magnitudes: Magnitudes) -> list[str]:
         """The statements of a function that returns the value of ``root``."""
-        self._uses, self._magnitudes, self._lists = _uses(root), magnitudes, {}
+        self._uses, self._magnitudes, self._lists = uses(root), magnitudes, {}
         body = _Body()
         found = self._value(root, body)[0]
         return [*self._list_lines(), *body.lines, f"return {found}"]
@@ -123,7 +82,7 @@ class _Writer:
         self._lists, self._device = {}, "batch.device"
         body = _Body()
         for text, root, magnitudes in asked:
-            self._uses, self._magnitudes = _uses(root), magnitudes
+            self._uses, self._magnitudes = uses(root), magnitudes
             found = self._value(root, body)[0]
             body.lines += calling("require", [quoted(text), found])
         return [*self._list_lines(), *body.lines]
@@ -133,7 +92,7 @@ class _Writer:
         return [
             line
             for values, name in self._lists.items()
-            for line in _list_lines(name, values, self._device)
+            for line in list_lines(name, values, self._device)
         ]
 
     # ------------------------------------------------------------------------ values
@@ -154,7 +113,7 @@ class _Writer:
                 order[node] = None
             elif node not in order and node not in body.known:
                 stack.append((node, True))
-                stack.extend((part, False) for part in reversed(_parts(node)))
+                stack.extend((part, False) for part in reversed(parts_of(node)))
         return list(order)
 
     def _settled(self, node: ir.Node, piece: Piece, body: _Body) -> Piece:
@@ -164,7 +123,7 @@ class _Writer:
             return piece
         called = self._calling(node)
         shared = self._uses[node] > 1 and len(text) > 8
-        if not text.isidentifier() and (called or shared or len(text) > _LINE):
+        if not text.isidentifier() and (called or shared or len(text) > LINE):
             return self._assigned(text, body, called)
         return piece
 
@@ -183,7 +142,7 @@ class _Writer:
     def _assigned(self, text: str, body: _Body, name: str = "") -> Piece:
         name = name or self._names.numbered("x")
         body.add(f"{name} = {text}")
-        return name, _ATOM
+        return name, ATOM
 
     def _short(self, piece: Piece, body: _Body, room: int) -> Piece:
         return piece if len(piece[0]) <= room else self._assigned(piece[0], body)
@@ -191,16 +150,16 @@ class _Writer:
     # ------------------------------------------------------------------------ operations
 
     def _piece(self, node: ir.AnyNode, body: _Body) -> Piece:  # noqa: C901 - one arm per class
-        def at(child: ir.Node, room: int = _LINE) -> Piece:
+        def at(child: ir.Node, room: int = LINE) -> Piece:
             return self._short(body.known[child], body, room)
 
         match node:
             case ir.Const(value=value):
-                return _number(value)
+                return number(value)
             case ir.BoolConst(value=value):
-                return f"torch.tensor({value}, device={self._device})", _ATOM
+                return f"torch.tensor({value}, device={self._device})", ATOM
             case ir.Pos(side=side):
-                return side.value, _ATOM
+                return side.value, ATOM
             case ir.Inside():
                 return self._value(lower_root(node, self._mask), body)
             case ir.Coord(side=side, axis=axis):
@@ -209,15 +168,15 @@ class _Writer:
                 told = {test: inside for test, inside in told.items() if test is not ir.TRUE}
                 return self._value(ir.substitute(lower_root(node, self._mask), told), body)
             case ir.Size(name=name):
-                return self._size(name), _ATOM
+                return self._size(name), ATOM
             case ir.Var(name=name):
-                return (self._size(name) if name == "heads" else name), _ATOM
+                return (self._size(name) if name == "heads" else name), ATOM
             case ir.Index(level=level):
-                return self._names.of(node, f"j{level}"), _ATOM
+                return self._names.of(node, f"j{level}"), ATOM
             case ir.Sum(terms=terms, constant=constant):
                 return self._linear(dict(terms), constant, body)
             case ir.Mul(left=left, right=right):
-                return _infix(" * ", at(left, 48), at(right, 24))
+                return infix(" * ", at(left, 48), at(right, 24))
             case ir.FloorDiv(left=left, right=right):
                 return self._division(" // ", "quotient", left, at(left, 36), right, at(right, 36))
             case ir.Mod(left=left, right=right):
@@ -227,18 +186,18 @@ class _Writer:
             case ir.Max(items=items):
                 return self._clamped("min", items, body)
             case ir.Abs(item=item):
-                return f"abs({at(item)[0]})", _ATOM
+                return f"abs({at(item)[0]})", ATOM
             case ir.ILog2(item=item):
-                return f"ilog2({at(item)[0]})", _ATOM
+                return f"ilog2({at(item)[0]})", ATOM
             case ir.Pow2(item=item):
-                return f"pow2({at(item)[0]})", _ATOM
+                return f"pow2({at(item)[0]})", ATOM
             case ir.Select(cond=cond, yes=yes, no=no):
                 parts = [at(part, 24)[0] for part in (cond, yes, no)]
-                return f"torch.where({', '.join(parts)})", _ATOM
+                return f"torch.where({', '.join(parts)})", ATOM
             case ir.Load():
                 return self._load(node, body)
             case ir.Entry(values=values, index=index):
-                return f"read({self._listed(values)}, {at(index, 24)[0]})", _ATOM
+                return f"read({self._listed(values)}, {at(index, 24)[0]})", ATOM
             case ir.Le(item=item, bound=bound):
                 return self._comparison(item, "<=", bound, body)
             case ir.Eq(item=item, bound=bound):
@@ -246,11 +205,11 @@ class _Writer:
             case ir.Not(item=ir.Eq(item=item, bound=bound)):
                 return self._comparison(item, "!=", bound, body)
             case ir.Not(item=item):
-                return f"~{_at_least(at(item), _UNARY)}", _UNARY
+                return f"~{at_least(at(item), UNARY)}", UNARY
             case ir.And(items=items):
-                return self._junction(" & ", _AND, [at(item, 60) for item in items], body)
+                return self._junction(" & ", AND, [at(item, 60) for item in items], body)
             case ir.Or(items=items):
-                return self._junction(" | ", _OR, [at(item, 60) for item in items], body)
+                return self._junction(" | ", OR, [at(item, 60) for item in items], body)
             case ir.Exists() | ir.Total():
                 return self._loop(node, body)
             case other:
@@ -260,20 +219,20 @@ class _Writer:
         """Positive terms first, then the constant, then negative terms."""
         pieces = [(c, self._short(body.known[term], body, 40)) for term, c in terms.items()]
         if not pieces:
-            return _number(constant)
+            return number(constant)
         if len(pieces) == 1 and not constant and pieces[0][0] == 1:
             return pieces[0][1]
-        added = sorted(_times(c, piece) for c, piece in pieces if c > 0)
-        taken = sorted((_times(-c, piece), c, piece) for c, piece in pieces if c < 0)
+        added = sorted(times(c, piece) for c, piece in pieces if c > 0)
+        taken = sorted((times(-c, piece), c, piece) for c, piece in pieces if c < 0)
         if constant > 0 or (constant and not added):
             added.append(str(constant))
         elif constant < 0:
-            taken.append((str(-constant), 0, ("", _ATOM)))
+            taken.append((str(-constant), 0, ("", ATOM)))
         if not added:
             text, c, piece = taken.pop(0)
-            added = [f"-{_at_least(piece, _UNARY)}" if c == -1 else f"-{text}"]
+            added = [f"-{at_least(piece, UNARY)}" if c == -1 else f"-{text}"]
         text = " - ".join([" + ".join(added), *(each for each, *_ in taken)])
-        return text, _PRODUCT if len(added) + len(taken) == 1 else _SUM
+        return text, PRODUCT if len(added) + len(taken) == 1 else SUM
 
     def _comparison(self, item: ir.Node, symbol: str, bound: int, body: _Body) -> Piece:
         """``key <= bound - query``: either side is one vector; what is mixed stays on the left."""
@@ -292,8 +251,8 @@ class _Writer:
         else:
             rest = {t: -c for t, c in rest.items()}
         sides = self._linear(left, 0, body), self._linear(rest, bound, body)
-        first, second = (_at_least(self._short(side, body, 48), _OR) for side in sides)
-        return f"{first} {symbol} {second}", _COMPARE
+        first, second = (at_least(self._short(side, body, 48), OR) for side in sides)
+        return f"{first} {symbol} {second}", COMPARE
 
     def _division(
         self,
@@ -306,26 +265,26 @@ class _Writer:
     ) -> Piece:
         """An operator where the divisor is known to be positive; a function that looks at it elsewhere."""
         if isinstance(divisor, ir.Const) or self._magnitudes.is_positive(divisor):
-            return _infix(plain, left, right)
-        return f"{guarded}({left[0]}, {right[0]})", _ATOM
+            return infix(plain, left, right)
+        return f"{guarded}({left[0]}, {right[0]})", ATOM
 
     def _clamped(self, keyword: str, items: tuple[ir.Node, ...], body: _Body) -> Piece:
         """The least or greatest: of a tensor first, of which torch takes numbers as bounds."""
         ordered = sorted(items, key=lambda item: isinstance(item, ir.Const))
         first, *others = (self._short(body.known[item], body, 32) for item in ordered)
         for other, _ in others:
-            receiver = _at_least(self._short(first, body, 40), _ATOM)
-            first = f"{receiver}.clamp({keyword}={other})", _ATOM
+            receiver = at_least(self._short(first, body, 40), ATOM)
+            first = f"{receiver}.clamp({keyword}={other})", ATOM
         return first
 
     def _junction(self, symbol: str, strength: int, pieces: list[Piece], body: _Body) -> Piece:
-        ordered = sorted(pieces, key=lambda piece: _at_least(piece, strength + 1))
+        ordered = sorted(pieces, key=lambda piece: at_least(piece, strength + 1))
         found = ordered[0]
         for piece in ordered[1:]:
-            part = _at_least(piece, strength + 1)
-            if len(found[0]) + len(part) > _LINE:
+            part = at_least(piece, strength + 1)
+            if len(found[0]) + len(part) > LINE:
                 found = self._assigned(found[0], body)
-            found = f"{_at_least(found, strength)}{symbol}{part}", strength
+            found = f"{at_least(found, strength)}{symbol}{part}", strength
         return found
 
     def _loop(self, node: ir.Loop, body: _Body) -> Piece:
@@ -338,25 +297,25 @@ class _Writer:
         body.add(f"{found} = torch.tensor({0 if sums else False}, device={self._device})")
         body.add(f"for {name} in span({start[0]}, {stop[0]}, {self._device}):")
         inner = body.inner()
-        inner.known[variable] = name, _ATOM
+        inner.known[variable] = name, ATOM
         value = self._short(self._value(node.body, inner), inner, 60)
         limits: list[Piece] = []
         if node.start.deps:  # other starts and stops are those of the loop
-            limits.append((f"{_at_least(start, _OR)} <= {name}", _COMPARE))
+            limits.append((f"{at_least(start, OR)} <= {name}", COMPARE))
         if node.stop.deps:
-            limits.append((f"{name} < {_at_least(stop, _OR)}", _COMPARE))
+            limits.append((f"{name} < {at_least(stop, OR)}", COMPARE))
         if sums:
             inside = (
-                self._short(self._junction(" & ", _AND, limits, inner), inner, 60)[0]
+                self._short(self._junction(" & ", AND, limits, inner), inner, 60)[0]
                 if limits
                 else ""
             )
-            added = f"torch.where({inside}, {value[0]}, 0)" if limits else _at_least(value, _SUM)
+            added = f"torch.where({inside}, {value[0]}, 0)" if limits else at_least(value, SUM)
             inner.add(f"{found} = {found} + {added}")
         else:
-            is_seen = self._junction(" & ", _AND, [value, *limits], inner)
-            inner.add(f"{found} = {found} | {_at_least(self._short(is_seen, inner, 60), _AND)}")
-        return found, _ATOM
+            is_seen = self._junction(" & ", AND, [value, *limits], inner)
+            inner.add(f"{found} = {found} | {at_least(self._short(is_seen, inner, 60), AND)}")
+        return found, ATOM
 
     def _hoist(self, root: ir.Node, variable: ir.Node, body: _Body) -> None:
         """Compute before a loop whatever in it does not depend on its variable, nor on one of a loop inside."""
@@ -365,7 +324,7 @@ class _Writer:
             if any(part in varying for part in node.parts):
                 varying.add(node)
         for node in ir.postorder(root):
-            for part in _parts(node) if node in varying else ():
+            for part in parts_of(node) if node in varying else ():
                 unknown = (x for x in ir.postorder(part) if isinstance(x, ir.Index))
                 if part.parts and all(x in body.known for x in unknown):
                     text, _ = self._value(part, body)
@@ -383,7 +342,7 @@ class _Writer:
             else self._short(body.known[next(index)], body, 24)[0]
             for dim in table.dims
         ]  # fmt: skip
-        return f"read({', '.join([parameter, *places])})", _ATOM
+        return f"read({', '.join([parameter, *places])})", ATOM
 
     def _listed(self, values: tuple[int, ...]) -> str:
         """The name of a tensor that holds a list."""
@@ -407,49 +366,3 @@ class _Writer:
             s.name for space in spaces for s in space.segments for a in s.axes if a.name == short
         }
         return short if owners == {segment} else f"{segment}_{short}"
-
-
-def _list_lines(name: str, values: tuple[int, ...], device: str) -> list[str]:
-    """The statement that makes a tensor of a list."""
-    rows = textwrap.wrap(", ".join(map(str, values)), _LINE)
-    return [f"{name} = torch.tensor(", "    [", *(f"        {row}" for row in rows), "    ],",
-            f"    device={device},", ")"]  # fmt: skip
-
-
-def _number(value: int) -> Piece:
-    return str(value), _ATOM if value >= 0 else _UNARY
-
-
-def _at_least(piece: Piece, strength: int) -> str:
-    text, own = piece
-    return text if own >= strength else f"({text})"
-
-
-def _infix(symbol: str, left: Piece, right: Piece) -> Piece:
-    return f"{_at_least(left, _PRODUCT)}{symbol}{_at_least(right, _UNARY)}", _PRODUCT
-
-
-def _times(factor: int, piece: Piece) -> str:
-    return _at_least(piece, _PRODUCT) if factor == 1 else f"{factor} * {_at_least(piece, _UNARY)}"
-
-
-def _uses(root: ir.Node) -> Counter[ir.Node]:
-    """How often each value is written; a comparison writes the terms of its sum."""
-    found: Counter[ir.Node] = Counter()
-    for node in ir.postorder(root):
-        parts: Iterable[ir.Node] = node.parts
-        if isinstance(node, ir.Le | ir.Eq):
-            parts = ir.linear(node.item)[0]
-        found.update(parts)
-    return found
-
-
-def _parts(node: ir.Node) -> tuple[ir.Node, ...]:
-    """Nodes that are written before a value; a loop writes its own parts."""
-    match node:
-        case ir.Exists() | ir.Total():
-            return ()
-        case ir.Le(item=item) | ir.Eq(item=item) | ir.Not(item=ir.Eq(item=item)):
-            return tuple(ir.linear(item)[0])
-        case _:
-            return node.parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attndsl import ir
 from attndsl.emission.bounds import limits
-from attndsl.emission.functions import prepared, written
+from attndsl.emission.relations import prepared, written
 
 
 def predicate(mask: ir.Mask) -> tuple[str, dict[str, str]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attndsl import ir
-from attndsl.emission.functions import Relation
 from attndsl.emission.names import Names, calling, escaped, quoted
+from attndsl.emission.relations import Relation
 
 _GIVEN = (
     "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "table", "resolved", "numbers",

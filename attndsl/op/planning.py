@@ -27,16 +27,9 @@ from attndsl.backends import (
 )
 from attndsl.cache import Memo
 from attndsl.compiler import Program, asks_for_batch, read_saved, saved
-from attndsl.lowering import (
-    OpenExecutable,
-    lower,
-    lower_open,
-    lower_scores,
-    packed_sides,
-    walked,
-    zero_key_counts,
-)
+from attndsl.lowering import lower, lower_scores, packed_sides, walked, zero_key_counts
 from attndsl.op.contents import Contents, stamp_of
+from attndsl.open_lowering import OpenExecutable, lower_open
 from attndsl.packed import PackedCall, read_call
 from attndsl.positions import BOUNDS, NAMES, hidden, split
 from attndsl.schedule import Call

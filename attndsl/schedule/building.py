@@ -25,7 +25,8 @@ from attndsl.schedule.layouts import (
     ranked_table,
     stable_order,
 )
-from attndsl.schedule.loops import Loops, TooManyAlternatives
+from attndsl.schedule.loop_parts import TooManyAlternatives
+from attndsl.schedule.loops import Loops
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.merge_heads import merge_heads
 from attndsl.schedule.model import (

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from attndsl import ir
-from attndsl.passes import lower_root, split_sides
+from attndsl.passes import lower_root, separate_root, split_sides
 
 _MOST_GROUPS = 8  # alternatives of a union that are examined
 _MOST_COLUMNS = 16  # conditions of one side that sort it each by itself
@@ -232,3 +232,16 @@ def axes_of(mask: ir.Mask, sizes: dict[str, int]) -> Axes | None:
     return Axes(
         tuple(name for name, _ in wide), of_queries, of_keys, tuple(extent for _, extent in wide)
     )
+
+
+def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
+    """Yields ways to write a pattern as disjoint parts: one alternative of a union, and the rest."""
+    conjuncts = root.items if isinstance(root, ir.And) else (root,)
+    for union in conjuncts:
+        if not isinstance(union, ir.Or):
+            continue
+        common = [item for item in conjuncts if item is not union]
+        for first in union.items:
+            others = [item for item in union.items if item is not first]
+            rest = ir.conj(*common, ir.disj(*others), ir.negate(first))
+            yield ir.conj(*common, first), separate_root(rest)

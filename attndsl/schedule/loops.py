@@ -14,39 +14,43 @@ relation afterwards knows of none. Numbers are tried one by one only where no be
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import numpy as np
 
 from attndsl import ir
-from attndsl.analysis import Interpreter, Range, Truths
+from attndsl.analysis import Interpreter
 from attndsl.schedule.allowed import allowed, split
 from attndsl.schedule.alternatives import bounds_of, equation, is_long, sets_of
 from attndsl.schedule.intervals import union
+from attndsl.schedule.loop_parts import (
+    FEWER,
+    NARROW,
+    WIDEST_TABLE,
+    Ranks,
+    TooManyAlternatives,
+    conditions_of,
+    digest_of,
+    has_numbers,
+    is_any,
+    loop_from_start,
+    nothing_found,
+    range_known,
+    speaks_of_other,
+    tested,
+    with_body,
+    written_size,
+)
 from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis
 from attndsl.source import AttnDslError
 
-WIDEST_TABLE: Final = 1 << 24  # numbers for which a body that depends on nothing else is evaluated
 _MOST_NODES: Final = 1 << 16  # of bodies that are written out, all together: about a second
 _MOST_VALUES: Final = 1 << 31  # of a body, at all positions of one side: some seconds
-NARROW: Final = 16  # numbers that are tried without a look for a better way
-FEWER: Final = (
-    4  # times fewer numbers are tried where a table holds them: a comparison more for each
-)
-
-
-class TooManyAlternatives(Exception):
-    """A loop over more numbers than are tried."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(f"a loop over {width} values")
-        self.width = width
 
 
 class Loops:
@@ -56,7 +60,9 @@ class Loops:
         self._queries, self._keys = queries, keys
         self._done: dict[ir.Node, ir.Node] = {}
         self._spent = 0
-        self._bounds = Interpreter(self._known, np.zeros(1, dtype=object))
+        self._bounds = Interpreter(
+            functools.partial(range_known, (queries, keys)), np.zeros(1, dtype=object)
+        )
         self.made: dict[str, Any] = {}
 
     def read(self, root: ir.Node) -> ir.Node:
@@ -89,7 +95,7 @@ class Loops:
         return self._done[root]
 
     def _without(self, node: ir.Loop, start: ir.Node, stop: ir.Node) -> ir.Node:
-        variable, make = ir.Index(node.level), ir.exists if _is_any(node) else ir.total
+        variable, make = ir.Index(node.level), ir.exists if is_any(node) else ir.total
         loop = make(start, stop, lambda j: ir.substitute(node.body, {variable: j}))
         if not isinstance(loop, ir.Loop):  # it could be solved, now that lengths are numbers
             return self.read(loop)
@@ -139,7 +145,7 @@ class Loops:
     def _alone(self, loop: ir.Loop) -> ir.Node:
         check_magnitude(loop, self._queries, self._keys)
         values = self._values(loop.body, loop.level, *self._ends(loop))
-        return ir.BoolConst(bool(values.any())) if _is_any(loop) else ir.Const(int(values.sum()))
+        return ir.BoolConst(bool(values.any())) if is_any(loop) else ir.Const(int(values.sum()))
 
     def _counted(self, loop: ir.Loop) -> ir.Node:
         """By sums of the body over all that is smaller than a limit."""
@@ -147,8 +153,8 @@ class Loops:
         low, high = self._hull(loop.start)[0], self._hull(loop.stop)[1]
         values = self._values(loop.body, loop.level, low, high)
         if not values.any():
-            return ir.FALSE if _is_any(loop) else ir.ZERO
-        if _is_any(loop) and values.all():
+            return ir.FALSE if is_any(loop) else ir.ZERO
+        if is_any(loop) and values.all():
             return ir.lt(loop.start, loop.stop)
         sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
         name = self._kept(sums)
@@ -163,7 +169,7 @@ class Loops:
             return ir.Load(name, ir.Sort.INT, (place,), ir.Deps.NONE)
 
         first, last = below(loop.start), below(loop.stop)
-        if _is_any(loop):
+        if is_any(loop):
             return ir.lt(first, last)
         if values.min() >= 0:
             return ir.maximum(ir.ZERO, ir.sub(last, first))
@@ -192,8 +198,8 @@ class Loops:
     def _of_side(self, loop: ir.Loop, axis: TileAxis) -> ir.Node:
         """By its value at each position."""
         if axis.length == 0:
-            return _nothing(loop)
-        if _is_any(loop) and _has_numbers(loop) and self._width(loop) <= NARROW:
+            return nothing_found(loop)
+        if is_any(loop) and has_numbers(loop) and self._width(loop) <= NARROW:
             return self._tried(loop, *self._numbers(loop))
         check_magnitude(loop, self._queries, self._keys)
         ranks = self._ranked(loop)
@@ -202,11 +208,11 @@ class Loops:
         else:
             width, from_start = self._width(loop), self._width_from_start(loop)
             if from_start is not None and 2 * from_start < width:
-                width, loop = from_start, _from_start(loop, from_start)
+                width, loop = from_start, loop_from_start(loop, from_start)
             if width * axis.length > _MOST_VALUES:
                 raise TooManyAlternatives(width)
             found = self._evaluated(loop, width, axis)
-        kept = found != 0 if _is_any(loop) else found
+        kept = found != 0 if is_any(loop) else found
         return self._read_at(self._kept(kept), loop.sort, axis)
 
     def _evaluated(self, loop: ir.Loop, width: int, axis: TileAxis) -> IntArray:
@@ -217,9 +223,9 @@ class Loops:
                 raise
             raise TooManyAlternatives(width) from error
 
-    def _ranked(self, loop: ir.Loop) -> _Ranks | None:
+    def _ranked(self, loop: ir.Loop) -> Ranks | None:
         """Counts, for any x, the fixed numbers f(j) with ``x <= f(j)``, or with ``x == f(j)``."""
-        test = _tested(loop)
+        test = tested(loop)
         sides = None if test is None else split(test[0], loop.level)
         if test is None or sides is None or (loop.start.deps | loop.stop.deps) & ir.Deps.PAIR:
             return None
@@ -227,7 +233,7 @@ class Loops:
         for part in (sides[0], ir.Total(loop.level, loop.start, loop.stop, sides[1])):
             check_magnitude(part, self._queries, self._keys)
         values = self._values(sides[1], loop.level, *self._ends(loop))
-        return _Ranks(sides[0], np.sort(values), isinstance(comparison, ir.Eq), wanted)
+        return Ranks(sides[0], np.sort(values), isinstance(comparison, ir.Eq), wanted)
 
     def _read_at(self, name: str, kind: ir.Sort, axis: TileAxis) -> ir.Node:
         """The entry of a position of that side."""
@@ -238,12 +244,12 @@ class Loops:
 
     def _of_pair(self, loop: ir.Loop) -> ir.Node:
         if 0 in (self._queries.length, self._keys.length):
-            return _nothing(loop)
+            return nothing_found(loop)
         width, from_start = self._width(loop), self._width_from_start(loop)
         fewest = width if from_start is None else min(width, from_start)
         if isinstance(loop, ir.Exists) and fewest > NARROW:
             if isinstance(loop.body, ir.Or):
-                return self.read(ir.disj(*(_with_body(loop, part) for part in loop.body.items)))
+                return self.read(ir.disj(*(with_body(loop, part) for part in loop.body.items)))
             for way in (self._joined, self._gathered, self._by_value):
                 found = way(loop, fewest)
                 if found is not None:
@@ -257,7 +263,7 @@ class Loops:
             return self._tried(loop, from_start, (ir.add(loop.start, t) for t in distances))
         return self._tried(loop, *self._numbers(loop))
 
-    def _looked_up(self, ranks: _Ranks) -> ir.Node | None:
+    def _looked_up(self, ranks: Ranks) -> ir.Node | None:
         """The count, in a table of all that the term may be."""
         low, high = self._hull(ranks.term)
         if high - low >= WIDEST_TABLE:
@@ -268,27 +274,27 @@ class Loops:
 
     def _numbers(self, loop: ir.Loop) -> tuple[int, Iterator[ir.Node]]:
         """Count of the numbers that may lie between the limits, and the numbers."""
-        low, width = self._hull(loop.start)[0], self._width(loop)
-        return width, map(ir.Const, range(low, low + width))
+        found = self._range(loop)
+        return len(found), map(ir.Const, found)
 
     def _tried(self, loop: ir.Loop, count: int, numbers: Iterator[ir.Node]) -> ir.Node:
         """The body at each of so many numbers, where it lies between the limits."""
         variable, parts = ir.Index(loop.level), list[ir.Node]()
-        self._spent += count * _written(loop.body)
+        self._spent += count * written_size(loop.body)
         if count > ir.WIDEST_RANGE or self._spent > _MOST_NODES:
             raise TooManyAlternatives(count)
         for number in numbers:
             limits = ir.conj(ir.le(loop.start, number), ir.lt(number, loop.stop))
             body = ir.substitute(loop.body, {variable: number})
-            if _is_any(loop):
+            if is_any(loop):
                 parts.append(self.read(ir.conj(limits, body)))
             else:
                 parts.append(self.read(ir.select(limits, body, ir.ZERO)))
-        return ir.disj(*parts) if _is_any(loop) else ir.add(ir.ZERO, *parts)
+        return ir.disj(*parts) if is_any(loop) else ir.add(ir.ZERO, *parts)
 
     def _joined(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
         """By the intervals of the other side that each position sees, where each number is a region."""
-        items, numbers = self._conditions(loop)
+        items, numbers = conditions_of(loop), self._range(loop)
         if len(numbers) > WIDEST_TABLE:
             return None
         self._check(loop.level, numbers, *items)
@@ -305,10 +311,10 @@ class Loops:
 
     def _gathered(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
         """By the numbers that one side allows at each position, where those are few."""
-        items, numbers = self._conditions(loop)
+        items, numbers = conditions_of(loop), self._range(loop)
         best: tuple[IntArray, TileAxis] | None = None
         for axis in (self._queries, self._keys):
-            own = ir.conj(*(item for item in items if not _speaks_of_other(item, axis)))
+            own = ir.conj(*(item for item in items if not speaks_of_other(item, axis)))
             if not axis.owns(own) or len(numbers) * axis.length > _MOST_VALUES >> 2:
                 continue
             most = fewest // FEWER if best is None else len(best[0]) - 1
@@ -320,7 +326,7 @@ class Loops:
         if best is None:
             return None
         slots, axis = best
-        rest = ir.conj(*(item for item in items if _speaks_of_other(item, axis)))
+        rest = ir.conj(*(item for item in items if speaks_of_other(item, axis)))
         found = []
         for slot in slots:
             number = self._read_at(self._kept(slot), ir.Sort.INT, axis)
@@ -330,11 +336,11 @@ class Loops:
 
     def _by_value(self, loop: ir.Exists, fewest: int) -> ir.Node | None:
         """By the values that the numbers give a position, looked up by what the other side asks for."""
-        items, numbers = self._conditions(loop)
+        items, numbers = conditions_of(loop), self._range(loop)
         if len(numbers) > WIDEST_TABLE:
             return None
         for axis in (self._queries, self._keys):
-            others = [item for item in items if _speaks_of_other(item, axis)]
+            others = [item for item in items if speaks_of_other(item, axis)]
             found = equation(others[0], axis, ir.Index(loop.level)) if len(others) == 1 else None
             if found is None:
                 continue
@@ -349,12 +355,10 @@ class Loops:
                 return ir.Load(self._kept(table), ir.Sort.BOOL, index, ir.Deps.NONE)
         return None
 
-    def _conditions(self, loop: ir.Exists) -> tuple[tuple[ir.Node, ...], range]:
-        """The conditions on a number that counts, its limits among them, and what numbers there are."""
-        items = loop.body.items if isinstance(loop.body, ir.And) else (loop.body,)
-        variable, low = ir.Index(loop.level), self._hull(loop.start)[0]
-        limits = ir.le(loop.start, variable), ir.lt(variable, loop.stop)
-        return (*items, *limits), range(low, low + self._width(loop))
+    def _range(self, loop: ir.Loop) -> range:
+        """The numbers that may lie between the limits."""
+        low = self._hull(loop.start)[0]
+        return range(low, low + self._width(loop))
 
     def _check(self, level: int, numbers: range, *parts: ir.Node) -> None:
         """Whether parts of a body keep within 64 bits, at all of the numbers."""
@@ -363,16 +367,6 @@ class Loops:
             check_magnitude(ir.Exists(level, *limits, part), self._queries, self._keys)
 
     # ------------------------------------------------------------------ limits
-
-    def _known(self, node: ir.Node) -> Range | Truths | None:
-        """The exact range of what depends on one side."""
-        for axis in (self._queries, self._keys):
-            if axis.owns(node) and node.sort is ir.Sort.INT:
-                values = axis.values(node)
-                return _range(*((int(values.min()), int(values.max())) if values.size else (0, 0)))
-        if isinstance(node, ir.Load):
-            return _range(*self._queries.table_bounds(node.table))
-        return None
 
     def _hull(self, limit: ir.Node) -> tuple[int, int]:
         """The least and the greatest value."""
@@ -386,7 +380,7 @@ class Loops:
 
     def _width_from_start(self, loop: ir.Loop) -> int | None:
         """How many numbers a loop runs over at most; None where that is no gain."""
-        if _has_numbers(loop):
+        if has_numbers(loop):
             return None
         return max(0, self._hull(ir.sub(loop.stop, loop.start))[1])
 
@@ -399,93 +393,8 @@ class Loops:
 
     def _kept(self, values: Any) -> str:
         """The name of a table with those values. It starts with a place, ends with the contents."""
-        hashed = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
-        hashed.update(np.ascontiguousarray(values).data)
-        digest = hashed.hexdigest()
+        digest = digest_of(values)
         known = (name for name in self.made if name.endswith(f"[{digest}]"))
         name = next(known, f"#{len(self.made)}[{digest}]")
         self.made[name] = self._queries.tables[name] = self._keys.tables[name] = values
         return name
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ranks:
-    """How many of some sorted values are at least the term, or equal it; or how many are not."""
-
-    term: ir.Node
-    values: IntArray
-    equal: bool
-    wanted: bool
-
-    def at(self, terms: IntArray) -> IntArray:
-        """The counts for values of the term."""
-        below = np.searchsorted(self.values, terms, side="left")
-        above = np.searchsorted(self.values, terms, side="right")
-        held = above - below if self.equal else len(self.values) - below
-        return np.asarray(held if self.wanted else len(self.values) - held, dtype=np.int64)
-
-
-def _is_any(loop: ir.Loop) -> bool:
-    return isinstance(loop, ir.Exists)
-
-
-def _nothing(loop: ir.Loop) -> ir.Node:
-    return ir.FALSE if _is_any(loop) else ir.ZERO
-
-
-def _has_numbers(loop: ir.Loop) -> bool:
-    """Whether both limits are numbers."""
-    return isinstance(loop.start, ir.Const) and isinstance(loop.stop, ir.Const)
-
-
-def _written(body: ir.Node) -> int:
-    """How many nodes it takes to write a body out, loops over known numbers in it too."""
-    count, stack = 0, [(body, 1)]
-    seen: set[ir.Node] = set()
-    while stack:
-        node, times = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        count += times
-        if isinstance(node, ir.Loop) and _has_numbers(node):
-            times *= max(1, int(ir.linear(ir.sub(node.stop, node.start))[1]))
-        stack.extend((part, times) for part in node.parts)
-    return count
-
-
-def _with_body(loop: ir.Exists, body: ir.Node) -> ir.Node:
-    variable = ir.Index(loop.level)
-    return ir.exists(loop.start, loop.stop, lambda j: ir.substitute(body, {variable: j}))
-
-
-def _from_start(loop: ir.Loop, width: int) -> ir.Loop:
-    """The same over the distance from the start; made as it is, for nobody to solve."""
-    variable = ir.Index(loop.level)
-    body = ir.substitute(loop.body, {variable: ir.add(loop.start, variable)})
-    inside = ir.lt(variable, ir.sub(loop.stop, loop.start))
-    limited = ir.conj(inside, body) if _is_any(loop) else ir.select(inside, body, ir.ZERO)
-    return type(loop)(loop.level, ir.ZERO, ir.Const(width), limited)
-
-
-def _tested(loop: ir.Loop) -> tuple[ir.Le | ir.Eq, bool] | None:
-    """The comparison whose truth is counted, and whether where it holds or where it fails."""
-    match loop.body:
-        case ir.Select(cond=cond, yes=ir.Const(value=yes), no=ir.Const(value=no)) if {yes, no} == {
-            0,
-            1,
-        }:
-            test, wanted = cond, yes == 1
-        case ir.Not(item=item):
-            test, wanted = item, False
-        case body:
-            test, wanted = body, True
-    return (test, wanted) if isinstance(test, ir.Le | ir.Eq) else None
-
-
-def _speaks_of_other(node: ir.Node, axis: TileAxis) -> bool:
-    return bool(node.deps & axis.side.other.deps)
-
-
-def _range(low: int, high: int) -> Range:
-    return Range(np.array([low], dtype=object), np.array([high], dtype=object))

@@ -19,7 +19,8 @@ import numpy as np
 from attndsl import ir
 from attndsl.passes import PRESENT, bind, separate_root
 from attndsl.schedule.building import BoundMask, Call, axes_of, positions_of, tiled
-from attndsl.schedule.loops import Loops, TooManyAlternatives
+from attndsl.schedule.loop_parts import TooManyAlternatives
+from attndsl.schedule.loops import Loops
 from attndsl.schedule.magnitude import LIMIT, check_bounded
 from attndsl.schedule.model import HeadMask, IntArray, ShortArray
 from attndsl.source import AttnDslError

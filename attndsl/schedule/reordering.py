@@ -25,11 +25,11 @@ from attndsl.schedule.building import (
     positions_of,
     tiled_relation,
 )
-from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, form
+from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, form, splits
 from attndsl.schedule.disk_cache import load_search, store_search
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.model import HeadMask
-from attndsl.schedule.search import counted, measured, reordered, search, sorting, splits
+from attndsl.schedule.search import counted, measured, reordered, search, sorting
 
 SEARCH_AGAIN = (
     1.25  # search again if a cached decision now costs this many times its original estimate

@@ -22,9 +22,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import separate_root
 from attndsl.schedule.building import MaskTableBuilder, TiledRelation, order_of, plan_of_relation
-from attndsl.schedule.candidates import Axes, Candidate, candidates, form, neighbours, starts
+from attndsl.schedule.candidates import (
+    Axes,
+    Candidate,
+    candidates,
+    form,
+    neighbours,
+    splits,
+    starts,
+)
 from attndsl.schedule.estimates import (
     FIRST_ROWS,
     LEAVES,
@@ -389,16 +396,3 @@ def _choice(
 def _moving(relation: TiledRelation, tile_costs: TileCosts) -> float:
     moved = (axis.n_tiles for axis in (relation.queries, relation.keys) if axis.order is not None)
     return tile_costs.moved * sum(moved)
-
-
-def splits(root: ir.Node) -> Iterator[tuple[ir.Node, ...]]:
-    """Yields ways to write a pattern as disjoint parts: one alternative of a union, and the rest."""
-    conjuncts = root.items if isinstance(root, ir.And) else (root,)
-    for union in conjuncts:
-        if not isinstance(union, ir.Or):
-            continue
-        common = [item for item in conjuncts if item is not union]
-        for first in union.items:
-            others = [item for item in union.items if item is not first]
-            rest = ir.conj(*common, ir.disj(*others), ir.negate(first))
-            yield ir.conj(*common, first), separate_root(rest)

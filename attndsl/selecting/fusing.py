@@ -12,7 +12,8 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.passes import bind, separate_root
 
-from .values import Summaries, Values, counted
+from .values import Values, counted
+from .vectors import Summaries
 
 sel, reals = ir.selection, ir.reals
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attndsl import ir
 
-from .values import Summaries
+from .vectors import Summaries
 
 
 def ranked(rank: ir.Rank, made: Summaries) -> Tensor:

@@ -13,7 +13,7 @@ import attndsl
 from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, choose
 from attndsl.backends.configs import Config
 from attndsl.backends.triton import INTERPRETED, Triton
-from attndsl.backends.triton_kernels import precision, reachable
+from attndsl.backends.pass_launches import precision, reachable
 from attndsl.schedule import MaskTable
 from tests.rooms.backends.agreement import assert_agrees, both, plain_case, run
 from tests.rooms.backends.cases import Case, cases

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl.compiler import SIMPLIFICATIONS
+from attndsl.program_arguments import SIMPLIFICATIONS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "errors" / "A4"
 TEXT = "pattern p = causal and (if head < 2 then window(40) else q - k < 50) or k < 4 and causal"

@@ -13,7 +13,7 @@ import attndsl
 from attndsl import ir
 from attndsl.backends import OnDevice
 from attndsl.compiler import Program
-from attndsl.lowering import Placing
+from attndsl.open_lowering import Placing
 from attndsl.positions import hidden
 from attndsl.schedule import EMPTY, FULL, Classifier, OpenValues, open_candidates, open_env
 from attndsl.schedule.open_masks import superset

@@ -15,6 +15,7 @@ from attndsl.importing import after_import
 if TYPE_CHECKING:
     from attndsl import flex, library, nn, patterns, reals, selections
     from attndsl.attentions import Attention
+    from attndsl.chosen_tables import Selected
     from attndsl.compiled import Pattern
     from attndsl.compiling import attention, compile  # noqa: A004 - the public name
     from attndsl.conversion import from_block_mask, from_intervals, from_mask, from_mask_mod
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     )
     from attndsl.op import merge
     from attndsl.ragged import varlen
-    from attndsl.selected import KeySummaries, Selected
+    from attndsl.selected import KeySummaries
     from attndsl.source import AttnDslError
     from attndsl.tree_inputs import subtrees
     from attndsl.verification import equivalent, implies, verify
@@ -65,7 +66,7 @@ _HOMES = {
     "AttnDslError": "attndsl.source:AttnDslError",
     "Pattern": "attndsl.compiled:Pattern",
     "KeySummaries": "attndsl.selected:KeySummaries",
-    "Selected": "attndsl.selected:Selected",
+    "Selected": "attndsl.chosen_tables:Selected",
     "compile": "attndsl.compiling:compile",
     "flex": "attndsl.flex",
     **{

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -13,72 +13,13 @@ from torch import Tensor
 
 from attndsl import ir, op, selecting
 from attndsl.backends import unit_chooser
+from attndsl.chosen_tables import Selected, Shape, for_each_head, known_slots, spread, table_shape
 from attndsl.inputs import declaration, fitted, read
 from attndsl.op import eager_only
 from attndsl.source import AttnDslError, Diagnostic
 
 KeySummaries = selecting.KeySummaries
 Inputs: TypeAlias = Mapping[str, Any] | None
-_RANK = 4  # dims of q and k
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The call that a selection was made for."""
-
-    batch: int
-    heads: int
-    key_heads: int
-    q_len: int
-    k_len: int
-    device: torch.device
-
-    @staticmethod
-    def of(q: Tensor, k: Tensor) -> Shape:
-        """The shape of a call.
-
-        Raises:
-            AttnDslError: A502, q and k do not fit each other; A503, they are on different devices.
-        """
-        if q.dim() != _RANK or k.dim() != _RANK or q.shape[0] != k.shape[0]:
-            title = "q and k must have four dims, [batch, heads, length, head_dim], and the same batch size"
-            raise AttnDslError(Diagnostic("A502", title))
-        if q.shape[3] != k.shape[3] or k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-            title = "q and k must have the same head_dim, and q a multiple of the heads of k"
-            raise AttnDslError(Diagnostic("A502", title))
-        if q.device != k.device or not (q.is_floating_point() and k.is_floating_point()):
-            title = "q and k must be floating tensors on one device"
-            raise AttnDslError(Diagnostic("A503", title))
-        return Shape(q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.device)
-
-    def fault(self, other: Shape) -> str | None:
-        """How a call differs from that of another shape, in words."""
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in self.__slots__]
-        told = [f"{name} {one}, not {two}" for name, one, two in pairs if one != two]
-        return ", ".join(told) or None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Selected(Mapping[str, Tensor]):
-    """The choices of the selections of a call: a table for each, by name.
-
-    A table is int32 [batch, heads, rows, slots], as the selection is shared [batch, key heads, ...] or [batch, rows,
-    slots]; in it the numbers of the chosen units, in ascending order, -1 behind them. It serves calls of the same
-    pattern, lengths, heads and device: other layers, or the same one again.
-    """
-
-    tables: Mapping[str, Tensor]
-    shape: Shape
-    digests: frozenset[str] = field(default=frozenset())
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tables[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tables)
-
-    def __len__(self) -> int:
-        return len(self.tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +60,7 @@ class Selector:
 
     def _kept(self) -> Selector:
         """The same, that graphs may name, where shapes tell how large its tables are."""
-        if not self.selections or not all(map(_known_slots, self.selections)):
+        if not self.selections or not all(map(known_slots, self.selections)):
             return self
         own = hashlib.blake2b(repr((sorted(self.digests), self.layer)).encode(), digest_size=7)
         kept = replace(self, digest=int.from_bytes(own.digest(), "big") + 1)
@@ -129,7 +70,7 @@ class Selector:
             return [tables[name].clone() for name in self.by_head]
 
         def shapes(q: Tensor, k: Tensor) -> list[tuple[int, ...]]:
-            return [_table_shape(each, q, k) for each in self.selections]
+            return [table_shape(each, q, k) for each in self.selections]
 
         op.keep_maker(kept.digest, op.TableMaker(make, shapes))
         return kept
@@ -251,7 +192,7 @@ class Selector:
             selection = self._select(q, k, scale, {name: given[name] for name in wanted})
         chosen = self._checked(selection, Shape.of(q, k))
         made = {
-            name: _for_each_head(chosen[name], chosen.shape) if has_heads else chosen[name]
+            name: for_each_head(chosen[name], chosen.shape) if has_heads else chosen[name]
             for name, has_heads in self.by_head.items()
         }
         return {name: given[name] for name in left} | made, {}
@@ -268,7 +209,7 @@ class Selector:
         made = torch.ops.attndsl.choose(q.detach(), k.detach(), *named)
         tables = zip(self.by_head.items(), made, strict=True)
         return {
-            name: _spread(table, q.shape[1]) if has_heads else table
+            name: spread(table, q.shape[1]) if has_heads else table
             for (name, has_heads), table in tables
         }
 
@@ -317,7 +258,7 @@ class _Making:
         for table in chosen.tables:
             if table.name in self.made:
                 found = self.made[table.name]
-                found = _for_each_head(found, shape) if "head" in table.dims else found
+                found = for_each_head(found, shape) if "head" in table.dims else found
                 tables[table.name] = found.cpu().numpy()
             elif table.name not in given:
                 title = f"the selection {chosen.name!r} needs the input {table.name!r}"
@@ -392,40 +333,9 @@ class Selecting:
         return self._selector.scores(q, k, scale, inputs, selection)
 
 
-def _for_each_head(made: Tensor, shape: Shape) -> Tensor:
-    """A table with an entry for each query head."""
-    return _spread(made, shape.heads)
-
-
-def _spread(made: Tensor, heads: int) -> Tensor:
-    return made if made.shape[1] == heads else made.repeat_interleave(heads // made.shape[1], 1)
-
-
 def _is_traced() -> bool:
     """Whether a tracer follows: dynamo, or a mode such as that of make_fx."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-
-
-def _known_slots(chosen: ir.Chosen) -> bool:
-    """Whether shapes tell how large its table is."""
-    if isinstance(chosen, ir.Rank) or chosen.by_column:
-        return False
-    rows = chosen.queries
-    return isinstance(chosen.table.dims[-1], int) and not isinstance(rows, ir.selection.Numbers)
-
-
-def _table_shape(chosen: ir.Chosen, q: Tensor, k: Tensor) -> tuple[int, ...]:
-    """The shape of its table, which is known."""
-    assert isinstance(chosen, ir.Selection), "ranks have none that is known"
-    rows, slots = q.shape[2], chosen.table.dims[-1]
-    if isinstance(chosen.queries, ir.selection.Units):
-        size = chosen.queries.size
-        shift = k.shape[2] - q.shape[2] if chosen.align is ir.Align.END else 0
-        rows = -(-(shift + q.shape[2]) // size) - shift // size
-    assert isinstance(slots, int), "it is known"
-    shared = ir.selection.Shared
-    heads = {shared.HEADS: (), shared.GROUP: (k.shape[1],), shared.NOTHING: (q.shape[1],)}
-    return q.shape[0], *heads[chosen.shared], rows, slots
 
 
 def _real(table: ir.Table, value: Any, shape: Shape) -> Tensor:

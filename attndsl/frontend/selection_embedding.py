@@ -14,25 +14,19 @@ from attndsl import ir
 from attndsl.source import AttnDslError
 
 from .callers import here
-from .embedding import Asked, Expr, Operand, Row, as_expr, asked_of, expect, merged, parts_of
+from .embedding import Asked, Expr, Operand, Row, as_expr, expect, merged, parts_of
 from .errors import listed, make_error
 from .numbering_elaboration import NUMBER
 from .real_embedding import Vector, vector_of
 from .rows import SHIFT, open_size, stored
 from .selection_elaboration import is_chosen
+from .unit_frames import _settled, in_frame, only_side, open_unit, with_inputs
 
 reals, sel = ir.reals, ir.selection
 
 Real: TypeAlias = "Operand | Callable[[Expr], Operand]"
 """A number, as a function of the one that chooses where numbers do."""
-_OPEN: Final = "@unit"  # no name of the language
 _HEADS: Final = {"group": sel.Shared.GROUP, "heads": sel.Shared.HEADS}
-
-
-def _open(side: ir.Side, units: sel.Units) -> ir.Node:
-    """The number of a unit whose frame is not known yet."""
-    size = ir.Const(units.size), ir.Const(units.every), ir.Const(int(units.whole))
-    return ir.Load(f"{_OPEN}:{side}", ir.Sort.INT, size, ir.Deps.NONE)
 
 
 class Side:
@@ -42,7 +36,7 @@ class Side:
         """``units`` of the queries or keys."""
         self._side = side
         self._units = units
-        number = _open(side, units)
+        number = open_unit(side, units)
         self.number = Expr(number)
         self.start = Expr(units.start(number))
         """The first token."""
@@ -284,7 +278,7 @@ def select(
         expect(sort, ("where", "keeping")[place - 1], parts[place])
     nodes[0] = reals.as_real(nodes[0])
     amount = take.amount
-    settled = [_in_frame(each, units, queries, name) for each in (*nodes, amount)]
+    settled = [in_frame(each, units, queries, name) for each in (*nodes, amount)]
     if per not in (None, *_HEADS):
         title = f"heads do not choose together per {per!r}: {listed(_HEADS)} do"
         raise AttnDslError(make_error("A219", title, here()))
@@ -295,7 +289,7 @@ def select(
     )  # fmt: skip
     if (fault := sel.selection_fault(made)) is not None:
         raise AttnDslError(make_error("A306" if fault[0] == "choice" else "A219", fault[1], here()))
-    return Chosen(_with_inputs(made, parts), is_number=False)
+    return Chosen(with_inputs(made, parts), is_number=False)
 
 
 def label(name: str, count: Operand, score: Callable[[Expr], Operand], doc: str = "") -> Chosen:
@@ -307,7 +301,7 @@ def label(name: str, count: Operand, score: Callable[[Expr], Operand], doc: str 
     numbers, made = _rows(count), as_expr(score(Expr(NUMBER)))
     assert isinstance(numbers, sel.Numbers), "a count is a number"
     node = reals.as_real(parts_of(made)[0])
-    side = _only_side(node, "label")
+    side = only_side(node, "label")
     node = _settled(node, side, sel.TOKENS)
     placed = ir.substitute(node, {NUMBER: ir.Pos(side.other)})
     by_key = side is ir.Side.KEY
@@ -315,7 +309,7 @@ def label(name: str, count: Operand, score: Callable[[Expr], Operand], doc: str 
         name, sel.TOKENS if by_key else numbers, numbers if by_key else None, placed, ir.TRUE, ir.FALSE,
         top(1), sel.varies_by(placed), doc=doc, by_column=by_key,
     )  # fmt: skip
-    return Chosen(_with_inputs(chosen, (made,)), is_number=True)
+    return Chosen(with_inputs(chosen, (made,)), is_number=True)
 
 
 def rank(name: str, *keys: Operand, doc: str = "") -> Chosen:
@@ -330,9 +324,9 @@ def rank(name: str, *keys: Operand, doc: str = "") -> Chosen:
         ir.substitute(each, {SHIFT: ir.sub(ir.Size("k"), ir.Size("q"))}) for each in nodes
     )
     chosen = ir.Rank(
-        name, _only_side(ir.conj(*(ir.eq(each, ir.ZERO) for each in nodes)), "rank"), nodes, doc=doc
+        name, only_side(ir.conj(*(ir.eq(each, ir.ZERO) for each in nodes)), "rank"), nodes, doc=doc
     )
-    return Chosen(_with_inputs(chosen, parts), is_number=True)
+    return Chosen(with_inputs(chosen, parts), is_number=True)
 
 
 def _rows(rows: object) -> sel.Units | sel.Numbers | None:
@@ -349,93 +343,4 @@ def _rows(rows: object) -> sel.Units | sel.Numbers | None:
     return sel.Numbers(stop)
 
 
-def _only_side(node: ir.Node, what: str) -> ir.Side:
-    sides = [side for side in ir.Side if node.deps & side.deps]
-    if len(sides) != 1:
-        raise AttnDslError(
-            make_error("A219", f"a {what} is one of queries, or one of keys", here())
-        )
-    return sides[0]
-
-
-def _with_inputs(chosen: ir.Chosen, parts: tuple[Expr, ...]) -> Any:
-    read = ir.tables_read(*chosen.expressions())
-    tables = {table.name: table for part in parts for table in parts_of(part)[1]}
-    within = {each.name: each for part in parts for each in asked_of(part).selections}
-    return replace(
-        chosen,
-        tables=tuple(tables[name] for name in sorted(read)),
-        within=tuple(each for name, each in within.items() if name in read),
-    )
-
-
 # ---------------------------------------------------------------------- frames
-
-
-def _in_frame(
-    node: ir.Node, units: sel.Units, rows: sel.Units | sel.Numbers | None, name: str
-) -> ir.Node:
-    """An expression in the frame of a selection."""
-    node = ir.substitute(node, {SHIFT: ir.sub(ir.Size("k"), ir.Size("q"))})
-    node = _settled(node, ir.Side.KEY, units)
-    if isinstance(rows, sel.Numbers):
-        if node.deps & ir.Deps.QUERY:
-            raise AttnDslError(make_error("A219", f"there is no `q` for {name!r}", here()))
-        return ir.substitute(node, {NUMBER: ir.Pos(ir.Side.QUERY)})
-    return _settled(node, ir.Side.QUERY, rows or sel.TOKENS)
-
-
-def _settled(node: ir.Node, side: ir.Side, units: sel.Units) -> ir.Node:
-    """An expression whose units of one side are these.
-
-    Raises:
-        AttnDslError: A219, it speaks of other ones.
-    """
-    for each in _of_side(node, side):
-        match each:
-            case ir.Load(table=table) if table.startswith(_OPEN):
-                is_own = each is _open(side, units)
-            case sel.Bound() if side is ir.Side.QUERY:
-                is_own = units.is_token
-            case (
-                sel.Pooled(units=own)
-                | sel.Bound(units=own)
-                | sel.Antidiagonal(units=own)
-                | sel.Reduced(units=own)
-            ):
-                is_own = own == units
-            case _:
-                is_own = units.is_token
-        if not is_own:
-            whose = "queries" if side is ir.Side.QUERY else "keys"
-            what = f"units of {units.size} {whose}" if not units.is_token else f"single {whose}"
-            title = f"this is about {what}, and speaks of others"
-            raise AttnDslError(make_error("A219", title, here()))
-    return ir.substitute(node, {_open(side, units): ir.Pos(side)})
-
-
-def _of_side(root: ir.Node, side: ir.Side) -> list[ir.Node]:
-    """Nodes that speak of one side, but for those in folds over that side."""
-    found: list[ir.Node] = []
-    waiting, seen = [root], set[ir.Node]()
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        match node:
-            case sel.QueryFold() if side is ir.Side.QUERY:
-                pass
-            case sel.RowFold() if side is ir.Side.KEY:
-                pass
-            case sel.Reduced(units=sel.Units(), how=how) if side is ir.Side.KEY:
-                found += [node] if how is sel.Fold.SOFTMAX else []
-            case ir.Load(table=table) if table.startswith(_OPEN):
-                found += [node] if table.endswith(f":{side}") else []
-            case ir.Pos(side=own) | sel.Pooled(side=own) | reals.Own(side=own):
-                found += [node] if own is side else []
-            case sel.Bound() | sel.Antidiagonal():
-                found.append(node)
-            case _:
-                waiting += node.parts
-    return found

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from attndsl.ir.array_arithmetic import Value
 from attndsl.ir.mask import Mask
-from attndsl.ir.semantics import Env, Value, evaluate, held_at_once
+from attndsl.ir.semantics import Env, evaluate, held_at_once
 from attndsl.source import AttnDslError, Diagnostic
 
 _MOST_PAIRS = 1 << 32  # of a dense mask: 4 GiB

@@ -13,13 +13,24 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, Final, TypeAlias, assert_never, cast
+from typing import Final, TypeAlias, assert_never, cast
 
 import numpy as np
 
 from attndsl.cache import Memo
 from attndsl.ir import nodes as n
 from attndsl.ir.arithmetic import check_size
+from attndsl.ir.array_arithmetic import (
+    NUMBER,
+    Value,
+    choose,
+    guarded,
+    ilog2,
+    negated,
+    numpy_of,
+    pow2,
+    read,
+)
 from attndsl.ir.interning import Deps, Node, Side, Sort
 from attndsl.ir.loops import trials
 from attndsl.ir.mask import Space
@@ -30,10 +41,6 @@ from attndsl.source import AttnDslError, Diagnostic, Label, Span
 WIDEST_RANGE = 4096  # of a quantifier, at the lengths of a call
 # Bodies that loops within each other try, all together: some seconds at few pairs.
 MOST_TRIALS = 1 << 18
-
-_NUMBER = (int, np.integer)
-
-Value: TypeAlias = Any  # int, bool, or an array of them in the namespace ``xp``
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class _Evaluator:
     def value(self, root: Node, plan: Plan | None = None) -> Value:
         for node, joins, dropped in _whole_plan(root) if plan is None else plan:
             made = self.memo[node] = self._kept(self._step(cast(AnyNode, node)))
-            if node.sort is Sort.INT and not isinstance(made, _NUMBER) and not self.env.fits:
+            if node.sort is Sort.INT and not isinstance(made, NUMBER) and not self.env.fits:
                 self._sizes[id(made)] = self._size(made)
             for whole in joins:
                 self._join(whole, made)
@@ -124,7 +131,7 @@ class _Evaluator:
 
     def _size(self, value: Value) -> int:
         """The greatest absolute value."""
-        if isinstance(value, _NUMBER):
+        if isinstance(value, NUMBER):
             return abs(int(value))
         found = self._sizes.get(id(value))
         if found is None:
@@ -159,26 +166,26 @@ class _Evaluator:
                 self._check((at[node.left], at[node.right]))
                 return at[node.left] * at[node.right]
             case n.FloorDiv():
-                return _guarded(xp, operator.floordiv, at[node.left], at[node.right])
+                return guarded(xp, operator.floordiv, at[node.left], at[node.right])
             case n.Mod():
-                return _guarded(xp, operator.mod, at[node.left], at[node.right])
+                return guarded(xp, operator.mod, at[node.left], at[node.right])
             case n.Min(items=items):
                 return functools.reduce(
-                    lambda a, b: _choose(xp, a < b, a, b), (at[item] for item in items)
+                    lambda a, b: choose(xp, a < b, a, b), (at[item] for item in items)
                 )
             case n.Max(items=items):
                 return functools.reduce(
-                    lambda a, b: _choose(xp, a > b, a, b), (at[item] for item in items)
+                    lambda a, b: choose(xp, a > b, a, b), (at[item] for item in items)
                 )
             case n.Abs(item=item):
                 self._check((at[item], 1))
                 return abs(at[item])
             case n.ILog2(item=item):
-                return _ilog2(xp, at[item])
+                return ilog2(xp, at[item])
             case n.Pow2(item=item):
-                return _pow2(xp, at[item])
+                return pow2(xp, at[item])
             case n.Select():
-                return _choose(xp, at[node.cond], at[node.yes], at[node.no])
+                return choose(xp, at[node.cond], at[node.yes], at[node.no])
             case n.Load():
                 return self._load(node)
             case n.Entry(values=values, index=index):
@@ -190,7 +197,7 @@ class _Evaluator:
             case n.Eq(item=item, bound=bound):
                 return at[item] == bound
             case n.Not(item=item):
-                return _not(at[item])
+                return negated(at[item])
             case n.And(items=items) | n.Or(items=items):
                 for item in items:  # most have been joined, and are gone
                     if item in at:
@@ -214,7 +221,7 @@ class _Evaluator:
         position = self._position(side)
         stride = strides[name]
         local = (position - start) // max(stride, 1) % max(sizes[axis], 1)
-        return _choose(self.env.xp, (start <= position) & (position < start + size), local, -1)
+        return choose(self.env.xp, (start <= position) & (position < start + size), local, -1)
 
     def _load(self, node: n.Load) -> Value:
         table = self.env.tables[node.table]
@@ -228,7 +235,7 @@ class _Evaluator:
 
     def _loop(self, node: n.Loop) -> Value:
         start, stop = self.memo[node.start], self.memo[node.stop]
-        starts, stops = _numpy(start), _numpy(stop)
+        starts, stops = numpy_of(start), numpy_of(stop)
         sums = isinstance(node, n.Total)
         if not np.size(starts) or not np.size(stops):  # there is no pair
             return 0 if sums else False
@@ -247,7 +254,7 @@ class _Evaluator:
             inside = (start <= j) & (stop > j)
             if sums:
                 self._check((found, 1), (body, 1))
-                found = found + _choose(self.env.xp, inside, body, 0)
+                found = found + choose(self.env.xp, inside, body, 0)
             else:
                 found = found | inside & body
         return found
@@ -269,7 +276,7 @@ class _Unlimited(_Evaluator):
         pass
 
     def _kept(self, value: Value) -> Value:
-        if isinstance(value, _NUMBER):
+        if isinstance(value, NUMBER):
             check_size(int(value))
             return value if isinstance(value, bool) else int(value)
         if not isinstance(value, np.ndarray) or value.dtype.kind == "b":
@@ -369,75 +376,3 @@ def _layout(
             return start, size, strides
         start += size
     raise KeyError(segment)
-
-
-def read(
-    xp: ModuleType, table: Value, ambient: list[Value], index: list[Value], truth: bool
-) -> Value:
-    """``table[ambient..., index...]``; 0 (false) where an index is out of bounds."""
-    shape = table.shape[len(ambient) :]
-    if 0 in table.shape:
-        return False if truth else 0
-    inside: Value = True
-    for item, size in zip(index, shape, strict=True):
-        inside = inside & (item >= 0) & (item < size)
-    if xp is np and np.size(inside) and np.all(inside):  # as most are
-        found = table[(*ambient, *map(_as_index, index))]
-        return found != 0 if truth else found
-    clipped = [
-        _as_index(_choose(xp, item < 0, 0, _choose(xp, item >= size, size - 1, item)))
-        for item, size in zip(index, shape, strict=True)
-    ]
-    found = table[(*ambient, *clipped)]
-    if truth:
-        return (found != 0) & inside
-    return _choose(xp, inside, found, 0)
-
-
-def _as_index(value: Value) -> Value:
-    """Within a table, Python's integers fit into 64 bits."""
-    return value.astype(np.int64) if _is_unlimited(value) else value
-
-
-def _is_unlimited(value: Value) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "O"
-
-
-def _choose(xp: ModuleType, cond: Value, yes: Value, no: Value) -> Value:
-    if isinstance(cond, bool | np.bool_):
-        return yes if cond else no
-    return xp.where(cond, yes, no)
-
-
-def _not(value: Value) -> Value:
-    return (not value) if isinstance(value, bool) else ~value
-
-
-def _guarded(xp: ModuleType, operation: Any, left: Value, right: Value) -> Value:
-    """Floor division or modulo, 0 where the divisor is not positive."""
-    if isinstance(right, _NUMBER):
-        return operation(left, right) if right > 0 else left * 0
-    positive = right > 0
-    return _choose(xp, positive, operation(left, _choose(xp, positive, right, 1)), 0)
-
-
-def _ilog2(xp: ModuleType, value: Value) -> Value:
-    """Bit length minus one by bisection: exact on all 63 bits, unlike a float logarithm."""
-    if isinstance(value, int) or _is_unlimited(value):
-        return np.frompyfunc(lambda x: x.bit_length() - 1 if x >= 1 else -1, 1, 1)(value)
-    rest = _choose(xp, value < 1, 1, value)
-    result = rest * 0
-    for shift in (32, 16, 8, 4, 2, 1):
-        large = rest >= (1 << shift)
-        result = result + _choose(xp, large, shift, 0)
-        rest = _choose(xp, large, rest >> shift, rest)
-    return _choose(xp, value < 1, -1, result)
-
-
-def _pow2(xp: ModuleType, value: Value) -> Value:
-    valid = (value >= 0) & (value <= 62)
-    return _choose(xp, valid, 1 << _choose(xp, valid, value, 0), 0)
-
-
-def _numpy(value: Value) -> Any:
-    return np.asarray(value.cpu() if hasattr(value, "cpu") else value)

@@ -13,7 +13,6 @@ from torch.fx import Proxy
 from attndsl.backends import (
     EIGHT_BITS,
     WHOLE,
-    Executable,
     Pages,
     ReadsOnlySeen,
     Request,
@@ -26,18 +25,17 @@ from attndsl.compiler import Program
 from attndsl.ir import named_extents
 from attndsl.lowering import zero_key_counts
 from attndsl.op import registration
+from attndsl.op.autograd import directly
 from attndsl.op.checks import check_plain, check_tensors, is_forward, wants_gradient
 from attndsl.op.contents import stamp_of
 from attndsl.op.dispatching import eager_only, needs_dispatcher, outside_transforms, unwrapped
 from attndsl.op.elements import cut, runs_of
 from attndsl.op.flex import attend_with_flex
 from attndsl.op.foreign import attend_with_others, check_layout, is_causal
-from attndsl.op.operator_call import Call, Known
+from attndsl.op.operator_call import Call
 from attndsl.op.pages import paged
-from attndsl.op.planning import Options, Planner, ProgramName, planner_from, rewritten
-from attndsl.op.registration import derivative, gradients, outputs, stamp_tensor
+from attndsl.op.planning import Options, Planner, ProgramName, planner_from
 from attndsl.op.rows import read_arguments, rows_with_tokens, up_to_length
-from attndsl.op.rules import FORWARD, Vjp
 from attndsl.op.scaling import scaled
 from attndsl.op.sequences import Nested, is_nested, read_bounds
 from attndsl.op.sharding import is_distributed, shards
@@ -137,7 +135,7 @@ def attention(
     tables, options = packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
-    return _directly(planner, q, k, v, tables, options, stamp, pages)
+    return directly(planner, q, k, v, tables, options, stamp, pages)
 
 
 def _at_positions(
@@ -367,70 +365,3 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
-
-
-@eager_only
-def _directly(
-    planner: Planner,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tables: list[Tensor],
-    options: Options,
-    stamp: bytes | None,
-    pages: Pages | None,
-) -> tuple[Tensor, Tensor]:
-    """Runs the call like the operator, past the dispatcher."""
-    gradient = wants_gradient(q, k, v)
-    found = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options, stamp)
-    if not gradient:
-        return outputs(found, q, k, v, options.scale, pages)
-    out, lse = Attention.apply(q, k, v, tables, planner, found, options)  # type: ignore[no-untyped-call]
-    return out, lse
-
-
-class Attention(torch.autograd.Function):
-    """The operator and its derivative, where nothing follows operators."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        tables: list[Tensor],
-        planner: Planner,
-        found: Executable,
-        options: Options,
-    ) -> tuple[Tensor, Tensor]:
-        out, lse = outputs(found, q, k, v, options.scale)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.tables, ctx.planner, ctx.found, ctx.options = tables, planner, found, options
-        ctx.versions = _versions(tables)
-        return out, lse
-
-    @staticmethod
-    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
-        q, k, v, out, lse = ctx.saved_tensors
-        if dout is None and dlse is None:
-            return (None,) * 7
-        dense = torch.zeros_like(out) if dout is None else dout
-        if not torch.is_grad_enabled() and not needs_dispatcher(q, k, v, dense, *ctx.tables):
-            grads = gradients(ctx.found, q, k, v, out, lse, dense, dlse, ctx.options.scale)
-            return *grads, None, None, None, None
-        if not ctx.found.stamp and ctx.versions != _versions(ctx.tables):
-            raise rewritten(ctx.planner.program.mask.name, ctx.options.names)
-        stamp = stamp_tensor(ctx.found, ctx.tables, q.device)
-        rule, sees_none = Vjp(FORWARD, (dout is not None, dlse is not None)), lse == -math.inf
-        # whatever comes back to queries without keys, it reaches nothing
-        reached = (dout, sees_none[..., None]), (dlse, sees_none)
-        xs = q, k, v, *(x.masked_fill(none, 0.0) for x, none in reached if x is not None)
-        call = Call(ctx.planner.name, ctx.options)
-        made = derivative(rule, xs, Known(out, lse, stamp), ctx.tables, call)
-        return *made, None, None, None, None
-
-
-def _versions(tables: list[Tensor]) -> list[int]:
-    """How often each input has been written to; nobody counts that of tensors made in inference mode."""
-    return [-1 if x.is_inference() else x._version for x in tables]

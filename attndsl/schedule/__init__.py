@@ -3,7 +3,6 @@
 from attndsl.schedule.block_lists import live_blocks
 from attndsl.schedule.building import (
     BoundMask,
-    Call,
     TiledMask,
     arranged,
     check_numbers,
@@ -11,6 +10,7 @@ from attndsl.schedule.building import (
     specialise,
     tiled,
 )
+from attndsl.schedule.calls import Call
 from attndsl.schedule.conditions import check_conditions
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.key_rule import KeyRule

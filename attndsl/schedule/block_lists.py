@@ -9,9 +9,11 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.schedule.boundary_tiles import evaluate_tiles, sampled, whole_tiles
-from attndsl.schedule.building import Call, arranged, tiled_relation
+from attndsl.schedule.building import arranged
+from attndsl.schedule.calls import Call
 from attndsl.schedule.model import BoolArray, Runs, ShortArray
 from attndsl.schedule.refine import Classified, classified_at_once, refine, split_comparison
+from attndsl.schedule.relations import tiled_relation
 from attndsl.schedule.summaries import TileAxis
 
 _MOST_LEFT: Final = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,17 @@ from attndsl import ir
 from attndsl.passes import PRESENT, bind, lower_root, separate_root
 from attndsl.schedule.alternatives import is_long
 from attndsl.schedule.boundary_tiles import evaluate_tiles
+from attndsl.schedule.calls import Call
 from attndsl.schedule.disk_cache import schedule_of
 from attndsl.schedule.layouts import (
     NATURAL,
     Layout,
-    band_ranks,
     keys_on,
     rank_table,
     ranked_table,
-    stable_order,
 )
 from attndsl.schedule.loop_parts import TooManyAlternatives
 from attndsl.schedule.loops import Loops
-from attndsl.schedule.magnitude import check_magnitude
 from attndsl.schedule.merge_heads import merge_heads
 from attndsl.schedule.model import (
     ByteArray,
@@ -39,37 +37,18 @@ from attndsl.schedule.model import (
     Schedule,
     ShortArray,
     Tiles,
-    TokenOrder,
     compress,
 )
 from attndsl.schedule.refine import refine
+from attndsl.schedule.relations import (
+    TiledRelation,
+    axes_of,
+    order_of,
+    positions_of,
+    tiled_relation,
+)
 from attndsl.schedule.summaries import TileAxis
-from attndsl.source import AttnDslError, Diagnostic, Span
-
-MOST_TOKENS = 1 << 28  # tokens of one side; every term by position takes eight bytes each
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Everything a schedule depends on beside the pattern; ``tables`` hold NumPy arrays of the declared dims."""
-
-    q_len: int
-    k_len: int
-    batch: int = 1
-    heads: int = 1
-    layer: int = 0
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    tables: Mapping[str, Any] = field(default_factory=dict)
-    merge_heads: bool = True  # whether heads that turn out to see the same pairs share one plan
-    head_start: int = 0  # the first of these heads among all of the model
-    model_heads: int | None = None  # how many the model has, where it is not ``heads``
-    positions: ir.Positions | None = None  # where the rows stand, if not as the pattern aligns them
-    first: int | None = None  # the position of query 0 in a mask that has been given positions
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tables."""
-        return sum(array.nbytes for array in self.tables.values())
+from attndsl.source import AttnDslError, Span
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,101 +272,6 @@ class _Slices:
         return self._names[key]
 
 
-@dataclass(frozen=True, slots=True)
-class TiledRelation:
-    """One distinct root on its two sides, each in some order and cut into tiles."""
-
-    root: ir.Node
-    queries: TileAxis
-    keys: TileAxis
-
-    def ordered(self, q_order: TokenOrder | None, k_order: TokenOrder | None) -> TiledRelation:
-        """Same relation in other orders."""
-        if q_order is None and k_order is None:
-            return self
-        return TiledRelation(
-            self.root, self.queries.reordered(q_order), self.keys.reordered(k_order)
-        )
-
-
-def order_of(axis: TileAxis, keys: Sequence[ir.Node], name: str) -> TokenOrder | None:
-    """The side sorted by these keys of its position; None where that is the natural order."""
-    if not keys or axis.length == 0:
-        return None
-    wanted = tuple(keys)
-    if wanted not in axis.orders:
-        rows = _sorted(axis, wanted)
-        natural = bool((rows[1:] > rows[:-1]).all())
-        made = None if natural else TokenOrder(rows, name, wanted)
-        known = (order for order in axis.orders.values() if order is not None)
-        alike = (order for order in known if _is_same(order.rows, rows))
-        axis.orders[wanted] = None if made is None else next(alike, made)
-    return axis.orders[wanted]
-
-
-def _is_same(some: IntArray, other: IntArray) -> bool:
-    """Whether two permutations of the same are one; those that are not differ at most places."""
-    return np.array_equal(some[::512], other[::512]) and np.array_equal(some, other)
-
-
-def _sorted(axis: TileAxis, keys: tuple[ir.Node, ...]) -> IntArray:
-    for node in itertools.chain(*map(ir.postorder, keys)):
-        if isinstance(node, ir.Load) and (listed := ranked_table(node.table)) is not None:
-            axis.tables.setdefault(node.table, band_ranks(axis.tables[listed]))
-    return stable_order([axis.values(key) for key in keys])
-
-
-def positions_of(mask: ir.Mask, call: Call) -> tuple[range, range]:
-    """The positions of the queries and of the keys of a call."""
-    shift = mask.shift(call.q_len, call.k_len) if call.first is None else call.first
-    return range(shift, shift + call.q_len), range(call.k_len)
-
-
-def axes_of(
-    queries: range, keys: range, tile: tuple[int, int], tables: Mapping[str, Any]
-) -> tuple[TileAxis, TileAxis]:
-    """Both sides in natural order.
-
-    Raises:
-        AttnDslError: A407, they are too long: values by position are held in arrays.
-    """
-    longest = max(len(queries), len(keys))
-    if longest > MOST_TOKENS:
-        title = f"{longest:,} tokens are too many to be scheduled"
-        notes = (f"at most {MOST_TOKENS:,}",)
-        raise AttnDslError(Diagnostic("A407", title, notes=notes))
-    known = dict(tables)  # to which ranks of bands are added
-    return (
-        TileAxis(ir.Side.QUERY, len(queries), queries.start, tile[0], known),
-        TileAxis(ir.Side.KEY, len(keys), keys.start, tile[1], known),
-    )
-
-
-def tiled_relation(
-    root: ir.Node, queries: range, keys: range, tile: tuple[int, int], tables: Mapping[str, Any]
-) -> TiledRelation:
-    """A root on both sides in natural order.
-
-    Raises:
-        AttnDslError: A403, a number in the pattern passes 2**62 at these lengths.
-    """
-    axes = axes_of(queries, keys, tile, tables)
-    check_magnitude(root, *axes)
-    return TiledRelation(root, *axes)
-
-
-def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
-    """Refuse a call in which 64-bit arithmetic would not be exact for a value, be it the relation or another.
-
-    Raises:
-        AttnDslError: A403, a number in the pattern passes 2**62; A404, a quantifier is too wide; A407, the
-            call is too long.
-    """
-    classes, _, tables = classes_of(replace(mask, root=ir.TRUE), call, (node,))
-    for _, bound in classes:
-        tiled_relation(bound, *positions_of(mask, call), (128, 128), tables)
-
-
 def plan_of_relation(relation: TiledRelation, bank: MaskTableBuilder) -> Plan:
     """All live tiles; the masks of the PARTIAL ones go to the bank."""
     root, queries, keys = relation.root, relation.queries, relation.keys
@@ -441,3 +325,15 @@ class MaskTableBuilder:
         none = np.zeros((0, size), dtype=np.uint8)
         joined = self._masks[0] if len(self._masks) == 1 else np.concatenate([none, *self._masks])
         return MaskTable(joined, self.tile)
+
+
+def check_numbers(mask: ir.Mask, node: ir.Node, call: Call) -> None:
+    """Refuse a call in which 64-bit arithmetic would not be exact for a value, be it the relation or another.
+
+    Raises:
+        AttnDslError: A403, a number in the pattern passes 2**62; A404, a quantifier is too wide; A407, the
+            call is too long.
+    """
+    classes, _, tables = classes_of(replace(mask, root=ir.TRUE), call, (node,))
+    for _, bound in classes:
+        tiled_relation(bound, *positions_of(mask, call), (128, 128), tables)

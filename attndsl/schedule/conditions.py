@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from attndsl import ir
-from attndsl.schedule.building import Call, classes_of
+from attndsl.schedule.building import classes_of
+from attndsl.schedule.calls import Call
 from attndsl.schedule.model import BoolArray
 from attndsl.source import AttnDslError, Diagnostic, Label
 

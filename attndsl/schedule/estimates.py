@@ -16,9 +16,9 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.schedule.boundary_tiles import Survey, survey
-from attndsl.schedule.building import TiledRelation
 from attndsl.schedule.model import IntArray, Schedule, once_each
 from attndsl.schedule.refine import Classified, refine
+from attndsl.schedule.relations import TiledRelation
 from attndsl.schedule.summaries import TileAxis
 
 FIRST_ROWS, ROWS = 8, 64  # rows of tiles sampled: first to discard candidates, then to decide

@@ -16,10 +16,11 @@ from typing import Final
 import numpy as np
 
 from attndsl import ir
-from attndsl.schedule.building import Call, positions_of
+from attndsl.schedule.calls import Call
 from attndsl.schedule.key_runs import Keys, Runs
 from attndsl.schedule.key_solver import Place, solver
 from attndsl.schedule.model import ShortArray
+from attndsl.schedule.relations import positions_of
 
 _ONE_CLASS: Final = np.zeros((1, 1), np.int32)
 

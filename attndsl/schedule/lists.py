@@ -19,10 +19,11 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import split_sides
-from attndsl.schedule.building import Call, positions_of
+from attndsl.schedule.calls import Call
 from attndsl.schedule.layouts import stable_order
 from attndsl.schedule.list_form import Alternative, list_form
 from attndsl.schedule.model import BoolArray, IntArray, ShortArray, written_out
+from attndsl.schedule.relations import positions_of
 
 Bits: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 Ranges: TypeAlias = tuple[

@@ -18,11 +18,13 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import PRESENT, bind, separate_root
-from attndsl.schedule.building import BoundMask, Call, axes_of, positions_of, tiled
+from attndsl.schedule.building import BoundMask, tiled
+from attndsl.schedule.calls import Call
 from attndsl.schedule.loop_parts import TooManyAlternatives
 from attndsl.schedule.loops import Loops
 from attndsl.schedule.magnitude import LIMIT, check_bounded
 from attndsl.schedule.model import HeadMask, IntArray, ShortArray
+from attndsl.schedule.relations import axes_of, positions_of
 from attndsl.source import AttnDslError
 
 MOST_CANDIDATES: Final = 1 << 22  # tiles of all plans; some ten numbers are held of each

@@ -18,9 +18,9 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.analysis import Interpreter, Range, Truths, parts_of
-from attndsl.schedule.building import axes_of
 from attndsl.schedule.open_masks import Bounds, Candidates, OpenHeadMask, OpenMask, readers
 from attndsl.schedule.refine import interpreter, is_leaf, leaf_range, split_comparison
+from attndsl.schedule.relations import axes_of
 from attndsl.schedule.summaries import TileAxis, as_truths
 
 Array: TypeAlias = Any  # of NumPy or of torch

@@ -17,18 +17,13 @@ from typing import Any, TypeAlias
 
 from attndsl import ir
 from attndsl.passes import bind
-from attndsl.schedule.building import (
-    BoundMask,
-    Call,
-    TiledRelation,
-    classes_of,
-    positions_of,
-    tiled_relation,
-)
+from attndsl.schedule.building import BoundMask, classes_of
+from attndsl.schedule.calls import Call
 from attndsl.schedule.candidates import Axes, Candidate, axes_of, candidates, form, splits
 from attndsl.schedule.disk_cache import load_search, store_search
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.model import HeadMask
+from attndsl.schedule.relations import TiledRelation, positions_of, tiled_relation
 from attndsl.schedule.search import counted, measured, reordered, search, sorting
 
 SEARCH_AGAIN = (

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attndsl import ir
-from attndsl.schedule.building import MaskTableBuilder, TiledRelation, order_of, plan_of_relation
+from attndsl.schedule.building import MaskTableBuilder, plan_of_relation
 from attndsl.schedule.candidates import (
     Axes,
     Candidate,
@@ -42,6 +42,7 @@ from attndsl.schedule.estimates import (
     sample_rows,
 )
 from attndsl.schedule.model import Schedule
+from attndsl.schedule.relations import TiledRelation, order_of
 
 MOST_SEARCHED = 20_000  # nodes and operands of a relation: a larger one stays in its order
 LONGEST_SEARCHED = (

@@ -18,9 +18,11 @@ import numpy as np
 
 from attndsl import ir
 from attndsl.passes import split_sides
-from attndsl.schedule.building import Call, classes_of, positions_of, tiled_relation
+from attndsl.schedule.building import classes_of
+from attndsl.schedule.calls import Call
 from attndsl.schedule.layouts import stable_order
 from attndsl.schedule.model import BoolArray, IntArray, ShortArray
+from attndsl.schedule.relations import positions_of, tiled_relation
 from attndsl.schedule.summaries import TileAxis
 
 # Tokens of a class on average, below which blocks are too small to be worth a kernel: then tiles hold several of them.

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from attndsl import ir
 
 from .summaries import KeySummaries, normal, pooled
-from .values import reals, sel
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Summaries:
     def pooled(self, node: ir.Node) -> Tensor:
         """The vectors of all units of keys, or of queries."""
         if node not in self.known:
-            assert isinstance(node, sel.Pooled)
+            assert isinstance(node, ir.selection.Pooled)
             if node.side is ir.Side.KEY and self.kept is not None:
                 self.known[node] = self.kept.pooled(node, self.k)
                 return self.known[node]
@@ -65,7 +64,7 @@ class Summaries:
 
     def keys(self) -> Tensor:
         """The vectors of single keys."""
-        node = reals.Own(ir.Side.KEY)
+        node = ir.reals.Own(ir.Side.KEY)
         if node not in self.known:
             self.known[node] = self.k.float().double()
         return self.known[node]

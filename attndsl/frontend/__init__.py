@@ -20,19 +20,8 @@ from .embedded_functions import (
     sum_,
     where,
 )
-from .embedding import (
-    Expr,
-    Operand,
-    Row,
-    Table,
-    batch,
-    head,
-    heads,
-    k,
-    layer,
-    q,
-    table,
-)
+from .embedded_tables import Row, Table, batch, head, heads, k, layer, q, table
+from .embedding import Expr, Operand
 from .entry import (
     Given,
     Parameter,

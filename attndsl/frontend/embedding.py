@@ -22,17 +22,24 @@ from attndsl.source import AttnDslError
 from .callers import here
 from .errors import make_error
 from .frames import one_of
-from .rows import SHIFT, in_row, open_size, stored
+from .joining import (
+    ASKS_NOTHING,
+    SORT_WORDS,
+    Asked,
+    Container,
+    Kind,
+    Readable,
+    Scalable,
+    checked,
+    joined,
+    some_of,
+    sort_of,
+)  # fmt: skip
 from .spaces import Pair
 
 reals = ir.reals
 
-Operand: TypeAlias = "Expr | Table | int | bool | float"
-
-_WORDS = {ir.Sort.INT: "an int", ir.Sort.BOOL: "a bool", ir.Sort.REAL: "a real"}
-
-
-Kind: TypeAlias = type[ir.And] | type[ir.Or] | type[ir.Sum] | type[ir.Min] | type[ir.Max]
+Operand: TypeAlias = "Expr | Readable | int | bool | float"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +49,6 @@ class Chain:
     kind: Kind
     left: Expr
     right: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Demands on whoever uses an expression: how queries are placed, what inputs must satisfy, what is chosen."""
-
-    align: str | None = None
-    conditions: tuple[ir.Condition, ...] = ()
-    selections: tuple[ir.Chosen, ...] = ()
-
-    def and_(self, other: Asked) -> Asked:
-        """Both.
-
-        Raises:
-            AttnDslError: A212, they are aligned in different ways.
-        """
-        if None not in (self.align, other.align) and self.align != other.align:
-            title = "parts of this pattern are aligned in different ways: one at the start, one at the end"
-            raise AttnDslError(make_error("A212", title, here()))
-        both = {each.node: each for each in (*self.conditions, *other.conditions)}
-        chosen = dict.fromkeys((*self.selections, *other.selections))
-        return Asked(self.align or other.align, tuple(both.values()), tuple(chosen))
-
-
-class Scalable:
-    """Base of attentions: a product of an expression and one is for them to build."""
 
 
 class Expr:
@@ -82,7 +63,7 @@ class Expr:
         overs: tuple[Pair, ...] = (),
         about: tuple[str, str] = ("", ""),
         zeros: ir.Node = ir.ZERO,
-        asked: Asked = Asked(),
+        asked: Asked = ASKS_NOTHING,
     ) -> None:
         """``tables``: those it reads. ``overs``: the spaces its parts were written for."""
         self._built = node
@@ -102,7 +83,7 @@ class Expr:
 
     @property
     def _sort(self) -> ir.Sort:
-        return _sort_of(self._built.kind) if isinstance(self._built, Chain) else self._built.sort
+        return sort_of(self._built.kind) if isinstance(self._built, Chain) else self._built.sort
 
     def __repr__(self) -> str:
         return f"Expr({ir.show(self._node)})"
@@ -182,9 +163,9 @@ class Expr:
     def __ne__(self, other: object) -> Expr:  # type: ignore[override]
         return _alike("!=", ir.ne, self, other)
 
-    def isin(self, container: Sequence[Operand] | range | Row) -> Expr:
+    def isin(self, container: Sequence[Operand] | range | Container) -> Expr:
         """Whether it is one of these ints, in the range, or in a row of a list table."""
-        if isinstance(container, Row):
+        if isinstance(container, Container):
             return container.holds(self)
         if isinstance(container, range) and container.step == 1:
             low, high = ir.Const(container.start), ir.Const(container.stop)
@@ -223,142 +204,6 @@ class Expr:
         return Expr(self._node, both._tables, both._overs, about, made._node, asked)
 
 
-class Coordinate(Expr):
-    """``q.y``; ``q.image.y`` where several segments have the axis."""
-
-    __slots__ = ("_axis", "_side")
-
-    def __init__(self, side: ir.Side, axis: str) -> None:
-        """An axis by its own name, or by "segment.axis"."""
-        super().__init__(ir.Coord(side, axis))
-        self._side = side
-        self._axis = axis
-
-    def __getattr__(self, axis: str) -> Coordinate:
-        if axis.startswith("_") or "." in self._axis:
-            raise AttributeError(axis)
-        return Coordinate(self._side, f"{self._axis}.{axis}")
-
-
-class Position(Expr):
-    """``q`` or ``k``: the flat position, and by attribute its coordinates."""
-
-    __slots__ = ("_side",)
-
-    def __init__(self, side: ir.Side) -> None:
-        """One of the two."""
-        super().__init__(ir.Pos(side))
-        self._side = side
-
-    def __getattr__(self, axis: str) -> Coordinate:
-        if axis.startswith("_"):
-            raise AttributeError(axis)
-        return Coordinate(self._side, axis)
-
-    def inside(self, segment: str) -> Expr:
-        """Whether the token lies in the segment of that name."""
-        return Expr(ir.Inside(self._side, segment))
-
-
-q = Position(ir.Side.QUERY)
-k = Position(ir.Side.KEY)
-head, heads, batch, layer = (Expr(ir.Var(name)) for name in ("head", "heads", "batch", "layer"))
-
-
-# ---------------------------------------------------------------------- spaces and tables
-
-
-class Table:
-    """A run-time input, read by ``table[...]`` at positions or other ints."""
-
-    def __init__(self, table: ir.Table) -> None:
-        """Wrap the declaration."""
-        self.table = table
-
-    def __getitem__(self, index: Operand | tuple[Operand, ...]) -> Expr | Row:
-        items = self._own(index if isinstance(index, tuple) else (index,))
-        wanted = len(self.table.indexed_dims) - self.table.is_list
-        if len(items) == wanted - 1 and self.table.kind is ir.Sort.REAL:
-            return Row(self.table, tuple(expect(ir.Sort.INT, "an index", item) for item in items))
-        if len(items) != wanted:
-            title = f"`{self.table.name}` takes {wanted} indices, not {len(items)}"
-            raise AttnDslError(make_error("A205", title, here()))
-        parts = tuple(expect(ir.Sort.INT, "an index", item) for item in items)
-        if self.table.is_list:
-            return Row(self.table, parts)
-        nodes = tuple(part._node for part in parts)
-        entries = stored(self.table, nodes, SHIFT)
-        node = ir.Load(self.table.name, self.table.kind, entries, self.table.ambient)
-        return merged(node, (*parts, Expr(node, (self.table,))))
-
-    def _own(self, items: tuple[Operand, ...]) -> tuple[Operand, ...]:
-        """The indices without those that say ``batch`` and ``head``, which are known: ``slope[head]``."""
-        said = [dim for dim in self.table.dims if dim in ("batch", "head")]
-        lead = [node_of(item) for item in items[: len(said)] if isinstance(item, Expr)]
-        own = len(self.table.indexed_dims)
-        is_said = lead == [ir.Var(str(dim)) for dim in said]
-        return items[len(said) :] if is_said and len(items) == len(said) + own else items
-
-    def __add__(self, other: Operand) -> Expr:
-        return as_expr(self) + other
-
-    def __radd__(self, other: Operand) -> Expr:
-        return other + as_expr(self)
-
-    def __sub__(self, other: Operand) -> Expr:
-        return as_expr(self) - other
-
-    def __rsub__(self, other: Operand) -> Expr:
-        return other - as_expr(self)
-
-    def __mul__(self, other: Operand) -> Expr:
-        return as_expr(self) * other
-
-    def __rmul__(self, other: Operand) -> Expr:
-        return other * as_expr(self)
-
-    def __truediv__(self, other: Operand) -> Expr:
-        return as_expr(self) / other
-
-    def __rtruediv__(self, other: Operand) -> Expr:
-        return other / as_expr(self)
-
-    def __neg__(self) -> Expr:
-        return -as_expr(self)
-
-
-class Row:
-    """A row of a list table, for ``k.isin(neighbors[q])``, or of a table of reals: a vector, for ``dot``."""
-
-    def __init__(self, table: ir.Table, index: tuple[Expr, ...]) -> None:
-        """The row at the index."""
-        self.table = table
-        self.index = index
-
-    def __contains__(self, item: object) -> NoReturn:
-        raise TypeError(f"write x.isin({self.table.name}[...]) instead of `in`")
-
-    def holds(self, item: Expr) -> Expr:
-        """Whether some slot of the row holds the item; as ``in`` of the language."""
-        wanted = expect(ir.Sort.INT, "in", item)
-        index = [each._node for each in self.index]
-        node = in_row(self.table, index, wanted._node, SHIFT, open_size(self.table))
-        return merged(node, (*self.index, wanted, Expr(node, (self.table,))))
-
-
-def table(name: str, kind: str, *dims: str | int) -> Table:
-    """An input as the language's `input name: kind[dims]`; kind is "int", "bool", "list" or "real"."""
-    order = [{"batch": 0, "head": 1}.get(str(dim), 2) for dim in dims]
-    if kind not in ("int", "bool", "list", "real") or order != sorted(order) or not dims:
-        title = f"an input is int, bool, list or real, its dims lead with batch and head: `{name}` is not"
-        raise AttnDslError(make_error("A209", title, here()))
-    sort = {"bool": ir.Sort.BOOL, "real": ir.Sort.REAL}.get(kind, ir.Sort.INT)
-    made = ir.Table(name, sort, dims, kind == "list")
-    if (wrong := ir.table_fault(made)) is not None:
-        raise AttnDslError(make_error("A209", f"there is no such input: {wrong}", here()))
-    return Table(made)
-
-
 # ---------------------------------------------------------------------- how nodes are joined
 
 
@@ -376,9 +221,7 @@ def as_expr(value: object) -> Expr:
             return Expr(ir.Const(number))
         case numbers.Real() if math.isfinite(value):
             return Expr(reals.Number(float(value)))
-        case Table() if not value.table.indexed_dims and not value.table.is_list:
-            read = value[()]
-            assert isinstance(read, Expr), "no dim is left out"
+        case Readable() if (read := value.only_value()) is not None:
             return read
     title = f"{type(value).__name__} cannot be part of a pattern"
     raise AttnDslError(
@@ -393,7 +236,7 @@ def expect(sort: ir.Sort, what: str, value: object) -> Expr:
     helps = []
     if what in ("&", "|", "~", "^"):
         helps.append("comparisons bind looser than & and |: write (q < 4) & (k < 4)")
-    title = f"`{what}` takes {_WORDS[sort]}, not {_WORDS[made._sort]}"
+    title = f"`{what}` takes {SORT_WORDS[sort]}, not {SORT_WORDS[made._sort]}"
     raise AttnDslError(make_error("A202", title, here(), helps=helps))
 
 
@@ -446,10 +289,6 @@ def _negative(item: object) -> Expr:
     )
 
 
-def _sort_of(kind: Kind) -> ir.Sort:
-    return ir.Sort.BOOL if kind in (ir.And, ir.Or) else ir.Sort.INT
-
-
 _OF_REALS: dict[Kind, Callable[..., ir.Node]] = {
     ir.Sum: reals.plus, ir.Min: reals.least, ir.Max: reals.greatest,
 }  # fmt: skip
@@ -459,12 +298,12 @@ def _chained(what: str, kind: Kind, left: object, right: object) -> Expr:
     sides = as_expr(left), as_expr(right)
     if kind in _OF_REALS and any(side._sort is ir.Sort.REAL for side in sides):
         return numeric(what, ir.add, _OF_REALS[kind], *sides)
-    first, second = (expect(_sort_of(kind), what, item) for item in (left, right))
+    first, second = (expect(sort_of(kind), what, item) for item in (left, right))
     return merged(Chain(kind, first, second), (first, second))
 
 
 def extremum(what: str, kind: Kind, items: tuple[Operand, ...]) -> Expr:
-    first, *others = map(as_expr, _some(what, items))
+    first, *others = map(as_expr, some_of(what, items))
     if not others:
         return numeric(what, lambda node: node, lambda node: node, first)
     return functools.reduce(functools.partial(_chained, what, kind), others, first)
@@ -483,19 +322,7 @@ def _build(whole: Expr) -> None:
         waiting += unbuilt
         if not unbuilt:
             nodes = [each._node for each in operands]
-            waiting.pop()._built = _checked(_joined(chain.kind, nodes))
-
-
-def _joined(kind: Kind, nodes: list[ir.Node]) -> ir.Node:
-    if kind is ir.And or kind is ir.Or:
-        return ir.chained(kind, nodes)
-    return {ir.Sum: ir.add, ir.Min: ir.minimum, ir.Max: ir.maximum}[kind](*nodes)
-
-
-def _checked(node: ir.Node) -> ir.Node:
-    if ir.largest(node) >= ir.LARGEST:
-        raise AttnDslError(make_error("A305", "this constant is too large", here()))
-    return node
+            waiting.pop()._built = checked(joined(chain.kind, nodes))
 
 
 def _operands(chain: Chain) -> list[Expr]:
@@ -516,13 +343,9 @@ def _operands(chain: Chain) -> list[Expr]:
 
 
 def _alike(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
-    if _is_bool(left):
+    if as_expr(left)._sort is ir.Sort.BOOL:
         return _bools(what, build, left, right)
     return _compared(what, build, left, right)
-
-
-def _is_bool(value: object) -> bool:
-    return as_expr(value)._sort is ir.Sort.BOOL
 
 
 def _divided(what: str, build: Callable[..., ir.Node], left: object, right: object) -> Expr:
@@ -533,17 +356,11 @@ def _divided(what: str, build: Callable[..., ir.Node], left: object, right: obje
     return ints(what, build, left, divisor)
 
 
-def _some(what: str, items: tuple[Operand, ...]) -> tuple[Operand, ...]:
-    if not items:
-        raise AttnDslError(make_error("A205", f"`{what}` takes 1 or more arguments", here()))
-    return items
-
-
 def merged(node: ir.Node | Chain, parts: Iterable[Expr]) -> Expr:
     """The node, with what its parts know of tables and spaces."""
     tables: dict[str, ir.Table] = {}
     overs: dict[Pair, None] = {}
-    asked = Asked()
+    asked = ASKS_NOTHING
     for part in parts:
         if part._asked != asked:
             asked = asked.and_(part._asked)
@@ -556,7 +373,7 @@ def merged(node: ir.Node | Chain, parts: Iterable[Expr]) -> Expr:
             if tables.setdefault(each.name, each) != each:
                 title = f"two inputs named `{each.name}` are declared in different ways"
                 raise AttnDslError(make_error("A209", title, here()))
-    whole = _checked(node) if isinstance(node, ir.Node) else node
+    whole = checked(node) if isinstance(node, ir.Node) else node
     return Expr(whole, tuple(tables.values()), tuple(overs), asked=asked)
 
 

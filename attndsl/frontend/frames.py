@@ -12,6 +12,11 @@ from attndsl.source import NOWHERE, Span
 from .scope import Definition
 from .spaces import Pair
 
+# A faulty part counts as undecided, so that the rest is checked too.
+SOME_INT = ir.Pos(ir.Side.QUERY)
+SOME_BOOL = ir.eq(ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY))
+SOME: dict[str, ir.Node] = {"int": SOME_INT, "bool": SOME_BOOL, "real": ir.reals.SCORE}
+
 
 @dataclass(frozen=True, slots=True)
 class InputList:

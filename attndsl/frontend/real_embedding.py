@@ -20,20 +20,10 @@ from .attention_terms import (
     multiple,
 )
 from .callers import here
-from .embedding import (
-    Expr,
-    Operand,
-    Position,
-    Row,
-    Scalable,
-    Table,
-    as_expr,
-    expect,
-    merged,
-    numeric,
-    parts_of,
-)
+from .embedded_tables import Position, Row, Table
+from .embedding import Expr, Operand, as_expr, expect, merged, numeric, parts_of
 from .errors import listed, make_error
+from .joining import Scalable
 from .rows import SHIFT, shift_of, stored
 from .space_binding import SpaceBinder
 from .spaces import Pair

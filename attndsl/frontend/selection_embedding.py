@@ -14,8 +14,10 @@ from attndsl import ir
 from attndsl.source import AttnDslError
 
 from .callers import here
-from .embedding import Asked, Expr, Operand, Row, as_expr, expect, merged, parts_of
+from .embedded_tables import Row
+from .embedding import Expr, Operand, as_expr, expect, merged, parts_of
 from .errors import listed, make_error
+from .joining import Asked
 from .numbering_elaboration import NUMBER
 from .real_embedding import Vector, vector_of
 from .rows import SHIFT, open_size, stored

@@ -12,10 +12,12 @@ from attndsl.source import AttnDslError, Span
 
 from .callers import here
 from .elaboration import Elaborator
-from .embedding import Asked, Expr, Table, as_expr, asked_of, merged, parts_of, zeros_of
+from .embedded_tables import Table
+from .embedding import Expr, as_expr, asked_of, merged, parts_of, zeros_of
 from .entry import convert, described
 from .errors import did_you_mean, listed, make_error, stop_if_any
 from .frames import InputList, Origin, Value
+from .joining import Asked
 from .placing import placed
 from .real_check import KIND_WORDS
 from .rows import SHIFT, shift_of

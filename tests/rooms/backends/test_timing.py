@@ -9,7 +9,8 @@ import torch
 
 import attndsl
 from attndsl import backends
-from attndsl.backends import REFERENCE, Request, blocked, tile_costs_of, timing
+from attndsl.backends import REFERENCE, Request, strip_passes, tile_costs_of, timing
+from attndsl.backends.block_batches import batches_of
 from attndsl.backends.places import Index, Span
 from attndsl.backends.work_counts import BLOCKS, STRETCH, TERMS, WorkCounts, work_counts
 from attndsl.schedule import Schedule
@@ -39,8 +40,8 @@ class Counter:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen = dict.fromkeys(TERMS, 0)
         for name in ("flash", "flash_backward"):
-            monkeypatch.setattr(blocked, name, self.kernel(getattr(blocked, name)))
-        monkeypatch.setattr(blocked, "_bias", self.bias(blocked._bias))
+            monkeypatch.setattr(strip_passes, name, self.kernel(getattr(strip_passes, name)))
+        monkeypatch.setattr(strip_passes, "_bias", self.bias(strip_passes._bias))
         read, add = Index.read, {kind: kind.add for kind in (Index, Span)}
         monkeypatch.setattr(Index, "read", lambda places, x: self.gather(read(places, x), places))
         for kind in (Index, Span):
@@ -107,9 +108,9 @@ def runs(schedule: Schedule) -> Iterator[dict[str, float]]:
 
 
 @pytest.mark.parametrize(("name", "values", "length", "layout"), PATTERNS)
-@pytest.mark.parametrize("budget", [blocked.BUDGET, 1 << 18])
+@pytest.mark.parametrize("budget", [strip_passes.BUDGET, 1 << 18])
 def test_counts_are_those_of_what_runs(name, values, length, layout, budget, monkeypatch):
-    monkeypatch.setattr(blocked, "BUDGET", budget)
+    monkeypatch.setattr(strip_passes, "BUDGET", budget)
     kernel = ("calls", "blocks", "loaded", "products", "weights", "masked", "biases")
     for schedule in running(name, values, length, layout):
         # Tensors taken in another order have every row gathered; the backend does it by other means.
@@ -123,14 +124,14 @@ def test_counts_are_those_of_what_runs(name, values, length, layout, budget, mon
                 term: seen[term] for term in terms
             }
         forward, seen = told[0], next(runs(plain))
-        indexed = [s for p in blocked.batches_of(plain) for s in p if isinstance(s.queries, Index)]
+        indexed = [s for p in batches_of(plain) for s in p if isinstance(s.queries, Index)]
         if not indexed:
             assert forward.gathered == seen["gathered"]
 
 
 def test_merging_writes_what_is_not_fresh():
     (schedule,) = running("longformer", {"w": 40, "g": 3}, 333, "natural")
-    block_batches = blocked.batches_of(schedule)[0]
+    block_batches = batches_of(schedule)[0]
     old = sum(s.queries.items * s.queries.length for s in block_batches if not s.first_writer)
     assert old > 0
     assert work_counts(schedule, 16, heads=2)[0].merged == 2 * 16 * old

@@ -13,8 +13,8 @@ from attndsl.compiler import Program
 from attndsl.passes import normalise
 from attndsl.schedule import Call, TileCosts, TiledMask, optimise, plan, reordering, search, tiled
 from attndsl.schedule.building import classes_of
-from attndsl.schedule.relations import TiledRelation, positions_of, tiled_relation
 from attndsl.schedule.estimates import sample_rows
+from attndsl.schedule.relations import TiledRelation, positions_of, tiled_relation
 from tests.rooms.schedule.test_layouts import check
 from tests.support import expressions as ex
 

@@ -6,6 +6,9 @@ Median processor time of a step in milliseconds, forward and backward together, 
 not met before. "padded": [batch, heads, longest, dim], by `q_len` and `kv_len`, or by a padding mask. "packed":
 [tokens, heads, dim], by `attndsl.varlen`. SDPA is given the padded tensors and a mask, which are made outside of the
 time; the loop calls it on each sequence alone. Contestants run in turns.
+
+"new ids": forwards of causal documents, other ids at each step. "scheduling" is all that is done about ids that were
+not met before; "forward" is a further call with the same ids; of both the wall time.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from machine import circumstances
@@ -24,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attndsl
+from attndsl.op.planning import Planner
 
 STEPS = 4  # of which the first is not counted
 BATCHES = {  # lengths, and the shape of a token: heads, dim
@@ -34,6 +39,7 @@ BATCHES = {  # lengths, and the shape of a token: heads, dim
         (8, 64),
     ),
 }
+MEANS = (64, 256, 1024)  # tokens of a document
 PADDED_AT_MOST = 4  # times the tokens; beyond, padding is not measured
 Step = Callable[..., Tensor]
 
@@ -103,6 +109,29 @@ def milliseconds(make: Callable[[], dict[str, Any]]) -> dict[str, float]:
     return {name: statistics.median(times[1:]) for name, times in found.items()}
 
 
+def new_ids(mean: int, dtype: torch.dtype) -> dict[str, float]:
+    """Median milliseconds of scheduling ids of documents of that mean length, and of a forward over them."""
+    batch, heads, tokens, width = 8, 8, 2048, 64
+    p, times = attndsl.compile("documents_causal"), dict[str, list[float]]()
+    q, k, v = torch.randn(3, batch, heads, tokens, width).to(dtype)
+    find = Planner.executable
+
+    def scheduled(*given: Any) -> Any:
+        started = time.perf_counter()
+        found = find(*given)
+        times.setdefault("scheduling", []).append(1e3 * (time.perf_counter() - started))
+        return found
+
+    for _ in range(2 * STEPS):
+        ids = (torch.rand(batch, tokens) < 1 / mean).cumsum(1)
+        with mock.patch.object(Planner, "executable", scheduled):
+            p(q, k, v, doc=ids)
+        started = time.perf_counter()
+        p(q, k, v, doc=ids)
+        times.setdefault("forward", []).append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(found[1:]) for name, found in times.items()}
+
+
 def main() -> None:
     """Measure, print, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -126,6 +155,14 @@ def main() -> None:
                 shown = "  ".join(f"{n} {t:8.1f}" for n, t in times.items())
                 share = "  ".join(f"x{ratio:.2f}" for ratio in ratios.values())
                 print(f"{name:24}{about['kind']:8}{about['dtype']:10}{shown}  {share}")
+        for mean in MEANS:
+            times = new_ids(mean, dtype)
+            ratio = times["scheduling"] / times["forward"]
+            about = {"batch": f"8 x 2048, documents of {mean}", "kind": "new ids"}
+            about |= {"dtype": str(dtype)[6:]}
+            rows.append(about | {"milliseconds": times, "scheduling over forward": ratio})
+            shown = "  ".join(f"{n} {t:8.1f}" for n, t in times.items())
+            print(f"{about['batch']:32}{about['dtype']:10}{shown}  x{ratio:.2f}")
     if given.json:
         text = json.dumps(circumstances() | {"threads": given.threads, "rows": rows}, indent=1)
         given.json.write_text(text + "\n")

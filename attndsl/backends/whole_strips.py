@@ -47,7 +47,9 @@ class WholePlan:
         is_apart = bool((uses <= 1).all())
         theirs: Sequence[Span | Index]
         mine, q_order = _placed(of_queries, q_len)
-        if is_apart:
+        if is_apart and q_len == k_len and all(map(np.array_equal, of_queries, of_keys)):
+            theirs, k_order = mine, q_order
+        elif is_apart:
             theirs, k_order = _placed(of_keys, k_len)
         else:
             spans = [Span.of(rows) for rows in of_keys]
@@ -56,8 +58,6 @@ class WholePlan:
                 Index(rows, len(rows)) if span is None or span.stride > 1 else span
                 for span, rows in zip(spans, of_keys, strict=True)
             ]
-        if q_order and k_order and np.array_equal(q_order.rows, k_order.rows):
-            k_order = q_order
         made = zip(mine, theirs, blocks, strict=True)
         shapes = tuple(DenseBatch(q, k, part.is_causal) for q, k, part in made)
         return WholePlan(shapes, q_order, k_order, is_apart)
@@ -128,9 +128,13 @@ class WholeStrips:
 
 def _placed(rows: list[IntArray], length: int) -> tuple[list[Span], TokenOrder | None]:
     """Places of blocks that are apart, and the order they are in."""
-    spans = [Span.of(each) for each in rows]
-    natural = [span for span in spans if span is not None]
-    if len(natural) == len(rows):
+    natural = list[Span]()
+    for each in rows:
+        span = Span.of(each)
+        if span is None:
+            break
+        natural.append(span)
+    else:
         return natural, None
     order = _joined(rows)
     rest = np.ones(length, bool)

@@ -138,9 +138,14 @@ def _blocks(root: ir.Node, queries: TileAxis, keys: TileAxis) -> tuple[Blocks, .
         is_causal = _CAUSAL in items and _is_triangle(mine + queries.start, theirs + keys.start)
         shapes[len(mine), len(theirs), is_causal].append((mine, theirs))
     return tuple(
-        Blocks(np.stack([q for q, _ in each]), np.stack([k for _, k in each]), is_causal)
+        Blocks(_side([q for q, _ in each]), _side([k for _, k in each]), is_causal)
         for (_, _, is_causal), each in shapes.items()
     )
+
+
+def _side(rows: list[IntArray]) -> IntArray:
+    """Rows of equally many tokens, [items, n]."""
+    return np.concatenate(rows).reshape(len(rows), -1)
 
 
 def _decided(node: ir.Node, queries: TileAxis, keys: TileAxis) -> ir.Node:
@@ -246,6 +251,6 @@ def _is_triangle(queries: IntArray, keys: IntArray) -> bool:
     """
     if keys[-1] <= queries[0]:
         return False
-    if np.array_equal(queries, keys):
+    if len(queries) == len(keys) and (queries == keys).all():
         return True
     raise _NotWhole

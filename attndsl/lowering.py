@@ -35,6 +35,7 @@ from attndsl.backends import (
     tile_costs_of,
 )
 from attndsl.compiler import Program
+from attndsl.default_layouts import default_layout
 from attndsl.packed import PackedCall, zero_keys
 from attndsl.schedule import (
     BoundMask,
@@ -47,7 +48,6 @@ from attndsl.schedule import (
 from attndsl.source import AttnDslError, Diagnostic
 
 _LOG: Final = logging.getLogger("attndsl")
-SEARCHED: Final = 512  # tokens of a side, below which no order is looked for unless asked
 
 
 def lower(
@@ -226,7 +226,7 @@ def _parts(
 ) -> tuple[tuple[BoundMask, ...], str]:
     """(disjoint parts of the pattern in the layout, a name for pattern and layout)."""
     counted, tile_costs = searched_by(device, call, head_dim)
-    order = layout or default_layout(device, call)
+    order = layout or default_layout(program.mask, call, device)
     return program.reorder(call, order, counted, tile_costs), f"{program.key}/{order}"
 
 
@@ -252,14 +252,3 @@ def searched_by(device: str, call: Call, head_dim: int) -> tuple[Tile, TileCosts
     if device != "cpu":
         return (128, 128), TileCosts()
     return best_tile(call.q_len, call.k_len), tile_costs_of(call.heads, head_dim)
-
-
-def default_layout(device: str, call: Call) -> str:
-    """The layout of calls that name none: "auto" where it is known to pay, else "natural".
-
-    On CPUs it was measured to. Not where run-time inputs or positions would decide the order, so that equal calls give
-    equal bits whatever was called before; nor of few tokens, where a search costs more than it saves.
-    """
-    is_known = not call.tables and call.positions is None
-    pays = device == "cpu" and is_known and min(call.q_len, call.k_len) >= SEARCHED
-    return "auto" if pays else "natural"

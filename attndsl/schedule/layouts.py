@@ -175,6 +175,8 @@ def keys_on(side: ir.Side, layout: Layout, mask: ir.Mask) -> tuple[ir.Node, ...]
             full = f"{segment.name}.{axis.name}"
             axes |= {full: full, axis.name: full}
     tables = {table.name: table for table in mask.tables}
+    is_end = mask.align is ir.Align.END
+    first_query = ir.sub(ir.Size("k"), ir.Size("q")) if is_end else ir.Const(0)
 
     def rule(node: ir.Node) -> ir.Node:
         match node:
@@ -189,7 +191,10 @@ def keys_on(side: ir.Side, layout: Layout, mask: ir.Mask) -> tuple[ir.Node, ...]
                     )
                 return ir.Coord(side, axes[name])
             case ir.Load(table=name, index=index):
-                return _read(layout, tables.get(name.removeprefix(_RANK)), name, index)
+                table = tables.get(name.removeprefix(_RANK))
+                if table is not None and table.indexed_dims == (ir.Side.QUERY.value,):
+                    index = (ir.sub(index[0], first_query),)  # it counts rows, not positions
+                return _read(layout, table, name, index)
             case _:
                 return node
 

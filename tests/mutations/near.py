@@ -178,6 +178,7 @@ NEAR = {
     "views/windows.py": ("rooms/views/test_windows.py",),
     "syntax": ("rooms/syntax",),
     "importing.py": ("rooms/op/test_operators.py",),
+    "default_layouts.py": ("rooms/op/test_default_layout.py",),
     "lowering.py": ("rooms/op/test_open_inputs.py", "rooms/op/test_default_layout.py", "rooms/op"),
     "passes/presence.py": ("rooms/ir/test_reads.py", "rooms/passes"),
     "passes/set_positions.py": (

@@ -34,6 +34,25 @@ def test_others_the_natural_one(text, length, inputs):
     assert torch.equal(out, named["natural"])
 
 
+@pytest.mark.parametrize("k_len", [600, 640])
+def test_tokens_that_are_ranked_lie_in_the_order_of_their_ranks(k_len):
+    pattern = attndsl.compile("""
+        rank of_query = by 5 * q % 7
+        rank of_key = by 3 * k % 7
+        pattern p = k <= q and 0 <= of_query[q] // 40 - of_key[k] // 40 <= 1
+    """)
+    q, k = torch.randn(1, 2, 600, 16), torch.randn(1, 2, k_len, 16)
+    ordered = "sorted(of_query)/sorted(of_key)"
+    out = pattern(q, k, k)
+    assert torch.equal(out, pattern(q, k, k, layout=ordered))
+    torch.testing.assert_close(out, pattern(q, k, k, backend="reference"), rtol=1e-4, atol=1e-5)
+    tables = pattern.select(q, k)
+    q_order, k_order = tables["of_query"][0].argsort(), tables["of_key"][0].argsort()
+    (schedule,) = pattern.running(600, k_len, heads=2, inputs=dict(tables))
+    assert schedule.plan().q_order.rows.tolist() == q_order.tolist()
+    assert schedule.plan().k_order.rows.tolist() == k_order.tolist()
+
+
 def test_a_module_hands_its_layout_on():
     pattern = attndsl.compile(DILATED)
     q, k, v = torch.randn(3, 1, 1, 600, 16)

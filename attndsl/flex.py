@@ -52,7 +52,10 @@ def create_block_mask(
     """
     sizes = 1 if B is None else B, 1 if H is None else H
     if device is None:
-        device = torch.accelerator.current_accelerator() or "cpu"
+        there_is = (
+            torch.accelerator.is_available()
+        )  # a build with an accelerator may run without one
+        device = (torch.accelerator.current_accelerator() if there_is else None) or "cpu"
     if isinstance(mask_mod, Pattern):
         return mask_mod.to_block_mask(
             Q_LEN, KV_LEN, sizes[1], batch=sizes[0], device=device, block_size=BLOCK_SIZE,

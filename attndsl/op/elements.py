@@ -65,7 +65,7 @@ def runs_of(mask: ir.Mask, q: Tensor, k_len: int, at: Mapping[str, Any]) -> tupl
     """
     tensors = {name: x for name, x in at.items() if isinstance(x, Tensor)}
     outright = {QUERIES.outright, KEYS.outright}
-    if not tensors or outright & at.keys() or q.device.type != "cpu" or not q.shape[0]:
+    if not tensors or not outright.isdisjoint(at) or q.device.type != "cpu" or not q.shape[0]:
         return ()
     if needs_dispatcher(q, *tensors.values()) or asks_for_batch(mask):
         return ()

@@ -154,7 +154,8 @@ def _cleared(x: Tensor, absent: Tensor) -> Tensor:
 
 def _read(name: str, value: Any, q: Tensor) -> Any:
     """An argument as an int or a tensor of [batch or 1], or [batch or 1, rows], on the device of q."""
-    if isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
+    # a tuple of types: dynamo of torch 2.9 knows no union of them
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         if name in (QUERIES.outright, KEYS.outright):
             refuse(f"{name} is a tensor [batch, rows], not {brief(value)}")
         return value

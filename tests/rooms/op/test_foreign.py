@@ -3,9 +3,11 @@
 Where a library or a GPU is missing, its function is stood for by dense attention with the meaning that it publishes.
 """
 
+import importlib.util
 import math
 import sys
 import types
+import typing
 
 import pytest
 import torch
@@ -104,6 +106,10 @@ def na(
     return (out, lse) if return_lse else out
 
 
+class AuxRequest(typing.NamedTuple):
+    lse: bool = False
+
+
 @pytest.fixture
 def installed(monkeypatch):
     modules = {"flash_attn": {"flash_attn_varlen_func": flash_attn_varlen_func},
@@ -112,6 +118,11 @@ def installed(monkeypatch):
         module = types.ModuleType(name)
         vars(module).update(functions)
         monkeypatch.setitem(sys.modules, name, module)
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:  # torch before 2.10
+        module = types.ModuleType("torch.nn.attention.varlen")
+        module.AuxRequest, module.varlen_attn = AuxRequest, None
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(torch.nn.attention, "varlen", module, raising=False)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     monkeypatch.setattr(foreign, "why_not", lambda *_: None)
 

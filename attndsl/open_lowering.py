@@ -27,6 +27,7 @@ from attndsl.schedule import (
     OpenMask,
     conditions_hold,
     open_lists,
+    open_zero_keys,
 )
 
 _UNSOUND: Final = "attndsl: inputs or positions hold numbers that the pattern cannot take"
@@ -74,9 +75,12 @@ class OpenExecutable:
             sound += more
         xp = OnDevice(next(iter(given.values())).device)
         sound += conditions_hold(self.mask, tables, xp)
+        zeros = open_zero_keys(self.mask, tables, xp)
+        if zeros is not None:
+            sound.append((zeros >= 0).all())
         if sound:
             torch._assert_async(torch.stack(sound).all(), _UNSOUND)
-        return Executable((self.kernels.kernels(tables),))
+        return Executable((self.kernels.kernels(tables),), zeros)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,7 +27,9 @@ class Executable:
 
     parts: tuple[ForwardKernels, ...]
     zeros: Tensor | None = None  # how many zero keys each query sees, int [B or 1, H or 1, Q]
-    keyless: Tensor | None = None  # bool likewise: which see no other key; None without zero keys
+    keyless: Tensor | None = (
+        None  # bool likewise: which see no other key; None: not known, or no zero keys
+    )
     stamp: bytes = b""
 
     @property
@@ -52,6 +54,15 @@ class Executable:
                 out, lse = with_zero_keys(out, lse, self.zeros)
             return out.to(out_dtype(q.dtype)), lse
 
+    def _keyless(self, out: Tensor, lse: Tensor, zeros: Tensor) -> Tensor:
+        """True for each query that sees zero keys alone, bool [B or 1, H or 1, Q].
+
+        Where the schedule does not say so, those whose other keys add nothing to output and log-sum-exp.
+        """
+        if self.keyless is not None:
+            return self.keyless
+        return (lse == zeros.to(lse.dtype).log()) & (out == 0).all(-1)
+
     def backward(
         self,
         q: Tensor,
@@ -65,8 +76,8 @@ class Executable:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv), from what ``forward`` returned and the gradients that reached it."""
-        if self.keyless is not None:  # kernels know no zero keys: these see nothing
-            lse = lse.masked_fill(self.keyless, -math.inf)
+        if self.zeros is not None:  # kernels know no zero keys: of queries that have no other
+            lse = lse.masked_fill(self._keyless(out, lse, self.zeros), -math.inf)
         first, *rest = (part for part in self.parts if isinstance(part, Kernels))
         assert len(rest) + 1 == len(self.parts), "lowered for the gradient"
         grads = first.backward(q, k, v, out, lse, dout, dlse, scale=scale)

@@ -35,6 +35,7 @@ from attndsl.schedule.open_tiles import (
     OpenValues,
     conditions_hold,
     open_env,
+    open_zero_keys,
 )
 from attndsl.schedule.reordering import Decision, Decisions, optimise
 from attndsl.schedule.whole import Blocks, Whole, whole
@@ -88,6 +89,7 @@ __all__ = [
     "open_candidates",
     "open_env",
     "open_lists",
+    "open_zero_keys",
     "open_mask",
     "optimise",
     "plan",

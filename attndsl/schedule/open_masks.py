@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from attndsl import ir
-from attndsl.passes import PRESENT, bind, separate_root
+from attndsl.passes import PRESENT, bind, lower_root, separate_root
 from attndsl.schedule.building import BoundMask, tiled
 from attndsl.schedule.calls import Call
 from attndsl.schedule.loop_parts import TooManyAlternatives
@@ -58,6 +58,7 @@ class OpenMask:
     tables: Mapping[str, Any]  # known ones, which loops became
     placed: tuple[ir.Table, ...]  # of positions that are not known, made of what the call says
     conditions: tuple[ir.Node, ...]  # what is asked of the inputs of each batch element and head
+    zeros: ir.Node  # how many zero keys a query sees, of all batch elements and heads
     counts: tuple[int, int]  # batch elements and heads
 
     @property
@@ -102,9 +103,9 @@ def open_mask(
         NotOpen: its schedule cannot be found so.
         AttnDslError: A403, A404 for lengths.
     """
-    if mask.zeros is not ir.ZERO:
-        raise ir.NotOpen("zero keys are counted from inputs")
-    root = ir.conj(PRESENT, mask.root) if mask.absent(call.q_len, call.k_len) else mask.root
+    root, zeros = mask.root, lower_root(mask.zeros, mask)
+    if mask.absent(call.q_len, call.k_len):
+        root, zeros = ir.conj(PRESENT, root), ir.select(PRESENT, zeros, ir.ZERO)
     made: dict[str, Any] = {}
     found: dict[ir.Node, dict[tuple[int, int], int]] = {}
     places: list[tuple[ir.Node, tuple[int, int]]] = []
@@ -128,19 +129,19 @@ def open_mask(
     numbers = [before[bound] + found[bound][own] for bound, own in places]
     plan_of = np.array(numbers, dtype=np.int32).reshape(shape)
     queries, keys = positions_of(mask, call)
-    judged = tuple(_condition(node, call) for node in conditions)
-    roots = [*(piece.root for piece in pieces), *judged]
+    *judged, counted = (_of_all(node, call) for node in (*conditions, zeros))
+    roots = [*(piece.root for piece in pieces), *judged, counted]
     bounds, asked = _bounds(roots, queries, keys, made, types, limits)
     placed = tuple(table for table in mask.tables if table.name in limits)
-    about = bounds, asked, made, placed, judged, (call.batch, call.heads)
+    about = bounds, asked, made, placed, tuple(judged), counted, (call.batch, call.heads)
     return OpenMask(pieces, plan_of, queries, keys, *about)
 
 
-def _condition(node: ir.Node, call: Call) -> ir.Node:
-    """A condition on the inputs of a call, to be judged for all batch elements and heads at once."""
+def _of_all(node: ir.Node, call: Call) -> ir.Node:
+    """A condition on the inputs of a call, or a count of zero keys, of all batch elements and heads at once."""
     bound = bind(node, call.sizes, heads=call.heads, layer=call.layer)
     if ir.holds(bound, ir.Var):
-        raise ir.NotOpen("what the pattern asks of its inputs depends on the batch element or head")
+        raise ir.NotOpen("a `where`, or the zero keys, depend on the batch element or head")
     for loop in _outer_loops(bound):
         _check_loop(loop)
     return bound

@@ -55,6 +55,20 @@ def conditions_hold(mask: OpenMask, tables: Mapping[str, Array], xp: Namespace) 
     return [xp.asarray(ir.evaluate(node, env)).all() for node in mask.conditions]
 
 
+def open_zero_keys(mask: OpenMask, tables: Mapping[str, Array], xp: Namespace) -> Array | None:
+    """How many zero keys each query sees, int64 [batch or 1, heads or 1, queries]; None where none has any.
+
+    A count below 0 is left for who calls to refuse. Tables are those of `OpenValues`.
+    """
+    if mask.zeros is ir.ZERO:
+        return None
+    batch, heads = (xp.arange(0, count) for count in mask.counts)
+    q = xp.arange(mask.queries.start, mask.queries.stop)
+    sides = batch[:, None, None], heads[:, None]
+    found = ir.evaluate(mask.zeros, ir.Env(q, 0, {}, tables, *sides, fits=True, xp=xp)) + 0 * q
+    return found.reshape((1,) * (3 - len(found.shape)) + tuple(found.shape))
+
+
 class OpenValues:
     """The values of the terms of one piece at all positions, once its inputs are known."""
 

@@ -36,6 +36,8 @@ ROOTS = {
     "own to each head": "k <= own[q] or q - k == 2",
     "heads that differ": "q - k <= head * 20 + 5 and doc[q] == doc[k]",
     "all pairs, in tiles that are cut": "keep[k] or doc[q] >= 0",
+    "zero keys that inputs count": "k < q - 2 and doc[q] == doc[k] zeros if keep[q] then 2 else doc[q]",
+    "a zero key of each query": "k < q and doc[q] == doc[k] and doc[k] > 0 zeros 1",
 }
 BATCH, HEADS = 2, 4
 
@@ -83,6 +85,7 @@ def opened(pattern: attndsl.Pattern, q: Tensor, k: Tensor, inputs: dict[str, Ten
 CASES = {name: (root, 45, 70, 2) for name, root in ROOTS.items()} | {
     "whole tiles, one key head": (ROOTS["documents_causal"], 64, 64, 1),
     "as many key heads": (ROOTS["heads that differ"], 40, 40, 4),
+    "queries that are no tokens have no zero keys": (ROOTS["a zero key of each query"], 50, 30, 2),
 }
 
 
@@ -107,6 +110,7 @@ PLACED = {
     "what is left of a window": ("window(7, 2)", {"q_len": [20, 0], "k_start": [-4, 1]}),
     "a ring": ("causal and k < len(k) // 2 or q - k <= 4", {"k_pos": None}),
     "documents of a cache": ("doc[q] == doc[k]", {"kv_len": [30, 64]}),
+    "zero keys of a cache": ("doc[q] == doc[k] and k < q zeros doc[q]", {"kv_len": [30, 64]}),
 }
 
 
@@ -234,12 +238,24 @@ def test_a_derivative_of_other_contents_is_refused():
     [
         ("documents", {"doc": torch.full((BATCH, 40), 1 << 62)}),
         ("padding", {"keep": torch.full((BATCH, 40), 2)}),
+        (
+            f"{INPUTS}pattern p = doc[q] == doc[k] zeros doc[q]",
+            {"doc": torch.full((BATCH, 40), -1)},
+        ),
     ],
 )
 def test_numbers_that_a_pattern_cannot_take_stop_the_call(text, inputs):
     q, k, v = tensors(40, 40, 4)
     with pytest.raises(RuntimeError, match="numbers that the pattern cannot take"):
         attndsl.compile(text)(q, k, v, backend="triton", **inputs)
+
+
+def test_what_a_query_of_zero_keys_alone_holds_reaches_nothing():
+    p = attndsl.compile(f"{INPUTS}pattern p = k < q and doc[q] == doc[k] zeros 1")
+    q, k, v = tensors(40, 40, 2)
+    q.data[:, :, 0] = torch.nan  # the first sees no key
+    found = results(p, [q, k, v], backend="triton", **given(p, 40, 40))
+    assert all(x.isfinite().all() for x in found)
 
 
 def asking(doc: Tensor, most: Tensor, **options):

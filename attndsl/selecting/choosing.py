@@ -58,6 +58,9 @@ def _top(scores: Tensor, candidates: Tensor, forced: Tensor, count: int) -> Tens
     level.nan_to_num_(-math.inf, math.inf, -math.inf)
     if bool(forced.any()):
         level = level.masked_fill(forced & candidates, math.inf)
+    elif count == 1 <= units:
+        most = level.max(-1, keepdim=True)  # of equal ones the first
+        return most.indices.masked_fill(most.values == -math.inf, -1).int()
     best = level.topk(min(count + 1, units))
     found = best.indices[..., :count].int()
     found = found.masked_fill(best.values[..., :count] == -math.inf, _EMPTY)

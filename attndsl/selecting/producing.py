@@ -93,7 +93,10 @@ def produce(chosen: ir.Chosen, given: Activations, strip: int = STRIP) -> Tensor
         if at_once is not None:
             return at_once
     strips = strips_of(selection, made, strip)
-    if selection.by_column:
+    folds = (selection.score, selection.where, selection.keeping)
+    if selection.by_column and not any(ir.holds(each, *_FOLDS) for each in folds):
+        found = _by_unit(selection, made, strip)
+    elif selection.by_column:
         found = _by_column(selection, made, strips)
     else:
         found = _joined(selection, [_strip(selection, made, *each) for each in strips], made)
@@ -138,6 +141,22 @@ def summaries_of(chosen: ir.Chosen, given: Activations, *, graph: bool = False) 
     }
     starts = chosen.align is ir.Align.START
     return Summaries(q, k, env, reals, given.scale, starts, None if graph else given.summaries)
+
+
+def _by_unit(selection: ir.Selection, made: Summaries, strip: int) -> Tensor:
+    """The rows that each unit takes, for some units at once, whose score looks at no others."""
+    numbers, slots = counted_rows(selection, made.env), selection.choice.amount
+    assert isinstance(slots, ir.Const), "the front end demands it"
+    units, rows = counted(selection.units, made.env), np.arange(numbers.start, numbers.stop)
+    step = max(1, strip // max(1, len(rows) * made.q.shape[0] * made.q.shape[1]))
+    found = []
+    for low in range(0, units, step):
+        some = range(low, min(low + step, units))
+        scores, candidates, forced = (x.mT for x in scored(selection, made, rows, 0, some))
+        _check_room(selection, forced, slots.value)
+        taken = choose(scores, candidates, forced, sel.Take.TOP, torch.tensor(slots.value))
+        found.append(torch.where(taken >= 0, taken + numbers.start, -1))
+    return _joined(selection, found, made)
 
 
 def _by_column(
@@ -205,13 +224,21 @@ def _strip(selection: ir.Selection, made: Summaries, numbers: np.ndarray, first:
 
 
 def scored(
-    selection: ir.Selection, made: Summaries, numbers: np.ndarray, first: int
+    selection: ir.Selection,
+    made: Summaries,
+    numbers: np.ndarray,
+    first: int,
+    some: range | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scores of all units, which of them are candidates, and which are kept: [B, heads, rows, units] each."""
+    """The scores of all units, which of them are candidates, and which are kept: [B, heads, rows, units] each.
+
+    ``some``: of these units alone, where the score of one looks at no others.
+    """
     values, units = Values(made, numbers, first, selection.queries), selection.units
-    where = values.whole(selection.where, units)
-    many = counted(units, made.env)
-    if not ir.holds(selection.score, *_FOLDS):
+    if some is not None:
+        values.least, values.most = some.start, some.stop
+    where, many = values.whole(selection.where, units), values.width(units)
+    if some is None and not ir.holds(selection.score, *_FOLDS):
         many = min(many, _reach(where)) if where.shape[3] > 1 and not selection.by_column else many
         values.most, where = many, where[..., :many]
     shape = made.q.shape[0], _heads(selection, made), len(numbers), many

@@ -44,15 +44,16 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
 class Values:
     """The values of one strip: ``numbers`` are its queries, or units of them, rows ``first`` and on of the call.
 
-    ``rows`` are the units that the numbers count, None of queries. Only the first ``most`` units are scored, which
-    serves scores that fold no units.
+    ``rows`` are the units that the numbers count, None of queries. Only the units from ``least`` up to ``most`` are
+    scored, which serves scores that fold no units.
     """
 
     made: Summaries
     numbers: np.ndarray
     first: int
     rows: Units | None = None
-    most: int = 1 << 62  # units that are looked at, the first ones
+    most: int = 1 << 62  # the unit behind the last one that is looked at
+    least: int = 0  # and the first one
     memo: dict[Key, Tensor] = field(default_factory=dict)
     indices: dict[int, int] = field(default_factory=dict)
 
@@ -68,12 +69,22 @@ class Values:
 
     def width(self, units: Units) -> int:
         """How many of these units there are values of."""
-        return min(self.most, counted(units, self.made.env))
+        return len(self._span(units))
+
+    def _span(self, units: Units) -> range:
+        stop = min(self.most, counted(units, self.made.env))
+        return range(min(self.least, stop), stop)
+
+    def _looked_at(self, x: Tensor, units: Units) -> Tensor:
+        """The vectors of these units [B, H, 1, units, width], of those of all."""
+        span = self._span(units)
+        return x[:, :, None, span.start : span.stop]
 
     def whole(self, node: ir.Node, units: Units) -> Tensor:
         """An int or bool expression, as a tensor."""
         env = self.made.env
-        at = np.arange(self.width(units))[None, None, None, :]
+        span = self._span(units)
+        at = np.arange(span.start, span.stop)[None, None, None, :]
         env = replace(env, q=self.numbers[None, None, :, None], k=at, indices=self.indices)
         reals_in = [each for each in ir.postorder(node) if isinstance(each, sel.Exceeds)]
         known: dict[ir.Node, np.ndarray] = {
@@ -160,20 +171,20 @@ class Values:
         """Vectors [B, H, rows or 1, units or 1, width]."""
         match node:
             case sel.Pooled(side=ir.Side.KEY):
-                return self.made.pooled(node)[:, :, None, : self.width(units)]
+                return self._looked_at(self.made.pooled(node), units)
             case sel.Pooled():
                 return self._rows(self.made.pooled(node))
             case reals.Own(side=ir.Side.KEY):
-                return self.made.keys()[:, :, None, : self.width(units)]
+                return self._looked_at(self.made.tokens(ir.Side.KEY), units)
             case reals.Own():
-                return self._rows(self.made.q).float().double()
+                return self._rows(self.made.tokens(ir.Side.QUERY))
             case sel.Unit(item=item):
                 return normal(self._vector(item, units))
             case _:
                 return self._read(node, units)
 
     def _columns(self, units: ir.selection.Units) -> Tensor:
-        return self.made.laid_out(ir.Side.KEY, units)[:, :, None, : self.width(units)]
+        return self._looked_at(self.made.laid_out(ir.Side.KEY, units), units)
 
     def _rows(self, x: Tensor) -> Tensor:
         return x[:, :, self.first : self.first + len(self.numbers), None]
@@ -196,12 +207,10 @@ class Values:
 
     def _bound(self, units: ir.selection.Units) -> Tensor:
         low, high = (
-            self.made.pooled(sel.Pooled(how, ir.Side.KEY, units, False))[
-                :, :, None, : self.width(units)
-            ]
+            self._looked_at(self.made.pooled(sel.Pooled(how, ir.Side.KEY, units, False)), units)
             for how in (sel.Pool.MIN, sel.Pool.MAX)
         )
-        q = self._rows(self.made.q).float().double()
+        q = self._rows(self.made.tokens(ir.Side.QUERY))
         found = self._inner(q.clamp(min=0), high) + self._inner(q.clamp(max=0), low)
         odd = ~(low.isfinite() & high.isfinite()).all(-1).flatten(0, 2).all(0)
         if bool(odd.any()):  # 0 * inf is no product of theirs: channel by channel
@@ -212,6 +221,14 @@ class Values:
     def _read(self, node: ir.Node, units: Units) -> Tensor:
         """A real table at indices, or rows of it, [B, H, rows, units, width]; 0 where an index is outside."""
         assert isinstance(node, ir.Load | reals.Row)
+        if any(index.deps & ir.Deps.PAIR for index in node.index):
+            return self._looked_up(node, units)
+        key = node, tuple(self.indices.items())  # the same for all strips
+        if key not in self.made.known:
+            self.made.known[key] = self._looked_up(node, units)
+        return self.made.known[key]
+
+    def _looked_up(self, node: ir.Load | reals.Row, units: Units) -> Tensor:
         table = self.made.reals[node.table]
         if isinstance(node, ir.Load):
             table = table[..., None]
@@ -235,13 +252,28 @@ class Values:
     # ------------------------------------------------------------------ folds
 
     def _series(self, node: ir.selection.Series, units: Units) -> Tensor:
-        env = self.made.env
+        """A sum over its variable; products of a number of the row and one of the unit are one matrix product."""
+        env, body = self.made.env, node.body
         start, stop = (int(ir.evaluate(each, env)) for each in (node.start, node.stop))
-        total = self._number(0.0)
+        total, outer = self._number(0.0), list[tuple[Tensor, Tensor]]()
         for index in range(start, stop):
             self.indices[node.level] = index
-            total = torch.add(*self._joint(total, self(node.body, units)))
+            if isinstance(body, reals.Times):
+                pair = self._joint(self(body.left, units), self(body.right, units))
+                pair = pair if pair[0].shape[3] == 1 else pair[::-1]
+                if pair[0].shape[3] == pair[1].shape[2] == 1:
+                    outer.append((pair[0], pair[1]))
+                    continue
+                term = pair[0] * pair[1]
+            else:
+                term = self(body, units)
+            total = torch.add(*self._joint(total, term))
         self.indices.pop(node.level, None)
+        if outer:
+            of_row, of_unit = (
+                torch.cat(x, d) for x, d in zip(zip(*outer, strict=True), (3, 2), strict=True)
+            )
+            total = torch.add(*self._joint(total, of_row @ of_unit))
         return total
 
     def _over_heads(self, x: Tensor, how: ir.selection.Fold, shared: ir.selection.Shared) -> Tensor:

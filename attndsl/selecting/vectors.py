@@ -62,9 +62,9 @@ class Summaries:
             self.known[key] = x.flatten(3)
         return self.known[key]
 
-    def keys(self) -> Tensor:
-        """The vectors of single keys."""
-        node = ir.reals.Own(ir.Side.KEY)
+    def tokens(self, side: ir.Side) -> Tensor:
+        """The vectors of single queries, or keys."""
+        node = ir.reals.Own(side)
         if node not in self.known:
-            self.known[node] = self.k.float().double()
+            self.known[node] = (self.k if side is ir.Side.KEY else self.q).float().double()
         return self.known[node]

@@ -825,6 +825,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "number, Const(0)", "rows of blocks are counted from position 0"),
     ("selected.py", "if selection.digests != self.digests:",
      "if not selection.digests:", "a selection of another pattern is taken"),
+    ("selecting/values.py", "return range(min(self.least, stop), stop)", "return range(stop)", "units that are looked at begin with the first"),
     ("selecting/ranking.py", "np.lexsort(keys[::-1], axis=-1)", "np.lexsort(keys, axis=-1)", "the last int sorts first"),
     ("selecting/values.py", "key = torch.from_numpy(rows[:, None] - distance[None])",
      "key = torch.from_numpy(rows[:, None] + distance[None])", "sums along diagonals go ahead"),

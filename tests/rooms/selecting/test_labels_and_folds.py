@@ -73,6 +73,33 @@ def test_a_label_is_the_first_best_number_and_a_rank_the_place_when_sorted():
             assert mask[b, h, i, j] == (alike and place[i] // 8 == place[j] // 8)
 
 
+def test_labels_and_columns_are_the_same_for_some_units_at_once():
+    p, centre = attndsl.compile("""
+        input centre: real[c, d]
+        label of_key = argmax c in 0..8:
+            sum i in 0..3: (if c // pow2(i) % 2 == 1 then 1.0 else -1.0) * dot(k, centre[i])
+        label of_query = argmax c in 0..8:
+            sum i in 0..3: dot(q, centre[i]) * (if c // pow2(i) % 2 == 1 then 1.0 else -1.0)
+        select heard over blocks(8) = dot(q, mean(k)) where block.end <= q + 1 take top 3 by column
+        pattern p = of_key[k] == of_query[q] and k in heard[q]
+    """), drawn(2, 3, 6)  # fmt: skip
+    q, k = tensors()
+    given = selecting.Activations(q, k, 0.4, reals={"centre": centre})
+    for each in p.ir.selections:
+        whole = selecting.produce(each, given)
+        for strip in (1, 300):
+            assert torch.equal(selecting.produce(each, given, strip), whole)
+    for side, x in (("of_query", q), ("of_key", k)):
+        found = p.select(q, k, centre=centre)[side][..., 0]
+        for b, h, i in np.ndindex(found.shape):
+            products = [dot(x[b, h, i].numpy(), row) for row in centre.numpy()]
+            sums = {
+                c: sum(y * (1 if c >> n & 1 else -1) for n, y in enumerate(products))
+                for c in range(8)
+            }
+            assert found[b, h, i] == (top(sums, 1) or [-1])[0]
+
+
 def test_numbers_take_tokens_and_units_take_queries():
     p = attndsl.compile("""
         input mu: real[head, c, d]

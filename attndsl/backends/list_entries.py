@@ -69,6 +69,10 @@ class EntryMaker:
         found = [self._of_piece(ranges, env, tables, none) for ranges, env in pieces]
         blocks, words = (torch.cat(x) for x in zip(*found, strict=True))
         blocks, words = _joined(torch.where(words == 0, none, blocks), words, none)
+        if blocks.shape[-1] > self.lists.entries:  # so many differ at most
+            blocks, order = blocks.sort(-1)
+            blocks, order = (x[..., : self.lists.entries] for x in (blocks, order))
+            words = words.gather(-1, order)
         halves = torch.stack([words & 0xFFFF_FFFF, words >> 32], -1).to(torch.int32)
         return Entries(blocks.to(torch.int32).flatten(1), halves.flatten(1, 2))
 
@@ -95,7 +99,7 @@ class EntryMaker:
             wide = (*shape, len(each.numbers))
             parts.append(_cut(low.expand(wide), high.expand(wide), each.blocks))
         blocks, words = (torch.cat(x, -1) for x in zip(*parts, strict=True))
-        lacking = self.lists.entries - blocks.shape[-1]
+        lacking = self.lists.named - blocks.shape[-1]
         return F.pad(blocks, (0, lacking), value=none), F.pad(words, (0, lacking))
 
     def _range(self, ranges: Ranges, env: ir.Env) -> tuple[Tensor, Tensor]:

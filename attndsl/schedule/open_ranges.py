@@ -23,8 +23,9 @@ from attndsl.schedule.lists import BLOCK, KeyValues
 from attndsl.schedule.open_masks import OpenHeadMask, OpenMask, readers
 
 MOST_ENTRIES: Final = (
-    256  # blocks of keys that a query names at most; a share of its output is held of each
+    256  # blocks of keys that a query has at most; a share of its output is held of each
 )
+MOST_NAMED: Final = 4096  # times that a query names a block at most; some numbers are held of each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +62,14 @@ class OpenLists:
     rests: tuple[ir.Node, ...]  # likewise, what is judged pair by pair
 
     @property
-    def entries(self) -> int:
-        """How many blocks of keys a query names at most."""
+    def named(self) -> int:
+        """How often a query names a block of keys at most."""
         return max(sum(each.entries for each in ranges) for ranges in self.ranges)
+
+    @property
+    def entries(self) -> int:
+        """How many blocks of keys a query has at most."""
+        return min(self.named, -(-len(self.mask.keys) // BLOCK))
 
 
 def open_lists(mask: OpenMask) -> OpenLists:
@@ -74,8 +80,8 @@ def open_lists(mask: OpenMask) -> OpenLists:
     """
     made = [_of_piece(mask, piece) for piece in mask.pieces]
     found = OpenLists(mask, tuple(x for x, _ in made), tuple(x for _, x in made))
-    if not 0 < found.entries <= MOST_ENTRIES:
-        raise ir.NotOpen(f"a query names up to {found.entries:,} blocks of keys")
+    if not 0 < found.entries <= MOST_ENTRIES or found.named > MOST_NAMED:
+        raise ir.NotOpen(f"a query names up to {found.named:,} blocks of keys")
     return found
 
 

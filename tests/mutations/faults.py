@@ -800,6 +800,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "an item reaches into the entries of the next block"),
     ("backends/kernels/choosing.py", "(0xFFFFFFFF - units.to(tl.int64))", "units.to(tl.int64)", "of equal scores the higher unit is taken on the device"),
     ("selecting/fusing.py", "where = ir.conj(bound[0], ir.le(ir.Const(0), ir.Pos(ir.Side.QUERY)))", "where = ir.TRUE", "units that are no candidates are taken on the device"),
+    ("backends/list_entries.py", "            words = words.gather(-1, order)", "            words = words[..., : self.lists.entries]",
+     "bits of long lists on the device belong to other blocks"),
     ("schedule/open_ranges.py", "if len(rests) > 1:", "if False:", "a condition of some keys that are named is asked of all"),
     ("backends/kernels/listed.py", "head = both * GROUP + member", "head = both * GROUP", "the first query head of a group gives the gradient of all"),
     # ------------------------------------------------------------------ what people look at

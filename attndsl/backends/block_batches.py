@@ -17,17 +17,17 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from attndsl.backends.cells import FULL, BoolArray, Cells, Extents, cells_of
 from attndsl.backends.places import Index, IntArray, Places, ShortArray, Span
-from attndsl.schedule import MaskTable, Plan, Schedule, TokenOrder
+from attndsl.schedule import MaskTable, Schedule, TokenOrder
 
-BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 ByteArray: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
-FULL = -1
-THIN = 4  # a tile is thin when at most 1 / THIN of its keys are live, flat when of its queries
 LONG_RUN = 256  # keys; a shorter run is gathered, unless it is most of its row
 SEGMENT = 2048  # keys; a longer run is cut, which bounds masks and gives causal rows common parts
 GRAIN = 16  # keys; runs are trimmed to multiples of it, which the kernels multiply fastest
+LONE_KEYS = 512  # of a run whose mask no other has, up to which calls cost more than its pairs
+LONE_PAIRS = 1 << 22  # of such runs in one strip: their masks as numbers take 16 MB
 FEWEST_FLAT = 4  # flat tiles in a row, below which setting them apart does not pay
 
 
@@ -105,7 +105,7 @@ def batches_of(schedule: Schedule | InStrips) -> tuple[tuple[BlockBatch, ...], .
 def block_batches(schedule: Schedule) -> tuple[tuple[BlockBatch, ...], ...]:
     """The strips of each plan, in the order to run them."""
     extents = Extents(schedule.masks)
-    return tuple(_block_batches(schedule, _cells(plan), extents) for plan in schedule.plans)
+    return tuple(_block_batches(schedule, cells_of(plan), extents) for plan in schedule.plans)
 
 
 def _block_batches(schedule: Schedule, cells: Cells, extents: Extents) -> tuple[BlockBatch, ...]:
@@ -119,59 +119,6 @@ def _block_batches(schedule: Schedule, cells: Cells, extents: Extents) -> tuple[
         *_run_batches(schedule, cells.take(flat), extents, flat=True),
     ]
     return tuple(_with_first_writers(parts, schedule.q_len))
-
-
-# ---------------------------------------------------------------------------- cells
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cells:
-    """Live tiles, row by row. ``ids`` are masks, or FULL."""
-
-    rows: IntArray
-    columns: IntArray
-    ids: IntArray
-
-    def take(self, which: BoolArray) -> Cells:
-        """Selects some of the cells."""
-        return Cells(self.rows[which], self.columns[which], self.ids[which])
-
-    def per_row(self, which: BoolArray) -> IntArray:
-        """How many of those cells the row of each cell has."""
-        return np.bincount(self.rows, weights=which).astype(np.int64)[self.rows]
-
-    def follows(self) -> BoolArray:
-        """Whether a cell lies right of the one before it, without a gap."""
-        result = np.zeros(len(self.rows), dtype=bool)
-        result[1:] = (np.diff(self.rows) == 0) & (np.diff(self.columns) == 1)
-        return result
-
-
-class Extents:
-    """Where the live pairs of each mask lie. The last entry is that of FULL: id -1 reaches it."""
-
-    def __init__(self, masks: MaskTable) -> None:
-        bq, bk = masks.tile
-        queries, keys = np.ones((len(masks) + 1, bq), bool), np.ones((len(masks) + 1, bk), bool)
-        step = max(1, (1 << 24) // (bq * bk))
-        for low in range(0, len(masks), step):
-            part = slice(low, min(low + step, len(masks)))
-            pairs = masks.unpack(part)
-            queries[part], keys[part] = pairs.any(2), pairs.any(1)
-        self.first_query = queries.argmax(1)
-        self.stop_query = bq - queries[:, ::-1].argmax(1)
-        self.first_key = keys.argmax(1)
-        self.stop_key = bk - keys[:, ::-1].argmax(1)
-        self.is_flat = (self.stop_query - self.first_query) * THIN <= bq
-        self.is_thin = keys.sum(1) * THIN <= bk
-
-
-def _cells(plan: Plan) -> Cells:
-    rows = np.concatenate([plan.full.rows, plan.partial.rows]).astype(np.int64)
-    columns = np.concatenate([plan.full.indices, plan.partial.indices]).astype(np.int64)
-    ids = np.concatenate([np.full(plan.full.nnz, FULL), plan.mask_ids]).astype(np.int64)
-    order = np.lexsort((columns, rows))
-    return Cells(rows[order], columns[order], ids[order])
 
 
 def _worth_a_view(cells: Cells, thin: BoolArray, tile_keys: int) -> BoolArray:
@@ -206,14 +153,37 @@ def _run_batches(
         right = min(keys, -(-((last - first - 1) * bk + rights[last - 1]) // GRAIN) * GRAIN)
         shape = (ordinal, *reach[row], left, right)
         groups[*shape, cells.ids[first:last].tobytes()].append((row, column))
-    for (_, low, high, left, right, ids), places in sorted(
-        groups.items(), key=lambda item: item[0][0]
-    ):
+    made = list[tuple[int, BlockBatch]]()
+    lone = defaultdict[Any, list[tuple[IntArray, ByteArray]]](list)
+    for (ordinal, low, high, left, right, ids), places in groups.items():
         mask = _bits(schedule.masks, np.frombuffer(ids, np.int64), (low, high), (left, right))
         starts = np.array(places, dtype=np.int64) * (bq, bk) + (low, left)
-        for part in _progressions(starts):
-            queries, windows = _span(part[:, 0], high - low), _span(part[:, 1], right - left)
-            yield BlockBatch(queries, windows, mask)
+        lengths = high - low, right - left
+        if mask is not None and len(places) == 1 and right - left <= LONE_KEYS:
+            lone[ordinal, lengths].append((starts, mask))
+        else:
+            made += [(ordinal, _windows(x, lengths, mask)) for x in _progressions(starts)]
+    for (ordinal, lengths), runs in lone.items():
+        made += [(ordinal, each) for each in _of_own_masks(runs, lengths)]
+    yield from (each for _, each in sorted(made, key=lambda item: item[0]))
+
+
+def _windows(starts: IntArray, lengths: tuple[int, int], mask: ByteArray | None) -> BlockBatch:
+    """Blocks at evenly spaced starts [items, 2]."""
+    return BlockBatch(_span(starts[:, 0], lengths[0]), _span(starts[:, 1], lengths[1]), mask)
+
+
+def _of_own_masks(
+    runs: list[tuple[IntArray, ByteArray]], lengths: tuple[int, int]
+) -> Iterator[BlockBatch]:
+    """Runs of equal lengths at evenly spaced places, one strip with a mask for each."""
+    first, most = 0, max(1, LONE_PAIRS // (lengths[0] * lengths[1]))
+    for part in _progressions(np.concatenate([starts for starts, _ in runs])):
+        for low in range(0, len(part), most):
+            some = part[low : low + most]
+            masks = [mask for _, mask in runs[first + low : first + low + len(some)]]
+            yield _windows(some, lengths, np.concatenate(masks))
+        first += len(part)
 
 
 def _bits(

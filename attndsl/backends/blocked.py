@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.backends.block_batches import BlockBatch, BoolArray, InStrips, batches_of
+from attndsl.backends.block_batches import BlockBatch, InStrips, batches_of
+from attndsl.backends.cells import BoolArray
 from attndsl.backends.dense_blocks import DenseBlocks
 from attndsl.backends.dense_square import square_of
 from attndsl.backends.dtypes import EIGHT_BITS

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attndsl.backends.block_batches import BlockBatch, BoolArray, packed
+from attndsl.backends.block_batches import BlockBatch, packed
+from attndsl.backends.cells import BoolArray
 from attndsl.backends.flash_passes import flash, flash_backward
 from attndsl.backends.places import Elements, with_width
 from attndsl.backends.strip_passes import HeadGroup, StripPasses, clear

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -118,7 +119,8 @@ class Pairs:
         live = torch.from_numpy(whole)
         dead = torch.from_numpy(~whole.any(-1))
         bits = -live.to(_HIDDEN[dtype])
-        return Pairs(live, bits, live.to(dtype).log(), dead if dead.any() else None)
+        levels = torch.zeros(live.shape, dtype=dtype).masked_fill_(~live, -math.inf)
+        return Pairs(live, bits, levels, dead if dead.any() else None)
 
     def hide(self, x: Tensor) -> Tensor:
         """``x`` with 0 for pairs that are not live, whatever stands there; in place."""

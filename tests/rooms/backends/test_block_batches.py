@@ -101,6 +101,16 @@ def test_scattered_blocks_are_gathered_together():
     assert len(found) <= 20
 
 
+def test_short_runs_with_masks_of_their_own_are_one_strip():
+    q, k = position(1024)
+    random = np.random.default_rng(0).random((1024, 1024)) < 0.6
+    chunks = q // 64 - k // 64
+    mask = (chunks >= 0) & (chunks <= 1) & random
+    check_strips(mask, (64, 64))
+    first, *rest = block_batches(schedule_of(mask, (64, 64)))[0]
+    assert sorted(strip.queries.items for strip in (first, *rest)) == [1, 15]
+
+
 def test_long_causal_rows_share_their_parts():
     q, k = position(8192)
     (found,) = block_batches(schedule_of(k <= q, (256, 256)))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attndsl.backends import Blocked, Request, block_batches, blocked, flash_passes
+from attndsl.backends import Blocked, Request, block_batches, blocked, flash_passes, strip_passes
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import DenseWork
@@ -62,7 +62,7 @@ def test_it_agrees_with_and_without_products_of_16_bits(dtype: str, data: st.Dat
 )
 def test_it_agrees_when_runs_are_cut_and_calls_are_small(case: Case, segment: int, long: int):
     with (
-        mock.patch.object(blocked, "BUDGET", 10_000),
+        mock.patch.object(strip_passes, "BUDGET", 10_000),
         mock.patch.object(block_batches, "SEGMENT", segment),
         mock.patch.object(block_batches, "LONG_RUN", long),
         mock.patch.object(block_batches, "FEWEST_FLAT", 1),
@@ -77,7 +77,7 @@ def test_each_piece_of_a_strip_has_its_own_masks():
     work = DenseWork(case.masks, (16, 16))
     (found,) = block_batches.block_batches(work.schedule((16, 16)))
     assert any(strip.mask is not None and len(strip.mask) > 2 for strip in found)
-    with mock.patch.object(blocked, "BUDGET", 1), mock.patch.object(blocked, "TILE", 16):
+    with mock.patch.object(strip_passes, "BUDGET", 1), mock.patch.object(blocked, "TILE", 16):
         assert_agrees(run(Blocked(), work, case), case)
 
 

@@ -10,11 +10,12 @@ from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
 from .errors import make_error
-from .scope import Definition
+from .scope import FIXED, Definition
 
 Use: TypeAlias = tuple[Definition, Span]
 # Visit an expression; or from here on a local name is bound once more, or once less.
 _Job: TypeAlias = syn.Expression | tuple[str, int]
+_NUMBERS = (syn.Int, syn.Bool, syn.Fraction)
 
 
 def uses(definition: Definition) -> Iterator[Use]:
@@ -51,6 +52,8 @@ def mentioned(definition: Definition, roots: Iterable[syn.Expression]) -> Iterat
         job = pending.pop()
         if isinstance(job, tuple):
             bound[job[0]] += job[1]
+            continue
+        if isinstance(job, _NUMBERS) or (isinstance(job, syn.Name) and job.name in FIXED):
             continue
         found = _mentioned(definition, job, bound)
         if found is not None:

@@ -157,8 +157,9 @@ class Pattern(Inspection, Selecting, Exports):
                 result: "natural"; "auto", the cheapest that the pattern suggests, split in parts where
                 they want different orders; "residues(8)", "boxes(y=8, x=16)", "axes(x, y)",
                 "morton(y, x)", "sorted(doc)", "banded(nbr)"; a pair where queries and keys differ.
-                By default "auto" on CPUs, for 512 tokens or more and patterns without run-time inputs,
-                and "natural" otherwise. Kernels of others have orders of their own, and refuse one.
+                By default on CPUs, for 512 tokens or more, "auto" of patterns without run-time inputs, and that
+                of the ranks of patterns that rank their tokens; "natural" otherwise. Kernels of others have
+                orders of their own, and refuse one.
             extents: Sizes of grid axes that the lengths do not determine, {"y": 56, "x": 56}.
             inputs: The pattern's run-time inputs, {"doc": ids}.
             heads: How many heads the whole model has, where q holds some of them only, as on a rank of a

@@ -6,6 +6,9 @@ Times are processor seconds on one thread, the shortest of some rounds that take
 (or block of 64 queries) of each head lists 8 blocks of 64 keys, its own and 7 drawn from those before; or 512 single
 keys, those of all heads. "new" gives other entries to each call, whose lists are made in it; "known" the same. The
 memory is that of the lists and batches a call holds, by token, up to 131,072 of them.
+
+Systems that rank their tokens, and attend to what lies near in that order: "choosing" makes the ranks, "new" attends
+over ranks that no call had before.
 """
 
 from __future__ import annotations
@@ -34,6 +37,10 @@ PROGRAMS = {
     "of each query block": "input idx: list[head, blocks, n]\n"
     f"pattern p = k <= q and k // {BLOCK} in idx[q // {BLOCK}]",
     "single keys": "input idx: list[q, n]\npattern p = k <= q and k in idx[q]",
+}
+RANKED = {  # inputs of systems that rank their tokens, by shape
+    "select_reformer": lambda tokens: {"rotations": (tokens // BLOCK // 2, WIDTH)},
+    "select_hyper": lambda tokens: {"planes": (7, WIDTH)},
 }
 Run: TypeAlias = Callable[[], Any]
 
@@ -101,6 +108,30 @@ def measured(tokens: int, backward: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def ranked(tokens: int) -> list[dict[str, Any]]:
+    """Times of systems that rank their tokens, as shares of those of dense causal attention."""
+    q, k, v = (torch.randn(1, HEADS, tokens, WIDTH) for _ in range(3))
+    dense = race({"": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)}, 1)[""]
+    rows = []
+    for name, shapes in RANKED.items():
+        p, makes = attndsl.compile(name), list[Any]()
+        inputs = {each: torch.randn(shape) for each, shape in shapes(tokens).items()}
+        p(*(x[:, :, :BLOCK] for x in (q, k, v)), **inputs)  # what is made once for all lengths
+
+        def choosing(p: Any = p, inputs: Any = inputs, makes: list[Any] = makes) -> Any:
+            makes.append(p.select(q, k, **inputs))
+
+        def attending(p: Any = p, inputs: Any = inputs, makes: list[Any] = makes) -> Any:
+            return p(q, k, v, **inputs, selection=makes[-1])
+
+        row = {"system": name, "tokens": tokens, "dense, ms": round(1000 * dense)}
+        for way, run in (("choosing", choosing), ("new", attending), ("known", attending)):
+            row[f"{way} / dense"] = round(race({way: run}, 1)[way] / dense, 3)
+        print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        rows.append(row)
+    return rows
+
+
 def memory() -> list[dict[str, Any]]:
     """Bytes by token of what a call of one head holds."""
     rows = []
@@ -126,10 +157,15 @@ def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     reader.add_argument("--json", type=Path)
     reader.add_argument("--tokens", type=int, nargs="*", default=[8192, 32_768])
+    reader.add_argument("--ranked", action="store_true", help="systems that rank alone")
     asked = reader.parse_args()
     torch.set_num_threads(1)
+    ranks = [row for tokens in asked.tokens for row in ranked(tokens)]
+    if asked.ranked:
+        return
     rows = [row for tokens in asked.tokens for row in measured(tokens, tokens <= BACKWARD)]
-    found = {**circumstances(), "heads": HEADS, "width": WIDTH, "rows": rows, "memory": memory()}
+    found = {**circumstances(), "heads": HEADS, "width": WIDTH, "rows": rows}
+    found |= {"ranked": ranks, "memory": memory()}
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=2) + "\n")
 

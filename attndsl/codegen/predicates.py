@@ -28,6 +28,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # Operations a pair. Reading a bit of a mask takes about four, an eighth of a byte from memory, and fewer
 # registers than the terms of a dear predicate: those are what spills first.
 MOST_PAIR_OPERATIONS: Final = 6
+MOST_OPEN_OPERATIONS: Final = 16  # where stored masks would take reading the inputs to the host
 _MOST_PAIR_NODES: Final = 500  # of a relation; operations are not counted where there are more
 
 
@@ -95,14 +96,17 @@ def open_predicate(
     """
     domain = Domain(queries, keys, tables, bounds)
     terms = tuple(OpenTerms() for _ in roots)
-    written = _written([(root, domain, own) for root, own in zip(roots, terms, strict=True)])
+    asked = [(root, domain, own) for root, own in zip(roots, terms, strict=True)]
+    written = _written(asked, MOST_OPEN_OPERATIONS)
     constants = np.array([one.constants for one in written], dtype=np.int64)
     unknown = tuple(one.unknown for one in written)
     is_short = "tl.int64" not in written[0].text
     return OpenPredicate(written[0].text, constants, written[0].starts, unknown, terms, is_short)
 
 
-def _written(asked: Sequence[tuple[ir.Node, Domain, Terms | OpenTerms]]) -> list[Written]:
+def _written(
+    asked: Sequence[tuple[ir.Node, Domain, Terms | OpenTerms]], most: int = MOST_PAIR_OPERATIONS
+) -> list[Written]:
     """The roots, written alike.
 
     Raises:
@@ -118,7 +122,7 @@ def _written(asked: Sequence[tuple[ir.Node, Domain, Terms | OpenTerms]]) -> list
     if not written:
         raise OverBudget("there is nothing to compute")
     operations = written[0].pair_operations
-    if operations > MOST_PAIR_OPERATIONS:
+    if operations > most:
         raise OverBudget(f"to evaluate the pattern takes {operations} operations a pair")
     return written
 

@@ -30,6 +30,7 @@ from attndsl.compiler import Program, asks_for_batch, read_saved, saved
 from attndsl.lowering import lower, lower_scores, packed_sides, walked, zero_key_counts
 from attndsl.op.contents import Contents, stamp_of
 from attndsl.open_lowering import OpenExecutable, lower_open
+from attndsl.open_packed import OpenPacked, lower_packed
 from attndsl.packed import PackedCall, read_call
 from attndsl.positions import BOUNDS, NAMES, hidden, split
 from attndsl.schedule import Call
@@ -120,23 +121,25 @@ class Planner:
 
     def _opened(
         self, request: Request, tables: Sequence[Tensor], options: Options
-    ) -> OpenExecutable | None:
+    ) -> OpenExecutable | OpenPacked | None:
         """The call but for what its tables hold; None where they are read on the host."""
         if not is_scheduled_on(request.device) or any(x.device != request.device for x in tables):
             return None
         kinds = tuple((x.dtype, x.shape) for x in tables)
         key = "open", request, edition(), options[:-1], kinds
-        found: OpenExecutable | ir.NotOpen | None = self.memo.get(key)
+        found: OpenExecutable | OpenPacked | ir.NotOpen | None = self.memo.get(key)
         if found is None:
             found = self.memo.keep(key, self._prepared(request, tables, options))
         return None if isinstance(found, ir.NotOpen) else found
 
     def _prepared(
         self, request: Request, tables: Sequence[Tensor], options: Options
-    ) -> OpenExecutable | ir.NotOpen:
+    ) -> OpenExecutable | OpenPacked | ir.NotOpen:
         """The call but for what its tables hold, or why it needs to be known."""
+        if hidden(BOUNDS[0]) in options.names:
+            return self._packed(request, tables, options)
         if any(name.startswith("<") and name not in _PLACES for name in options.names):
-            return ir.NotOpen("bounds of packed sequences are read on the host")
+            return ir.NotOpen("the number of a sequence is read on the host")
         if any(x.dtype not in _TYPES for x in tables):
             return ir.NotOpen("a type of numbers is checked on the host")
         kinds = {name: _TYPES[x.dtype] for name, x in zip(options.names, tables, strict=True)}
@@ -153,6 +156,19 @@ class Planner:
             if not placed:
                 raise
             return ir.NotOpen("an input has fewer or more entries than there are rows")
+        except ir.NotOpen as reason:
+            return reason
+
+    def _packed(
+        self, request: Request, tables: Sequence[Tensor], options: Options
+    ) -> OpenPacked | ir.NotOpen:
+        """The same of sequences that lie one behind the other."""
+        shapes = {name: x.shape for name, x in zip(options.names, tables, strict=True)}
+        try:
+            if options.axes:
+                raise ir.NotOpen("extents of packed sequences are read on the host")
+            given = self.program, request, shapes, options.backend, options.layout
+            return lower_packed(*given)
         except ir.NotOpen as reason:
             return reason
 

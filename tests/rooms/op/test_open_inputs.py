@@ -155,6 +155,48 @@ def test_positions_that_make_no_sense_stop_the_call(at):
         attndsl.compile("causal")(q, k, v, backend="triton", **told)
 
 
+PACKED = {
+    "causal": ("causal", [0, 20, 20, 50], [0, 20, 20, 50]),
+    "full": ("full", [0, 20, 20, 50], [0, 8, 20, 40]),
+    "ends that differ": ("causal_window(7) or k == 0", [0, 9, 9, 25, 50], [0, 12, 15, 28, 40]),
+    "lengths, from the start": (
+        "align start = q + len(k) // 3 >= k and k < len(q) zeros len(k) % 3",
+        [0, 9, 25, 25, 50],
+        [0, 12, 12, 28, 40],
+    ),
+}
+
+
+@pytest.mark.parametrize(("root", "of_q", "of_k"), PACKED.values(), ids=PACKED)
+def test_bounds_of_packed_sequences_are_not_read_either(root, of_q, of_k, monkeypatch):
+    p = attndsl.compile(f"pattern p {root}" if "align" in root else f"pattern p = {root}")
+    call, bounds = attndsl.varlen(p), [torch.tensor(x) for x in (of_q, of_k)]
+    lengths = of_q[-1], of_k[-1], of_k[-1]
+    given = [x[0].transpose(0, 1).detach() for x in tensors(max(lengths), max(lengths), 2)]
+    qkv = [x[:n].clone().requires_grad_() for x, n in zip(given, lengths, strict=True)]
+    theirs = results(call, qkv, backend="reference", cu_seqlens_q=bounds[0], cu_seqlens_k=bounds[1])
+    mine = results(call, qkv, backend="triton", cu_seqlens_q=bounds[0], cu_seqlens_k=bounds[1])
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.allclose(a, b, atol=2e-5)
+    monkeypatch.setattr(Launch, "__call__", lambda self, call: None)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        inputs = {
+            f"<cu_seqlens_{side}>": mode.from_tensor(x)
+            for side, x in zip("qk", bounds, strict=True)
+        }
+        q, k, v = (x.detach().transpose(0, 1)[None] for x in qkv)
+        found = p._planner.executable(*opened(p, q, k, inputs))
+        out, lse = found.forward(q, k, v, scale=0.25)
+        found.backward(q, k, v, out, lse, out, lse, scale=0.25)
+
+
+@pytest.mark.parametrize("bounds", [[0, 30, 20, 40], [1, 40], [0, 30]])
+def test_bounds_that_make_no_sense_stop_the_call(bounds):
+    q, k, v = (x[0].transpose(0, 1) for x in tensors(40, 40, 4))
+    with pytest.raises(RuntimeError, match="bounds of packed sequences"):
+        attndsl.varlen("causal")(q, k, v, torch.tensor(bounds), backend="triton")
+
+
 def test_new_contents_are_scheduled_anew():
     p = attndsl.compile("documents_causal")
     q, k, v = tensors(70, 70, 4)

@@ -43,8 +43,11 @@ def take_positions(named: dict[str, Any], *, by_length: bool = False) -> dict[st
     if not named:
         return {}
     spelled = _POSITIONS_BY_LENGTH if by_length else _POSITIONS
-    told = [(spelled[word], named.pop(word)) for word in tuple(named) if word in spelled]
-    return {name: value for name, value in told if value is not None}
+    found = {}
+    for word in tuple(named):
+        if word in spelled and (value := named.pop(word)) is not None:
+            found[spelled[word]] = value
+    return found
 
 
 def read_inputs(

@@ -194,6 +194,12 @@ class FewQueries:
         """The forward of a call; the arguments are those of ``KeyRule.key_sets``."""
         return self.runner.lower_key_sets(self.rule.key_sets(q_len, k_lens, batch, heads, tables))
 
+    def has_one_set(self, q_len: int, k_lens: Sequence[int], batch: int, heads: int) -> bool:
+        """Whether all queries of such a call see the same keys: there is one for each head, and heads are alike."""
+        rule = self.rule
+        alike = (batch == 1 or not rule.by_batch) and (heads == 1 or not rule.by_head)
+        return q_len == len(k_lens) == 1 and alike
+
 
 def packed_sides(call: PackedCall, device: torch.device) -> tuple[Side, Side]:
     """The rows of q, and of k and v, of the groups of a packed call."""

@@ -110,20 +110,24 @@ class _Class:
 
     def attend(self, q: Tensor, k: Rows, v: Rows, scale: float) -> tuple[Tensor, Tensor]:
         """(out, lse) of queries [B, H, Q, D] over these keys."""
-        out, lse = _attend(q, *_taken(self.keys, k, v), self.seen, scale)
         if self.seen is None:
-            return out, lse
+            return attend_keys(self.keys, q, k, v, scale)
+        out, lse = _attend(q, *_taken(self.keys, k, v), self.seen, scale)
         dead = ~self.seen.any(1)
         out = out.masked_fill(dead[:, None], 0.0)
         if out.isfinite().all():
             return out, lse.masked_fill(dead, -math.inf)
         # what is not finite must not reach a query that does not see it: each one alone
         each = [
-            _attend(q[:, :, [row]], *_taken(keys, k, v), None, scale)
-            for row, keys in enumerate(self.rows)
+            attend_keys(keys, q[:, :, [row]], k, v, scale) for row, keys in enumerate(self.rows)
         ]
         outs, lses = zip(*each, strict=True)
         return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+def attend_keys(keys: Keys, q: Tensor, k: Rows, v: Rows, scale: float) -> tuple[Tensor, Tensor]:
+    """(out, lse) of queries [B, H, Q, D] that all see these keys."""
+    return _attend(q, *_taken(keys, k, v), None, scale)
 
 
 def _attend(

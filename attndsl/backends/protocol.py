@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attndsl.backends.pages import Pages
-from attndsl.schedule import KeySets, Lists, OpenLists, OpenMask, TiledMask, Whole
+from attndsl.schedule import Keys, KeySets, Lists, OpenLists, OpenMask, TiledMask, Whole
 
 Tile: TypeAlias = tuple[int, int]  # (queries, keys)
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -134,6 +134,11 @@ class TakesKeySets(Protocol):
 
     def lower_key_sets(self, sets: KeySets) -> ForwardKernels:
         """Its forward over the keys of each query."""
+
+    def attend_keys(
+        self, keys: Keys, q: Tensor, k: Tensor, v: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same at once, where all queries see these keys: (out, lse) as of `ForwardKernels`."""
 
 
 @runtime_checkable

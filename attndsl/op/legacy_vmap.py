@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-
-def is_mapped(x: Any) -> bool:
-    """True for a tensor with a dim that is hidden for the old vmap."""
-    return torch._C._functorch.is_legacy_batchedtensor(x)
+# True for a tensor with a dim that is hidden for the old vmap.
+is_mapped: Final[Callable[[Any], bool]] = torch._C._functorch.is_legacy_batchedtensor
 
 
 def one_by_one(operator: Callable[..., Any], *args: Any) -> Any:

@@ -23,6 +23,7 @@ from attndsl.op.dispatching import PLAIN, eager_only, has_dispatch_hooks
 from attndsl.op.legacy_vmap import is_mapped
 from attndsl.op.planning import Planner
 from attndsl.positions import KEYS
+from attndsl.schedule import KeyRule, Keys
 
 MOST_QUERIES: Final = 64  # beyond, no back end takes key sets: nothing more is asked of the call
 _INTEGERS: Final = frozenset({torch.int64, torch.int32})
@@ -45,7 +46,7 @@ def step(
     Raises:
         AttnDslError: A503, q, k and v are of no floating dtype; A52x for the back end.
     """
-    if has_dispatch_hooks() or not (_is_plain(q) and _is_plain(k) and _is_plain(v)):
+    if has_dispatch_hooks() or not _are_plain(q, k, v):
         return None
     batch, heads, q_len, width = q.shape
     k_batch, kv_heads, rows, k_width = k.shape
@@ -89,18 +90,45 @@ def _run(
     v: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    def kernels() -> ForwardKernels:
-        return found.kernels(q.shape[2], k_lens, q.shape[0], q.shape[1], tables)
-
     # layers ask for the same; where tables decide, they are looked at instead, as anybody may write to them
-    made = kernels() if tables else planner.memo((kind, k_lens), kernels)
-    out, lse = made.forward(q, k, v, scale=scale)
+    batch, heads, q_len, _ = q.shape
+    if found.has_one_set(q_len, k_lens, batch, heads):
+        keys = _keys(planner, found.rule, kind, k_lens[0], heads, tables)
+        out, lse = found.runner.attend_keys(keys, q, k, v, scale)
+    else:
+
+        def kernels() -> ForwardKernels:
+            return found.kernels(q_len, k_lens, batch, heads, tables)
+
+        made = kernels() if tables else planner.memo((kind, k_lens), kernels)
+        out, lse = made.forward(q, k, v, scale=scale)
     return out.contiguous(), lse.contiguous()
 
 
-def _is_plain(x: Any) -> bool:
-    """Whether it is a tensor of a CPU with four dims, and nothing else that it might be."""
-    return type(x) in PLAIN and x.is_cpu and x.dim() == 4 and _is_strided(x)
+def _keys(
+    planner: Planner,
+    rule: KeyRule,
+    kind: tuple[Any, ...],
+    k_len: int,
+    heads: int,
+    tables: Mapping[str, Any],
+) -> Keys:
+    """The keys of the one query of a call."""
+    among = 0, 0, heads
+    if tables:
+        tables = {name: array[..., :k_len] for name, array in tables.items()}
+    elif rule.is_costly:
+        return planner.memo((kind, k_len), lambda: rule.keys(0, 1, k_len, among, tables))
+    return rule.keys(0, 1, k_len, among, tables)
+
+
+def _are_plain(*tensors: Any) -> bool:
+    """Whether they are tensors of a CPU with four dims, and nothing else that they might be."""
+    for x in tensors:  # no call for each: one of Python takes as long as all that is asked here
+        plain = type(x) in PLAIN and x.is_cpu and x.dim() == 4
+        if not plain or x.layout is not torch.strided or x.is_nested or is_mapped(x):
+            return False
+    return True
 
 
 def _is_strided(x: Tensor) -> bool:

@@ -25,6 +25,9 @@ class KeyRule:
     solve: Solver
     by_batch: bool  # whether batch elements see other keys, and heads
     by_head: bool
+    is_costly: (
+        bool  # whether keys are listed one by one, so that those of a length are worth keeping
+    )
 
     @staticmethod
     def of(mask: ir.Mask, layer: int) -> KeyRule | None:
@@ -40,7 +43,7 @@ class KeyRule:
             return None
         deps = mask.root.deps
         apart = bool(deps & ir.Deps.BATCH), bool(deps & ir.Deps.HEAD)
-        return KeyRule(mask, layer, solver(mask.root), *apart)
+        return KeyRule(mask, layer, solver(mask.root), *apart, ir.holds(mask.root, ir.Mod))
 
     def key_sets(
         self, q_len: int, k_lens: Sequence[int], batch: int, heads: int, tables: Mapping[str, Any]
@@ -57,15 +60,28 @@ class KeyRule:
         """
         batches = batch if len(k_lens) > 1 or self.by_batch else 1
         held = range(heads if self.by_head else 1)
-        mask, solve = self.mask, self.solve
         found: list[tuple[Keys, ...]] = []
         for b in range(batches):
             length = k_lens[0] if len(k_lens) == 1 else k_lens[b]
             cut = {name: array[..., :length] for name, array in tables.items()}
-            whole = ((0, length),) if length else ()
-            sizes, first = {"q": q_len, "k": length}, mask.shift(q_len, length)
             for h in held:
-                about = b, h, sizes, cut, mask, heads, self.layer
-                queries = range(first, first + q_len)
-                found.append(tuple([solve(Place(q, *about), whole) for q in queries]))
+                rows = [self.keys(i, q_len, length, (b, h, heads), cut) for i in range(q_len)]
+                found.append(tuple(rows))
         return in_classes(found, batches)
+
+    def keys(
+        self,
+        row: int,
+        q_len: int,
+        k_len: int,
+        among: tuple[int, int, int],
+        tables: Mapping[str, Any],
+    ) -> Keys:
+        """The keys of one query of a call.
+
+        ``among``: (its batch element, its head, how many heads there are); ``tables`` have an entry for each key.
+        """
+        (b, h, heads), mask = among, self.mask
+        sizes, position = {"q": q_len, "k": k_len}, mask.shift(q_len, k_len) + row
+        at = Place(position, b, h, sizes, tables, mask, heads, self.layer)
+        return self.solve(at, ((0, k_len),) if k_len else ())

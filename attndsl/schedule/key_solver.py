@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -45,8 +45,10 @@ Solver: TypeAlias = Callable[[Place, Keys], Keys]  # the keys, of these, for whi
 _Number: TypeAlias = Callable[[Place], int]
 
 
-# The keys, of these, at which an integer is from ``low`` to ``high``; None: without that bound.
-_Inverse: TypeAlias = Callable[[Place, int | None, int | None, Keys], Keys]
+class _Inverse(Protocol):
+    """Finds the keys, of these, at which an integer is from ``low`` to ``high``; None: without that bound."""
+
+    def __call__(self, at: Place, within: Keys, /, low: int | None, high: int | None) -> Keys: ...
 
 
 @functools.lru_cache(maxsize=512)
@@ -115,14 +117,15 @@ def _bound(node: ir.Node) -> Solver | None:
             solved, low, bound = _looked_up(item), 0, 0
         case _:
             return None
-    return None if solved is None else lambda at, within: solved(at, low, bound, within)
+    # no function of ours: it would be called for each condition of each decoded token
+    return None if solved is None else functools.partial(solved, low=low, high=bound)
 
 
 def _inverse(node: ir.Node, *, exact: bool = False) -> _Inverse | None:
     """How an integer is inverted; ``exact``: for one value, not for a range of them."""
     match node:
         case ir.Pos(side=ir.Side.KEY):
-            return lambda _, low, high, within: between(within, low, high)
+            return lambda _, within, low, high: between(within, low, high)
         case ir.Load():
             return _looked_up(node)
         case ir.Sum():
@@ -132,12 +135,12 @@ def _inverse(node: ir.Node, *, exact: bool = False) -> _Inverse | None:
             if inner is None:
                 return None
 
-            def quotient(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
+            def quotient(at: Place, within: Keys, low: int | None, high: int | None) -> Keys:
                 d = divisor(at)
                 if d < 1:  # the quotient is 0
                     return within if _holds_zero(low, high) else ()
                 high = None if high is None else high * d + d - 1
-                return inner(at, None if low is None else low * d, high, within)
+                return inner(at, within, None if low is None else low * d, high)
 
             return quotient
         case ir.Mod(left=left, right=right) if exact and not _moves(right):
@@ -156,19 +159,19 @@ def _inverse_of_sum(node: ir.Sum, *, exact: bool) -> _Inverse | None:
         return None
     size = abs(factor)
 
-    def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
+    def inverse(at: Place, within: Keys, low: int | None, high: int | None) -> Keys:
         still = rest(at)
         low = None if low is None else low - still
         high = None if high is None else high - still
         if factor < 0:
             low, high = None if high is None else -high, None if low is None else -low
         if size == 1:
-            return inner(at, low, high, within)
+            return inner(at, within, low, high)
         least = None if low is None else -(-low // size)
         most = None if high is None else high // size
         if least is not None and most is not None and least > most:
             return ()
-        return inner(at, least, most, within)
+        return inner(at, within, least, most)
 
     return inverse
 
@@ -190,7 +193,7 @@ def _residue(node: ir.Node, modulus: _Number) -> _Inverse | None:
         return None
     _, sign, rest = found
 
-    def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
+    def inverse(at: Place, within: Keys, low: int | None, high: int | None) -> Keys:
         m = modulus(at)
         assert low is not None, "one remainder"
         if m < 1:  # the remainder is 0
@@ -216,7 +219,7 @@ def _looked_up(node: ir.Load) -> _Inverse | None:
         case _:
             return None
 
-    def inverse(at: Place, low: int | None, high: int | None, within: Keys) -> Keys:
+    def inverse(at: Place, within: Keys, low: int | None, high: int | None) -> Keys:
         entries = row(at)
         if isinstance(within, tuple) and len(within) == 1:
             run = within[0]

@@ -117,6 +117,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("op/contents.py", "copy = once(array).copy()", "copy = once(array)", "a table is compared with itself"),
     ("op/contents.py", "x.is_meta or x.is_inference() or", "x.is_meta or", "tensors without a version are asked for it"),
     ("op/steps.py", "made = kernels() if tables else planner", "made = planner", "a step takes the inputs of the one before it"),
+    ("op/steps.py", "    elif rule.is_costly:", "    if True:", "one query takes the inputs of the step before it"),
     ("op/steps.py", "type(scale) is not float or", "", "a scale that is no number reaches the kernel"),
     ("schedule/key_sets.py", "() if q < 0 and mask.is_placed else solve", "solve", "queries before the first token see keys"),
     ("backends/dense_square.py", "whole & inside).all()", "whole).all()", "a ragged triangle is not told"),

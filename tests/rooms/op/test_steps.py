@@ -85,9 +85,10 @@ def test_a_step_is_decided_for_all_lengths(text: str, monkeypatch: pytest.Monkey
             torch.testing.assert_close(each, cut[0])
 
 
-def test_a_step_looks_at_the_inputs_as_they_are():
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_step_looks_at_the_inputs_as_they_are(batch: int):
     p = pattern(TEXTS[2])
-    (q, k, v), tables = drawn(p, (2, 4, 2, 1, 50), 0, 50)
+    (q, k, v), tables = drawn(p, (batch, 4, 2, 1, 50), 0, 50)
     doc = tables["doc"]
     for write in (
         lambda: doc.fill_(1),

@@ -59,7 +59,7 @@ def predicate(
     """
     terms = Terms()
     domain = Domain(queries, keys, tables)
-    written = _written([(root, domain, terms) for root in roots])
+    written = _written([(root, domain, terms) for root in roots], MOST_PAIR_OPERATIONS)
     constants = np.array([one.constants for one in written], dtype=np.int64)
     return Predicate(written[0].text, constants, terms.joined(), written[0].pair_operations)
 
@@ -105,7 +105,7 @@ def open_predicate(
 
 
 def _written(
-    asked: Sequence[tuple[ir.Node, Domain, Terms | OpenTerms]], most: int = MOST_PAIR_OPERATIONS
+    asked: Sequence[tuple[ir.Node, Domain, Terms | OpenTerms]], most: int
 ) -> list[Written]:
     """The roots, written alike.
 

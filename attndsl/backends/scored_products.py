@@ -151,7 +151,8 @@ def _exp(scores: Tensor, outer: float, level: Tensor, into: Tensor | None) -> Te
     Such numbers take processors a hundred times as long as others.
     By powers of two, whose function takes as long for what is small as for all others.
     """
-    powers = torch.add(level * -_LOG2_E, scores, alpha=outer * _LOG2_E, out=into)
+    # taken from each other before they are scaled: large ones, rounded apart, would differ by more than they do
+    powers = torch.add(-level, scores, alpha=outer, out=into).mul_(_LOG2_E)
     kept: Tensor = torch.threshold_(powers, _LEAST[powers.dtype], -math.inf)
     return kept.exp2_()
 

@@ -583,6 +583,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("schedule/reordering.py", "if kind in stayed and look(relation).waste <= SIMILAR_WASTE * look(stayed[kind]).waste:", "if kind in stayed:",
      "heads of one form are one"),
     ("backends/block_batches.py", "first += len(part)", "pass", "blocks of one strip take the masks of others"),
+    ("backends/scored_products.py", "torch.add(-level, scores, alpha=outer, out=into).mul_(_LOG2_E)", "torch.add(level * -_LOG2_E, scores, alpha=outer * _LOG2_E, out=into)",
+     "gradients of large scores take weights that differ from one"),
     ("default_layouts.py", "if not call.tables:", "if True:", "the default order depends on inputs"),
     ("default_layouts.py", "if isinstance(each, ir.Rank)", "if False", "tokens that are ranked lie in natural order"),
     ("schedule/layouts.py", "index = (ir.sub(index[0], first_query),)", "pass", "a layout by an input of queries reads it at positions"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import attndsl
 from attndsl import ir
 from attndsl.backends import real_evaluation, scored_blocked, scored_flash, scored_work
 from attndsl.backends.block_batches import batches_of
@@ -263,3 +264,11 @@ def test_blocks_that_are_computed_at_once_may_read_different_entries(name: str):
     kernels, tables, ints = drawn(name, case, 1, 0)
     assert max(part.queries.items for part in batches_of(kernels.schedule)[0]) > 5
     assert_agrees(run(kernels, case, tables), expected(FORMS[name], case, tables, ints, 0))
+
+
+def test_one_key_of_a_large_score_has_all_the_weight_backwards():
+    p = attndsl.compile("attention a over k == q = score s - 50001.0")
+    q, v = torch.randn(1, 2, 96, 8), torch.randn(1, 2, 96, 8, requires_grad=True)
+    dout = torch.randn(1, 2, 96, 8)
+    (gain,) = torch.autograd.grad(p(q, q / 8, v), v, dout)
+    torch.testing.assert_close(gain, dout)

@@ -111,6 +111,7 @@ _DEFAULTS: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
 _SCORED: Final[dict[tuple[Arch, Pass], dict[int, Config]]] = {
     ("sm80", "forward"): {256: Config(64, 32, 4, 2)},
     ("sm90", "backward_queries"): {128: Config(128, 32, 8, 3), 256: Config(128, 32, 8, 2)},
+    ("sm90", "backward_keys"): {128: Config(64, 128, 8, 2)},
     ("sm100", "backward_queries"): {256: Config(128, 32, 8, 2)},
     ("gfx942", "forward"): {256: Config(64, 64, 4, 1)},
 }

@@ -65,11 +65,15 @@ def _weighed(term: ir.Term, parts: Sequence[Part], lse: Tensor) -> Tensor:
     """The weights of a softmax times factors, with the values."""
     total: Tensor | None = None
     for scored, part in zip(term.parts, parts, strict=True):
-        weight = reals.apply("exp", reals.minus(reals.SCORE, part.level()))
-        out, _ = part.run(_with_factor(scored, weight), level=lse)
+        out, _ = part.run(softmax_weight(scored, part), level=lse)
         total = out if total is None else total + out
     assert total is not None, "a term has parts"
     return total
+
+
+def softmax_weight(scored: ir.Scored, part: Part) -> ir.Node:
+    """The weight of a score by the log-sum-exp of its query, the level that it reads, times the factor."""
+    return _with_factor(scored, reals.apply("exp", reals.minus(reals.SCORE, part.level())))
 
 
 def _with_factor(part: ir.Scored, weight: ir.Node) -> ir.Node:

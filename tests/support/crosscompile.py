@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -27,7 +28,12 @@ import attndsl
 from attndsl import ir
 from attndsl.backends import Pages, Request, configs, kernels, triton_choice, triton_lists
 from attndsl.backends import triton as backend
+from attndsl.op.column_levels import column_weight
+from attndsl.op.score_forms import softmax_weight
+from attndsl.op.scored_part import COLUMN, LEVEL, Part, ScoredCall
+from attndsl.passes.dropout import drop_weights
 from attndsl.schedule import open_lists
+from attndsl.scored import ScoredProgram
 
 TYPES = {
     torch.float64: "*fp64",
@@ -56,7 +62,10 @@ ATTENTIONS = {
         input table: real[head, n]
         attention a over causal = score s + table[(q // 7 - k // 5) % len(table.n)]""",
     "weighed": "attention a over causal = score s weights sigmoid",
+    "dropped": "attention a over causal = score s",
+    "columns": "attention a over causal = score s weights columns",
 }
+DROPPED = {"dropped": 0.1}  # probabilities of those whose weights are dropped
 # Lists whose bits are all there is to judge, and some that leave a comparison for each pair.
 LISTS = {
     "blocks": "input idx: list[head, q, n]\npattern p = k <= q and k // 64 in idx[q]",
@@ -262,6 +271,28 @@ def jobs(
     return found
 
 
+def scored_program(attention: str) -> ScoredProgram:
+    """The one part of one of ``ATTENTIONS``."""
+    made = attndsl.compile(ATTENTIONS[attention])._attention
+    if attention in DROPPED:
+        made = drop_weights(made, DROPPED[attention])
+    (term,) = made.terms
+    return ScoredProgram.of(term.parts[0], made.tables)
+
+
+def weight_of(
+    scored: ScoredProgram, q: torch.Tensor
+) -> tuple[ir.Node | None, tuple[ir.Table, ...]]:
+    """The weight in the primitive that kernels run last, and what it reads beside the inputs."""
+    seed = {table.name: torch.zeros(1, dtype=torch.int64) for table in scored.program.mask.tables}
+    part = Part.of(scored, None, q, q, q, ScoredCall(inputs=seed)) if not scored.reals else None
+    if scored.part.form is ir.Form.COLUMNS:
+        return column_weight(part), (COLUMN,)
+    if scored.part.factor is not None:
+        return softmax_weight(scored.part, part), (LEVEL,)
+    return scored.part.weight, ()
+
+
 def scored_jobs(
     target: str,
     attention: str,
@@ -270,11 +301,13 @@ def scored_jobs(
     passes: tuple[str, ...] = (*PASSES, "backward_pairs"),
 ) -> list[Job]:
     """The kernels of a forward and backward of one of ``ATTENTIONS``, two heads of bfloat16."""
-    ((scored,),) = (term.parts for term in attndsl.compile(ATTENTIONS[attention])._terms)
+    scored = scored_program(attention)
     arch, program = ARCHITECTURES[target], scored.program
     q = torch.empty(1, 2, length, head_dim, dtype=torch.bfloat16)
-    sizes = {"head": 2, "n": 33, "k": length, "batch": 1}
-    tables = [torch.empty([sizes[str(dim)] for dim in table.dims]) for table in scored.reals]
+    sizes = {"head": 2, "n": 33, "q": length, "k": length, "batch": 1}
+    weight, own = weight_of(scored, q)
+    declared = (*scored.reals, *own)
+    tables = [torch.empty([sizes[str(dim)] for dim in table.dims]) for table in declared]
     shapes = {
         table.name: tuple(sizes[str(dim)] for dim in table.indexed_dims) for table in scored.reals
     }
@@ -287,9 +320,10 @@ def scored_jobs(
     request = Request.of(q, q, q, gradient=True)
     backend.architecture = lambda _: arch  # as if the tensors were there
     runner = backend.Triton(chosen)
-    call = program.call(length, length, 1, 2, None, {})
+    ints = {table.name: np.zeros(1, np.int64) for table in program.mask.tables}
+    call = program.call(length, length, 1, 2, None, ints)
     (part,) = program.tiled(call, "natural", *runner.tiles(request))
-    bound = scored.bound(call, scored.sizes(call, shapes), scored.part.score, scored.part.weight)
+    bound = scored.bound(call, scored.sizes(call, shapes), scored.part.score, weight, declared)
     lowered = runner.lower_scored(part, bound, request)
 
     def both() -> None:

@@ -125,7 +125,9 @@ def test_no_loop_divides(reports: list[dict[str, Any]]):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
-@pytest.mark.parametrize("attention", ["alibi", "capped", "sunk", "paired", "weighed"])
+@pytest.mark.parametrize(
+    "attention", ["alibi", "capped", "sunk", "paired", "weighed", "dropped", "columns"]
+)
 def test_scores_of_ones_own_do_not_spill_either(target: str, attention: str):
     given = {"target": target, "attention": attention}
     # Triton 3.5 keeps two registers of one kernel in memory; newer ones do not.

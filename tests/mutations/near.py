@@ -76,9 +76,15 @@ NEAR = {
         "laws",
     ),
     "passes/dropout.py": ("rooms/op/test_weight_outputs.py",),
-    "backends/draws.py": ("rooms/op/test_weight_outputs.py", "rooms/backends/test_scored_triton.py"),
+    "backends/draws.py": (
+        "rooms/op/test_weight_outputs.py",
+        "rooms/backends/test_scored_triton.py",
+    ),
     "op/column_levels.py": ("rooms/op/test_weight_outputs.py", "rooms/op/test_attentions.py"),
-    "backends/scored_stick.py": ("rooms/op/test_attentions.py", "rooms/op/test_compiled_attentions.py"),
+    "backends/scored_stick.py": (
+        "rooms/op/test_attentions.py",
+        "rooms/op/test_compiled_attentions.py",
+    ),
     "schedule/lists.py": ("rooms/op/test_lists.py", "rooms/op/test_open_lists.py"),
     "packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
     **dict.fromkeys(

@@ -11,6 +11,7 @@ from attndsl.arguments import read_call
 from attndsl.schedule import Whole
 
 BLOCKS = [
+    "k % 64 // 8 == 0 and q // 64 == k // 64 and q % 64 >= 8 and k <= q",  # blocks below the diagonal
     "true", "k <= q", "q // {a} == k // {a}", "q % {a} == k % {a}", "q // {a} == k // {a} and k <= q",
     "q // {a} == k // {a} and q % 2 == k % 2", "(q // {a} + k // {a}) % 2 == 0", "q < {a} and k < {a}",
     "abs(q // {a} - k // {a}) <= 1", "k // {a} <= q // {a}",

@@ -37,6 +37,7 @@ MOST_SMALL = (
 )  # live tiles up to which others are counted, of which there are four times as many
 MOST_TIMED = 20_000  # tiles up to which a layout is timed: strips are made of them one by one
 MOST_VARIED = 1 << 15  # and parameters are varied
+MOST_ARRANGED = 2_000  # nodes and operands of a relation up to which other tiles are made
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ def explanation(
     copies = max(1, call.heads * call.batch)
     live = auto.cost.live // copies
     extents = {name: size for name, size in call.sizes.items() if "." in name}
-    small = OTHER_TILES if live <= MOST_SMALL else ()
+    is_long = _is_long(program)
+    small = OTHER_TILES if live <= MOST_SMALL and not is_long else ()
 
     lengths = call.q_len, call.k_len
 
@@ -106,7 +108,7 @@ def explanation(
         layout = "natural" if auto.is_natural else "auto"
         return _fit(_arranged(other, again, layout, head_dim, TILE))
 
-    vary = origin is not None and live <= MOST_VARIED and call.positions is None
+    vary = origin is not None and live <= MOST_VARIED and call.positions is None and not is_long
     numbers = origin.whole_numbers() if origin and vary else {}
     facts = claims.facts(program.mask, program.normal, program.layer)
     return views.Explanation(
@@ -129,6 +131,11 @@ def explanation(
         families_told(program, call),
         claims.told(program.mask.selections, *lengths, call.heads, head_dim),
     )
+
+
+def _is_long(program: Program) -> bool:
+    """Whether a schedule of the relation takes so long that no further one is made to be told of."""
+    return ir.is_larger(program.normal.root, MOST_ARRANGED)
 
 
 def _steps(program: Program, call: scheduling.Call) -> tuple[tuple[str, ir.Node], ...]:
@@ -174,7 +181,8 @@ def _clock(
         return found.forward, found.backward
 
     dense = backends.predict_dense(call.q_len, call.k_len, head_dim, machine, **counts)
-    layouts = ("natural", "auto") if live <= MOST_TIMED else ("auto",)
+    is_long = _is_long(program)
+    layouts = ("natural", "auto") if live <= MOST_TIMED and not is_long else ("auto",)
     times = {layout: seconds(layout) for layout in layouts}
     return views.Clock(machine.name, times | {"dense": (dense.forward, dense.backward)})
 

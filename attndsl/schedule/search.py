@@ -44,7 +44,7 @@ from attndsl.schedule.estimates import (
 from attndsl.schedule.model import Schedule
 from attndsl.schedule.relations import TiledRelation, order_of
 
-MOST_SEARCHED = 20_000  # nodes and operands of a relation: a larger one stays in its order
+MOST_SEARCHED = 2_000  # nodes and operands of a relation: a larger one stays in its order
 LONGEST_SEARCHED = (
     1 << 17
 )  # tokens; a longer sequence is searched on its first stretch of this length

@@ -494,6 +494,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("frontend/precedence.py", "for part in body.operands[:-1]:", "for part in body.operands:",
      "a hint is given where what shows later keys stands in front"),
     ("frontend/precedence.py", "part.span.start == part.operands[0].span.start", "True", "a hint is given in spite of parentheses"),
+    ("explaining.py", "live <= MOST_SMALL and not is_long", "live <= MOST_SMALL", "other tiles are made of a relation of any size"),
     ("explaining.py", "facts[\"causal\"] is not Fact.REFUTED", "False", "a causal pattern is told to show later keys"),
     ("ir/semantics.py", "place.get(part, index)) >= index:", "place.get(part, index)) == index:", "a value is dropped before it is made"),
     ("ir/semantics.py", "if not np.size(starts) or not np.size(stops):", "if False:", "a loop without any pair has limits"),

@@ -119,3 +119,11 @@ def test_the_tile_that_computes_least_is_advised_with_its_price():
     assert not any(
         text.startswith("tiles of") for text in attndsl.compile("full").explanation(4096).advice
     )
+
+
+def test_a_generated_text_of_many_conditions_is_scheduled_in_no_more_tiles_than_are_told():
+    terms = (f"(k <= q - {i} and q % {i + 2} == 1)" for i in range(1, 400))
+    found = attndsl.compile(" or ".join(terms)).explanation(64)
+    assert found.auto.is_natural
+    assert not found.tiles
+    assert attndsl.compile("causal").explanation(64).tiles

@@ -67,13 +67,19 @@ NEAR = {
     "emission": ("rooms/emission/test_emission.py",),
     "backends/integers.py": ("rooms/emission/test_integers.py",),
     "backends/live_tiles.py": ("rooms/backends/test_live_tiles.py",),
-    "backends/standalone.py": ("rooms/emission/test_emission.py",),
+    "backends/standalone.py": ("laws/test_emitted_positions.py", "rooms/emission/test_emission.py"),
     "verification": ("rooms/verification/test_verify.py", "rooms/verification"),
     "backends": (
         "rooms/backends/test_blocked.py",
         "rooms/op/test_attention.py",
         "rooms/backends/test_merging.py",
         "laws",
+    ),
+    "backends/flash_passes.py": (
+        "rooms/backends/test_dense_blocks.py",
+        "rooms/backends/test_short_batches.py",
+        "rooms/backends/test_blocked.py",
+        "rooms/op/test_attention.py",
     ),
     "passes/dropout.py": ("rooms/op/test_weight_outputs.py",),
     "backends/draws.py": (
@@ -86,7 +92,11 @@ NEAR = {
         "rooms/op/test_compiled_attentions.py",
     ),
     "schedule/lists.py": ("rooms/op/test_lists.py", "rooms/op/test_open_lists.py"),
-    "packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
+    "packed.py": (
+        "laws/test_packed.py",
+        "rooms/op/test_varlen.py",
+        "rooms/op/test_packed_scores.py",
+    ),
     **dict.fromkeys(
         (
             "backends/scored",
@@ -100,7 +110,20 @@ NEAR = {
             "rooms/op/test_attentions.py",
         ),
     ),
-    "backends/packed.py": ("laws/test_packed.py", "rooms/op/test_varlen.py"),
+    "backends/packed.py": (
+        "laws/test_packed.py",
+        "rooms/op/test_varlen.py",
+        "rooms/op/test_transforms.py",
+    ),
+    **dict.fromkeys(
+        ("backends/strip_passes.py", "backends/pairs_kernels.py"),
+        (
+            "rooms/backends/test_short_batches.py",
+            "rooms/backends/test_dense_blocks.py",
+            "rooms/backends/test_blocked.py",
+            "rooms/op/test_attention.py",
+        ),
+    ),
     "backends/blocked.py": (
         "rooms/backends/test_short_batches.py",
         "rooms/backends/test_blocked.py",
@@ -120,6 +143,7 @@ NEAR = {
         "laws",
     ),
     "backends/places.py": (
+        "rooms/backends/test_dense_blocks.py",
         "rooms/backends/test_block_batches.py",
         "rooms/backends/test_blocked.py",
     ),
@@ -218,6 +242,7 @@ NEAR = {
     "compiled.py": ("rooms/op", "rooms/views"),
     "inspection.py": ("rooms/views", "rooms/claims"),
     "compiler.py": (
+        "rooms/op/test_without.py",
         "rooms/ir/test_storage.py",
         "rooms/backends/test_short_batches.py",
         "rooms/ir/test_large_numbers.py",

@@ -12,7 +12,8 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.passes import bind, separate_root
 
-from .values import Values, counted
+from .unit_counts import counted
+from .values import Values
 from .vectors import Summaries
 
 sel, reals = ir.selection, ir.reals

@@ -18,7 +18,8 @@ from .choosing import choose, drawn
 from .fusing import Chooser, fused
 from .ranking import ranked
 from .summaries import KeySummaries
-from .values import Values, counted
+from .unit_counts import counted
+from .values import Values
 from .vectors import Summaries
 
 sel = ir.selection

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from attndsl import ir
 
 from .summaries import normal
+from .unit_counts import Units, counted, overlaps
 from .vectors import Summaries
 
 reals, sel = ir.reals, ir.selection
-Units: TypeAlias = ir.selection.Units | ir.selection.Numbers
 Key: TypeAlias = tuple[ir.Node, Units]
 
 _AT_ONCE: Final = 1 << 18  # scores of queries that are folded: with temporaries some 16 MB
@@ -378,35 +378,3 @@ class Values:
         return (
             value.sum(2, keepdim=True) if node.how is sel.Fold.SUM else value.amax(2, keepdim=True)
         )
-
-
-def counted(units: Units, env: ir.Env) -> int:
-    """How many units, or numbers, there are in a call."""
-    if isinstance(units, sel.Units):
-        return units.count(env.sizes["k"])
-    return max(0, int(ir.evaluate(units.stop, env)))
-
-
-def overlaps(
-    outer: ir.selection.Units, inner: ir.selection.Units, length: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The inner units that overlap each outer one, from the first on: numbers, and the share of each that lies within.
-
-    The share is 0 where an outer unit has fewer of them than others.
-    """
-    many = inner.count(length)
-    starts = np.arange(outer.count(length)) * outer.every
-    ends = np.minimum(starts + outer.size, length)
-    first = np.maximum(0, (starts - inner.size) // inner.every + 1)
-    found = []
-    while many and len(starts):
-        here = np.minimum(first, many - 1)
-        begin = here * inner.every
-        end = np.minimum(begin + inner.size, length)
-        common = np.minimum(end, ends) - np.maximum(begin, starts)
-        share = np.where(first < many, np.maximum(common, 0) / (end - begin), 0.0)
-        if not (share > 0).any():
-            break
-        found.append((here, share))
-        first = first + 1
-    return found

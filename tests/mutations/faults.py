@@ -829,7 +829,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("selecting/summaries.py", "found = found / sizes[:, None]", "found = found / units.size", "the mean of a block that the end cuts counts what it lacks"),
     ("selecting/producing.py", "exists = torch.from_numpy(numbers >= 0)",
      "exists = torch.from_numpy(numbers > -(10**9))", "queries before the first token choose"),
-    ("selecting/values.py", "share = np.where(first < many, np.maximum(common, 0) / (end - begin), 0.0)",
+    ("selecting/unit_counts.py", "share = np.where(first < many, np.maximum(common, 0) / (end - begin), 0.0)",
      "share = np.where(first < many, (common > 0) * 1.0, 0.0)", "a window counts whole where a part of it overlaps"),
     ("ir/selection.py", "number, shift if self.queries is None else floordiv(shift, Const(self.queries.size))",
      "number, Const(0)", "rows of blocks are counted from position 0"),

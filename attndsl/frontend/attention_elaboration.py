@@ -160,7 +160,7 @@ class _Terms:
         if node.mass is not None:
             mass = self._real(node.mass, frame)
             self._check_query(mass, "a mass", node.mass.span)
-            log_mass = log_of_mass(mass)
+            log_mass = log_of_mass(mass, node.mass.span)
         mask = self._mask(bounds, frame.definition)
         part = ir.Scored(mask, score, form, weight, factor, keys, member)
         return ir.Term((part,), log_mass=log_mass)

@@ -32,8 +32,18 @@ def check_query(value: ir.Node, what: str, span: Span) -> None:
         raise AttnDslError(make_error("A217", f"{what} cannot depend on `k`", span, notes=notes))
 
 
-def log_of_mass(mass: ir.Node) -> ir.Node | None:
-    """The logarithm of a mass; None of a mass that is known to be 0."""
+def log_of_mass(mass: ir.Node, span: Span) -> ir.Node | None:
+    """The logarithm of a mass; None of a mass that is known to be 0.
+
+    Raises:
+        AttnDslError: A217, it is known to be negative: weights would be no shares.
+    """
+    if isinstance(mass, reals.Number) and mass.value < 0:
+        notes = (f"it is {mass.value:g}",)
+        helps = ("a mass is added to a sum of exponentials; a learned one is `exp(sink[head])`",)
+        raise AttnDslError(
+            make_error("A217", "a mass cannot be negative", span, notes=notes, helps=helps)
+        )
     return None if mass is reals.NOUGHT else reals.apply("log", mass)
 
 

@@ -167,7 +167,7 @@ def scored(
         if form not in (ir.Form.SOFTMAX, ir.Form.L1):
             title = f"weights by `{form}` have no denominator of a query for mass to be in"
             raise AttnDslError(make_error("A217", title, binder.span))
-        log_mass = log_of_mass(made)
+        log_mass = log_of_mass(made, binder.span)
     if pair not in (None, *range(PAIRED)):
         raise AttnDslError(make_error("A217", "a pair has numbers 0 and 1", binder.span))
     if keys and not keys.isidentifier():

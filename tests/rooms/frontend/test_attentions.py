@@ -406,6 +406,7 @@ FAULTS = [
         ("A209", lambda: fe.scored(CAUSAL, lambda s: s + SLOPE + fe.table("slope", "real", "q")[fe.q])),
         ("A210", lambda: added(fe.scored(CAUSAL), fe.scored(fe.to_mask(fe.k < 2, align="start")))),
         ("A216", lambda: fe.scored(CAUSAL, lambda s: fe.where(s < 0, 0.0, s))),
+        ("A217", lambda: fe.scored(CAUSAL, mass=-1.0)),
         ("A217", lambda: fe.scored(CAUSAL, mass=BIAS[fe.q, fe.k])),
         ("A217", lambda: fe.scored(CAUSAL, weights="softmx")),
         ("A217", lambda: fe.scored(CAUSAL, weights="pointwise")),

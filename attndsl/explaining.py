@@ -26,10 +26,7 @@ from attndsl.compiler import Program
 from attndsl.source import AttnDslError
 from attndsl.sources import Source, describe, open_module, read_mask
 
-_MOST_TOLD: Final = (
-    2_000  # PARTIAL tiles that are looked into for the families of a call: a tenth of a second
-)
-
+_MOST_TOLD: Final = 2_000  # PARTIAL tiles that are looked into for families: a tenth of a second
 TILE: Final = (128, 128)
 OTHER_TILES: Final = ((64, 64), (64, 128), (128, 64))
 MOST_SMALL = (

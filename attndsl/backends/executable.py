@@ -27,9 +27,7 @@ class Executable:
 
     parts: tuple[ForwardKernels, ...]
     zeros: Tensor | None = None  # how many zero keys each query sees, int [B or 1, H or 1, Q]
-    keyless: Tensor | None = (
-        None  # bool likewise: which see no other key; None: not known, or no zero keys
-    )
+    keyless: Tensor | None = None  # bool likewise: which see no other key; None: not known
     stamp: bytes = b""
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from attndsl import ir
@@ -25,7 +25,7 @@ from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 from .value_errors import too_large
 
 
-class TableReader:
+class TableReader(ABC):
     """The part of an elaborator that knows names, inputs, rows and lengths."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class TableReader:
     ) -> None:
         """``outer``: the spaces of the mask. ``align``: how its queries are placed.
 
-        ``is_open``: spaces and alignment are preliminary, `settling` will replace them. ``layer``: for which layer
+        ``is_open``: spaces and alignment are preliminary, and replaced later. ``layer``: for which layer
         constraints of the pattern itself are judged; None leaves those that speak of layers alone.
         """
         self.outer = outer

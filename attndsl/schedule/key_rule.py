@@ -25,9 +25,7 @@ class KeyRule:
     solve: Solver
     by_batch: bool  # whether batch elements see other keys, and heads
     by_head: bool
-    is_costly: (
-        bool  # whether keys are listed one by one, so that those of a length are worth keeping
-    )
+    is_costly: bool  # whether keys are listed one by one: those of a length are worth keeping
 
     @staticmethod
     def of(mask: ir.Mask, layer: int) -> KeyRule | None:

@@ -13,6 +13,10 @@ from attndsl.analysis import Range
 from attndsl.schedule.model import IntArray
 from attndsl.schedule.summaries import TileAxis
 
+WIDEST_TABLE: Final = 1 << 24  # numbers for which a body that depends on nothing else is evaluated
+NARROW: Final = 16  # numbers that are tried without a look for a better way
+FEWER: Final = 4  # times fewer numbers are tried where a table holds them, each a comparison more
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranks:
@@ -110,17 +114,6 @@ class TooManyAlternatives(Exception):
     def __init__(self, width: int) -> None:
         super().__init__(f"a loop over {width} values")
         self.width = width
-
-
-WIDEST_TABLE: Final = 1 << 24  # numbers for which a body that depends on nothing else is evaluated
-
-
-NARROW: Final = 16  # numbers that are tried without a look for a better way
-
-
-FEWER: Final = (
-    4  # times fewer numbers are tried where a table holds them: a comparison more for each
-)
 
 
 def conditions_of(loop: ir.Exists) -> tuple[ir.Node, ...]:

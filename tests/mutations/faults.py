@@ -522,7 +522,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("emission/signature.py", "if relation.conditions:", "if False:", "emitted files ask nothing of their inputs"),
     ("backends/standalone_inputs.py", "if tokens(segments, 0) != length:", "if tokens(segments, 0) < length:",
      "emitted files take extents that make more tokens than there are"),
-    ("open_packed.py", "            place < 0, -1, of_q\n", "            place < 0, of_q, of_q\n", "queries ahead of all keys of a packed sequence have zero keys on the device"),
+    ("open_packed.py", "torch.where(place < 0, -1, of_q)", "of_q", "queries ahead of all keys of a packed sequence have zero keys on the device"),
     ("open_packed.py", "place + keys - queries if self.is_at_end else place", "place", "ends of packed sequences are not aligned on the device"),
     ("open_packed.py", "torch._assert_async(sound[0] & sound[1], _UNSOUND)", "pass", "bounds that make no sense are taken on the device"),
     ("open_lowering.py", "sound.append((zeros >= 0).all())", "pass", "fewer than no zero keys are taken on the device"),

@@ -14,7 +14,8 @@ from attndsl.backends.places import Index, IntArray, ShortArray, Span
 from attndsl.schedule import Blocks, TokenOrder, Whole
 
 LEAST_PAIRS: Final = 256  # of a block on average; the kernels take as long for fewer
-MOST_SHARED: Final = 4  # shapes of blocks that share keys; more of them are runs of tiles
+MOST_SHARED: Final = 4  # shapes of blocks that share keys, each a call, however few pairs they have
+LEAST_SHARED: Final = 1 << 14  # pairs of a shape on average, where they are more: calls cost more
 CUT: Final = (
     128  # queries of a strip of a triangle: half as many pairs of each are computed in vain
 )
@@ -96,7 +97,7 @@ class WholeStrips:
         if sum(part.pairs for part in blocks) < LEAST_PAIRS * items:
             return None
         plans = [WholePlan.of(one, whole.q_len, whole.k_len) for one in whole.classes]
-        if any(not plan.is_apart and len(plan.shapes) > MOST_SHARED for plan in plans):
+        if any(_is_slow(plan, parts) for plan, parts in zip(plans, whole.classes, strict=True)):
             return None
         made = tuple(plans), whole.class_of, whole.classes, whole.nbytes
         return WholeStrips(whole.q_len, whole.k_len, *made)
@@ -124,6 +125,13 @@ class WholeStrips:
                 rows = shape.keys.rows()
                 found[rows if plan.k_order is None else plan.k_order.rows[rows]] = True
         return np.flatnonzero(found)
+
+
+def _is_slow(plan: WholePlan, blocks: tuple[Blocks, ...]) -> bool:
+    """Whether blocks that share keys are of so many shapes that tiles take fewer or longer calls."""
+    if plan.is_apart or len(blocks) <= MOST_SHARED:
+        return False
+    return sum(part.pairs for part in blocks) < LEAST_SHARED * len(blocks)
 
 
 def _placed(rows: list[IntArray], length: int) -> tuple[list[Span], TokenOrder | None]:

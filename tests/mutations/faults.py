@@ -146,6 +146,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "blocks of later batch elements stand behind those of the first"),
     ("backends/scored_blocked.py", "if not is_one or self.program.reads_batch or", "if not is_one or",
      "batch elements take the entries of the first"),
+    ("backends/whole_strips.py", "    if plan.is_apart or len(blocks) <= MOST_SHARED:\n        return False\n", "    if not plan.is_apart:\n        return len(blocks) > MOST_SHARED\n",
+     "blocks up to the diagonal are taken in tiles"),
     ("backends/scored_whole.py", "            x.fill_(value)", "            pass", "queries of no block hold what was in memory"),
     ("compiler.py", '        if "whole" in self.without:\n            return None\n', "", "blocks cannot be switched off"),
     ("backends/few_queries.py", "out = out.masked_fill(dead[:, None], 0.0)", "out = out.nan_to_num(0.0)",

@@ -208,6 +208,7 @@ def test_blocks_can_be_switched_off_by_name():
         ("q // 512 == k // 512", 1),
         ("q // 700 == k // 700 and k <= q", 2),
         ("q // 64 % 3 == k // 64 % 3", 4),
+        ("k // 256 <= q // 256", 8),
     ],
 )
 def test_predictions_count_the_calls_that_run(body: str, calls: int):

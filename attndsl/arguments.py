@@ -11,7 +11,7 @@ import torch
 from attndsl import ir, op
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program
-from attndsl.inputs import gathered
+from attndsl.inputs import gathered, refuse_gradients
 from attndsl.positions import BLOCK_TABLE, BOUNDS, NAMES, QUERIES, hidden, refuse, with_heads
 from attndsl.program_arguments import read_heads
 from attndsl.source import AttnDslError, Diagnostic
@@ -60,6 +60,7 @@ def read_inputs(
     """
     declared = program.mask.tables
     if inputs is None and named.keys() == {table.name for table in declared}:
+        refuse_gradients(declared, named)
         return named
     return gathered(program.mask, inputs, named, program.captured)
 

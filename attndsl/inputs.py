@@ -46,7 +46,27 @@ def gathered(
     missing = [table for table in mask.tables if table.name not in found]
     if missing:
         raise _lacking(mask, missing)
+    refuse_gradients(mask.tables, found)
     return {name: value for name, value in found.items() if name in declared}
+
+
+def refuse_gradients(tables: Sequence[ir.Table], given: Mapping[str, Any]) -> None:
+    """Refuses tensors that require grad where ints or bools are meant.
+
+    Raises:
+        AttnDslError: A501.
+    """
+    for table in tables:
+        if table.kind is not ir.Sort.REAL and getattr(given[table.name], "requires_grad", False):
+            kind = f"{table.kind.value}s"
+            title = (
+                f"input {table.name!r} holds {kind}, which have no gradient, but it requires grad"
+            )
+            convert = "bool" if table.kind is ir.Sort.BOOL else "long"
+            helps = (
+                f"give {kind}, `x.detach().{convert}()`; what is trained is an input `real[...]` of an attention",
+            )
+            raise ir.misfit(table, title, helps)
 
 
 def read(name: str, value: Any) -> Any:
@@ -118,10 +138,7 @@ def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
     once = np.asarray(np.asarray(array)[tuple(slice(None if s else 1) for s in array.strides)])
     _check_type(table, once)
     if array.ndim != len(table.dims):
-        raise input_error(
-            f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(array.shape)}",
-            f"declared: {declaration(table)}",
-        )
+        raise dims_fault(table, array.shape)
     # a copy, as the caller may write; of what is broadcast, one entry
     if table.kind is ir.Sort.REAL:  # a pattern asks for its lengths alone
         once = np.zeros(once.shape)
@@ -131,15 +148,8 @@ def fitted(table: ir.Table, array: Any, sizes: Mapping[str, int]) -> Any:
         if dim in BROADCAST and shape[axis] == 1 and isinstance(sizes[str(dim)], int):
             shape[axis] = max(0, sizes[str(dim)])
         elif dim in ("batch", "head") and shape[axis] != sizes[str(dim)]:
-            title = f"input {table.name!r} has {shape[axis]} entries along {dim}, expected {sizes[str(dim)]}"
-            raise input_error(title, f"declared: {declaration(table)}")
+            raise entries_fault(table, dim, shape[axis], sizes[str(dim)])
     return made if shape == list(made.shape) else np.broadcast_to(made, shape)
-
-
-def declaration(table: ir.Table) -> str:
-    """`doc: int[batch, pos]`."""
-    kind = "list" if table.is_list else table.kind.value
-    return f"{table.name}: {kind}[{', '.join(map(str, table.dims))}]"
 
 
 # ---------------------------------------------------------------------------- made up
@@ -236,29 +246,29 @@ def _check_type(table: ir.Table, array: Any) -> None:
     kind, title = array.dtype.kind, f"input {table.name!r} must be"
     if table.kind is ir.Sort.REAL:
         if kind != "f":
-            raise input_error(f"{title} a floating type, got {array.dtype}")
+            raise ir.misfit(table, f"{title} a floating type, got {array.dtype}")
     elif table.kind is ir.Sort.INT:
         if kind not in "ui":
-            raise input_error(f"{title} an integer type, got {array.dtype}")
+            helps = (
+                f"give ints, `{table.name}=x.long()`; reals are inputs `real[...]` of attentions",
+            )
+            raise ir.misfit(table, f"{title} an integer type, got {array.dtype}", helps)
     elif kind in "ui":
         if array.size and not 0 <= array.min() <= array.max() <= 1:
             help_ = f"say which numbers mean true: `{table.name}=x != 0`"
-            raise input_error(f"{title} bool, or 0 and 1; it has other numbers", helps=(help_,))
+            raise ir.misfit(table, f"{title} bool, or 0 and 1; it has other numbers", (help_,))
     elif kind != "b":
         help_ = f"where 0 keeps a pair and -inf drops it: `{table.name}=x == 0`"
-        helps = (help_,) if kind == "f" else ()
-        raise input_error(f"{title} bool, got {array.dtype}", helps=helps)
+        raise ir.misfit(table, f"{title} bool, got {array.dtype}", (help_,) if kind == "f" else ())
 
 
 def _lacking(mask: ir.Mask, missing: Sequence[ir.Table]) -> AttnDslError:
     name = missing[0].name
     helps = (f"`{name}=` is an argument of calls too: inputs={{{name!r}: ...}}",)
-    needs = "; ".join(map(declaration, missing))
-    return input_error(
-        f"{_title(mask)} needs the input {name!r}",
-        f"declared: {needs}",
-        helps=helps if name in ARGUMENTS else (),
-    )
+    others = "; ".join(map(ir.declaration, missing[1:]))
+    notes = (f"and those that are missing besides: {others}",) if others else ()
+    title = f"{_title(mask)} needs the input {name!r}"
+    return ir.misfit(missing[0], title, helps if name in ARGUMENTS else (), notes)
 
 
 def _answer(mask: ir.Mask, name: str, value: Any) -> None:
@@ -283,13 +293,33 @@ def _no_such_input(mask: ir.Mask, name: str) -> AttnDslError:
     parameters = "values of parameters are given to `attndsl.compile`"
     return input_error(
         f"{_title(mask)} has no input {name!r}",
-        f"inputs: {', '.join(map(declaration, mask.tables)) or 'none'}",
+        f"inputs: {', '.join(map(ir.declaration, mask.tables)) or 'none'}",
         helps=(f"did you mean {near!r}?",) if near else (parameters,),
     )
 
 
 def _title(mask: ir.Mask) -> str:
     return f"pattern {mask.name!r}" if mask.name else "the pattern"
+
+
+def dims_fault(table: ir.Table, shape: Sequence[int]) -> AttnDslError:
+    """The error of an input with another number of dims."""
+    title = f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(shape)}"
+    short = len(table.dims) - len(shape)
+    serves_all = short > 0 and all(dim in BROADCAST for dim in table.dims[:short])
+    dims = " and ".join(map(str, table.dims[:short]))
+    place = f"[{', '.join(['None'] * short)}]"
+    helps = (f"one entry serves all along {dims}: `{table.name}=x{place}`",) if serves_all else ()
+    return ir.misfit(table, title, helps)
+
+
+def entries_fault(table: ir.Table, dim: str | int, found: int, wanted: int) -> AttnDslError:
+    """The error of an input with another number of entries along a dim of the call."""
+    title = f"input {table.name!r} has {found} entries along {dim}, expected {wanted}"
+    helps = (
+        (f"one entry serves all along {dim}, or there are {wanted}",) if dim in BROADCAST else ()
+    )
+    return ir.misfit(table, title, helps)
 
 
 def input_error(title: str, *notes: str, helps: tuple[str, ...] = ()) -> AttnDslError:

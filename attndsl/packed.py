@@ -17,7 +17,7 @@ import torch
 from attndsl import ir
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, asks_for_batch
-from attndsl.inputs import declaration, gathered, read
+from attndsl.inputs import gathered, read
 from attndsl.positions import BOUNDS, KEYS, QUERIES, hidden
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -310,7 +310,7 @@ class _Inputs:
         tokens = int(side.lengths.sum())
         if array.shape[axis] != tokens:
             title = f"input {table.name!r} has {array.shape[axis]} entries, but there are {tokens} tokens"
-            raise _fault(title, table)
+            raise ir.misfit(table, title)
         if not tokens:
             shape = (*array.shape[:axis], 1, *array.shape[axis + 1 :])
             is_array = isinstance(array, np.ndarray)
@@ -332,7 +332,7 @@ class _Inputs:
                 count = len(self.queries.lengths)
                 if size not in (1, count):
                     title = f"input {table.name!r} has {size} entries along batch, but there are {count} sequences"
-                    raise _fault(title, table)
+                    raise ir.misfit(table, title)
                 array = array if size == 1 else _taken(array, members, axis)
             elif dim in rows and not (size == 1 and dim != "pos"):
                 self._check_length(table, str(dim), size)
@@ -347,11 +347,11 @@ class _Inputs:
         title = f"input {table.name!r} has {size} entries along {dim}, but the longest sequence has {longest} tokens"
         helps: tuple[str, ...] = ()
         if size == side.lengths.sum() and "batch" not in table.dims:
-            declared = f"input {declaration(replace(table, dims=('batch', *table.dims)))}"
+            declared = f"input {ir.declaration(replace(table, dims=('batch', *table.dims)))}"
             helps = (
                 f"for an entry for each token declare that batch elements differ: `{declared}`",
             )
-        raise _fault(title, table, helps)
+        raise ir.misfit(table, title, helps)
 
 
 def _taken(array: Any, index: IntArray, axis: int) -> Any:
@@ -364,8 +364,3 @@ def _is_packed(table: ir.Table, array: Any) -> bool:
     """Whether one dim holds the tokens of all sequences, in place of batch and position."""
     by_token = sum(dim in ("q", "k", "pos") for dim in table.dims)
     return "batch" in table.dims and by_token == 1 and array.ndim == len(table.dims) - 1
-
-
-def _fault(title: str, table: ir.Table, helps: tuple[str, ...] = ()) -> AttnDslError:
-    notes = (f"declared: {declaration(table)}",)
-    return AttnDslError(Diagnostic("A501", title, notes=notes, helps=helps))

@@ -14,7 +14,7 @@ from torch import Tensor
 from attndsl import ir, op, selecting
 from attndsl.backends import unit_chooser
 from attndsl.chosen_tables import Selected, Shape, for_each_head, known_slots, spread, table_shape
-from attndsl.inputs import declaration, fitted, read
+from attndsl.inputs import fitted, read
 from attndsl.op import eager_only
 from attndsl.source import AttnDslError, Diagnostic
 
@@ -262,8 +262,7 @@ class _Making:
                 tables[table.name] = found.cpu().numpy()
             elif table.name not in given:
                 title = f"the selection {chosen.name!r} needs the input {table.name!r}"
-                notes = (f"declared: {declaration(table)}",)
-                raise AttnDslError(Diagnostic("A501", title, notes=notes))
+                raise ir.misfit(table, title)
             elif table.kind is ir.Sort.REAL:
                 reals[table.name] = _real(table, given[table.name], shape)
             else:
@@ -355,5 +354,5 @@ def _real(table: ir.Table, value: Any, shape: Shape) -> Tensor:
     )
     if not fits or not found.is_floating_point() or found.device != shape.device:
         title = f"input {table.name!r} does not fit: {list(found.shape)} {found.dtype} on {found.device}"
-        raise AttnDslError(Diagnostic("A501", title, notes=(f"declared: {declaration(table)}",)))
+        raise ir.misfit(table, title)
     return found

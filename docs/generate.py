@@ -26,7 +26,6 @@ import attndsl
 from attndsl import editing, frontend, ir, library, patterns, sources
 from attndsl import syntax as syn
 from attndsl.cli import main as command
-from attndsl.inputs import declaration
 from attndsl.schedule import Schedule
 
 HERE = Path(__file__).parent
@@ -427,7 +426,7 @@ def _attention(declared: syn.Attention) -> Iterator[str]:
         name, _, text = line.partition(": ")
         yield _filled(f"- *{name}*: {' '.join(text.split())}")
     inputs = library.attention(declared.name).inputs
-    said = ", ".join(f"`{declaration(table)}`" for table in inputs) or "none"
+    said = ", ".join(f"`{ir.declaration(table)}`" for table in inputs) or "none"
     yield f"- *Inputs*: {said}\n"
     yield from ("```text", declared.span.text, "```\n")
 

@@ -7,6 +7,7 @@ from typing import Final
 from attndsl import syntax as syn
 from attndsl.source import Diagnostic, Span
 
+from .attention_terms import NO_PART, NOT_JOINED
 from .errors import did_you_mean, listed, make_error
 from .order import plain_use, uses
 from .real_check import Locals, Numbers
@@ -175,12 +176,11 @@ class _Branches:
         plain = isinstance(node, syn.Scored | syn.Join)
         if not plain and attention_used(self.definition, node) is None:
             title = "`++` joins branches and attentions, not multiples or sums of them"
-            helps = ("add them by `+`, each with a softmax of its own",)
-            self.checker.add("A217", title, node.span, helps=helps)
+            self.checker.add("A217", title, node.span, helps=NOT_JOINED)
             return
         if isinstance(node, syn.Scored) and node.weights and node.weights.form != "softmax":
             title = f"`++` makes one softmax; `{node.weights.form}` cannot be part of it"
-            self.checker.add("A217", title, node.weights.span)
+            self.checker.add("A217", title, node.weights.span, notes=NO_PART, helps=NOT_JOINED)
         self.attention(node, local)
 
     def _scored(self, node: syn.Scored, local: Locals) -> None:

@@ -27,6 +27,7 @@ from .errors import make_error, stop_if_any
 from .frames import Origin, Scope, Value
 from .order import plain_use
 from .scope import Definition, spaces_said
+from .score_values import number_faults
 from .value_errors import too_large
 
 reals = ir.reals
@@ -50,6 +51,8 @@ def attention_of(
         check_members(terms, span)
         found = ir.Attention(terms, (), definition.name, definition.declaration.doc)
         tables = maker.tables(found, span)
+        faults = number_faults(replace(found, tables=tables), maker.elaborator.written, span)
+        maker.elaborator.diagnostics.extend(faults)
     except AttnDslError as error:
         maker.elaborator.diagnostics.extend(error.diagnostics)
         stop_if_any(maker.elaborator.diagnostics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attndsl import ir
 from attndsl.source import AttnDslError, Span
@@ -14,6 +14,9 @@ from .errors import make_error
 reals = ir.reals
 
 Terms: TypeAlias = tuple[ir.Term, ...]
+
+NO_PART: Final = ("branches are joined by their log-sum-exps, which no other weights have",)
+NOT_JOINED: Final = ("add them by `+`, each with weights of its own",)
 
 
 def multiple(factor: ir.Node, terms: Terms) -> Terms:
@@ -59,7 +62,7 @@ def joined(operands: Iterable[tuple[Terms, Span]]) -> ir.Term:
         forms = {part.form for term in terms for part in term.parts} - {ir.Form.SOFTMAX}
         if forms:
             title = f"`++` makes one softmax; weights by `{min(forms)}` cannot be part of it"
-            raise AttnDslError(make_error("A217", title, span))
+            raise AttnDslError(make_error("A217", title, span, notes=NO_PART, helps=NOT_JOINED))
         if len(terms) > 1 or terms[0].coefficient is not reals.UNITY:
             title = "`++` joins branches and attentions, not multiples or sums of them"
             raise AttnDslError(make_error("A217", title, span))

@@ -148,7 +148,7 @@ def table(name: str, kind: str, *dims: str | int) -> Table:
         title = f"an input is int, bool, list or real, its dims lead with batch and head: `{name}` is not"
         raise AttnDslError(make_error("A209", title, here()))
     sort = {"bool": ir.Sort.BOOL, "real": ir.Sort.REAL}.get(kind, ir.Sort.INT)
-    made = ir.Table(name, sort, dims, kind == "list")
+    made = ir.Table(name, sort, dims, kind == "list", here())
     if (wrong := ir.table_fault(made)) is not None:
         raise AttnDslError(make_error("A209", f"there is no such input: {wrong}", here()))
     return Table(made)

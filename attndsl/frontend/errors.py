@@ -38,6 +38,12 @@ def quoted(span: Span, most: int = 40) -> str:
     return f"`{text}`" if 0 < len(text) <= most else "this"
 
 
+def unbracketed(span: Span) -> str:
+    """The text of a span, without the brackets around the whole."""
+    text = " ".join(span.text.split())
+    return text[1:-1] if text[:1] == "(" and text[-1:] == ")" else text
+
+
 def listed(names: Iterable[str]) -> str:
     """Names for a sentence: `a`, `b` and `c`."""
     ticked = [f"`{name}`" for name in names]

@@ -198,7 +198,7 @@ class Linker:
                 make_error("A209", title, declaration.dims[-1].span, helps=helps)
             )
         kind = _SORTS.get(declaration.kind, ir.Sort.INT)
-        return ir.Table(declaration.name, kind, dims, declaration.kind == "list")
+        return ir.Table(declaration.name, kind, dims, declaration.kind == "list", declaration.span)
 
     def resolve_names(self, definition: Definition) -> None:
         """Find the spaces of a pattern, now that all names are known."""

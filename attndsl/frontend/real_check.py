@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
@@ -11,7 +12,7 @@ from attndsl import syntax as syn
 from attndsl.source import Span
 
 from .axes import Axes
-from .errors import quoted
+from .errors import quoted, unbracketed
 from .rows import own_indices
 from .scope import Definition
 from .units import Frame, check_own_vector, check_pooled, is_pooled, is_unit
@@ -56,7 +57,7 @@ class Numbers(Axes):
             found = self.kind(node, local)
         elif (found := self.list_or_kind(node, local, strict=True)) is None:
             return
-        self.judge(found, wanted, node.span, _advice(node) if found == "real" else [])
+        self.judge(found, wanted, node.span, _whole(node) if found == "real" else [])
 
     def judge(self, found: syn.Kind | None, wanted: syn.Kind, span: Span, helps: list[str]) -> None:
         """Complain of another kind than is wanted."""
@@ -65,7 +66,9 @@ class Numbers(Axes):
         if (wanted, found) == ("bool", "int"):
             helps.append("compare it: write `... != 0`")
         if wanted in ("int", "real") and found == "bool" and not helps:
-            helps.append("write `if ... then 1 else 0`")
+            helps.append(
+                f"write `if {unbracketed(span) if len(span.text) < 40 else '...'} then 1 else 0`"
+            )
         title = f"{KIND_WORDS[wanted]} is needed here"
         self.add("A202", title, span, f"this is {KIND_WORDS[found]}", helps=helps)
 
@@ -77,7 +80,7 @@ class Numbers(Axes):
             if found == "real":
                 made = "real"
             else:
-                self.judge(found, "int", node.span, [])
+                self.judge(found, "int" if self.definition.is_pattern else "real", node.span, [])
         return made
 
     def product(self, node: syn.Product, local: Locals) -> syn.Kind:
@@ -173,6 +176,16 @@ class Numbers(Axes):
             given = ", ".join(map(str, dims))
             note = f"it is indexed by {given or 'nothing'}; a row leaves out the last index, and no other"
             self.add("A205", title, node.span, notes=(note,))
+
+
+def _whole(node: syn.Expression) -> list[str]:
+    """How to write an int, where a real stands."""
+    if not isinstance(node, syn.Fraction):
+        return [] if _advice(node) == [_SCALE] else _advice(node)
+    number = float(node.digits)
+    if not number.is_integer():
+        return [f"write a whole number: `{math.floor(number)}` or `{math.ceil(number)}`"]
+    return [f"write it without a point: `{int(number)}`"] if abs(number) < 2**62 else []
 
 
 def _advice(node: syn.Expression) -> list[str]:

@@ -22,9 +22,10 @@ from .attention_terms import (
 from .callers import here
 from .embedded_tables import Position, Row, Table
 from .embedding import Expr, Operand, as_expr, expect, merged, numeric, parts_of
-from .errors import listed, make_error
+from .errors import listed, make_error, stop_if_any
 from .joining import Scalable
 from .rows import SHIFT, shift_of, stored
+from .score_values import number_faults
 from .space_binding import SpaceBinder
 from .spaces import Pair
 
@@ -234,7 +235,9 @@ class _Binder:
 def _with_tables(found: ir.Attention, tables: dict[str, ir.Table], span: Span) -> ir.Attention:
     check_tables(found, dict(tables), span)
     read = ir.tables_read(*(each for term in found.terms for each in term.expressions()))
-    return replace(found, tables=tuple(tables[name] for name in sorted(read)))
+    made = replace(found, tables=tuple(tables[name] for name in sorted(read)))
+    stop_if_any(number_faults(made, {}, span))
+    return made
 
 
 def added(*attentions: ir.Attention) -> ir.Attention:

@@ -55,7 +55,7 @@ class TableReader(ABC):
         self.places: dict[ir.Node, Span] = {}  # of loops that are left
         self.selections: dict[str, ir.Chosen] = {}
         self._declared: dict[str, Span] = {}
-        self._nodes: set[ir.Node] = set()
+        self.written: dict[ir.Node, Span] = {}  # all nodes that were made, and where first
         self._work = 0
         self._depth = 0
         self._opened: dict[tuple[object, ...], Value] = {}
@@ -115,7 +115,7 @@ class TableReader(ABC):
 
     def _kept(self, node: ir.Node, span: Span) -> ir.Node:
         """The node, counted, its constants small enough to compute with."""
-        if node in self._nodes:
+        if node in self.written:
             return node
         infinite = isinstance(node, ir.reals.Real) and not is_finite(node)
         if infinite or ir.largest(node) >= ir.LARGEST:
@@ -123,8 +123,8 @@ class TableReader(ABC):
             title = "this constant is too large"
             self.diagnostics.append(make_error("A305", title, span, reach))
             return SOME[node.sort.value]
-        self._nodes.add(node)
-        if len(self._nodes) > MOST_NODES:
+        self.written[node] = span
+        if len(self.written) > MOST_NODES:
             raise AttnDslError(too_large(span, f"more than {MOST_NODES:,} distinct expressions"))
         return node
 

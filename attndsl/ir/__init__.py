@@ -59,6 +59,7 @@ from attndsl.ir.logic import (
 )
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
 from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table
+from attndsl.ir.misfits import declaration, misfit
 from attndsl.ir.nodes import (
     LOOPS,
     TRUTHS,
@@ -198,6 +199,7 @@ __all__ = [
     "count",
     "disj",
     "elements_at",
+    "declaration",
     "dump",
     "entry",
     "eq",
@@ -221,6 +223,7 @@ __all__ = [
     "lt",
     "maximum",
     "meaning",
+    "misfit",
     "meaning_at",
     "minimum",
     "mod",

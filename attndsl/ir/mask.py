@@ -61,13 +61,15 @@ class Table:
     """A run-time input. ``dims`` are "batch", "head", "pos", "q", "k", an axis, a free name or a size.
 
     The leading "batch" and "head" dims, if declared, are indexed implicitly by the batch element and
-    the query head. ``is_list``: the last dim holds slots, negative entries are empty.
+    the query head. ``is_list``: the last dim holds slots, negative entries are empty. ``span`` says for errors where
+    it was declared, and takes no part in equality.
     """
 
     name: str
     kind: Sort
     dims: tuple[str | int, ...]
     is_list: bool = False
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property
     def ambient(self) -> Deps:

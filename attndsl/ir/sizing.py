@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from attndsl.ir.mask import Align, Axis, Mask, Segment, Space, Table
+from attndsl.ir.misfits import misfit
 from attndsl.ir.reads import Read, reads
 from attndsl.source import AttnDslError, Diagnostic, brief, suggest
 
@@ -273,13 +274,8 @@ def _table_sizes(
     known: Mapping[str, _Extent],
 ) -> dict[str, int]:
     dims = table.indexed_dims
-    declared = f"{table.name}: {table.kind}[{', '.join(map(str, table.dims))}]"
     if len(shape) != len(dims):
-        raise _fail(
-            "A501",
-            f"input {table.name!r} has {len(shape)} dims beside batch and head",
-            declared,
-        )
+        raise misfit(table, f"input {table.name!r} has {len(shape)} dims beside batch and head")
     found: dict[str, int] = {}
     for dim, size in zip(dims, shape, strict=True):
         axes = axes_named(mask, dim) if isinstance(dim, str) else []
@@ -289,14 +285,12 @@ def _table_sizes(
         elif wrong := [full for full in axes if sizes[full] != size]:
             full = wrong[0]
             title = f"input {table.name!r} has {size} entries along {dim!r}, but {full} is {sizes[full]}"
-            notes = [f"{full} {known[full].why}"] if known[full].why else []
-            raise _fail("A501", title, f"declared as {declared}", *notes)
-        elif size != expected:
-            raise _fail(
-                "A501",
-                f"input {table.name!r} has {size} entries along {dim!r}, expected {expected}",
-                f"declared as {declared}",
+            raise misfit(
+                table, title, (), (f"{full} {known[full].why}",) if known[full].why else ()
             )
+        elif size != expected:
+            title = f"input {table.name!r} has {size} entries along {dim!r}, expected {expected}"
+            raise misfit(table, title)
     return found
 
 
@@ -322,12 +316,11 @@ def _check_read(read: Read, size: int, sizes: Mapping[str, int]) -> None:
     helps = f"if what lies beyond shall read nothing, say so: `{name}[min({read.index}, {length})]`"
     if dim in ("q", "k", "pos"):
         helps = "declare two inputs, one over `q` and one over `k`"
-    raise _fail(
-        "A501",
-        f"input {name!r} has {size} entries along {dim!r}, too few for {sizes[read.length]} tokens",
-        f"it is read at each `{read.position}`: `{name}[{read.index}]` needs {least}",
-        helps=(helps,),
+    title = (
+        f"input {name!r} has {size} entries along {dim!r}, too few for {sizes[read.length]} tokens"
     )
+    note = f"it is read at each `{read.position}`: `{name}[{read.index}]` needs {least}"
+    raise misfit(read.table, title, (helps,), (note,))
 
 
 def _expected(mask: Mask, dim: str | int, sizes: Mapping[str, int]) -> int | None:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from attndsl import ir
 from attndsl.backends import lse_dtype
-from attndsl.inputs import BROADCAST, declaration
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.inputs import BROADCAST, dims_fault, entries_fault
 
 
 def real_inputs(
@@ -44,15 +43,16 @@ def _fitted(
         made = value if isinstance(value, Tensor) else torch.as_tensor(value, device=q.device)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise _fault(f"input {table.name!r} cannot be read", reason) from error
+        raise ir.misfit(table, f"input {table.name!r} cannot be read", notes=(reason,)) from error
     if made.dtype is torch.bool or made.dtype.is_complex:
         dtype = str(made.dtype).removeprefix("torch.")
-        raise _fault(f"input {table.name!r} must hold real numbers, not {dtype}")
+        helps = (f"give floats: `{table.name}=x.float()`",) if made.dtype is torch.bool else ()
+        raise ir.misfit(table, f"input {table.name!r} must hold real numbers, not {dtype}", helps)
     if made.device != q.device:
-        raise _fault(f"input {table.name!r} is on {made.device}, but q is on {q.device}")
+        title = f"input {table.name!r} is on {made.device}, but q is on {q.device}"
+        raise ir.misfit(table, title, (f"move it: `{table.name}=x.to(q.device)`",))
     if made.dim() != len(table.dims):
-        title = f"input {table.name!r} needs {len(table.dims)} dims, got shape {list(made.shape)}"
-        raise _fault(title, f"declared: {declaration(table)}")
+        raise dims_fault(table, made.shape)
     if among is not None and "head" in table.dims:
         axis, (first, total) = table.dims.index("head"), among
         if made.shape[axis] == total != counts["head"]:
@@ -63,11 +63,6 @@ def _fitted(
             continue
         wanted = counts[str(dim)]
         if shape[axis] not in (1, wanted):
-            title = f"input {table.name!r} has {shape[axis]} entries along {dim}, expected {wanted}"
-            raise _fault(title, f"declared: {declaration(table)}")
+            raise entries_fault(table, dim, shape[axis], wanted)
         shape[axis] = wanted
     return made.to(lse_dtype(q.dtype)).expand(shape)
-
-
-def _fault(title: str, *notes: str) -> AttnDslError:
-    return AttnDslError(Diagnostic("A501", title, notes=notes))

@@ -35,15 +35,21 @@ class Selector:
     digest: int = 0  # by which graphs name them; 0 where shapes do not tell how large a table is
 
     @staticmethod
-    def of(masks: Sequence[ir.Mask], layer: int, tables: Iterable[ir.Table] = ()) -> Selector:
-        """The selections of masks, each once; ``tables`` are inputs that are read beside theirs.
+    def of(
+        masks: Sequence[ir.Mask],
+        layer: int,
+        tables: Iterable[ir.Table] = (),
+        more: Iterable[ir.Chosen] = (),
+    ) -> Selector:
+        """The selections of masks, and more, each once; ``tables`` are inputs that are read beside theirs.
 
         Raises:
             AttnDslError: A219, two that differ have one name.
         """
-        found = {each.name: each for mask in masks for each in mask.selections}
+        asked = [*(each for mask in masks for each in mask.selections), *more]
+        found = {each.name: each for each in asked}
         known: dict[str, ir.Chosen] = {}
-        for each in _all(each for mask in masks for each in mask.selections):
+        for each in _all(asked):
             if known.setdefault(each.name, each) != each:
                 title = f"two selections that differ are named {each.name!r}"
                 raise AttnDslError(Diagnostic("A219", title))
@@ -88,7 +94,7 @@ class Selector:
                 whose = f"of {part.keys!r}" if part.keys else "of half of the heads"
                 title = f"the selection {name!r} is made from q and k, and is asked {whose}"
                 raise AttnDslError(Diagnostic("A219", title))
-        return Selector.of(attention.masks, layer, attention.tables)
+        return Selector.of(attention.masks, layer, attention.tables, attention.selections)
 
     def select(
         self,

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -365,7 +365,9 @@ disagree, and which part of the system it is. *Catalogue* is the list of publish
 with a formula for each; *released code* is given as owner/name@path. *Missing* is what was published with the entry
 and is not in the pattern: a selection from activations, what else is done to scores, keys made of others, a branch of
 its own. Where scores or branches are part of the system, its attention follows, for
-`attndsl.library.load("hat_attention")`. Keys that others are made of (pooled, folded, learned) are k and v of the call.
+`attndsl.library.load("hat_attention")`. Where the set is computed from q and k, a `select_` entry of the row does the
+whole, from q, k and v to the output; the others take the set as an input. Keys that others are made of (pooled, folded,
+learned) are k and v of the call.
 Keys that are padding count in the softmax as [zero keys](semantics.md#zero-keys). An input called a *rank* needs a
 stable sort: equal entries keep their order, else the pattern is not determined.
 
@@ -380,7 +382,7 @@ def gallery_page() -> str:
     """Every entry of the library: words, source, definition, picture, counts."""
     rows = library.rows()
     contents = [
-        f"| {row} | {library.describe(names[0]).title} | {', '.join(map(_link, names))} |"
+        f"| {row} | {library.describe(names[0]).title} | {_links((*names, *patterns.selections_of(row)))} |"
         for row, names in rows.items()
     ]
     head = _GALLERY + "\n".join(contents) + "\n"
@@ -431,13 +433,27 @@ def _attention(declared: syn.Attention) -> Iterator[str]:
     yield from ("```text", declared.span.text, "```\n")
 
 
-def _link(name: str) -> str:
-    return f"[{name}](#{name})"
+def _links(names: Iterable[str]) -> str:
+    return ", ".join(f"[{name}](#{name})" for name in names)
 
 
 def _exhibits(row: str, names: tuple[str, ...]) -> str:
     title = library.describe(names[0]).title
-    return "\n".join([f"## {row} {title}\n", *("\n".join(_exhibit(name)) for name in names)])
+    shown = ("\n".join(_exhibit(name)) for name in names)
+    chosen = ("\n".join(_choice(name)) for name in patterns.selections_of(row))
+    return "\n".join([f"## {row} {title}\n", *shown, *chosen])
+
+
+def _choice(name: str) -> Iterator[str]:
+    """A selection of a row: words, fields, and its whole file without them."""
+    entry = library.describe(name)
+    yield f"### {name}\n"
+    yield f"{_filled(entry.summary)}\n"
+    told = {"source": entry.source, "reading": entry.reading}
+    yield from (_filled(f"- *{field.capitalize()}*: {text}") for field, text in told.items())
+    yield f"- *Written in*: [{name}.attn](../attndsl/patterns/selections/{name}.attn)\n"
+    text = patterns.module_of_selection(name).span.source.text
+    yield from ("```text", re.sub(r"^##.*\n", "", text, flags=re.MULTILINE).strip("\n"), "```\n")
 
 
 def _exhibit(name: str) -> Iterator[str]:

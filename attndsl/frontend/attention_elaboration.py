@@ -58,7 +58,9 @@ def attention_of(
         stop_if_any(maker.elaborator.diagnostics)
         raise
     stop_if_any(maker.elaborator.diagnostics)
-    return replace(maker.with_conditions(found), tables=tables)
+    own = {table.name for table in tables}
+    chosen = (each for name, each in maker.elaborator.selections.items() if name in own)
+    return replace(maker.with_conditions(found), tables=tables, selections=tuple(chosen))
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,17 @@ def check_members(terms: Terms, span: Span) -> None:
 
 
 def check_tables(attention: ir.Attention, declared: dict[str, ir.Table], span: Span) -> None:
-    """Refuses inputs of one name that are declared in different ways.
+    """Refuses inputs of one name that are declared in different ways, and selections of different values.
 
     Raises:
-        AttnDslError: A209.
+        AttnDslError: A209, A219.
     """
+    chosen: dict[str, ir.Chosen] = {}
+    for each in (each for mask in attention.masks for each in mask.selections):
+        if chosen.setdefault(each.name, each) != each:
+            title = f"`{each.name}` is used with different values for its parameters"
+            helps = ("declare another selection for the other values",)
+            raise AttnDslError(make_error("A219", title, span, helps=helps))
     for mask in attention.masks:
         for table in mask.tables:
             if declared.setdefault(table.name, table) != table:

@@ -24,7 +24,7 @@ from .lazy_module import LazyModule
 from .linking import Linker, Resolve
 from .order import plain_use
 from .placing import placed
-from .scope import Definition, Unit
+from .scope import Definition, TableItem, Unit
 from .typecheck import check
 
 Given: TypeAlias = int | bool | float | Sequence[int]
@@ -216,6 +216,14 @@ def signatures(module: syn.Module, resolve: Resolve | None = None) -> tuple[Sign
     with _enough_stack(module.span):
         found = checked(Linker(resolve, prelude()), module).definitions()
         return tuple(described(each) for each in found if each.is_pattern or each.is_attention)
+
+
+def inputs_declared(module: syn.Module, resolve: Resolve | None = None) -> tuple[ir.Table, ...]:
+    """All inputs that a module declares, by name. Raises as `elaborate` does."""
+    with _enough_stack(module.span):
+        unit = checked(Linker(resolve, prelude()), module)
+        found = (item.table for item in unit.own.values() if isinstance(item, TableItem))
+        return tuple(sorted(found, key=lambda table: table.name))
 
 
 def described(definition: Definition) -> Signature:

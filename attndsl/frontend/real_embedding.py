@@ -26,7 +26,7 @@ from .errors import listed, make_error, stop_if_any
 from .joining import Scalable
 from .rows import SHIFT, shift_of, stored
 from .score_values import number_faults
-from .space_binding import SpaceBinder
+from .space_binding import SpaceBinder, chosen_of
 from .spaces import Pair
 
 reals = ir.reals
@@ -183,21 +183,23 @@ def scored(
         None if pair is None else (pair, PAIRED),
     )
     found = ir.Attention((ir.Term((part,), log_mass=log_mass),), (), name, doc)
-    return _with_tables(found, binder.tables, binder.span)
+    return _with_tables(found, binder.tables, binder.chosen, binder.span)
 
 
 @dataclass(slots=True)
 class _Binder:
-    """Sets real expressions in the spaces of a mask, and keeps the inputs that they read."""
+    """Sets real expressions in the spaces of a mask, and keeps the inputs that they read, and what makes these."""
 
     mask: ir.Mask
     span: Span
     tables: dict[str, ir.Table]
+    chosen: tuple[ir.Chosen, ...]
 
     def __init__(self, mask: ir.Mask, span: Span) -> None:
         self.mask = mask
         self.span = span
         self.tables = {}
+        self.chosen = ()
 
     def real(self, rule: Rule) -> ir.Node:
         """A real, of the score where it is a function."""
@@ -211,7 +213,9 @@ class _Binder:
                 raise AttnDslError(make_error("A209", title, self.span))
         pair = Pair(self.mask.queries, self.mask.keys)
         binder = SpaceBinder(pair, overs, shift_of(self.mask.align), self.span)
-        return reals.as_real(binder.bound_to_spaces(node))
+        bound = binder.bound_to_spaces(node)
+        self.chosen += chosen_of(made, self.mask.align, bound, self.span)
+        return reals.as_real(bound)
 
     def weights(self, weights: Weights) -> tuple[ir.Form, ir.Node | None]:
         """The form, and its function of the score."""
@@ -232,10 +236,17 @@ class _Binder:
         return ir.Form(word), None if rule is None else self.real(rule)
 
 
-def _with_tables(found: ir.Attention, tables: dict[str, ir.Table], span: Span) -> ir.Attention:
+def _with_tables(
+    found: ir.Attention,
+    tables: dict[str, ir.Table],
+    chosen: tuple[ir.Chosen, ...],
+    span: Span,
+) -> ir.Attention:
     check_tables(found, dict(tables), span)
     read = ir.tables_read(*(each for term in found.terms for each in term.expressions()))
-    made = replace(found, tables=tuple(tables[name] for name in sorted(read)))
+    inputs = tuple(tables[name] for name in sorted(read))
+    asked = tuple(each for each in dict.fromkeys(chosen) if each.name in read)
+    made = replace(found, tables=inputs, selections=asked)
     stop_if_any(number_faults(made, {}, span))
     return made
 
@@ -252,7 +263,7 @@ def scaled(factor: Operand, attention: ir.Attention) -> ir.Attention:
     value = binder.real(factor)
     check_query(value, "a factor of an attention", binder.span)
     found = replace(attention, terms=multiple(value, attention.terms))
-    return _with_tables(found, binder.tables, binder.span)
+    return _with_tables(found, binder.tables, (*attention.selections, *binder.chosen), binder.span)
 
 
 def joined_attention(*attentions: ir.Attention) -> ir.Attention:
@@ -273,7 +284,8 @@ def _whole(terms: tuple[ir.Term, ...], parts: tuple[ir.Attention, ...]) -> ir.At
     if len(spaces) > 1:
         title = "these attentions live in different spaces, or are aligned in different ways"
         raise AttnDslError(make_error("A210", title, span))
-    return _with_tables(ir.Attention(terms), tables, span)
+    chosen = tuple(each for part in parts for each in part.selections)
+    return _with_tables(ir.Attention(terms), tables, chosen, span)
 
 
 class AttentionOperators(Scalable):

@@ -16,6 +16,7 @@ from attndsl.ir.interning import Node
 from attndsl.ir.mask import Mask, Table
 from attndsl.ir.nodes import Load, Size
 from attndsl.ir.reals import SCORE, UNITY, Row
+from attndsl.ir.selection import Chosen
 from attndsl.ir.walks import postorder
 
 
@@ -91,12 +92,17 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """A sum of terms. ``tables`` are the inputs that its real expressions read, beside those of its masks."""
+    """A sum of terms.
+
+    ``tables`` are the inputs that its real expressions read, beside those of its masks; ``selections`` make those of
+    them that a call does not bring.
+    """
 
     terms: tuple[Term, ...]
     tables: tuple[Table, ...] = ()
     name: str = field(default="", compare=False)
     doc: str = field(default="", compare=False)
+    selections: tuple[Chosen, ...] = field(default=(), repr=False)
 
     @property
     def digest(self) -> str:

@@ -17,7 +17,13 @@ from attndsl.ir.interning import Deps, Node
 from attndsl.ir.mask import Mask, Table
 from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import is_name, mask_fault
-from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
+from attndsl.ir.selection import Chosen
+from attndsl.ir.selection_storage import (
+    making,
+    read_selections,
+    with_selections,
+    written_selections,
+)
 from attndsl.ir.storage import FORMAT
 from attndsl.ir.walks import postorder
 
@@ -58,6 +64,7 @@ def dump_attention(attention: Attention) -> str:
         ],
     }
     selections = {each.name: each for mask in attention.masks for each in mask.selections}
+    selections |= {each.name: each for each in attention.selections}
     if selections:
         document["selections"] = written_selections(selections.values())
     return json.dumps(document)
@@ -85,6 +92,7 @@ def _attention(document: Field) -> Attention:
         raise document.part("name").wrong("a name")
     tables = tuple(storage.read_table(each) for each in document.part("tables").items())
     masks = [storage.load(json.dumps(each.value)) for each in document.part("masks").items(1)]
+    selections: tuple[Chosen, ...] = ()
     if "selections" in document.value:
         selections = read_selections(document.part("selections"))
         masks = [with_selections(mask, selections) for mask in masks]
@@ -94,7 +102,7 @@ def _attention(document: Field) -> Attention:
     read = tables_read(*(each for term in terms for each in term.expressions()))
     if read != {table.name for table in tables}:
         raise document.part("tables").wrong("the inputs that its expressions read")
-    return Attention(terms, tables, name, doc)
+    return Attention(terms, tables, name, doc, making(selections, tables))
 
 
 def _frame(masks: list[Mask], tables: tuple[Table, ...]) -> Mask:

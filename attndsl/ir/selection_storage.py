@@ -12,7 +12,7 @@ from attndsl.ir import selection as s
 from attndsl.ir.attention import tables_read
 from attndsl.ir.documents import Field
 from attndsl.ir.interning import Deps, Node, Side, Sort, tag_of
-from attndsl.ir.mask import FLAT, Align, Mask
+from attndsl.ir.mask import FLAT, Align, Mask, Table
 from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import mask_fault
 from attndsl.ir.walks import postorder
@@ -152,12 +152,21 @@ def with_selections(mask: Mask, selections: Iterable[s.Chosen]) -> Mask:
     Raises:
         ValueError: it declares a table of that name in another way.
     """
-    declared = {table.name: table for table in mask.tables}
+    return replace(mask, selections=making(selections, mask.tables))
+
+
+def making(selections: Iterable[s.Chosen], tables: Iterable[Table]) -> tuple[s.Chosen, ...]:
+    """Selections that make some of the tables, of those given.
+
+    Raises:
+        ValueError: a table of that name is declared in another way.
+    """
+    declared = {table.name: table for table in tables}
     own = tuple(each for each in selections if each.name in declared)
     for each in own:
         if declared[each.name] != each.table:
             raise ValueError(f"tables: {each.name!r} is not that of the selection")
-    return replace(mask, selections=own)
+    return own
 
 
 def _read_units(item: Field) -> s.Units:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from attndsl import patterns
+from attndsl.attentions import Attention
 from attndsl.compiled import Pattern
 
-from .shelf import describe, load_pattern
+from .shelf import describe, load
 
 WIDTH = 16  # of a head: what the smallest tensor cores take
+_FOREIGN = 4  # keys under each name that an attention has beside those of the call
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Example:
         v: Values [B, H, K, 16].
         extents: The size of every axis of its grids, by full name: {"image.y": 9}.
         inputs: Its run-time inputs by name, on the device of q.
+        keys: Keys and values beside those of the call, by name: pairs of [B, H, 4, 16].
     """
 
     name: str
@@ -39,11 +42,12 @@ class Example:
     v: Tensor
     extents: dict[str, int]
     inputs: dict[str, Tensor]
+    keys: dict[str, tuple[Tensor, Tensor]]
 
     @property
-    def pattern(self) -> Pattern:
-        """The entry, compiled."""
-        return load_pattern(self.name, self.layer, self.values)
+    def pattern(self) -> Pattern | Attention:
+        """The entry, compiled: a pattern, or the attention that some published selections are."""
+        return load(self.name, layer=self.layer, values=self.values)
 
     def call(self, **options: Any) -> Any:
         """Runs it: the output [B, H, Q, 16], as ``pattern(q, k, v, ...)`` returns it.
@@ -51,7 +55,7 @@ class Example:
         Args:
             **options: As of ``Pattern.__call__``: ``backend``, ``layout``, ``return_lse``, ...
         """
-        given = {"extents": self.extents, "inputs": self.inputs, **options}
+        given = {"extents": self.extents, "inputs": self.inputs, **self.keys, **options}
         return self.pattern(self.q, self.k, self.v, **given)
 
 
@@ -63,10 +67,10 @@ def example(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Example:
-    """Makes a small call of any entry; equal arguments give equal numbers.
+    """Makes a small call of any entry, or of a published selection; equal arguments give equal numbers.
 
     Args:
-        name: An entry, or the number of a row, then its first.
+        name: An entry, a selection, or the number of a row, then its first entry.
         seed: What tensors and inputs are drawn from.
         layer: Which layer, where layers differ; by default the first that is of interest.
         dtype: Of q, k and v.
@@ -85,4 +89,10 @@ def example(
     )
     inputs = {name: torch.from_numpy(array).to(device) for name, array in trial.inputs.items()}
     chosen = trial.layers[0] if layer is None else layer
-    return Example(entry.name, chosen, trial.values, q, k, v, trial.extents, inputs)
+    made = Example(entry.name, chosen, trial.values, q, k, v, trial.extents, inputs, {})
+    if isinstance(attention := made.pattern, Attention):
+        shape = (2, trial.batch, trial.heads, _FOREIGN, WIDTH)
+        for name in attention.ir.key_inputs:
+            key, value = torch.randn(shape, generator=draw).to(device, dtype)
+            made.keys[name] = key, value
+    return made

@@ -87,7 +87,7 @@ def check(wanted: Iterable[str] | None = None) -> Iterator[Checked]:
 
 def _chosen(wanted: Iterable[str]) -> set[str]:
     by_row = rows()
-    return {name for each in wanted for name in by_row.get(each, (describe(each).name,))}
+    return {name for each in wanted for name in by_row.get(each, (patterns.entry(each).name,))}
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from attndsl.attentions import Attention
 from attndsl.compiled import Pattern
 from attndsl.frontend import Given
 from attndsl.patterns import Entry
-from attndsl.sources import joined, read_attention, read_mask
+from attndsl.sources import is_attention, joined, read_attention, read_mask
 
 
 def names() -> tuple[str, ...]:
@@ -28,12 +28,12 @@ def rows() -> dict[str, tuple[str, ...]]:
 
 
 def describe(name: str) -> Entry:
-    """Describes an entry, by its name or the number of its row (then its first).
+    """Describes an entry, by its name or the number of its row (then its first), or a published selection.
 
     Raises:
         AttnDslError: A211, there is none.
     """
-    return patterns.entry(name)
+    return patterns.selection(name) if name in patterns.selections() else patterns.entry(name)
 
 
 def load(
@@ -45,7 +45,7 @@ def load(
     values: Mapping[str, Given] | None = None,
     **named: Given,
 ) -> Pattern | Attention:
-    """An entry, a pattern of the prelude, or a published attention, compiled.
+    """An entry, a pattern of the prelude, a published attention or selection, compiled.
 
     Args:
         name: Its name, or the number of its row.
@@ -58,7 +58,7 @@ def load(
         AttnDslError: A2xx and A3xx, what is wrong with the name or the values.
     """
     given = joined(values, named)
-    if name in patterns.attentions():
+    if is_attention(name):
         return Attention(read_attention(name, None, given, align, layer), layer)
     return Pattern(read_mask(name, None, given, align, layer), layer)
 

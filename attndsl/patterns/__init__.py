@@ -24,13 +24,14 @@ from .scored import (
     module_of_named,
     named_attentions,
 )
-from .selected import module_of_selection, selections
+from .selected import module_of_selection, selection, selections, selections_of
 from .trials import Trial, large_trial, trial
 
 __all__ = [
     "Entry", "Trial", "attention_of", "attention_signature", "attentions", "catalogue", "describe", "entry", "find",
     "helpers", "is_helper", "is_name", "large_trial", "module_of", "module_of_attention", "module_of_named",
-    "module_of_other", "module_of_selection", "named_attentions", "names", "published", "selections", "source", "trial",
+    "module_of_other", "module_of_selection", "named_attentions", "names", "published", "selection", "selections",
+    "selections_of", "source", "trial",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files as resources
 
 from attndsl import syntax as syn
@@ -144,18 +144,25 @@ def entry(name: str) -> Entry:
     """
     name = _known(name)
     row, family = _places()[name]
-    shown = _signatures(family)[name]
-    summary, fields = _read(shown.doc)
-    number, _, title = fields.pop("Row").partition(" ")
-    assert number == row, "the fields of a comment stand above its own pattern"
+    told = read_entry(_signatures(family)[name], family)
+    assert told.row == row, "the fields of a comment stand above its own pattern"
     first = find(row)
     assert first is not None, "this entry has the row"
-    fields = {field.lower(): text for field, text in fields.items()}
-    fields.setdefault("compared", "" if name == first else entry(first).compared)
-    optional = dict.fromkeys(("reading", "part", "missing", "large"), "")
+    if name == first:
+        return told
+    one = entry(first)
+    return replace(told, title=told.title or one.title, compared=told.compared or one.compared)
+
+
+def read_entry(shown: Signature, family: str) -> Entry:
+    """The entry that a comment with fields tells of; "" for those it has not."""
+    summary, fields = _read(shown.doc)
+    row, _, title = fields.pop("Row", "").partition(" ")
+    told = dict.fromkeys((field.lower() for field in FIELDS if field != "Row"), "")
+    told |= {field.lower(): text for field, text in fields.items()}
     return Entry(
-        name=name, row=row, title=title or entry(first).title, family=family, summary=summary,
-        signature=shown, **(optional | fields),
+        name=shown.name, row=row, title=title, family=family, summary=summary, signature=shown,
+        **told,
     )  # fmt: skip
 
 

@@ -6,9 +6,10 @@ Example: n=24, heads=2, w=5, layer=[0, 1], doc sorted 0..4, rank permuted, near 
 
 `name=` gives a parameter, the extent of an axis, `q`, `k` or `n` (both lengths of a flat pattern;
 `q` alone: the queries are the last tokens of the keys' space), `heads`, `batch`, the values of
-`layer`, or a free dim of an input. The other clauses say how an input is drawn: uniformly, uniformly
-and sorted, or as a permutation; a bound may be an axis. Inputs that are not mentioned: lists hold keys and
-empty slots, ints keys, bools are tossed. `Large:` is read alike.
+`layer`, or a free dim of an input, which may be that of a parameter. The other clauses say how an
+input is drawn: uniformly, uniformly and sorted, or as a permutation; a bound may be an axis. Inputs
+that are not mentioned: lists hold keys and empty slots, ints keys, bools are tossed, reals are
+normal. `Large:` is read alike.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def trial(entry: Entry, grow: int = 0, seed: int = 0) -> Trial:
     layers = numbers.get("layer", 0)
     axes = {*extents, *(full.rpartition(".")[2] for full in extents)}
     plain = {name: value for name, value in numbers.items() if name not in axes}
-    sizes = {**plain, **extents, "batch": batch, "head": heads, "q": q_len, "k": k_len}
+    named = {name: value for name, value in values.items() if isinstance(value, int)}
+    sizes = {**named, **plain, **extents, "batch": batch, "head": heads, "q": q_len, "k": k_len}
     rng = np.random.default_rng(seed)
     inputs = {
         table.name: _drawn(rng, table, {**sizes, "pos": k_len}, draws.get(table.name))
@@ -146,6 +148,8 @@ def _drawn(
     shape = tuple(dim if isinstance(dim, int) else _size(dim, sizes) for dim in table.dims)
     if table.kind is ir.Sort.BOOL:
         return rng.random(shape) < 0.5
+    if table.kind is ir.Sort.REAL:
+        return rng.standard_normal(shape, np.float32)
     if draw is None:
         draw = _Draw("in", -1 if table.is_list else 0, "k")
     if draw.how == "permuted":

@@ -9,7 +9,7 @@ import torch
 
 import attndsl
 from attndsl import library, patterns
-from tests.library import test_published_sets
+from tests.library import test_published_sets, test_selections_of_rows
 from tests.support.selection_loops import blocks, dot, listed, mean, softmax, top
 
 FOLDER = Path(patterns.__file__).parent / "selections"
@@ -171,8 +171,22 @@ def test_a_system_chooses_the_units_that_its_loop_does(oracle, integers):
 def test_every_file_is_a_system_with_a_loop():
     names = sorted(path.stem for path in FOLDER.glob("*.attn"))
     others = [f"select_{each.__name__}" for each in test_published_sets.SYSTEMS]
-    assert names == sorted([*(each.__name__ for each in SYSTEMS), *others])
+    more = [f"select_{name}" for name in test_selections_of_rows.SYSTEMS]
+    assert names == sorted([*(each.__name__ for each in SYSTEMS), *others, *more])
     assert names == sorted(library.selections())
+
+
+@pytest.mark.parametrize("name", library.selections())
+def test_the_example_of_a_selection_runs_in_one_line(name):
+    shown = library.example(name)
+    out = shown.call()
+    assert out.shape == shown.q.shape
+    assert out.isfinite().all()
+    torch.testing.assert_close(out, shown.call(backend="reference"), rtol=0, atol=1e-5)
+    entry = library.describe(name)
+    assert entry.summary
+    assert entry.source
+    assert entry.name == name
 
 
 @pytest.mark.parametrize("name", ["select_moba", "select_nsa", "select_infllm2", "select_quest"])

@@ -847,4 +847,9 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("inputs.py", "if table.kind is not ir.Sort.REAL and getattr(", "if False and getattr(", "a gradient of ints is refused for its dtype alone"),
     ("frontend/unit_frames.py", "is_own = own == units", "is_own = True", "a mean of other units is scored"),
     ("claims/choices.py", "yield \"where a token stands depends on tokens behind it\"", "yield from ()", "ranks count as causal"),
+    ("frontend/attention_elaboration.py", "tables=tables, selections=tuple(chosen))", "tables=tables)",
+     "what a score asks is not chosen"),
+    ("frontend/real_embedding.py", "self.chosen += chosen_of(made, self.mask.align, bound, self.span)", "pass",
+     "what a score in Python asks is not chosen"),
+    ("ir/attention_storage.py", "making(selections, tables))", "())", "a saved attention forgets what its scores ask"),
 )  # fmt: skip

@@ -1,0 +1,238 @@
+"""Selections of rows of the catalogue against loops: sets, and outputs and gradients of dense attention on them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import attndsl
+from tests.library.test_published_sets import first_best, normal, places
+from tests.support.selection_loops import blocks, dot, mean, softmax, top
+
+HEADS, KEY_HEADS, WIDTH, SCALE = 4, 2, 4, 0.5
+
+
+class Case:
+    """Tensors of a call in float64 with numbers of float32: random ones, or small integers so that scores tie."""
+
+    def __init__(self, q_len, k_len, integers):
+        self.draws, self.integers = torch.Generator().manual_seed(q_len + k_len), integers
+        self.q_len, self.k_len = q_len, k_len
+        self.q, self.k = self.draw(HEADS, q_len, WIDTH), self.draw(KEY_HEADS, k_len, WIDTH)
+        self.k[:, :, k_len // 2] = self.k[:, :, 0]
+
+    def draw(self, *shape):
+        if self.integers:
+            return torch.randint(-1, 2, (1, *shape), generator=self.draws).double()
+        return torch.randn(1, *shape, generator=self.draws).double()
+
+    def row(self, h, i):
+        return self.q[0, h, i].float().numpy()
+
+    def keys(self, h):
+        return self.k[0, h * KEY_HEADS // HEADS].float().numpy()
+
+    def fits(self, h, i, last=None):
+        """Scaled products of a query with all keys, or with those up to a last one."""
+        keys = self.keys(h)
+        return {
+            j: SCALE * dot(self.row(h, i), keys[j])
+            for j in range(self.k_len if last is None else last + 1)
+        }
+
+    def array(self, name):
+        return self.inputs[name].detach().float().numpy()
+
+
+def attended(s, seen, v):
+    """Softmax of scores over the pairs that are seen; 0 for a query without keys."""
+    s = s.masked_fill(~seen, -torch.inf)
+    weights = (s - s.amax(-1, keepdim=True).clamp_min(-1e300)).exp()
+    return weights / weights.sum(-1, keepdim=True).clamp_min(1e-300) @ v
+
+
+@dataclass
+class System:
+    """A loop that gives the keys of a head and query, or several lists; the output from scores, sets, v, inputs."""
+
+    sets: Any
+    values: dict[str, Any]
+    lengths: tuple[int, int]
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    formula: Any = lambda s, seen, v, given: attended(s, seen[0], v)
+    trained: tuple[str, ...] = ()
+    foreign: str = ""
+
+
+def axformer(case, h, i):
+    yield top(case.fits(h, i), 5)
+
+
+def kept_weights(s, seen, v, given):
+    return s.softmax(-1) * seen[0] @ v
+
+
+def kinetics(case, h, i):
+    """Sinks 2, local 6, pages of 4, of which 2."""
+    units, group = blocks(4, 4, case.k_len), (h // 2 * 2, h // 2 * 2 + 1)
+    first = max(i + 1 - 6, 0) // 4
+    scores = {
+        u: sum(SCALE * dot(case.row(g, i), mean(case.keys(h), *units[u])) for g in group)
+        for u in range(first)
+    }
+    taken = top(scores, 2)
+    yield [j for j in range(i + 1) if j < 2 or j // 4 in taken or j >= 4 * first]
+
+
+def scalekv(case, h, i):
+    columns, old = dict.fromkeys(range(case.k_len), 0.0), case.k_len - case.q_len
+    for observer in (0, 3, 6):
+        for j, share in softmax(case.fits(h, observer)).items():
+            columns[j] += share
+    yield top({j: columns[j] for j in range(old)}, 5) + list(range(old, case.k_len))
+
+
+def spark(case, h, i):
+    found = case.fits(h, i, last=i)
+    if i >= 6:
+        scores = np.array(list(found.values()))
+        bar = scores.mean() + float(case.array("quantile")[i]) * scores.std(ddof=1)
+        yield [j for j, x in found.items() if np.float32(x) > np.float32(bar)]
+    else:
+        yield list(found)
+
+
+def with_factor(s, seen, v, given):
+    factor = torch.nn.functional.softplus(given["spare_q"] @ given["spare_k"].mT)
+    s = s.masked_fill(~seen[0], -torch.inf)
+    return s.softmax(-1).nan_to_num() * factor @ v
+
+
+def catanet(case, h, i):
+    """The sorted sequence, its mirrored end behind it, in steps of one group with windows of two."""
+    features, centres, n = (
+        normal(case.array("feature")[0]),
+        normal(case.array("centre")),
+        case.k_len,
+    )
+    labels = [first_best({c: dot(f, x) for c, x in enumerate(centres)}) for f in features]
+    place = places(labels)
+    order = sorted(place, key=place.get)
+    padded = order + order[::-1]
+    start = place[i] // 6 * 6
+    end = min(start + 12, -(-n // 6) * 6 + 6)
+    yield sorted(set(padded[start:end]))
+
+
+def with_centres(s, seen, v, given):
+    key, value = given["centres"]
+    return attended(s, seen[0], v) + (SCALE * given["q"] @ key.mT).softmax(-1) @ value
+
+
+def drsformer(case, h, i):
+    factor = float(case.array("temperature")[h])
+    fits = {c: factor * dot(case.row(h, i), key) for c, key in enumerate(case.keys(h))}
+    for share in (1 / 2, 2 / 3, 3 / 4, 4 / 5):
+        yield top(fits, int(13 * share))
+
+
+def mixed(s, seen, v, given):
+    t = given["temperature"][:, None, None] * s
+    return sum(a * attended(t, each, v) for a, each in zip(given["mix"], seen, strict=True))
+
+
+def acmil(case, h, i):
+    coin, salient = case.array("coin")[0, h, i], top(case.fits(h, i), 6)
+    masked = top({j: float(coin[j]) for j in salient}, 4)
+    yield [j for j in range(case.k_len) if j not in masked]
+
+
+def simplegvr(case, h, i):
+    units = blocks(4, 4, case.k_len)
+    own = mean(case.q[0, h].float().numpy(), *units[i // 4])
+    fits = {u: dot(own, mean(case.keys(h), *each)) for u, each in enumerate(units) if u != i // 4}
+    taken = {i // 4, *top(fits, 2)}
+    yield [j for j in range(case.k_len) if j // 4 in taken]
+
+
+def dcal(case, h, i):
+    response = case.array("response")[0]
+    yield list(range(case.k_len)) if i in top(dict(enumerate(response)), 6) else []
+
+
+def tcpa(case, h, i):
+    """5 prompts for the class token, 6 for patches, 9 tokens."""
+    mine, pool = normal(case.array("feature")[0])[i], normal(case.array("pool"))
+    fits = {j: dot(mine, pool[j]) for j in (range(5) if i == 0 else range(5, 11))}
+    yield top(fits, 2 if i == 0 else 3) + list(range(11, 20))
+
+
+SYSTEMS = {
+    "axformer": System(axformer, {"n": 5}, (21, 21), formula=kept_weights),
+    "kinetics": System(kinetics, {"sink": 2, "local": 6, "b": 4, "n": 2}, (31, 31)),
+    "scalekv": System(scalekv, {"n": 5, "window": 3}, (9, 29)),
+    "spark": System(
+        spark, {"n": 6}, (30, 30),
+        {"spare_q": (1, HEADS, 30, 3), "spare_k": (1, HEADS, 30, 3), "quantile": (30,)},
+        with_factor, ("spare_q", "spare_k"),
+    ),
+    "catanet": System(
+        catanet, {"group": 6}, (27, 27), {"feature": (1, 27, 3), "centre": (4, 3)}, with_centres,
+        foreign="centres",
+    ),
+    "drsformer": System(
+        drsformer, {"c": 13}, (13, 13), {"temperature": (HEADS,), "mix": (4,)}, mixed,
+        ("temperature", "mix"),
+    ),
+    "acmil": System(acmil, {"n": 6, "m": 4}, (3, 24), {"coin": (1, HEADS, 3, 24)}),
+    "simplegvr": System(simplegvr, {"b": 4, "n": 2}, (22, 22)),
+    "dcal": System(dcal, {"r": 6}, (19, 19), {"response": (1, 19)}),
+    "tcpa": System(
+        tcpa, {"c": 5, "g": 6, "n": 2, "m": 3}, (9, 20), {"feature": (1, 9, 3), "pool": (20, 3)}
+    ),
+}  # fmt: skip
+
+
+def seen_by_loops(system, case):
+    """Masks [1, heads, queries, keys], one for each list that the loop gives for a query."""
+    found = [[list(system.sets(case, h, i)) for i in range(case.q_len)] for h in range(HEADS)]
+    seen = torch.zeros(len(found[0][0]), 1, HEADS, case.q_len, case.k_len, dtype=torch.bool)
+    for h, rows in enumerate(found):
+        for i, lists in enumerate(rows):
+            for at, keys in enumerate(lists):
+                seen[at, 0, h, i, keys] = True
+    return seen
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["random", "ties"])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_is_dense_attention_on_the_sets_of_its_loop(name, integers):
+    system = SYSTEMS[name]
+    p = attndsl.compile(f"select_{name}", **system.values)
+    case = Case(*system.lengths, integers)
+    case.inputs = {each: case.draw(*shape)[0] for each, shape in system.inputs.items()}
+    if system.foreign:
+        key, value = torch.randn(2, 1, HEADS, 4, WIDTH, dtype=torch.float64)
+        case.inputs[system.foreign] = key.requires_grad_(), value.requires_grad_()
+    seen = seen_by_loops(system, case)
+    trained = [case.inputs[each].requires_grad_() for each in system.trained]
+    leaves = [case.q.requires_grad_(), case.k.requires_grad_(), *trained]
+    leaves += case.inputs.get(system.foreign, ())
+    s = SCALE * case.q @ case.k.repeat_interleave(2, 1).mT
+    width = value.shape[3] if system.foreign else case.k_len
+    eye = torch.eye(case.k_len, width, dtype=torch.float64).expand(1, KEY_HEADS, -1, -1)
+    v = (eye + torch.randn(1, KEY_HEADS, case.k_len, width, generator=case.draws)).requires_grad_()
+    given = {**case.inputs, "q": case.q}
+    for values in (eye, v):  # weights themselves, then sums of them
+        found = p(case.q, case.k, values, **case.inputs)
+        wanted = system.formula(s, seen, values.repeat_interleave(2, 1), given)
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    grads, right = (
+        torch.autograd.grad(out.sin().sum(), [*leaves, v], allow_unused=True)
+        for out in (found, wanted)
+    )
+    for mine, theirs in zip(grads, right, strict=True):
+        mine, theirs = (torch.zeros(1) if x is None else x for x in (mine, theirs))
+        torch.testing.assert_close(mine.double(), theirs.double(), rtol=1e-8, atol=1e-10)

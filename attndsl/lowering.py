@@ -18,6 +18,7 @@ from attndsl.backends import (
     Executable,
     ForwardKernels,
     PackedKernels,
+    PlainScores,
     Request,
     ScoredExecutable,
     ScoredKernels,
@@ -32,6 +33,7 @@ from attndsl.backends import (
     WholeStrips,
     best_tile,
     choose,
+    lse_dtype,
     tile_costs_of,
 )
 from attndsl.compiler import Program
@@ -150,6 +152,13 @@ def lower_scores(
             title = f"the back end {runner.name} has no kernels for the weights `stick`"
             raise AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))
         layout = "natural"  # keys are taken in order
+    if (
+        score.is_plain
+        and request.device.type == "cpu"
+        and request.dtype == lse_dtype(request.dtype)
+    ):
+        plain = lower(program, call, request, backend, layout)
+        return ScoredExecutable((PlainScores(replace(plain, zeros=None, keyless=None)),), False)
     if not layout and isinstance(runner, TakesWholeScores):
         whole = program.whole(call)
         at_once = None if whole is None else runner.lower_scored_whole(whole, score, request)

@@ -25,6 +25,7 @@ from attndsl.backends.executable import Executable
 from attndsl.backends.on_device import OnDevice
 from attndsl.backends.packed import PackedComposed, PackedKernels, Side
 from attndsl.backends.pages import PagedRows, Pages
+from attndsl.backends.plain_scores import PlainScores
 from attndsl.backends.protocol import (
     Backend,
     ForwardKernels,
@@ -85,6 +86,7 @@ __all__ = [
     "PackedKernels",
     "PagedRows",
     "Pages",
+    "PlainScores",
     "ReadsOnlySeen",
     "Request",
     "ScoredExecutable",

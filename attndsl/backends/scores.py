@@ -39,6 +39,12 @@ class BoundScore:
     breaks: bool = False
     factor: ir.Node | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weights are those of a pattern."""
+        is_changed = self.weight is not None or self.factor is not None or self.breaks
+        return self.score is ir.reals.SCORE and not is_changed
+
 
 class ScoredKernels(Protocol):
     """Attention over the pairs of a mask with scores of its own; gradients are deterministic, without atomics.

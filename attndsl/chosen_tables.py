@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -24,13 +24,20 @@ class Shape:
     q_len: int
     k_len: int
     device: torch.device
+    extents: tuple[tuple[str, int], ...] = ()  # of the grids whose tiles are chosen, "grid.y"
 
     @staticmethod
-    def of(q: Tensor, k: Tensor) -> Shape:
-        """The shape of a call.
+    def of(
+        q: Tensor,
+        k: Tensor,
+        selections: Iterable[ir.Chosen] = (),
+        extents: Mapping[str, int] | None = None,
+    ) -> Shape:
+        """The shape of a call, and of the grids of its selections.
 
         Raises:
-            AttnDslError: A502, q and k do not fit each other; A503, they are on different devices.
+            AttnDslError: A401, A402, extents do not fit; A502, q and k do not fit each other; A503, they are on
+                different devices.
         """
         if q.dim() != _RANK or k.dim() != _RANK or q.shape[0] != k.shape[0]:
             title = "q and k must have four dims, [batch, heads, length, head_dim], and the same batch size"
@@ -41,13 +48,31 @@ class Shape:
         if q.device != k.device or not (q.is_floating_point() and k.is_floating_point()):
             title = "q and k must be floating tensors on one device"
             raise AttnDslError(Diagnostic("A503", title))
-        return Shape(q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.device)
+        lengths = q.shape[2], k.shape[2]
+        found = _extents(selections, *lengths, extents)
+        return Shape(q.shape[0], q.shape[1], k.shape[1], *lengths, q.device, found)
 
     def fault(self, other: Shape) -> str | None:
         """How a call differs from that of another shape, in words."""
         pairs = [(name, getattr(self, name), getattr(other, name)) for name in self.__slots__]
         told = [f"{name} {one}, not {two}" for name, one, two in pairs if one != two]
         return ", ".join(told) or None
+
+
+def _extents(
+    selections: Iterable[ir.Chosen], q_len: int, k_len: int, extents: Mapping[str, int] | None
+) -> tuple[tuple[str, int], ...]:
+    """How long the axes of the grids of selections are.
+
+    Raises:
+        AttnDslError: A401, A402.
+    """
+    found: dict[str, int] = {}
+    for each in selections:
+        if isinstance(each, ir.Selection) and each.is_on_grid:
+            frame = ir.Mask(ir.TRUE, *each.spaces, align=each.align, name=each.name)
+            found |= ir.resolve_sizes(frame, q_len, k_len, extents)
+    return tuple(sorted((name, size) for name, size in found.items() if "." in name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +112,9 @@ def known_slots(chosen: ir.Chosen) -> bool:
     if isinstance(chosen, ir.Rank) or chosen.by_column:
         return False
     rows = chosen.queries
-    return isinstance(chosen.table.dims[-1], int) and not isinstance(rows, ir.selection.Numbers)
+    is_open = any(x.is_open for x in (rows, chosen.units) if isinstance(x, ir.selection.Tiles))
+    known = isinstance(chosen.table.dims[-1], int) and not isinstance(rows, ir.selection.Numbers)
+    return known and not is_open
 
 
 def table_shape(chosen: ir.Chosen, q: Tensor, k: Tensor) -> tuple[int, ...]:
@@ -98,6 +125,8 @@ def table_shape(chosen: ir.Chosen, q: Tensor, k: Tensor) -> tuple[int, ...]:
         size = chosen.queries.size
         shift = k.shape[2] - q.shape[2] if chosen.align is ir.Align.END else 0
         rows = -(-(shift + q.shape[2]) // size) - shift // size
+    elif isinstance(chosen.queries, ir.selection.Tiles):
+        rows = chosen.queries.count({})
     assert isinstance(slots, int), "it is known"
     shared = ir.selection.Shared
     heads = {shared.HEADS: (), shared.GROUP: (k.shape[1],), shared.NOTHING: (q.shape[1],)}

@@ -180,7 +180,7 @@ class Pattern(Inspection, Selecting, Exports):
         """
         at = take_positions(named)
         placed = len(at) > 0 or head_start != 0 or heads is not None
-        inputs, named = self._selector.completed(q, k, scale, inputs, named, placed)
+        inputs, named = self._selector.completed(q, k, scale, inputs, named, placed, extents)
         found = read_inputs(self._program, inputs, named)
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)

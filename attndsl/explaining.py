@@ -126,7 +126,7 @@ def explanation(
         call.batch,
         origin.hints(facts) if origin else (),
         families_told(program, call),
-        claims.told(program.mask.selections, *lengths, call.heads, head_dim),
+        claims.told(program.mask.selections, call.sizes, call.heads, head_dim),
     )
 
 

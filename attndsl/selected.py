@@ -103,13 +103,14 @@ class Selector:
         scale: float | Tensor | None,
         given: Mapping[str, Any],
         summaries: selecting.KeySummaries | None = None,
+        extents: Mapping[str, int] | None = None,
     ) -> Selected:
         """Makes the tables of all selections.
 
         Raises:
-            AttnDslError: A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
+            AttnDslError: A401 extents, A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
         """
-        making = self._making(q, k, scale, given, summaries)
+        making = self._making(q, k, scale, given, summaries, extents)
         for each in self.selections:
             making.produce(each)
         tables = {name: making.made[name] for name in self.by_head}
@@ -122,13 +123,14 @@ class Selector:
         scale: float | Tensor | None,
         given: Mapping[str, Any],
         selection: object,
+        extents: Mapping[str, int] | None = None,
     ) -> dict[str, Tensor]:
         """The scores of what was chosen, by the names of the tables; ranks have none.
 
         Raises:
             AttnDslError: as `select`; A509, the selection was made for another call.
         """
-        making = self._making(q, k, scale, given, None)
+        making = self._making(q, k, scale, given, None, extents)
         checked = self._checked(selection, making.shape)
         found = {}
         for each in self.selections:
@@ -146,10 +148,11 @@ class Selector:
         scale: float | Tensor | None,
         given: Mapping[str, Any],
         summaries: selecting.KeySummaries | None,
+        extents: Mapping[str, int] | None,
     ) -> _Making:
         if not self.selections:
             raise AttnDslError(Diagnostic("A509", "there is no selection in this pattern"))
-        shape = Shape.of(q, k)
+        shape = Shape.of(q, k, _all(self.selections), extents)
         if strange := sorted(given.keys() - self.asked):
             title = f"no selection reads an input named {strange[0]!r}"
             raise AttnDslError(Diagnostic("A501", title))
@@ -170,6 +173,7 @@ class Selector:
         inputs: Inputs,
         named: dict[str, Any],
         placed: bool,
+        extents: Mapping[str, int] | None = None,
     ) -> tuple[Inputs, dict[str, Any]]:
         """The inputs of a call, in a mapping and by name, with the tables among them.
 
@@ -195,8 +199,10 @@ class Selector:
             made = self._in_graph(q, k, scale, {name: given[name] for name in sorted(wanted)})
             return {name: given[name] for name in left} | made, {}
         if selection is None:
-            selection = self._select(q, k, scale, {name: given[name] for name in wanted})
-        chosen = self._checked(selection, Shape.of(q, k))
+            asked = {name: given[name] for name in wanted}
+            selection = self._select(q, k, scale, asked, None, extents)
+        shape = Shape.of(q, k, _all(self.selections), extents)
+        chosen = self._checked(selection, shape)
         made = {
             name: for_each_head(chosen[name], chosen.shape) if has_heads else chosen[name]
             for name, has_heads in self.by_head.items()
@@ -276,7 +282,7 @@ class _Making:
                 sizes |= {"k": shape.k_len, "pos": shape.k_len}
                 tables[table.name] = fitted(table, read(table.name, given[table.name]), sizes)
         call = self.q, self.k, self.scale, tables, reals, self.layer, self.summaries
-        return selecting.Activations(*call, unit_chooser(self.q.device))
+        return selecting.Activations(*call, dict(shape.extents), unit_chooser(self.q.device))
 
 
 def _all(selections: Iterable[ir.Chosen]) -> list[ir.Chosen]:
@@ -307,17 +313,19 @@ class Selecting:
         *,
         scale: float | None = None,
         summaries: selecting.KeySummaries | None = None,
+        extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> Selected:
         """Chooses as its selections say; a call with ``selection=`` attends to the result.
 
         ``scale`` is that of the call. ``inputs`` are those that the selections read. No gradient reaches q and k.
-        ``summaries`` keeps those of the keys, so that a step of decoding reads the new keys alone.
+        ``summaries`` keeps those of the keys, so that a step of decoding reads the new keys alone. ``extents``
+        are those of the call, where it chooses tiles of a grid.
 
         Raises:
             AttnDslError: A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
         """
-        return self._selector.select(q, k, scale, inputs, summaries)
+        return self._selector.select(q, k, scale, inputs, summaries, extents)
 
     def scores(
         self,
@@ -326,6 +334,7 @@ class Selecting:
         selection: Selected,
         *,
         scale: float | None = None,
+        extents: Mapping[str, int] | None = None,
         **inputs: Any,
     ) -> dict[str, Tensor]:
         """The scores of what ``select`` chose, with gradients to q, k and real inputs: a scorer is trained by them.
@@ -335,7 +344,7 @@ class Selecting:
         Raises:
             AttnDslError: as ``select``; A509, the selection was made for another call.
         """
-        return self._selector.scores(q, k, scale, inputs, selection)
+        return self._selector.scores(q, k, scale, inputs, selection, extents)
 
 
 def _is_traced() -> bool:

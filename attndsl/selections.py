@@ -6,6 +6,7 @@ Asked in a pattern by ``k.isin(past[q])``; labels and ranks by ``bucket[k]``. Ea
 from attndsl.frontend import (
     Blocks,
     Chosen,
+    Tiles,
     above,
     blocks,
     exceeds,
@@ -16,6 +17,7 @@ from attndsl.frontend import (
     sample,
     scale,
     select,
+    tiles,
     top,
     unit,
     within,
@@ -24,6 +26,7 @@ from attndsl.frontend import (
 __all__ = [
     "Blocks",
     "Chosen",
+    "Tiles",
     "above",
     "blocks",
     "exceeds",
@@ -34,6 +37,7 @@ __all__ = [
     "sample",
     "scale",
     "select",
+    "tiles",
     "top",
     "unit",
     "within",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from attndsl import analysis, ir
 
@@ -30,7 +30,7 @@ def _own_leaks(chosen: ir.Chosen) -> Iterator[str]:
     rows = chosen.queries
     where = ir.TRUE if _reads_conditions(chosen.where) else chosen.where
     if chosen.choice.take is sel.Take.SAMPLE:
-        assert isinstance(chosen.units, sel.Units), "numbers are chosen by labels alone"
+        assert isinstance(chosen.units, sel.Groups), "numbers are chosen by labels alone"
         if rows is not None or not _is_past(chosen.units, where):
             yield "units behind the query are drawn from, too"
         return
@@ -43,7 +43,7 @@ def _own_leaks(chosen: ir.Chosen) -> Iterator[str]:
     if isinstance(rows, sel.Numbers):
         yield "numbers take tokens of the whole sequence: later ones compete"
         return
-    if rows is not None and not rows.is_token:
+    if isinstance(rows, sel.Tiles) or (rows is not None and not rows.is_token):
         yield "queries choose together: later ones have a say"
         return
     units = chosen.units
@@ -60,7 +60,7 @@ def _reads_conditions(where: ir.Node) -> bool:
     return any(isinstance(node, sel.Exceeds) for node in ir.postorder(where))
 
 
-def _of_scores(root: ir.Node, units: sel.Units, where: ir.Node) -> Iterator[str]:
+def _of_scores(root: ir.Node, units: sel.Groups, where: ir.Node) -> Iterator[str]:
     """Leaks of an expression that is asked of the units for which a condition holds."""
     waiting, seen = [root], set[ir.Node]()
     while waiting:
@@ -69,7 +69,7 @@ def _of_scores(root: ir.Node, units: sel.Units, where: ir.Node) -> Iterator[str]
             continue
         seen.add(node)
         match node:
-            case sel.Reduced(units=sel.Units() as own, item=item, where=inner):
+            case sel.Reduced(units=(sel.Units() | sel.Tiles()) as own, item=item, where=inner):
                 yield from _of_scores(item, own, inner)
                 if not _is_past(own, inner) and node.how is sel.Fold.SOFTMAX:
                     yield "shares are those among units behind the query, too"
@@ -89,19 +89,29 @@ def _of_scores(root: ir.Node, units: sel.Units, where: ir.Node) -> Iterator[str]
                 waiting += node.parts
 
 
-def _is_past(units: sel.Units, where: ir.Node) -> bool:
-    """Whether it is proved that units for which a condition holds end at the query, or before."""
-    ends = ir.add(units.start(_K), ir.Const(units.size)), units.end(_K, ir.Size("k"))
-    known: dict[ir.Node, tuple[int, int]] = {_K: (0, analysis.FAR), _Q: (0, analysis.FAR)}
-    later = [ir.conj(where, ir.lt(ir.add(_Q, ir.Const(1)), end)) for end in ends]
+def _is_past(units: sel.Groups, where: ir.Node) -> bool:
+    """Whether it is proved that units for which a condition holds end at the query, or before.
+
+    A tile does where it ends before the query along the first axis.
+    """
+    if isinstance(units, sel.Tiles):
+        at: ir.Node = ir.Coord(
+            ir.Side.QUERY, f"{units.space.segments[0].name}.{units.axes[0].name}"
+        )
+        unit, size = units.first_number(_K), units.sizes[0]
+        ends: tuple[ir.Node, ...] = (ir.add(ir.scale(unit, size), ir.Const(size + 1)),)
+    else:
+        at, unit, size = _Q, _K, units.size
+        ends = ir.add(units.start(_K), ir.Const(size)), units.end(_K, ir.Size("k"))
+    known: dict[ir.Node, tuple[int, int]] = {unit: (0, analysis.FAR), at: (0, analysis.FAR)}
+    later = [ir.conj(where, ir.lt(ir.add(at, ir.Const(1)), end)) for end in ends]
     if any(analysis.impossible(each, known) for each in later):
         return True
     # The query in its own block, and how many blocks before it the unit is: `k < q // b` is a bound of the latter.
     block, rest, before = map(analysis.variable, range(3))
-    size = units.size
     values: dict[ir.Node, ir.Node] = {
-        _Q: ir.add(ir.scale(block, size), rest),
-        _K: ir.sub(block, ir.add(before, ir.Const(1))),
+        at: ir.add(ir.scale(block, size), rest),
+        unit: ir.sub(block, ir.add(before, ir.Const(1))),
     }
     far = analysis.FAR
     free = {block: (0, far), rest: (0, size - 1), before: (-far, far)}
@@ -109,27 +119,32 @@ def _is_past(units: sel.Units, where: ir.Node) -> bool:
 
 
 def told(
-    chosen: Iterable[ir.Chosen], q_len: int, k_len: int, heads: int, head_dim: int
+    chosen: Iterable[ir.Chosen], sizes: Mapping[str, int], heads: int, head_dim: int
 ) -> dict[str, str]:
-    """Facts of each selection, by name, in words."""
-    return {each.name: _told(each, q_len, k_len, heads, head_dim) for each in chosen}
+    """Facts of each selection, by name, in words; ``sizes`` are those of a call."""
+    return {each.name: _told(each, sizes, heads, head_dim) for each in chosen}
 
 
-def _told(chosen: ir.Chosen, q_len: int, k_len: int, heads: int, head_dim: int) -> str:
+def _told(chosen: ir.Chosen, sizes: Mapping[str, int], heads: int, head_dim: int) -> str:
     found = leaks(chosen)
     words = f"knows the future: {'; '.join(found)}" if found else "causal, proved"
     if isinstance(chosen, ir.Rank):
         return words
     rows = 1.0
     if chosen.queries is None:
-        rows = q_len
-    elif isinstance(chosen.queries, sel.Units):
-        rows = chosen.queries.count(q_len)
+        rows = sizes["q"]
+    elif isinstance(chosen.queries, sel.Groups):
+        rows = _count(chosen.queries, sizes, "q")
     slots, units = chosen.table.dims[-1], chosen.units
     most = f"at most {slots}" if isinstance(slots, int) else "any number"
     if isinstance(units, sel.Numbers) or isinstance(chosen.queries, sel.Numbers):
         return f"{most} each; {words}"
-    many = units.count(k_len)
+    many = _count(units, sizes, "k")
     products = sum(isinstance(node, reals.Dot | sel.Bound) for node in ir.postorder(chosen.score))
     flops = 2.0 * products * rows * many * heads * head_dim
     return f"{most} of {many:,} units, {flops / 1e6:,.3g} MFLOP to score them; {words}"
+
+
+def _count(units: sel.Groups, sizes: Mapping[str, int], side: str) -> int:
+    """How many units there are in a call."""
+    return units.count(sizes) if isinstance(units, sel.Tiles) else units.count(sizes[side])

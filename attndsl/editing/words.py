@@ -31,6 +31,7 @@ CONTEXTUAL: Final = frozenset(
         "select",
         "every",
         "whole",
+        "of",
         "per",
         "for",
         "keeping",

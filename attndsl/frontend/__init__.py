@@ -58,10 +58,8 @@ from .real_embedding import (
 )
 from .scope import Definition
 from .selection_embedding import (
-    Blocks,
     Chosen,
     above,
-    blocks,
     exceeds,
     fold,
     label,
@@ -75,6 +73,8 @@ from .selection_embedding import (
     within,
 )
 from .space_binding import PatternFunction, pattern, python_form, to_mask
+from .tile_embedding import Tiles, tiles
+from .unit_sides import Blocks, blocks
 
 __all__ = [
     "Blocks",
@@ -152,4 +152,6 @@ __all__ = [
     "tanh",
     "to_mask",
     "where",
+    "Tiles",
+    "tiles",
 ]

@@ -27,9 +27,8 @@ class InputList:
     declared: Span = field(default=NOWHERE, compare=False)
 
 
-Value: TypeAlias = (
-    ir.Node | tuple[ir.Node, ...] | InputList
-)  # a list is a tuple of ints, or a table
+# A list is a tuple of ints, or a table; expressions of a selection know the units around them.
+Value: TypeAlias = ir.Node | tuple[ir.Node, ...] | InputList | ir.selection.Groups | None
 Chain: TypeAlias = tuple[Pair, ...]  # spaces of the patterns around, innermost first
 
 WIDEST_RANGE = 4096

@@ -22,6 +22,7 @@ from .scope import (
     spaces_said,
 )
 from .spaces import Pair
+from .units import spaces_of_tiles
 
 Resolve: TypeAlias = Callable[[str, Span], syn.Module]
 
@@ -75,7 +76,7 @@ class Linker:
             case syn.Def() | syn.Select() | syn.Label() | syn.Rank():
                 self._add(unit, declaration, Definition(declaration, unit))
             case syn.Units():
-                self._add(unit, declaration, UnitsItem(declaration))
+                self._add(unit, declaration, UnitsItem(declaration, unit))
             case syn.Pattern() | syn.Attention():
                 # Its spaces may be declared further down: they are found when all names are known.
                 self._add(unit, declaration, Definition(declaration, unit))
@@ -204,6 +205,8 @@ class Linker:
         """Find the spaces of a pattern, now that all names are known."""
         pattern = definition.declaration
         over = spaces_said(definition)
+        if isinstance(pattern, syn.Select):
+            definition.pair = spaces_of_tiles(definition, pattern)
         if isinstance(pattern, syn.Def | syn.Choosing) or over is None:
             return
         queries = self._space_named(definition.unit, over.queries, over.queries_span)

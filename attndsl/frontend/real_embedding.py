@@ -214,7 +214,7 @@ class _Binder:
         pair = Pair(self.mask.queries, self.mask.keys)
         binder = SpaceBinder(pair, overs, shift_of(self.mask.align), self.span)
         bound = binder.bound_to_spaces(node)
-        self.chosen += chosen_of(made, self.mask.align, bound, self.span)
+        self.chosen += chosen_of(made, self.mask.align, bound, self.span, pair)
         return reals.as_real(bound)
 
     def weights(self, weights: Weights) -> tuple[ir.Form, ir.Node | None]:

@@ -114,9 +114,10 @@ class TableItem:
 
 @dataclass(frozen=True, slots=True)
 class UnitsItem:
-    """A `units`."""
+    """A `units`, with the file in which the grid of tiles is looked up."""
 
     declaration: syn.Units
+    unit: Unit
 
 
 Item: TypeAlias = Definition | SpaceItem | TableItem | UnitsItem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from attndsl import syntax as syn
@@ -10,17 +11,22 @@ from .errors import did_you_mean, listed
 from .numbering_check import check_numbering, check_numbers
 from .order import plain_use
 from .scope import Definition
+from .tile_check import check_tiles
 from .units import (
     ALL,
     BLOCK,
     KEYS,
     SCALE,
     SHARE,
+    TILE,
     Frame,
+    axes_of,
     blocks_said,
+    grid_of,
     name_of,
     names_of,
     no_units,
+    row_names,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +37,6 @@ COUNTING: Final = ("top", "sample")
 HEADS: Final = ("group", "heads")
 QUERIES: Final = ("queries", "diagonals")
 DIAGONALS: Final = "diagonals"
-_QUERIES: Final[Locals] = {"q.index": "int", "q.start": "int", "q.end": "int"}
 
 
 def selection_used(definition: Definition, node: syn.Expression) -> Definition | None:
@@ -56,20 +61,23 @@ def check_selection(checker: Numbers, local: Locals) -> None:
         blocks = blocks_said(checker.definition, each)
         if isinstance(each, str) and blocks is None:
             no_units(checker, each, syn.Name(each, span))
+        if isinstance(blocks, syn.Tiles):
+            check_tiles(checker, blocks, grid_of(checker.definition, each))
         _check_sizes(checker, each, local)
     if declaration.per is not None and declaration.per not in HEADS:
         title = f"heads do not choose together `per {declaration.per}`"
         helps = (did_you_mean(declaration.per, HEADS), "write `per group` or `per heads`")
         checker.add("A219", title, declaration.per_span, helps=helps)
     unit = name_of(declaration.over)
-    inside: Locals = {**local, SCALE: "real", **names_of(unit)}
+    axes, row_axes = (axes_of(checker.definition, each) for each in (declaration.over, rows))
+    inside: Locals = {**local, SCALE: "real", **names_of(unit, axes)}
     if isinstance(rows, syn.Numbers):
         check_numbers(checker, rows, local)
-        checker.frame = Frame(unit, False, "q")
+        checker.frame = Frame(unit, False, "q", axes)
         inside = {**inside, rows.name: "int"}
     else:
-        checker.frame = Frame(unit, rows is not None)
-        inside = {**inside, **({} if rows is None else _QUERIES)}
+        checker.frame = Frame(unit, rows is not None, "", axes, row_axes)
+        inside = {**inside, **({} if rows is None else row_names(row_axes))}
     for condition in declaration.candidates:
         checker.expect(condition, "bool", inside)
     if declaration.keeping is not None:
@@ -79,7 +87,7 @@ def check_selection(checker: Numbers, local: Locals) -> None:
     checker.facts.tables = {}  # they are the selection's own: what uses it reads what was chosen
 
 
-def _check_sizes(checker: Numbers, each: str | syn.Blocks | None, local: Locals) -> None:
+def _check_sizes(checker: Numbers, each: str | syn.Groups | None, local: Locals) -> None:
     """Sizes of blocks are ints; those of units that are declared know no parameters."""
     role, checker.role = checker.role, "default"
     for size in syn.blocks_of(blocks_said(checker.definition, each)):
@@ -120,7 +128,7 @@ def check_reduction(checker: Numbers, node: syn.Reduction, local: Locals) -> Non
     if node.over in QUERIES:
         _check_queries(checker, node, frame, local)
         return
-    own = (BLOCK if frame.unit == BLOCK else None, KEYS)
+    own = (frame.unit if frame.unit in (BLOCK, TILE) else None, KEYS)
     if node.over not in own and blocks_said(checker.definition, node.over) is None:
         no_units(checker, node.over, syn.Name(node.over, node.over_span))
         return
@@ -128,11 +136,12 @@ def check_reduction(checker: Numbers, node: syn.Reduction, local: Locals) -> Non
         checker.add("A219", "only queries are folded `in` units of them", node.rows_span)
     unit = name_of(node.over)
     is_inner = unit != frame.unit
-    _check_word(checker, node, is_inner)
-    left = names_of(frame.unit)
+    axes = axes_of(checker.definition, node.over) if is_inner else frame.axes
+    _check_word(checker, node, is_inner, bool(axes or frame.axes))
+    left = names_of(frame.unit, frame.axes)
     kept = {name: kind for name, kind in local.items() if name not in left and name != SHARE}
-    inside: Locals = {**kept, **names_of(unit)}
-    checker.frame = Frame(unit, frame.is_query_unit, frame.without)
+    inside: Locals = {**kept, **names_of(unit, axes)}
+    checker.frame = replace(frame, unit=unit, axes=axes)
     if node.where is not None:
         checker.expect(node.where, "bool", inside)
     if is_inner and node.how == "sum" and not node.every:
@@ -141,7 +150,9 @@ def check_reduction(checker: Numbers, node: syn.Reduction, local: Locals) -> Non
     checker.frame = frame
 
 
-def _check_word(checker: Numbers, node: syn.Reduction, is_inner: bool) -> None:
+def _check_word(
+    checker: Numbers, node: syn.Reduction, is_inner: bool, of_tiles: bool = False
+) -> None:
     """Complain of a fold over units that it does not go over."""
     if node.every and node.how != "softmax":
         return
@@ -152,6 +163,9 @@ def _check_word(checker: Numbers, node: syn.Reduction, is_inner: bool) -> None:
     elif node.how == "lse":
         title = "`lse` goes over all units of a query"
         helps = (f"write `lse over all {node.over}: ...`",)
+    elif of_tiles and is_inner:
+        title = "tiles are folded all of them, and not with units that overlap them"
+        helps = (f"write `{node.how} over all {node.over}: ...`",)
     elif node.how == "softmax" and is_inner:
         title = f"`softmax` goes over the units that are scored, and not over `{node.over}`"
     elif node.how != "softmax" and not is_inner:
@@ -166,6 +180,8 @@ def _check_queries(checker: Numbers, node: syn.Reduction, frame: Frame, local: L
     title = ""
     if not frame.is_query_unit:
         title = "queries are folded where a unit of them chooses: `for blocks(64)`, `for all`"
+    elif frame.row_axes:
+        title = "the queries of a tile are not folded"
     elif node.how not in ("sum", "max") or node.every:
         title = "scores of queries are summed, or the greatest is taken"
     elif node.over == DIAGONALS and (frame.unit or node.rows is not None):
@@ -176,9 +192,13 @@ def _check_queries(checker: Numbers, node: syn.Reduction, frame: Frame, local: L
     if node.rows is not None and blocks_said(checker.definition, node.rows) is None:
         no_units(checker, node.rows, syn.Name(node.rows, node.rows_span))
         return
+    if axes_of(checker.definition, node.rows):
+        checker.add("A219", "queries are folded in blocks of them", node.rows_span)
+        return
     is_unit = node.rows is not None
-    checker.frame = Frame(frame.unit, is_unit)
-    inside = {name: kind for name, kind in local.items() if is_unit or name not in _QUERIES}
+    checker.frame = Frame(frame.unit, is_unit, "", frame.axes)
+    of_rows = row_names(())
+    inside = {name: kind for name, kind in local.items() if is_unit or name not in of_rows}
     if node.where is not None:
         checker.expect(node.where, "bool", inside)
     checker.expect(node.body, "real", inside)

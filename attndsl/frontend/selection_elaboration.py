@@ -22,7 +22,7 @@ from .order import plain_use
 from .rows import K, stored
 from .scope import Definition
 from .selection_check import COUNTING
-from .spaces import FLAT_PAIR
+from .spaces import Pair
 from .unit_elaboration import units_of, within
 from .units import ALL, SCALE, name_of
 
@@ -43,11 +43,28 @@ def used_selection(
     assert isinstance(base, syn.Name | syn.Call), "kinds were checked"
     given = elaborator.given(used, call_of(base), frame)
     made = selection_of(elaborator, used, given, Origin(base.span, frame), base.span)
+    if isinstance(made, ir.Selection) and made.is_on_grid:
+        _check_spaces(elaborator.outer, made, used, base.span)
     if elaborator.selections.setdefault(made.name, made) != made:
         title = f"`{made.name}` is used with different values for its parameters"
         helps = ("declare another selection for the other values",)
         raise AttnDslError(make_error("A219", title, base.span, helps=helps))
     return made
+
+
+def _check_spaces(pair: Pair, made: ir.Selection, used: Definition, span: Span) -> None:
+    """Whether a selection of tiles is asked where queries and keys stand in their grid.
+
+    Raises:
+        AttnDslError: A210.
+    """
+    if (pair.queries, pair.keys) != made.spaces:
+        queries, keys = (space.name for space in made.spaces)
+        over = queries if queries == keys else f"{queries} -> {keys}"
+        title = f"`{made.name}` chooses tiles of a grid, which positions here are none of"
+        also = ((used.declaration.name_span, "declared here"),)
+        helps = (f"write `over {over}`",)
+        raise AttnDslError(make_error("A210", title, span, also=also, helps=helps))
 
 
 def entry(elaborator: Elaborator, node: syn.Index, frame: Scope) -> ir.Node | None:
@@ -94,7 +111,7 @@ def is_chosen(
     """
     table, units = made.table, made.units
     slots = size(table.dims[-1])
-    assert isinstance(units, sel.Units), "numbers are chosen by labels alone"
+    assert isinstance(units, sel.Groups), "numbers are chosen by labels alone"
     if made.by_column:
         return _by_column(made, table, item, slots)
     row, guard = index, ir.conj()
@@ -112,33 +129,39 @@ def is_chosen(
 def _by_column(made: ir.Selection, table: ir.Table, item: ir.Node, slots: ir.Node) -> ir.Node:
     """Whether some unit that the token is in has taken the row of the query."""
     units, row = made.units, made.row_number()
-    assert isinstance(units, sel.Units)
-    unit = ir.floordiv(item, ir.Const(units.size))
+    assert isinstance(units, sel.Groups), "numbers take no rows"
+    unit = units.number_of(item)
 
     def holds(slot: ir.Node) -> ir.Node:
         return ir.eq(ir.Load(table.name, table.kind, (unit, slot), table.ambient), row)
 
-    return ir.conj(ir.le(ir.ZERO, item), ir.le(ir.ZERO, row), ir.exists(ir.ZERO, slots, holds))
+    return ir.conj(_exists(units, item), ir.le(ir.ZERO, row), ir.exists(ir.ZERO, slots, holds))
+
+
+def _exists(units: ir.selection.Groups, item: ir.Node) -> ir.Node:
+    """Whether there is a token at a position: behind the last one there is no block, but would be a tile."""
+    first = ir.le(ir.ZERO, item)
+    is_tile = isinstance(units, sel.Tiles) and item is not K
+    return ir.conj(first, ir.lt(item, ir.Size("k"))) if is_tile else first
 
 
 def _covered(
-    units: ir.selection.Units, item: ir.Node, read: Callable[[ir.Node], ir.Node], slots: ir.Node
+    units: ir.selection.Groups, item: ir.Node, read: Callable[[ir.Node], ir.Node], slots: ir.Node
 ) -> ir.Node:
     """Whether the token is in one of the units in the slots of a row."""
+    if isinstance(units, sel.Units) and units.size != units.every:
+        return ir.exists(ir.ZERO, slots, lambda slot: _overlaps(units, item, read(slot)))
+    number = units.number_of(item)
+    found = ir.exists(ir.ZERO, slots, lambda slot: ir.eq(read(slot), number))
+    # keys are never negative: no empty slot equals one
+    return found if item is K else ir.conj(_exists(units, item), found)
 
-    def covers(slot: ir.Node) -> ir.Node:
-        inside = ir.sub(item, units.start(read(slot)))
-        within = ir.conj(ir.le(ir.ZERO, inside), ir.lt(inside, ir.Const(units.size)))
-        return ir.conj(ir.le(ir.ZERO, read(slot)), within)
 
-    if units.size != units.every:
-        return ir.exists(ir.ZERO, slots, covers)
-    number = ir.floordiv(item, ir.Const(units.size))
-    if item is K:  # keys are never negative: no empty slot equals one
-        return ir.exists(ir.ZERO, slots, lambda slot: ir.eq(read(slot), number))
-    return ir.conj(
-        ir.le(ir.ZERO, item), ir.exists(ir.ZERO, slots, lambda slot: ir.eq(read(slot), number))
-    )
+def _overlaps(units: ir.selection.Units, item: ir.Node, number: ir.Node) -> ir.Node:
+    """Whether the token is in the unit of a slot, which may be empty."""
+    inside = ir.sub(item, units.start(number))
+    within = ir.conj(ir.le(ir.ZERO, inside), ir.lt(inside, ir.Const(units.size)))
+    return ir.conj(ir.le(ir.ZERO, number), within)
 
 
 def selection_of(
@@ -153,7 +176,7 @@ def selection_of(
     Raises:
         AttnDslError: A219, A3xx: values and sizes.
     """
-    elaborator = outer.beside(FLAT_PAIR)
+    elaborator = outer.beside(definition.pair)
     elaborator.check_align(definition, span)
     frame = elaborator.frame(definition, given, origin)
     declaration = definition.declaration
@@ -180,7 +203,7 @@ def _selection(
 ) -> ir.Selection:
     units = units_of(elaborator, declaration.over, declaration.over_span, frame)
     rows = declaration.queries
-    queries: sel.Units | sel.Numbers | None = None
+    queries: sel.Groups | sel.Numbers | None = None
     if isinstance(rows, syn.Numbers):
         queries = numbers_of(elaborator, rows, frame)
         inside = within(frame, name_of(declaration.over), units, None, elaborator.align)
@@ -201,15 +224,15 @@ def _selection(
     made = sel.Selection(
         definition.name, units, queries, score, where, keeping, choice,
         sel.Shared(declaration.per or "head"), (), elaborator.align, (), declaration.doc,
-        declaration.take.by is not None,
+        declaration.take.by is not None, (elaborator.outer.queries, elaborator.outer.keys),
     )  # fmt: skip
     _check(made, declaration)
     return made
 
 
 def _rows(
-    elaborator: Elaborator, each: str | syn.Blocks | None, span: Span, frame: Scope
-) -> sel.Units | None:
+    elaborator: Elaborator, each: str | syn.Groups | None, span: Span, frame: Scope
+) -> sel.Groups | None:
     """The units of queries that choose; None where each query does."""
     if each is None:
         return None

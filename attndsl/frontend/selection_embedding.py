@@ -22,76 +22,16 @@ from .numbering_elaboration import NUMBER
 from .real_embedding import Vector, vector_of
 from .rows import SHIFT, open_size, stored
 from .selection_elaboration import is_chosen
-from .unit_frames import _settled, in_frame, only_side, open_unit, with_inputs
+from .space_binding import SpaceBinder
+from .tile_embedding import Tiles, pair_of
+from .unit_frames import in_frame, only_side, settled, with_inputs
+from .unit_sides import Blocks
 
 reals, sel = ir.reals, ir.selection
 
 Real: TypeAlias = "Operand | Callable[[Expr], Operand]"
 """A number, as a function of the one that chooses where numbers do."""
 _HEADS: Final = {"group": sel.Shared.GROUP, "heads": sel.Shared.HEADS}
-
-
-class Side:
-    """The units of one side in an expression: their numbers, tokens, and summaries."""
-
-    def __init__(self, side: ir.Side, units: sel.Units) -> None:
-        """``units`` of the queries or keys."""
-        self._side = side
-        self._units = units
-        number = open_unit(side, units)
-        self.number = Expr(number)
-        self.start = Expr(units.start(number))
-        """The first token."""
-        self.end = Expr(units.end(number, ir.Size("k")))
-        """The token behind the last."""
-
-    def mean(self, *, unit: bool = False) -> Vector:
-        """The mean vector, of vectors divided by their lengths where ``unit``."""
-        return self._pooled(sel.Pool.MEAN, unit)
-
-    def max(self, *, unit: bool = False) -> Vector:
-        """The greatest of each channel."""
-        return self._pooled(sel.Pool.MAX, unit)
-
-    def min(self, *, unit: bool = False) -> Vector:
-        """The least of each channel."""
-        return self._pooled(sel.Pool.MIN, unit)
-
-    def _pooled(self, how: sel.Pool, unit: bool) -> Vector:
-        return Vector(sel.Pooled(how, self._side, self._units, unit), ())
-
-
-class Blocks(Side):
-    """`blocks(size, every stride)` of the language: units of keys; as ``queries``, units of queries."""
-
-    def __init__(self, size: int, every: int | None = None, *, whole: bool = False) -> None:
-        """See `blocks`."""
-        stride = size if every is None else every
-        if not 0 < stride <= size <= sel.LARGEST_UNIT:
-            title = (
-                f"blocks have from 1 to 2**20 tokens, one every so many or fewer: {size}, {stride}"
-            )
-            raise AttnDslError(make_error("A306", title, here()))
-        self.units = sel.Units(size, stride, whole)
-        super().__init__(ir.Side.KEY, self.units)
-        self.queries = Side(ir.Side.QUERY, self.units)
-
-    def bound(self) -> Expr:
-        """`bound(q, k)`: the greatest product of the query with a vector between least and greatest."""
-        return Expr(sel.Bound(self.units))
-
-    def antidiagonal(self) -> Expr:
-        """`antidiagonal(q, k)` of a block of queries and one of keys."""
-        return Expr(sel.Antidiagonal(self.units))
-
-
-def blocks(size: int, every: int | None = None, *, whole: bool = False) -> Blocks:
-    """Blocks of ``size`` tokens, a new one every ``every``; ``whole`` leaves out those that the end cuts.
-
-    Raises:
-        AttnDslError: A306, sizes are not positive, or tokens are left out.
-    """
-    return Blocks(size, every, whole=whole)
 
 
 def unit(vector: object) -> Vector:
@@ -114,7 +54,7 @@ def exceeds(left: Operand, right: Operand) -> Expr:
 def fold(
     how: str,
     score: Operand,
-    over: Blocks | str,
+    over: Blocks | Tiles | str,
     *,
     where: Operand = True,
     every: bool = False,
@@ -144,20 +84,25 @@ def fold(
     if isinstance(over, str) and over in _HEADS:
         return merged(sel.Reduced(fold_, _HEADS[over], item, ir.TRUE, False), parts)
     if over in ("queries", "diagonals"):
-        units = rows.units if rows is not None else sel.TOKENS
-        item, cond = (_settled(each, ir.Side.QUERY, units) for each in (item, cond))
-        return merged(sel.QueryFold(fold_, units, item, cond, over == "diagonals"), parts)
+        if isinstance(rows, Tiles):
+            raise AttnDslError(make_error("A219", "queries are folded in blocks of them", here()))
+        whose = rows.units if rows is not None else sel.TOKENS
+        item, cond = (settled(each, ir.Side.QUERY, whose) for each in (item, cond))
+        return merged(sel.QueryFold(fold_, whose, item, cond, over == "diagonals"), parts)
     units = _units(over)
-    item, cond = (_settled(each, ir.Side.KEY, units) for each in (item, cond))
+    if isinstance(units, sel.Tiles) and not every and how != "softmax":
+        title = "tiles are folded all of them, and not with units that overlap them: `every=True`"
+        raise AttnDslError(make_error("A219", title, here()))
+    item, cond = (settled(each, ir.Side.KEY, units) for each in (item, cond))
     if every:
         return merged(sel.RowFold(fold_, units, item, cond), parts)
     return merged(sel.Reduced(fold_, units, item, cond, share), parts)
 
 
-def _units(over: Blocks | str | None) -> sel.Units:
+def _units(over: Blocks | Tiles | str | None) -> sel.Groups:
     if over is None or over == "keys":
         return sel.TOKENS
-    if isinstance(over, Blocks):
+    if isinstance(over, Blocks | Tiles):
         return over.units
     raise AttnDslError(make_error("A219", f"there are no units {over!r}", here()))
 
@@ -244,8 +189,8 @@ def select(
     score: Real,
     take: sel.Choice,
     *,
-    over: Blocks | None = None,
-    rows: Blocks | str | Operand | None = None,
+    over: Blocks | Tiles | None = None,
+    rows: Blocks | Tiles | str | Operand | None = None,
     per: str | None = None,
     where: Real = True,
     keeping: Real = False,
@@ -279,15 +224,21 @@ def select(
     for place, sort in ((1, ir.Sort.BOOL), (2, ir.Sort.BOOL)):
         expect(sort, ("where", "keeping")[place - 1], parts[place])
     nodes[0] = reals.as_real(nodes[0])
-    amount = take.amount
-    settled = [in_frame(each, units, queries, name) for each in (*nodes, amount)]
+    pair = pair_of(units, queries)
+    align = ir.Align.START if pair.is_rectangular else ir.Align.END
+    shift = ir.sub(ir.Size("k"), ir.Size("q")) if align is ir.Align.END else ir.ZERO
+    binder = SpaceBinder(pair, (pair,), shift, here())
+    whole = [
+        binder.bound_to_spaces(in_frame(each, units, queries, name, shift))
+        for each in (*nodes, take.amount)
+    ]
     if per not in (None, *_HEADS):
         title = f"heads do not choose together per {per!r}: {listed(_HEADS)} do"
         raise AttnDslError(make_error("A219", title, here()))
     shared = sel.Shared.NOTHING if per is None else _HEADS[per]
     made = sel.Selection(
-        name, units, queries, settled[0], settled[1], settled[2], replace(take, amount=settled[3]),
-        shared, doc=doc, by_column=by_column,
+        name, units, queries, whole[0], whole[1], whole[2], replace(take, amount=whole[3]),
+        shared, align=align, doc=doc, by_column=by_column, spaces=(pair.queries, pair.keys),
     )  # fmt: skip
     if (fault := sel.selection_fault(made)) is not None:
         raise AttnDslError(make_error("A306" if fault[0] == "choice" else "A219", fault[1], here()))
@@ -304,7 +255,7 @@ def label(name: str, count: Operand, score: Callable[[Expr], Operand], doc: str 
     assert isinstance(numbers, sel.Numbers), "a count is a number"
     node = reals.as_real(parts_of(made)[0])
     side = only_side(node, "label")
-    node = _settled(node, side, sel.TOKENS)
+    node = settled(node, side, sel.TOKENS)
     placed = ir.substitute(node, {NUMBER: ir.Pos(side.other)})
     by_key = side is ir.Side.KEY
     chosen = sel.Selection(
@@ -331,8 +282,8 @@ def rank(name: str, *keys: Operand, doc: str = "") -> Chosen:
     return Chosen(with_inputs(chosen, parts), is_number=True)
 
 
-def _rows(rows: object) -> sel.Units | sel.Numbers | None:
-    if rows is None or isinstance(rows, Blocks):
+def _rows(rows: object) -> sel.Groups | sel.Numbers | None:
+    if rows is None or isinstance(rows, Blocks | Tiles):
         return None if rows is None else rows.units
     if isinstance(rows, str):
         if rows == "all":

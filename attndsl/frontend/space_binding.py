@@ -80,12 +80,14 @@ def to_mask(
     spaces = pair.queries, pair.keys
     mask = ir.Mask(
         root, *spaces, ordered, place, name, doc, zeros=zeros, conditions=conditions,
-        selections=chosen_of(made, place, root, span),
+        selections=chosen_of(made, place, root, span, pair),
     )  # fmt: skip
     return mask.with_root(root)
 
 
-def chosen_of(made: Expr, align: ir.Align, root: ir.Node, span: Span) -> tuple[ir.Chosen, ...]:
+def chosen_of(
+    made: Expr, align: ir.Align, root: ir.Node, span: Span, pair: Pair
+) -> tuple[ir.Chosen, ...]:
     """The selections that an expression asks.
 
     Raises:
@@ -102,6 +104,12 @@ def chosen_of(made: Expr, align: ir.Align, root: ir.Node, span: Span) -> tuple[i
         if each.align is not align:
             title = f"`{each.name}` is aligned at the {each.align}, the pattern that uses it is not"
             raise AttnDslError(make_error("A212", title, span))
+        spaces = each.spaces if isinstance(each, ir.Selection) and each.is_on_grid else None
+        if spaces is not None and spaces != (pair.queries, pair.keys):
+            over = " -> ".join(dict.fromkeys(space.name for space in spaces))
+            title = f"`{each.name}` chooses tiles of a grid, which positions here are none of"
+            helps = (f"a pattern over `{over}` asks it",)
+            raise AttnDslError(make_error("A210", title, span, helps=helps))
     return tuple(found.values())
 
 

@@ -13,7 +13,7 @@ from attndsl.source import AttnDslError, Span
 from .errors import make_error
 from .frames import Scope, Value
 from .selection_check import DIAGONALS, QUERIES
-from .units import BOUND, SCALE, SHARE, UNIT, blocks_said, name_of
+from .units import BOUND, KEYS, SCALE, SHARE, UNIT, blocks_said, grid_of, name_of
 
 if TYPE_CHECKING:
     from .elaboration import Elaborator
@@ -28,58 +28,71 @@ _SHARE: Final = ir.Load(
 
 
 def within(
-    frame: Scope, name: str, units: sel.Units, queries: sel.Units | None, align: ir.Align
+    frame: Scope, name: str, units: sel.Groups, queries: sel.Groups | None, align: ir.Align
 ) -> Scope:
     """The scope of expressions on queries, or units of them, and units of keys."""
-    local: dict[str, Value] = {**frame.local, SCALE: sel.Scale(), _UNITS: _kept(units)}
+    local: dict[str, Value] = {**frame.local, SCALE: sel.Scale(), _UNITS: units}
     if name:
-        local |= {
-            name: _K,
-            f"{name}.start": units.start(_K),
-            f"{name}.end": units.end(_K, ir.Size("k")),
-        }
+        local |= {name: _K, **_bounds(units, name, _K, "k")}
     if queries is not None:
         local |= _of_rows(queries, align)
     return replace(frame, local=local)
 
 
-def _kept(units: sel.Units) -> tuple[ir.Node, ...]:
-    return ir.Const(units.size), ir.Const(units.every), ir.Const(int(units.whole))
+def _bounds(units: sel.Groups, name: str, number: ir.Node, length: str) -> dict[str, Value]:
+    """Where a unit of that name begins, and where it ends, or the least coordinates of a tile."""
+    if isinstance(units, sel.Tiles):
+        return {f"{name}.{axis}": at for axis, at in units.first(number).items()}
+    start, end = units.start(number), units.end(number, ir.Size(length))
+    return {f"{name}.start": start, f"{name}.end": end}
 
 
-def units_around(frame: Scope) -> tuple[sel.Units, sel.Units | None]:
+def units_around(frame: Scope) -> tuple[sel.Groups, sel.Groups | None]:
     """The units of keys, and of queries, that an expression is about."""
-    return _given_back(frame.local[_UNITS]), (
-        _given_back(frame.local[_ROWS]) if frame.local.get(_ROWS) else None
-    )
-
-
-def _given_back(value: Value) -> sel.Units:
-    assert isinstance(value, tuple)
-    size, every, whole = (each.value for each in value if isinstance(each, ir.Const))
-    return sel.Units(size, every, bool(whole))
+    units, rows = frame.local[_UNITS], frame.local.get(_ROWS)
+    assert isinstance(units, sel.Groups), "a selection is about units"
+    return units, rows if isinstance(rows, sel.Groups) else None
 
 
 def units_of(
-    elaborator: Elaborator, each: str | syn.Blocks | None, span: Span, frame: Scope
-) -> sel.Units:
+    elaborator: Elaborator, each: str | syn.Groups | None, span: Span, frame: Scope
+) -> sel.Groups:
     blocks = blocks_said(frame.definition, each)
     if blocks is None:
         return sel.TOKENS
+    if isinstance(blocks, syn.Tiles):
+        return _tiles_of(elaborator, blocks, grid_of(frame.definition, each), frame)
     scope = replace(frame, local={}) if isinstance(each, str) else frame
-    numbers: list[int] = []
-    for size in syn.blocks_of(blocks):
-        node = elaborator.node(size, scope)
-        if not isinstance(node, ir.Const) or not 0 < node.value <= sel.LARGEST_UNIT:
-            found = f", not {node.value}" if isinstance(node, ir.Const) else ""
-            title = f"a size of blocks is a known int from 1 to 2**20{found}"
-            raise AttnDslError(make_error("A306", title, size.span))
-        numbers.append(node.value)
+    numbers = [_size(elaborator, size, scope, "blocks") for size in syn.blocks_of(blocks)]
     made = sel.Units(numbers[0], numbers[-1], blocks.whole)
     if made.every > made.size:
         title = f"blocks of {made.size} tokens, one every {made.every}, leave tokens out"
         raise AttnDslError(make_error("A306", title, span))
     return made
+
+
+def _size(elaborator: Elaborator, size: syn.Expression, frame: Scope, whose: str) -> int:
+    node = elaborator.node(size, frame)
+    if isinstance(node, ir.Const) and 0 < node.value <= sel.LARGEST_UNIT:
+        return node.value
+    found = f", not {node.value}" if isinstance(node, ir.Const) else ""
+    title = f"a size of {whose} is a known int from 1 to 2**20{found}"
+    raise AttnDslError(make_error("A306", title, size.span))
+
+
+def _tiles_of(
+    elaborator: Elaborator, tiles: syn.Tiles, space: ir.Space | None, frame: Scope
+) -> sel.Tiles:
+    """Tiles of a grid, which is that of the keys or of the queries of the selection.
+
+    Raises:
+        AttnDslError: A219, it is another grid; A306, a size is no known int.
+    """
+    if space is None or space not in (elaborator.outer.keys, elaborator.outer.queries):
+        title = f"this selection chooses no tiles of `{tiles.grid}`"
+        raise AttnDslError(make_error("A219", title, tiles.span))
+    sizes = {x.axis: _size(elaborator, x.size, frame, "tiles") for x in tiles.sizes}
+    return sel.Tiles(space, tuple(sizes[axis.name] for axis in space.segments[0].axes))
 
 
 def pooled(
@@ -108,7 +121,7 @@ def compared_units(node: syn.Call, frame: Scope) -> ir.Node:
     keys, queries = units_around(frame)
     if node.name == BOUND:
         return sel.Bound(keys)
-    if queries != keys or not keys.is_partition:
+    if queries != keys or not isinstance(keys, sel.Units) or not keys.is_partition:
         title = "antidiagonals are those of blocks of queries and of keys of one size"
         raise AttnDslError(make_error("A219", title, node.span))
     return sel.Antidiagonal(keys)
@@ -138,10 +151,15 @@ def reduced(elaborator: Elaborator, node: syn.Reduction, frame: Scope) -> ir.Nod
         return _over_queries(elaborator, node, frame)
     around, queries = units_around(frame)
     is_own = how is sel.Fold.SOFTMAX
-    units = around if is_own else units_of(elaborator, node.over, node.over_span, frame)
+    is_around = is_own or (blocks_said(frame.definition, node.over) is None and node.over != KEYS)
+    units = around if is_around else units_of(elaborator, node.over, node.over_span, frame)
+    if isinstance(units, sel.Tiles) and units.space != elaborator.outer.keys:
+        title = "keys are folded in tiles of their own grid"
+        raise AttnDslError(make_error("A219", title, node.over_span))
     inside = frame
     if not is_own:
-        inside = within(frame, name_of(node.over), units, queries, elaborator.align)
+        name = node.over if is_around else name_of(node.over)
+        inside = within(frame, name, units, queries, elaborator.align)
         inside = replace(inside, local={**inside.local, SHARE: _SHARE})
     where = ir.TRUE if node.where is None else elaborator.node(node.where, inside)
     item, by_share = _without_share(reals.as_real(elaborator.node(node.body, inside)))
@@ -157,7 +175,8 @@ def reduced(elaborator: Elaborator, node: syn.Reduction, frame: Scope) -> ir.Nod
 def _over_queries(elaborator: Elaborator, node: syn.Reduction, frame: Scope) -> ir.Node:
     """`sum over queries where c: e`, `sum over queries in fine: e`, `sum over diagonals: e`."""
     rows = None if node.rows is None else units_of(elaborator, node.rows, node.rows_span, frame)
-    inside = replace(frame, local={**frame.local, _ROWS: ()})
+    assert not isinstance(rows, sel.Tiles), "the check refuses tiles of queries"
+    inside = replace(frame, local={**frame.local, _ROWS: None})
     if rows is not None:
         inside = replace(frame, local={**frame.local, **_of_rows(rows, elaborator.align)})
     where = ir.TRUE if node.where is None else elaborator.node(node.where, inside)
@@ -166,15 +185,10 @@ def _over_queries(elaborator: Elaborator, node: syn.Reduction, frame: Scope) -> 
     return sel.QueryFold(sel.Fold(node.how), rows or sel.TOKENS, item, where, by_distance)
 
 
-def _of_rows(rows: sel.Units, align: ir.Align) -> dict[str, Value]:
+def _of_rows(rows: sel.Groups, align: ir.Align) -> dict[str, Value]:
     """The names that a unit of queries has."""
-    length = ir.Size("k" if align is ir.Align.END else "q")
-    return {
-        "q.index": _Q,
-        "q.start": rows.start(_Q),
-        "q.end": rows.end(_Q, length),
-        _ROWS: _kept(rows),
-    }
+    length = "k" if align is ir.Align.END else "q"
+    return {"q.index": _Q, **_bounds(rows, "q", _Q, length), _ROWS: rows}
 
 
 def _without_share(item: ir.Node) -> tuple[ir.Node, bool]:

@@ -17,10 +17,13 @@ from .rows import SHIFT
 _OPEN: Final = "@unit"  # no name of the language
 
 
-def open_unit(side: ir.Side, units: ir.selection.Units) -> ir.Node:
+def open_unit(side: ir.Side, units: ir.selection.Groups) -> ir.Node:
     """The number of a unit whose frame is not known yet."""
-    size = ir.Const(units.size), ir.Const(units.every), ir.Const(int(units.whole))
-    return ir.Load(f"{_OPEN}:{side}", ir.Sort.INT, size, ir.Deps.NONE)
+    if isinstance(units, ir.selection.Tiles):
+        own, sizes = f"{_OPEN}:{units.space}", units.sizes
+    else:
+        own, sizes = _OPEN, (units.size, units.every, int(units.whole))
+    return ir.Load(f"{own}:{side}", ir.Sort.INT, tuple(map(ir.Const, sizes)), ir.Deps.NONE)
 
 
 def only_side(node: ir.Node, what: str) -> ir.Side:
@@ -45,32 +48,34 @@ def with_inputs(chosen: ir.Chosen, parts: tuple[Expr, ...]) -> Any:
 
 def in_frame(
     node: ir.Node,
-    units: ir.selection.Units,
-    rows: ir.selection.Units | ir.selection.Numbers | None,
+    units: ir.selection.Groups,
+    rows: ir.selection.Groups | ir.selection.Numbers | None,
     name: str,
+    shift: ir.Node,
 ) -> ir.Node:
-    """An expression in the frame of a selection."""
-    node = ir.substitute(node, {SHIFT: ir.sub(ir.Size("k"), ir.Size("q"))})
-    node = _settled(node, ir.Side.KEY, units)
+    """An expression in the frame of a selection; ``shift`` is the position of query 0."""
+    node = ir.substitute(node, {SHIFT: shift})
+    node = settled(node, ir.Side.KEY, units)
     if isinstance(rows, ir.selection.Numbers):
         if node.deps & ir.Deps.QUERY:
             raise AttnDslError(make_error("A219", f"there is no `q` for {name!r}", here()))
         return ir.substitute(node, {NUMBER: ir.Pos(ir.Side.QUERY)})
-    return _settled(node, ir.Side.QUERY, rows or ir.selection.TOKENS)
+    return settled(node, ir.Side.QUERY, rows or ir.selection.TOKENS)
 
 
-def _settled(node: ir.Node, side: ir.Side, units: ir.selection.Units) -> ir.Node:
+def settled(node: ir.Node, side: ir.Side, units: ir.selection.Groups) -> ir.Node:
     """An expression whose units of one side are these.
 
     Raises:
         AttnDslError: A219, it speaks of other ones.
     """
+    is_token = isinstance(units, ir.selection.Units) and units.is_token
     for each in _of_side(node, side):
         match each:
             case ir.Load(table=table) if table.startswith(_OPEN):
                 is_own = each is open_unit(side, units)
             case ir.selection.Bound() if side is ir.Side.QUERY:
-                is_own = units.is_token
+                is_own = is_token
             case (
                 ir.selection.Pooled(units=own)
                 | ir.selection.Bound(units=own)
@@ -79,13 +84,19 @@ def _settled(node: ir.Node, side: ir.Side, units: ir.selection.Units) -> ir.Node
             ):
                 is_own = own == units
             case _:
-                is_own = units.is_token
+                is_own = is_token
         if not is_own:
             whose = "queries" if side is ir.Side.QUERY else "keys"
-            what = f"units of {units.size} {whose}" if not units.is_token else f"single {whose}"
+            what = f"single {whose}" if is_token else f"{_words(units)} of {whose}"
             title = f"this is about {what}, and speaks of others"
             raise AttnDslError(make_error("A219", title, here()))
     return ir.substitute(node, {open_unit(side, units): ir.Pos(side)})
+
+
+def _words(units: ir.selection.Groups) -> str:
+    if isinstance(units, ir.selection.Tiles):
+        return f"tiles of {' x '.join(map(str, units.sizes))}"
+    return f"blocks of {units.size}"
 
 
 def _of_side(root: ir.Node, side: ir.Side) -> list[ir.Node]:
@@ -106,7 +117,12 @@ def _of_side(root: ir.Node, side: ir.Side) -> list[ir.Node]:
                 found += [node] if how is ir.selection.Fold.SOFTMAX else []
             case ir.Load(table=table) if table.startswith(_OPEN):
                 found += [node] if table.endswith(f":{side}") else []
-            case ir.Pos(side=own) | ir.selection.Pooled(side=own) | ir.reals.Own(side=own):
+            case (
+                ir.Pos(side=own)
+                | ir.Coord(side=own)
+                | ir.selection.Pooled(side=own)
+                | ir.reals.Own(side=own)
+            ):
                 found += [node] if own is side else []
             case ir.selection.Bound() | ir.selection.Antidiagonal():
                 found.append(node)

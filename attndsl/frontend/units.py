@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from attndsl import ir
 from attndsl import syntax as syn
 
 from .errors import did_you_mean, make_error
-from .scope import Definition, UnitsItem
+from .scope import Definition, SpaceItem, UnitsItem
+from .spaces import FLAT_PAIR, Pair
 
 if TYPE_CHECKING:
     from .real_check import Locals, Numbers
 
 BLOCK: Final = "block"
 """One of the units that are given no name: `over blocks(b)`."""
+TILE: Final = "tile"
+"""Likewise: `over tiles(y = 4, x = 4) of image`."""
 POOLS: Final = ("mean", "max", "min")
 BOUND: Final = "bound"
 SHARE: Final = "share"
@@ -32,28 +36,66 @@ _PAIR = 2  # arguments of `bound`
 class Frame:
     """The subject of an expression: the name of a unit, "" where that is a token `k`, and whether `q` is a unit.
 
-    ``without``: `q` or `k`, where there is none.
+    ``without``: `q` or `k`, where there is none. ``axes`` are those of a unit of keys that is a tile, ``row_axes`` of
+    one of queries.
     """
 
     unit: str
     is_query_unit: bool
     without: str = ""
+    axes: tuple[str, ...] = ()
+    row_axes: tuple[str, ...] = ()
 
 
-def name_of(each: str | syn.Blocks | None) -> str:
+def name_of(each: str | syn.Groups | None) -> str:
     """The name of one of the units that a selection says; "" of tokens."""
-    return "" if each in (None, KEYS) else each if isinstance(each, str) else BLOCK
+    if each is None or each == KEYS:
+        return ""
+    return each if isinstance(each, str) else BLOCK if isinstance(each, syn.Blocks) else TILE
 
 
-def names_of(unit: str) -> Locals:
-    """The ints that are known of a unit."""
-    return {unit: "int", f"{unit}.start": "int", f"{unit}.end": "int"} if unit else {}
+def names_of(unit: str, axes: tuple[str, ...] = ()) -> Locals:
+    """The ints that are known of a unit, a tile where it has axes."""
+    if not unit:
+        return {}
+    names = unit, *(f"{unit}.{each}" for each in axes or ("start", "end"))
+    return dict.fromkeys(names, "int")
+
+
+def row_names(axes: tuple[str, ...]) -> Locals:
+    """The ints that are known of a unit of queries."""
+    names = (f"q.{each}" for each in ("index", *(axes or ("start", "end"))))
+    return dict.fromkeys(names, "int")
+
+
+def axes_of(definition: Definition, each: str | syn.Groups | syn.Numbers | None) -> tuple[str, ...]:
+    """The axes of the grid whose tiles the units are; none of blocks."""
+    space = grid_of(definition, each)
+    return () if space is None else tuple(axis.name for axis in space.segments[0].axes)
+
+
+def grid_of(definition: Definition, each: str | syn.Groups | syn.Numbers | None) -> ir.Space | None:
+    """The grid whose tiles the units are; None of blocks, and where there is none of that name."""
+    said = blocks_said(definition, each)
+    if not isinstance(said, syn.Tiles):
+        return None
+    named = definition.unit.find(each) if isinstance(each, str) else None
+    grid = (named.unit if isinstance(named, UnitsItem) else definition.unit).find(said.grid)
+    is_grid = isinstance(grid, SpaceItem) and isinstance(grid.declaration, syn.Grid)
+    return grid.space if isinstance(grid, SpaceItem) and is_grid else None
+
+
+def spaces_of_tiles(definition: Definition, select: syn.Select) -> Pair:
+    """The grids in which queries and keys of a selection stand: those of its tiles, or no grids."""
+    found = grid_of(definition, select.queries), grid_of(definition, select.over)
+    queries, keys = found[0] or found[1], found[1] or found[0]
+    return FLAT_PAIR if queries is None or keys is None else Pair(queries, keys)
 
 
 def blocks_said(
-    definition: Definition, each: str | syn.Blocks | syn.Numbers | None
-) -> syn.Blocks | None:
-    """The blocks that a selection speaks of; None of tokens, and where there are none of that name."""
+    definition: Definition, each: str | syn.Groups | syn.Numbers | None
+) -> syn.Groups | None:
+    """The units that a selection speaks of; None of tokens, and where there are none of that name."""
     if isinstance(each, syn.Numbers):
         return None
     if not isinstance(each, str):
@@ -79,10 +121,12 @@ def check_position(checker: Numbers, node: syn.Name) -> None:
         checker.add("A219", f"there is no `{node.name}` here", node.span)
         return
     if node.name == "k" and frame.unit:
-        helps = (f"write `{frame.unit}.start`, `{frame.unit}.end` or `{frame.unit}`, its number",)
+        names = [f"`{frame.unit}.{each}`" for each in frame.axes or ("start", "end")]
+        helps = (f"write {', '.join(names)} or `{frame.unit}`, its number",)
         checker.add("A219", "`k` is no single key here, but a unit of them", node.span, helps=helps)
     if node.name == "q" and frame.is_query_unit:
-        helps = ("write `q.start`, `q.end` or `q.index`",)
+        names = [f"`q.{each}`" for each in frame.row_axes or ("start", "end")]
+        helps = (f"write {', '.join(names)} or `q.index`",)
         title = "`q` is no single query here, but a unit of them"
         checker.add("A219", title, node.span, helps=helps)
 

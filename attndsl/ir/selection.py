@@ -2,16 +2,16 @@
 
 ```
 selection = units [of rows] score where keeping choice shared [by column]
-units     = Units size every whole | Numbers stop         -- tokens are blocks of one
-rows      = Units | Numbers                               -- queries without it
+units     = Units size every whole | Tiles space sizes | Numbers stop         -- tokens are blocks of one
+rows      = Units | Tiles | Numbers                       -- queries without it
 choice    = top n | above x | reaching p | within p | sample n seed
 rank      = side int int ...
 ```
 
 It is made in seven stages, each a field:
 
-1. units: what is chosen, blocks of keys; and rows, for which it is chosen: queries, blocks of them, or numbers, of
-   clusters say.
+1. units: what is chosen, blocks of keys or tiles of a grid of them; and rows, for which it is chosen: queries, units of
+   them, or numbers, of clusters say.
 2. summaries: `Pooled` vectors, one for each unit.
 3. score: a real expression for each pair of query and unit, see `unit_scores`. In it `Pos(KEY)` is the number of the
    unit, and `Pos(QUERY)` the position of the query, or the number of the unit of queries.
@@ -37,10 +37,11 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from attndsl.ir import reals
-from attndsl.ir.arithmetic import floordiv, sub
+from attndsl.ir.arithmetic import sub
 from attndsl.ir.interning import Deps, Node, Side, Sort
-from attndsl.ir.mask import Align, Table
+from attndsl.ir.mask import FLAT, Align, Space, Table
 from attndsl.ir.nodes import Const, Pos, Size
+from attndsl.ir.tiles import Tiles as Tiles
 from attndsl.ir.unit_scores import LARGEST_UNIT as LARGEST_UNIT
 from attndsl.ir.unit_scores import TOKENS as TOKENS
 from attndsl.ir.unit_scores import WHOLE as WHOLE
@@ -49,6 +50,7 @@ from attndsl.ir.unit_scores import Antidiagonal as Antidiagonal
 from attndsl.ir.unit_scores import Bound as Bound
 from attndsl.ir.unit_scores import Exceeds as Exceeds
 from attndsl.ir.unit_scores import Fold as Fold
+from attndsl.ir.unit_scores import Groups as Groups
 from attndsl.ir.unit_scores import Numbers as Numbers
 from attndsl.ir.unit_scores import Pool as Pool
 from attndsl.ir.unit_scores import Pooled as Pooled
@@ -99,12 +101,13 @@ class Selection:
     """See above. ``queries`` is None where each query chooses for itself; ``tables`` are the inputs it reads.
 
     ``within`` are other selections that its conditions ask, whose tables are among ``tables``. ``by_column``: each unit
-    takes the rows of the highest scores, and a pair is chosen where the query's row is among them.
+    takes the rows of the highest scores, and a pair is chosen where the query's row is among them. ``spaces`` are those
+    of queries and keys, grids where units are tiles of them.
     """
 
     name: str
-    units: Units | Numbers
-    queries: Units | Numbers | None
+    units: Groups | Numbers
+    queries: Groups | Numbers | None
     score: Node
     where: Node
     keeping: Node
@@ -115,15 +118,21 @@ class Selection:
     within: tuple[Chosen, ...] = ()
     doc: str = field(default="", compare=False)
     by_column: bool = False
+    spaces: tuple[Space, Space] = (FLAT, FLAT)
 
     @property
     def digest(self) -> str:
         """Stable across processes and machines: 32 hex digits of everything that has meaning."""
         units = [
-            each if isinstance(each, Units) else type(each) for each in (self.units, self.queries)
+            each if isinstance(each, Groups) else type(each) for each in (self.units, self.queries)
         ]
         own = units, self.choice.take, self.choice.seed, self.shared, self.align, self.by_column
-        return _digest(self, own)
+        return _digest(self, (*own, self.spaces) if self.is_on_grid else own)
+
+    @property
+    def is_on_grid(self) -> bool:
+        """Whether it speaks of the axes of a grid."""
+        return self.spaces != (FLAT, FLAT)
 
     def expressions(self) -> Iterator[Node]:
         """All expressions in it."""
@@ -150,16 +159,16 @@ class Selection:
             return Const(0)
         assert not isinstance(self.queries, Numbers), "the row of a number is the number"
         number = self.row_number()
-        return sub(
-            number, shift if self.queries is None else floordiv(shift, Const(self.queries.size))
-        )
+        if isinstance(self.queries, Tiles):
+            return number  # a call has all of them
+        return sub(number, shift if self.queries is None else self.queries.number_of(shift))
 
     def row_number(self) -> Node:
         """The number of the query, or of its unit of queries, from position 0."""
         if self.queries is None:
             return Pos(Side.QUERY)
-        assert isinstance(self.queries, Units), "numbers have no queries"
-        return floordiv(Pos(Side.QUERY), Const(self.queries.size))
+        assert not isinstance(self.queries, Numbers), "numbers have no queries"
+        return self.queries.number_of(Pos(Side.QUERY))
 
     @property
     def shift(self) -> Node:
@@ -239,9 +248,29 @@ def selection_fault(selection: Selection) -> tuple[str, str] | None:
             return "score", f"numbers have no vectors of `{side.value}`"
     if (folds := _fold_fault(selection)) is not None:
         return folds
+    if (spaces := _space_fault(selection)) is not None:
+        return spaces
     for name, node in _fields(selection):
         if WIDTH[varies_by(node)] < WIDTH[selection.shared]:
             return name, "it is one choice for several heads, which differ in it"
+    return None
+
+
+def _space_fault(selection: Selection) -> tuple[str, str] | None:
+    """The field that speaks of tiles of another grid than that of its side."""
+    queries, keys = selection.spaces
+    for name, units, space in (
+        ("units", selection.units, keys),
+        ("queries", selection.queries, queries),
+    ):
+        if isinstance(units, Tiles) and units.space != space:
+            return name, "tiles are those of the grid that tokens stand in"
+    for name, root in _fields(selection):
+        for node in postorder(root):
+            units = getattr(node, "units", None)
+            space = queries if getattr(node, "side", Side.KEY) is Side.QUERY else keys
+            if isinstance(units, Tiles) and units.space != space:
+                return name, "tiles are those of the grid that tokens stand in"
     return None
 
 
@@ -286,7 +315,7 @@ def _fold_fault(selection: Selection) -> tuple[str, str] | None:
     for name, root in _fields(selection):
         for node in (each for each in postorder(root) if isinstance(each, QueryFold)):
             if not isinstance(rows, Units):
-                return name, "folds of queries are those of a unit of queries: `for blocks(64)`"
+                return name, "folds of queries are those of a block of queries: `for blocks(64)`"
             if not node.rows.is_partition or (rows != WHOLE and rows.size % node.rows.size):
                 return name, "units of queries that are folded make up the one that chooses"
             if node.by_distance and selection.units != TOKENS:

@@ -12,7 +12,7 @@ from attndsl.ir import selection as s
 from attndsl.ir.attention import tables_read
 from attndsl.ir.documents import Field
 from attndsl.ir.interning import Deps, Node, Side, Sort, tag_of
-from attndsl.ir.mask import FLAT, Align, Mask, Table
+from attndsl.ir.mask import FLAT, Align, Mask, Space, Table
 from attndsl.ir.real_storage import RealReader
 from attndsl.ir.rules import mask_fault
 from attndsl.ir.walks import postorder
@@ -56,21 +56,27 @@ def _own(selection: s.Selection, place: dict[Node, int]) -> dict[str, Any]:
         "queries": _rows(selection.queries, place),
         "take": [choice.take.value, choice.seed, selection.by_column],
         "shared": selection.shared.value,
-    }
+    } | (
+        {"spaces": [*map(storage.written_space, selection.spaces)]} if selection.is_on_grid else {}
+    )
 
 
-def _rows(each: s.Units | s.Numbers | None, place: dict[Node, int]) -> list[Any] | int | None:
+def _rows(each: s.Groups | s.Numbers | None, place: dict[Node, int]) -> Any:
     """Units by their sizes, numbers by the place of the one behind their last."""
-    return _units(each) if isinstance(each, s.Units) else None if each is None else place[each.stop]
+    if each is None:
+        return None
+    return place[each.stop] if isinstance(each, s.Numbers) else _units(each)
 
 
-def _units(units: s.Units) -> list[Any]:
+def _units(units: s.Groups) -> list[Any] | dict[str, Any]:
+    if isinstance(units, s.Tiles):
+        return {"grid": storage.written_space(units.space), "sizes": [*units.sizes]}
     return [units.size, units.every, units.whole]
 
 
 def _fields(node: Node, place: dict[Node, int]) -> list[Any]:
     (written,) = storage.written_nodes([node], place)
-    return [_units(each) if isinstance(each, s.Units) else each for each in written[1:]]
+    return [_units(each) if isinstance(each, s.Groups) else each for each in written[1:]]
 
 
 def read_selections(items: Field, depth: int = 0) -> tuple[s.Chosen, ...]:
@@ -87,7 +93,7 @@ def read_selections(items: Field, depth: int = 0) -> tuple[s.Chosen, ...]:
 def _read(item: Field, depth: int) -> s.Chosen:
     tables = tuple(storage.read_table(each) for each in item.part("tables").items())
     align = item.part("align").one_of(Align)
-    frame = Mask(logic.TRUE, FLAT, FLAT, tables, align)
+    frame = Mask(logic.TRUE, *_read_spaces(item), tables, align)
     if (fault := mask_fault(frame)) is not None:
         raise ValueError(f"{item.path}: {fault}")
     reader = _Reader(frame, list(item.part("nodes").items(1)))
@@ -106,6 +112,13 @@ def _read(item: Field, depth: int) -> s.Chosen:
     if tables_read(*made.expressions()) != {table.name for table in tables}:
         raise item.part("tables").wrong("the inputs that it reads")
     return made
+
+
+def _read_spaces(item: Field) -> tuple[Space, Space]:
+    if "spaces" not in item.value:
+        return FLAT, FLAT
+    queries, keys = map(storage.read_space, item.part("spaces").row("queries", "keys"))
+    return queries, keys
 
 
 def _selection(item: Field, reader: _Reader, frame: Mask) -> s.Selection:
@@ -130,6 +143,7 @@ def _selection(item: Field, reader: _Reader, frame: Mask) -> s.Selection:
         frame.selections,
         item.part("doc").text(),
         by_column.truth(),
+        (frame.queries, frame.keys),
     )
     wrong = s.selection_fault(made)
     if wrong is not None:
@@ -137,7 +151,7 @@ def _selection(item: Field, reader: _Reader, frame: Mask) -> s.Selection:
     return made
 
 
-def _read_rows(item: Field, reader: _Reader) -> s.Units | s.Numbers | None:
+def _read_rows(item: Field, reader: _Reader) -> s.Groups | s.Numbers | None:
     if isinstance(item.value, int):
         stop = reader.whole(item, Sort.INT)
         if stop.deps & ~Deps.NONE:
@@ -169,7 +183,20 @@ def making(selections: Iterable[s.Chosen], tables: Iterable[Table]) -> tuple[s.C
     return own
 
 
-def _read_units(item: Field) -> s.Units:
+def _read_units(item: Field) -> s.Groups:
+    if isinstance(item.value, dict):
+        return _read_tiles(item)
+    return _read_blocks(item)
+
+
+def _read_tiles(item: Field) -> s.Tiles:
+    space, sizes = storage.read_space(item.part("grid")), [*item.part("sizes").items(1)]
+    if len(space.segments) != 1 or len(space.segments[0].axes) != len(sizes):
+        raise item.wrong("tiles of one grid, a size for each axis")
+    return s.Tiles(space, tuple(each.number(1, s.LARGEST_UNIT) for each in sizes))
+
+
+def _read_blocks(item: Field) -> s.Units:
     size, every, whole = item.row("size", "every", "whole")
     if item.value == _units(s.WHOLE):
         return s.WHOLE
@@ -196,14 +223,14 @@ class _Reader(RealReader):
             case s.Scale, []:
                 return []
             case s.Reduced, [how, units, item, where, by_share]:
-                over: s.Units | s.Shared = (
+                over: s.Groups | s.Shared = (
                     units.one_of(s.Shared) if isinstance(units.value, str) else _read_units(units)
                 )
                 return [how.one_of(s.Fold), over, *self._folded(item, where), by_share.truth()]
             case s.RowFold, [how, units, item, where]:
                 return [how.one_of(s.Fold), _read_units(units), *self._folded(item, where)]
             case s.QueryFold, [how, units, item, where, by_distance]:
-                fold = how.one_of(s.Fold), _read_units(units)
+                fold = how.one_of(s.Fold), _read_blocks(units)
                 return [*fold, *self._folded(item, where), by_distance.truth()]
             case s.Series, [level, start, stop, body]:
                 limits = self.node(start, Sort.INT), self.node(stop, Sort.INT)

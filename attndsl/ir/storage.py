@@ -60,7 +60,7 @@ def dump(mask: Mask) -> str:
         "name": mask.name,
         "doc": mask.doc,
         "align": mask.align.value,
-        "spaces": [_space(mask.queries), _space(mask.keys)],
+        "spaces": [written_space(mask.queries), written_space(mask.keys)],
         "tables": written_tables(mask.tables),
         "unread": list(mask.unread),
         "nodes": written_nodes(order, place),
@@ -103,7 +103,8 @@ def _plain(value: Any, place: dict[Node, int]) -> Any:
             return value
 
 
-def _space(space: Space) -> list[Any]:
+def written_space(space: Space) -> list[Any]:
+    """A space as data; ``read_space`` gives its equal."""
     return [
         space.name,
         [[s.name, [[a.name, a.extent] for a in s.axes]] for s in space.segments],
@@ -137,7 +138,7 @@ def _mask(document: Field, also: Collection[str]) -> Mask:
     name, doc = document.part("name").text(), document.part("doc").text()
     if name and not (is_name(name) or name.isidentifier()):
         raise document.part("name").wrong("a name")
-    queries, keys = map(_read_space, document.part("spaces").row("queries", "keys"))
+    queries, keys = map(read_space, document.part("spaces").row("queries", "keys"))
     tables = tuple(map(read_table, document.part("tables").items()))
     align = document.part("align").one_of(Align)
     names = document.part("unread").items() if "unread" in document.value else ()
@@ -151,7 +152,12 @@ def _mask(document: Field, also: Collection[str]) -> Mask:
     return replace(made, conditions=tuple(map(reader.condition, given)))
 
 
-def _read_space(item: Field) -> Space:
+def read_space(item: Field) -> Space:
+    """The space that was written.
+
+    Raises:
+        ValueError: there is no such space.
+    """
     name, segments = item.row("name", "segments")
     made = Space(name.text(), tuple(map(_read_segment, segments.items())))
     return _sound(item, made, space_fault(made))

@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from attndsl.ir import reals
-from attndsl.ir.arithmetic import add, minimum, scale
+from attndsl.ir.arithmetic import add, floordiv, minimum, scale
 from attndsl.ir.interning import Deps, Node, Side, Sort
 from attndsl.ir.loops import substitute
 from attndsl.ir.nodes import Const, Index, Load, Loop, Pos, Var
 from attndsl.ir.reals import Real, Vector
+from attndsl.ir.tiles import Tiles
 from attndsl.ir.walks import postorder
 
 
@@ -49,6 +50,10 @@ class Units:
         """The token behind the last of a unit, cut at the end of the sequence."""
         return minimum(add(self.start(number), Const(self.size)), length)
 
+    def number_of(self, position: Node) -> Node:
+        """The unit that a token is in, where they follow each other."""
+        return floordiv(position, Const(self.size))
+
     @property
     def is_token(self) -> bool:
         """Whether they are single tokens."""
@@ -67,6 +72,8 @@ class Numbers:
     stop: Node
 
 
+Groups: TypeAlias = Units | Tiles
+"""Units of tokens."""
 TOKENS: Final = Units()
 LARGEST_UNIT: Final = 1 << 20  # tokens
 WHOLE: Final = Units(1 << 40, 1 << 40)  # more tokens than any sequence has: one unit of all of them
@@ -106,7 +113,7 @@ class Pooled(Vector):
 
     how: Pool
     side: Side
-    units: Units
+    units: Groups
     normal: bool
 
     def _own_deps(self) -> Deps:
@@ -124,7 +131,7 @@ class Unit(Vector):
 class Bound(Real):
     """The greatest inner product of the query with any vector between least and greatest of the unit's keys."""
 
-    units: Units
+    units: Groups
 
     def _own_deps(self) -> Deps:
         return Deps.BATCH | Deps.HEAD | Deps.PAIR
@@ -159,7 +166,7 @@ class Reduced(Real):
     """
 
     how: Fold
-    units: Units | Shared
+    units: Groups | Shared
     item: Node
     where: Node
     by_share: bool
@@ -173,7 +180,7 @@ class RowFold(Real):
     """
 
     how: Fold
-    units: Units
+    units: Groups
     item: Node
     where: Node
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.passes import bind, separate_root
+from attndsl.passes import bind, lower_root, separate_root
 
 from .unit_counts import counted
 from .values import Values
@@ -28,16 +28,16 @@ def fused(
     """The table of the selection, made by the chooser; None where it is no such selection."""
     units, choice = selection.units, selection.choice
     found = _product(selection.score, made)
-    if found is None or choice.take is not sel.Take.TOP or not isinstance(units, sel.Units):
+    if found is None or choice.take is not sel.Take.TOP or isinstance(units, sel.Numbers):
         return None
     if selection.shared is not sel.Shared.NOTHING or selection.by_column:
         return None
     if isinstance(selection.queries, sel.Numbers) or not isinstance(choice.amount, ir.Const):
         return None
     factor, of_row, of_unit = found
-    env = made.env
+    env, frame = made.env, ir.Mask(ir.TRUE, *selection.spaces)
     bound = [
-        separate_root(bind(node, env.sizes, heads=env.heads, layer=env.layer))
+        separate_root(bind(lower_root(node, frame), env.sizes, heads=env.heads, layer=env.layer))
         for node in (selection.where, selection.keeping)
     ]
     if any(node.deps & (ir.Deps.BATCH | ir.Deps.HEAD) or _reads(node) for node in bound):

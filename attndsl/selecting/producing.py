@@ -49,6 +49,7 @@ class Activations:
     reals: Mapping[str, Tensor] = field(default_factory=dict)
     layer: int = 0
     summaries: KeySummaries | None = None
+    extents: Mapping[str, int] = field(default_factory=dict)  # of axes, as "grid.y"
     chooser: Chooser | None = None  # of the device, where one kernel scores and chooses
 
 
@@ -64,6 +65,9 @@ def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
         return range(shift, shift + q_len)
     if isinstance(rows, sel.Numbers):
         return range(counted(rows, env))
+    if isinstance(rows, sel.Tiles):
+        _check_tiles(selection.name, rows, env)
+        return range(counted(rows, env))
     size = rows.size
     if shift % size:
         whose = "all queries" if rows == sel.WHOLE else f"units of {size} queries"
@@ -73,6 +77,19 @@ def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
         )
         raise AttnDslError(Diagnostic("A509", title, notes=(note,)))
     return range(shift // size, -(-(shift + q_len) // size))
+
+
+def _check_tiles(name: str, rows: ir.selection.Tiles, env: ir.Env) -> None:
+    """Whether a call has all queries of a grid, whose tiles choose.
+
+    Raises:
+        AttnDslError: A509.
+    """
+    q_len, grid = env.sizes["q"], rows.tokens(env.sizes)
+    if q_len != grid:
+        title = f"`{name}` chooses for tiles of {rows.space.name!r}, {grid} queries, and this call has {q_len}"
+        note = "a tile of queries is summarised as a whole: a call has all queries of the grid"
+        raise AttnDslError(Diagnostic("A509", title, notes=(note,)))
 
 
 @torch.no_grad()
@@ -124,7 +141,7 @@ def strips_of(
 def summaries_of(chosen: ir.Chosen, given: Activations, *, graph: bool = False) -> Summaries:
     """Summaries and inputs that all strips of a call share; ``graph``: gradients reach its tensors."""
     q, k = (given.q, given.k) if graph else (given.q.detach(), given.k.detach())
-    sizes = {"q": q.shape[2], "k": k.shape[2]}
+    sizes = {"q": q.shape[2], "k": k.shape[2], **given.extents}
     for table in chosen.tables:
         shape = (
             given.reals[table.name].shape
@@ -135,6 +152,7 @@ def summaries_of(chosen: ir.Chosen, given: Activations, *, graph: bool = False) 
     env = ir.Env(
         0, 0, sizes, given.tables, np.arange(q.shape[0])[:, None, None, None],
         np.arange(q.shape[1])[None, :, None, None], q.shape[1], given.layer,
+        *(chosen.spaces if isinstance(chosen, ir.Selection) else ()),
     )  # fmt: skip
     reals = {
         name: (each if graph else each.detach()).float().double()

@@ -75,6 +75,7 @@ class KeySummaries:
             AttnDslError: A509, there are fewer keys than before, or others.
         """
         units, length = node.units, k.shape[2]
+        assert isinstance(units, Units), "tiles are no part of a cache"
         known, before = self.totals.get(node), self.lengths.get(node, 0)
         shape = k.shape[:2], k.shape[3]
         if known is not None and (

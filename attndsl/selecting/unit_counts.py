@@ -8,13 +8,15 @@ import numpy as np
 
 from attndsl import ir
 
-Units: TypeAlias = ir.selection.Units | ir.selection.Numbers
+Units: TypeAlias = ir.selection.Groups | ir.selection.Numbers
 
 
 def counted(units: Units, env: ir.Env) -> int:
     """How many units, or numbers, there are in a call."""
     if isinstance(units, ir.selection.Units):
         return units.count(env.sizes["k"])
+    if isinstance(units, ir.selection.Tiles):
+        return units.count(env.sizes)
     return max(0, int(ir.evaluate(units.stop, env)))
 
 

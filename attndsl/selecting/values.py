@@ -205,7 +205,7 @@ class Values:
         a, b = self._joint(a, b)
         return a @ b.mT
 
-    def _bound(self, units: ir.selection.Units) -> Tensor:
+    def _bound(self, units: ir.selection.Groups) -> Tensor:
         low, high = (
             self._looked_at(self.made.pooled(sel.Pooled(how, ir.Side.KEY, units, False)), units)
             for how in (sel.Pool.MIN, sel.Pool.MAX)

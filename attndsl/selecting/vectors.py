@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from attndsl import ir
 
 from .summaries import KeySummaries, normal, pooled
+from .tiling import pooled_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,16 @@ class Summaries:
         """The vectors of all units of keys, or of queries."""
         if node not in self.known:
             assert isinstance(node, ir.selection.Pooled)
-            if node.side is ir.Side.KEY and self.kept is not None:
+            is_tiled = isinstance(node.units, ir.selection.Tiles)
+            if node.side is ir.Side.KEY and self.kept is not None and not is_tiled:
                 self.known[node] = self.kept.pooled(node, self.k)
                 return self.known[node]
             x = self.k if node.side is ir.Side.KEY else self.q
             x = normal(x.float().double()) if node.normal else x
-            self.known[node] = pooled(x, node.units, node.how)
+            if isinstance(node.units, ir.selection.Tiles):
+                self.known[node] = pooled_tiles(x, node.units, node.how, self.env.sizes)
+            else:
+                self.known[node] = pooled(x, node.units, node.how)
         return self.known[node]
 
     @property

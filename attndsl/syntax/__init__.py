@@ -9,7 +9,7 @@ from .formatting import format_assertion, format_expression
 from .formatting import format_module as format  # noqa: A004  (a door is a verb: syn.format)
 from .outlining import Outline
 from .parsing import decode, parse, read
-from .selection_tree import Blocks, Numbers, Take, asides, blocks_of
+from .selection_tree import Blocks, Groups, Numbers, Take, Tiles, asides, blocks_of
 from .tree import (
     Access,
     Align,
@@ -99,6 +99,7 @@ __all__ = [
     "Expression",
     "Fraction",
     "Grid",
+    "Groups",
     "If",
     "Import",
     "ImportName",
@@ -135,6 +136,7 @@ __all__ = [
     "Space",
     "Sum",
     "Take",
+    "Tiles",
     "Total",
     "Units",
     "Weights",

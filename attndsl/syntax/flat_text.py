@@ -6,23 +6,26 @@ from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from . import tree
-from .selection_tree import Blocks, Numbers
+from .selection_tree import Groups, Numbers, Tiles
 
 # How tightly a form binds; an operand looser than its place needs parentheses.
 LOOSE, OR, AND, NOT, COMPARE, SUM, PRODUCT, UNARY, JOIN, ATOM = range(10)
 
 
-def rows_text(each: str | Blocks | Numbers) -> str:
+def rows_text(each: str | Groups | Numbers) -> str:
     return (
         f"{each.name} in {flat_text(each.range)}" if isinstance(each, Numbers) else units_text(each)
     )
 
 
-def units_text(each: str | Blocks) -> str:
+def units_text(each: str | Groups) -> str:
     return each if isinstance(each, str) else blocks_text(each)
 
 
-def blocks_text(node: Blocks) -> str:
+def blocks_text(node: Groups) -> str:
+    if isinstance(node, Tiles):
+        sizes = ", ".join(f"{side.axis} = {flat_text(side.size)}" for side in node.sizes)
+        return f"tiles({sizes}) of {node.grid}"
     every = "" if node.every is None else f", every {flat_text(node.every)}"
     return f"blocks({flat_text(node.size)}{every}){' whole' if node.whole else ''}"
 

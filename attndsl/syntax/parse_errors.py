@@ -37,7 +37,7 @@ _WORDS = (
 )  # fmt: skip
 _CLAUSES = (  # words of an attention or a selection, names elsewhere
     "score", "weights", "factor", "mass", "by",
-    "every", "whole", "per", "for", "keeping", "take", "seed",
+    "every", "whole", "of", "per", "for", "keeping", "take", "seed",
 )  # fmt: skip
 # Words that never stand in an expression: there they were surely meant as names.
 _NAMELIKE = frozenset((*_DECLARING[:-4], "zeros", "assert", "from", "as", "over", "align"))

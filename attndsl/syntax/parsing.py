@@ -46,8 +46,8 @@ _OPENERS = frozenset(
 MOST_NAMES = 1000  # files of a folder whose names are looked at for a misspelt one
 _CLAUSES = {  # words of a declaration that are names elsewhere
     "ATTENTION": frozenset(("score", "weights", "factor", "mass", "by")),
-    "UNITS": frozenset(("every", "whole")),
-    "SELECT": frozenset(("every", "whole", "per", "for", "keeping", "take", "seed", "by")),
+    "UNITS": frozenset(("every", "whole", "of")),
+    "SELECT": frozenset(("every", "whole", "of", "per", "for", "keeping", "take", "seed", "by")),
     "RANK": frozenset(("by",)),
 }
 

@@ -8,7 +8,7 @@ from attndsl.source import NOWHERE, Diagnostic, Label, Span
 
 from . import tree
 from .clauses import Align, Parts, TreeError, Where, Word, clip, is_token, sort_clauses
-from .selection_tree import Blocks, Numbers, Take
+from .selection_tree import Blocks, Groups, Numbers, Side, Take, Tiles
 
 
 class SelectionRules:
@@ -30,6 +30,17 @@ class SelectionRules:
         is_whole = is_token(last, "WHOLE")
         return Blocks(given[0], given[1] if len(given) > 1 else None, is_whole, span)
 
+    def tiles(self, parts: Parts) -> Tiles:
+        word, *sides, _, _, grid = (part for part in parts if not is_token(part, "LPAR"))
+        span = self._span(word, grid)
+        if word != "tiles":
+            raise TreeError(_no_units(self._span(word)))
+        return Tiles(str(grid), tuple(sides), self._span(grid), span)
+
+    def side(self, parts: Parts) -> Side:
+        axis, size = parts
+        return Side(str(axis), size, self._span(axis, size))
+
     def among(self, parts: Parts) -> _Among:
         return _Among(self._units_said(parts[1]), self._span(parts[1]), self._span(*parts))
 
@@ -37,7 +48,7 @@ class SelectionRules:
         return _Each(self._units_said(parts[1]), self._span(parts[1]), self._span(*parts))
 
     def _units_said(self, part: typing.Any) -> typing.Any:
-        return part if isinstance(part, Blocks | Numbers) else str(part)
+        return part if isinstance(part, Blocks | Tiles | Numbers) else str(part)
 
     def numbers(self, parts: Parts) -> Numbers:
         name, _, bounds = parts
@@ -139,13 +150,13 @@ class SelectionRules:
 
 
 class _Among(typing.NamedTuple):
-    units: str | Blocks
+    units: str | Groups
     named: Span
     span: Span
 
 
 class _Each(typing.NamedTuple):
-    units: str | Blocks | Numbers
+    units: str | Groups | Numbers
     named: Span
     span: Span
 
@@ -174,7 +185,9 @@ class _Seed(typing.NamedTuple):
 
 def _no_units(span: Span) -> Diagnostic:
     label = Label(span, "expected `blocks`")
-    helps = ("units are `blocks(64)`, or `blocks(32, every 16)`, or a name that is declared",)
+    helps = (
+        "units are `blocks(64)`, `blocks(32, every 16)`, `tiles(y = 4, x = 4) of image`, or a name that is declared",
+    )
     return Diagnostic("A101", f"there are no units `{clip(span.text)}`", (label,), helps=helps)
 
 

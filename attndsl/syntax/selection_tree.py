@@ -32,6 +32,28 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles:
+    """`tiles(y = 4, x = 4) of image`; `sizes` in the order written."""
+
+    grid: str
+    sizes: tuple[Side, ...]
+    grid_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """`y = 4` of tiles."""
+
+    axis: str
+    size: Expression
+    span: Span = _span()
+
+
+Groups: TypeAlias = Blocks | Tiles
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """`c in 0..n`: numbers that are no tokens."""
 
@@ -77,7 +99,7 @@ class Units:
     """`units fine = blocks(32, every 16) whole`."""
 
     name: str
-    blocks: Blocks
+    blocks: Groups
     doc: str = ""
     remarks: Remarks = Remarks()
     name_span: Span = _span()
@@ -88,16 +110,17 @@ class Units:
 class Select:
     """`select near(n: int) over block per group for rows = score where ... keeping ... take top n`.
 
-    `over` and `queries` are units by name, or blocks that have none; None for single tokens. `queries` may be `all` of
-    them, which no units are named, or numbers. `where` are constraints on parameters, `candidates` conditions on units.
+    `over` and `queries` are units by name, or blocks or tiles that have none; None for single tokens. `queries` may be
+    `all` of them, which no units are named, or numbers. `where` are constraints on parameters, `candidates` conditions
+    on units.
     """
 
     name: str
     parameters: tuple[Parameter, ...]
     body: Expression
     take: Take
-    over: str | Blocks | None = None
-    queries: str | Blocks | Numbers | None = None
+    over: str | Groups | None = None
+    queries: str | Groups | Numbers | None = None
     per: str | None = None
     align: Align | None = None
     where: tuple[Expression, ...] = ()
@@ -150,8 +173,10 @@ class Rank:
 Choosing: TypeAlias = Select | Label | Rank
 
 
-def blocks_of(each: str | Blocks | Numbers | None) -> tuple[Expression, ...]:
+def blocks_of(each: str | Groups | Numbers | None) -> tuple[Expression, ...]:
     """The expressions in units."""
+    if isinstance(each, Tiles):
+        return tuple(side.size for side in each.sizes)
     if isinstance(each, Numbers):
         return (each.range,)
     if not isinstance(each, Blocks):

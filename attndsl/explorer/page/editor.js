@@ -1,6 +1,6 @@
 // The text with its words in colour and its faults underlined: spans of plain text behind a transparent field.
 
-const WORDS = new Set(["import", "from", "as", "grid", "space", "input", "def", "pattern", "attention", "where", "zeros", "assert", "over", "align", "if", "then", "else", "let", "any", "all", "in", "and", "or", "not", "true", "false", "count", "sum", "score", "weights", "factor", "mass", "by", "softmax", "units", "select", "every", "whole", "per", "for", "keeping", "take", "seed", "label", "rank", "argmax", "lse"]);
+const WORDS = new Set(["import", "from", "as", "grid", "space", "input", "def", "pattern", "attention", "where", "zeros", "assert", "over", "align", "if", "then", "else", "let", "any", "all", "in", "and", "or", "not", "true", "false", "count", "sum", "score", "weights", "factor", "mass", "by", "softmax", "units", "select", "every", "whole", "of", "per", "for", "keeping", "take", "seed", "label", "rank", "argmax", "lse"]);
 const TOKEN = /#[^\n]*|"[^"\n]*"|[A-Za-z_]\w*|[0-9][0-9_.]*(?:[eE][+-]?[0-9]+)?|\s+|[^\s\w]/g;
 const DECLARES = new Set(["grid", "space", "input", "def", "pattern", "attention", "units", "select"]);
 

@@ -248,6 +248,21 @@ def test_rows_have_a_maximum_a_sum_and_a_logarithm_of_both():
         assert set(close) <= set(listed(found["alike"][b, h, i].numpy()))
 
 
+def test_all_units_without_a_name_are_folded_as_units():
+    p = attndsl.compile("""
+        select best over blocks(4) =
+            dot(q, mean(k)) - (max over all block where block.end <= q + 1: dot(q, mean(k)))
+            where block.end <= q + 1 take above -0.000001
+        pattern p = k in best[q]
+    """)
+    q, k = (torch.randn(1, 1, 14, 3, generator=torch.manual_seed(i)) for i in (0, 1))
+    found = p.select(q, k)["best"][0, 0]
+    for i in range(14):
+        means = [mean(k[0, 0].numpy(), b, b + 4) for b in range(0, i - 2, 4)]
+        scores = {u: dot(q[0, 0, i].numpy(), each) for u, each in enumerate(means)}
+        assert listed(found[i].numpy()) == top(scores, 1)
+
+
 def test_they_are_saved_and_written_as_they_were(tmp_path):
     p = attndsl.compile(LABELS)
     p.save(tmp_path / "p.json")

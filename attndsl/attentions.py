@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from attndsl import frontend, notebooks, op
+from attndsl import emission, frontend, notebooks, op
 from attndsl import ir as nodes
 from attndsl.arguments import Layouts, bind_scored, layout_text, take_positions
 from attndsl.compiled import Pattern
@@ -237,6 +237,21 @@ class Attention(frontend.AttentionOperators, Selecting):
         """
         call = op.ScoredCall(inputs=gathered(self._declared, None, inputs))
         return op.device_functions(self._terms, q, k, v, call)
+
+    def emit(self, *, definition: str = "") -> str:
+        """A stand-alone Python file that computes the attention: torch and triton, nothing else.
+
+        It holds the functions of the scores and their derivatives, the patterns, the Triton kernels of the package, and
+        ``attention(q, k, v, *, scale=None, return_lse=False, ...)`` with inputs, keys from elsewhere and open extents
+        as keywords. Gradients reach q, k, v and every real input. Equal attentions give equal bytes.
+
+        Args:
+            definition: How the attention was written, to be quoted above what it means.
+
+        Raises:
+            AttnDslError: A403, numbers do not fit 64 bits; A520, a form or a score has no kernel.
+        """
+        return emission.emit_attention(self._attention, self._layer, definition=definition)
 
     def weights(self, q: Tensor, k: Tensor, **options: Any) -> Tensor:
         """The weights [B, H, Q, K] themselves, 0 outside the pattern: for short sequences, as they take the square.

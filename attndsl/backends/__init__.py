@@ -18,6 +18,7 @@ from attndsl.backends.block_masks import (
 from attndsl.backends.blocked import Blocked, best_tile
 from attndsl.backends.column_values import query_values
 from attndsl.backends.composed import Composed
+from attndsl.backends.denominators import joined, with_mass
 from attndsl.backends.dense import Dense, attend
 from attndsl.backends.dense_scores import DensePart, attend_scored
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
@@ -112,6 +113,7 @@ __all__ = [
     "edition",
     "has_loops",
     "is_scheduled_on",
+    "joined",
     "lse_dtype",
     "mask_function",
     "names",
@@ -124,4 +126,5 @@ __all__ = [
     "this_machine",
     "tile_costs_of",
     "unit_chooser",
+    "with_mass",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 SHORTEST = 8  # tiles of an item; cutting work finer costs more in merging than balance gains
+UNSPLIT = 1 << 30  # more tiles than there are
 PROCESSORS = 132  # where there is no device to ask
 PAIRS_AT_ONCE = 1 << 23  # evaluated together; some have temporary values of 8 bytes
 
@@ -42,6 +43,7 @@ class Pattern:
     zero_keys: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     q_exist: Tensor | None = None  # bool [batch or 1, queries]: which rows hold tokens; None: all
     k_exist: Tensor | None = None  # likewise
+    given: dict[str, Any] = field(default_factory=dict)  # what functions of scores take by name
 
 
 class Tiles(NamedTuple):
@@ -79,16 +81,16 @@ class Schedule:
 
     def tiles(self, bq: int, bk: int) -> Tiles:
         """The tiles of so many queries and keys."""
-        return self._kept(("tiles", bq, bk), lambda: find_tiles(self.pattern, bq, bk))
+        return self.kept(("tiles", bq, bk), lambda: find_tiles(self.pattern, bq, bk))
 
-    def by_query(self, bq: int, bk: int, owners: int) -> Lists:
-        """The key tiles of each query tile, for so many heads of all batch elements."""
+    def by_query(self, bq: int, bk: int, owners: int, *, whole: bool = False) -> Lists:
+        """The key tiles of each query tile, for so many heads of all batch elements; ``whole``: none is split."""
 
         def make() -> Lists:
             states, ids, _ = self.tiles(bq, bk)
-            return deal_out(states, ids, owners)
+            return deal_out(states, ids, owners, UNSPLIT if whole else SHORTEST)
 
-        return self._kept(("by query", bq, bk, owners), make)
+        return self.kept(("by query", bq, bk, owners, whole), make)
 
     def by_key(self, bq: int, bk: int, owners: int, group: int) -> Lists:
         """The query tiles of each key tile, for all query heads of its head: tile * group + head."""
@@ -102,9 +104,9 @@ class Schedule:
 
         def make() -> Lists:
             states, ids, _ = self.tiles(bq, bk)
-            return deal_out(joined(states), joined(ids), owners)
+            return deal_out(joined(states), joined(ids), owners, SHORTEST)
 
-        return self._kept(("by key", bq, bk, owners, group), make)
+        return self.kept(("by key", bq, bk, owners, group), make)
 
     def zeros(self) -> Tensor | None:
         """How many zero keys each query sees, float32 [batch, heads, queries]; None without any."""
@@ -114,9 +116,10 @@ class Schedule:
         q = torch.arange(p.q_start, p.q_start + p.q_len, device=p.device)
         batch, head = indices(p, 1)
         counts = p.zero_keys(q, batch, head).expand(p.batch, p.heads, p.q_len)
-        return self._kept(("zeros",), counts.float)
+        return self.kept(("zeros",), counts.float)
 
-    def _kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+    def kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """Gives what was made under this key before, or makes it now."""
         if key not in self.known:
             self.known[key] = make()
         found: T = self.known[key]
@@ -193,7 +196,7 @@ def distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
     return found
 
 
-def deal_out(states: Tensor, mask_ids: Tensor, owners: int) -> Lists:
+def deal_out(states: Tensor, mask_ids: Tensor, owners: int, shortest: int) -> Lists:
     """The lists of a pass over states [batch, heads, tiles, entries], longest work first."""
     batch, heads, tiles, _ = states.shape
     plans, device = batch * heads, states.device
@@ -201,7 +204,7 @@ def deal_out(states: Tensor, mask_ids: Tensor, owners: int) -> Lists:
     total = n_full + n_partial
     # an item is at most half of what a processor has to do for all heads and batch elements
     live = int(total.sum()) * owners // max(1, plans)
-    longest = max(SHORTEST, 1 << (live // (2 * processors(device))).bit_length())
+    longest = max(shortest, 1 << (live // (2 * processors(device))).bit_length())
     pieces = ((total + longest - 1) // longest).clamp(min=1)
     tile = torch.arange(len(total), device=device).repeat_interleave(pieces)
     piece = torch.arange(len(tile), device=device) - (pieces.cumsum(0) - pieces)[tile]

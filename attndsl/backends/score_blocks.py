@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from attndsl import ir
 from attndsl.backends import kernels
@@ -28,20 +27,11 @@ from attndsl.backends.arguments import (
 from attndsl.backends.configs import padded
 from attndsl.backends.launching import Launch
 from attndsl.backends.real_evaluation import Kept
+from attndsl.backends.score_tables import Layout, by_diagonal
 from attndsl.backends.work_partition import IntArray, ShortArray, device_masks
 from attndsl.schedule import Plan, Schedule, TokenOrder
 
 _MOST: Final = 1 << 24  # pairs that are added up entry by entry at a time, over all heads
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where a table [batch or 1][heads or 1][sizes] lies among all: first entry, strides of batch, head and sizes."""
-
-    first: int
-    ambient: tuple[int, int]
-    sizes: tuple[int, ...]
-    steps: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +151,7 @@ class _Run:
         blocks = self._blocks(sorted_tiles, bounds, 0, over.distances)
         k_len = self._given.K.shape[2]
         first, length = columns * side - k_len, self._given.Q.shape[2] + k_len - 1
-        return [_by_diagonal(each)[..., first : first + length] for each in blocks]
+        return [by_diagonal(each)[..., first : first + length] for each in blocks]
 
     def entry_by_entry(self, place: int, target: Target) -> Tensor:
         """The total of a table, what each pair gains added to its entry."""
@@ -289,16 +279,3 @@ def _tiles(schedule: Schedule, plan: Plan) -> IntArray:
     rows = np.concatenate([full.rows, partial.rows])
     columns = np.concatenate([full.indices, partial.indices])
     return np.stack([rows, columns, np.concatenate([ids, plan.mask_ids])], axis=1).astype(np.int64)
-
-
-def _by_diagonal(blocks: Tensor) -> Tensor:
-    """Blocks [..., diagonals, side, side] as sums by distance, [..., (diagonals + 1) * side].
-
-    Row i, turned round and moved by i, has the same distance in a column as all other rows.
-    """
-    side = blocks.shape[-1]
-    turned = F.pad(blocks.flip(-1), (0, side)).flatten(-2)[..., : side * (2 * side - 1)]
-    sums = turned.view(*turned.shape[:-1], side, 2 * side - 1).sum(-2)
-    low, high = F.pad(sums, (0, 1)).view(*sums.shape[:-1], 2, side).unbind(-2)
-    none = low.new_zeros((*low.shape[:-2], 1, side))
-    return (torch.cat((low, none), -2) + torch.cat((none, high), -2)).flatten(-2)

@@ -7,13 +7,23 @@ PARTIAL tiles read their masks.
 
 import contextlib
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from attndsl.backends.configs import Config, Pass, architecture, fitting, options, padded
+from attndsl.backends.configs import (
+    Config,
+    Pass,
+    architecture,
+    fitting,
+    options,
+    padded,
+    with_scores,
+)
 from attndsl.backends.kernels import (
     backward_keys,
     backward_queries,
@@ -32,15 +42,53 @@ CACHE = (
 )  # bytes of keys and values that the heads at work together may take of the L2 cache
 
 
-def walk(which: Pass, schedule: Schedule, q: Tensor, k: Tensor, v: Tensor) -> tuple[Config, Lists]:
-    """The tile, warps and stages of a pass on these tensors, and its lists."""
-    found = fitting(which, architecture(q.device), q.element_size(), q.shape[3], v.shape[3])
+UNSCORED = {
+    **dict.fromkeys(("OfQuery", "OfKey", "OfDistance", "Reals", "Numbers")),
+    **dict.fromkeys(("NUMBERS", "OF_QUERY", "OF_KEY")),
+    "WEIGHS": False,
+}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Arguments of the passes about scores of their own; nothing where scores are the scaled products."""
+
+    given: Mapping[str, Any] = field(default_factory=lambda: UNSCORED)  # arguments of all passes
+    score: Any = None
+    derivatives: Any = None
+    gains: tuple[int, int] = (0, 0)  # columns of queries and of keys that carry gradients
+    loads: tuple[int, int] = (0, 0)  # numbers read for each pair: by its distance, in another way
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the scores are the weights themselves."""
+        return bool(self.given["WEIGHS"])
+
+
+PLAIN = Scoring()
+
+
+def configured(which: Pass, q: Tensor, v: Tensor, scoring: Scoring) -> Config:
+    """The tile, warps and stages of a pass on these tensors."""
+    arch, size, widths = architecture(q.device), q.element_size(), (q.shape[3], v.shape[3])
+    found = fitting(which, arch, size, *widths)
+    if found is not None and scoring.score is not None:
+        found = with_scores(which, arch, found, size, *widths, scoring.loads)
     if found is None:
         raise ValueError(f"{q.dtype} of this width does not fit the shared memory")
+    return found
+
+
+def walk(
+    which: Pass, schedule: Schedule, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring
+) -> tuple[Config, Lists]:
+    """The config of a pass on these tensors, and its lists."""
+    found = configured(which, q, v, scoring)
     if which == "backward_keys":
         owners, group = k.shape[0] * k.shape[1], q.shape[1] // k.shape[1]
         return found, schedule.by_key(found.bq, found.bk, owners, group)
-    return found, schedule.by_query(found.bq, found.bk, q.shape[0] * q.shape[1])
+    whole = which == "forward" and scoring.weighs  # shares of a softmax are averaged
+    return found, schedule.by_query(found.bq, found.bk, q.shape[0] * q.shape[1], whole=whole)
 
 
 def launch(
@@ -57,11 +105,6 @@ def launch(
     heads, x = owner
     kernel[(lists.width * x.shape[0] * x.shape[1],)](
         **tensors,
-        OfQuery=None,
-        OfKey=None,
-        OfDistance=None,
-        Reals=None,
-        Numbers=None,
         **strides(strided),
         **{heads: x.shape[1]},
         items=lists.items,
@@ -99,26 +142,22 @@ def launch(
         KEEP=None,
         Q_ORDERED=False,
         K_ORDERED=False,
-        NUMBERS=None,
-        OF_QUERY=None,
-        OF_KEY=None,
-        WEIGHS=False,
         **options(architecture(q.device), config),
     )
 
 
 def run_forward(
-    schedule: Schedule, q: Tensor, k: Tensor, v: Tensor, scale: float
+    schedule: Schedule, q: Tensor, k: Tensor, v: Tensor, scale: float, scoring: Scoring = PLAIN
 ) -> tuple[Tensor, Tensor]:
-    """(out [B, H, Q, Dv], lse [B, H, Q])."""
+    """(out [B, H, Q, Dv], lse [B, H, Q]); zero keys are no part of scores of their own."""
     q, k, v = map(reachable, (q, k, v))
     out = q.new_empty((*q.shape[:3], v.shape[3]))
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     if not lse.numel():
         return out, lse
-    if scale < 0:  # the kernel's factor on the scores keeps their order
+    if scale < 0 and scoring.score is None:  # the kernel's factor on the scores keeps their order
         q, scale = -q, -scale
-    config, lists = walk("forward", schedule, q, k, v)
+    config, lists = walk("forward", schedule, q, k, v, scoring)
     parts = {
         "PartOut": share(q, lists, config.bq, v.shape[3]),
         "PartLse": share(q, lists, config.bq),
@@ -127,7 +166,8 @@ def run_forward(
         launch(
             forward, config, lists, schedule, {"q": q, "k": k, "v": v, "o": out}, ("heads", q),
             Q=q, K=k, V=v, Out=out, Lse=lse, **parts, PageTable=None, scale=scale,
-            n_columns=0, n_pages=0, period=1, PAGE=0, CLEARS=False, FOLDED=0, SCORE=None,
+            n_columns=0, n_pages=0, period=1, PAGE=0, CLEARS=False, FOLDED=0, SCORE=scoring.score,
+            **scoring.given,
         )  # fmt: skip
         if lists.slots:
             merge_outputs[(lists.most_splits, q.shape[0] * q.shape[1])](
@@ -135,7 +175,7 @@ def run_forward(
                 q_order=None, q_len=q.shape[2], heads=q.shape[1], slots=lists.slots,
                 DV=v.shape[3], BDV=padded(v.shape[3]), BQ=config.bq, Q_ORDERED=False,
             )  # fmt: skip
-    zeros = schedule.zeros()
+    zeros = schedule.zeros() if scoring.score is None else None
     if zeros is not None:
         total = torch.logaddexp(lse, zeros.log())
         weight = torch.where(lse == -torch.inf, 0.0, (lse - total).exp())
@@ -153,38 +193,69 @@ def run_backward(
     dout: Tensor,
     dlse: Tensor | None,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(dq, dk, dv), each in the dtype of its input."""
+    scoring: Scoring = PLAIN,
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """dq, dk and dv, each in the dtype of its input, and those of columns [B, H, rows, n]; and what was prepared."""
     q, k, v, dout = map(reachable, (q, k, v, dout))
-    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    group = q.shape[1] // k.shape[1]
+    if scoring.gains[1] and group > 1:  # columns of keys differ by query head
+        keys, values = (x.repeat_interleave(group, 1) for x in (k, v))
+        passed = out, lse, dout, dlse, scale, scoring
+        grads, given = run_backward(schedule, q, keys, values, *passed)
+        for place, x in ((1, k), (2, v)):
+            by_member = grads[place].reshape(x.shape[0], x.shape[1], group, *x.shape[2:])
+            grads[place] = by_member.sum(2, dtype=torch.float32).to(x.dtype)
+        return grads, given
+    grads = [x.new_empty(x.shape) for x in (q, k, v)]
+    for x, count in zip((q, k), scoring.gains, strict=True):
+        shape = (*q.shape[:2], x.shape[2], count)
+        grads.append(x.new_zeros(shape, dtype=torch.float32))
     if not lse.numel() or not k.numel():
-        return dq.zero_(), dk.zero_(), dv.zero_()
+        return [x.zero_() for x in grads], {}
     level, delta = torch.empty_like(lse), torch.empty_like(lse)
     strided = {"q": q, "k": k, "v": v, "g": dout}
     given = {"Q": q, "K": k, "V": v, "GradOut": dout, "Level": level, "Delta": delta}
-    unscored = {"GradX": None, "PartX": None, "DERIVATIVES": None, "GAINS": 0, "WIDE": 1}
     with on_device(q):
         prepare_backward[(triton.cdiv(q.shape[2], ROWS), q.shape[0] * q.shape[1])](
             Out=out, GradOut=dout, Lse=lse, GradLse=dlse, Level=level, Delta=delta,
             **strides({"o": out, "g": dout}), q_len=q.shape[2], heads=q.shape[1],
             DV=v.shape[3], BDV=padded(v.shape[3]), BQ=ROWS, THROUGH_LSE=dlse is not None,
         )  # fmt: skip
-        config, lists = walk("backward_queries", schedule, q, k, v)
-        part = share(q, lists, config.bq, q.shape[3])
-        launch(
-            backward_queries, config, lists, schedule, strided, ("heads", q),
-            **given, **unscored, GradQ=dq, PartQ=part, scale=scale,
-        )  # fmt: skip
-        add_up(lists, config.bq, part, dq)
-        config, lists = walk("backward_keys", schedule, q, k, v)
-        parts = [share(x, lists, config.bk, x.shape[3]) for x in (k, v)]
-        launch(
-            backward_keys, config, lists, schedule, strided, ("kv_heads", k),
-            **given, **unscored, GradK=dk, GradV=dv, PartK=parts[0], PartV=parts[1], scale=scale, BEFORE=0,
-        )  # fmt: skip
-        for shares, total in zip(parts, (dk, dv), strict=True):
-            add_up(lists, config.bk, shares, total)
-    return dq, dk, dv
+        told = given, strided, scoring, scale
+        walked("backward_queries", schedule, *told, {"Q": grads[0]}, grads[3], {})
+        both, before = {"K": grads[1], "V": grads[2]}, {"BEFORE": scoring.gains[0]}
+        walked("backward_keys", schedule, *told, both, grads[4], before)
+    return grads, given
+
+
+def walked(
+    which: Pass,
+    schedule: Schedule,
+    given: dict[str, Tensor],
+    strided: dict[str, Tensor],
+    scoring: Scoring,
+    scale: float,
+    results: dict[str, Tensor],
+    of_columns: Tensor,
+    more: dict[str, int],
+) -> None:
+    """Run one pass of the backward: gradients by name, and what columns gained, are written."""
+    q, k, v = (strided[name] for name in "qkv")
+    config, lists = walk(which, schedule, q, k, v, scoring)
+    by_key, count = which == "backward_keys", of_columns.shape[3]
+    kernel, block = (backward_keys, config.bk) if by_key else (backward_queries, config.bq)
+    owner = ("kv_heads", k) if by_key else ("heads", q)
+    if count:
+        results = {**results, "X": of_columns}
+    parts = {name: share(x, lists, block, x.shape[3]) for name, x in results.items()}
+    launch(
+        kernel, config, lists, schedule, strided, owner, **given, **scoring.given, **more, scale=scale,
+        DERIVATIVES=scoring.derivatives, GAINS=count, WIDE=1 << max(0, count - 1).bit_length(),
+        **{f"Grad{name}": results.get(name) for name in (*results, "X")},
+        **{f"Part{name}": parts.get(name) for name in (*results, "X")},
+    )  # fmt: skip
+    for name, total in results.items():
+        add_up(lists, block, parts[name], total)
 
 
 def add_up(lists: Lists, block: int, part: Tensor | None, total: Tensor) -> None:
@@ -266,8 +337,8 @@ class Attention(torch.autograd.Function):
         q, k, v, out, lse = ctx.saved_tensors
         dout = torch.zeros_like(out) if dout is None else dout
         dlse = None if dlse is None else dlse.contiguous()
-        grads = run_backward(ctx.schedule, q, k, v, out, lse, dout, dlse, ctx.scale)
-        return *grads, None, None
+        grads, _ = run_backward(ctx.schedule, q, k, v, out, lse, dout, dlse, ctx.scale)
+        return *grads[:3], None, None
 
 
 def attended(

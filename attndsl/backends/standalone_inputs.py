@@ -42,7 +42,7 @@ def resolved(
     return [x for x in extents if x is not None]
 
 
-def table(
+def as_input(
     name: str,
     value: Any,
     kind: str,

@@ -25,7 +25,8 @@ from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.generated import SCORES, load
 from attndsl.backends.pass_launches import Gained, precision
 from attndsl.backends.protocol import Request
-from attndsl.backends.score_blocks import Layout, PairPass
+from attndsl.backends.score_blocks import PairPass
+from attndsl.backends.score_tables import Layout, in_a_row, narrowed, numbers_of
 from attndsl.backends.scores import BoundScore
 from attndsl.backends.triton_kernels import TritonKernels
 from attndsl.codegen import (
@@ -67,7 +68,7 @@ class ScoreKernel:
         try:
             if request.dtype in EIGHT_BITS:
                 raise NoKernel(f"it is not computed for {request.dtype}")
-            functions = score_functions(root, bound.first)
+            functions = score_functions(root, ir.Const(bound.first))
         except NoKernel as reason:
             raise _refused(str(reason)) from None
         made = functools.partial(Rows.of, bound, request.batch, request.heads)
@@ -147,21 +148,15 @@ class ScoreKernel:
             stacked.append(self._stacked(side, found, is_kept))
         named |= {each.name: self._product(each, values) for each in self.functions.products}
         reads = [_narrowed(named[read.table], read.ambient) for read in self.functions.reads]
-        lie, flat = _in_a_row(
-            {read.table: x for read, x in zip(self.functions.reads, reads, strict=True)}
-        )
-        numbers = [len(self.rows["distance"].env.q), self.request.k_len - 1]
-        numbers += [self.request.heads, self.request.batch * self.request.heads]
-        for read in self.functions.reads:
-            numbers += [lie[read.table].first, *lie[read.table].ambient]
-            for size, step in zip(lie[read.table].sizes, lie[read.table].steps, strict=True):
-                numbers += [size, step]
+        layouts, flat = in_a_row(reads)
+        sizes = len(self.rows["distance"].env.q), self.request.k_len - 1
+        heads = self.request.heads, self.request.batch * self.request.heads
+        numbers = numbers_of((*sizes, *heads), layouts)
         key = tuple(numbers)
         if key not in self.kept:
             self.kept[key] = torch.tensor(numbers, device=q.device)
         of_query, of_key, of_distance = stacked
         call = ScoreCall(of_query, of_key, of_distance, flat, self.kept[key])
-        layouts = [lie[read.table] for read in self.functions.reads]
         return Read(call, carried[0], carried[1], carried[2], reads, layouts)
 
     def _column(self, values: ColumnValues, side: str, column: Column) -> Tensor:
@@ -225,29 +220,8 @@ class Read:
 
 
 def _narrowed(table: Tensor, ambient: ir.Deps) -> Tensor:
-    """A table [batch or 1, heads or 1, ...], without what repeats an entry."""
-    for axis, flag in enumerate((ir.Deps.BATCH, ir.Deps.HEAD)):
-        if not ambient & flag:
-            table = table.unsqueeze(axis)
-        elif not table.stride(axis) and table.shape[axis] > 1:
-            table = table.narrow(axis, 0, 1)
-    return table
-
-
-def _in_a_row(tables: Mapping[str, Tensor]) -> tuple[dict[str, Layout], Tensor | None]:
-    """Where each lies among all of them in a row, and those; without a copy where there is one."""
-    lie, parts, first = dict[str, Layout](), list[Tensor](), 0
-    for name, table in tables.items():
-        batch, heads, *sizes = table.shape
-        steps = [1] * len(sizes)
-        for axis in range(len(sizes) - 2, -1, -1):
-            steps[axis] = steps[axis + 1] * sizes[axis + 1]
-        whole = table[0, 0].numel()
-        ambient = whole * heads * (batch > 1), whole * (heads > 1)
-        lie[name] = Layout(first, ambient, tuple(sizes), tuple(steps))
-        parts.append(table.detach().reshape(-1))
-        first += table.numel()
-    return lie, None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts)
+    by_batch, by_head = bool(ambient & ir.Deps.BATCH), bool(ambient & ir.Deps.HEAD)
+    return narrowed(table, by_batch=by_batch, by_head=by_head)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

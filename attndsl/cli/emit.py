@@ -1,13 +1,12 @@
-"""`attndsl emit`: a pattern as one stand-alone file of Triton."""
+"""`attndsl emit`: a pattern or an attention as one stand-alone file of Triton."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from attndsl import emission
-from attndsl.source import AttnDslError, Diagnostic
-from attndsl.sources import describe, is_attention, read_mask
+from attndsl import emission, ir
+from attndsl.sources import describe, is_attention, read_attention, read_mask
 
 from . import arguments as args
 from .commands import Command
@@ -25,14 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     source, given = options.pattern, args.parameters(options.param)
-    if is_attention(source, None):
-        title = f"{source} is an attention: patterns alone are emitted"
-        helps = ("`device_functions` of it gives the functions of its scores that kernels call",)
-        raise AttnDslError(Diagnostic("A520", title, helps=helps))
-    mask = read_mask(source, None, given, options.align, options.layer)
-    written = describe(source).span.text
-    values = f"\n\n{mask.name}{spelled(given)}" if given else ""
-    text = emission.emit(mask, options.layer, definition=written + values)
+    asked = source, None, given, options.align, options.layer
+    read = read_attention(*asked) if is_attention(source, None) else read_mask(*asked)
+    values = f"\n\n{read.name}{spelled(given)}" if given else ""
+    written = describe(source).span.text + values
+    if isinstance(read, ir.Mask):
+        text = emission.emit(read, options.layer, definition=written)
+    else:
+        text = emission.emit_attention(read, options.layer, definition=written)
     if options.output is None:
         terminal.say_exactly(text)
     else:
@@ -46,6 +45,7 @@ COMMAND = Command(
         "attndsl emit longformer -p w=512 -o longformer_attention.py",
         "attndsl emit mine.attn:local -o local.py",
         "attndsl emit documents_causal",
+        "attndsl emit alibi",
     ),
     configure,
     run,

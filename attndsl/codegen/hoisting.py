@@ -68,14 +68,15 @@ Columns: TypeAlias = dict[ir.Node, Column]
 
 
 def carriers_first(columns: Columns) -> Columns:
-    return dict(sorted(columns.items(), key=lambda item: not item[1].carries))
+    """The columns, those that carry gradients first, then those that follow from tensors of a call."""
+    return dict(sorted(columns.items(), key=lambda item: (not item[1].carries, item[1].is_kept)))
 
 
 class Hoisting:
     """Replaces what need not be computed for each pair by reads of columns."""
 
-    def __init__(self, root: ir.Node, first: int) -> None:
-        self.first = first
+    def __init__(self, root: ir.Node, first: ir.Node) -> None:
+        self.first = first  # the position of the first query
         self._scored: set[ir.Node] = set()  # what depends on the score of the pair
         for node in ir.postorder(root):
             if node is reals.SCORE or any(part in self._scored for part in node.parts):
@@ -194,7 +195,7 @@ class Hoisting:
         """The index of the row of a vector among all that there are."""
         side = vector.deps & ir.Deps.PAIR
         if side == ir.Deps.QUERY:
-            return (ir.sub(_Q, ir.Const(self.first)),)
+            return (ir.sub(_Q, self.first),)
         if side == ir.Deps.KEY:
             return (_K,)
         return vector.index if isinstance(vector, reals.Row) else ()

@@ -33,15 +33,15 @@ def drawn(x, least):
     x = x.to(tl.int32) * 0x7FEB352D
     x = (x ^ (x >> 15)) * -0x7B935975
     return tl.where((x & 0x7FFFFFFF) >= least, 1.0, 0.0)''',
-    "quotient": '''\
+    "floor_quotient": '''\
 @triton.jit
-def quotient(a, b):
+def floor_quotient(a, b):
     """Floored, and 0 where the divisor is not positive; Triton's own is cut off towards 0."""
     by = tl.where(b > 0, b, 1)
     return tl.where(b > 0, a // by - tl.where(a % by < 0, 1, 0), 0)''',
-    "remainder": '''\
+    "floor_remainder": '''\
 @triton.jit
-def remainder(a, b):
+def floor_remainder(a, b):
     """Never negative, and 0 where the divisor is not positive."""
     by = tl.where(b > 0, b, 1)
     return tl.where(b > 0, a % by + tl.where(a % by < 0, by, 0), 0)''',

@@ -57,8 +57,10 @@ class ScoreFunctions:
     gains: tuple[int, int, int]
 
 
-def score_functions(root: ir.Node, first: int) -> ScoreFunctions:
-    """Device functions of a bound expression in `Score`; row i of the queries stands at position i + ``first``.
+def score_functions(root: ir.Node, first: ir.Node, suffix: str = "") -> ScoreFunctions:
+    """Device functions of an expression in `Score`; row i of the queries stands at position i + ``first``.
+
+    Lengths and numbers of heads are constants, or read as columns are. ``suffix`` ends the names of the functions.
 
     Raises:
         NoKernel: it has a part for which there is no kernel.
@@ -76,7 +78,7 @@ def score_functions(root: ir.Node, first: int) -> ScoreFunctions:
             and node not in hoisted.columns
         )
     )
-    writer = _Writer(columns, reads)
+    writer = _Writer(columns, reads, suffix)
     slope = gains.get(reals.SCORE, reals.NOUGHT)
     leaves = [node for side in columns for node, column in side.items() if column.carries]
     by_leaf = [gains.get(leaf, reals.NOUGHT) for leaf in (*leaves, *reads)]
@@ -95,7 +97,8 @@ def score_functions(root: ir.Node, first: int) -> ScoreFunctions:
 class _Writer:
     """Writes functions that read the same columns and tables. Ints find columns of their own as they are met."""
 
-    def __init__(self, columns: Sequence[Columns], reads: Sequence[ir.Load]) -> None:
+    def __init__(self, columns: Sequence[Columns], reads: Sequence[ir.Load], suffix: str) -> None:
+        self._suffix = suffix
         self._columns = [dict(side) for side in columns]
         self._reads = reads
         self._helpers: set[str] = set()
@@ -114,9 +117,9 @@ class _Writer:
         count = HEADER + sum(3 + 2 * len(read.index) for read in self._reads)
         numbers = ", ".join(f"tl.load(n + {i})" for i in range(count))
         heads = [
-            _function("numbers(n)", [], f"({numbers},)"),
-            self._side("of_query", "x", self._columns[0]),
-            self._side("of_key", "y", self._columns[1]),
+            _function(f"numbers{self._suffix}(n)", [], f"({numbers},)"),
+            self._side(f"of_query{self._suffix}", "x", self._columns[0]),
+            self._side(f"of_key{self._suffix}", "y", self._columns[1]),
         ]
         helpers = [HELPERS[name] for name in sorted(self._helpers)]
         return "\n\n\n".join([*helpers, *heads, *functions]) + "\n"
@@ -144,7 +147,8 @@ class _Writer:
         if not reals.reads_score(roots[0]):
             found[0] = f"{found[0]} + tl.zeros_like(s)"
         result = found[0] if len(found) == 1 else f"({', '.join(found)},)"
-        return _function(f"{name}(s, x, y, v, r, n, both)", self._lines, result)
+        head = f"{name}{self._suffix}(s, x, y, v, r, n, both)"
+        return _function(head, self._lines, result)
 
     def _value(self, root: ir.Node) -> str:
         """The name or text of a value."""
@@ -278,7 +282,7 @@ class _Writer:
             case ir.Or(items=items):
                 return f"({' | '.join(map(value, items))})"
             case ir.FloorDiv(left=left, right=right) | ir.Mod(left=left, right=right):
-                helper = "quotient" if isinstance(node, ir.FloorDiv) else "remainder"
+                helper = "floor_quotient" if isinstance(node, ir.FloorDiv) else "floor_remainder"
                 self._helpers.add(helper)
                 return f"{helper}({value(left)}, {value(right)})"
             case _:

@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Final
 
 from attndsl import analysis, ir
-from attndsl.emission.bounds import limits
+from attndsl.emission.bounds import Limits, limits
 from attndsl.emission.names import commented
 from attndsl.emission.relations import prepared, written
 from attndsl.emission.signature import Traits, attention_function
 from attndsl.passes import normalise
 
 _BACKENDS: Final = Path(__file__).parents[1] / "backends"
-_FILES: Final = (
+FILES: Final = (
     "kernels/tiles", "kernels/forward", "kernels/backward", "kernels/merging", "configs", "integers",
     "live_tiles", "standalone_positions", "standalone_inputs", "standalone",
 )  # fmt: skip
+SCORED_FILES: Final = (*FILES, "kernels/pairs", "score_tables", "denominators", "standalone_scores")
 
 
 def emit(mask: ir.Mask, layer: int = 0, *, definition: str = "") -> str:
@@ -47,30 +48,54 @@ def emit(mask: ir.Mask, layer: int = 0, *, definition: str = "") -> str:
     """
     known = limits(mask, prepared(mask, layer))
     relation = written(mask, layer, known.magnitudes)
-    asked, sample = attention_function(mask, relation, _traits(mask))
-    files = _sources()
-    constants = [
-        f"LONGEST = {known.longest}  # more tokens than any sequence has",
-        f"HEADS = {known.heads}  # the most query heads",
-    ]
-    if mask.tables:
-        constants.append(f"LARGEST = {known.most}  # the greatest absolute value in an input")
+    asked, sample = attention_function(mask, relation, traits(mask))
     parts = [
-        "\n".join(constants),
+        constants([known], has_inputs=bool(mask.tables)),
         relation.in_pattern,
         relation.zero_keys,
         relation.conditions,
         asked,
-        *(part for file in files for part in (file.title, file.body)),
     ]
-    body = "\n\n\n".join(part.strip("\n") for part in parts if part)
+    about = f"Pattern {mask.name}." if mask.name else "A pattern without a name."
+    quoted = [
+        about,
+        *([f"\n{mask.doc}"] if mask.doc else []),
+        *defined(definition),
+        *_meaning(mask),
+    ]
+    return whole_file(quoted, sample, parts)
+
+
+def constants(known: Sequence[Limits], *, has_inputs: bool) -> str:
+    """The bounds of calls as constants of the file."""
+    lines = [
+        f"LONGEST = {min(x.longest for x in known)}  # more tokens than any sequence has",
+        f"HEADS = {min(x.heads for x in known)}  # the most query heads",
+    ]
+    if has_inputs:
+        most = min(x.most for x in known)
+        lines.append(f"LARGEST = {most}  # the greatest absolute value in an input")
+    return "\n".join(lines)
+
+
+def whole_file(
+    quoted: Sequence[str],
+    sample: str,
+    parts: Sequence[str],
+    names: Sequence[str] = FILES,
+    end: str = "",
+) -> str:
+    """The file: what it says of itself, its imports, its own parts, files of the package, and what stands behind."""
+    files = [source(name) for name in names]
+    texts = [*parts, *(part for file in files for part in (file.title, file.body)), end]
+    body = "\n\n\n".join(part.strip("\n") for part in texts if part)
     imports = _imports(
         [("functools", ""), ("torch", ""), *(x for file in files for x in file.imports)]
     )
-    return f"{_opening(mask, sample, definition)}\n{imports}\n\n{body}\n"
+    return f"{_opening(quoted, sample)}\n{imports}\n\n{body}\n"
 
 
-def _traits(mask: ir.Mask) -> Traits:
+def traits(mask: ir.Mask) -> Traits:
     deps = mask.root.deps | mask.zeros.deps
     far = analysis.reach(mask, normalise(mask))
     back, ahead = (x if isinstance(x, int) else None for x in (far.back, far.ahead))
@@ -78,8 +103,9 @@ def _traits(mask: ir.Mask) -> Traits:
 
 
 @functools.cache
-def _sources() -> tuple[_Source, ...]:
-    return tuple(_Source(_BACKENDS / f"{name}.py") for name in _FILES)
+def source(name: str) -> _Source:
+    """A file of the back ends."""
+    return _Source(_BACKENDS / f"{name}.py")
 
 
 class _Source:
@@ -110,17 +136,23 @@ class _Source:
         self.body = "\n".join(lines).strip("\n")
 
 
-def _opening(mask: ir.Mask, sample: str, definition: str) -> str:
-    """Where it comes from, what it computes, how it is called."""
-    quoted = [f"Pattern {mask.name}." if mask.name else "A pattern without a name."]
-    quoted += [f"\n{mask.doc}"] if mask.doc else []
-    quoted += ["\nDefinition:\n", textwrap.indent(definition, "    ")] if definition else []
-    quoted += ["\nA query q sees the keys k for which\n", f"    {ir.show(mask.root)}"]
+def defined(definition: str) -> list[str]:
+    """How the user wrote it, quoted."""
+    return ["\nDefinition:\n", textwrap.indent(definition, "    ")] if definition else []
+
+
+def _meaning(mask: ir.Mask) -> list[str]:
+    found = ["\nA query q sees the keys k for which\n", f"    {ir.show(mask.root)}"]
     if mask.zeros is not ir.ZERO:
-        quoted += [
+        found += [
             "\nand so many keys more, of score 0 and value 0:\n",
             f"    {ir.show(mask.zeros)}",
         ]
+    return found
+
+
+def _opening(quoted: Sequence[str], sample: str) -> str:
+    """Where it comes from, what it computes, how it is called."""
     return f'''# SPDX-License-Identifier: Apache-2.0
 # Copyright The attndsl authors: kernels and host code. Written by attndsl.
 

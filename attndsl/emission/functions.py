@@ -37,7 +37,7 @@ from attndsl.emission.pieces import (
 from attndsl.passes import lower_root
 
 
-class _Body:
+class Body:
     """The statements of one function so far, and the text of each value that is known."""
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class _Body:
     def add(self, line: str) -> None:
         self.lines.append(self.indent + line)
 
-    def inner(self) -> _Body:
+    def inner(self) -> Body:
         """The body of a loop: it knows what is known outside, not the other way round."""
-        made = _Body()
+        made = Body()
         made.lines, made.known, made.indent = self.lines, dict(self.known), self.indent + "    "
         return made
 
@@ -58,10 +58,10 @@ class _Body:
 class FunctionWriter:
     """Writes functions that take the same tables and sizes."""
 
-    def __init__(self, mask: ir.Mask) -> None:
+    def __init__(self, mask: ir.Mask, reserved: Sequence[str] = ()) -> None:
         self._mask = mask
         self._names = Names(
-            "q", "k", "q_len", "k_len", "head", "heads", "batch", "torch", "in_pattern",
+            *reserved, "q", "k", "q_len", "k_len", "head", "heads", "batch", "torch", "in_pattern",
             "zero_keys", "quotient", "remainder", "ilog2", "pow2", "read", "span", "conditions", "require",
         )  # fmt: skip
         self._device = "q.device"
@@ -73,14 +73,14 @@ class FunctionWriter:
     def body(self, root: ir.Node, magnitudes: Magnitudes) -> list[str]:
         """The statements of a function that returns the value of ``root``."""
         self._uses, self._magnitudes, self._lists = uses(root), magnitudes, {}
-        body = _Body()
+        body = Body()
         found = self._value(root, body)[0]
         return [*self._list_lines(), *body.lines, f"return {found}"]
 
     def demands(self, asked: Sequence[tuple[str, ir.Node, Magnitudes]]) -> list[str]:
         """The statements of a function that refuses what the conditions do, in turn: as they are spelled, and meant."""
         self._lists, self._device = {}, "batch.device"
-        body = _Body()
+        body = Body()
         for text, root, magnitudes in asked:
             self._uses, self._magnitudes = uses(root), magnitudes
             found = self._value(root, body)[0]
@@ -97,13 +97,17 @@ class FunctionWriter:
 
     # ------------------------------------------------------------------------ values
 
-    def _value(self, root: ir.Node, body: _Body) -> Piece:
+    def _value(self, root: ir.Node, body: Body) -> Piece:
         """The text of a value, once the statements that it needs stand before it."""
         for node in self._order(root, body):
-            body.known[node] = self._settled(node, self._piece(cast(ir.AnyNode, node), body), body)
+            body.known[node] = self._settled(node, self._written(node, body), body)
         return body.known[root]
 
-    def _order(self, root: ir.Node, body: _Body) -> list[ir.Node]:
+    def _written(self, node: ir.Node, body: Body) -> Piece:
+        """The text of a value whose parts are known."""
+        return self._piece(cast(ir.AnyNode, node), body)
+
+    def _order(self, root: ir.Node, body: Body) -> list[ir.Node]:
         """Children first, without what is known and the bodies of loops."""
         order: dict[ir.Node, None] = {}
         stack = [(root, False)]
@@ -116,7 +120,7 @@ class FunctionWriter:
                 stack.extend((part, False) for part in reversed(parts_of(node)))
         return list(order)
 
-    def _settled(self, node: ir.Node, piece: Piece, body: _Body) -> Piece:
+    def _settled(self, node: ir.Node, piece: Piece, body: Body) -> Piece:
         """A value under a name of its own, if it is used again, long, or has one."""
         text, _ = piece
         if isinstance(node, ir.Pos | ir.Const | ir.Size | ir.Var | ir.Index | ir.Loop):
@@ -139,17 +143,17 @@ class FunctionWriter:
             case _:
                 return ""
 
-    def _assigned(self, text: str, body: _Body, name: str = "") -> Piece:
+    def _assigned(self, text: str, body: Body, name: str = "") -> Piece:
         name = name or self._names.numbered("x")
         body.add(f"{name} = {text}")
         return name, ATOM
 
-    def _short(self, piece: Piece, body: _Body, room: int) -> Piece:
+    def _short(self, piece: Piece, body: Body, room: int) -> Piece:
         return piece if len(piece[0]) <= room else self._assigned(piece[0], body)
 
     # ------------------------------------------------------------------------ operations
 
-    def _piece(self, node: ir.AnyNode, body: _Body) -> Piece:  # noqa: C901 - one arm per class
+    def _piece(self, node: ir.AnyNode, body: Body) -> Piece:  # noqa: C901 - one arm per class
         def at(child: ir.Node, room: int = LINE) -> Piece:
             return self._short(body.known[child], body, room)
 
@@ -215,7 +219,7 @@ class FunctionWriter:
             case other:
                 assert_never(other)
 
-    def _linear(self, terms: dict[ir.Node, int], constant: int, body: _Body) -> Piece:
+    def _linear(self, terms: dict[ir.Node, int], constant: int, body: Body) -> Piece:
         """Positive terms first, then the constant, then negative terms."""
         pieces = [(c, self._short(body.known[term], body, 40)) for term, c in terms.items()]
         if not pieces:
@@ -234,7 +238,7 @@ class FunctionWriter:
         text = " - ".join([" + ".join(added), *(each for each, *_ in taken)])
         return text, PRODUCT if len(added) + len(taken) == 1 else SUM
 
-    def _comparison(self, item: ir.Node, symbol: str, bound: int, body: _Body) -> Piece:
+    def _comparison(self, item: ir.Node, symbol: str, bound: int, body: Body) -> Piece:
         """``key <= bound - query``: either side is one vector; what is mixed stays on the left."""
         terms, constant = ir.linear(item)
         bound -= constant
@@ -268,7 +272,7 @@ class FunctionWriter:
             return infix(plain, left, right)
         return f"{guarded}({left[0]}, {right[0]})", ATOM
 
-    def _clamped(self, keyword: str, items: tuple[ir.Node, ...], body: _Body) -> Piece:
+    def _clamped(self, keyword: str, items: tuple[ir.Node, ...], body: Body) -> Piece:
         """The least or greatest: of a tensor first, of which torch takes numbers as bounds."""
         ordered = sorted(items, key=lambda item: isinstance(item, ir.Const))
         first, *others = (self._short(body.known[item], body, 32) for item in ordered)
@@ -277,7 +281,7 @@ class FunctionWriter:
             first = f"{receiver}.clamp({keyword}={other})", ATOM
         return first
 
-    def _junction(self, symbol: str, strength: int, pieces: list[Piece], body: _Body) -> Piece:
+    def _junction(self, symbol: str, strength: int, pieces: list[Piece], body: Body) -> Piece:
         ordered = sorted(pieces, key=lambda piece: at_least(piece, strength + 1))
         found = ordered[0]
         for piece in ordered[1:]:
@@ -287,7 +291,7 @@ class FunctionWriter:
             found = f"{at_least(found, strength)}{symbol}{part}", strength
         return found
 
-    def _loop(self, node: ir.Loop, body: _Body) -> Piece:
+    def _loop(self, node: ir.Loop, body: Body) -> Piece:
         """A loop over all numbers that any position asks for; what does not change in it stands before it."""
         variable, sums = ir.Index(node.level), isinstance(node, ir.Total)
         self._hoist(node.body, variable, body)
@@ -317,7 +321,7 @@ class FunctionWriter:
             inner.add(f"{found} = {found} | {at_least(self._short(is_seen, inner, 60), AND)}")
         return found, ATOM
 
-    def _hoist(self, root: ir.Node, variable: ir.Node, body: _Body) -> None:
+    def _hoist(self, root: ir.Node, variable: ir.Node, body: Body) -> None:
         """Compute before a loop whatever in it does not depend on its variable, nor on one of a loop inside."""
         varying = {variable}
         for node in ir.postorder(root):
@@ -331,7 +335,7 @@ class FunctionWriter:
                     if not text.isidentifier():
                         body.known[part] = self._assigned(text, body)
 
-    def _load(self, node: ir.Load, body: _Body) -> Piece:
+    def _load(self, node: ir.Load, body: Body) -> Piece:
         """An entry of an input, 0 (false) outside it."""
         table = next(each for each in self._mask.tables if each.name == node.table)
         parameter = self._names.of(("table", table.name), table.name)

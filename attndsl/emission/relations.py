@@ -24,7 +24,9 @@ class Relation:
     sizes: dict[str, str]  # parameter -> name of the length, "heads" for their count
 
 
-def written(mask: ir.Mask, layer: int, magnitudes: Sequence[Magnitudes]) -> Relation:
+def written(
+    mask: ir.Mask, layer: int, magnitudes: Sequence[Magnitudes], suffix: str = ""
+) -> Relation:
     """The functions of a mask in one layer, for all lengths; ``magnitudes`` bound what ``prepared`` gives."""
     writer = FunctionWriter(mask)
     root, zeros, *conditions = prepared(mask, layer)
@@ -34,9 +36,9 @@ def written(mask: ir.Mask, layer: int, magnitudes: Sequence[Magnitudes]) -> Rela
     asked = writer.demands(list(zip(texts, conditions, magnitudes[2:], strict=True)))
     given = [*writer.tables, *writer.sizes]
     return Relation(
-        _function("in_pattern", ["q", "k", "batch", "head", *given], pairs),
-        _function("zero_keys", ["q", "batch", "head", *given], counts) if counts else "",
-        _function("conditions", ["batch", "head", *given], asked) if asked else "",
+        _function("in_pattern", suffix, ["q", "k", "batch", "head", *given], pairs),
+        _function("zero_keys", suffix, ["q", "batch", "head", *given], counts) if counts else "",
+        _function("conditions", suffix, ["batch", "head", *given], asked) if asked else "",
         writer.tables,
         writer.sizes,
     )
@@ -59,6 +61,6 @@ _SAYS: Final = {
 }
 
 
-def _function(name: str, parameters: list[str], lines: list[str]) -> str:
-    head = calling(f"def {name}", parameters, ":", 100)
+def _function(name: str, suffix: str, parameters: list[str], lines: list[str]) -> str:
+    head = calling(f"def {name}{suffix}", parameters, ":", 100)
     return "\n".join([*head, *(f"    {line}" for line in [f'"""{_SAYS[name]}"""', *lines])]) + "\n"

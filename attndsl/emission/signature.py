@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attndsl import ir
 from attndsl.emission.names import Names, calling, escaped, quoted
 from attndsl.emission.relations import Relation
 
-_GIVEN = (
-    "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "table", "resolved", "numbers",
+GIVEN = (
+    "q", "k", "v", "scale", "return_lse", "schedule", "out", "lse", "check", "as_input", "resolved", "numbers",
     "recalled", "Schedule", "Pattern", "Attention", "attention", "functools", "batch", "head", "heads",
     "q_len", "k_len", "device", "sizes", "schedule_of", "extents", "in_pattern", "zero_keys", "LONGEST", "HEADS",
     "LARGEST", "torch", "tl", "triton", "sees", "counts", "pattern", "inputs", "conditions", "require",
@@ -18,7 +19,10 @@ _GIVEN = (
 )  # fmt: skip
 
 
-_LENGTHS = {"batch": "batch", "head": "heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
+# Dims, lengths and counts as local names.
+LENGTHS = {
+    "batch": "batch", "head": "heads", "heads": "heads", "q": "q_len", "k": "k_len", "pos": "k_len",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +45,41 @@ class Keywords:
     sizes: dict[str, str]  # length, as nodes name it -> local name
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredInputs:
+    """Inputs and lengths of the functions of the scores over a pattern."""
+
+    suffix: str  # of the names of functions of this pattern
+    tables: tuple[ir.Table, ...]  # real inputs
+    ints: dict[str, str]  # parameter -> name of the int or bool input
+    sizes: dict[str, str]  # parameter -> name of the length
+    reads: tuple[ir.Read, ...]  # reads at positions, of any input
+    reals: dict[str, str]  # real input -> its keyword
+
+
 def attention_function(mask: ir.Mask, relation: Relation, traits: Traits) -> tuple[str, str]:
     """The text of ``attention`` and of what it calls; and how a call of it looks."""
-    names = Names(*_GIVEN, *relation.sizes)
-    inputs = {table.name: names.of(("input", table.name), table.name) for table in mask.tables}
-    axes, extents = _extents(mask, names)
-    parameters = {size: name for name, size in relation.sizes.items()}
-    sizes = {full: parameters.get(full) or names.of(("size", full), f"len_{_short(mask, full)}")
-             for full in _axes(mask)}  # fmt: skip
-    keywords = Keywords(inputs, axes, extents, sizes | parameters)
+    names = Names(*GIVEN, *relation.sizes)
+    keywords = keywords_of(mask, relation.sizes, names)
     parts = [
         _attention(mask, keywords),
         _schedule_of(mask, keywords),
-        _pattern_of(mask, relation, traits, keywords),
+        pattern_of(mask, relation, traits, keywords),
     ]
     text = "\n\n\n".join(parts)
-    shown = [f"{name}={name}" for name in inputs.values()]
-    shown += [f"{name}=..." for name in list(extents)[1:]]
+    shown = [f"{name}={name}" for name in keywords.inputs.values()]
+    shown += [f"{name}=..." for name in list(keywords.extents)[1:]]
     return text + "\n", ", ".join(["q", "k", "v", *shown])
+
+
+def keywords_of(mask: ir.Mask, named: Mapping[str, str], names: Names) -> Keywords:
+    """The keywords of a call; ``named`` are sizes by the names that functions of the mask know them by."""
+    inputs = {table.name: names.of(("input", table.name), table.name) for table in mask.tables}
+    axes, extents = _extents(mask, names)
+    parameters = {size: name for name, size in named.items()}
+    sizes = {full: parameters.get(full) or names.of(("size", full), f"len_{_short(mask, full)}")
+             for full in _axes(mask)}  # fmt: skip
+    return Keywords(inputs, axes, extents, sizes | parameters)
 
 
 def _spaces(mask: ir.Mask) -> list[tuple[ir.Space, str]]:
@@ -135,8 +156,18 @@ def _schedule_of(mask: ir.Mask, keywords: Keywords) -> str:
     return "\n".join([*head, doc, *(f"    {line}" for line in lines)])
 
 
-def _pattern_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Keywords) -> str:
-    named = [*keywords.inputs.values(), *keywords.extents]
+def pattern_of(
+    mask: ir.Mask,
+    relation: Relation,
+    traits: Traits,
+    keywords: Keywords,
+    scored: ScoredInputs | None = None,
+) -> str:
+    """The text of the function that makes a pattern at the lengths of a call."""
+    suffix = scored.suffix if scored else ""
+    named = [keywords.inputs[table.name] for table in mask.tables]
+    named += [f"{name}_shape" for name in (scored.reals.values() if scored else ())]
+    named += keywords.extents
     parameters = ["q_len", "k_len", "batch", "heads", "device", "at=None"]
     parameters += ["*", *named] if named else []
     lines = []
@@ -144,18 +175,32 @@ def _pattern_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Key
         lines += ["if q_len > k_len:", '    raise ValueError("there are more queries than tokens")']
     if _spaces(mask):
         lines += _resolving(mask, keywords)
+    checked = [*ir.reads(mask), *(scored.reads if scored else ())]
     for table in mask.tables:
-        lines += _reading(mask, table, keywords)
+        lines += _reading(mask, table, keywords, checked)
+    for table in scored.tables if scored else ():
+        lines += _fitting(mask, table, keywords, checked, f"{keywords.inputs[table.name]}_shape")
     given = [f"{name}={keywords.inputs[table]}" for name, table in relation.tables.items()]
     if relation.sizes:
         known = [f"{name}={name}" for name in relation.sizes]
         lines += calling("sizes = numbers", ["device", *known])
         given.append("**sizes")
     if relation.conditions:
-        lines += calling("conditions", ["*judged(at, batch, heads, device)", *given])
-    functions = [("sees", "in_pattern"), ("counts", "zero_keys")]
+        lines += calling(f"conditions{suffix}", ["*judged(at, batch, heads, device)", *given])
+    functions = [("sees", f"in_pattern{suffix}"), ("counts", f"zero_keys{suffix}")]
     for name, function in functions if relation.zero_keys else functions[:1]:
         lines += calling(f"{name} = functools.partial", [function, *given])
+    told = _told_of_pattern(mask, traits, has_zero_keys=bool(relation.zero_keys))
+    if scored and (scored.ints or scored.sizes):
+        lines += _given(scored, keywords)
+        told.append("given=given")
+    lines += calling("return Pattern", told)
+    head = calling(f"def pattern_of{suffix}", parameters, ":", 100)
+    doc = '    """The pattern at the lengths of a call; its inputs are checked."""'
+    return "\n".join([*head, doc, *(f"    {line}" for line in lines)])
+
+
+def _told_of_pattern(mask: ir.Mask, traits: Traits, *, has_zero_keys: bool) -> list[str]:
     counts = ["batch" if traits.batches else "1", "heads" if traits.heads else "1"]
     told = ["sees", "q_len", "k_len", *counts, "device"]
     if mask.align is ir.Align.END:
@@ -164,11 +209,18 @@ def _pattern_of(mask: ir.Mask, relation: Relation, traits: Traits, keywords: Key
     near = {name: bound for name, bound in bounds.items() if bound is not None}
     # the bounds are proved for positions from 0 on
     told += [f"{name}={bound} if q_len <= k_len else None" for name, bound in near.items()]
-    told += ["zero_keys=counts"] if relation.zero_keys else []
-    lines += calling("return Pattern", told)
-    head = calling("def pattern_of", parameters, ":", 100)
-    doc = '    """The pattern at the lengths of a call; its inputs are checked."""'
-    return "\n".join([*head, doc, *(f"    {line}" for line in lines)])
+    return [*told, "zero_keys=counts"] if has_zero_keys else told
+
+
+def _given(scored: ScoredInputs, keywords: Keywords) -> list[str]:
+    """Statements that gather int and bool inputs and lengths for functions of scores."""
+    known = LENGTHS | keywords.sizes
+    sizes = [f"{name}={known.get(size, size)}" for name, size in scored.sizes.items()]
+    ints = [f"{name}={keywords.inputs[table]}" for name, table in scored.ints.items()]
+    if not sizes:
+        return calling("given = dict", ints)
+    lines = calling("given = numbers", ["device", *sizes])
+    return [*lines, *calling("given |= dict", ints)] if ints else lines
 
 
 def _extent_of(full: str, axis: ir.Axis, keywords: Keywords) -> str:
@@ -205,44 +257,65 @@ def _resolving(mask: ir.Mask, keywords: Keywords) -> list[str]:
     return [*opening, *calling(f"{left} = resolved", items)]
 
 
-def _reading(mask: ir.Mask, table: ir.Table, keywords: Keywords) -> list[str]:
+def _reading(
+    mask: ir.Mask, table: ir.Table, keywords: Keywords, checked: Sequence[ir.Read]
+) -> list[str]:
+    name = keywords.inputs[table.name]
+    shape, more = _shape(mask, table, keywords, checked, f"{name}.shape")
+    kind = "list" if table.is_list else "bool" if table.kind is ir.Sort.BOOL else "int"
+    dims = [quoted(dim) if isinstance(dim, str) else str(dim) for dim in table.dims]
+    spelled = [f"({', '.join(each)}{',' * (len(each) == 1)})" for each in (dims, shape)]
+    told = [quoted(table.name), name, quoted(kind), *spelled, "device", "LARGEST", "at"]
+    return [*calling(f"{name} = as_input", told), *more]
+
+
+def _fitting(
+    mask: ir.Mask, table: ir.Table, keywords: Keywords, checked: Sequence[ir.Read], given: str
+) -> list[str]:
+    """Statements that judge the shape ``given`` of a real input, in which no dim repeats an entry any more."""
+    shape, more = _shape(mask, table, keywords, checked, given)
+    spelled = f"({', '.join(shape)}{',' * (len(shape) == 1)})"
+    asks = [size for size in shape if size != "None"]
+    return [*(calling("fits", [quoted(table.name), given, spelled]) if asks else ()), *more]
+
+
+def _shape(
+    mask: ir.Mask, table: ir.Table, keywords: Keywords, checked: Sequence[ir.Read], given: str
+) -> tuple[list[str], list[str]]:
+    """The extents that an input must have, None for any, and statements that read or judge those it has."""
     name = keywords.inputs[table.name]
     shape, more = [], []
     for place, dim in enumerate(table.dims):
         extent = _extent(mask, table, dim, keywords)
         if extent is None:
             size = keywords.sizes.get(f"{table.name}:{dim}")
-            more += [f"{size} = {name}.shape[{place}]"] if size else []
+            more += [f"{size} = {given}[{place}]"] if size else []
         for other in ir.axes_named(mask, str(dim))[1:]:
             more += [f"if {keywords.sizes[other]} != {extent}:"]
             more += [
                 f'    raise ValueError("axes of one name differ, and {name} has but one dim for them")'
             ]
         shape.append(extent or "None")
-    for read in ir.reads(mask):
+    for read in dict.fromkeys(each for each in checked if each.table == table):
         place, known = (
             len(table.dims) - len(table.indexed_dims) + read.place,
-            _LENGTHS | keywords.sizes,
+            LENGTHS | keywords.sizes,
         )
         least = (
             known[read.length] if read.block == 1 else f"-(-{known[read.length]} // {read.block})"
         )
-        if read.table == table and shape[place] != least:
-            more += [f"if {name}.shape[{place}] < {least}:"]
+        if shape[place] != least:
+            more += [f"if {given}[{place}] < {least}:"]
             more += [f'    raise ValueError("{name} has too few entries for so many tokens")']
-    kind = "list" if table.is_list else "bool" if table.kind is ir.Sort.BOOL else "int"
-    dims = [quoted(dim) if isinstance(dim, str) else str(dim) for dim in table.dims]
-    spelled = [f"({', '.join(each)}{',' * (len(each) == 1)})" for each in (dims, shape)]
-    told = [quoted(table.name), name, quoted(kind), *spelled, "device", "LARGEST", "at"]
-    return [*calling(f"{name} = table", told), *more]
+    return shape, more
 
 
 def _extent(mask: ir.Mask, table: ir.Table, dim: str | int, keywords: Keywords) -> str | None:
     """The required size of a dim; None if any will do."""
     if isinstance(dim, int):
         return str(dim)
-    if dim in _LENGTHS:
-        return _LENGTHS[dim]
+    if dim in LENGTHS:
+        return LENGTHS[dim]
     owners = ir.axes_named(mask, dim)
     return keywords.sizes[owners[0]] if owners else None
 
@@ -294,13 +367,8 @@ def _told(mask: ir.Mask, keywords: Keywords) -> list[tuple[str, str]]:
         ("k", "Keys [B, Hkv, K, D]; Hkv divides H."),
         ("v", "Values [B, Hkv, K, Dv]."),
     ]
-    for table in mask.tables:
-        kind = "truth values" if table.kind is ir.Sort.BOOL else "integers"
-        dims = escaped(", ".join(map(str, table.dims)))
-        more = "; negative entries are empty" if table.is_list else ""
-        told.append((keywords.inputs[table.name], f"Input [{dims}], {kind}{more}."))
-    for full, name in keywords.axes.items():
-        told.append((name, f"Extent of the axis {escaped(full)}; one of a space may be left out."))
+    told += [(keywords.inputs[table.name], told_of_input(table)) for table in mask.tables]
+    told += told_of_extents(keywords)
     told.append(("scale", "Of the scores; 1 / sqrt(D) by default."))
     told.append(("return_lse", "Whether to return the log-sum-exp too."))
     told.append(
@@ -310,3 +378,21 @@ def _told(mask: ir.Mask, keywords: Keywords) -> list[tuple[str, str]]:
         )
     )
     return told
+
+
+_KINDS = {ir.Sort.BOOL: "truth values", ir.Sort.INT: "integers", ir.Sort.REAL: "real numbers"}
+
+
+def told_of_input(table: ir.Table) -> str:
+    """Documentation of an input."""
+    dims = escaped(", ".join(map(str, table.dims)))
+    more = "; negative entries are empty" if table.is_list else ""
+    return f"Input [{dims}], {_KINDS[table.kind]}{more}."
+
+
+def told_of_extents(keywords: Keywords) -> list[tuple[str, str]]:
+    """Documentation of the extents of axes."""
+    return [
+        (name, f"Extent of the axis {escaped(full)}; one of a space may be left out.")
+        for full, name in keywords.axes.items()
+    ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
 from typing import NoReturn
 
-import torch
 from torch import Tensor
 
+from attndsl.backends import joined
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -32,21 +30,7 @@ def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tenso
     """
     outs, lses = tuple(outs), tuple(lses)
     _check(outs, lses)
-    kinds = (x.dtype for x in (*outs, *lses))
-    wide = functools.reduce(torch.promote_types, kinds, torch.float32)
-    levels = [lse.to(wide) for lse in lses]
-    top = functools.reduce(torch.maximum, (level.detach() for level in levels))
-    empty = top == -math.inf
-    # any number does where all are -inf: a constant that cancels changes no derivative
-    top = top.masked_fill(empty, 0.0)
-    weights = [torch.exp(level - top) for level in levels]
-    mass = functools.reduce(torch.add, weights).masked_fill(empty, 1.0)
-    parts = (
-        out.to(wide).masked_fill((level == -math.inf)[..., None], 0.0) * (weight / mass)[..., None]
-        for out, level, weight in zip(outs, levels, weights, strict=True)
-    )
-    lse = (top + mass.log()).masked_fill(empty, -math.inf)
-    return functools.reduce(torch.add, parts).to(outs[0].dtype), lse
+    return joined(outs, lses)
 
 
 def _check(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> None:

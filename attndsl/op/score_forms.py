@@ -21,10 +21,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from attndsl import ir
-from attndsl.backends import lse_dtype
+from attndsl import ir, passes
+from attndsl.backends import joined, lse_dtype, with_mass
 from attndsl.op.column_levels import column_levels, column_weight
-from attndsl.op.merging import merge
 from attndsl.op.once import once
 from attndsl.op.scored_part import Part
 from attndsl.positions import KEYS, hidden
@@ -40,51 +39,28 @@ def _softmax(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     at_once = all(part.takes_factor for part in parts)
     found = (part.run(None, factor=part.scored.part.factor if at_once else None) for part in parts)
     outs, lses = map(list, zip(*found, strict=True))
-    out, lse = merge(outs, lses) if len(outs) > 1 else (outs[0], lses[0])
+    out, lse = joined(outs, lses) if len(outs) > 1 else (outs[0], lses[0])
     if term.log_mass is not None:
-        out, lse = _with_mass(out, lse, parts[0].of_queries(term.log_mass))
+        out, lse = with_mass(out, lse, parts[0].of_queries(term.log_mass))
     if not at_once:
         out = _weighed(term, parts, lse)
     return out, lse
-
-
-def _with_mass(out: Tensor, lse: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """A softmax with more in its denominators, given by logarithm: keys of value 0, in one product."""
-    top = torch.maximum(lse, mass).detach()
-    empty = top == -math.inf
-    top = top.masked_fill(empty, 0.0)
-    share, more = torch.exp(lse - top), torch.exp(mass - top)
-    whole = (share + more).masked_fill(empty, 1.0)
-    total = (top + whole.log()).masked_fill(empty, -math.inf)
-    part = (share / whole)[..., None].to(out.dtype)
-    in_place = not (torch.is_grad_enabled() and (out.requires_grad or part.requires_grad))
-    return (out.mul_(part) if in_place else out * part), total
 
 
 def _weighed(term: ir.Term, parts: Sequence[Part], lse: Tensor) -> Tensor:
     """The weights of a softmax times factors, with the values."""
     total: Tensor | None = None
     for scored, part in zip(term.parts, parts, strict=True):
-        out, _ = part.run(softmax_weight(scored, part), level=lse)
+        out, _ = part.run(passes.softmax_weight(scored), level=lse)
         total = out if total is None else total + out
     assert total is not None, "a term has parts"
     return total
 
 
-def softmax_weight(scored: ir.Scored, part: Part) -> ir.Node:
-    """The weight of a score by the log-sum-exp of its query, the level that it reads, times the factor."""
-    return _with_factor(scored, reals.apply("exp", reals.minus(reals.SCORE, part.level())))
-
-
-def _with_factor(part: ir.Scored, weight: ir.Node) -> ir.Node:
-    """The weight times the factor, in which the score is that of the pair."""
-    return weight if part.factor is None else reals.times(weight, part.factor)
-
-
 def _pointwise(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     (scored,), (part,) = term.parts, parts
     assert scored.weight is not None, "the front end demands it"
-    return part.run(_with_factor(scored, scored.weight))
+    return part.run(passes.with_factor(scored, scored.weight))
 
 
 def _l1(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
@@ -96,7 +72,7 @@ def _l1(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
         out, whole = both[..., :-1], both[..., -1]
     else:
         whole = part.run(scored.weight, ones)[0][..., 0]
-        out, lse = part.run(_with_factor(scored, scored.weight))
+        out, lse = part.run(passes.with_factor(scored, scored.weight))
     if term.log_mass is not None:
         whole = whole + part.of_queries(term.log_mass).exp()
     return out / whole.masked_fill(whole == 0, 1.0)[..., None], lse
@@ -106,7 +82,7 @@ def _entmax(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     (scored,), (part,) = term.parts, parts
     above = reals.apply("relu", reals.minus(reals.times(reals.HALF, reals.SCORE), part.level()))
     tau = _Threshold.apply(part, above, part.q, part.k, *part.reals.values())  # type: ignore[no-untyped-call]
-    return part.run(_with_factor(scored, reals.times(above, above)), level=tau)
+    return part.run(passes.with_factor(scored, reals.times(above, above)), level=tau)
 
 
 class _Threshold(torch.autograd.Function):
@@ -188,7 +164,7 @@ def _columns(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     part = replace(part, k=k, v=v)
     weight = column_weight(part)
     column = _Columns.apply(part, weight, part.q, k, *part.reals.values())  # type: ignore[no-untyped-call]
-    return part.run(_with_factor(scored, weight), column=column)
+    return part.run(passes.with_factor(scored, weight), column=column)
 
 
 class _Columns(torch.autograd.Function):

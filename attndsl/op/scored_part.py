@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from attndsl import ir
+from attndsl import ir, passes
 from attndsl.backends import (
     DensePart,
     Request,
@@ -32,10 +32,7 @@ from attndsl.source import AttnDslError, Diagnostic
 
 reals = ir.reals
 
-# Real tables of our own, by names that no program can spell: a number of each query, and of each key.
-LEVEL: Final = ir.Table("<level>", ir.Sort.REAL, ("batch", "head", "q"))
 _OF_QUERIES: Final = frozenset((QUERIES.start, QUERIES.length, QUERIES.outright))
-COLUMN: Final = ir.Table("<column>", ir.Sort.REAL, ("batch", "head", "k"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +150,11 @@ class Part:
         gradient: bool = False,
     ) -> tuple[ScoredExecutable, list[Tensor]]:
         """How a primitive runs, and the real tables it takes; ``gradient``: backwards, too, whoever asks for them."""
-        own = [(table, x) for table, x in ((LEVEL, level), (COLUMN, column)) if x is not None]
+        own = [
+            (table, x)
+            for table, x in ((passes.LEVEL, level), (passes.COLUMN, column))
+            if x is not None
+        ]
         declared = (*self.scored.reals, *(table for table, _ in own))
         tables = [*self.reals.values(), *(x for _, x in own)]
         tensors = self.q, self.k, v, *self.reals.values()
@@ -196,22 +197,17 @@ class Part:
         given = self.scored, request, self.tables, self.options, self.shapes()
         bound = self.planner.scored_bound(*given, root)
         try:
-            return score_functions(bound.score, bound.first).text
+            return score_functions(bound.score, ir.Const(bound.first)).text
         except NoKernel as reason:
             raise AttnDslError(Diagnostic("A520", f"GPUs have no kernel: {reason}")) from None
 
     def column(self) -> ir.Node:
         """Expression of the number of a key that ``run`` is given."""
-        place = (ir.Pos(ir.Side.KEY),)
-        return ir.Load(COLUMN.name, ir.Sort.REAL, place, COLUMN.ambient)
+        return passes.column()
 
     def level(self) -> ir.Node:
         """Expression of the number of a query that ``run`` is given."""
-        first = ir.sub(ir.Size("k"), ir.Size("q"))
-        if self.scored.program.mask.align is ir.Align.START:
-            first = ir.Const(0)
-        row = ir.sub(ir.Pos(ir.Side.QUERY), first)
-        return ir.Load(LEVEL.name, ir.Sort.REAL, (row,), LEVEL.ambient)
+        return passes.level(self.scored.program.mask)
 
 
 def _foreign(part: ir.Scored, call: ScoredCall) -> tuple[Tensor, Tensor]:

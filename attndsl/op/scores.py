@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from attndsl import ir
+from attndsl import ir, passes
 from attndsl.backends import lse_dtype
 from attndsl.op.attention import autocast
 from attndsl.op.checks import check_plain
@@ -46,7 +46,7 @@ class TermProgram:
         Raises:
             AttnDslError: A217, zero keys beside weights that they are no part of.
         """
-        term = _with_zero_keys(term)
+        term = passes.with_zero_keys(term)
         others = [term.coefficient, *([] if term.log_mass is None else [term.log_mass])]
         parts = tuple(
             ScoredProgram.of(part, tables, tuple(others) if not place else (), layer)
@@ -57,21 +57,6 @@ class TermProgram:
     def alone(self, most: int | None = None) -> TermProgram:
         """The term with planners that remember calls of their own, ``most`` at most."""
         return replace(self, planners=tuple(each.alone(most) for each in self.planners))
-
-
-def _with_zero_keys(term: ir.Term) -> ir.Term:
-    """The term, zero keys of its patterns in its mass: each weighs e^0, and its value is 0."""
-    parts = [part for part in term.parts if part.mask.zeros is not ir.ZERO]
-    if not parts or parts[0].form is ir.Form.POINTWISE:
-        return term
-    if parts[0].form is not ir.Form.SOFTMAX:
-        title = f"zero keys have no weight by `{parts[0].form.value}`"
-        helps = ("use a pattern without them: `zeros 0` behind its body",)
-        raise AttnDslError(Diagnostic("A217", title, helps=helps))
-    mass = [reals.as_real(part.mask.zeros) for part in parts]
-    if term.log_mass is not None:
-        mass.insert(0, reals.apply("exp", term.log_mass))
-    return replace(term, log_mass=reals.apply("log", reals.plus(*mass)))
 
 
 @eager_only

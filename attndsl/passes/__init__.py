@@ -15,6 +15,15 @@ from attndsl.passes.presence import PRESENT, in_every_call, placed
 from attndsl.passes.separate import separate, separate_root, split_sides
 from attndsl.passes.set_positions import Placed, set_positions
 from attndsl.passes.shift_heads import head_shifted, shift_heads
+from attndsl.passes.weights import (
+    COLUMN,
+    LEVEL,
+    column,
+    level,
+    softmax_weight,
+    with_factor,
+    with_zero_keys,
+)
 
 PIPELINE: Final[Mapping[str, Callable[[ir.Mask], ir.Mask]]] = {
     "lower_coordinates": lower_coordinates,
@@ -40,21 +49,28 @@ def normalise(mask: ir.Mask, without: Collection[str] = ()) -> ir.Mask:
 
 
 __all__ = [
+    "COLUMN",
+    "LEVEL",
     "OPTIONAL",
     "PIPELINE",
     "PRESENT",
     "SEED",
     "Placed",
     "bind",
+    "column",
     "differentiate",
     "drop_weights",
     "head_shifted",
     "in_every_call",
+    "level",
     "lower_root",
     "normalise",
     "separate_root",
     "set_positions",
     "shift_heads",
+    "softmax_weight",
     "split_sides",
     "steps",
+    "with_factor",
+    "with_zero_keys",
 ]

@@ -29,8 +29,8 @@ from attndsl import ir
 from attndsl.backends import Pages, Request, configs, kernels, triton_choice, triton_lists
 from attndsl.backends import triton as backend
 from attndsl.op.column_levels import column_weight
-from attndsl.op.score_forms import softmax_weight
-from attndsl.op.scored_part import COLUMN, LEVEL, Part, ScoredCall
+from attndsl.op.scored_part import Part, ScoredCall
+from attndsl.passes import COLUMN, LEVEL, softmax_weight
 from attndsl.passes.dropout import drop_weights
 from attndsl.schedule import open_lists
 from attndsl.scored import ScoredProgram
@@ -289,7 +289,7 @@ def weight_of(
     if scored.part.form is ir.Form.COLUMNS:
         return column_weight(part), (COLUMN,)
     if scored.part.factor is not None:
-        return softmax_weight(scored.part, part), (LEVEL,)
+        return softmax_weight(scored.part), (LEVEL,)
     return scored.part.weight, ()
 
 

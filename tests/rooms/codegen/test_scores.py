@@ -9,7 +9,7 @@ from tests.rooms.backends.scored_cases import FORMS, S, r
 
 def body(name: str, function: str = "score") -> str:
     """The lines of a function of a form, without the comment."""
-    text = score_functions(FORMS[name].score, 0).text
+    text = score_functions(FORMS[name].score, ir.ZERO).text
     lines = text.partition(f"def {function}(")[2].partition("@triton.jit")[0].splitlines()[2:]
     return "\n".join(line.strip() for line in lines).strip()
 
@@ -35,7 +35,7 @@ def test_what_depends_on_one_side_is_read_before(name: str):
 
 
 def test_derivatives_are_those_of_the_columns_that_carry_a_gradient():
-    found = score_functions(FORMS["slope"].score, 0)
+    found = score_functions(FORMS["slope"].score, ir.ZERO)
     assert found.gains == (1, 0, 0)
     assert [ir.show(column.node) for column in found.of_query] == ["-1.0 * slope", "q"]
     assert body("slope", "derivatives").splitlines()[-1].endswith("1.0, t1,)")
@@ -43,9 +43,9 @@ def test_derivatives_are_those_of_the_columns_that_carry_a_gradient():
 
 def test_what_has_no_kernel_says_why():
     with pytest.raises(NoKernel, match="one more vector of the query"):
-        score_functions(FORMS["two vectors"].score, 0)
+        score_functions(FORMS["two vectors"].score, ir.ZERO)
     table = ir.Load(
         "ids", ir.Sort.INT, (ir.add(ir.mul(*map(ir.Pos, ir.Side)), ir.Const(1)),), ir.Deps.NONE
     )
     with pytest.raises(NoKernel, match=r"`ids\[.*\]` is computed for each pair"):
-        score_functions(r.plus(S, r.as_real(table)), 0)
+        score_functions(r.plus(S, r.as_real(table)), ir.ZERO)

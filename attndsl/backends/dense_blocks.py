@@ -16,8 +16,8 @@ from attndsl.backends.places import Places, ShortArray, Span, take_rows, with_wi
 from attndsl.backends.whole_strips import DenseBatch, WholePlan
 from attndsl.schedule import TokenOrder
 
-_flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+_flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 CACHED: Final = 1 << 19  # elements of one copy of a tensor in another order
 
 

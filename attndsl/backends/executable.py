@@ -16,7 +16,7 @@ from attndsl.backends.protocol import ForwardKernels, Kernels
 from attndsl.cache import bytes_of
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Executable:
     """The kernels of a call, over disjoint sets of pairs that together are those of the pattern.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from attndsl.backends.dtypes import EIGHT_BITS, lse_dtype, out_dtype
 from attndsl.backends.pages import Pages
 from attndsl.backends.places import is_finite, with_finite, with_width
+from attndsl.backends.undifferentiated import undifferentiated
 
 BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bounded memory
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
@@ -22,8 +23,8 @@ EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"
 # Tokens; up to so many a backward in 16 bits takes 2 to 7 times what it does in float32, with AMX, too.
 LONGEST_WIDENED = 192
 
-flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 # The biases of eight scores for each byte of a mask, [256, 8]: first the highest bit.
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
@@ -85,7 +86,7 @@ class FlashPasses(abc.ABC):
         """The first so many keys and values, copied from their pages."""
         return pages.rows(count)
 
-    @torch.no_grad()
+    @undifferentiated
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,7 @@ class FlashPasses(abc.ABC):
             self._spread_nan(q, k, v, out, lse)
         return out.to(dtype), lse
 
-    @torch.no_grad()
+    @undifferentiated
     def backward(
         self,
         q: Tensor,

@@ -16,6 +16,7 @@ from attndsl.backends.dtypes import lse_dtype, out_dtype
 from attndsl.backends.executable import Executable
 from attndsl.backends.pages import Pages
 from attndsl.backends.places import IntArray
+from attndsl.backends.undifferentiated import undifferentiated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +100,7 @@ class PackedKernels:
         """Bytes of the calls."""
         return self.queries.nbytes + self.keys.nbytes + sum(call.nbytes for call in self.calls)
 
-    @torch.no_grad()
+    @undifferentiated
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, pages: Pages | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -119,7 +120,7 @@ class PackedKernels:
         outs, lses = zip(*made, strict=True)
         return self.queries.joined(outs), self.queries.joined(lses)
 
-    @torch.no_grad()
+    @undifferentiated
     def backward(
         self,
         q: Tensor,

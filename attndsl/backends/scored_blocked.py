@@ -30,6 +30,7 @@ from attndsl.backends.scored_strips import KnownStrips, Pairs, Unit, reaches_all
 from attndsl.backends.scored_whole import FoldedBlocks
 from attndsl.backends.scored_work import Work, Workspace
 from attndsl.backends.scores import BoundScore
+from attndsl.backends.undifferentiated import undifferentiated
 from attndsl.backends.whole_strips import WholeStrips
 from attndsl.schedule import Schedule
 
@@ -61,7 +62,7 @@ class BlockedScores:
         """Bytes of the schedule and of what is kept of the scores."""
         return self.schedule.nbytes + self.kept.nbytes
 
-    @torch.no_grad()
+    @undifferentiated
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
     ) -> tuple[Tensor, Tensor]:
@@ -103,7 +104,7 @@ class BlockedScores:
             for work in self._works(unit, tables, q, reach=reach):
                 step(work, scale)
 
-    @torch.no_grad()
+    @undifferentiated
     def backward(
         self,
         q: Tensor,

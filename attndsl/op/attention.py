@@ -35,11 +35,11 @@ from attndsl.op.foreign import attend_with_others, check_layout, is_causal
 from attndsl.op.operator_call import Call
 from attndsl.op.pages import paged
 from attndsl.op.planning import Options, Planner, ProgramName, planner_from
+from attndsl.op.repeated import Kind, at_once
 from attndsl.op.rows import read_arguments, rows_with_tokens, up_to_length
 from attndsl.op.scaling import scaled
 from attndsl.op.sequences import Nested, is_nested, read_bounds
 from attndsl.op.sharding import is_distributed, shards
-from attndsl.op.steps import step
 from attndsl.packed import PackedCall, dense, read_call
 from attndsl.positions import BLOCK_TABLE, BOUNDS, hidden, split, split_heads, with_heads
 from attndsl.source import AttnDslError, Diagnostic
@@ -88,8 +88,10 @@ def attention(
     Raises:
         AttnDslError: A4xx for lengths and positions, A5xx for tensors, inputs and backends.
     """
-    if not extents and not layout and stamp is None and pages is None:
-        made = step(planner, q, k, v, scale, backend, inputs, positions)
+    kind: Kind | None = None
+    if pages is None:
+        asked = scale, backend, layout, extents, inputs, positions, stamp
+        kind, made = at_once(planner, q, k, v, *asked)
         if made is not None:
             return made
     if positions:
@@ -135,7 +137,7 @@ def attention(
     tables, options = packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
-    return directly(planner, q, k, v, tables, options, stamp, pages)
+    return directly(planner, q, k, v, tables, options, stamp, pages, kind and kind.key)
 
 
 def _at_positions(

@@ -31,11 +31,28 @@ def directly(
     options: Options,
     stamp: bytes | None,
     pages: Pages | None,
+    kind: object = None,
 ) -> tuple[Tensor, Tensor]:
-    """Runs the call like the operator, past the dispatcher."""
+    """Runs the call like the operator, past the dispatcher. Calls of one ``kind``, if any, run alike."""
     gradient = wants_gradient(q, k, v)
     found = planner.executable(Request.of(q, k, v, gradient=gradient), tables, options, stamp)
-    if not gradient:
+    if kind is not None:
+        planner.keep_ready(kind, found, options)
+    return run(planner, found, q, k, v, tables, options, pages)
+
+
+def run(
+    planner: Planner,
+    found: Executable,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: list[Tensor],
+    options: Options,
+    pages: Pages | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(out, lse) of a call that is planned; differentiable."""
+    if not wants_gradient(q, k, v):
         return outputs(found, q, k, v, options.scale, pages)
     out, lse = Attention.apply(q, k, v, tables, planner, found, options)  # type: ignore[no-untyped-call]
     return out, lse

@@ -44,6 +44,16 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
     )
 
 
+def are_plain(*tensors: Any) -> bool:
+    """Whether they are tensors of a CPU, and nothing else that they might be."""
+    for x in tensors:  # no call for each: one of Python takes as long as all that is asked here
+        if type(x) not in PLAIN or not x.is_cpu or x.layout is not torch.strided:
+            return False
+        if x.is_nested or is_mapped(x):
+            return False
+    return True
+
+
 def has_dispatch_hooks() -> bool:
     """Whether a tracer, a mode, a transform or a profiler follows operators, whatever their tensors are."""
     return (

@@ -83,6 +83,7 @@ class Planner:
         marker._dynamo_weak_dynamic_indices = {0}  # type: ignore[attr-defined]
         self.marker: Tensor | None = marker
         self.memo = Memo(_REMEMBERED)
+        self._ready = Memo(_REMEMBERED)
         self._contents = Contents()
 
     def executable(
@@ -114,6 +115,20 @@ class Planner:
             return replace(made, stamp=stamp)
 
         return self._remembered((request, edition()), request, tables, options, stamp, make)
+
+    def stamp(self, names: Sequence[str], tables: Sequence[Tensor]) -> bytes:
+        """A digest of what tables on the host hold."""
+        return self._contents.stamp(names, tables)[0]
+
+    def ready(self, kind: object) -> tuple[Executable, Options] | None:
+        """How an earlier call of this kind ran; None where that is forgotten."""
+        known: tuple[weakref.ref[Executable], Options] | None = self._ready.get(kind)
+        found = None if known is None else known[0]()
+        return None if known is None or found is None else (found, known[1])
+
+    def keep_ready(self, kind: object, found: Executable, options: Options) -> None:
+        """How calls of this kind run, as long as that is remembered."""
+        self._ready.replace(kind, (weakref.ref(found), options))
 
     def is_open(self, request: Request, tables: Sequence[Tensor], options: Options) -> bool:
         """Whether a call without a stamp reads nothing of its tables to the host."""

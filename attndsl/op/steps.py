@@ -19,7 +19,7 @@ from attndsl import ir
 from attndsl.backends import WHOLE, ForwardKernels, Request
 from attndsl.lowering import FewQueries, lower_few_queries
 from attndsl.op.checks import check_tensors, wants_gradient
-from attndsl.op.dispatching import PLAIN, eager_only, has_dispatch_hooks
+from attndsl.op.dispatching import eager_only
 from attndsl.op.legacy_vmap import is_mapped
 from attndsl.op.planning import Planner
 from attndsl.positions import KEYS
@@ -41,13 +41,11 @@ def step(
     inputs: Mapping[str, Any] | None,
     positions: Mapping[str, Any] | None,
 ) -> tuple[Tensor, Tensor] | None:
-    """(out, lse) of a plain call of few queries without a gradient; None: it goes the long way.
+    """(out, lse) of a call of few queries without a gradient; None: it goes the long way. Tensors are plain, of 4 dims.
 
     Raises:
         AttnDslError: A503, q, k and v are of no floating dtype; A52x for the back end.
     """
-    if has_dispatch_hooks() or not _are_plain(q, k, v):
-        return None
     batch, heads, q_len, width = q.shape
     k_batch, kv_heads, rows, k_width = k.shape
     v_batch, v_heads, v_rows, value_dim = v.shape
@@ -120,15 +118,6 @@ def _keys(
     elif rule.is_costly:
         return planner.memo((kind, k_len), lambda: rule.keys(0, 1, k_len, among, tables))
     return rule.keys(0, 1, k_len, among, tables)
-
-
-def _are_plain(*tensors: Any) -> bool:
-    """Whether they are tensors of a CPU with four dims, and nothing else that they might be."""
-    for x in tensors:  # no call for each: one of Python takes as long as all that is asked here
-        plain = type(x) in PLAIN and x.is_cpu and x.dim() == 4
-        if not plain or x.layout is not torch.strided or x.is_nested or is_mapped(x):
-            return False
-    return True
 
 
 def _is_strided(x: Tensor) -> bool:

@@ -44,6 +44,7 @@ NEAR = {
     "schedule/key_": ("rooms/schedule/test_key_sets.py", "rooms/op/test_steps.py"),
     "schedule/key_rule.py": ("rooms/op/test_steps.py",),
     "op/contents.py": ("rooms/op/test_contents.py", "rooms/op/test_open_inputs.py"),
+    "op/repeated.py": ("rooms/op/test_repeated.py",),
     "op/steps.py": ("rooms/op/test_steps.py",),
     "schedule/packing.py": ("rooms/schedule/test_disk_cache.py",),
     "schedule/reordering.py": ("rooms/schedule/test_disk_cache.py", "rooms/schedule"),

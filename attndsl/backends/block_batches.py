@@ -33,13 +33,17 @@ FEWEST_FLAT = 4  # flat tiles in a row, below which setting them apart does not 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockBatch:
-    """Item i: all of ``queries`` i against all of ``keys`` i, but for pairs that the mask drops."""
+    """Item i: all of ``queries`` i against all of ``keys`` i, but for pairs that the mask drops.
+
+    In a causal one row r of an item's queries sees its keys up to row r, and there is no mask.
+    """
 
     queries: Places
     keys: Places
     # bits [items or 1, queries, keys / 8], or [items, heads, queries, keys / 8]; None: no pair is dropped
     mask: ByteArray | None
     first_writer: bool = False  # no strip before this one touches its queries
+    is_causal: bool = False
 
     def cut(self, first: int, last: int) -> BlockBatch:
         """The items first <= i < last."""
@@ -48,9 +52,8 @@ class BlockBatch:
         mask = self.mask
         if mask is not None and len(mask) > 1:
             mask = mask[first:last]
-        return BlockBatch(
-            self.queries.cut(first, last), self.keys.cut(first, last), mask, self.first_writer
-        )
+        queries, keys = self.queries.cut(first, last), self.keys.cut(first, last)
+        return replace(self, queries=queries, keys=keys, mask=mask)
 
 
 class Ordered(Protocol):
@@ -118,7 +121,7 @@ def _block_batches(schedule: Schedule, cells: Cells, extents: Extents) -> tuple[
         *_gathered_batches(schedule, whole.take(~viewed)),
         *_run_batches(schedule, cells.take(flat), extents, flat=True),
     ]
-    return tuple(_with_first_writers(parts, schedule.q_len))
+    return tuple(with_first_writers(parts, schedule.q_len))
 
 
 def _worth_a_view(cells: Cells, thin: BoolArray, tile_keys: int) -> BoolArray:
@@ -344,7 +347,8 @@ def _places(starts: IntArray, length: int) -> Places:
     return Index(starts[:, None] + np.arange(length), len(starts))
 
 
-def _with_first_writers(parts: list[BlockBatch], q_len: int) -> Iterator[BlockBatch]:
+def with_first_writers(parts: list[BlockBatch], q_len: int) -> Iterator[BlockBatch]:
+    """The strips, marked where no earlier one has their queries."""
     touched = np.zeros(q_len, dtype=bool)
     for part in parts:
         rows = _where(part.queries)

@@ -22,7 +22,7 @@ from attndsl.backends.dense_blocks import DenseBlocks
 from attndsl.backends.dense_square import square_of
 from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels, attend_keys
-from attndsl.backends.heads import alike
+from attndsl.backends.heads import evenly_alike
 from attndsl.backends.listed import ListKernels
 from attndsl.backends.pages import Pages, live_columns
 from attndsl.backends.pairs_kernels import PairsKernels
@@ -165,7 +165,7 @@ class BlockedKernels(StripPasses):
             return
         for b in range(batch):
             row = plan_of[b if len(plan_of) > 1 else 0].tolist()
-            for plan, mine, theirs in alike(row if len(row) > 1 else row * heads, group):
+            for plan, mine, theirs in evenly_alike(row if len(row) > 1 else row * heads, group):
                 queries, keys = [x[b, mine] for x in of_queries], [x[b, theirs] for x in of_keys]
                 yield from self._stored(plan, queries, keys, results)
 

@@ -33,12 +33,14 @@ class Span:
 
     @staticmethod
     def of(rows: IntArray) -> Span | None:
-        """Rows [items, n] as evenly spaced windows; None where they are none."""
+        """Rows [items, n] as evenly spaced windows, one at or behind the other; None where they are none."""
         items, n = rows.shape
         start, stride = int(rows[0, 0]), int(rows[0, 1] - rows[0, 0]) if n > 1 else 1
         step = int(rows[1, 0] - rows[0, 0]) if items > 1 else n * stride
         places = start + step * np.arange(items)[:, None] + stride * np.arange(n)
-        return Span(start, step, items, n, stride) if np.array_equal(places, rows) else None
+        if step < 0 or not np.array_equal(places, rows):
+            return None
+        return Span(start, step, items, n, stride)
 
     def cut(self, first: int, last: int) -> Span:
         """The items first <= i < last."""
@@ -108,8 +110,11 @@ class Index:
     def read(self, x: torch.Tensor) -> torch.Tensor:
         """A copy of rows of x [heads, length, ...] as [items, heads, n, ...]."""
         flat = torch.from_numpy(self.index.reshape(-1))
-        taken = x.index_select(1, flat).reshape(x.shape[0], *self.index.shape, *x.shape[2:])
-        taken = taken.transpose(0, 1)
+        if x.is_contiguous():
+            rows = x.index_select(1, flat)
+        else:  # which copies all of it
+            rows = torch.stack([each.index_select(0, flat) for each in x])
+        taken = rows.reshape(x.shape[0], *self.index.shape, *x.shape[2:]).transpose(0, 1)
         return taken.expand(self.items, *taken.shape[1:])
 
     def write(self, x: torch.Tensor, value: torch.Tensor) -> None:

@@ -79,9 +79,8 @@ def forward_unit(unit: HeadGroup, scale: float) -> None:
     (q, out, lse), (k, v) = unit.of_queries, unit.of_keys
     for part, bias, dead in _calls(unit, q, per_key=0):
         queries, keys = part.queries, part.keys
-        o, level = flash(
-            queries.read(q), keys.read(k), keys.read(v), 0.0, False, attn_mask=bias, scale=scale
-        )
+        given = queries.read(q), keys.read(k), keys.read(v)
+        o, level = flash(*given, 0.0, part.is_causal, attn_mask=bias, scale=scale)
         o = o[..., : out.shape[-1]]
         if dead is not None:  # whatever such a query holds
             o = o.masked_fill(dead[..., None], 0.0)
@@ -103,7 +102,7 @@ def backward_unit(unit: HeadGroup, scale: float) -> None:
         shares = flash_backward(
             *(rows[0], rows[1], keys.read(k), keys.read(v), rows[2], level),
             0.0,
-            False,
+            part.is_causal,
             attn_mask=bias,
             scale=scale,
         )

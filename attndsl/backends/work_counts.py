@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeAlias
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from attndsl.backends.block_batches import BlockBatch, InStrips, Ordered, batches_of
 from attndsl.backends.dense_blocks import CACHED
-from attndsl.backends.heads import alike
+from attndsl.backends.heads import alike, evenly_alike
 from attndsl.backends.places import Elements, Index, Places
 from attndsl.backends.strip_passes import at_once
 from attndsl.backends.whole_strips import DenseBatch, WholeStrips
@@ -115,7 +114,7 @@ def _whole_counts(
     return forward, backward
 
 
-def _kernel_of_blocks(shape: DenseBatch, heads: int, width: int) -> WorkCounts:
+def _kernel_of_blocks(shape: DenseBatch | BlockBatch, heads: int, width: int) -> WorkCounts:
     """One call; of triangles torch's kernel skips whole stretches of keys behind a block of queries."""
     items, queries, keys = shape.queries.items, shape.queries.length, shape.keys.length
     made = _kernel(items, queries, keys, heads, width)
@@ -171,7 +170,7 @@ def _additions(places: Places, calls: float) -> float:
 def _kernel_of(strip: BlockBatch, heads: int, width: int, per_key: int) -> WorkCounts:
     items, queries, keys = strip.queries.items, strip.queries.length, strip.keys.length
     calls = -(-items // at_once(strip, heads, width, per_key))
-    made = _kernel(items, queries, keys, heads, width) + WorkCounts(calls=calls - 1)
+    made = _kernel_of_blocks(strip, heads, width) + WorkCounts(calls=calls - 1)
     if strip.mask is not None:
         made += WorkCounts(
             masked=items * heads * queries * keys, biases=len(strip.mask) * queries * keys
@@ -198,13 +197,11 @@ def _units(schedule: Schedule | InStrips, batch: int, heads: int) -> Counter[tup
     """How often so many heads of a plan are run together: (plan, heads) -> times."""
     if schedule.plan_of.size == 1:
         return Counter({(int(schedule.plan_of.flat[0]), batch * heads): 1})
-    return Counter(_rows_of(schedule, batch, heads))
-
-
-def _rows_of(schedule: Schedule | InStrips, batch: int, heads: int) -> Iterator[tuple[int, int]]:
-    for row in np.broadcast_to(schedule.plan_of, (batch, heads)).tolist():
-        for plan, mine, _ in alike(row, 1):
-            yield plan, mine.stop - mine.start
+    is_apart = isinstance(schedule, WholeStrips) and schedule.is_apart
+    together = alike if is_apart else evenly_alike
+    rows = np.broadcast_to(schedule.plan_of, (batch, heads)).tolist()
+    found = (unit for row in rows for unit in together(row, 1))
+    return Counter((plan, len(range(heads)[mine])) for plan, mine, _ in found)
 
 
 def _reordering(plan: Ordered, elements: int) -> tuple[WorkCounts, WorkCounts]:

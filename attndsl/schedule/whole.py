@@ -1,18 +1,22 @@
 """Blocks of queries that see the same keys, all of them or those up to themselves: the whole form of a call.
 
     q // 64 == k // 64 and k <= q   -->   blocks of 64 tokens, each a triangle
+    k < 64 or k <= q                -->   64 keys that all queries see, and a triangle of the others
+    k % 64 == 63 and k <= q         -->   a staircase: each query sees the first few of the keys
 
-Comparisons between positions are put aside where all pairs meet them, or where one says ``k <= q``. The rest reads
-a few numbers of the query and a few of the key: queries that have the same numbers see the same keys. The relation is
-evaluated once for each pair of such classes, which proves the blocks; nothing is known by name.
+Comparisons between positions are put aside where all pairs meet them. The rest reads a few numbers of the query and
+a few of the key, and ``k <= q``: queries that have the same numbers see the same keys, but for those behind them. The
+relation is evaluated twice for each pair of such classes, as if ``k <= q`` held and as if not, which proves the blocks;
+nothing is known by name.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -27,11 +31,14 @@ from attndsl.schedule.summaries import TileAxis
 
 # Tokens of a class on average, below which blocks are too small to be worth a kernel: then tiles hold several of them.
 LEAST_TOKENS: Final = 8
+FEWER_KEYS: Final = 2  # times, than queries, that a staircase has: tiles are as good at more
 _FEW_CLASSES: Final = 16  # so many are always looked at
 _MOST_CELLS: Final = (
     1 << 22
 )  # pairs of classes that are evaluated, and of blocks and keys that are looked at
 _CAUSAL: Final = ir.le(ir.Pos(ir.Side.KEY), ir.Pos(ir.Side.QUERY))
+
+StateArray: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,11 +51,14 @@ class Blocks:
     queries: IntArray
     keys: IntArray
     is_causal: bool
+    seen: IntArray | None = None  # [n], of a staircase: how many keys each query sees, ascending
 
     @property
     def pairs(self) -> int:
         """Live pairs."""
         items, n = map(int, self.queries.shape)
+        if self.seen is not None:
+            return items * int(self.seen.sum())
         return items * (n * (n + 1) // 2 if self.is_causal else n * int(self.keys.shape[1]))
 
     @property
@@ -59,7 +69,7 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Whole:
-    """The blocks of a call, by distinct (batch, head) class; a query is in one block of its class, or sees nothing."""
+    """The blocks of a call, by distinct (batch, head) class; no pair is in two of a class."""
 
     q_len: int
     k_len: int
@@ -113,7 +123,10 @@ def whole(mask: ir.Mask, call: Call) -> Whole | None:
 def _name(blocks: tuple[Blocks, ...]) -> object:
     """Equal for equal blocks."""
     return tuple(
-        (part.queries.shape, part.queries.tobytes(), part.keys.tobytes(), part.is_causal)
+        (
+            *(part.queries.shape, part.queries.tobytes(), part.keys.tobytes(), part.is_causal),
+            None if part.seen is None else part.seen.tobytes(),
+        )
         for part in blocks
     )
 
@@ -128,19 +141,59 @@ def _narrowed(class_of: ShortArray) -> ShortArray:
 
 def _blocks(root: ir.Node, queries: TileAxis, keys: TileAxis) -> tuple[Blocks, ...]:
     root = ir.transform(root, lambda node: _decided(node, queries, keys), ir.Le)
-    items = root.items if isinstance(root, ir.And) else (root,)
-    rest = ir.conj(*(item for item in items if item is not _CAUSAL))
-    atoms = _atoms(rest)
+    before, behind = (ir.substitute(root, {_CAUSAL: known}) for known in (ir.TRUE, ir.FALSE))
+    atoms = list(dict.fromkeys((*_atoms(before), *_atoms(behind))))
     of_queries, of_keys = (_classes(axis, atoms) for axis in (queries, keys))
-    pairs = _pairs(rest, queries, keys, (of_queries[0], of_keys[0]))
+    examples = of_queries[0], of_keys[0]
+    seen = _pairs(before, queries, keys, examples)
+    always = _pairs(behind, queries, keys, examples)
+    if (always & ~seen).any():
+        raise _NotWhole  # keys behind a query, and none before it
+    states = seen.astype(np.int8) + always.astype(np.int8)
     shapes = defaultdict[Any, list[tuple[IntArray, IntArray]]](list)
-    for mine, theirs in _joined(pairs, of_queries[1], of_keys[1]):
-        is_causal = _CAUSAL in items and _is_triangle(mine + queries.start, theirs + keys.start)
-        shapes[len(mine), len(theirs), is_causal].append((mine, theirs))
+    for mine, theirs, near in _joined(states, of_queries[1], of_keys[1]):
+        for block, (kind, steps) in _parts(mine, theirs, near, keys.start - queries.start):
+            shapes[len(block[0]), len(block[1]), kind, steps].append(block)
     return tuple(
-        Blocks(_side([q for q, _ in each]), _side([k for _, k in each]), is_causal)
-        for (_, _, is_causal), each in shapes.items()
+        Blocks(
+            _side([block[0] for block in each]),
+            _side([block[1] for block in each]),
+            kind == "triangle",
+            np.frombuffer(steps, np.int64) if kind == "stairs" else None,
+        )
+        for (_, _, kind, steps), each in shapes.items()
     )
+
+
+def _parts(
+    queries: IntArray, keys: IntArray, near: IntArray, shift: int
+) -> Iterator[tuple[tuple[IntArray, IntArray], tuple[str, bytes]]]:
+    """The blocks of queries that see all of ``keys`` and, of ``near``, those up to themselves; with their kinds.
+
+    Row r of k stands at row r + ``shift`` of q.
+
+    Raises:
+        _NotWhole: a staircase of so many keys that tiles are no worse.
+    """
+    at = near + shift
+    low, high = np.searchsorted(at, (queries[0], queries[-1] + 1))
+    if low < high and at[high - 1] <= queries[0]:
+        low = high
+    if low:
+        keys = np.sort(np.concatenate([keys, near[:low]]))
+    if len(keys):
+        yield (queries, keys), ("full", b"")
+    if low == high:
+        return
+    near, at = near[low:high], at[low:high]
+    queries = queries[np.searchsorted(queries, at[0]) :]
+    if np.array_equal(queries, at):
+        yield (queries, near), ("triangle", b"")
+    elif len(near) * FEWER_KEYS <= len(queries):
+        steps = np.searchsorted(at, queries, side="right")
+        yield (queries, near), ("stairs", steps.astype(np.int64).tobytes())
+    else:
+        raise _NotWhole
 
 
 def _side(rows: list[IntArray]) -> IntArray:
@@ -217,23 +270,35 @@ def _pairs(
 
 
 def _joined(
-    pairs: BoolArray, of_queries: IntArray, of_keys: IntArray
-) -> list[tuple[IntArray, IntArray]]:
-    """The rows of q and of k of each block, by the first query: queries that see the same keys, if any."""
+    states: StateArray, of_queries: IntArray, of_keys: IntArray
+) -> list[tuple[IntArray, IntArray, IntArray]]:
+    """The rows of each block, by the first query: queries, the keys that all of them see, those that later ones see.
+
+    Args:
+        states: [classes of q, classes of k]: 0 where no pair is live, 1 where those with k <= q are, 2 where all are.
+        of_queries: class of each query.
+        of_keys: class of each key.
+    """
     names: dict[bytes, int] = {}
-    block_of = np.array([names.setdefault(row.tobytes(), len(names)) for row in pairs])
-    seen = np.stack([np.frombuffer(name, bool) for name in names])
-    live = np.flatnonzero(seen.any(1))
+    block_of = np.array([names.setdefault(row.tobytes(), len(names)) for row in states])
+    of_blocks = np.stack([np.frombuffer(name, np.int8) for name in names])
+    live = np.flatnonzero(of_blocks.any(1))
+    theirs, near = (_keys_of(of_blocks == state, of_keys) for state in (2, 1))
+    queries = _by_number(block_of[of_queries], len(names))
+    made = [(queries[number], theirs[number], near[number]) for number in live.tolist()]
+    return sorted(made, key=lambda block: int(block[0][0]))
+
+
+def _keys_of(seen: BoolArray, of_keys: IntArray) -> list[IntArray]:
+    """The keys of each block, by their classes, [blocks, classes]."""
+    if not seen.any():
+        return [np.zeros(0, np.int64)] * len(seen)
     if (seen.sum(0) <= 1).all():  # a key is in one block, or in none
         owner = np.where(seen.any(0), seen.argmax(0), -1)
-        keys = _by_number(owner[of_keys], len(names))
-    else:
-        if len(names) * len(of_keys) > _MOST_CELLS:
-            raise _NotWhole
-        keys = [np.flatnonzero(row[of_keys]) for row in seen]
-    queries = _by_number(block_of[of_queries], len(names))
-    made = [(queries[number], keys[number]) for number in live.tolist()]
-    return sorted(made, key=lambda block: int(block[0][0]))
+        return _by_number(owner[of_keys], len(seen))
+    if len(seen) * len(of_keys) > _MOST_CELLS:
+        raise _NotWhole
+    return [np.flatnonzero(row[of_keys]) for row in seen]
 
 
 def _by_number(numbers: IntArray, count: int) -> list[IntArray]:
@@ -241,16 +306,3 @@ def _by_number(numbers: IntArray, count: int) -> list[IntArray]:
     order = np.argsort(numbers, kind="stable")
     edges = np.searchsorted(numbers[order], np.arange(count + 1))
     return [order[low:high] for low, high in itertools.pairwise(edges)]
-
-
-def _is_triangle(queries: IntArray, keys: IntArray) -> bool:
-    """Whether of these positions each query sees the keys up to itself; False where each sees all.
-
-    Raises:
-        _NotWhole: neither is so.
-    """
-    if keys[-1] <= queries[0]:
-        return False
-    if len(queries) == len(keys) and (queries == keys).all():
-        return True
-    raise _NotWhole

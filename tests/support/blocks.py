@@ -35,12 +35,28 @@ def drawn_blocks(rng: np.random.Generator, q_len: int, k_len: int) -> tuple[Bloc
     )
 
 
+def drawn_staircase(rng: np.random.Generator, q_len: int, k_len: int) -> tuple[Blocks, ...]:
+    """Keys that queries from some row on see one after the other, and others that all of them see, or later ones."""
+    some = np.sort(rng.permutation(k_len)[: int(rng.integers(2, k_len))])
+    first, low = int(rng.integers(0, len(some))), int(rng.integers(0, q_len // 2))
+    queries, keys = np.arange(low, q_len), some[first:]
+    seen = np.sort(rng.integers(1, len(keys) + 1, len(queries)))
+    found = [Blocks(queries[None], keys[None], False, seen)]
+    if q_len - low == len(keys) and rng.integers(2):
+        found = [Blocks(queries[None], keys[None], True)]
+    if first:
+        queries = np.arange(rng.integers(0, q_len), q_len)
+        found.append(Blocks(queries[None], some[None, :first], False))
+    return tuple(found)
+
+
 def mask_of(blocks: tuple[Blocks, ...], q_len: int, k_len: int) -> np.ndarray:
     mask = np.zeros((q_len, k_len), bool)
     for part in blocks:
         for mine, theirs in zip(part.queries, part.keys, strict=True):
-            inside = np.ones((len(mine), len(theirs)), bool)
-            mask[np.ix_(mine, theirs)] = (
-                np.tri(*inside.shape, dtype=bool) if part.is_causal else inside
-            )
+            shape = len(mine), len(theirs)
+            inside = np.tri(*shape, dtype=bool) if part.is_causal else np.ones(shape, bool)
+            if part.seen is not None:
+                inside = np.arange(shape[1]) < part.seen[:, None]
+            mask[np.ix_(mine, theirs)] = inside
     return mask

@@ -1,7 +1,8 @@
 """Squares, triangles and blocks are told from other schedules, and computed whole."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -11,14 +12,14 @@ from hypothesis import strategies as st
 
 import attndsl
 from attndsl.arguments import read_call
-from attndsl.backends import Blocked, Request
+from attndsl.backends import Blocked, Request, whole_strips
 from attndsl.backends.dense_square import shape_of
 from attndsl.backends.work_counts import work_counts
 from attndsl.lowering import timed
-from attndsl.schedule import Whole
+from attndsl.schedule import Blocks, Whole
 from tests.rooms.backends.agreement import assert_agrees, both
 from tests.rooms.backends.cases import LAYOUTS, Case, laid_out
-from tests.support.blocks import drawn_blocks, mask_of
+from tests.support.blocks import drawn_blocks, drawn_staircase, mask_of
 from tests.support.dense_schedule import DenseWork
 from tests.support.torch_calls import flash_calls
 
@@ -115,30 +116,54 @@ def test_one_kernel_runs_and_gradients_of_the_log_sum_exp_take_the_other_way():
 
 # ---------------------------------------------------------------------------- blocks
 
+Draw: TypeAlias = Callable[[np.random.Generator, int, int], tuple[Blocks, ...]]
 DTYPES = [torch.float64, torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 30), st.sampled_from(DTYPES), st.sampled_from(LAYOUTS), st.booleans())
 def test_blocks_agree_with_the_oracle(seed: int, dtype: torch.dtype, layout: str, with_lse: bool):
-    rng = np.random.default_rng(seed)
+    assert_blocks_agree(np.random.default_rng(seed), drawn_blocks, dtype, layout, with_lse)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 30), st.sampled_from(DTYPES), st.sampled_from(LAYOUTS), st.booleans())
+def test_staircases_and_blocks_that_are_merged_agree_with_the_oracle(
+    seed: int, dtype: torch.dtype, layout: str, with_lse: bool
+):
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in (("LEAST_PAIRS", 1), ("LEAST_MERGED", 0), ("LEAST_STRETCH", 16)):
+            patched.setattr(whole_strips, name, value)
+        rng = np.random.default_rng(seed)
+        assert assert_blocks_agree(rng, drawn_staircase, dtype, layout, with_lse)
+
+
+def assert_blocks_agree(
+    rng: np.random.Generator, draw: Draw, dtype: torch.dtype, layout: str, with_lse: bool
+) -> bool:
+    """Holds drawn blocks of one class or many against the oracle; False where tiles are taken instead."""
     q_len, k_len = rng.integers(20, 90, 2)
     k_len = q_len if rng.random() < 0.6 else k_len
-    batch, kv_heads, group = (int(x) for x in rng.integers(1, 3, 3))
-    shape = (batch if rng.random() < 0.3 else 1), (kv_heads * group if rng.random() < 0.3 else 1)
-    drawn = [drawn_blocks(rng, q_len, k_len) for _ in range(shape[0] * shape[1])]
-    class_of = np.arange(len(drawn), dtype=np.int32).reshape(shape)
-    masks = np.stack([mask_of(each, q_len, k_len) for each in drawn])
-    heads, (d, dv) = kv_heads * group, rng.integers(1, 12, 2)
+    batch, kv_heads, group = (int(x) for x in rng.integers(1, (3, 5, 3)))
+    heads = kv_heads * group
+    shape = (batch if rng.random() < 0.3 else 1), (heads if rng.random() < 0.3 else 1)
+    class_of = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
+    if rng.random() < 0.5:  # every other head
+        class_of[:, 2:] = class_of[:, : max(0, shape[1] - 2)]
+    drawn = [draw(rng, q_len, k_len) for _ in range(class_of.size)]
+    masks = np.stack([mask_of(each, q_len, k_len) for each in drawn])[class_of]
+    d, dv = rng.integers(1, 12, 2)
     sizes = (heads, q_len, d), (kv_heads, k_len, d), (kv_heads, k_len, dv), (heads, q_len, dv)
     q, k, v, dout = (laid_out(rng, (batch, *size), dtype, layout) for size in sizes)
     dlse = torch.from_numpy(rng.standard_normal(q.shape[:3])) if with_lse else None
-    case = Case(masks.reshape(*shape, q_len, k_len), (64, 64), q, k, v, dout, dlse)
+    case = Case(masks, (64, 64), q, k, v, dout, dlse)
     whole = Whole(int(q_len), int(k_len), tuple(drawn), class_of)
     kernels = Blocked().lower_whole(whole, Request.of(q, k, v, gradient=True))
-    if kernels is not None:  # None: blocks of too few pairs
-        assert_agrees(both(kernels, case), case)
-        assert np.array_equal(whole.keyless(), ~case.masks.any(-1))
+    if kernels is None:  # blocks of too few pairs
+        return False
+    assert_agrees(both(kernels, case), case)
+    assert np.array_equal(whole.keyless(), ~case.masks.any(-1))
+    return True
 
 
 SPREAD = {
@@ -146,6 +171,10 @@ SPREAD = {
     "residues": ("q % 4 == k % 4", ""),
     "triangles": ("q // 32 == k // 32", " and k <= q"),
     "neighbours": ("q // 32 - k // 32 <= 1 and k // 32 <= q // 32", ""),
+    "turned": ("q // 32 + k // 32 == 2", ""),
+    "turned neighbours": ("1 <= q // 32 + k // 32 <= 2", ""),
+    "prefix": ("true", " and (k < 32 or k <= q)"),
+    "staircase": ("k % 16 >= 12 and q // 32 == k // 32", " and k <= q"),
     "uneven": ("q // 32 == k // 32 and q // 32 != 1", ""),
 }
 
@@ -155,7 +184,11 @@ SPREAD = {
     ("name", "value"),
     [("q", math.nan), ("k", math.inf), ("k", -math.inf), ("v", math.inf), ("dout", math.nan)],
 )
-def test_what_is_not_finite_reaches_what_sees_it_and_no_others(body, name: str, value: float):
+def test_what_is_not_finite_reaches_what_sees_it_and_no_others(
+    body, name: str, value: float, monkeypatch: pytest.MonkeyPatch
+):
+    for least in ("LEAST_MERGED", "LEAST_PAIRS"):
+        monkeypatch.setattr(whole_strips, least, 0)
     blocks, within = body
     drawn = torch.randn(4, 1, 2, 96, 8, dtype=torch.float64, generator=torch.manual_seed(0))
     named = dict(zip(("q", "k", "v", "dout"), drawn.clone(), strict=True))
@@ -209,6 +242,8 @@ def test_blocks_can_be_switched_off_by_name():
         ("q // 700 == k // 700 and k <= q", 2),
         ("q // 64 % 3 == k // 64 % 3", 4),
         ("k // 256 <= q // 256", 8),
+        ("k < 500 or k <= q", 2),
+        ("k <= q and (if head % 2 == 0 then k // 128 == q // 128 else k % 128 >= 120)", 3),
     ],
 )
 def test_predictions_count_the_calls_that_run(body: str, calls: int):

@@ -17,12 +17,14 @@ BLOCKS = [
     "abs(q // {a} - k // {a}) <= 1", "k // {a} <= q // {a}",
     "q - k < 400 and k <= q", "not (q // {a} != k // {a})", "q // {a} == k // {a} and q // {a} != 1",
     "(q + {b}) // {a} == (k + {b}) // {a}", "k < {a} or q >= {a}", "if head < 1 then k <= q else q // {a} == k // {a}",
-    "q // {a} - k // {a} == 1 and k <= q",
+    "q // {a} - k // {a} == 1 and k <= q", "k <= q or k < {a}", "k <= q or q // {a} == k // {a}",
+    "k <= q and k % {a} >= {a} - 3", "k <= q and (q // {a} == k // {a} or k % {a} == 1)",
+    "q // {a} - k // {a} <= 1 and k <= q", "q // {a} <= k // {a} and k <= q", "k <= q and k % 2 == q % 2 or k < 3",
 ]  # fmt: skip
 OTHERS = [
     "k < q", "k <= q + 1", "q - k < {a} and k <= q", "q // {a} == k // {a} and k <= q and k % 3 != 0",
-    "k <= q and k != {a}", "k <= q or q // {a} == k // {a}", "q // {a} <= k // {a} and k <= q", "q * k % 5 == 0",
-    "k >= q", "q // {a} - k // {a} <= 1 and k <= q",
+    "k <= q and k != {a}", "q * k % 5 == 0", "k >= q", "q // {a} == k // {a} and not (k <= q)",
+    "if q // {a} == k // {a} then not (k <= q) else k <= q",
 ]  # fmt: skip
 
 
@@ -35,7 +37,12 @@ def cover(whole: Whole) -> np.ndarray:
                 assert (np.diff(mine) > 0).all()
                 assert (np.diff(theirs) > 0).all()
                 shape = len(mine), len(theirs)
-                pairs[np.ix_(mine, theirs)] += np.tri(*shape, dtype=int) if part.is_causal else 1
+                if part.seen is not None:
+                    pairs[np.ix_(mine, theirs)] += np.arange(shape[1]) < part.seen[:, None]
+                else:
+                    pairs[np.ix_(mine, theirs)] += (
+                        np.tri(*shape, dtype=int) if part.is_causal else 1
+                    )
     assert found.max(initial=0) <= 1
     return found[whole.class_of].astype(bool)
 

@@ -148,13 +148,15 @@ def _drawn(
     shape = tuple(dim if isinstance(dim, int) else _size(dim, sizes) for dim in table.dims)
     if table.kind is ir.Sort.BOOL:
         return rng.random(shape) < 0.5
-    if table.kind is ir.Sort.REAL:
+    if table.kind is ir.Sort.REAL and draw is None:
         return rng.standard_normal(shape, np.float32)
     if draw is None:
         draw = _Draw("in", -1 if table.is_list else 0, "k")
     if draw.how == "permuted":
         return rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
     high = int(draw.high) if draw.high.isdigit() else _size(draw.high, sizes)
+    if table.kind is ir.Sort.REAL:
+        return rng.uniform(draw.low, high, shape).astype(np.float32)
     made = rng.integers(draw.low, high, shape)
     return np.sort(made, axis=-1) if draw.how == "sorted" else made
 

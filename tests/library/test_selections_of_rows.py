@@ -64,6 +64,7 @@ class System:
     formula: Any = lambda s, seen, v, given: attended(s, seen[0], v)
     trained: tuple[str, ...] = ()
     foreign: str = ""
+    extents: dict[str, int] | None = None
 
 
 def axformer(case, h, i):
@@ -169,6 +170,18 @@ def tcpa(case, h, i):
     yield top(fits, 2 if i == 0 else 3) + list(range(11, 20))
 
 
+def magicface(case, h, i):
+    """9 own tokens, then 3 references of 5 tokens; the last of 4 concepts is none."""
+    concept = first_best(dict(enumerate(case.array("maps")[0, i])))
+    seen = case.array("foreground")[0]
+    yield [j for j in range(24) if j < 9 or (j - 9) // 5 == concept and seen[concept, (j - 9) % 5]]
+
+
+def weighted(s, seen, v, given):
+    bias = torch.nn.functional.pad(given["weight"].log().repeat_interleave(5), (9, 0))
+    return attended(s + bias, seen[0], v)
+
+
 SYSTEMS = {
     "axformer": System(axformer, {"n": 5}, (21, 21), formula=kept_weights),
     "kinetics": System(kinetics, {"sink": 2, "local": 6, "b": 4, "n": 2}, (31, 31)),
@@ -192,6 +205,10 @@ SYSTEMS = {
     "tcpa": System(
         tcpa, {"c": 5, "g": 6, "n": 2, "m": 3}, (9, 20), {"feature": (1, 9, 3), "pool": (20, 3)}
     ),
+    "magicface": System(
+        magicface, {}, (9, 24), {"maps": (1, 9, 4), "foreground": (1, 3, 5), "weight": (3,)},
+        weighted, ("weight",), extents={"c": 3},
+    ),
 }  # fmt: skip
 
 
@@ -213,6 +230,9 @@ def test_a_system_is_dense_attention_on_the_sets_of_its_loop(name, integers):
     p = attndsl.compile(f"select_{name}", **system.values)
     case = Case(*system.lengths, integers)
     case.inputs = {each: case.draw(*shape)[0] for each, shape in system.inputs.items()}
+    if name == "magicface":
+        case.inputs["foreground"] = case.inputs["foreground"] > 0
+        case.inputs["weight"] = case.inputs["weight"].abs() + 0.5
     if system.foreign:
         key, value = torch.randn(2, 1, HEADS, 4, WIDTH, dtype=torch.float64)
         case.inputs[system.foreign] = key.requires_grad_(), value.requires_grad_()
@@ -226,7 +246,7 @@ def test_a_system_is_dense_attention_on_the_sets_of_its_loop(name, integers):
     v = (eye + torch.randn(1, KEY_HEADS, case.k_len, width, generator=case.draws)).requires_grad_()
     given = {**case.inputs, "q": case.q}
     for values in (eye, v):  # weights themselves, then sums of them
-        found = p(case.q, case.k, values, **case.inputs)
+        found = p(case.q, case.k, values, extents=system.extents, **case.inputs)
         wanted = system.formula(s, seen, values.repeat_interleave(2, 1), given)
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
     grads, right = (

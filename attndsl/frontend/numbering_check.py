@@ -10,7 +10,7 @@ from attndsl import syntax as syn
 
 from .order import plain_use
 from .scope import Definition
-from .units import Frame
+from .units import QUERIES, Frame
 
 if TYPE_CHECKING:
     from .real_check import Locals, Numbers
@@ -25,7 +25,12 @@ def numbering_used(
 
 
 def side_said(declaration: syn.Label | syn.Rank) -> ir.Side | None:
-    """The side whose tokens are numbered: the one that the declaration speaks of; None of both, or none."""
+    """The side whose tokens are numbered: the one that the declaration speaks of; None of both, or none.
+
+    A rank by folds over queries is one of keys.
+    """
+    if folds_queries(declaration):
+        return ir.Side.KEY
     waiting: list[syn.Expression] = [declaration.body]
     waiting += declaration.others if isinstance(declaration, syn.Rank) else ()
     found = set()
@@ -34,6 +39,16 @@ def side_said(declaration: syn.Label | syn.Rank) -> ir.Side | None:
         if isinstance(each, syn.Name) and each.name in ("q", "k"):
             found.add(each.name)
     return ir.Side(found.pop()) if len(found) == 1 else None
+
+
+def folds_queries(declaration: syn.Label | syn.Rank) -> bool:
+    """Whether it is a rank by what is folded over queries."""
+    waiting = [declaration.body, *declaration.others] if isinstance(declaration, syn.Rank) else []
+    for each in waiting:
+        waiting += syn.children(each)
+        if isinstance(each, syn.Reduction) and each.over in QUERIES:
+            return True
+    return False
 
 
 def check_numbering(checker: Numbers, declaration: syn.Label | syn.Rank, local: Locals) -> None:
@@ -45,10 +60,11 @@ def check_numbering(checker: Numbers, declaration: syn.Label | syn.Rank, local: 
         helps = ("speak of `q` alone, or of `k` alone",)
         checker.add("A219", title, declaration.body.span, helps=helps)
         return
-    checker.frame = Frame("", False, "k" if side is ir.Side.QUERY else "q")
+    without = "k" if side is ir.Side.QUERY else "q"
+    checker.frame = Frame("", folds_queries(declaration), without)
     if isinstance(declaration, syn.Rank):
         for each in (declaration.body, *declaration.others):
-            checker.expect(each, "int", local)
+            checker.expect(each, "real", local)
         return
     numbers = declaration.numbers
     check_numbers(checker, numbers, local)

@@ -13,6 +13,7 @@ from .errors import make_error, stop_if_any
 from .frames import Scope
 from .numbering_check import side_said
 from .scope import Definition
+from .unit_elaboration import within
 
 if TYPE_CHECKING:
     from .elaboration import Elaborator
@@ -45,12 +46,22 @@ def label_of(
 def rank_of(
     elaborator: Elaborator, definition: Definition, declaration: syn.Rank, frame: Scope
 ) -> ir.Rank:
-    """A rank of all queries, or of all keys."""
+    """A rank of all queries, or of all keys; one by reals is one of keys.
+
+    Raises:
+        AttnDslError: A219, queries are ranked by reals.
+    """
     side = side_said(declaration)
     assert side is not None, "kinds were checked"
-    keys = tuple(elaborator.node(each, frame) for each in (declaration.body, *declaration.others))
-    for key in keys:
-        placed(key, side.other, definition)
+    inside = within(frame, "", sel.TOKENS, sel.WHOLE, elaborator.align)
+    said = (declaration.body, *declaration.others)
+    keys = tuple(elaborator.node(each, inside) for each in said)
+    for key, each in zip(keys, said, strict=True):
+        if sel.sides_read(key, folds_all=True) & side.other.deps:
+            raise absent(side.other, definition)
+        if key.sort is ir.Sort.REAL and side is ir.Side.QUERY:
+            title, helps = "queries are ranked by ints alone", ("rank keys: `by t[k]`",)
+            raise AttnDslError(make_error("A219", title, each.span, helps=helps))
     return ir.Rank(definition.name, side, keys, align=elaborator.align, doc=declaration.doc)
 
 
@@ -71,6 +82,11 @@ def placed(node: ir.Node, side: ir.Side, definition: Definition) -> ir.Node:
         AttnDslError: A219, it speaks of tokens of that side, through a helper that it calls.
     """
     if node.deps & side.deps:
-        title = f"there is no `{side.value}` for `{definition.name}`"
-        raise AttnDslError(make_error("A219", title, definition.declaration.body.span))
+        raise absent(side, definition)
     return ir.substitute(node, {NUMBER: ir.Pos(side)})
+
+
+def absent(side: ir.Side, definition: Definition) -> AttnDslError:
+    """The error that there are no tokens of a side to speak of."""
+    title = f"there is no `{side.value}` for `{definition.name}`"
+    return AttnDslError(make_error("A219", title, definition.declaration.body.span))

@@ -15,7 +15,9 @@ from .tile_check import check_tiles
 from .units import (
     ALL,
     BLOCK,
+    DIAGONALS,
     KEYS,
+    QUERIES,
     SCALE,
     SHARE,
     TILE,
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 TAKES: Final = ("top", "above", "reaching", "within", "sample")
 COUNTING: Final = ("top", "sample")
 HEADS: Final = ("group", "heads")
-QUERIES: Final = ("queries", "diagonals")
-DIAGONALS: Final = "diagonals"
 
 
 def selection_used(definition: Definition, node: syn.Expression) -> Definition | None:

@@ -254,7 +254,7 @@ def label(name: str, count: Operand, score: Callable[[Expr], Operand], doc: str 
     numbers, made = _rows(count), as_expr(score(Expr(NUMBER)))
     assert isinstance(numbers, sel.Numbers), "a count is a number"
     node = reals.as_real(parts_of(made)[0])
-    side = only_side(node, "label")
+    side = only_side((node.deps,), "label")
     node = settled(node, side, sel.TOKENS)
     placed = ir.substitute(node, {NUMBER: ir.Pos(side.other)})
     by_key = side is ir.Side.KEY
@@ -266,20 +266,21 @@ def label(name: str, count: Operand, score: Callable[[Expr], Operand], doc: str 
 
 
 def rank(name: str, *keys: Operand, doc: str = "") -> Chosen:
-    """The place of each query, or of each key, when all are sorted by ints, as `rank` of the language.
+    """The place of each query, or of each key, when all are sorted by numbers, as `rank` of the language.
 
     Raises:
-        AttnDslError: A219, the ints speak of both sides, or of none.
+        AttnDslError: A219, the numbers speak of both sides, or of none, or are reals of queries.
     """
-    parts = tuple(expect(ir.Sort.INT, "rank", each) for each in keys)
-    nodes = tuple(parts_of(each)[0] for each in parts)
-    nodes = tuple(
-        ir.substitute(each, {SHIFT: ir.sub(ir.Size("k"), ir.Size("q"))}) for each in nodes
-    )
-    chosen = ir.Rank(
-        name, only_side(ir.conj(*(ir.eq(each, ir.ZERO) for each in nodes)), "rank"), nodes, doc=doc
-    )
-    return Chosen(with_inputs(chosen, parts), is_number=True)
+    parts = tuple(map(as_expr, keys))
+    for part in parts:
+        if parts_of(part)[0].sort is not ir.Sort.REAL:
+            expect(ir.Sort.INT, "rank", part)
+    shift = ir.sub(ir.Size("k"), ir.Size("q"))
+    nodes = tuple(in_frame(parts_of(each)[0], sel.TOKENS, None, name, shift) for each in parts)
+    side = only_side((sel.sides_read(each, folds_all=True) for each in nodes), "rank")
+    if side is ir.Side.QUERY and any(each.sort is ir.Sort.REAL for each in nodes):
+        raise AttnDslError(make_error("A219", "queries are ranked by ints alone", here()))
+    return Chosen(with_inputs(ir.Rank(name, side, nodes, doc=doc), parts), is_number=True)
 
 
 def _rows(rows: object) -> sel.Groups | sel.Numbers | None:

@@ -12,8 +12,18 @@ from attndsl.source import AttnDslError, Span
 
 from .errors import make_error
 from .frames import Scope, Value
-from .selection_check import DIAGONALS, QUERIES
-from .units import BOUND, KEYS, SCALE, SHARE, UNIT, blocks_said, grid_of, name_of
+from .units import (
+    BOUND,
+    DIAGONALS,
+    KEYS,
+    QUERIES,
+    SCALE,
+    SHARE,
+    UNIT,
+    blocks_said,
+    grid_of,
+    name_of,
+)
 
 if TYPE_CHECKING:
     from .elaboration import Elaborator

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,8 +29,9 @@ def open_unit(side: ir.Side, units: ir.selection.Groups) -> ir.Node:
     return ir.Load(f"{own}:{side}", ir.Sort.INT, tuple(map(ir.Const, sizes)), ir.Deps.NONE)
 
 
-def only_side(node: ir.Node, what: str) -> ir.Side:
-    sides = [side for side in ir.Side if node.deps & side.deps]
+def only_side(deps: Iterable[ir.Deps], what: str) -> ir.Side:
+    found = functools.reduce(operator.or_, deps, ir.Deps.NONE)
+    sides = [side for side in ir.Side if found & side.deps]
     if len(sides) != 1:
         raise AttnDslError(
             make_error("A219", f"a {what} is one of queries, or one of keys", here())

@@ -23,6 +23,9 @@ POOLS: Final = ("mean", "max", "min")
 BOUND: Final = "bound"
 SHARE: Final = "share"
 SCALE: Final = "scale"
+DIAGONALS: Final = "diagonals"
+QUERIES: Final = ("queries", DIAGONALS)
+"""What folds go over in which `q` is each query of a unit."""
 KEYS: Final = "keys"
 """Single keys, where units are named."""
 ALL: Final = "all"

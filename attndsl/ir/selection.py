@@ -45,7 +45,7 @@ from attndsl.ir.tiles import Tiles as Tiles
 from attndsl.ir.unit_scores import LARGEST_UNIT as LARGEST_UNIT
 from attndsl.ir.unit_scores import TOKENS as TOKENS
 from attndsl.ir.unit_scores import WHOLE as WHOLE
-from attndsl.ir.unit_scores import WIDTH, is_nonnegative, sides_read
+from attndsl.ir.unit_scores import WIDTH, is_nonnegative
 from attndsl.ir.unit_scores import Antidiagonal as Antidiagonal
 from attndsl.ir.unit_scores import Bound as Bound
 from attndsl.ir.unit_scores import Exceeds as Exceeds
@@ -64,6 +64,7 @@ from attndsl.ir.unit_scores import Unit as Unit
 from attndsl.ir.unit_scores import Units as Units
 from attndsl.ir.unit_scores import compared as compared
 from attndsl.ir.unit_scores import series as series
+from attndsl.ir.unit_scores import sides_read as sides_read
 from attndsl.ir.unit_scores import varies_by as varies_by
 from attndsl.ir.walks import postorder
 
@@ -178,10 +179,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """The place of each query, or key, when all of a sequence are sorted by ints.
+    """The place of each query, or key, when all of a sequence are sorted by numbers.
 
-    By the first int, those where it is equal by the second, and so on; where all are equal, in their order. ``keys``
-    are functions of `Pos(side)`.
+    By the first number, those where it is equal by the second, and so on; where all are equal, in their order. ``keys``
+    are functions of `Pos(side)`, reals of keys alone: these are rounded to float32 once, and NaN comes last.
     """
 
     name: str

@@ -101,9 +101,13 @@ def _read(item: Field, depth: int) -> s.Chosen:
     made: s.Chosen
     if "side" in item.value:
         side = item.part("side").one_of(Side)
-        keys = tuple(reader.whole(each, Sort.INT) for each in item.part("roots").items(1))
-        if any(node.deps & Deps.PAIR & ~side.deps for node in keys):
-            raise item.part("roots").wrong("ints of one side")
+        keys = tuple(
+            reader.whole(each, Sort.INT, Sort.REAL) for each in item.part("roots").items(1)
+        )
+        if any(s.sides_read(node, folds_all=True) & ~side.deps for node in keys):
+            raise item.part("roots").wrong("numbers of one side")
+        if side is Side.QUERY and any(node.sort is Sort.REAL for node in keys):
+            raise item.part("roots").wrong("ints, of queries")
         made = s.Rank(
             item.part("name").name(), side, keys, tables, align, within, item.part("doc").text()
         )

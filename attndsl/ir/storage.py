@@ -230,11 +230,11 @@ class Reader:
             raise at.wrong("a condition that depends on no position")
         return Condition(node, text.text())
 
-    def whole(self, item: Field, sort: Sort) -> Node:
-        """One of the nodes, without open variables."""
+    def whole(self, item: Field, *sorts: Sort) -> Node:
+        """One of the nodes, of one of the sorts, without open variables."""
         node = self._made[item.number(0, len(self._made) - 1)]
-        if node.sort is not sort or self._open[node]:
-            raise item.wrong(f"a whole expression of sort {sort.value}")
+        if node.sort not in sorts or self._open[node]:
+            raise item.wrong(f"a whole expression of sort {' or '.join(sorts)}")
         return node
 
     def _read(self, item: Field) -> Node:

@@ -293,8 +293,11 @@ WIDTH: Final = {Shared.NOTHING: 0, Shared.GROUP: 1, Shared.HEADS: 2}
 """The kinds of sharing, from none to most."""
 
 
-def sides_read(node: Node) -> Deps:
-    """Whether a value changes with the query, and with the unit of keys: what folds go over does not count."""
+def sides_read(node: Node, *, folds_all: bool = False) -> Deps:
+    """Whether a value changes with the query, and with the unit of keys: what folds go over does not count.
+
+    ``folds_all``: folds over queries go over all of them, and not over those of a unit.
+    """
     found, waiting, seen = Deps.NONE, [node], set[Node]()
     while waiting:
         each = waiting.pop()
@@ -309,7 +312,7 @@ def sides_read(node: Node) -> Deps:
             case RowFold():
                 found |= each.deps & Deps.QUERY
             case QueryFold():
-                found |= Deps.PAIR
+                found |= Deps.KEY if folds_all else Deps.PAIR
             case _:
                 waiting += each.parts
     return found

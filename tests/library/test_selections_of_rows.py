@@ -174,12 +174,41 @@ def magicface(case, h, i):
     """9 own tokens, then 3 references of 5 tokens; the last of 4 concepts is none."""
     concept = first_best(dict(enumerate(case.array("maps")[0, i])))
     seen = case.array("foreground")[0]
-    yield [j for j in range(24) if j < 9 or (j - 9) // 5 == concept and seen[concept, (j - 9) % 5]]
+    yield [
+        j for j in range(24) if j < 9 or ((j - 9) // 5 == concept and seen[concept, (j - 9) % 5])
+    ]
 
 
 def weighted(s, seen, v, given):
     bias = torch.nn.functional.pad(given["weight"].log().repeat_interleave(5), (9, 0))
     return attended(s + bias, seen[0], v)
+
+
+def sorted_places(case, h):
+    value = case.array("value")[0, h]
+    return places([float(x) for x in value])
+
+
+def histoformer(case, h, i):
+    """5 bins of 5 tokens, the last of 2."""
+    place = sorted_places(case, h)
+    yield [j for j in range(22) if place[j] // 5 == place[i] // 5]
+
+
+def histoformer_frequency(case, h, i):
+    place = sorted_places(case, h)
+    yield [j for j in range(22) if (place[j] - place[i]) % 5 == 0]
+
+
+def with_one_more(s, seen, v, given):
+    e = s.exp().masked_fill(~seen[0], 0.0)
+    return e / (1 + e.sum(-1, keepdim=True)) @ v
+
+
+def sinklora(case, h, i):
+    """The last of 24 tokens, of which 4 are recent."""
+    received = case.array("received")[0, h]
+    yield [*sorted(top({j: float(received[j]) for j in range(20)}, 5)), 20, 21, 22, 23]
 
 
 SYSTEMS = {
@@ -209,6 +238,13 @@ SYSTEMS = {
         magicface, {}, (9, 24), {"maps": (1, 9, 4), "foreground": (1, 3, 5), "weight": (3,)},
         weighted, ("weight",), extents={"c": 3},
     ),
+    "histoformer": System(
+        histoformer, {"bins": 5}, (22, 22), {"value": (1, HEADS, 22)}, with_one_more
+    ),
+    "histoformer_frequency": System(
+        histoformer_frequency, {"bins": 5}, (22, 22), {"value": (1, HEADS, 22)}, with_one_more
+    ),
+    "sinklora": System(sinklora, {"n": 5, "recent": 4}, (1, 24), {"received": (1, HEADS, 24)}),
 }  # fmt: skip
 
 
@@ -256,3 +292,23 @@ def test_a_system_is_dense_attention_on_the_sets_of_its_loop(name, integers):
     for mine, theirs in zip(grads, right, strict=True):
         mine, theirs = (torch.zeros(1) if x is None else x for x in (mine, theirs))
         torch.testing.assert_close(mine.double(), theirs.double(), rtol=1e-8, atol=1e-10)
+
+
+def test_steps_of_heavy_hitters_evict_the_key_that_received_least():
+    """Against a cache that drops, step by step, the least of its keys that is not recent."""
+    a = attndsl.compile("select_sinklora", n=3, recent=2)
+    q, k = torch.randn(2, 1, 1, 14, WIDTH, generator=torch.Generator().manual_seed(0)).double()
+    received, cache, sums = torch.zeros(1, 1, 14, dtype=torch.float64), [], {}
+    for i in range(14):
+        given = {"received": received[:, :, : i + 1]}
+        step = q[:, :, i : i + 1], k[:, :, : i + 1]
+        columns = a.column_sums(*step, inputs=given)
+        cache, sums = [*cache, i], {**sums, i: 0.0}
+        if len(cache) > 5:
+            cache.remove(min(cache[:-2], key=lambda j: (sums[j], -j)))
+        shares = softmax({j: SCALE * float(q[0, 0, i] @ k[0, 0, j]) for j in cache})
+        assert columns[0, 0].nonzero().flatten().tolist() == cache
+        for j, share in shares.items():
+            sums[j] += share
+        received[:, :, : i + 1] += columns
+        received[:, :, : i + 1][columns == 0] = -torch.inf

@@ -874,4 +874,9 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("frontend/real_embedding.py", "self.chosen += chosen_of(made, self.mask.align, bound, self.span, pair)", "pass",
      "what a score in Python asks is not chosen"),
     ("ir/attention_storage.py", "making(selections, tables))", "())", "a saved attention forgets what its scores ask"),
+    ("selecting/ranking.py", "if 1 < found.shape[1] < shape[1]:", "if False:", "key heads are ranked as if for all"),
+    ("selecting/ranking.py", "if made.shift and ir.holds(key, sel.QueryFold):", "if False:",
+     "some queries are folded as if they were all"),
+    ("frontend/numbering_elaboration.py", "if key.sort is ir.Sort.REAL and side is ir.Side.QUERY:", "if False:",
+     "queries are ranked by reals"),
 )  # fmt: skip

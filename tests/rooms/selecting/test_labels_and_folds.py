@@ -263,6 +263,48 @@ def test_all_units_without_a_name_are_folded_as_units():
         assert listed(found[i].numpy()) == top(scores, 1)
 
 
+REAL_RANKS = """
+input value: real[batch, pos]
+rank by_value = by value[k], -k
+rank by_attention = by -(sum over queries: softmax over keys: scale * dot(q, k))
+pattern p = by_value[q] == by_value[k] or by_attention[k] < 2
+"""
+
+
+def test_keys_are_ranked_by_reals_and_by_the_attention_they_get():
+    value = drawn(3, 2, LENGTH)
+    value[0, 5], value[1, 6], value[1, 7] = math.nan, -math.inf, -0.0
+    q, k = tensors()
+    k[0, 0, LENGTH // 3, 0] = 2.0
+    place, dot_ = attndsl.selections.rank, attndsl.reals.dot
+    given, share = attndsl.table("value", "real", "batch", "pos"), attndsl.selections.fold
+    shares = share("softmax", attndsl.selections.scale * dot_(attndsl.q, attndsl.k), "keys")
+    one, two = (
+        place("by_value", given[attndsl.k], -attndsl.k),
+        place("by_attention", -share("sum", shares, "queries")),
+    )
+    built = attndsl.compile((one[attndsl.q] == one[attndsl.k]) | (two[attndsl.k] < 2))
+    text = attndsl.compile(REAL_RANKS)
+    for p in (text, pickle.loads(pickle.dumps(text)), built):
+        found = p.select(q, k, value=value)
+        for b in range(2):
+            keys = [(math.isnan(x), x, -j) for j, x in enumerate(value[b].tolist())]
+            order = sorted(range(LENGTH), key=keys.__getitem__)
+            assert [found["by_value"][b].tolist()[j] for j in order] == list(range(LENGTH))
+        for b, h in np.ndindex(2, HEADS):
+            sums = np.zeros(LENGTH)
+            for row in q[b, h].numpy():
+                shares = softmax({j: 6**-0.5 * dot(row, x) for j, x in enumerate(keys_of(k, b, h))})
+                sums += [shares[j] for j in range(LENGTH)]
+            order = np.argsort(-np.float32(sums), kind="stable")
+            places = found["by_attention"][b, h].numpy()
+            gaps = np.diff(np.float32(sums)[np.argsort(places)])
+            assert (gaps <= 1e-6).all()  # the order of sums, but where they differ by rounding
+            assert (places[order] == np.arange(LENGTH)).mean() > 0.8
+    with pytest.raises(AttnDslError, match="the first query stands at 3"):
+        text.select(q[:, :, 3:], k, value=value)
+
+
 def test_they_are_saved_and_written_as_they_were(tmp_path):
     p = attndsl.compile(LABELS)
     p.save(tmp_path / "p.json")
@@ -281,6 +323,8 @@ def test_they_are_saved_and_written_as_they_were(tmp_path):
         ("label b = argmax c in 1..4: dot(k, k) pattern p = b[k] == 0", "begin at 0"),
         ("label b = argmax c in 0..4: dot(q, k) pattern p = b[k] == 0", "one of queries, or one"),
         ("rank r = by q pattern p = r[k] == 0", "numbers queries, and this is a key"),
+        ("rank r = by dot(q, q) pattern p = r[q] == 0", "queries are ranked by ints alone"),
+        ("rank r = by sum over queries: dot(q, k), q pattern p = r[q] == 0", "there is no `q`"),
         ("rank r = by q pattern p = k in r[q]", "one number for each token"),
         ("rank r = by q pattern p = r == 0", "has a number for each token"),
         ("select s = dot(q, k) take top 2 pattern p = s[q] == 0", "stands right of `in`"),

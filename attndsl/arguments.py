@@ -59,9 +59,14 @@ def read_inputs(
         AttnDslError: A501, A506, as `inputs.gathered`.
     """
     declared = program.mask.tables
-    if inputs is None and named.keys() == {table.name for table in declared}:
-        refuse_gradients(declared, named)
-        return named
+    if inputs is None and len(named) == len(declared):
+        for table in declared:  # no set: in decoding, each function less is felt
+            if table.name not in named:
+                break
+        else:
+            if declared:
+                refuse_gradients(declared, named)
+            return named
     return gathered(program.mask, inputs, named, program.captured)
 
 

@@ -178,9 +178,10 @@ class Pattern(Inspection, Selecting, Exports):
             AttnDslError: A4xx lengths, extents and layouts, A5xx tensors, inputs, backends; A506, an argument of
                 another library's attention that asks for what is not done here.
         """
-        at = take_positions(named)
-        placed = len(at) > 0 or head_start != 0 or heads is not None
-        inputs, named = self._selector.completed(q, k, scale, inputs, named, placed, extents)
+        at = take_positions(named) if named else {}
+        if self._selector.selections:
+            placed = len(at) > 0 or head_start != 0 or heads is not None
+            inputs, named = self._selector.completed(q, k, scale, inputs, named, placed, extents)
         found = read_inputs(self._program, inputs, named)
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -187,27 +188,25 @@ def lower_few_queries(program: Program, request: Request, backend: str) -> FewQu
     runner, rule = choose(request, backend), program.key_rule()
     if rule is None or not isinstance(runner, TakesKeySets) or not runner.takes_key_sets(request):
         return None
-    return FewQueries(rule, runner)
+    alike = (request.batch == 1 or not rule.by_batch) and (request.heads == 1 or not rule.by_head)
+    scale = 1.0 / math.sqrt(max(1, request.head_dim))
+    return FewQueries(rule, runner, scale, request.q_len == 1 and alike)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FewQueries:
-    """Calls of few queries, decided but for how many keys there are, and what tables hold."""
+    """Calls of few queries of one shape, decided but for how many keys there are, and what tables hold."""
 
     rule: KeyRule
     runner: TakesKeySets
+    scale: float  # by default
+    has_one_set: bool  # whether all queries see the same keys, where there are as many everywhere
 
     def kernels(
         self, q_len: int, k_lens: Sequence[int], batch: int, heads: int, tables: Mapping[str, Any]
     ) -> ForwardKernels:
         """The forward of a call; the arguments are those of ``KeyRule.key_sets``."""
         return self.runner.lower_key_sets(self.rule.key_sets(q_len, k_lens, batch, heads, tables))
-
-    def has_one_set(self, q_len: int, k_lens: Sequence[int], batch: int, heads: int) -> bool:
-        """Whether all queries of such a call see the same keys: there is one for each head, and heads are alike."""
-        rule = self.rule
-        alike = (batch == 1 or not rule.by_batch) and (heads == 1 or not rule.by_head)
-        return q_len == len(k_lens) == 1 and alike
 
 
 def packed_sides(call: PackedCall, device: torch.device) -> tuple[Side, Side]:

@@ -33,7 +33,7 @@ from attndsl.backends.scored_stick import StickScores
 from attndsl.backends.scores import BoundScore
 from attndsl.backends.strip_passes import HeadGroup, StripPasses
 from attndsl.backends.whole_strips import WholeStrips
-from attndsl.schedule import Keys, KeySets, Lists, Schedule, TiledMask, Whole
+from attndsl.schedule import KeySets, Lists, Schedule, TiledMask, Whole
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 TILE = 64  # larger ones waste pairs at the edges of a window, smaller ones starve the kernels
@@ -69,11 +69,7 @@ class Blocked:
         """Attention over the keys that each query sees."""
         return FewQueriesKernels.of(sets)
 
-    def attend_keys(
-        self, keys: Keys, q: Tensor, k: Tensor, v: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Attention of queries that all see these keys."""
-        return attend_keys(keys, q, k, v, scale)
+    attend_keys = staticmethod(attend_keys)
 
     def takes_pairs(self, request: Request) -> bool:
         """Whether a tile or two a side hold all pairs of a batch element, so that they need not be searched for."""

@@ -147,7 +147,8 @@ def _attend(
         bias = torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, -math.inf)
         bias = bias.repeat(group, 1)[None, None]
     folded = q if group == 1 else q.reshape(batch, kv_heads, group * count, head_dim)
-    folded, k, v = with_width(folded, widest), with_width(k, widest), with_width(v, widest)
+    if not head_dim == width == widest or not q.stride(-1) == k.stride(-1) == v.stride(-1) == 1:
+        folded, k, v = with_width(folded, widest), with_width(k, widest), with_width(v, widest)
     out, lse = _flash(folded, k, v, attn_mask=bias, scale=scale)
     if width < widest:
         out = out[..., :width]
@@ -165,12 +166,12 @@ def _taken(keys: Keys, k: Rows, v: Rows) -> tuple[Tensor, Tensor]:
     if not isinstance(keys, tuple):
         rows = torch.from_numpy(keys)
         return k.index_select(2, rows), v.index_select(2, rows)
-    if len(keys) == 1:
-        ((start, stop),) = keys
-        count = stop - start
-        return k.narrow(2, start, count), v.narrow(2, start, count)
-    if not keys:
-        return k[:, :, :0], v[:, :, :0]
-    parts = ([x.narrow(2, start, stop - start) for start, stop in keys] for x in (k, v))
-    some_k, some_v = (torch.cat(each, 2) for each in parts)
-    return some_k, some_v
+    if len(keys) == 1 and keys[0][1] - keys[0][0] == k.shape[2]:
+        return k, v
+    some_k, some_v = [], []
+    for start, stop in keys or ((0, 0),):
+        some_k.append(k.narrow(2, start, stop - start))
+        some_v.append(v.narrow(2, start, stop - start))
+    if len(some_k) == 1:
+        return some_k[0], some_v[0]
+    return torch.cat(some_k, 2), torch.cat(some_v, 2)

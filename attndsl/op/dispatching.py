@@ -56,8 +56,11 @@ def are_plain(*tensors: Any) -> bool:
 
 def has_dispatch_hooks() -> bool:
     """Whether a tracer, a mode, a transform or a profiler follows operators, whatever their tensors are."""
+    compiler = torch.compiler
     return (
-        torch.compiler.is_compiling()
+        # both of `is_compiling`, which asks TorchScript first: a step of decoding feels it
+        compiler.is_dynamo_compiling()
+        or compiler._is_compiling_flag
         or torch._C._is_tracing()
         or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
         or torch._C._len_torch_dispatch_stack() > 0

@@ -84,6 +84,8 @@ class Planner:
         self.marker: Tensor | None = marker
         self.memo = Memo(_REMEMBERED)
         self._ready = Memo(_REMEMBERED)
+        # how calls of few queries run, by their kind: without the lock of a memo, which each decoded token would feel
+        self.steps: dict[Any, Any] = {}
         self._contents = Contents()
 
     def executable(

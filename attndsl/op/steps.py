@@ -7,7 +7,7 @@ that is not obviously plain is left to the long way, which says what is wrong, i
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,19 +16,21 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.backends import WHOLE, ForwardKernels, Request
+from attndsl.backends import WHOLE, Request
 from attndsl.lowering import FewQueries, lower_few_queries
-from attndsl.op.checks import check_tensors, wants_gradient
+from attndsl.op.checks import check_tensors
 from attndsl.op.dispatching import eager_only
 from attndsl.op.legacy_vmap import is_mapped
 from attndsl.op.planning import Planner
 from attndsl.positions import KEYS
-from attndsl.schedule import KeyRule, Keys
+from attndsl.schedule import Keys
 
 MOST_QUERIES: Final = 64  # beyond, no back end takes key sets: nothing more is asked of the call
 _INTEGERS: Final = frozenset({torch.int64, torch.int32})
 _WIDENED: Final = frozenset({torch.int32, torch.int16, torch.int8})
 _ANY: Final = 1 << 62  # entries of a table
+_LONG: Final = "the long way"
+_MOST_KINDS: Final = 64  # that a pattern remembers
 
 
 def step(
@@ -54,30 +56,42 @@ def step(
     dtype = q.dtype
     if not fits or not shares or dtype is not k.dtype or dtype is not v.dtype:
         return None
-    if q_len > MOST_QUERIES or wants_gradient(q, k, v) or torch.is_autocast_enabled("cpu"):
+    if rows < q_len or q_len > MOST_QUERIES or torch._C._is_any_autocast_enabled():
         return None
-    if scale is None:
-        scale = 1.0 / math.sqrt(max(1, width))
-    k_lens = _lengths(positions, rows, batch)
-    if type(scale) is not float or not k_lens or min(k_lens) < q_len or backend in WHOLE:
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return None
+    k_lens = _lengths(positions, (q_len, rows), batch) if positions else (rows,)
+    if not k_lens or backend in WHOLE or not (scale is None or type(scale) is float):
         return None
     kind = dtype, batch, heads, kv_heads, q_len, width, value_dim, backend
-    found = planner.memo(("few queries", kind), lambda: _lowered(planner, q, k, v, backend))
-    if found is None:
+    found = planner.steps.get(kind) or _lowered(planner, kind, q, k, v)
+    if isinstance(found, str):
         return None
-    entries = max(k_lens), _ANY if positions else rows
-    tables = _tables(found.rule.mask.tables, inputs or {}, (batch, heads), *entries)
-    return None if tables is None else _run(planner, found, kind, k_lens, tables, q, k, v, scale)
+    tables = None
+    if inputs or found.rule.mask.tables:
+        entries = max(k_lens), _ANY if positions else rows
+        tables = _tables(found.rule.mask.tables, inputs or {}, (batch, heads), *entries)
+        if tables is None:
+            return None
+    factor = found.scale if scale is None else scale
+    out, lse = _attended(planner, found, kind, k_lens, tables or {}, q, k, v, factor)
+    return out.contiguous(), lse.contiguous()
 
 
 @eager_only
-def _lowered(planner: Planner, q: Tensor, k: Tensor, v: Tensor, backend: str) -> FewQueries | None:
+def _lowered(
+    planner: Planner, kind: tuple[Any, ...], q: Tensor, k: Tensor, v: Tensor
+) -> FewQueries | str:
     check_tensors(planner.program, q, k, v)
-    return lower_few_queries(planner.program, Request.of(q, k, v, gradient=False), backend)
+    request = Request.of(q, k, v, gradient=False)
+    found = lower_few_queries(planner.program, request, kind[-1]) or _LONG
+    if len(planner.steps) >= _MOST_KINDS:
+        planner.steps.clear()
+    planner.steps[kind] = found
+    return found
 
 
-@eager_only
-def _run(
+def _attended(
     planner: Planner,
     found: FewQueries,
     kind: tuple[Any, ...],
@@ -88,36 +102,20 @@ def _run(
     v: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
+    """(out, lse) over the keys that each query sees; each function less is felt in a decoded token."""
     # layers ask for the same; where tables decide, they are looked at instead, as anybody may write to them
-    batch, heads, q_len, _ = q.shape
-    if found.has_one_set(q_len, k_lens, batch, heads):
-        keys = _keys(planner, found.rule, kind, k_lens[0], heads, tables)
-        out, lse = found.runner.attend_keys(keys, q, k, v, scale)
-    else:
-
-        def kernels() -> ForwardKernels:
-            return found.kernels(q_len, k_lens, batch, heads, tables)
-
-        made = kernels() if tables else planner.memo((kind, k_lens), kernels)
-        out, lse = made.forward(q, k, v, scale=scale)
-    return out.contiguous(), lse.contiguous()
-
-
-def _keys(
-    planner: Planner,
-    rule: KeyRule,
-    kind: tuple[Any, ...],
-    k_len: int,
-    heads: int,
-    tables: Mapping[str, Any],
-) -> Keys:
-    """The keys of the one query of a call."""
-    among = 0, 0, heads
-    if tables:
-        tables = {name: array[..., :k_len] for name, array in tables.items()}
-    elif rule.is_costly:
-        return planner.memo((kind, k_len), lambda: rule.keys(0, 1, k_len, among, tables))
-    return rule.keys(0, 1, k_len, among, tables)
+    rule, (batch, heads, q_len, _) = found.rule, q.shape
+    if found.has_one_set and len(k_lens) == 1:
+        is_kept = rule.is_costly and not tables
+        keys: Keys | None = planner.memo.get((kind, k_lens)) if is_kept else None
+        if keys is None:
+            keys = rule.keys(0, 1, k_lens[0], (0, 0, heads), tables)
+            if is_kept:
+                planner.memo.keep((kind, k_lens), keys)
+        return found.runner.attend_keys(keys, q, k, v, scale)
+    kernels = functools.partial(found.kernels, q_len, k_lens, batch, heads, tables)
+    made = kernels() if tables else planner.memo((kind, k_lens), kernels)
+    return made.forward(q, k, v, scale=scale)
 
 
 def _is_strided(x: Tensor) -> bool:
@@ -125,10 +123,11 @@ def _is_strided(x: Tensor) -> bool:
     return x.layout is torch.strided and not x.is_nested and not is_mapped(x)
 
 
-def _lengths(positions: Mapping[str, Any] | None, rows: int, batch: int) -> tuple[int, ...]:
-    """How many keys each batch element has, or all; none where more is said than that, or otherwise."""
-    if not positions:
-        return (rows,)
+def _lengths(positions: Mapping[str, Any], among: tuple[int, int], batch: int) -> tuple[int, ...]:
+    """How many keys each batch element has, or all; none where more is said than that, or otherwise.
+
+    ``among``: the least and the most that there may be.
+    """
     told = positions.get(KEYS.length)
     if len(positions) > 1:
         return ()
@@ -145,7 +144,8 @@ def _lengths(positions: Mapping[str, Any] | None, rows: int, batch: int) -> tupl
         found = told.tolist()
     else:
         return ()
-    return tuple(found) if found and 0 <= min(found) <= max(found) <= rows else ()
+    least, most = among
+    return tuple(found) if found and least <= min(found) <= max(found) <= most else ()
 
 
 def _tables(
@@ -157,7 +157,7 @@ def _tables(
 ) -> dict[str, Any] | None:
     """The tables as arrays, not copied where they are int64 or bool; None where they are not plainly as declared.
 
-    ``sizes``: batch elements and heads. Along positions there are ``least`` to ``most`` entries.
+    ``sizes``: batch elements and heads. Along positions there are ``least`` to ``most`` entries; so many are taken.
     """
     if len(inputs) != len(declared):
         return None
@@ -172,14 +172,16 @@ def _tables(
                 return None
         if not least <= length <= most:
             return None
-        found[table.name] = array
+        found[table.name] = array if length == least else array[..., :least]
     return found
 
 
 def _array(value: Any, kind: ir.Sort) -> Any:
     """Integers as int64, truth values as bool; None where it is something else, or no plain tensor or array."""
     if type(value) is Tensor:
-        if not value.is_cpu or not _is_strided(value):
+        if not value.is_cpu or value.layout is not torch.strided:
+            return None
+        if value.is_nested or is_mapped(value):
             return None
         wanted = torch.int64 if kind is ir.Sort.INT else torch.bool
         if value.dtype is not wanted:

@@ -25,6 +25,7 @@ class KeyRule:
     solve: Solver
     by_batch: bool  # whether batch elements see other keys, and heads
     by_head: bool
+    counts_back: bool  # whether queries are the last tokens, not the first
     is_costly: bool  # whether keys are listed one by one: those of a length are worth keeping
 
     @staticmethod
@@ -41,7 +42,8 @@ class KeyRule:
             return None
         deps = mask.root.deps
         apart = bool(deps & ir.Deps.BATCH), bool(deps & ir.Deps.HEAD)
-        return KeyRule(mask, layer, solver(mask.root), *apart, ir.holds(mask.root, ir.Mod))
+        about = mask.align is ir.Align.END, ir.holds(mask.root, ir.Mod)
+        return KeyRule(mask, layer, solver(mask.root), *apart, *about)
 
     def key_sets(
         self, q_len: int, k_lens: Sequence[int], batch: int, heads: int, tables: Mapping[str, Any]
@@ -79,7 +81,8 @@ class KeyRule:
 
         ``among``: (its batch element, its head, how many heads there are); ``tables`` have an entry for each key.
         """
-        (b, h, heads), mask = among, self.mask
-        sizes, position = {"q": q_len, "k": k_len}, mask.shift(q_len, k_len) + row
-        at = Place(position, b, h, sizes, tables, mask, heads, self.layer)
+        b, h, heads = among
+        position = k_len - q_len + row if self.counts_back else row
+        sizes = {"q": q_len, "k": k_len}
+        at = Place(position, b, h, sizes, tables, self.mask, heads, self.layer)
         return self.solve(at, ((0, k_len),) if k_len else ())

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from attndsl import ir
-from attndsl.schedule.key_runs import Keys, between, key_positions, key_union, runs_of, size
+from attndsl.schedule.key_runs import (
+    FARTHEST,
+    Keys,
+    between,
+    key_positions,
+    key_union,
+    runs_of,
+    size,
+)
 from attndsl.schedule.model import IntArray
 
 _DEEPEST: Final = 32  # alternations of `and` and `or` that are solved; deeper ones are tried
@@ -58,26 +66,65 @@ def solver(node: ir.Node, depth: int = 0) -> Solver:
         holds = _number(node)
         return lambda at, within: within if holds(at) else ()
     match node:
-        case ir.And(items=items) if depth < _DEEPEST:
-            bounds = [item for item in items if _bound(item)]
-            bounds.sort(key=_is_listed)
-            others = [item for item in items if item not in bounds]
-            others.sort(key=lambda item: not isinstance(item, ir.Or))
-            steps = [solver(item, depth + 1) for item in (*bounds, *others)]
-
-            def both(at: Place, within: Keys) -> Keys:
-                for step in steps:
-                    if not len(within):
-                        return ()
-                    within = step(at, within)
-                return within
-
-            return both
         case ir.Or(items=items) if depth < _DEEPEST:
             ways = [solver(item, depth + 1) for item in items]
-            return lambda at, within: key_union([way(at, within) for way in ways])
+
+            def either(at: Place, within: Keys) -> Keys:
+                return key_union([way(at, within) for way in ways])
+
+            return either
+        case ir.And(items=items) if depth < _DEEPEST:
+            edges = [edge for item in items if (edge := _edge(item))]
+            bounds = [item for item in items if _bound(item) and not _edge(item)]
+            bounds.sort(key=_is_listed)
+            others = [item for item in items if not _bound(item)]
+            others.sort(key=lambda item: not isinstance(item, ir.Or))
+            return _all_of(edges, [solver(item, depth + 1) for item in (*bounds, *others)])
+        case _ if edge := _edge(node):
+            return _all_of([edge], [])
         case _:
             return _bound(node) or functools.partial(_tried, node)
+
+
+class _Edge(NamedTuple):
+    """The keys up to ``factor * q + constant``, or those from it on."""
+
+    is_last: bool
+    factor: int
+    constant: int
+
+
+def _edge(node: ir.Node) -> _Edge | None:
+    """A comparison as one end of the keys, where the query alone moves it."""
+    if not isinstance(node, ir.Le):
+        return None
+    terms, constant = ir.linear(node.item)
+    sides = {term.side: factor for term, factor in terms.items() if isinstance(term, ir.Pos)}
+    sign, factor = sides.get(ir.Side.KEY, 0), sides.get(ir.Side.QUERY, 0)
+    if len(sides) < len(terms) or abs(sign) != 1:
+        return None
+    return _Edge(sign == 1, -sign * factor, sign * (node.bound - constant))
+
+
+def _all_of(edges: Sequence[_Edge], steps: Sequence[Solver]) -> Solver:
+    """Cuts the keys at all edges at once, then takes the steps. Each function less is felt in each decoded token."""
+
+    def solve(at: Place, within: Keys) -> Keys:
+        q, low, high = at.q, -FARTHEST, FARTHEST
+        for is_last, factor, constant in edges:
+            end = factor * q + constant
+            if not is_last:
+                low = max(low, end)
+            elif end < high:
+                high = end
+        within = between(within, low, high)
+        for step in steps:
+            if not len(within):
+                return ()
+            within = step(at, within)
+        return within
+
+    return solve
 
 
 def is_solved(node: ir.Node, depth: int = 0) -> bool:
@@ -153,16 +200,16 @@ def _inverse_of_sum(node: ir.Sum, *, exact: bool) -> _Inverse | None:
     found = _split(node)
     if found is None:
         return None
-    term, factor, rest = found
+    term, factor, others = found
     inner = _inverse(term, exact=exact)
     if inner is None:
         return None
     size = abs(factor)
 
     def inverse(at: Place, within: Keys, low: int | None, high: int | None) -> Keys:
-        still = rest(at)
-        low = None if low is None else low - still
-        high = None if high is None else high - still
+        still = others(at)
+        low = None if low is None else low + still
+        high = None if high is None else high + still
         if factor < 0:
             low, high = None if high is None else -high, None if low is None else -low
         if size == 1:
@@ -177,13 +224,13 @@ def _inverse_of_sum(node: ir.Sum, *, exact: bool) -> _Inverse | None:
 
 
 def _split(node: ir.Node) -> tuple[ir.Node, int, _Number] | None:
-    """(the one term that the key moves, its coefficient, the rest); None if it moves several."""
+    """(the one term that the key moves, its coefficient, the others with the sign turned); None if it moves several."""
     terms, constant = ir.linear(node)
     moving = [(term, factor) for term, factor in terms.items() if _moves(term)]
     if len(moving) != 1:
         return None
-    rest = ir.combine({t: c for t, c in terms.items() if t is not moving[0][0]}, constant)
-    return *moving[0], _number(rest)
+    turned = {term: -factor for term, factor in terms.items() if term is not moving[0][0]}
+    return *moving[0], _number(ir.combine(turned, -constant))
 
 
 def _residue(node: ir.Node, modulus: _Number) -> _Inverse | None:
@@ -191,7 +238,7 @@ def _residue(node: ir.Node, modulus: _Number) -> _Inverse | None:
     found = _split(node)
     if found is None or not isinstance(found[0], ir.Pos) or abs(found[1]) != 1:
         return None
-    _, sign, rest = found
+    _, sign, others = found
 
     def inverse(at: Place, within: Keys, low: int | None, high: int | None) -> Keys:
         m = modulus(at)
@@ -200,12 +247,15 @@ def _residue(node: ir.Node, modulus: _Number) -> _Inverse | None:
             return within if low == 0 else ()
         if not 0 <= low < m:
             return ()
-        first = sign * (low - rest(at)) % m
+        first = sign * (low + others(at)) % m
         if isinstance(within, np.ndarray):
             found: IntArray = within[within % m == first]
             return found
-        starts = ((start + (first - start) % m, stop) for start, stop in within)
-        parts = [np.arange(start, stop, m, dtype=np.int64) for start, stop in starts]
+        parts = []
+        for start, stop in within:
+            parts.append(np.arange(start + (first - start) % m, stop, m, dtype=np.int64))
+        if len(parts) == 1:
+            return parts[0]
         return np.concatenate(parts) if parts else ()
 
     return inverse
@@ -221,17 +271,17 @@ def _looked_up(node: ir.Load) -> _Inverse | None:
 
     def inverse(at: Place, within: Keys, low: int | None, high: int | None) -> Keys:
         entries = row(at)
-        if isinstance(within, tuple) and len(within) == 1:
-            run = within[0]
-            if run[0] >= 0 and run[1] <= len(entries):
-                return _run_of(entries, run, low, high)
+        if len(within) == 1 and isinstance(within, tuple):
+            start, stop = within[0]
+            if start >= 0 and stop <= len(entries):
+                return _run_of(entries, start, stop, low, high)
         inside = between(within, 0, len(entries) - 1)
         if isinstance(inside, np.ndarray):
             found = runs_of(inside[_in_range(entries[inside], low, high)])
         elif len(inside) == 1:
-            found = _run_of(entries, inside[0], low, high)
+            found = _run_of(entries, *inside[0], low, high)
         else:
-            found = key_union([_run_of(entries, run, low, high) for run in inside])
+            found = key_union([_run_of(entries, *run, low, high) for run in inside])
         if not _holds_zero(low, high) or size(inside) == size(within):
             return found
         outside = (between(within, None, -1), between(within, len(entries), None))
@@ -256,10 +306,10 @@ def _row_of(node: ir.Load) -> Callable[[Place], Any]:
     return row
 
 
-def _run_of(entries: IntArray, run: tuple[int, int], low: int | None, high: int | None) -> Keys:
+def _run_of(entries: IntArray, start: int, stop: int, low: int | None, high: int | None) -> Keys:
     """The positions of one run whose entries are in the range."""
-    start, stop = run
-    holds = _in_range(entries[start:stop], low, high)
+    values: Any = entries[start:stop]
+    holds = values == low if low == high else _in_range(values, low, high)
     searched = holds.tobytes()  # faster than argmax, which goes backwards by copying
     first, last = searched.find(1), searched.rfind(1) + 1
     if not last:
@@ -270,8 +320,6 @@ def _run_of(entries: IntArray, run: tuple[int, int], low: int | None, high: int 
 
 
 def _in_range(values: IntArray, low: int | None, high: int | None) -> Any:
-    if low == high is not None:
-        return values == low
     holds = np.ones(len(values), bool) if low is None else values >= low
     return holds if high is None else holds & (values <= high)
 
@@ -307,18 +355,20 @@ def _number(node: ir.Node) -> _Number:
         case ir.Le(item=item, bound=bound):
             inner = _number(item)
             return lambda at: inner(at) <= bound
+        case ir.Load(index=(ir.Pos(),)):
+            return _entry(node, None)
         case ir.Load(index=(index,)):
             return _entry(node, _number(index))
         case _:
             return lambda at: int(at.evaluate(node, 0))
 
 
-def _entry(node: ir.Load, index: _Number) -> _Number:
-    """An entry of a table with one dim beside batch and head; 0 outside."""
+def _entry(node: ir.Load, index: _Number | None) -> _Number:
+    """An entry of a table with one dim beside batch and head, by default that of the query; 0 outside."""
     row = _row_of(node)
 
     def number(at: Place) -> int:
-        entries, place = row(at), index(at)
-        return int(entries[place]) if 0 <= place < len(entries) else 0
+        entries, place = row(at), index(at) if index else at.q
+        return entries.item(place) if 0 <= place < len(entries) else 0
 
     return number

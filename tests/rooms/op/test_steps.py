@@ -157,6 +157,28 @@ def test_results_of_a_step_are_contiguous_and_need_no_gradient():
         assert not out.requires_grad
 
 
+@pytest.mark.parametrize("lengths", [[30], [30, 21]])
+def test_entries_behind_the_last_token_are_0(lengths: list[int]):
+    p, batch = pattern("k <= q and doc[q + 1] == 0"), len(lengths)
+    (q, k, v), _ = drawn(p, (batch, 4, 2, 1, 40), 0, 40)
+    fill = torch.tensor(lengths)
+    out = p(q, k, v, doc=torch.ones(batch, 40, dtype=torch.int64), kv_len=fill)
+    torch.testing.assert_close(out, pattern("k <= q")(q, k, v, kv_len=fill, backend="reference"))
+
+
+def test_a_step_may_be_differentiated_twice():
+    p = pattern(TEXTS[0])
+    leaves = [x.requires_grad_() for x in drawn(p, (1, 2, 2, 1, 7), 0, 7)[0]]
+    found = []
+    for backend in ("auto", "reference"):
+        first = torch.autograd.grad(
+            p(*leaves, backend=backend).sin().sum(), leaves, create_graph=True
+        )
+        found.append(torch.autograd.grad(sum((x**2).sum() for x in first), leaves))
+    for mine, right in zip(*found, strict=True):
+        torch.testing.assert_close(mine, right)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text", [TEXTS[0], TEXTS[2]])
 def test_ten_thousand_steps_take_no_more_memory(text: str):

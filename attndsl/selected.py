@@ -187,8 +187,11 @@ class Selector:
             return inputs, named
         given = {**(inputs or {}), **named}
         selection = given.pop("selection", None)
-        if selection is None and self.by_head.keys() <= given.keys():
+        tables = self.by_head.keys() & given.keys()
+        if selection is None and len(tables) == len(self.by_head):
             return given, {}
+        if tables:
+            _refuse_some(sorted(tables), sorted(self.by_head), selection is not None)
         if placed:
             title = "a call with positions, or with some heads of a model, does not choose"
             helps = ("give it the tables by their names, units counted from position 0",)
@@ -291,6 +294,19 @@ def _all(selections: Iterable[ir.Chosen]) -> list[ir.Chosen]:
     for each in found:
         found += each.within
     return found
+
+
+def _refuse_some(tables: list[str], known: list[str], is_selected: bool) -> None:
+    """Refuses tables by name where a selection is given, too, or where others lack.
+
+    Raises:
+        AttnDslError: A509.
+    """
+    title = f"the table {tables[0]!r} is given beside `selection=`"
+    if not is_selected:
+        title = f"the table {tables[0]!r} is given, and {', '.join(set(known) - {*tables})} is not"
+    helps = (f"give all tables by name, {', '.join(known)}, or none",)
+    raise AttnDslError(Diagnostic("A509", title, helps=helps))
 
 
 def _inputs(selections: Iterable[ir.Chosen]) -> tuple[ir.Table, ...]:

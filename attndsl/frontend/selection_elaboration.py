@@ -225,6 +225,7 @@ def _selection(
         definition.name, units, queries, score, where, keeping, choice,
         sel.Shared(declaration.per or "head"), (), elaborator.align, (), declaration.doc,
         declaration.take.by is not None, (elaborator.outer.queries, elaborator.outer.keys),
+        declaration.take.span,
     )  # fmt: skip
     _check(made, declaration)
     return made
@@ -270,7 +271,7 @@ def _check(made: ir.Selection, declaration: syn.Select) -> None:
         helps = (f"make shares of scores: `softmax over {unit}: ...`",) if unit else ()
     elif field == "score" and made.choice.take is sel.Take.SAMPLE:
         helps = ("write `1.0` for the score",)
-    elif field == "score":
+    elif field == "score" and made.shared is not sel.Shared.NOTHING:
         helps = (f"fold the heads: `sum over {made.shared.value}: ...`",)
     code = "A306" if field == "choice" else "A219"
     span = spans.get(field, declaration.name_span)

@@ -239,6 +239,7 @@ def select(
     made = sel.Selection(
         name, units, queries, whole[0], whole[1], whole[2], replace(take, amount=whole[3]),
         shared, align=align, doc=doc, by_column=by_column, spaces=(pair.queries, pair.keys),
+        place=here(),
     )  # fmt: skip
     if (fault := sel.selection_fault(made)) is not None:
         raise AttnDslError(make_error("A306" if fault[0] == "choice" else "A219", fault[1], here()))

@@ -67,6 +67,7 @@ from attndsl.ir.unit_scores import series as series
 from attndsl.ir.unit_scores import sides_read as sides_read
 from attndsl.ir.unit_scores import varies_by as varies_by
 from attndsl.ir.walks import postorder
+from attndsl.source import NOWHERE, Span
 
 MOST_TAKEN: Final = 4096  # units of one query, as wide as any list of the language
 
@@ -103,7 +104,7 @@ class Selection:
 
     ``within`` are other selections that its conditions ask, whose tables are among ``tables``. ``by_column``: each unit
     takes the rows of the highest scores, and a pair is chosen where the query's row is among them. ``spaces`` are those
-    of queries and keys, grids where units are tiles of them.
+    of queries and keys, grids where units are tiles of them. ``place``, for errors, is where the choice was written.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Selection:
     doc: str = field(default="", compare=False)
     by_column: bool = False
     spaces: tuple[Space, Space] = (FLAT, FLAT)
+    place: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property
     def digest(self) -> str:

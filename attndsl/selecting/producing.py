@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attndsl import ir
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.source import NOWHERE, AttnDslError, Diagnostic, Label
 
 from .choosing import choose, drawn
 from .fusing import Chooser, fused
@@ -66,7 +66,7 @@ def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
     if isinstance(rows, sel.Numbers):
         return range(counted(rows, env))
     if isinstance(rows, sel.Tiles):
-        _check_tiles(selection.name, rows, env)
+        _check_tiles(selection, rows, env)
         return range(counted(rows, env))
     size = rows.size
     if shift % size:
@@ -75,11 +75,11 @@ def counted_rows(selection: ir.Selection, env: ir.Env) -> range:
         note = (
             "a unit of queries is summarised as a whole: a call begins with the first query of one"
         )
-        raise AttnDslError(Diagnostic("A509", title, notes=(note,)))
+        raise _refused(selection, title, note)
     return range(shift // size, -(-(shift + q_len) // size))
 
 
-def _check_tiles(name: str, rows: ir.selection.Tiles, env: ir.Env) -> None:
+def _check_tiles(selection: ir.Selection, rows: ir.selection.Tiles, env: ir.Env) -> None:
     """Whether a call has all queries of a grid, whose tiles choose.
 
     Raises:
@@ -87,9 +87,10 @@ def _check_tiles(name: str, rows: ir.selection.Tiles, env: ir.Env) -> None:
     """
     q_len, grid = env.sizes["q"], rows.tokens(env.sizes)
     if q_len != grid:
-        title = f"`{name}` chooses for tiles of {rows.space.name!r}, {grid} queries, and this call has {q_len}"
+        whose = f"tiles of {rows.space.name!r}, {grid} queries"
+        title = f"`{selection.name}` chooses for {whose}, and this call has {q_len}"
         note = "a tile of queries is summarised as a whole: a call has all queries of the grid"
-        raise AttnDslError(Diagnostic("A509", title, notes=(note,)))
+        raise _refused(selection, title, note)
 
 
 @torch.no_grad()
@@ -295,14 +296,20 @@ def _check_room(selection: ir.Selection, forced: Tensor, amount: int) -> None:
     if most > amount:
         title = f"`{selection.name}` takes {amount} units, and is to keep {most} of a query"
         note = "what is kept counts among what is taken"
-        raise AttnDslError(Diagnostic("A509", title, notes=(note,)))
+        raise _refused(selection, title, note)
 
 
 def _check_share(selection: ir.Selection, amount: Tensor) -> None:
     is_share = selection.choice.take is not sel.Take.ABOVE
     if is_share and not bool(((amount > 0) & (amount <= 1)).all()):
         title = f"`{selection.name}` takes a share of the whole that is not greater than 0 and at most 1"
-        raise AttnDslError(Diagnostic("A509", title))
+        raise _refused(selection, title)
     if bool(amount.isnan().any()):
         title = f"`{selection.name}` takes what is above NaN"
-        raise AttnDslError(Diagnostic("A509", title))
+        raise _refused(selection, title)
+
+
+def _refused(selection: ir.Selection, title: str, *notes: str) -> AttnDslError:
+    """The refusal of a choice, where it was written."""
+    at = () if selection.place is NOWHERE else (Label(selection.place),)
+    return AttnDslError(Diagnostic("A509", title, at, notes))

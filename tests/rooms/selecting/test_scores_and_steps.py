@@ -100,5 +100,7 @@ def test_summaries_of_another_cache_are_refused():
         with pytest.raises(AttnDslError, match="more keys, or with other ones"):
             p.select(other, other, summaries=kept)
     y = drawn(9, 1, 2, 24, 6)
+    with pytest.raises(AttnDslError, match="more keys, or with other ones"):
+        p.select(y, y, summaries=kept)
     with pytest.raises(AttnDslError, match="for another call"):
         p.scores(y, y, p.select(x, x))

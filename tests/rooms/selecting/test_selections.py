@@ -267,6 +267,34 @@ def test_a_selection_of_another_call_is_explained(golden):
     golden(GOLDEN / "selection_of_another_call.err", f"{caught.value}\n")
 
 
+def test_what_a_call_cannot_choose_is_shown_where_it_was_written():
+    q = drawn(0, 1, 1, 24, 4)
+    head = "select s over blocks(8) = dot(q, mean(k)) where block.start <= q"
+    p = attndsl.compile(f"{head} keeping block < 3 take top 2\npattern p = k in s[q]")
+    with pytest.raises(AttnDslError, match="is to keep 3") as kept:
+        p.select(q, q)
+    assert "take top 2\n" in str(kept.value)
+    assert "^^^^^^^^^^" in str(kept.value)
+    text = "input g: real[head]\nselect s = exp(dot(q, k)) take reaching g\npattern p = k in s[q]"
+    with pytest.raises(AttnDslError, match="--> <text>:2:27"):
+        attndsl.compile(text).select(q, q, g=torch.tensor([1.5]))
+
+
+def test_tables_beside_a_selection_or_without_others_are_refused():
+    q = drawn(0, 1, 1, 24, 4)
+    p = attndsl.compile("""
+        select one over blocks(8) = dot(q, mean(k)) take top 1
+        select two over blocks(4) = dot(q, max(k)) take top 1
+        pattern p = k in one[q] or k in two[q]
+    """)
+    made = p.select(q, q)
+    with pytest.raises(AttnDslError, match="'one' is given beside `selection=`"):
+        p(q, q, q, selection=made, one=made["two"])
+    with pytest.raises(AttnDslError, match="'one' is given, and two is not"):
+        p(q, q, q, one=made["one"])
+    assert torch.equal(p(q, q, q, **made), p(q, q, q, selection=made))
+
+
 def test_units_of_queries_choose_by_their_means():
     p = attndsl.compile("""
         select near over blocks(8) for blocks(4) = dot(mean(q), mean(k)) where block.start <= q.start take top 2

@@ -60,9 +60,7 @@ class OpenPacked:
         (of_q, place), (of_k, key_place) = map(_placed, bounds, self.counts)
         queries, keys = (x.diff()[of_q] for x in bounds)
         place = place + keys - queries if self.is_at_end else place
-        # of a sequence with fewer keys the first queries are no tokens
-        number = torch.where(place < 0, -1, of_q)
-        found = zip((*_OF_Q, *_OF_K), (number, place, queries, keys, of_k, key_place), strict=True)
+        found = zip((*_OF_Q, *_OF_K), (of_q, place, queries, keys, of_k, key_place), strict=True)
         return self.alone.executable({table.name: x for table, x in found})
 
 

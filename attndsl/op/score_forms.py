@@ -199,7 +199,10 @@ class _Columns(torch.autograd.Function):
 
 @torch.no_grad()
 def _column_levels(part: Part) -> Tensor:
-    """The sums of columns: the gradient of values is such a sum. In float64, where exp reaches down to -700."""
+    """The sums of columns: the gradient of values is such a sum. In float64, where exp reaches down to -700.
+
+    Columns that lie further below the others of their head are searched for.
+    """
     if part.q.device.type != "cpu" or part.options.backend == "triton":
         return column_levels(part)
     q, k = part.q.double(), part.k.double()
@@ -211,8 +214,10 @@ def _column_levels(part: Part) -> Tensor:
     found, tables = wide.executable(weight, wide.v, level=top, gradient=True)
     out, lse = found.forward(q, k, wide.v, tables, scale=part.scale)
     ones = torch.ones_like(out)
-    sums = found.backward(q, k, wide.v, tables, out, lse, ones, None, scale=part.scale)[2]
-    return (top[..., :1] + sums[..., 0].log()).to(lse_dtype(part.q.dtype))
+    sums = found.backward(q, k, wide.v, tables, out, lse, ones, None, scale=part.scale)[2][..., 0]
+    is_far = bool((sums < torch.finfo(sums.dtype).tiny).any())
+    levels = column_levels(wide) if is_far else top[..., :1] + sums.log()
+    return levels.to(lse_dtype(part.q.dtype))
 
 
 def _stick(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:

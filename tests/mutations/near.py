@@ -100,6 +100,7 @@ NEAR = {
     ),
     "op/column_levels.py": ("rooms/op/test_weight_outputs.py", "rooms/op/test_attentions.py"),
     "backends/scored_stick.py": (
+        "rooms/verification/test_verify.py",
         "rooms/op/test_attentions.py",
         "rooms/op/test_compiled_attentions.py",
     ),

@@ -72,3 +72,10 @@ def test_the_schema_is_strict():
         "$: sideways is unknown",
     ]
     assert len(faults({}, SCHEMA)) == len(SCHEMA["properties"])
+
+
+def test_other_tiles_are_told_of_short_relations_alone(capsys: pytest.CaptureFixture[str]):
+    spread = " or ".join(f"(q - k == {3 * i + 1} and q % {i + 2} == 0)" for i in range(400))
+    for relation, many in (("causal_window(9)", 3), (spread, 0)):
+        assert main(["explain", relation, "--q-len", "300", "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)["tiles"]) == many

@@ -315,3 +315,13 @@ def test_a_product_that_stands_twice_in_a_gradient_is_the_same_both_times():
         found.append(torch.autograd.grad(out, leaves, dout))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_weights_by_columns_do_not_change_with_what_a_key_adds_to_all_of_its_scores():
+    a = attndsl.compile("input b: real[k] attention a over causal = score s + b[k] weights columns")
+    p = attndsl.compile("attention p over causal = score s weights columns")
+    q, k, v = (
+        torch.randn(1, 2, 9, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
+    b = torch.tensor([0.0, -200.0, 3.0, -900.0, 150.0, 1.0, -70.0, 0.0, 400.0])
+    torch.testing.assert_close(a(q, k, v, b=b), p(q, k, v), atol=1e-3, rtol=1e-3)

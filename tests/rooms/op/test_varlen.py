@@ -147,6 +147,16 @@ def test_it_is_differentiated_in_every_way():
     torch.testing.assert_close(ours, theirs)
     hessian = [torch.func.jvp(torch.func.grad(f), (q,), (along,))[1] for f in (loss, right)]
     torch.testing.assert_close(*hessian)
+
+    def of_values(v):  # rows that fill sequences up have no slopes
+        return call(q, k, v, bounds, return_lse=True)[0].sin().sum()
+
+    def right_of_values(v):
+        return alone(CAUSAL, q, k, v, bounds, backend="reference").sin().sum()
+
+    ahead = (v,), (torch.ones_like(v),)
+    curved = [torch.func.jvp(torch.func.grad(f), *ahead)[1] for f in (of_values, right_of_values)]
+    torch.testing.assert_close(*curved)
     many = torch.stack([q, 2 * q])
     mapped = torch.func.vmap(lambda q: call(q, k, v, bounds))(many)
     torch.testing.assert_close(mapped[1], call(2 * q, k, v, bounds))

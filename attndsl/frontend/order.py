@@ -86,7 +86,7 @@ def _inside(node: syn.Expression) -> list[_Job]:
         case syn.Any() | syn.All() | syn.Count() | syn.Total():
             return [node.range, (node.name, 1), node.body, (node.name, -1)]
         case _:
-            return [*syn.children(node)]
+            return [*syn.unlike(node)]
 
 
 def callees_first(roots: Iterable[Definition]) -> tuple[list[Definition], list[Diagnostic]]:

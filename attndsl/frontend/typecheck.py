@@ -152,8 +152,8 @@ class _Check(Tables):
             case syn.Not(operand=operand):
                 self.expect(operand, "bool", local)
                 return "bool"
-            case syn.And(operands=operands) | syn.Or(operands=operands):
-                self._all(operands, "bool", local)
+            case syn.And() | syn.Or():
+                self._all(syn.unlike(node), "bool", local)
                 return "bool"
             case syn.If():
                 return self._if(node, local)

@@ -72,6 +72,7 @@ from .tree import (
     Weights,
     children,
     parts,
+    unlike,
 )
 
 __all__ = [
@@ -150,4 +151,5 @@ __all__ = [
     "parse",
     "parts",
     "read",
+    "unlike",
 ]

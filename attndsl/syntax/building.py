@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import typing
@@ -19,7 +20,7 @@ from .building_errors import (
     too_long,
 )
 from .clauses import Align as AlignClause
-from .clauses import Parts, TreeError, Word, is_token, sort_clauses
+from .clauses import Alike, Parts, TreeError, Word, is_token, sort_clauses
 from .clauses import Where as WhereClause
 from .selection_building import SelectionRules
 
@@ -262,10 +263,10 @@ class Builder(AttentionRules, SelectionRules, threading.local):
         return tree.Not(parts[1], self._span(parts[0], parts[1]))
 
     def conjunction(self, parts: Parts) -> tree.And:
-        return tree.And(tuple(parts), self._span(parts[0], parts[-1]))
+        return tree.And(*_operands(parts, self._span(parts[0], parts[-1])))
 
     def disjunction(self, parts: Parts) -> tree.Or:
-        return tree.Or(tuple(parts), self._span(parts[0], parts[-1]))
+        return tree.Or(*_operands(parts, self._span(parts[0], parts[-1])))
 
     def conditional(self, parts: Parts) -> tree.If:
         return tree.If(parts[1], parts[3], parts[5], self._span(parts[0], parts[5]))
@@ -310,6 +311,15 @@ class Builder(AttentionRules, SelectionRules, threading.local):
                 return kind
             case other:
                 raise TreeError(no_kind(self._span(token), other))
+
+
+def _operands(parts: Parts, span: Span) -> tuple[typing.Any, Span, typing.Any]:
+    """Operands, span and shapes of a chain."""
+    if not any(isinstance(part, Alike) for part in parts):
+        return tuple(parts), span, ()
+    groups = (part.operands if isinstance(part, Alike) else (part,) for part in parts)
+    shapes = tuple([part for part in parts if not isinstance(part, Alike)])
+    return tuple(itertools.chain.from_iterable(groups)), span, shapes
 
 
 class _Zeros(typing.NamedTuple):

@@ -31,6 +31,12 @@ class TreeError(Exception):
         self.offset = offset if offset is not None else span.start if span else 0
 
 
+class Alike(typing.NamedTuple):
+    """Operands of a chain that repeat the one before them but for their numbers."""
+
+    operands: tuple[tree.Expression, ...]
+
+
 class Align(typing.NamedTuple):
     align: tree.Align
     span: Span

@@ -168,18 +168,20 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """`a and b and c`; at least two operands."""
+    """`a and b and c`; at least two operands. ``shapes`` are those of them that `unlike` gives, if not all."""
 
     operands: tuple[Expression, ...]
     span: Span = _span()
+    shapes: tuple[Expression, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """`a or b or c`; at least two operands."""
+    """`a or b or c`; at least two operands. ``shapes`` are those of them that `unlike` gives, if not all."""
 
     operands: tuple[Expression, ...]
     span: Span = _span()
+    shapes: tuple[Expression, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,3 +341,8 @@ def children(node: Expression) -> tuple[Expression, ...]:  # noqa: C901 - an arm
             weight = weights.expression if weights else None
             found = (over, score, weight, factor, mass)
             return tuple(each for each in found if each is not None)
+
+
+def unlike(node: Expression) -> tuple[Expression, ...]:
+    """The expressions directly inside one, but for operands that repeat others of them with other numbers."""
+    return (isinstance(node, And | Or) and node.shapes) or children(node)

@@ -79,7 +79,7 @@ def check_depth(module: tree.Module) -> None:
     while level:
         if depth > DEEPEST:
             raise TreeError(too_deep(level[0].span))
-        level = [child for node in level for child in tree.children(node)]
+        level = [child for node in level for child in tree.unlike(node)]
         depth += 1
 
 

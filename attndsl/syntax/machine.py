@@ -61,10 +61,10 @@ class Machine:
         """The state upon ``below`` that a symbol leads to."""
         return cast(int, self.states[below][symbol])
 
-    def words(self, text: str) -> Iterator[Word]:
-        """The words and signs of a text, STRANGE ones included."""
+    def words(self, text: str, start: int = 0) -> Iterator[Word]:
+        """The words and signs of a text from an offset on, STRANGE ones included."""
         reserved = self.reserved
-        for match in self.scan.finditer(text):
+        for match in self.scan.finditer(text, start):
             kind = match.lastgroup
             if kind is None or kind == _SKIPPED:
                 continue
@@ -82,6 +82,7 @@ class Stack:
         self._states = machine.states
         self.stack = [machine.first]
         self.values: list[Any] = []
+        self.clauses = frozenset[str]()  # words that open a clause of the declaration that is read
 
     def allows(self, kind: str) -> bool:
         """Whether the state knows what to do next where such a word comes; it may be an error none the less."""

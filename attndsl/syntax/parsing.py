@@ -31,6 +31,7 @@ from .limits import (
 )
 from .machine import STRANGE, Stack, machine
 from .parse_errors import END, ParseProblem, explain
+from .repeats import SEPARATORS, Repeats
 
 MOST_REPORTED = 10
 _BUSY = threading.Lock()  # the builder within the parser knows one source at a time
@@ -127,33 +128,33 @@ def _run(source: Source, start: int, stop: int | None = None) -> tree.Module:
     BUILDER.source = source
     # Blanks in place of what is skipped keep every offset true.
     text = " " * start + source.text[start:stop]
-    parse, before = Stack(machine()), None
-    feed, stack = parse.feed, parse.stack
-    for count, word in enumerate(_words(text, parse)):
+    parse, stop, count = Stack(machine()), 0, 0
+    feed, stack, repeats = parse.feed, parse.stack, Repeats(machine(), source, text, parse)
+    words = _words(text, parse)
+    while (word := next(words, None)) is not None:
         if not feed(word.kind, word):
             raise _unexpected(source, start, word, _before(text, count))
-        if count >= MOST_TOKENS:
+        count, stop = count + 1, word.stop
+        if word.kind in SEPARATORS and (skipped := repeats.behind(word, MOST_TOKENS - count)):
+            count, stop = count + skipped.words, skipped.stop
+            words = _words(text, parse, stop)
+        if count > MOST_TOKENS:
             raise TreeError(too_long(source.name, f"{MOST_TOKENS:,} words and signs"))
         if len(stack) > TALLEST_STACK:
             raise TreeError(too_deep(Span(source, word.start, word.stop)))
-        before = word
-    if not parse.feed(END, None):
-        at = (
-            before.stop if before else 0
-        )  # behind the last thing written, not on some empty last line
+    if not parse.feed(END, None):  # behind the last thing written, not on some empty last line
         expected = _before(text, sys.maxsize).expected()
-        raise explain(ParseProblem(source, start, at, at, END, expected))
+        raise explain(ParseProblem(source, start, stop, stop, END, expected))
     return cast("tree.Module", parse.values[-1])
 
 
-def _words(text: str, parse: Stack) -> Iterator[Word]:
+def _words(text: str, parse: Stack, start: int = 0) -> Iterator[Word]:
     """The words of a text; one that opens a clause of a declaration, and is a name elsewhere, where that may begin."""
-    clauses = frozenset[str]()
-    for word in machine().words(text):
+    for word in machine().words(text, start):
         kind = word.kind
         if kind in _OPENERS:
-            clauses = _CLAUSES.get(kind, frozenset())
-        elif word in clauses and parse.allows(word.upper()):
+            parse.clauses = _CLAUSES.get(kind, frozenset())
+        elif word in parse.clauses and parse.allows(word.upper()):
             word.kind = word.upper()
         yield word
 

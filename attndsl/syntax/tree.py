@@ -48,6 +48,7 @@ from .expressions import Sum as Sum
 from .expressions import Total as Total
 from .expressions import Weights as Weights
 from .expressions import children as children
+from .expressions import unlike as unlike
 from .remarks import Remarks as Remarks
 from .selection_tree import Choosing as Choosing
 from .selection_tree import Label as Label

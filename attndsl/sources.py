@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,9 +46,8 @@ def read_mask(
         raise AttnDslError(Diagnostic("A211", title, helps=helps))
     if isinstance(source, str | os.PathLike):
         judged = layer if type(layer) is int else None  # what is no number is refused elsewhere
-        with _uncollected():
-            module, name, resolve = open_module(source, entry)
-            return frontend.elaborate(module, name, values, resolve, align, judged)
+        module, name, resolve = open_module(source, entry)
+        return frontend.elaborate(module, name, values, resolve, align, judged)
     if entry is not None:
         title = (
             f"there is no pattern {brief(entry)} in what is no text: `entry` chooses one of a file"
@@ -68,18 +65,6 @@ def read_mask(
         title = f"the mask is aligned at the {source.align}, not at the {align}"
         raise AttnDslError(Diagnostic("A212", title))
     return source
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """A rest for Python's garbage collector: it finds none in trees, at a quarter of the time of long programs."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def read_attention(

@@ -30,6 +30,7 @@ from .frames import (
     Value,
     entry_of,
     one_of,
+    one_of_numbers,
 )
 from .order import used_alone
 from .real_check import DOT
@@ -315,7 +316,13 @@ class Elaborator(TableReader):
         if table is None and isinstance(container, syn.Name) and container.name not in frame.local:
             assert isinstance(node.item, syn.Name), "names were checked"
             return self._inside(ir.Side(node.item.name), container.name, frame)
-        item, values = self.node(node.item, frame), self.value(container, frame)
+        item = self.node(node.item, frame)
+        if isinstance(container, syn.ListOf):
+            numbers = [each.value for each in container.items if isinstance(each, syn.Int)]
+            if len(numbers) == len(container.items):
+                self._spend(2 * len(numbers), node.span)
+                return one_of_numbers(item, numbers)
+        values = self.value(container, frame)
         if isinstance(values, InputList):
             return self._is_entry(item, values, node.span)
         assert isinstance(values, tuple), "kinds were checked"

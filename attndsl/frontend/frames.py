@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -54,20 +54,30 @@ class Origin:
     frame: Scope | None = None
 
 
-def one_of(item: ir.Node, values: tuple[ir.Node, ...]) -> ir.Node:
+def one_of(item: ir.Node, values: Sequence[ir.Node]) -> ir.Node:
     """Whether the item is one of the values; neighbouring constants become one interval."""
-    known = sorted({value.value for value in values if isinstance(value, ir.Const)})
-    parts = [ir.eq(item, value) for value in values if not isinstance(value, ir.Const)]
+    known = [value.value for value in values if isinstance(value, ir.Const)]
+    others = [ir.eq(item, value) for value in values if not isinstance(value, ir.Const)]
+    return ir.disj(*others, *_among(item, known))
+
+
+def one_of_numbers(item: ir.Node, numbers: Iterable[int]) -> ir.Node:
+    """Whether the item is one of these constants."""
+    return ir.disj(*_among(item, numbers))
+
+
+def _among(item: ir.Node, numbers: Iterable[int]) -> list[ir.Node]:
+    known, parts = sorted(set(numbers)), list[ir.Node]()
     start = 0
     for place, number in enumerate(known):
         if place + 1 == len(known) or known[place + 1] != number + 1:
-            low, high = ir.Const(known[start]), ir.Const(number)
-            run = (
-                ir.conj(ir.le(low, item), ir.le(item, high)) if place > start else ir.eq(item, low)
-            )
-            parts.append(run)
+            if place == start:
+                parts.append(ir.eq_number(item, number))
+            else:
+                low, high = ir.Const(known[start]), ir.Const(number)
+                parts.append(ir.conj(ir.le(low, item), ir.le(item, high)))
             start = place + 1
-    return ir.disj(*parts)
+    return parts
 
 
 def pick(items: tuple[ir.Node, ...], at: ir.Node, start: int) -> ir.Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import Final
 
 from attndsl import ir
 from attndsl import syntax as syn
@@ -23,6 +24,8 @@ from .rows import SHIFT, in_row, only_dim, shift_of, stored
 from .scope import TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 from .value_errors import too_large
+
+_EQUALITIES: Final = (("==",), ("!=",))
 
 
 class TableReader(ABC):
@@ -81,10 +84,20 @@ class TableReader(ABC):
         return ir.disj(*self._until(ir.TRUE, node.operands, frame))
 
     def _compare(self, node: syn.Compare, frame: Scope) -> ir.Node:
+        if node.operators in _EQUALITIES and isinstance(number := node.operands[1], syn.Int):
+            return self._equals(node, self.node(node.operands[0], frame), number)
         items = self._nodes_of(node.operands, frame)
         pairs = zip(items, node.operators, items[1:], strict=False)
         made = [self._kept(compared(op, left, right), node.span) for left, op, right in pairs]
         return ir.conj(*made) if len(made) > 1 else made[0]
+
+    def _equals(self, node: syn.Compare, item: ir.Node, number: syn.Int) -> ir.Node:
+        """Whether a value is a number, or is not."""
+        if item.sort is not ir.Sort.INT:
+            return compared(node.operators[0], item, ir.Const(number.value))
+        self._spend(1, number.span)
+        made = ir.eq_number(item, number.value)
+        return made if node.operators == ("==",) else ir.negate(made)
 
     def _until(
         self, absorbing: ir.Node, operands: tuple[syn.Expression, ...], frame: Scope

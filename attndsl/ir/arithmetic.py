@@ -86,6 +86,8 @@ def scale(item: Node, factor: int) -> Node:
         AttnDslError: A403, the integer is far beyond what any call can compute with.
     """
     check_size(factor)
+    if factor == 1:
+        return item
     terms, constant = linear(item)
     return combine({t: c * factor for t, c in terms.items()}, constant * factor)
 

@@ -112,12 +112,12 @@ class Node(metaclass=_Interned):
         for part in parts:
             deps |= int(part.deps)
             held |= part.held
-        object.__setattr__(self, "deps", _DEPS[deps])
-        object.__setattr__(self, "is_pair", deps & _PAIR == _PAIR)
-        object.__setattr__(self, "digest", hashlib.blake2b(text, digest_size=16).digest())
-        object.__setattr__(self, "parts", tuple(parts))
-        object.__setattr__(self, "held", held)
-        object.__setattr__(self, "sort", self._own_sort())
+        _set(self, "deps", _DEPS[deps])
+        _set(self, "is_pair", deps & _PAIR == _PAIR)
+        _set(self, "digest", _blake2b(text, digest_size=16).digest())
+        _set(self, "parts", tuple(parts))
+        _set(self, "held", held)
+        _set(self, "sort", self._own_sort())
 
     def _own_deps(self) -> Deps:
         return Deps.NONE
@@ -155,6 +155,8 @@ def _written(value: object, levels: int) -> str:
     return f"{type(value).__name__}({', '.join(parts)})"
 
 
+_set = object.__setattr__  # looked up once: texts may make hundreds of thousands of nodes
+_blake2b = hashlib.blake2b
 _PAIR = int(Deps.PAIR)
 _DEPS = tuple(map(Deps, range(16)))  # numbers are joined several times faster than flags
 

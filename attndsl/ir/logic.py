@@ -15,6 +15,7 @@ from attndsl.ir.arithmetic import (
     difference,
     digest_of,
     divided,
+    linear,
     scale,
     static_range,
 )
@@ -71,7 +72,17 @@ def eq(left: Node, right: Node) -> Node:
         return TRUE
     if left.sort is Sort.BOOL:
         return disj(conj(left, right), conj(negate(left), negate(right)))
-    terms, constant = difference(left, right)
+    return _is_zero(*difference(left, right))
+
+
+def eq_number(item: Node, number: int) -> Node:
+    """item == number, of an integer."""
+    terms, constant = linear(item)
+    return _is_zero(terms, constant - number)
+
+
+def _is_zero(terms: dict[Node, int], constant: int) -> Node:
+    """Whether the sum of the terms and the constant is 0."""
     if not terms:
         return BoolConst(constant == 0)
     factor = math.gcd(*terms.values())

@@ -36,6 +36,9 @@ class Const(Node):
 
     value: int
 
+    def _own_spelling(self, parts: list[Node]) -> list[bytes]:
+        return [spelled_number(self.value)]  # as `spelled` does, faster: texts may hold thousands
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pos(Node):
@@ -232,6 +235,9 @@ class Le(_Truth):
     item: Node
     bound: int
 
+    def _own_spelling(self, parts: list[Node]) -> list[bytes]:
+        return _spelled_bound(self, parts)
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Eq(_Truth):
@@ -239,6 +245,14 @@ class Eq(_Truth):
 
     item: Node
     bound: int
+
+    def _own_spelling(self, parts: list[Node]) -> list[bytes]:
+        return _spelled_bound(self, parts)
+
+
+def _spelled_bound(node: Le | Eq, parts: list[Node]) -> list[bytes]:
+    parts.append(node.item)
+    return [b"n", node.item.digest, spelled_number(node.bound)]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -90,9 +90,9 @@ def _plain(value: Any, place: dict[Node, int]) -> Any:
     """Nodes become {"n": index}; enums their values."""
     if type(value) is int:
         return value
+    if isinstance(value, Node):
+        return {"n": place[value]}
     match value:
-        case Node():
-            return {"n": place[value]}
         case tuple():
             return [_plain(item, place) for item in value]
         case Deps():

@@ -14,6 +14,7 @@ def holds(root: Node, *kinds: type[Node]) -> bool:
     return bool(root.held & _bits(kinds))
 
 
+@functools.cache
 def _bits(kinds: tuple[type[Node], ...]) -> int:
     return functools.reduce(int.__or__, (kind.bit for kind in kinds), 0)
 

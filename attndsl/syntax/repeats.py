@@ -100,7 +100,7 @@ class Repeats:
 
 
 def _reader(text: str, numbers: Sequence[Word], separator: Word) -> re.Pattern[str]:
-    """What reads the same term with other numbers, and the separator behind it."""
+    """A reader of the same term with other numbers, and of the separator behind it."""
     way, at = "", 0
     for word in numbers:
         way += f"{re.escape(text[at : word.start])}([0-9]{{1,10}})"
@@ -116,7 +116,7 @@ class _Maker:
         self._found = 0
 
     def of_all(self, term: Any) -> _Make:
-        """What makes the term; every number is an `Int` of it."""
+        """A maker of the term, every number of which is an `Int`."""
         made = self._of(term)
         if self._found != len(self._numbers) or not all(map(str.isdigit, self._numbers)):
             raise _Otherwise

@@ -5,6 +5,7 @@ Pairs are those of the pattern, which has tests of its own; all else is written 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -243,6 +244,65 @@ def presto(c: At) -> Tensor:
     return total / count[:, None]
 
 
+def ttvsr(c: At) -> Tensor:
+    """Query by query: the best of the tracked places of earlier key frames, times its cosine."""
+    places, stride = c.values["places"], c.values["stride"]
+    q, k = F.normalize(c.q, dim=-1), F.normalize(c.k, dim=-1)
+    out = torch.zeros_like(c.v)
+    for b, h, i in itertools.product(*map(range, c.q.shape[:3])):
+        frames = range(0, i // places, stride)
+        keys = [t * places + int(c.ints["track"][b, i, t]) for t in frames]
+        scores = [q[b, h, i] @ k[b, h, j] for j in keys]
+        if scores:
+            best = max(range(len(scores)), key=lambda n: float(scores[n].detach()))
+            out[b, h, i] = scores[best] * c.v[b, h, keys[best]]
+    return out
+
+
+def video_infinity(c: At) -> Tensor:
+    """Query by query: frames gathered as in the released code, near ones with zeros around, then sampled ones."""
+    pad, top, devices, near, far = (c.values[n] for n in ("pad", "top", "devices", "near", "far"))
+    n, out = c.k.shape[2], []
+    own = -(-n // devices)
+    stride = max(own // (top // devices), 1)
+    sampled = [x for x in range(n) if x % own % stride == 0]
+    sampled = sampled[:top]
+    wide_k, wide_v = (F.pad(x, (0, 0, pad, pad)) for x in (c.k, c.v))
+    for i in range(n):
+        keys, values = (
+            torch.cat([wide[:, :, i : i + 2 * pad + 1], x[:, :, sampled]], 2)
+            for wide, x in ((wide_k, c.k), (wide_v, c.v))
+        )
+        added = torch.tensor([near] * (2 * pad + 1) + [far] * len(sampled), dtype=c.q.dtype)
+        weights = (c.q[:, :, i, None] @ keys.mT / math.sqrt(c.q.shape[-1]) + added).softmax(-1)
+        out.append(weights @ values)
+    return torch.cat(out, 2)
+
+
+def infini(c: At) -> Tensor:
+    """Segment by segment, with the memory as its state: a matrix, and a sum of keys."""
+    size, share = c.values["segment"], c.reals["gate"].sigmoid()[:, None, None]
+    q, k, out = c.reals["memory_q"], c.reals["memory_k"], []
+    state = c.v.new_zeros(*c.v.shape[:2], q.shape[-1], c.v.shape[-1])
+    norm = c.v.new_zeros(*c.v.shape[:2], q.shape[-1])
+    for first in range(0, c.q.shape[2], size):
+        here = slice(first, first + size)
+        local = c.s[:, :, here, here]
+        late = torch.ones(local.shape[-2:], dtype=torch.bool).triu(1)
+        beside = local.masked_fill(late, -math.inf).softmax(-1) @ c.v[:, :, here]
+        read = q[:, :, here] @ state / (q[:, :, here] @ norm[..., None]) if first else 0.0
+        out.append(share * read + (1 - share) * beside)
+        state = state + k[:, :, here].mT @ c.v[:, :, here]
+        norm = norm + k[:, :, here].sum(2)
+    return torch.cat(out, 2)
+
+
+def longformer(c: At) -> Tensor:
+    (wide_k, wide_v), is_global = c.reals["wide"], c.ints["is_global"].bool()[:, None, :, None]
+    local = c.softmax(c.s) @ c.v
+    return torch.where(is_global, (c.q @ wide_k.mT / 4).softmax(-1) @ wide_v, local)
+
+
 @dataclass
 class Formula:
     of: Callable[[At], Tensor]
@@ -324,7 +384,32 @@ FORMULAS = {
     "efficient_conformer_strided": Formula(strided, {"rel": (27, 16)}),
     "evenhancer": Formula(evenhancer, {"bias": ("B", "H", "Q", 9), "rim": ("B", "H", "Q")}),
     "presto": Formula(presto, values={"overlap": 1}),
+    "lrgt": Formula(
+        lambda c: (c.s + c.reals["confidence"][:, None, None]).softmax(-1) @ c.v, {"confidence": ("B", "K")}, {}
+    ),
+    "mcanet": Formula(lambda c: (F.normalize(c.q, dim=-1) @ F.normalize(c.k, dim=-1).mT).softmax(-1) @ c.v),
+    "npt": Formula(lambda c: c.s.softmax(-1) @ c.v),
+    "ttvsr": Formula(ttvsr, values={"places": 6, "stride": 2}),
+    "video_infinity": Formula(
+        video_infinity, values={"pad": 2, "top": 10, "devices": 5, "near": 0.75, "far": -0.5}
+    ),
+    "infini": Formula(
+        infini, {"gate": ("H",), "memory_q": ("B", "H", "Q", 5), "memory_k": ("B", "H", "K", 5)}
+    ),
+    "lra_longformer": Formula(longformer),
+    "blockrank": Formula(lambda c: c.softmax(c.s) @ c.v),
+    "hilo": Formula(lambda c: c.softmax(c.s) @ c.v),
+    "sgformer": Formula(lambda c: c.softmax(c.s) @ c.v),
 }  # fmt: skip
+
+
+ELSEWHERE = {"catanet": ("centres", 4), "lra_longformer": ("wide", None)}
+"""Names of keys and values from elsewhere, and how many: as many as the call's own where none is said."""
+POSITIVE = {"weight", "memory_q", "memory_k"}
+FLAT = {"lrgt", "mcanet", "npt", "ttvsr"}
+"""Entries on grids whose attention is of tokens in a line."""
+APART = {"cca", "vwformer"}
+"""Those with other keys than their entry, held by loops of their own below."""
 
 
 def call_of(entry: str, formula: Formula) -> tuple[At, dict[str, Any]]:
@@ -337,12 +422,12 @@ def call_of(entry: str, formula: Formula) -> tuple[At, dict[str, Any]]:
     reals: dict[str, Any] = {}
     for name, dims in formula.inputs.items():
         made = torch.randn(*(size.get(n, n) for n in dims), generator=draw, dtype=torch.float64)
-        reals[name] = (made.abs() + 0.5 if name == "weight" else made).requires_grad_()
+        reals[name] = (made.abs() + 0.5 if name in POSITIVE else made).requires_grad_()
     named = dict(reals)
-    if entry == "catanet":
-        reals["centres"] = named["centres"] = tuple(
-            torch.randn(2, size["B"], size["H"], 4, 16, dtype=torch.float64)
-        )
+    if entry in ELSEWHERE:
+        name, length = ELSEWHERE[entry]
+        shape = 2, size["B"], size["H"], length or size["K"], 16
+        named[name] = reals[name] = tuple(torch.randn(*shape, dtype=torch.float64).requires_grad_())
     lengths = {"q_len": size["Q"], "k_len": size["K"], "batch": size["B"], "heads": size["H"]}
     seen = ex.pattern.mask(**lengths, extents=ex.extents or None, inputs=ex.inputs).expand(
         *size.values()
@@ -354,14 +439,16 @@ def call_of(entry: str, formula: Formula) -> tuple[At, dict[str, Any]]:
     asked = {
         table.name for table in attndsl.library.load(f"{entry}_attention", values=values).inputs
     }
-    told = {name: x for name, x in ex.inputs.items() if name in asked}
-    return at, {"extents": ex.extents or None, "inputs": {**told, **{n: x for n, x in named.items() if n != "centres"}},
-                **({"centres": named["centres"]} if "centres" in named else {})}  # fmt: skip
+    told = {name: x for name, x in ex.inputs.items() if name in asked or entry == "ttvsr"}
+    keys = {n: x for n, x in named.items() if isinstance(x, tuple)}
+    inputs = {**told, **{n: x for n, x in named.items() if n not in keys}}
+    extents = None if entry in FLAT else ex.extents or None
+    return at, {"extents": extents, "inputs": inputs, **keys}
 
 
 def test_there_is_a_formula_for_each():
     beside = set(patterns.attentions()) - set(patterns.named_attentions())
-    assert {f"{entry}_attention" for entry in FORMULAS} == beside
+    assert {f"{entry}_attention" for entry in (*FORMULAS, *APART)} == beside
 
 
 @pytest.mark.parametrize("entry", FORMULAS)
@@ -371,10 +458,69 @@ def test_the_attention_of_a_system_is_its_formula_with_every_gradient(entry: str
     a = attndsl.library.load(f"{entry}_attention", layer=at.layer, values=at.values)
     found, wanted = a(at.q, at.k, at.v, **call), formula.of(at)
     torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
-    leaves = [x for x in (at.q, at.k, at.v, *at.reals.values()) if isinstance(x, Tensor)]
+    given = (x if isinstance(x, tuple) else (x,) for x in at.reals.values())
+    leaves = (at.q, at.k, at.v, *itertools.chain(*given))
     grads, right = (
         torch.autograd.grad(out.sin().sum(), leaves, allow_unused=True) for out in (found, wanted)
     )
     for leaf, mine, theirs in zip(leaves, grads, right, strict=True):
         mine, theirs = (torch.zeros_like(leaf) if x is None else x for x in (mine, theirs))
         torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
+
+
+def checked(found: Tensor, wanted: Tensor, leaves: tuple[Tensor, ...]) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
+    grads = [torch.autograd.grad(out.sin().sum(), leaves) for out in (found, wanted)]
+    for mine, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
+
+
+def test_core_tokens_and_raw_keys_share_one_softmax():
+    window, group, n = 8, 4, 25
+    q, k, v = (torch.randn(1, 2, n, 16, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    cores = tuple(
+        torch.randn(1, 2, n // group, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
+    rows = []
+    for i in range(n):
+        count = max((i + 1 - window) // group, 0)
+        keys, values = (
+            torch.cat([of_cores[:, :, :count], own[:, :, count * group : i + 1]], 2)
+            for of_cores, own in zip(cores, (k, v), strict=True)
+        )
+        rows.append((q[:, :, i, None] @ keys.mT / 4).softmax(-1) @ values)
+    a = attndsl.library.load("cca_attention", window=window, group=group)
+    checked(a(q, k, v, cores=cores), torch.cat(rows, 2), (q, k, v, *cores))
+
+
+def test_contexts_are_folded_to_keys_of_each_window():
+    y, x, window, p = 5, 6, 3, 2
+    q = torch.randn(1, 2, y * x, 16, dtype=torch.float64, requires_grad=True)
+    k, v = (
+        torch.randn(1, 2, 2 * 2 * p, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
+    rows = []
+    for i in range(y * x):
+        number = i // x // window * 2 + i % x // window
+        keys, values = (z[:, :, number * p : (number + 1) * p] for z in (k, v))
+        rows.append((q[:, :, i, None] @ keys.mT / 4).softmax(-1) @ values)
+    extents = {"image.y": y, "image.x": x, "folded.y": 2, "folded.x": 2, "folded.p": p}
+    a = attndsl.library.load("vwformer_attention", window=window)
+    checked(a(q, k, v, extents=extents), torch.cat(rows, 2), (q, k, v))
+
+
+@pytest.mark.parametrize("name", ["mcanet_attention", "npt_attention"])
+def test_all_places_of_a_line_share_the_weights_of_its_wide_token(name):
+    lines, places, width = 4, 3, 2
+    q, k, v = (torch.randn(lines, places, width, dtype=torch.float64) for _ in range(3))
+    scores = torch.zeros(lines, lines, dtype=torch.float64)
+    for one, other, place in itertools.product(range(lines), range(lines), range(places)):
+        scores[one, other] += q[one, place] @ k[other, place]
+    if name == "mcanet_attention":
+        scores = scores / q.flatten(1).norm(dim=1)[:, None] / k.flatten(1).norm(dim=1)
+    else:
+        scores = scores / math.sqrt(places * width)
+    wanted = torch.einsum("ij,jpw->ipw", scores.softmax(-1), v)
+    wide = (z.flatten(1)[None, None] for z in (q, k, v))
+    found = attndsl.library.load(name)(*wide)[0, 0].view(lines, places, width)
+    torch.testing.assert_close(found, wanted)

@@ -20,8 +20,8 @@ BUDGET = 1 << 24  # elements of temporaries in one kernel call: few calls, bound
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 # With AVX2 alone products of 16 bits are emulated: a backward takes several times what it does in float32.
 EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"
-# Tokens; up to so many a backward in 16 bits takes 2 to 7 times what it does in float32, with AMX, too.
-LONGEST_WIDENED = 192
+# Tokens; up to so many a backward in 16 bits takes 1.3 to 7 times what it does in float32, with AMX, too.
+LONGEST_WIDENED = 256
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -82,6 +82,10 @@ class FlashPasses(abc.ABC):
     ) -> None:
         """Adds to gradients: the rows are q, out, dout, lse and dq, the columns k, v, dk and dv."""
 
+    def side(self, q_len: int, k_len: int) -> int:
+        """Tokens that the kernels are given at once, on whose number the time of a backward in 16 bits hangs."""
+        return max(q_len, k_len) if self.square is None else self.square.longest
+
     def rows_in(self, pages: Pages, count: int) -> tuple[Tensor, Tensor]:
         """The first so many keys and values, copied from their pages."""
         return pages.rows(count)
@@ -131,9 +135,8 @@ class FlashPasses(abc.ABC):
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv), each in the dtype of its input."""
-        longest = max(q.shape[2], k.shape[2]) if self.square is None else self.square.longest
-        is_short = longest <= LONGEST_WIDENED
-        if q.dtype in SIXTEEN_BITS and (EMULATED or is_short):
+        is_slow = EMULATED or self.side(q.shape[2], k.shape[2]) <= LONGEST_WIDENED
+        if q.dtype in SIXTEEN_BITS and is_slow:
             grads = self.backward(
                 *(q.float(), k.float(), v.float(), out.float(), lse, dout.float(), dlse),
                 scale=scale,

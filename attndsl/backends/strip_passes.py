@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +41,21 @@ class StripPasses(FlashPasses):
     def merges(self) -> bool:
         """Whether a query is in several strips."""
         return any(not strip.first_writer for plan in self.batches for strip in plan)
+
+    def side(self, q_len: int, k_len: int) -> int:
+        """The same: the shorter side of strips, up to which half of all pairs are in theirs."""
+        if self.square is not None:
+            return super().side(q_len, k_len)
+        pairs: Counter[int] = Counter()
+        for strip in itertools.chain.from_iterable(self.batches):
+            sides = strip.queries.length, strip.keys.length
+            pairs[min(sides)] += strip.queries.items * math.prod(sides)
+        below, all_of_them = 0, pairs.total()
+        for side in sorted(pairs):
+            below += pairs[side]
+            if 2 * below >= all_of_them:
+                return side
+        return 0
 
     def attend(self, rows: Sequence[Tensor], columns: Sequence[Tensor], scale: float) -> None:
         """Strip after strip."""

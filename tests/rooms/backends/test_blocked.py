@@ -9,7 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attndsl.backends import Blocked, Request, block_batches, blocked, flash_passes, strip_passes
+import attndsl
+from attndsl.backends import (
+    Blocked,
+    Request,
+    block_batches,
+    blocked,
+    dense_blocks,
+    flash_passes,
+    strip_passes,
+)
 from tests.rooms.backends.agreement import assert_agrees, plain_case, run
 from tests.rooms.backends.cases import Case, cases
 from tests.support.dense_schedule import DenseWork
@@ -55,6 +64,36 @@ def test_it_agrees_with_and_without_products_of_16_bits(dtype: str, data: st.Dat
             mock.patch.object(flash_passes, "EMULATED", False),
         ):
             assert_agrees(run(Blocked(), DenseWork(case.masks, case.tile), case), case)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_widened"),
+    [
+        ("q - k < 300 and k <= q", True),  # strips of 64 queries
+        ("q // 200 == k // 200", True),
+        ("k <= q", False),
+        ("k <= q or k < 300", False),
+    ],
+)
+def test_a_backward_in_16_bits_goes_by_float32_where_kernels_are_given_few_tokens(body, is_widened):
+    q, k, v = (
+        x.requires_grad_() for x in torch.randn(3, 1, 1, 800, 8, dtype=torch.bfloat16).unbind()
+    )
+    out = attndsl.compile(f"pattern p = {body}")(q, k, v)
+    given = []
+
+    def spied(dout: torch.Tensor, *others: torch.Tensor, **options: object):
+        given.append(dout.dtype)
+        return kernel(dout, *others, **options)
+
+    kernel = flash_passes.flash_backward
+    with (
+        mock.patch.object(flash_passes, "EMULATED", False),
+        mock.patch.object(strip_passes, "flash_backward", spied),
+        mock.patch.object(dense_blocks, "_flash_backward", spied),
+    ):
+        torch.autograd.grad(out.sum(), (q, k, v))
+    assert set(given) == {torch.float32 if is_widened else torch.bfloat16}
 
 
 @given(

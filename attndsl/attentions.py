@@ -238,7 +238,7 @@ class Attention(frontend.AttentionOperators, Selecting):
         call = op.ScoredCall(inputs=gathered(self._declared, None, inputs))
         return op.device_functions(self._terms, q, k, v, call)
 
-    def emit(self, *, definition: str = "") -> str:
+    def emit(self, *, definition: str = "", dropout_p: float = 0.0) -> str:
         """A stand-alone Python file that computes the attention: torch and triton, nothing else.
 
         It holds the functions of the scores and their derivatives, the patterns, the Triton kernels of the package, and
@@ -247,11 +247,16 @@ class Attention(frontend.AttentionOperators, Selecting):
 
         Args:
             definition: How the attention was written, to be quoted above what it means.
+            dropout_p: The probability with which a weight is dropped; ``attention`` takes ``dropout_seed`` then, and
+                drops what calls with that seed do.
 
         Raises:
-            AttnDslError: A403, numbers do not fit 64 bits; A520, a form or a score has no kernel.
+            AttnDslError: A403, numbers do not fit 64 bits; A501, no probability; A520, a form or a score has no kernel.
         """
-        return emission.emit_attention(self._attention, self._layer, definition=definition)
+        if dropout_p:
+            _check_probability(dropout_p)
+        given = self._attention, self._layer
+        return emission.emit_attention(*given, definition=definition, dropout_p=dropout_p)
 
     def weights(self, q: Tensor, k: Tensor, **options: Any) -> Tensor:
         """The weights [B, H, Q, K] themselves, 0 outside the pattern: for short sequences, as they take the square.
@@ -337,9 +342,7 @@ class Attention(frontend.AttentionOperators, Selecting):
 
 def _seed(p: float, seed: object, q: Tensor) -> Tensor:
     """The seed of a call with dropout as an input."""
-    if not 0 < p < 1:
-        title = f"dropout_p is a probability from 0 to below 1, not {brief(p)}"
-        raise AttnDslError(Diagnostic("A501", title))
+    _check_probability(p)
     made = seed if isinstance(seed, Tensor) else None
     if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < nodes.LARGEST:
         made = torch.tensor(seed)
@@ -348,6 +351,12 @@ def _seed(p: float, seed: object, q: Tensor) -> Tensor:
         helps = ("dropout_seed=step, another one in each step and layer",)
         raise AttnDslError(Diagnostic("A501", title, helps=helps))
     return made.reshape(1).to(device=q.device, dtype=torch.int64)
+
+
+def _check_probability(p: float) -> None:
+    if not 0 < p < 1:
+        title = f"dropout_p is a probability from 0 to below 1, not {brief(p)}"
+        raise AttnDslError(Diagnostic("A501", title))
 
 
 def _restored(text: str, layer: int) -> Attention:

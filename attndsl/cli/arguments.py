@@ -53,6 +53,13 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def share(text: str) -> float:
+    """A probability from 0 to below 1."""
+    if not re.fullmatch(r"0(\.[0-9]*)?", text):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, not {text!r}")
+    return float(text)
+
+
 def parameters(words: Sequence[str]) -> dict[str, Given]:
     """`-p name=value ...`: values are literals of the language, parsed by its parser, never run."""
     return _named(words, "-p", literal)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from attndsl import emission, ir
+from attndsl.source import AttnDslError, Diagnostic
 from attndsl.sources import describe, is_attention, read_attention, read_mask
 
 from . import arguments as args
@@ -19,6 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer", type=args.whole(0, 1 << 20), metavar="N", default=0, help="default 0"
     )
+    parser.add_argument(
+        "--dropout", type=args.share, metavar="P", default=0.0, help="of an attention: drop weights"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: print it")
 
 
@@ -29,9 +33,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     values = f"\n\n{read.name}{spelled(given)}" if given else ""
     written = describe(source).span.text + values
     if isinstance(read, ir.Mask):
+        if options.dropout:
+            title = f"--dropout drops weights of attentions, and {read.name} is a pattern"
+            raise AttnDslError(Diagnostic("A602", title))
         text = emission.emit(read, options.layer, definition=written)
     else:
-        text = emission.emit_attention(read, options.layer, definition=written)
+        text = emission.emit_attention(
+            read, options.layer, definition=written, dropout_p=options.dropout
+        )
     if options.output is None:
         terminal.say_exactly(text)
     else:

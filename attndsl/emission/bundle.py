@@ -26,7 +26,15 @@ FILES: Final = (
     "kernels/tiles", "kernels/forward", "kernels/backward", "kernels/merging", "configs", "integers",
     "live_tiles", "standalone_positions", "standalone_inputs", "standalone",
 )  # fmt: skip
-SCORED_FILES: Final = (*FILES, "kernels/pairs", "score_tables", "denominators", "standalone_scores")
+SCORED_FILES: Final = (
+    *FILES,
+    "kernels/pairs",
+    "score_tables",
+    "denominators",
+    "standalone_reals",
+    "standalone_scores",
+    "standalone_forms",
+)
 
 
 def emit(mask: ir.Mask, layer: int = 0, *, definition: str = "") -> str:

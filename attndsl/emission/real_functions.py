@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from attndsl import ir
+from attndsl import ir, passes
 from attndsl.codegen import PER_SCALE, Column, Magnitudes, Product
 from attndsl.emission.functions import Body, FunctionWriter
 from attndsl.emission.names import calling
@@ -45,7 +46,10 @@ class RealFunctionWriter(FunctionWriter):
     """Writes functions of the scores over one mask; ``magnitudes`` bound the ints in them."""
 
     def __init__(self, mask: ir.Mask, magnitudes: Mapping[ir.Node, Magnitudes]) -> None:
-        super().__init__(mask, _GIVEN)
+        own = (passes.LEVEL, passes.COLUMN, passes.SEED)
+        super().__init__(replace(mask, tables=(*mask.tables, *own)), _GIVEN)
+        for table in own:  # first: they have these names, whatever the user calls an input
+            self._names.of(("table", table.name), table.name.strip("<>"))
         self._bounds = magnitudes  # of all ints in what is written
         self._asked: dict[str, None] = {}  # what the function at hand takes by name
 

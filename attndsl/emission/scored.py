@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from attndsl import ir, passes
 from attndsl.codegen import Magnitudes, NoKernel, ScoreFunctions, score_functions
@@ -15,7 +16,8 @@ from attndsl.source import AttnDslError, Diagnostic
 
 reals = ir.reals
 
-_SIDES = (
+_OWN: Final = (passes.LEVEL, passes.COLUMN, passes.SEED)  # tables that are no inputs of the file
+_SIDES: Final = (
     ("query", "q", "query"),
     ("key", "k", "key"),
     ("distance", "q, k", "distance"),
@@ -88,7 +90,8 @@ class ScoredPattern:
         return self._values[lowered]
 
     def _lowered(self, root: ir.Node) -> ir.Node:
-        asks = replace(self.whole, root=root, zeros=ir.ZERO, conditions=())
+        known = (*self.whole.tables, *_OWN)
+        asks = replace(self.whole, tables=known, root=root, zeros=ir.ZERO, conditions=())
         self.reads |= dict.fromkeys(ir.reads(asks))
         layered = ir.substitute(root, {ir.Var("layer"): ir.Const(self._layer)})
         return passes.lower_root(layered, self.mask)
@@ -120,14 +123,9 @@ class ScoredPattern:
             for root, name in self._values.items()
         ]
         kinds = {table.name: table.kind for table in self.whole.tables}
-        ints_read = {
-            name: table
-            for name, table in writer.tables.items()
-            if kinds.get(table) is not ir.Sort.REAL
-        }
-        reals_read = {
-            table: name for name, table in writer.tables.items() if kinds.get(table) is ir.Sort.REAL
-        }
+        read = {name: table for name, table in writer.tables.items() if table in kinds}
+        ints_read = {x: table for x, table in read.items() if kinds[table] is not ir.Sort.REAL}
+        reals_read = {table: x for x, table in read.items() if kinds[table] is ir.Sort.REAL}
         return Written(relation, bounds, texts, bundles, ints_read, reals_read, dict(writer.sizes))
 
 
@@ -169,8 +167,10 @@ def _texts(writer: RealFunctionWriter, score: Score) -> list[str]:
     groups = {"columns": list[str](), "known": list[str]()}
     sides = (found.of_query, found.of_key, found.of_distance)
     for (side, given, said), columns in zip(_SIDES, sides, strict=True):
+        read = ir.tables_read(*(column.node for column in columns))
+        is_lasting = passes.SEED.name not in read  # else a call decides all columns of the side
         for kind, kept in (("columns", False), ("known", True)):
-            mine = [column for column in columns if column.is_kept is kept]
+            mine = [column for column in columns if (is_lasting and column.is_kept) is kept]
             name = f"{side}_{kind}{suffix}" if mine else "nothing"
             groups[kind].append(name)
             if mine:

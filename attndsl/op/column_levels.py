@@ -14,22 +14,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from attndsl import ir
+from attndsl import ir, passes
 from attndsl.op.scored_part import Part
 
 reals = ir.reals
 
 _LEAST: Final = 1e-20  # of a sum; terms that are lost, below e^-87, are no digits of it
-_TOP: Final = 60.0  # logarithm of the largest weight: products with it are far from infinity
 _MOST: Final = 1e22  # of a sum: some term of it may have been held down
 _STEP: Final = 80.0  # a sum that is below 1e-20 is below 1e16 so much further down
 _ROUNDS: Final = 64  # enough for scores of 1e8
-
-
-def column_weight(part: Part) -> ir.Node:
-    """The weight of a score by the level of its key; pairs that are not live do not overflow."""
-    above = reals.minus(reals.SCORE, part.column())
-    return reals.apply("exp", reals.least(above, reals.Number(_TOP)))
 
 
 @torch.no_grad()
@@ -38,7 +31,7 @@ def column_levels(part: Part) -> Tensor:
     lse = part.run(None)[1]
     top = lse.masked_fill(lse == -math.inf, torch.finfo(lse.dtype).min).amax(-1, keepdim=True)
     shape = *lse.shape[:2], part.k.shape[2]
-    weight = column_weight(part)
+    weight = passes.column_weight()
     is_seen = _sums(part, reals.UNITY, None) > 0
     level = top.expand(shape).masked_fill(~is_seen, 0.0)
     low, step = torch.full_like(level, -math.inf), torch.full_like(level, _STEP)

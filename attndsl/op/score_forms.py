@@ -23,7 +23,7 @@ from torch import Tensor
 
 from attndsl import ir, passes
 from attndsl.backends import joined, lse_dtype, with_mass
-from attndsl.op.column_levels import column_levels, column_weight
+from attndsl.op.column_levels import column_levels
 from attndsl.op.once import once
 from attndsl.op.scored_part import Part
 from attndsl.positions import KEYS, hidden
@@ -80,7 +80,7 @@ def _l1(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
 
 def _entmax(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     (scored,), (part,) = term.parts, parts
-    above = reals.apply("relu", reals.minus(reals.times(reals.HALF, reals.SCORE), part.level()))
+    above = passes.entmax_rest(part.scored.program.mask)
     tau = _Threshold.apply(part, above, part.q, part.k, *part.reals.values())  # type: ignore[no-untyped-call]
     return part.run(passes.with_factor(scored, reals.times(above, above)), level=tau)
 
@@ -162,7 +162,7 @@ def _columns(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
         x.repeat_interleave(group, 1) for x in (part.k, part.v)
     )  # a key has a sum for each query head
     part = replace(part, k=k, v=v)
-    weight = column_weight(part)
+    weight = passes.column_weight()
     column = _Columns.apply(part, weight, part.q, k, *part.reals.values())  # type: ignore[no-untyped-call]
     return part.run(passes.with_factor(scored, weight), column=column)
 

@@ -19,6 +19,9 @@ reals = ir.reals
 # Real tables of our own, by names that no program can spell: a number of each query, and of each key.
 LEVEL: Final = ir.Table("<level>", ir.Sort.REAL, ("batch", "head", "q"))
 COLUMN: Final = ir.Table("<column>", ir.Sort.REAL, ("batch", "head", "k"))
+_TOP: Final = (
+    60.0  # logarithm of the largest weight by columns: products with it are far from infinity
+)
 
 
 def level(mask: ir.Mask) -> ir.Node:
@@ -41,6 +44,16 @@ def softmax_weight(part: ir.Scored) -> ir.Node:
 def with_factor(part: ir.Scored, weight: ir.Node) -> ir.Node:
     """The weight times the factor, in which the score is that of the pair."""
     return weight if part.factor is None else reals.times(weight, part.factor)
+
+
+def entmax_rest(mask: ir.Mask) -> ir.Node:
+    """Half of a score beyond the threshold of its query, the level that it reads, or 0: its square is the weight."""
+    return reals.apply("relu", reals.minus(reals.times(reals.HALF, reals.SCORE), level(mask)))
+
+
+def column_weight() -> ir.Node:
+    """The weight of a score by the level of its key; pairs that are not live do not overflow."""
+    return reals.apply("exp", reals.least(reals.minus(reals.SCORE, column()), reals.Number(_TOP)))
 
 
 def with_zero_keys(term: ir.Term) -> ir.Term:

@@ -69,6 +69,8 @@ NEAR = {
     ),
     "codegen": ("rooms/codegen", "rooms/backends/test_triton.py"),
     "emission": ("rooms/emission/test_emission.py",),
+    "backends/standalone_reals.py": ("rooms/emission/test_attentions.py",),
+    "backends/standalone_forms.py": ("rooms/emission/test_attentions.py",),
     "backends/standalone_scores.py": ("rooms/emission/test_attentions.py",),
     "backends/score_tables.py": (
         "rooms/backends/test_scored_triton.py",

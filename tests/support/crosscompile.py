@@ -28,9 +28,7 @@ import attndsl
 from attndsl import ir
 from attndsl.backends import Pages, Request, configs, kernels, triton_choice, triton_lists
 from attndsl.backends import triton as backend
-from attndsl.op.column_levels import column_weight
-from attndsl.op.scored_part import Part, ScoredCall
-from attndsl.passes import COLUMN, LEVEL, softmax_weight
+from attndsl.passes import COLUMN, LEVEL, column_weight, softmax_weight
 from attndsl.passes.dropout import drop_weights
 from attndsl.schedule import open_lists
 from attndsl.scored import ScoredProgram
@@ -280,14 +278,10 @@ def scored_program(attention: str) -> ScoredProgram:
     return ScoredProgram.of(term.parts[0], made.tables)
 
 
-def weight_of(
-    scored: ScoredProgram, q: torch.Tensor
-) -> tuple[ir.Node | None, tuple[ir.Table, ...]]:
+def weight_of(scored: ScoredProgram) -> tuple[ir.Node | None, tuple[ir.Table, ...]]:
     """The weight in the primitive that kernels run last, and what it reads beside the inputs."""
-    seed = {table.name: torch.zeros(1, dtype=torch.int64) for table in scored.program.mask.tables}
-    part = Part.of(scored, None, q, q, q, ScoredCall(inputs=seed)) if not scored.reals else None
     if scored.part.form is ir.Form.COLUMNS:
-        return column_weight(part), (COLUMN,)
+        return column_weight(), (COLUMN,)
     if scored.part.factor is not None:
         return softmax_weight(scored.part), (LEVEL,)
     return scored.part.weight, ()
@@ -305,7 +299,7 @@ def scored_jobs(
     arch, program = ARCHITECTURES[target], scored.program
     q = torch.empty(1, 2, length, head_dim, dtype=torch.bfloat16)
     sizes = {"head": 2, "n": 33, "q": length, "k": length, "batch": 1}
-    weight, own = weight_of(scored, q)
+    weight, own = weight_of(scored)
     declared = (*scored.reals, *own)
     tables = [torch.empty([sizes[str(dim)] for dim in table.dims]) for table in declared]
     shapes = {

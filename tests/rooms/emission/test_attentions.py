@@ -31,8 +31,13 @@ class Form:
     batch: int = 1
     through_lse: bool = False
 
+    @property
+    def is_dropped(self) -> bool:
+        return "dropout_seed" in self.more
+
 
 K_LEN = 40
+DROPPED = 0.4
 DOCUMENTS = torch.arange(K_LEN).expand(2, -1) // 12
 FORMS = {
     "alibi and sink": Form(
@@ -73,6 +78,31 @@ FORMS = {
         {"w": (8,)},
         {"doc": DOCUMENTS},
         batch=2,
+    ),
+    "factors": Form(
+        "input b: real[head, n] attention a over causal ="
+        "(over k < 3: score s factor 0.5 + b[q - k] mass 1.0) ++ (over k >= 3: score s * b[k // 8])",
+        {"b": (2, 9)},
+        through_lse=True,
+    ),
+    "l1": Form(
+        "input b: real[head] attention one over causal = score s weights l1 softplus(s) factor b[head]"
+        " attention two over causal = score b[head] * s weights l1 softplus(s) mass 0.5"
+        " attention a = one - two",
+        {"b": (2,)},
+    ),
+    "entmax": Form(
+        "input b: real[head] attention a over causal = score 3.0 * b[head] * s weights entmax",
+        {"b": (2,)},
+    ),
+    "columns": Form(
+        "input b: real[head] attention a over causal_window(9) = score b[head] * s weights columns",
+        {"b": (2,)},
+    ),
+    "dropped": Form(
+        "input b: real[head] attention a over causal = score s - b[head] * (q - k)",
+        {"b": (2,)},
+        {"dropout_seed": 7},
     ),
     "pairs of heads on a grid": Form(
         "grid image(y, x) input table: real[n] input lam: real[q]"
@@ -121,7 +151,7 @@ def results_of(names: Sequence[str], folder: Path) -> dict[str, list[Tensor]]:
     """Results of emitted files, in one process that has no attndsl."""
     calls = []
     for place, form in enumerate(FORMS[name] for name in names):
-        text = attndsl.compile(form.text).emit()
+        text = attndsl.compile(form.text).emit(dropout_p=DROPPED if form.is_dropped else 0.0)
         (folder / f"form{place}.py").write_text(text, encoding="utf-8")
         tensors = given(form)
         dout = tensors.pop("dout")
@@ -157,9 +187,11 @@ def agrees(form: Form, results: list[Tensor]) -> None:
     tensors = {key: x.double() for key, x in given(form).items()}
     dout = tensors.pop("dout")
     leaves = {key: x.requires_grad_() for key, x in tensors.items()}
-    extents = {key: x for key, x in form.more.items() if isinstance(x, int)}
-    inputs = {key: x for key, x in form.more.items() if not isinstance(x, int)}
-    options = {**leaves, **inputs, "extents": extents or None, "backend": "reference"}
+    options = {**leaves, **form.more, "backend": "reference"}
+    if form.is_dropped:
+        options["dropout_p"] = DROPPED
+    if "x" in options:
+        options["extents"] = {"x": options.pop("x")}
     out = attndsl.compile(form.text)(**options, return_lse=form.through_lse)
     out, *lse = out if form.through_lse else (out,)
     sent = (out * dout).sum() + sum(x.sum() for x in lse)
@@ -214,6 +246,5 @@ def test_what_a_call_gives_wrongly_is_refused(tmp_path: Path):
 
 
 def test_forms_that_are_not_written_yet_are_named():
-    for weights in ("entmax", "stick", "columns"):
-        with pytest.raises(AttnDslError, match=f"`{weights}`"):
-            attndsl.compile(f"attention a over causal = score s weights {weights}").emit()
+    with pytest.raises(AttnDslError, match="`stick`"):
+        attndsl.compile("attention a over causal = score s weights stick").emit()

@@ -1,5 +1,6 @@
 """Selections of rows of the catalogue against loops: sets, and outputs and gradients of dense attention on them."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,11 +152,16 @@ def acmil(case, h, i):
 
 
 def simplegvr(case, h, i):
-    units = blocks(4, 4, case.k_len)
-    own = mean(case.q[0, h].float().numpy(), *units[i // 4])
-    fits = {u: dot(own, mean(case.keys(h), *each)) for u, each in enumerate(units) if u != i // 4}
-    taken = {i // 4, *top(fits, 2)}
-    yield [j for j in range(case.k_len) if j // 4 in taken]
+    """Windows of 2 by 3 of 2 frames of 3 by 4."""
+    tokens = list(np.ndindex(2, 3, 4))
+    of = [(t, y // 2, x // 3) for t, y, x in tokens]
+    windows = sorted(set(of))
+    where = [[j for j in range(24) if of[j] == each] for each in windows]
+    mine, q, keys = windows.index(of[i]), case.q[0, h].float().numpy(), case.keys(h)
+    own = mean(q[where[mine]], 0, len(where[mine]))
+    fits = {u: dot(own, mean(keys[each], 0, len(each))) for u, each in enumerate(where)}
+    taken = {mine, *top({u: x for u, x in fits.items() if u != mine}, 2)}
+    yield [j for j in range(24) if windows.index(of[j]) in taken]
 
 
 def dcal(case, h, i):
@@ -211,6 +217,21 @@ def sinklora(case, h, i):
     yield [*sorted(top({j: float(received[j]) for j in range(20)}, 5)), 20, 21, 22, 23]
 
 
+def ems(case, h, i):
+    received, lately = case.array("received")[0, h], case.array("lately")[0, h]
+    scores = {j: float(received[j]) + 0.5 * float(lately[j]) for j in range(20)}
+    yield [*top(scores, 5), 20, 21, 22, 23]
+
+
+def selective(case, h, i):
+    masked = case.array("masked")[0]
+    yield [*top({j: -float(masked[j]) for j in range(23)}, 5), 23]
+
+
+def less_masked(s, seen, v, given):
+    return attended(s - given["masked"], seen[0], v)
+
+
 SYSTEMS = {
     "axformer": System(axformer, {"n": 5}, (21, 21), formula=kept_weights),
     "kinetics": System(kinetics, {"sink": 2, "local": 6, "b": 4, "n": 2}, (31, 31)),
@@ -229,7 +250,9 @@ SYSTEMS = {
         ("temperature", "mix"),
     ),
     "acmil": System(acmil, {"n": 6, "m": 4}, (3, 24), {"coin": (1, HEADS, 3, 24)}),
-    "simplegvr": System(simplegvr, {"b": 4, "n": 2}, (22, 22)),
+    "simplegvr": System(
+        simplegvr, {"wy": 2, "wx": 3, "n": 2}, (24, 24), extents={"t": 2, "y": 3, "x": 4}
+    ),
     "dcal": System(dcal, {"r": 6}, (19, 19), {"response": (1, 19)}),
     "tcpa": System(
         tcpa, {"c": 5, "g": 6, "n": 2, "m": 3}, (9, 20), {"feature": (1, 9, 3), "pool": (20, 3)}
@@ -245,6 +268,13 @@ SYSTEMS = {
         histoformer_frequency, {"bins": 5}, (22, 22), {"value": (1, HEADS, 22)}, with_one_more
     ),
     "sinklora": System(sinklora, {"n": 5, "recent": 4}, (1, 24), {"received": (1, HEADS, 24)}),
+    "ems": System(
+        ems, {"n": 5, "recent": 4, "balance": 0.5}, (1, 24),
+        {"received": (1, HEADS, 24), "lately": (1, HEADS, 24)},
+    ),
+    "selective": System(
+        selective, {"n": 6}, (1, 24), {"masked": (1, 24)}, less_masked, ("masked",)
+    ),
 }  # fmt: skip
 
 
@@ -312,3 +342,26 @@ def test_steps_of_heavy_hitters_evict_the_key_that_received_least():
             sums[j] += share
         received[:, :, : i + 1] += columns
         received[:, :, : i + 1][columns == 0] = -torch.inf
+
+
+def test_steps_of_selective_attention_evict_the_key_that_was_masked_most():
+    """Against a cache of five keys, their masking summed up one by one."""
+    a = attndsl.compile("select_selective", n=5)
+    q, k = torch.randn(2, 1, 2, 14, WIDTH, generator=torch.Generator().manual_seed(0)).double()
+    cache, sums = [], {}
+    for i in range(14):
+        cache, sums = [*cache, i], {**sums, i: 0.0}
+        masked = torch.tensor([[sums[j] for j in range(i + 1)]], dtype=torch.float64)
+        step, keys = q[:, :, i : i + 1], k[:, :, : i + 1]
+        weights = a(step, keys, torch.eye(i + 1).double().expand(1, 2, -1, -1), masked=masked)
+        if len(cache) > 5:
+            gone = max(cache[:-1], key=lambda j: (sums[j], j))
+            cache.remove(gone)
+            sums[gone] = math.inf
+        for h in range(2):
+            scores = {j: SCALE * float(q[0, h, i] @ k[0, h, j]) for j in cache}
+            shares = softmax({j: x - sums[j] for j, x in scores.items()})
+            assert weights[0, h, 0].nonzero().flatten().tolist() == cache
+            assert np.allclose(weights[0, h, 0, cache], [shares[j] for j in cache], rtol=1e-9)
+        for j in cache[:-1]:
+            sums[j] += max(0.0, SCALE * float(q[0, 0, i] @ k[0, 0, j])) if j else 0.0

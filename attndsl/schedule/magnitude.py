@@ -43,7 +43,10 @@ def _check_once(
 def check_bounded(
     root: ir.Node, queries: range, keys: range, bounds: Mapping[str, tuple[int, int]]
 ) -> None:
-    """Like ``check_magnitude``, at these positions and of tables whose values lie between bounds."""
+    """Like ``check_magnitude``, at these positions and of tables whose values lie between bounds.
+
+    The number of a batch element or head, where it is not bound, lies between those of "<batch>" or "<head>".
+    """
     known = _known(queries, keys, bounds.__getitem__)
     _check(root, Interpreter(known, np.zeros(1, dtype=object)))
 
@@ -58,6 +61,8 @@ def _known(
                 return _range(at.start, at.start + max(len(at), 1) - 1)
             case ir.Load(table=table, kind=ir.Sort.INT):
                 return _range(*bounds_of(table))
+            case ir.Var(name=name):
+                return _range(*bounds_of(f"<{name}>"))
             case _:
                 return None
 

@@ -131,6 +131,7 @@ def open_mask(
     queries, keys = positions_of(mask, call)
     *judged, counted = (_of_all(node, call) for node in (*conditions, zeros))
     roots = [*(piece.root for piece in pieces), *judged, counted]
+    limits = {**limits, "<batch>": (0, call.batch - 1), "<head>": (0, call.heads - 1)}
     bounds, asked = _bounds(roots, queries, keys, made, types, limits)
     placed = tuple(table for table in mask.tables if table.name in limits)
     about = bounds, asked, made, placed, tuple(judged), counted, (call.batch, call.heads)
@@ -140,8 +141,6 @@ def open_mask(
 def _of_all(node: ir.Node, call: Call) -> ir.Node:
     """A condition on the inputs of a call, or a count of zero keys, of all batch elements and heads at once."""
     bound = bind(node, call.sizes, heads=call.heads, layer=call.layer)
-    if ir.holds(bound, ir.Var):
-        raise ir.NotOpen("a `where`, or the zero keys, depend on the batch element or head")
     for loop in _outer_loops(bound):
         _check_loop(loop)
     return bound

@@ -81,6 +81,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "return number", "what is left out stays among what is kept"),
     ("backends/open_schedule.py", "rows[:, list(found.starts)] += before + terms.size * np.arange(len(rows))[:, None]",
      "rows[:, list(found.starts)] += before", "all batch elements evaluate the terms of the first"),
+    ("schedule/open_tiles.py", "sides = batch[:, None, None], heads[:, None]", "sides = batch[:1, None, None], heads[:, None]",
+     "zero keys are those of the first batch element"),
     ("op/contents.py", "mixed = torch.stack([_mixed(values + number * a + seed * b) for a, b in _FACTORS])",
      "mixed = torch.stack([_mixed(values + a + seed * b) for a, b in _FACTORS])", "contents in another order have one stamp"),
     ("passes/set_positions.py", 'is_open="stop" in unknown', "is_open=False", "lengths that are not known are taken for 0"),

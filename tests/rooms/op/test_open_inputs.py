@@ -37,6 +37,7 @@ ROOTS = {
     "heads that differ": "q - k <= head * 20 + 5 and doc[q] == doc[k]",
     "all pairs, in tiles that are cut": "keep[k] or doc[q] >= 0",
     "zero keys that inputs count": "k < q - 2 and doc[q] == doc[k] zeros if keep[q] then 2 else doc[q]",
+    "zero keys of heads": "k < q and doc[q] == doc[k] zeros if head > 1 then head + batch else 0",
     "a zero key of each query": "k < q and doc[q] == doc[k] and doc[k] > 0 zeros 1",
 }
 BATCH, HEADS = 2, 4

@@ -214,8 +214,8 @@ class Attention(frontend.AttentionOperators, Selecting):
         """A call beside its tensors, its arguments by name read."""
         at = take_positions(named)
         keys = {name: named.pop(name) for name in self._attention.key_inputs if name in named}
-        placed = len(at) > 0 or head_start != 0 or heads is not None
-        inputs, named = self._selector.completed(q, k, scale, inputs, named, placed, extents)
+        is_part = head_start != 0 or heads is not None
+        inputs, named = self._selector.completed(q, k, scale, inputs, named, at, is_part, extents)
         found = gathered(self._declared, inputs, named)
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)

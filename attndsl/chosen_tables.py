@@ -25,6 +25,7 @@ class Shape:
     k_len: int
     device: torch.device
     extents: tuple[tuple[str, int], ...] = ()  # of the grids whose tiles are chosen, "grid.y"
+    positions: bytes = b""  # a digest of where its tokens stand, where the call says so
 
     @staticmethod
     def of(
@@ -54,8 +55,10 @@ class Shape:
 
     def fault(self, other: Shape) -> str | None:
         """How a call differs from that of another shape, in words."""
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in self.__slots__]
+        names = [name for name in self.__slots__ if name != "positions"]
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
         told = [f"{name} {one}, not {two}" for name, one, two in pairs if one != two]
+        told += ["tokens that stand elsewhere"] if self.positions != other.positions else []
         return ", ".join(told) or None
 
 

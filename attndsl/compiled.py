@@ -180,8 +180,10 @@ class Pattern(Inspection, Selecting, Exports):
         """
         at = take_positions(named) if named else {}
         if self._selector.selections:
-            placed = len(at) > 0 or head_start != 0 or heads is not None
-            inputs, named = self._selector.completed(q, k, scale, inputs, named, placed, extents)
+            is_part = head_start != 0 or heads is not None
+            inputs, named = self._selector.completed(
+                q, k, scale, inputs, named, at, is_part, extents
+            )
         found = read_inputs(self._program, inputs, named)
         if head_start or heads is not None:
             _, total = read_heads(heads, head_start, None)

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attndsl import ir, op, selecting
-from attndsl.backends import unit_chooser
+from attndsl.choice_making import Making
 from attndsl.chosen_tables import Selected, Shape, for_each_head, known_slots, spread, table_shape
-from attndsl.inputs import fitted, read
 from attndsl.op import eager_only
+from attndsl.placed_choices import Places, choose_in_places
+from attndsl.positions import BLOCK_TABLE, NAMES
 from attndsl.source import AttnDslError, Diagnostic
 
 KeySummaries = selecting.KeySummaries
@@ -104,17 +104,47 @@ class Selector:
         given: Mapping[str, Any],
         summaries: selecting.KeySummaries | None = None,
         extents: Mapping[str, int] | None = None,
+        at: Mapping[str, Any] | None = None,
     ) -> Selected:
-        """Makes the tables of all selections.
+        """Makes the tables of all selections; ``at`` says where the tokens stand, by the names of arguments.
 
         Raises:
             AttnDslError: A401 extents, A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
         """
+        if at:
+            return self._select_in_places(q, k, scale, given, summaries, at)
         making = self._making(q, k, scale, given, summaries, extents)
         for each in self.selections:
             making.produce(each)
         tables = {name: making.made[name] for name in self.by_head}
         return Selected(tables, making.shape, self.digests)
+
+    def _select_in_places(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | Tensor | None,
+        given: Mapping[str, Any],
+        summaries: selecting.KeySummaries | None,
+        at: Mapping[str, Any],
+    ) -> Selected:
+        """The tables of a call that says where its tokens stand."""
+        shape, places = self._placed_shape(q, k, at)
+        self._check_names(given)
+        if summaries is not None and len(places.elements) > 1:
+            title = "summaries are those of one cache, and batch elements differ in where keys lie"
+            raise AttnDslError(Diagnostic("A509", title))
+
+        def select(q: Tensor, k: Tensor, given: Mapping[str, Any]) -> Selected:
+            return self.select(q, k, scale, given, summaries)
+
+        inputs = _inputs(self.selections)
+        tables = choose_in_places(self.selections, inputs, q, k, given, places, select)
+        return Selected(tables, shape, self.digests)
+
+    def _placed_shape(self, q: Tensor, k: Tensor, at: Mapping[str, Any]) -> tuple[Shape, Places]:
+        shape, places = Shape.of(q, k), Places.of(q, k, self.selections, at)
+        return replace(shape, positions=places.key), places
 
     def scores(
         self,
@@ -149,21 +179,28 @@ class Selector:
         given: Mapping[str, Any],
         summaries: selecting.KeySummaries | None,
         extents: Mapping[str, int] | None,
-    ) -> _Making:
+    ) -> Making:
         if not self.selections:
             raise AttnDslError(Diagnostic("A509", "there is no selection in this pattern"))
-        shape = Shape.of(q, k, _all(self.selections), extents)
-        if strange := sorted(given.keys() - self.asked):
-            title = f"no selection reads an input named {strange[0]!r}"
-            raise AttnDslError(Diagnostic("A501", title))
+        shape = self._shape(q, k, extents)
+        self._check_names(given)
         if isinstance(scale, Tensor):
             title = "a selection takes one number for `scale`"
             raise AttnDslError(Diagnostic("A509", title))
         factor = q.shape[3] ** -0.5 if scale is None else float(scale)
-        return _Making(q, k, factor, given, shape, self.layer, summaries)
+        return Making(q, k, factor, given, shape, self.layer, summaries)
+
+    def _shape(self, q: Tensor, k: Tensor, extents: Mapping[str, int] | None) -> Shape:
+        return Shape.of(q, k, _all(self.selections), extents)
+
+    def _check_names(self, given: Mapping[str, Any]) -> None:
+        if strange := sorted(given.keys() - self.asked):
+            title = f"no selection reads an input named {strange[0]!r}"
+            raise AttnDslError(Diagnostic("A501", title))
 
     # it reads the program of the selection, which a tracer of torch need not follow
     _select = eager_only(select)
+    _shape_in_places = eager_only(_placed_shape)
 
     def completed(
         self,
@@ -172,13 +209,14 @@ class Selector:
         scale: float | Tensor | None,
         inputs: Inputs,
         named: dict[str, Any],
-        placed: bool,
+        at: Mapping[str, Any],
+        is_part: bool,
         extents: Mapping[str, int] | None = None,
     ) -> tuple[Inputs, dict[str, Any]]:
         """The inputs of a call, in a mapping and by name, with the tables among them.
 
         ``selection`` among those named is a `Selected`; without it the tables are made, unless all are given.
-        ``placed``: whether the call says where its tokens stand, or which heads of a model it has.
+        ``at`` says where its tokens stand, ``is_part`` whether it has some heads of a model.
 
         Raises:
             AttnDslError: as `select`; A509, the selection was made for another call.
@@ -192,20 +230,21 @@ class Selector:
             return given, {}
         if tables:
             _refuse_some(sorted(tables), sorted(self.by_head), selection is not None)
-        if placed:
-            title = "a call with positions, or with some heads of a model, does not choose"
+        if is_part:
+            title = "a call with some heads of a model does not choose"
             helps = ("give it the tables by their names, units counted from position 0",)
             raise AttnDslError(Diagnostic("A509", title, helps=helps))
         wanted = self.asked.intersection(given)
         left = set(given) - (wanted - self.read)
-        if selection is None and self.digest and _is_traced():
+        if selection is None and self.digest and not at and _is_traced():
             made = self._in_graph(q, k, scale, {name: given[name] for name in sorted(wanted)})
             return {name: given[name] for name in left} | made, {}
         if selection is None:
             asked = {name: given[name] for name in wanted}
-            selection = self._select(q, k, scale, asked, None, extents)
-        shape = Shape.of(q, k, _all(self.selections), extents)
-        chosen = self._checked(selection, shape)
+            chosen = self._select(q, k, scale, asked, None, extents, at)
+        else:
+            shape = self._shape_in_places(q, k, at)[0] if at else self._shape(q, k, extents)
+            chosen = self._checked(selection, shape)
         made = {
             name: for_each_head(chosen[name], chosen.shape) if has_heads else chosen[name]
             for name, has_heads in self.by_head.items()
@@ -239,53 +278,6 @@ class Selector:
             title = "the selection was made for another call"
             raise AttnDslError(Diagnostic("A509", title, notes=(f"it was for {fault}",)))
         return selection
-
-
-@dataclass(frozen=True, slots=True)
-class _Making:
-    """One making of tables: the tensors and inputs of a call, and the tables so far."""
-
-    q: Tensor
-    k: Tensor
-    scale: float
-    given: Mapping[str, Any]
-    shape: Shape
-    layer: int
-    summaries: selecting.KeySummaries | None
-    made: dict[str, Tensor] = field(default_factory=dict)
-
-    def produce(self, chosen: ir.Chosen) -> None:
-        """Makes a table, and those that it asks."""
-        if chosen.name not in self.made:
-            for each in chosen.within:
-                self.produce(each)
-            self.made[chosen.name] = selecting.produce(chosen, self.activations(chosen))
-
-    def activations(self, chosen: ir.Chosen) -> selecting.Activations:
-        """The tensors that it is made from, the tables that it asks among them.
-
-        Raises:
-            AttnDslError: A501, an input lacks or does not fit.
-        """
-        shape, given = self.shape, self.given
-        tables: dict[str, np.ndarray[Any, Any]] = {}
-        reals: dict[str, Tensor] = {}
-        for table in chosen.tables:
-            if table.name in self.made:
-                found = self.made[table.name]
-                found = for_each_head(found, shape) if "head" in table.dims else found
-                tables[table.name] = found.cpu().numpy()
-            elif table.name not in given:
-                title = f"the selection {chosen.name!r} needs the input {table.name!r}"
-                raise ir.misfit(table, title)
-            elif table.kind is ir.Sort.REAL:
-                reals[table.name] = _real(table, given[table.name], shape)
-            else:
-                sizes = {"batch": shape.batch, "head": shape.heads, "q": shape.q_len}
-                sizes |= {"k": shape.k_len, "pos": shape.k_len}
-                tables[table.name] = fitted(table, read(table.name, given[table.name]), sizes)
-        call = self.q, self.k, self.scale, tables, reals, self.layer, self.summaries
-        return selecting.Activations(*call, dict(shape.extents), unit_chooser(self.q.device))
 
 
 def _all(selections: Iterable[ir.Chosen]) -> list[ir.Chosen]:
@@ -336,12 +328,13 @@ class Selecting:
 
         ``scale`` is that of the call. ``inputs`` are those that the selections read. No gradient reaches q and k.
         ``summaries`` keeps those of the keys, so that a step of decoding reads the new keys alone. ``extents``
-        are those of the call, where it chooses tiles of a grid.
+        are those of the call, where it chooses tiles of a grid, and among ``inputs`` what says where its tokens stand.
 
         Raises:
             AttnDslError: A501 inputs, A502, A503 q and k, A509 what cannot be chosen.
         """
-        return self._selector.select(q, k, scale, inputs, summaries, extents)
+        at = {name: inputs.pop(name) for name in (*NAMES, BLOCK_TABLE) if name in inputs}
+        return self._selector.select(q, k, scale, inputs, summaries, extents, at)
 
     def scores(
         self,
@@ -366,24 +359,3 @@ class Selecting:
 def _is_traced() -> bool:
     """Whether a tracer follows: dynamo, or a mode such as that of make_fx."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-
-
-def _real(table: ir.Table, value: Any, shape: Shape) -> Tensor:
-    """A real input, of the sizes that the call has.
-
-    Raises:
-        AttnDslError: A501.
-    """
-    found = value if isinstance(value, Tensor) else torch.as_tensor(value)
-    sizes = {
-        "batch": (1, shape.batch), "head": (1, shape.heads), "q": (shape.q_len,),
-        "k": (shape.k_len,), "pos": (shape.k_len,),
-    }  # fmt: skip
-    fits = found.dim() == len(table.dims) and all(
-        size in sizes.get(str(dim), (dim if isinstance(dim, int) else size,))
-        for dim, size in zip(table.dims, found.shape, strict=True)
-    )
-    if not fits or not found.is_floating_point() or found.device != shape.device:
-        title = f"input {table.name!r} does not fit: {list(found.shape)} {found.dtype} on {found.device}"
-        raise ir.misfit(table, title)
-    return found

@@ -63,7 +63,9 @@ def test_a_label_is_the_first_best_number_and_a_rank_the_place_when_sorted():
         assert found["of_query"][b, h, i, 0] == label(q[b, h, i].numpy(), centre.numpy())
     assert (found["of_key"][..., 0].repeat_interleave(2, 1).numpy() == of_key).all()
     assert of_key[1, 2, 3] == -1
-    mask = set_of(p, q, k, **p._selector.completed(q, k, None, {"centre": centre}, {}, False)[0])
+    mask = set_of(
+        p, q, k, **p._selector.completed(q, k, None, {"centre": centre}, {}, {}, False)[0]
+    )
     for b, h in np.ndindex(2, HEADS):
         order = sorted(range(LENGTH), key=lambda i: (of_key[b, h, i], i % 3))
         place = {token: at for at, token in enumerate(order)}
@@ -110,7 +112,7 @@ def test_numbers_take_tokens_and_units_take_queries():
     q, k = tensors()
     mu = drawn(3, HEADS, 3, 6)
     found, mask = p.select(q, k, mu=mu), None
-    given = p._selector.completed(q, k, None, {"mu": mu}, {}, False)[0]
+    given = p._selector.completed(q, k, None, {"mu": mu}, {}, {}, False)[0]
     mask = set_of(p, q, k, **given)
     for b, h in np.ndindex(2, HEADS):
         keys = keys_of(k, b, h).astype(np.float64)

@@ -239,7 +239,6 @@ def test_what_does_not_fit_a_call_is_refused():
         lambda: p(q[:, :1], q[:, :1], q[:, :1], selection=selection),
         lambda: other(q, q, q, selection=selection),
         lambda: p(q, q, q, selection=selection["past"]),
-        lambda: p(q, q, q, kv_len=torch.tensor([20])),
         lambda: p(q, q, q, heads=4, head_start=2),
         lambda: attndsl.compile("causal").select(q, q),
     ):

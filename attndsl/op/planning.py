@@ -241,7 +241,8 @@ class Planner:
                 self.program, call, request, score, options.backend, options.layout or None
             )
 
-        key = request, edition(), expressions, reals, tuple(sorted(shapes.items()))
+        form = scored.part.form, *expressions
+        key = request, edition(), form, reals, tuple(sorted(shapes.items()))
         return self._remembered(key, request, tables, options, None, make)
 
     def scored_bound(

@@ -117,6 +117,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("op/binding.py", "of_q, of_k = ((int(x.storage_offset()), x", "of_q, of_k = ((0, x", "the first rows of a bound call are taken for tokens"),
     ("op/contents.py", "copy = once(array).copy()", "copy = once(array)", "a table is compared with itself"),
     ("op/contents.py", "x.is_meta or x.is_inference() or", "x.is_meta or", "tensors without a version are asked for it"),
+    ("op/planning.py", "form = scored.part.form, *expressions", "form = expressions", "stick-breaking runs as the form that ran before it"),
     ("op/repeated.py", "axes, names, stamp, edition()", "axes, names, edition()", "a call takes the inputs of one before it"),
     ("op/repeated.py", "any(type(x) is not int for x in extents.values())", "False", "extents that are no numbers pass once 1 did"),
     ("op/steps.py", "made = kernels() if tables else planner", "made = planner", "a step takes the inputs of the one before it"),

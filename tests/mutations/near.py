@@ -196,6 +196,7 @@ NEAR = {
     "op/registration.py": ("rooms/op/test_operators.py", "rooms/op/test_transforms.py", "rooms/op"),
     "op/scored_registration.py": ("rooms/op/test_compiled_attentions.py",),
     "op/planning.py": (
+        "rooms/op/test_every_form.py",
         "rooms/op/test_open_inputs.py",
         "rooms/op/test_transforms.py",
         "rooms/op/test_operators.py",

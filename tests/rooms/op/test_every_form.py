@@ -77,6 +77,14 @@ def results(name: str, xs: list[Tensor], backend: str) -> list[Tensor]:
     return [out, *(x for x in grads if x is not None)]
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_forms_over_one_pattern_are_told_apart_one_after_the_other(backwards: bool):
+    q, k, v, *_ = leaves(10, 8, torch.float64)
+    for weights in sorted(FORMS.values(), reverse=backwards):
+        a = attndsl.compile(f"attention a over k <= q = score 0.5 * s{weights}")
+        torch.testing.assert_close(a(q, k, v), a(q, k, v, backend="reference"))
+
+
 def test_each_form_is_among_them():
     assert set(FORMS) == set(ir.Form)
 

@@ -88,7 +88,9 @@ class Blocked:
         strips = WholeStrips.of(whole)
         if strips is None:
             return None
-        blocks = DenseBlocks(strips.plans, strips.plan_of) if strips.is_apart else None
+        lengths = strips.q_len, strips.k_len
+        of_plans = strips.plans, strips.plan_of, *lengths
+        blocks = DenseBlocks.of(*of_plans) if strips.is_apart else None
         return BlockedKernels(strips, blocks)
 
     def lower_scored_whole(

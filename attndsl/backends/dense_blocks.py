@@ -10,23 +10,79 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from attndsl.backends.block_rows import BlockRows, Grid, rows_of
 from attndsl.backends.dtypes import lse_dtype
 from attndsl.backends.heads import alike
-from attndsl.backends.places import Places, ShortArray, Span, take_rows, with_width
-from attndsl.backends.whole_strips import DenseBatch, WholePlan
+from attndsl.backends.places import IntArray, Places, ShortArray, with_width
+from attndsl.backends.whole_strips import WholePlan
 from attndsl.schedule import TokenOrder
 
 _flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-CACHED: Final = 1 << 19  # elements of one copy of a tensor in another order
+CACHED: Final = 1 << 17  # elements of one copy of rows: four of them stay in the cache of a thread
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DensePart:
+    """Blocks of one shape: all pairs of each item, or those with key place <= query place."""
+
+    queries: BlockRows
+    keys: BlockRows
+    is_causal: bool
+    is_copied: bool  # whether their rows are
+    is_all: bool  # whether it is one block of all rows on both sides
+
+    @staticmethod
+    def of(
+        queries: BlockRows, keys: BlockRows, is_causal: bool, lengths: tuple[int, int]
+    ) -> DensePart:
+        """Of tensors of so many queries and keys."""
+        is_all = (queries, keys) == (Grid.all(lengths[0]), Grid.all(lengths[1]))
+        return DensePart(queries, keys, is_causal, not (queries.is_plain and keys.is_plain), is_all)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DensePlan:
+    """The blocks of one distinct (batch, head) class, and whether every query and every key is in one."""
+
+    shapes: tuple[DensePart, ...]
+    has_queries: bool
+    has_keys: bool
+
+    @staticmethod
+    def of(plan: WholePlan, q_len: int, k_len: int) -> DensePlan:
+        """The same blocks, in places of the tensors as they are."""
+        found, counts = list[DensePart](), [0, 0]
+        for shape in plan.shapes:
+            queries = _natural(shape.queries, plan.q_order)
+            keys = _natural(shape.keys, plan.k_order)
+            counts[0] += queries.size
+            counts[1] += keys.size
+            parts = rows_of(queries, keys)
+            found += [DensePart.of(*part, shape.is_causal, (q_len, k_len)) for part in parts]
+        return DensePlan(tuple(found), counts[0] == q_len, counts[1] == k_len)
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether some rows are."""
+        return any(shape.is_copied for shape in self.shapes)
+
+    def heads_at_once(self, elements: int) -> int:
+        """How many heads a call takes, so that copies stay in the cache; by the elements of a tensor of one head."""
+        return max(1, CACHED * len(self.shapes) // max(1, elements))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseBlocks:
     """Attention over whole blocks, no key of which is in two of its class; tensors are finite."""
 
-    plans: tuple[WholePlan, ...]
+    plans: tuple[DensePlan, ...]
     plan_of: ShortArray  # [1 or batch, 1 or heads], index into plans
+
+    @staticmethod
+    def of(plans: Sequence[WholePlan], plan_of: ShortArray, q_len: int, k_len: int) -> DenseBlocks:
+        """The blocks of these plans."""
+        return DenseBlocks(tuple(DensePlan.of(plan, q_len, k_len) for plan in plans), plan_of)
 
     @property
     def masks(self) -> bool:
@@ -42,28 +98,33 @@ class DenseBlocks:
     def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
         width, widest = v.shape[3], max(1, q.shape[3], v.shape[3])
-        q, k, v = (with_width(x, widest) for x in (q, k, v))
-        if self._is_copied and (flat := _flat((q, k, v))) is not None:
+        q, k, v = with_width(q, widest), with_width(k, widest), with_width(v, widest)
+        only = self._only(q, k)
+        if only is not None and only.is_all:
+            out, lse = _flash(q, k, v, 0.0, only.is_causal, scale=scale)
+            return (out if width == widest else out[..., :width]), lse
+        if only is not None and self.plans[0].has_queries and not only.is_copied:
+            out, lse = _attended((q, k, v), only, scale)
+            return _joined(out, only.queries)[..., :width], _joined(lse, only.queries)
+        flat = _flat((q, k, v)) if self.plan_of.size == 1 else None
+        if flat is not None:
             out, lse = self.forward(flat[0], flat[1], flat[2], scale)
             return out.view(*q.shape[:3], -1)[..., :width], lse.view(q.shape[:3])
-        only = self._only(q, k)
-        if only is not None:
-            out, lse = _attended((q, k, v), only, scale)
-            return _rows_of(out, only.queries)[..., :width], _rows_of(lse, only.queries)
         out = q.new_empty((*q.shape[:3], width))
         lse = q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
+        if not all(plan.has_queries for plan in self.plans):
+            out.zero_()
+            lse.fill_(-torch.inf)
         for plan, b, mine, theirs in self._units(q, k):
-            columns = [_stored(x[b, theirs], plan.k_order) for x in (k, v)]
-            rows = _stored(q[b, mine], plan.q_order)
-            queries = [shape.queries for shape in plan.shapes]
-            made = [
-                _Result.of(out[b, mine], plan.q_order, queries),
-                _Result.of(lse[b, mine], plan.q_order, queries, empty=-torch.inf),
-            ]
+            given, into, level = (
+                (q[b, mine], k[b, theirs], v[b, theirs]),
+                out[b, mine],
+                lse[b, mine],
+            )
             for shape in plan.shapes:
-                o, level = _attended((rows, *columns), shape, scale)
-                made[0].take(shape.queries, o)
-                made[1].take(shape.queries, level)
+                made = _attended(given, shape, scale)
+                shape.queries.write(into, made[0][..., :width])
+                shape.queries.write(level, made[1])
         return out, lse
 
     def backward(
@@ -79,19 +140,21 @@ class DenseBlocks:
         """(dq, dk, dv), of the results of ``forward``; none reached the log-sum-exp."""
         widths = q.shape[3], k.shape[3], v.shape[3]
         q, k, v, out, dout = (with_width(x, max(1, *widths)) for x in (q, k, v, out, dout))
-        if self._is_copied and (flat := _flat((q, k, v, out, lse, dout))) is not None:
-            grads = self.backward(flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], scale)
-            shapes = zip(grads, (q, k, v), widths, strict=True)
-            dq, dk, dv = (x.view(*like.shape[:3], -1)[..., :width] for x, like, width in shapes)
+        only, plan = self._only(q, k), self.plans[0]
+        if only is not None and (
+            only.is_all or (plan.has_queries and plan.has_keys and not only.is_copied)
+        ):
+            grads = _differentiated((q, out, dout, lse), (k, v), only, scale)
+            if not only.is_all:
+                sides = only.queries, only.keys, only.keys
+                grads = [_joined(x, rows) for x, rows in zip(grads, sides, strict=True)]
+            dq, dk, dv = (x[..., :width] for x, width in zip(grads, widths, strict=True))
             return dq, dk, dv
-        only, given = self._only(q, k), (q, out, dout, lse)
-        if only is not None and _covers([only.keys], k.shape[2]):
-            gains = _differentiated(given, (k, v), only, scale)
-            sides = only.queries, only.keys, only.keys
-            dq, dk, dv = (
-                _rows_of(x, places)[..., :width]
-                for x, places, width in zip(gains, sides, widths, strict=True)
-            )
+        flat = _flat((q, k, v, out, lse, dout)) if self.plan_of.size == 1 else None
+        if flat is not None:
+            found = self.backward(flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], scale)
+            shapes = zip(found, (q, k, v), widths, strict=True)
+            dq, dk, dv = (x.view(*like.shape[:3], -1)[..., :width] for x, like, width in shapes)
             return dq, dk, dv
         is_shared = q.shape[1] > k.shape[1]
         wide = lse_dtype(q.dtype) if is_shared else q.dtype
@@ -99,125 +162,82 @@ class DenseBlocks:
             x.new_empty((*x.shape[:3], width), dtype=kind)
             for x, width, kind in zip((q, k, v), widths, (q.dtype, wide, wide), strict=True)
         ]
-        for x in made[1:] if is_shared else ():
-            x.zero_()
+        if not all(plan.has_queries for plan in self.plans):
+            made[0].zero_()
+        for x in made[1:]:
+            if is_shared or not all(plan.has_keys for plan in self.plans):
+                x.zero_()
         for plan, b, mine, theirs in self._units(q, k):
-            columns = [_stored(x[b, theirs], plan.k_order) for x in (k, v)]
-            rows = [_stored(x[b, mine], plan.q_order) for x in given]
-            queries = [shape.queries for shape in plan.shapes]
-            keys = [shape.keys for shape in plan.shapes]
-            results = [_Result.of(made[0][b, mine], plan.q_order, queries)]
-            results += [_Result.of(x[b, theirs], plan.k_order, keys, is_shared) for x in made[1:]]
+            of_queries = q[b, mine], out[b, mine], dout[b, mine], lse[b, mine]
+            of_keys, into = (k[b, theirs], v[b, theirs]), [made[0][b, mine]]
+            into += [x[b, theirs] for x in made[1:]]
             for shape in plan.shapes:
-                gains = _differentiated(rows, columns, shape, scale)
-                sides = shape.queries, shape.keys, shape.keys
-                for result, places, gain in zip(results, sides, gains, strict=True):
-                    result.take(places, gain)
+                gains = _differentiated(of_queries, of_keys, shape, scale)
+                gains = [x[..., :width] for x, width in zip(gains, widths, strict=True)]
+                shape.queries.write(into[0], gains[0])
+                shape.keys.write(into[1], gains[1], adds=is_shared)
+                shape.keys.write(into[2], gains[2], adds=is_shared)
         return made[0], made[1].to(k.dtype), made[2].to(v.dtype)
 
-    @property
-    def _is_copied(self) -> bool:
-        """Whether tokens are taken in another order, that of all heads and batch elements."""
-        plan = self.plans[0]
-        return self.plan_of.size == 1 and (plan.q_order is not None or plan.k_order is not None)
+    def _only(self, q: Tensor, k: Tensor) -> DensePart | None:
+        """The one shape of all heads."""
+        shapes = self.plans[0].shapes
+        is_one = self.plan_of.size == 1 and len(shapes) == 1 and q.shape[1] == k.shape[1]
+        return shapes[0] if is_one else None
 
-    def _only(self, q: Tensor, k: Tensor) -> DenseBatch | None:
-        """The one shape of all heads that has every query, in natural order."""
-        plan = self.plans[0]
-        if self.plan_of.size > 1 or q.shape[1] != k.shape[1] or len(plan.shapes) != 1:
-            return None
-        queries = plan.shapes[0].queries
-        is_plain = plan.q_order is None and plan.k_order is None
-        return plan.shapes[0] if is_plain and _covers([queries], q.shape[2]) else None
-
-    def _units(self, q: Tensor, k: Tensor) -> Iterator[tuple[WholePlan, slice, slice, slice]]:
+    def _units(self, q: Tensor, k: Tensor) -> Iterator[tuple[DensePlan, slice, slice, slice]]:
         """(plan, batch elements, query heads, key heads): as many query heads as key heads.
 
-        Tokens in another order are copied, of so many heads at a time that the copies stay in the cache.
+        Rows that are copied are those of so many heads at a time that the copies stay in the cache.
         """
         (batch, heads), kv_heads = q.shape[:2], k.shape[1]
-        group, copied = heads // kv_heads, any(p.q_order or p.k_order for p in self.plans)
-        is_each = copied or len(self.plan_of) > 1
-        most = max(1, CACHED // max(q[0, 0].numel(), k[0, 0].numel())) if copied else kv_heads
+        group, is_copied = heads // kv_heads, any(plan.is_copied for plan in self.plans)
+        is_each = is_copied or len(self.plan_of) > 1
+        elements = max(q[0, 0].numel(), k[0, 0].numel())
         for b in [slice(b, b + 1) for b in range(batch)] if is_each else [slice(0, batch)]:
             row = self.plan_of[b.start if len(self.plan_of) > 1 else 0].tolist()
             for number, mine, theirs in alike(row if len(row) > 1 else row * heads, group):
+                plan = self.plans[number]
+                most = plan.heads_at_once(elements) if plan.is_copied else kv_heads
                 step = (mine.stop - mine.start) // (theirs.stop - theirs.start)
                 for low, first in itertools.product(
                     range(theirs.start, theirs.stop, most), range(mine.start, mine.start + step)
                 ):
                     high, skipped = min(low + most, theirs.stop), (low - theirs.start) * step
                     some = slice(first + skipped, first + skipped + (high - low) * step, step)
-                    yield self.plans[number], b, some, slice(low, high)
-
-
-@dataclass(slots=True, eq=False)
-class _Result:
-    """Rows [B, H, N, ...] that a unit writes or adds to, shape after shape, in storage order until all are there."""
-
-    given: Tensor
-    order: TokenOrder | None
-    left: int  # shapes that are still to come
-    is_one: bool  # whether the first has every row
-    adds: bool
-    stored: Tensor | None
-
-    @staticmethod
-    def of(
-        given: Tensor,
-        order: TokenOrder | None,
-        places: Sequence[Places],
-        adds: bool = False,
-        empty: float = 0.0,
-    ) -> _Result:
-        covers = _covers(places, given.shape[2])
-        is_one = covers and len(places) == 1 and order is not None
-        stored = None if is_one else given if order is None else torch.empty_like(given)
-        if stored is not None and not covers and not (adds and order is None):
-            stored.fill_(empty)
-        return _Result(given, order, len(places), is_one, adds, stored)
-
-    def take(self, places: Places, value: Tensor) -> None:
-        """Takes the rows of the next shape, [B, H, items, n, ...]."""
-        value = value if value.dim() == 4 else value[..., : self.given.shape[-1]]
-        self.left -= 1
-        if self.is_one:
-            self.stored = _rows_of(value, places)
-        elif self.adds and self.order is None:
-            _blocks(self.given, places).add_(value)
-        else:
-            assert self.stored is not None
-            _blocks(self.stored, places).copy_(value)
-        if self.order is not None and not self.left:
-            assert self.stored is not None
-            natural_places, given = self.order.places, self.given
-            if not self.adds and given.is_contiguous():
-                stored, into = self.stored.flatten(0, 1), given.flatten(0, 1)
-                torch.index_select(stored, 1, torch.from_numpy(natural_places), out=into)
-                return
-            natural = take_rows(self.stored, natural_places)
-            given.add_(natural) if self.adds else given.copy_(natural)
+                    yield plan, b, some, slice(low, high)
 
 
 # ---------------------------------------------------------------------------- one shape
 
 
-def _attended(given: Sequence[Tensor], shape: DenseBatch, scale: float) -> tuple[Tensor, Tensor]:
-    """(out, lse) of the blocks of one shape, [B, H, items, n, ...], of tensors in storage order."""
-    sides = shape.queries, shape.keys, shape.keys
-    fold, folded = _Fold.of([_blocks(x, at) for x, at in zip(given, sides, strict=True)])
+def _attended(given: Sequence[Tensor], shape: DensePart, scale: float) -> tuple[Tensor, Tensor]:
+    """(out, lse) of the blocks of one shape: [., 1, n, ...] where rows are copied, else [B, H, items, n, ...]."""
+    q, k, v = given
+    if shape.is_copied:
+        q, k, v = shape.queries.read(q), shape.keys.read(k), shape.keys.read(v)
+        out, lse = _flash(q, k, v, 0.0, shape.is_causal, scale=scale)
+        return out, lse
+    fold, folded = _Fold.of([_view(q, shape.queries), _view(k, shape.keys), _view(v, shape.keys)])
     out, lse = _flash(*folded, 0.0, shape.is_causal, scale=scale)
     return fold.undone(out), fold.undone(lse)
 
 
 def _differentiated(
-    rows: Sequence[Tensor], columns: Sequence[Tensor], shape: DenseBatch, scale: float
+    rows: Sequence[Tensor], columns: Sequence[Tensor], shape: DensePart, scale: float
 ) -> list[Tensor]:
-    """(dq, dk, dv) of the blocks of one shape, of (q, out, dout, lse) and (k, v)."""
-    given = [_blocks(x, shape.queries) for x in rows] + [_blocks(x, shape.keys) for x in columns]
-    fold, (q, out, dout, lse, k, v) = _Fold.of(given)
-    grads = _flash_backward(dout, q, k, v, out, lse, 0.0, shape.is_causal, scale=scale)
-    return [fold.undone(x) for x in grads]
+    """(dq, dk, dv) of the blocks of one shape, likewise, of (q, out, dout, lse) and (k, v)."""
+    if shape.is_all:
+        (q, out, dout, lse), (k, v) = rows, columns
+    elif shape.is_copied:
+        q, out, dout, lse = map(shape.queries.read, rows)
+        k, v = map(shape.keys.read, columns)
+    else:
+        given = [_view(x, shape.queries) for x in rows] + [_view(x, shape.keys) for x in columns]
+        fold, (q, out, dout, lse, k, v) = _Fold.of(given)
+        grads = _flash_backward(dout, q, k, v, out, lse, 0.0, shape.is_causal, scale=scale)
+        return [fold.undone(x) for x in grads]
+    return [*_flash_backward(dout, q, k, v, out, lse, 0.0, shape.is_causal, scale=scale)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,27 +283,19 @@ def _merges(x: Tensor, dim: int) -> bool:
     return x.shape[dim] == 1 or inner == 1 or x.stride(dim) == inner * x.stride(dim + 1)
 
 
-def _blocks(x: Tensor, places: Places) -> Tensor:
-    """A view of x [B, H, N, ...] as [B, H, items, n, ...]."""
-    assert isinstance(places, Span), "blocks that are apart are spans"
-    batch, head, row, *rest = x.stride()
-    return x.as_strided(
-        (*x.shape[:2], places.items, places.length, *x.shape[3:]),
-        (batch, head, places.step * row, places.stride * row, *rest),
-        x.storage_offset() + places.start * row,
-    )
+def _view(x: Tensor, rows: BlockRows) -> Tensor:
+    """Rows of x [B, H, N, ...] that have one digit of items and one of places, [B, H, items, n, ...]."""
+    assert isinstance(rows, Grid), "lists are copied"
+    return rows.view(x)
 
 
-def _rows_of(x: Tensor, places: Places) -> Tensor:
+def _joined(x: Tensor, rows: BlockRows) -> Tensor:
     """Blocks [B, H, items, n, ...] that cover all rows, as [B, H, N, ...]."""
-    assert isinstance(places, Span)
-    return (x if places.stride == 1 else x.transpose(2, 3)).flatten(2, 3)
+    assert isinstance(rows, Grid), "lists are copied"
+    return (x if rows.strides[1] == 1 else x.transpose(2, 3)).flatten(2, 3)
 
 
-def _covers(places: Sequence[Places], length: int) -> bool:
-    """Whether places that are apart are all rows."""
-    return sum(each.items * each.length for each in places) == length
-
-
-def _stored(x: Tensor, order: TokenOrder | None) -> Tensor:
-    return x if order is None else take_rows(x, order.rows)
+def _natural(places: Places, order: TokenOrder | None) -> IntArray:
+    """Rows of the tensors as they are, [items, n]."""
+    rows = places.rows().reshape(places.items, places.length)
+    return rows if order is None else order.rows[rows]

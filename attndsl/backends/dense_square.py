@@ -6,9 +6,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from attndsl.backends.dense_blocks import DenseBlocks
-from attndsl.backends.places import IntArray, Span
-from attndsl.backends.whole_strips import DenseBatch, WholePlan
+from attndsl.backends.block_rows import Grid
+from attndsl.backends.dense_blocks import DenseBlocks, DensePart, DensePlan
+from attndsl.backends.places import IntArray
 from attndsl.schedule import Runs, Schedule, Tiles
 
 Shape: TypeAlias = Literal["full", "causal"]
@@ -19,8 +19,10 @@ def square_of(schedule: Schedule) -> DenseBlocks | None:
     shape = shape_of(schedule)
     if shape is None:
         return None
-    queries, keys = (Span(0, n, 1, n) for n in (schedule.q_len, schedule.k_len))
-    plan = WholePlan((DenseBatch(queries, keys, shape == "causal"),), None, None, is_apart=True)
+    lengths = schedule.q_len, schedule.k_len
+    queries, keys = map(Grid.all, lengths)
+    block = DensePart.of(queries, keys, shape == "causal", lengths)
+    plan = DensePlan((block,), has_queries=True, has_keys=True)
     return DenseBlocks((plan,), schedule.plan_of)
 
 

@@ -14,11 +14,12 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from attndsl.backends.block_batches import BlockBatch, InStrips, Ordered, batches_of
-from attndsl.backends.dense_blocks import CACHED
+from attndsl.backends.block_rows import Listed
+from attndsl.backends.dense_blocks import DensePart, DensePlan
 from attndsl.backends.heads import alike, evenly_alike
 from attndsl.backends.places import Elements, Index, Places
 from attndsl.backends.strip_passes import at_once
-from attndsl.backends.whole_strips import DenseBatch, WholeStrips
+from attndsl.backends.whole_strips import WholeStrips
 from attndsl.schedule import Schedule
 
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -99,22 +100,37 @@ def _whole_counts(
     """(forward, backward) of blocks at once: nothing is masked, merged or added up."""
     forward = WorkCounts(moved=batch * heads * width * (strips.q_len + strips.k_len))
     backward = WorkCounts()
-    for (plan, count), times in _units(strips, batch, heads).items():
-        shapes, orders = strips.plans[plan].shapes, _reordering(strips.plans[plan], count * width)
-        made = WorkCounts()
-        for shape in shapes:
-            made += _kernel_of_blocks(shape, count, width)
-        if orders[0].gathered:  # in pieces
-            most = max(1, CACHED // (max(strips.q_len, strips.k_len) * width))
-            made += WorkCounts(calls=(-(-count // most) - 1) * len(shapes))
-        several = 2 * (len(shapes) > 1) * count * width  # results are written twice
-        forward += (orders[0] + made + WorkCounts(moved=several * strips.q_len)) * times
-        moved = several * (strips.q_len + 2 * strips.k_len)
-        backward += (orders[1] + made + WorkCounts(moved=moved)) * times
+    for (number, count), times in _units(strips, batch, heads).items():
+        plan = DensePlan.of(strips.plans[number], strips.q_len, strips.k_len)
+        for shape in plan.shapes:
+            made = _kernel_of_blocks(shape, count, width)
+            if plan.is_copied:  # in pieces
+                most = plan.heads_at_once(max(strips.q_len, strips.k_len) * width)
+                made += WorkCounts(calls=-(-count // most) - 1)
+            copies = _copies(shape, count * width, len(plan.shapes) > 1)
+            forward += (made + copies[0]) * times
+            backward += (made + copies[1]) * times
     return forward, backward
 
 
-def _kernel_of_blocks(shape: DenseBatch | BlockBatch, heads: int, width: int) -> WorkCounts:
+def _copies(
+    shape: DensePart, elements: int, is_one_of_several: bool
+) -> tuple[WorkCounts, WorkCounts]:
+    """Of rows into the order of blocks, and of results, by the elements of one token."""
+    queries = shape.queries.items * shape.queries.length * elements
+    keys = shape.keys.items * shape.keys.length * elements
+    if not shape.is_copied:
+        results = queries * is_one_of_several, (queries + 2 * keys) * is_one_of_several
+        return WorkCounts(moved=results[0]), WorkCounts(moved=results[1])
+    if isinstance(shape.queries, Listed):
+        return (
+            WorkCounts(gathered=2 * queries + 2 * keys),
+            WorkCounts(gathered=4 * queries + 4 * keys),
+        )
+    return WorkCounts(moved=2 * queries + 2 * keys), WorkCounts(moved=4 * queries + 4 * keys)
+
+
+def _kernel_of_blocks(shape: DensePart | BlockBatch, heads: int, width: int) -> WorkCounts:
     """One call; of triangles torch's kernel skips whole stretches of keys behind a block of queries."""
     items, queries, keys = shape.queries.items, shape.queries.length, shape.keys.length
     made = _kernel(items, queries, keys, heads, width)

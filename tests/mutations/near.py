@@ -147,6 +147,7 @@ NEAR = {
     ),
     "backends/few_queries.py": ("rooms/backends/test_few_queries.py",),
     "backends/dense_square.py": ("rooms/backends/test_dense_blocks.py",),
+    "backends/block_rows.py": ("rooms/backends/test_dense_blocks.py",),
     "backends/dense_blocks.py": ("rooms/backends/test_dense_blocks.py",),
     "backends/scored_whole.py": ("rooms/backends/test_scored_whole.py",),
     "backends/whole_strips.py": ("rooms/backends/test_dense_blocks.py",),

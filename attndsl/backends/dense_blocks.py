@@ -36,7 +36,7 @@ class DensePart:
     def of(
         queries: BlockRows, keys: BlockRows, is_causal: bool, lengths: tuple[int, int]
     ) -> DensePart:
-        """Of tensors of so many queries and keys."""
+        """The blocks of a call with so many queries and keys."""
         is_all = (queries, keys) == (Grid.all(lengths[0]), Grid.all(lengths[1]))
         return DensePart(queries, keys, is_causal, not (queries.is_plain and keys.is_plain), is_all)
 

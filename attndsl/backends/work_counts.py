@@ -116,7 +116,7 @@ def _whole_counts(
 def _copies(
     shape: DensePart, elements: int, is_one_of_several: bool
 ) -> tuple[WorkCounts, WorkCounts]:
-    """Of rows into the order of blocks, and of results, by the elements of one token."""
+    """(forward, backward) of the copies of rows and of results, by the elements of one token."""
     queries = shape.queries.items * shape.queries.length * elements
     keys = shape.keys.items * shape.keys.length * elements
     if not shape.is_copied:

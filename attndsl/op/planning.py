@@ -180,12 +180,16 @@ class Planner:
         self, request: Request, tables: Sequence[Tensor], options: Options
     ) -> OpenPacked | ir.NotOpen:
         """The same of sequences that lie one behind the other."""
-        shapes = {name: x.shape for name, x in zip(options.names, tables, strict=True)}
+        given = dict(zip(options.names, tables, strict=True))
+        shapes = {name: tuple(x.shape) for name, x in given.items()}
         try:
             if options.axes:
                 raise ir.NotOpen("extents of packed sequences are read on the host")
-            given = self.program, request, shapes, options.backend, options.layout
-            return lower_packed(*given)
+            if any(x.dtype not in _TYPES for x in tables):
+                raise ir.NotOpen("a type of numbers is checked on the host")
+            kinds = {name: _TYPES[x.dtype] for name, x in given.items()}
+            rest = shapes, kinds, options.backend, options.layout
+            return lower_packed(self.program, request, *rest)
         except ir.NotOpen as reason:
             return reason
 

@@ -81,6 +81,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
      "return number", "what is left out stays among what is kept"),
     ("backends/open_schedule.py", "rows[:, list(found.starts)] += before + terms.size * np.arange(len(rows))[:, None]",
      "rows[:, list(found.starts)] += before", "all batch elements evaluate the terms of the first"),
+    ("open_packed.py", "torch._assert_async((place < keys).all(), _TOO_FEW)", "pass", "queries read entries of the sequence behind theirs"),
+    ("open_packed.py", "token = (bounds[1][of_q] + place)", "token = (bounds[0][of_q] + place)", "entries of queries are counted from the first query, not key"),
     ("schedule/open_tiles.py", "sides = batch[:, None, None], heads[:, None]", "sides = batch[:1, None, None], heads[:, None]",
      "zero keys are those of the first batch element"),
     ("op/contents.py", "mixed = torch.stack([_mixed(values + number * a + seed * b) for a, b in _FACTORS])",

@@ -166,18 +166,36 @@ PACKED = {
         [0, 12, 12, 28, 40],
     ),
     "zero keys, queries ahead of all": ("= k <= q zeros 2", [0, 9, 25, 50], [0, 5, 20, 48]),
+    "documents": ("doc[q] == doc[k] and k <= q", [0, 9, 9, 25, 50], [0, 12, 15, 28, 40]),
+    "inputs of sequences, and of tokens by themselves": (
+        "align start = doc[q] >= doc[k] or keep[k] and k < reach zeros if keep[q] then 1 else reach + batch",
+        [0, 9, 25, 25, 40],
+        [0, 12, 30, 35, 50],
+    ),
 }
+OF_SEQUENCES = """
+input doc: int[batch, pos]
+input keep: bool[batch, pos]
+input reach: int[batch]
+"""
 
 
 @pytest.mark.parametrize(("root", "of_q", "of_k"), PACKED.values(), ids=PACKED)
 def test_bounds_of_packed_sequences_are_not_read_either(root, of_q, of_k, monkeypatch):
-    p = attndsl.compile(f"pattern p {root}" if "zeros" in root else f"pattern p = {root}")
+    p = attndsl.compile(OF_SEQUENCES + ("pattern p " if "zeros" in root else "pattern p = ") + root)
+    everything = {
+        "doc": torch.randint(-1, 2, (of_k[-1],)),
+        "keep": torch.rand(of_k[-1]) < 0.6,
+        "reach": torch.arange(len(of_k) - 1, dtype=torch.int32),
+    }
+    own = {table.name: everything[table.name] for table in p.ir.tables}
     call, bounds = attndsl.varlen(p), [torch.tensor(x) for x in (of_q, of_k)]
     lengths = of_q[-1], of_k[-1], of_k[-1]
     given = [x[0].transpose(0, 1).detach() for x in tensors(max(lengths), max(lengths), 2)]
     qkv = [x[:n].clone().requires_grad_() for x, n in zip(given, lengths, strict=True)]
-    theirs = results(call, qkv, backend="reference", cu_seqlens_q=bounds[0], cu_seqlens_k=bounds[1])
-    mine = results(call, qkv, backend="triton", cu_seqlens_q=bounds[0], cu_seqlens_k=bounds[1])
+    told = own | {"cu_seqlens_q": bounds[0], "cu_seqlens_k": bounds[1]}
+    theirs = results(call, qkv, backend="reference", **told)
+    mine = results(call, qkv, backend="triton", **told)
     for a, b in zip(mine, theirs, strict=True):
         assert torch.allclose(a, b, atol=2e-5)
     monkeypatch.setattr(Launch, "__call__", lambda self, call: None)
@@ -185,7 +203,7 @@ def test_bounds_of_packed_sequences_are_not_read_either(root, of_q, of_k, monkey
         inputs = {
             f"<cu_seqlens_{side}>": mode.from_tensor(x)
             for side, x in zip("qk", bounds, strict=True)
-        }
+        } | {name: mode.from_tensor(x) for name, x in own.items()}
         q, k, v = (x.detach().transpose(0, 1)[None] for x in qkv)
         found = p._planner.executable(*opened(p, q, k, inputs))
         out, lse = found.forward(q, k, v, scale=0.25)
@@ -197,6 +215,14 @@ def test_bounds_that_make_no_sense_stop_the_call(bounds):
     q, k, v = (x[0].transpose(0, 1) for x in tensors(40, 40, 4))
     with pytest.raises(RuntimeError, match="bounds of packed sequences"):
         attndsl.varlen("causal")(q, k, v, torch.tensor(bounds), backend="triton")
+
+
+def test_queries_that_read_no_entry_of_their_sequence_stop_the_call():
+    q, k, v = (x[0].transpose(0, 1) for x in tensors(40, 40, 4))
+    p = attndsl.compile(f"{INPUTS}pattern p align start = doc[q] == doc[k]")
+    told = {"cu_seqlens_q": torch.tensor([0, 30, 40]), "cu_seqlens_k": torch.tensor([0, 20, 40])}
+    with pytest.raises(RuntimeError, match="fewer entries than queries read"):
+        attndsl.varlen(p)(q, k, v, doc=torch.zeros(40, dtype=torch.int64), **told, backend="triton")
 
 
 def test_new_contents_are_scheduled_anew():

@@ -97,6 +97,8 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
     terminal.say(f"{declared.name}  {terminal.paint(FAINT, str(where))}")
     if (name := entry_name(about.source)) is not None:
         _tell_entry(patterns.entry(name), terminal)
+    elif about.source in patterns.selections():
+        _tell_entry(patterns.selection(about.source), terminal)
     elif declared.doc:
         terminal.say()
         terminal.prose(declared.doc)
@@ -125,12 +127,12 @@ def tell(about: Subject, call: Setting, terminal: Terminal) -> None:
 
 
 def _tell_entry(entry: patterns.Entry, terminal: Terminal) -> None:
-    """Prints the fields of a library entry."""
+    """Prints the fields of a library entry, or of a published selection, which need not have a row."""
     terminal.say()
     terminal.prose(entry.summary)
     terminal.say()
     fields = {
-        "paper": f"{entry.title} (row {entry.row} of the catalogue)",
+        "paper": f"{entry.title} (row {entry.row} of the catalogue)" if entry.row else "",
         "source": entry.source,
         "reading": entry.reading,
         "edges": entry.edges,

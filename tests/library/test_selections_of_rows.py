@@ -232,6 +232,29 @@ def less_masked(s, seen, v, given):
     return attended(s - given["masked"], seen[0], v)
 
 
+def nsa_branches(case, h, i):
+    """Blocks of 16, of which 3; then the last 7 keys. The 4 windows of 32 keys, one every 16, are given."""
+    total = dict.fromkeys(range(i // 16 + 1), 0.0)
+    for g in (h // 2 * 2, h // 2 * 2 + 1):
+        keys = case.array("pooled_keys")[0, g]
+        ready = [w for w in range(4) if 16 * w + 32 <= i + 1]
+        for w, share in softmax({w: SCALE * dot(case.row(g, i), keys[w]) for w in ready}).items():
+            for u in total:
+                total[u] += share * (0.5 if u in (w, w + 1) else 0.0)
+    taken = top(total, 3, [u for u in total if u < 1 or i // 16 - u < 2])
+    yield [j for j in range(i + 1) if j // 16 in taken]
+    yield list(range(max(0, i - 6), i + 1))
+
+
+def three_branches(s, seen, v, given):
+    key, value = given["pooled"]
+    ready = 16 * torch.arange(4) + 31 <= torch.arange(80)[:, None]
+    parts = attended(SCALE * given["q"] @ key.mT, ready, value), attended(s, seen[0], v)
+    return sum(
+        given["gate"][..., [at]] * part for at, part in enumerate((*parts, attended(s, seen[1], v)))
+    )
+
+
 SYSTEMS = {
     "axformer": System(axformer, {"n": 5}, (21, 21), formula=kept_weights),
     "kinetics": System(kinetics, {"sink": 2, "local": 6, "b": 4, "n": 2}, (31, 31)),
@@ -275,6 +298,11 @@ SYSTEMS = {
     "selective": System(
         selective, {"n": 6}, (1, 24), {"masked": (1, 24)}, less_masked, ("masked",)
     ),
+    "nsa_branches": System(
+        nsa_branches, {"b": 16, "n": 3, "w": 7}, (80, 80),
+        {"gate": (1, HEADS, 80, 3), "pooled_keys": (1, HEADS, 4, WIDTH), "position": (80,)},
+        three_branches, ("gate",), "pooled",
+    ),
 }  # fmt: skip
 
 
@@ -299,6 +327,8 @@ def test_a_system_is_dense_attention_on_the_sets_of_its_loop(name, integers):
     if name == "magicface":
         case.inputs["foreground"] = case.inputs["foreground"] > 0
         case.inputs["weight"] = case.inputs["weight"].abs() + 0.5
+    if "position" in case.inputs:
+        case.inputs["position"] = torch.arange(case.k_len)
     if system.foreign:
         key, value = torch.randn(2, 1, HEADS, 4, WIDTH, dtype=torch.float64)
         case.inputs[system.foreign] = key.requires_grad_(), value.requires_grad_()
@@ -365,3 +395,14 @@ def test_steps_of_selective_attention_evict_the_key_that_was_masked_most():
             assert np.allclose(weights[0, h, 0, cache], [shares[j] for j in cache], rtol=1e-9)
         for j in cache[:-1]:
             sums[j] += max(0.0, SCALE * float(q[0, 0, i] @ k[0, 0, j])) if j else 0.0
+
+
+def test_a_step_of_all_branches_is_the_last_row_of_a_prefill():
+    a = attndsl.compile("select_nsa_branches", b=16, n=3, w=7)
+    draws = torch.Generator().manual_seed(0)
+    q, k, v, gate = (torch.randn(1, 2, 80, x, generator=draws) for x in (4, 4, 4, 3))
+    pooled = torch.randn(2, 1, 2, 4, 4, generator=draws).unbind()
+    rest = {"pooled": pooled, "pooled_keys": pooled[0]}
+    whole = a(q, k, v, gate=gate, position=torch.arange(80), **rest)
+    step = a(q[:, :, -1:], k, v, gate=gate[:, :, -1:], position=torch.tensor([79]), **rest)
+    torch.testing.assert_close(step, whole[:, :, -1:], rtol=1e-5, atol=1e-6)

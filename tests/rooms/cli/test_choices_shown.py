@@ -20,6 +20,13 @@ def test_a_picture_shows_blocks_that_were_chosen(capsys: pytest.CaptureFixture[s
         assert len(seen) == (2 if i >= 8 else 1)
 
 
+def test_a_choice_is_told_by_its_fields(capsys: pytest.CaptureFixture[str]):
+    assert main(["show", "select_kinetics", "--q-len", "16"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "paper Kinetics: Rethinking Test-Time Scaling Laws (row 058 of the catalogue)" in out
+    assert "Example:" not in out
+
+
 def test_an_explanation_says_what_a_choice_costs_and_whether_it_knows_the_future(
     capsys: pytest.CaptureFixture[str],
 ):

@@ -2,13 +2,16 @@
 
 import functools
 import operator
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import attndsl
-from attndsl.frontend import any_, k, minimum, q, to_mask
+from attndsl.frontend import any_, frames, k, minimum, q, to_mask
 from attndsl.source import AttnDslError
+from attndsl.syntax import limits
 from tests.support.work import A_SECOND, calls_of, in_memory
 from tests.support.work import within as in_calls
 
@@ -213,6 +216,17 @@ def test_facts_of_grids_of_many_axes_are_found_or_left_open(name):
     facts = within(attndsl.compile(MANY_AXES[name]).facts)
     assert facts["symmetric"] == "proved"
     assert facts["causal"] == "false"
+
+
+def test_the_manual_states_the_budgets():
+    manual = (Path(attndsl.__file__).parents[1] / "docs" / "language.md").read_text("utf-8")
+    rows = dict(
+        re.findall(r"^\| ([^|]+) \| ([^|]+) \|", manual.partition("## Limits")[2], re.MULTILINE)
+    )
+    steps, nodes = (f"{most:,}".replace(",", " ") for most in (frames.MOST_WORK, frames.MOST_NODES))
+    assert rows["work to expand a pattern"] == f"{steps} steps, {nodes} distinct expressions"
+    assert f"{limits.MOST_TOKENS:,} tokens".replace(",", " ") in rows["file"]
+    assert rows["`any`, `all`, `count`, `sum`"] == f"{frames.WIDEST_RANGE} numbers that are tried"
 
 
 def test_a_long_chain_of_let_is_explained_soon():

@@ -4,6 +4,7 @@ import gc
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -134,6 +135,23 @@ def test_numbers_without_end_are_refused_where_they_stand(number: int):
     ):
         with pytest.raises(attndsl.AttnDslError, match=r"A305|A211|A40[12]"):
             act()
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor], ids=lambda x: x.__name__)
+def test_a_list_parameter_may_be_an_array_or_a_tensor(make):
+    p = attndsl.compile("pattern p(at: list) = k in at", at=make([0, 2]))
+    assert seen(p, 1, 4) == [[0, 2]]
+
+
+def test_what_is_no_list_of_ints_is_refused_as_a_list_parameter():
+    for given in (np.array([[1]]), torch.tensor([0.5]), np.array([True]), "12", 3):
+        with pytest.raises(attndsl.AttnDslError, match="A211"):
+            attndsl.compile("pattern p(at: list) = k in at", at=given)
+
+
+def test_parameters_reach_as_far_as_inputs_do():
+    assert seen(attndsl.compile("causal_window", w=1 << 40), 1, 3) == [[0, 1, 2]]
+    assert seen(attndsl.compile("pattern p(n: int) = k * n == n", n=1 << 31), 1, 3) == [[1]]
 
 
 def test_layers_are_counted_from_0():

@@ -118,7 +118,7 @@ class _Maker:
     def of_all(self, term: Any) -> _Make:
         """A maker of the term, every number of which is an `Int`."""
         made = self._of(term)
-        if self._found != len(self._numbers) or not all(map(str.isdigit, self._numbers)):
+        if self._found != len(self._numbers):
             raise _Otherwise
         return made
 

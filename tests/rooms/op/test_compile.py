@@ -149,6 +149,12 @@ def test_what_is_no_list_of_ints_is_refused_as_a_list_parameter():
             attndsl.compile("pattern p(at: list) = k in at", at=given)
 
 
+def test_values_are_compared_with_numbers():
+    for text, wanted in (("k != 1", [0, 2]), ("k == 1", [1]), ("2 * k + 1 != 5", [0, 1])):
+        assert seen(attndsl.compile(text), 1, 3) == [wanted]
+    assert seen(attndsl.compile("3 * k == 4 or k in [2, 0]"), 1, 3) == [[0, 2]]
+
+
 def test_parameters_reach_as_far_as_inputs_do():
     assert seen(attndsl.compile("causal_window", w=1 << 40), 1, 3) == [[0, 1, 2]]
     assert seen(attndsl.compile("pattern p(n: int) = k * n == n", n=1 << 31), 1, 3) == [[1]]

@@ -95,12 +95,13 @@ def test_a_chain_that_ends_in_its_sign_is_refused_at_the_sign():
     assert (error.code, error.diagnostics[0].span.stop) == ("A101", len(HEAD + text + " and"))
 
 
-def test_a_number_in_the_midst_that_is_too_large_is_refused_where_it_stands():
+@pytest.mark.parametrize("number", ["2147483648", "9999999999", "99999999999999999999"])
+def test_a_number_in_the_midst_that_is_too_large_is_refused_where_it_stands(number: str):
     terms = [f"k != {i}" for i in range(COUNT)]
-    terms[30] = "k != 99999999999999999999"
+    terms[30] = f"k != {number}"
     error = fault(HEAD + " and ".join(terms))
     assert error.code == "A105"
-    assert error.diagnostics[0].span.text == "99999999999999999999"
+    assert error.diagnostics[0].span.text == number
 
 
 def test_digits_may_be_grouped_in_some_terms():

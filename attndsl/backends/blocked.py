@@ -100,7 +100,7 @@ class Blocked:
         strips = WholeStrips.of(whole)
         if strips is None or strips.has_triangles:
             return None
-        return BlockedScores.of(strips, score)
+        return BlockedScores.of(strips, score, request.gradient)
 
     def tiles(self, request: Request) -> tuple[Tile, ...]:
         """One for both passes."""
@@ -113,7 +113,7 @@ class Blocked:
 
     def lower_scored(self, part: TiledMask, score: BoundScore, request: Request) -> BlockedScores:
         """Strips of its one schedule, with scores of their own."""
-        return BlockedScores.of(part.schedules[self.tiles(request)[0]], score)
+        return BlockedScores.of(part.schedules[self.tiles(request)[0]], score, request.gradient)
 
     def lower_stick(self, part: TiledMask, score: BoundScore, request: Request) -> StickScores:
         """Strips from the last key back, in order."""

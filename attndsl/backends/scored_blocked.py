@@ -51,11 +51,15 @@ class BlockedScores:
     kept: Kept = field(default_factory=Kept)
     known: KnownStrips = field(default_factory=dict)
     folded: dict[int, FoldedBlocks] = field(default_factory=dict)  # by the count of batch elements
+    is_wide: bool = False  # a gradient of a table adds up what rounding takes from the output
 
     @staticmethod
-    def of(schedule: Schedule | InStrips, bound: BoundScore) -> BlockedScores:
+    def of(
+        schedule: Schedule | InStrips, bound: BoundScore, gradient: bool = False
+    ) -> BlockedScores:
         """The kernels of a call."""
-        return BlockedScores(schedule, bound, Program.of(bound))
+        is_wide = gradient and bool(bound.reals)
+        return BlockedScores(schedule, bound, Program.of(bound), is_wide=is_wide)
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +71,7 @@ class BlockedScores:
         self, q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], *, scale: float
     ) -> tuple[Tensor, Tensor]:
         """(out [B, H, Q, Dv], lse [B, H, Q]), unrounded: a backward multiplies what rounding takes from out."""
-        if q.dtype in EIGHT_BITS:
+        if q.dtype in EIGHT_BITS or (self.is_wide and q.dtype != lse_dtype(q.dtype)):
             return self.forward(q.float(), k.float(), v.float(), tables, scale=scale)
         wide = lse_dtype(q.dtype)
         out = q.new_empty((*q.shape[:3], v.shape[3]), dtype=wide)

@@ -878,6 +878,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("selecting/ranking.py", "np.lexsort(keys[::-1], axis=-1)", "np.lexsort(keys, axis=-1)", "the last int sorts first"),
     ("selecting/values.py", "key = torch.from_numpy(rows[:, None] - distance[None])",
      "key = torch.from_numpy(rows[:, None] + distance[None])", "sums along diagonals go ahead"),
+    ("backends/scored_blocked.py", "is_wide = gradient and bool(bound.reals)", "is_wide = False", "gradients of tables add up what rounding takes from outputs in 16 bits"),
     ("lowering.py", "PlainScores(replace(plain, zeros=None, keyless=None))", "PlainScores(plain)", "the zero keys of a pattern count twice in an attention"),
     ("frontend/score_values.py", "pending.append((yes, ir.conj(among, condition)))", "pending.append((yes, among))", "a condition around a division is not seen"),
     ("frontend/score_values.py", "if ir.conj(among, *inside) is not ir.FALSE:", "if True:", "reads outside of a table are taken"),

@@ -45,8 +45,8 @@ class StickScores(BlockedScores):
     schedule: Schedule
 
     @staticmethod
-    def of(schedule: Schedule | InStrips, bound: BoundScore) -> StickScores:
-        """The kernels of a call."""
+    def of(schedule: Schedule | InStrips, bound: BoundScore, gradient: bool = False) -> StickScores:
+        """The kernels of a call, which round nothing, with a ``gradient`` or without."""
         assert isinstance(schedule, Schedule), "keys are taken in the order of tiles"
         return StickScores(schedule, bound, replace(Program.of(bound), is_softmax=False))
 

@@ -254,7 +254,8 @@ def _weights(
         weights = each.dense(each.value(part.part.weight, each.value(part.part.score)), 0.0)
         if form is ir.Form.L1:
             whole = weights.sum(-1) + (0.0 if mass is None else mass.exp())
-            weights = weights / whole.masked_fill(whole == 0, 1.0)[..., None]
+            is_nothing = whole.abs() < torch.finfo(whole.dtype).tiny
+            weights = weights / whole.masked_fill(is_nothing, math.inf)[..., None]
         return [weights], lse
     if form is ir.Form.ENTMAX:
         return [_entmax(level, part.mask)], lse
@@ -289,6 +290,8 @@ def _entmax(level: Tensor, mask: Tensor) -> Tensor:
     if not mask.shape[-1]:
         return level
     z = level.masked_fill(~mask, 0.0) / 2
+    # the weights stay, and squares of large numbers have no digits to spare
+    z = z - z.masked_fill(~mask, -math.inf).amax(-1, keepdim=True).nan_to_num(neginf=0.0).detach()
     ordered = z.masked_fill(~mask, -math.inf).sort(-1, descending=True).values
     count = torch.arange(1, mask.shape[-1] + 1, dtype=z.dtype)
     live = ordered > -math.inf
@@ -306,7 +309,7 @@ def _stick(level: Tensor, mask: Tensor, position: Tensor) -> Tensor:
     order = position.argsort(stable=True)
     t = level.masked_fill(~mask, 0.0)
     left = F.logsigmoid(-t).masked_fill(~mask, 0.0).index_select(-1, order)
-    behind = left.flip(-1).cumsum(-1).flip(-1) - left
+    behind = F.pad(left.flip(-1).cumsum(-1).flip(-1)[..., 1:], (0, 1))
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
     weights = torch.exp(F.logsigmoid(t) + behind.index_select(-1, back))
     return weights.masked_fill(~mask, 0.0)

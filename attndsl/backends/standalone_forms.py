@@ -49,7 +49,8 @@ def l1(
         out, lse = part.run(factored)
     if mass is not None:
         whole = whole + mass.exp()
-    return out / whole.masked_fill(whole == 0, 1.0)[..., None], lse
+    is_nothing = whole.abs() < torch.finfo(whole.dtype).tiny
+    return out / whole.masked_fill(is_nothing, math.inf)[..., None], lse
 
 
 def entmax(

@@ -75,7 +75,8 @@ def _l1(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
         out, lse = part.run(passes.with_factor(scored, scored.weight))
     if term.log_mass is not None:
         whole = whole + part.of_queries(term.log_mass).exp()
-    return out / whole.masked_fill(whole == 0, 1.0)[..., None], lse
+    is_nothing = whole.abs() < torch.finfo(whole.dtype).tiny
+    return out / whole.masked_fill(is_nothing, math.inf)[..., None], lse
 
 
 def _entmax(term: ir.Term, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:

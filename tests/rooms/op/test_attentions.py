@@ -325,3 +325,30 @@ def test_weights_by_columns_do_not_change_with_what_a_key_adds_to_all_of_its_sco
     )
     b = torch.tensor([0.0, -200.0, 3.0, -900.0, 150.0, 1.0, -70.0, 0.0, 400.0])
     torch.testing.assert_close(a(q, k, v, b=b), p(q, k, v), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["blocked", "reference"])
+@pytest.mark.parametrize("weights", ["", "weights sigmoid", "weights entmax", "weights stick"])
+def test_scores_that_lie_far_apart_lose_no_digits(weights: str, backend: str):
+    a = attndsl.compile(f"input w: real[k] attention a over k <= q = score s + w[k] {weights}")
+    make = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 12, 4, generator=make) for _ in range(3))
+    w = torch.tensor([0.0, 5, 100, -100, 0, 0, -2e4, 3, 800, -5, 100, 2e4])
+
+    def results(dtype: torch.dtype, backend: str) -> list[torch.Tensor]:
+        leaves = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        out = a(*leaves, w=w.to(dtype), backend=backend)
+        return [out, *torch.autograd.grad(out.sin().sum(), leaves)]
+
+    exact = results(torch.float64, "reference")
+    for mine, right in zip(results(torch.float32, backend), exact, strict=True):
+        torch.testing.assert_close(mine.double(), right, atol=3e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["blocked", "reference"])
+def test_sums_of_weights_without_digits_are_zero(backend: str):
+    a = attndsl.compile("attention a over k <= q = score s weights l1 softplus(s - 95.0)")
+    q, k, v = (torch.full((1, 1, 6, 4), 0.1, requires_grad=True) for _ in range(3))
+    out = a(q, k, v, backend=backend)
+    assert not out.any()
+    assert all(bool(x.isfinite().all()) for x in torch.autograd.grad(out.sum(), (q, k, v)))

@@ -126,8 +126,27 @@ def explanation(
         call.batch,
         origin.hints(facts) if origin else (),
         families_told(program, call),
-        claims.told(program.mask.selections, call.sizes, call.heads, head_dim),
+        claims.told(program.mask.selections, call.sizes, call.heads, head_dim)
+        | _beside_attending(program, call, head_dim),
     )
+
+
+def _beside_attending(program: Program, call: scheduling.Call, head_dim: int) -> dict[str, str]:
+    """The work of attending over the lists of a call that chooses, and the part of choosing, in words, by a title."""
+    lists = program.lists(call) if program.mask.selections else None
+    if lists is None:
+        return {}
+    held = [sum(len(chunk.queries) for chunk in one) for one in lists.classes]
+    copies = call.batch * call.heads // lists.class_of.size
+    visits = copies * sum(held[which] for which in lists.class_of.flat) / call.batch
+    attending = 4.0 * head_dim * scheduling.BLOCK * visits
+    chosen = program.mask.selections
+    choosing = sum(claims.scoring_work(x, call.sizes, call.heads, head_dim) for x in chosen)
+    share = choosing / max(1.0, attending + choosing)
+    visited = f"{visits:,.0f} times a query and a block of {scheduling.BLOCK} keys"
+    return {
+        "attending": f"{visited}, {attending / 1e6:,.3g} MFLOP; choosing is {share:.0%} of both"
+    }
 
 
 def _is_long(program: Program) -> bool:

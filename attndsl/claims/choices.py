@@ -130,19 +130,60 @@ def _told(chosen: ir.Chosen, sizes: Mapping[str, int], heads: int, head_dim: int
     words = f"knows the future: {'; '.join(found)}" if found else "causal, proved"
     if isinstance(chosen, ir.Rank):
         return words
-    rows = 1.0
-    if chosen.queries is None:
-        rows = sizes["q"]
-    elif isinstance(chosen.queries, sel.Groups):
-        rows = _count(chosen.queries, sizes, "q")
     slots, units = chosen.table.dims[-1], chosen.units
     most = f"at most {slots}" if isinstance(slots, int) else "any number"
     if isinstance(units, sel.Numbers) or isinstance(chosen.queries, sel.Numbers):
         return f"{most} each; {words}"
+    flops = scoring_work(chosen, sizes, heads, head_dim)
     many = _count(units, sizes, "k")
-    products = sum(isinstance(node, reals.Dot | sel.Bound) for node in ir.postorder(chosen.score))
-    flops = 2.0 * products * rows * many * heads * head_dim
     return f"{most} of {many:,} units, {flops / 1e6:,.3g} MFLOP to score them; {words}"
+
+
+def scoring_work(chosen: ir.Chosen, sizes: Mapping[str, int], heads: int, head_dim: int) -> float:
+    """The floating-point operations of the products in scores, of one batch element of a call of these sizes.
+
+    Choices of numbers are left out, as how many there are is not known.
+    """
+    units = getattr(chosen, "units", None)
+    if isinstance(chosen, ir.Rank) or not isinstance(units, sel.Groups):
+        return 0.0
+    rows = 1
+    if chosen.queries is None:
+        rows = sizes["q"]
+    elif isinstance(chosen.queries, sel.Groups):
+        rows = _count(chosen.queries, sizes, "q")
+    else:
+        return 0.0
+    products = sum(
+        _products(root, rows, _count(units, sizes, "k"), sizes) for root in chosen.expressions()
+    )
+    return 2.0 * products * heads * head_dim
+
+
+def _products(root: ir.Node, rows: int, many: int, sizes: Mapping[str, int]) -> int:
+    """How many products of vectors an expression of so many rows and units has; one that stands twice counts once."""
+    found, waiting, seen = 0, [root], set[ir.Node]()
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        match node:
+            case sel.Reduced(units=(sel.Units() | sel.Tiles()) as own) | sel.RowFold(units=own):
+                inside = _count(own, sizes, "k")
+                found += sum(
+                    _products(each, rows, inside, sizes) for each in (node.item, node.where)
+                )
+            case sel.QueryFold(rows=own):
+                inside = _count(own, sizes, "q")
+                found += sum(
+                    _products(each, inside, many, sizes) for each in (node.item, node.where)
+                )
+            case reals.Dot() | sel.Bound() | sel.Antidiagonal():
+                found += rows * many
+            case _:
+                waiting += node.parts
+    return found
 
 
 def _count(units: sel.Groups, sizes: Mapping[str, int], side: str) -> int:

@@ -38,6 +38,7 @@ def set_of(p, q, k, **inputs):
     return p.mask(q.shape[2], k.shape[2], heads=HEADS, batch=2, **inputs)
 
 
+NEAR = {"atol": 1e-5, "rtol": 1e-4}  # of float32
 LABELS = """
 input centre: real[c, d]
 label of_key = argmax c in 0..len(centre.c): dot(k, centre[c])
@@ -305,6 +306,33 @@ def test_keys_are_ranked_by_reals_and_by_the_attention_they_get():
             assert (places[order] == np.arange(LENGTH)).mean() > 0.8
     with pytest.raises(AttnDslError, match="the first query stands at 3"):
         text.select(q[:, :, 3:], k, value=value)
+
+
+def test_rounds_of_hashing_are_one_softmax_over_their_pairs():
+    text = "input rotations: real[r, c, d]\n"
+    for r, name in enumerate("ab"):
+        text += f"label bucket_{name} = argmax c in 0..4: dot(k, rotations[{r}, c])\n"
+        text += f"rank place_{name} = by bucket_{name}[k]\n"
+    near = " or ".join(f"0 <= place_{n}[q] // 4 - place_{n}[k] // 4 <= 1" for n in "ab")
+    p = attndsl.compile(f"{text}pattern p = k <= q and ({near})")
+    length, k, v = 21, drawn(11, 1, 1, 21, 6), drawn(12, 1, 1, 21, 5)
+    rotations = drawn(13, 2, 4, 6)
+    rounds = []
+    for directions in rotations.double():
+        bucket = (k[0, 0].double() @ directions.T).argmax(-1).numpy()
+        place = np.argsort(np.lexsort((np.arange(length), bucket))) // 4
+        ahead = place[:, None] - place[None]
+        rounds.append(torch.from_numpy(np.tri(length, dtype=bool) & (ahead >= 0) & (ahead <= 1)))
+    times = sum(seen.double() for seen in rounds)
+    outs, masses = [], []
+    for seen in rounds:  # as published: a pair of two rounds has half of its weight in each
+        scores = k[0, 0].double() @ k[0, 0].double().T * 6**-0.5 - times.clamp(min=1).log()
+        scores = scores.masked_fill(~seen, -math.inf)
+        outs.append(scores.softmax(-1) @ v[0, 0].double())
+        masses.append(scores.logsumexp(-1))
+    shares = torch.stack(masses).softmax(0)
+    merged = sum(x * share[:, None] for x, share in zip(outs, shares, strict=True))
+    torch.testing.assert_close(p(k, k, v, rotations=rotations)[0, 0].double(), merged, **NEAR)
 
 
 def test_they_are_saved_and_written_as_they_were(tmp_path):

@@ -1,4 +1,4 @@
-"""Blocks whose tensors are finite, at once: one call of torch's kernel for each shape, without masks or merging."""
+"""Whole blocks, if their tensors are finite: one call of torch's kernel for each shape, without masks or merging."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from torch import Tensor
 from attndsl.backends.block_rows import BlockRows, Grid, rows_of
 from attndsl.backends.dtypes import lse_dtype
 from attndsl.backends.heads import alike
-from attndsl.backends.places import IntArray, Places, ShortArray, with_width
+from attndsl.backends.places import IntArray, Places, ShortArray, is_finite, with_width
 from attndsl.backends.whole_strips import WholePlan
 from attndsl.schedule import TokenOrder
 
 _flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-CACHED: Final = 1 << 17  # elements of one copy of rows: four of them stay in the cache of a thread
+CACHED: Final = (
+    1 << 18  # elements of one copy of rows: larger ones leave the cache, smaller ones cost calls
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +76,7 @@ class DensePlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseBlocks:
-    """Attention over whole blocks, no key of which is in two of its class; tensors are finite."""
+    """Attention over whole blocks, no key of which is in two of its class."""
 
     plans: tuple[DensePlan, ...]
     plan_of: ShortArray  # [1 or batch, 1 or heads], index into plans
@@ -95,21 +97,24 @@ class DenseBlocks:
         shapes = [shape for plan in self.plans for shape in plan.shapes]
         return max((max(x.queries.length, x.keys.length) for x in shapes), default=0)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]; None as of ``Square``."""
         width, widest = v.shape[3], max(1, q.shape[3], v.shape[3])
         q, k, v = with_width(q, widest), with_width(k, widest), with_width(v, widest)
         only = self._only(q, k)
-        if only is not None and only.is_all:
-            out, lse = _flash(q, k, v, 0.0, only.is_causal, scale=scale)
-            return (out if width == widest else out[..., :width]), lse
-        if only is not None and self.plans[0].has_queries and not only.is_copied:
-            out, lse = _attended((q, k, v), only, scale)
-            return _joined(out, only.queries)[..., :width], _joined(lse, only.queries)
+        if only is not None and (only.is_all or (self.plans[0].has_queries and not only.is_copied)):
+            made = _attended((q, k, v), only, scale)
+            if made is None or only.is_all:
+                return made if made is None or width == widest else (made[0][..., :width], made[1])
+            return _joined(made[0], only.queries)[..., :width], _joined(made[1], only.queries)
         flat = _flat((q, k, v)) if self.plan_of.size == 1 else None
         if flat is not None:
-            out, lse = self.forward(flat[0], flat[1], flat[2], scale)
-            return out.view(*q.shape[:3], -1)[..., :width], lse.view(q.shape[:3])
+            made = self.forward(flat[0], flat[1], flat[2], scale)
+            if made is None:
+                return None
+            return made[0].view(*q.shape[:3], -1)[..., :width], made[1].view(q.shape[:3])
         out = q.new_empty((*q.shape[:3], width))
         lse = q.new_empty(q.shape[:3], dtype=lse_dtype(q.dtype))
         if not all(plan.has_queries for plan in self.plans):
@@ -123,6 +128,8 @@ class DenseBlocks:
             )
             for shape in plan.shapes:
                 made = _attended(given, shape, scale)
+                if made is None:
+                    return None
                 shape.queries.write(into, made[0][..., :width])
                 shape.queries.write(level, made[1])
         return out, lse
@@ -211,16 +218,26 @@ class DenseBlocks:
 # ---------------------------------------------------------------------------- one shape
 
 
-def _attended(given: Sequence[Tensor], shape: DensePart, scale: float) -> tuple[Tensor, Tensor]:
-    """(out, lse) of the blocks of one shape: [., 1, n, ...] where rows are copied, else [B, H, items, n, ...]."""
+def _attended(
+    given: Sequence[Tensor], shape: DensePart, scale: float
+) -> tuple[Tensor, Tensor] | None:
+    """(out, lse) of the blocks of one shape; None as of ``Square``.
+
+    They are [B, H, N, ...] of a block of all rows, [., 1, n, ...] where rows are copied, else [B, H, items, n, ...].
+    """
     q, k, v = given
+    fold: _Fold | None = None
     if shape.is_copied:
         q, k, v = shape.queries.read(q), shape.keys.read(k), shape.keys.read(v)
-        out, lse = _flash(q, k, v, 0.0, shape.is_causal, scale=scale)
-        return out, lse
-    fold, folded = _Fold.of([_view(q, shape.queries), _view(k, shape.keys), _view(v, shape.keys)])
-    out, lse = _flash(*folded, 0.0, shape.is_causal, scale=scale)
-    return fold.undone(out), fold.undone(lse)
+    elif not shape.is_all:
+        views = [_view(q, shape.queries), _view(k, shape.keys), _view(v, shape.keys)]
+        fold, (q, k, v) = _Fold.of(views)
+    if not is_finite(k):
+        return None
+    out, lse = _flash(q, k, v, 0.0, shape.is_causal, scale=scale)
+    if not is_finite(out):
+        return None
+    return (out, lse) if fold is None else (fold.undone(out), fold.undone(lse))
 
 
 def _differentiated(

@@ -32,7 +32,7 @@ LEVELS = np.where(_BITS > 0, np.float32(0), np.float32(-np.inf))
 
 
 class Square(Protocol):
-    """A call or a few of a kernel that do all of an attention over finite tensors."""
+    """A call or a few of a kernel that do all of an attention, if its tensors are finite."""
 
     @property
     def masks(self) -> bool:
@@ -42,8 +42,13 @@ class Square(Protocol):
     def longest(self) -> int:
         """Tokens of the longest side that a kernel is given."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """(out, lse)."""
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """(out, lse); None where something that is seen is not finite.
+
+        A value shows in the output; a key may make a weight 0 instead, and is looked at.
+        """
 
     def backward(
         self,
@@ -100,13 +105,11 @@ class FlashPasses(abc.ABC):
         if q.dtype in EIGHT_BITS:
             out, lse = self.forward(q.float(), k.float(), v.float(), scale=scale)
             return out.to(out_dtype(q.dtype)), lse
-        sound = with_finite(k)
-        if self.square is not None and sound is k and q.numel() and v.numel():
-            out, lse = self.square.forward(q, k, v, scale)
-            # a value that is not finite shows where it is seen; a key may make a weight 0 instead
-            if is_finite(out):
-                return out, lse
-        finite = sound, with_finite(v)
+        if self.square is not None and q.numel() and v.numel():
+            made = self.square.forward(q, k, v, scale)
+            if made is not None:
+                return made
+        finite = with_finite(k), with_finite(v)
         dtype, shape = q.dtype, (*q.shape[:3], v.shape[3])
         merges = self.merges()
         out = q.new_empty(shape, dtype=lse_dtype(dtype) if merges else dtype)

@@ -14,7 +14,7 @@ from torch import Tensor
 from attndsl.backends.block_batches import BlockBatch, packed
 from attndsl.backends.cells import BoolArray
 from attndsl.backends.flash_passes import flash, flash_backward
-from attndsl.backends.places import Elements, with_width
+from attndsl.backends.places import Elements, is_finite, with_width
 from attndsl.backends.strip_passes import HeadGroup, StripPasses, clear
 
 
@@ -76,8 +76,12 @@ class PairsSquare:
         """Tokens of the longer side."""
         return max(self.q_len, self.pairs.shape[-1])
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]."""
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """(out, lse), of q [B, H, Q, D], k [B, Hkv, K, D], v [B, Hkv, K, Dv]; None as of ``Square``."""
+        if not is_finite(k):
+            return None
         width, widest = v.shape[3], max(q.shape[3], v.shape[3])
         given = (with_width(x, widest) for x in (q, k, v))
         bias, dead = self._bias(q), self.dead
@@ -85,7 +89,7 @@ class PairsSquare:
         if dead is not None:
             clear(out, dead)
             lse = lse.masked_fill_(dead, -math.inf)
-        return out[..., :width], lse
+        return (out[..., :width], lse) if is_finite(out) else None
 
     def backward(
         self,

@@ -137,7 +137,7 @@ def attention(
     tables, options = packed(q, given, extents, layout, backend, factor)
     if needs_dispatcher(q, k, v, *tables):
         return registration.attention((q, k, v), tables, Call(planner.name, options))[:2]
-    return directly(planner, q, k, v, tables, options, stamp, pages, kind and kind.key)
+    return directly(planner, q, k, v, tables, options, stamp, pages, kind)
 
 
 def _at_positions(

@@ -7,7 +7,7 @@ that agrees with an earlier one in all of them goes to its kernels at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,12 +19,7 @@ from attndsl.op.dispatching import are_plain, eager_only, has_dispatch_hooks
 from attndsl.op.planning import Planner
 from attndsl.op.steps import step
 
-
-class Kind(NamedTuple):
-    """All in which calls differ that run in different ways, and the inputs of one."""
-
-    key: tuple[object, ...]
-    tables: list[Tensor]
+Kind: TypeAlias = tuple[object, ...]  # all in which calls differ that run in different ways
 
 
 def at_once(
@@ -47,19 +42,19 @@ def at_once(
     """
     if has_dispatch_hooks() or not are_plain(q, k, v) or not q.dim() == k.dim() == v.dim() == 4:
         return None, None
+    kind: Kind | None = None
     if not positions and q.shape[2] > 1:  # one of a step has a length of its own
-        kind = _kind(planner, q, k, v, scale, backend, layout, extents, inputs, stamp)
-        if kind is not None and (made := _repeated(planner, kind, q, k, v)) is not None:
+        asked = scale, backend, layout, extents, inputs, stamp
+        kind, made = _repeated(planner, q, k, v, *asked)
+        if made is not None:
             return kind, made
-    else:
-        kind = None
     if extents or layout or stamp is not None:
         return kind, None
     return kind, step(planner, q, k, v, scale, backend, inputs, positions)
 
 
 @eager_only
-def _kind(
+def _repeated(
     planner: Planner,
     q: Tensor,
     k: Tensor,
@@ -70,33 +65,31 @@ def _kind(
     extents: Mapping[str, int] | None,
     inputs: Mapping[str, Any] | None,
     stamp: bytes | None,
-) -> Kind | None:
-    """The kind of a call of plain tensors without positions; None where more must be asked.
+) -> tuple[Kind | None, tuple[Tensor, Tensor] | None]:
+    """The kind of a call without positions, and (out, lse) if one of its kind has run and is remembered.
 
     ``stamp``: that of the inputs, where these are known not to change.
     """
     is_plain = type(scale) in (float, type(None)) and type(backend) is str
     if not is_plain or torch.is_autocast_enabled("cpu"):
-        return None
+        return None, None
     axes: tuple[tuple[str, int], ...] = ()
     if extents:
         if type(extents) is not dict or any(type(x) is not int for x in extents.values()):
-            return None
+            return None, None
         axes = tuple(extents.items())
-    names = tuple(sorted(inputs)) if inputs else ()
-    tables = [inputs[name] for name in names] if inputs else []
-    if not are_plain(*tables):
-        return None
-    if tables and stamp is None:
-        stamp = planner.stamp(names, tables)
+    names: tuple[str, ...] = ()
+    tables: list[Tensor] = []
+    if inputs:
+        names = tuple(sorted(inputs))
+        tables = [inputs[name] for name in names]
+        if not are_plain(*tables):
+            return None, None
+        if stamp is None:
+            stamp = planner.stamp(names, tables)
     asked = scale, backend, layout, axes, names, stamp, edition(), wants_gradient(q, k, v)
-    return Kind((q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, *asked), tables)
-
-
-@eager_only
-def _repeated(
-    planner: Planner, kind: Kind, q: Tensor, k: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """(out, lse) of a call, if one of its kind has run and that is remembered."""
-    known = planner.ready(kind.key)
-    return None if known is None else run(planner, known[0], q, k, v, kind.tables, known[1])
+    kind = q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, *asked
+    known = planner.ready(kind)
+    if known is None:
+        return kind, None
+    return kind, run(planner, known[0], q, k, v, tables, known[1])

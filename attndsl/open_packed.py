@@ -38,7 +38,7 @@ _OF_K: Final = tuple(
 )
 
 
-class _Read(NamedTuple):
+class _Entries(NamedTuple):
     """An input of a packed call, as it is read at queries or keys; ``rows`` has the entry of each row of that side."""
 
     table: ir.Table
@@ -61,7 +61,7 @@ class OpenPacked:
     """A call on packed sequences of which everything is decided but where each begins."""
 
     alone: OpenExecutable  # of one sequence
-    reads: tuple[_Read, ...]
+    reads: tuple[_Entries, ...]
     counts: tuple[int, int]  # rows of q and of k
     is_at_end: bool  # whether it matters where queries stand, and the last of a sequence is at its last key
 
@@ -128,14 +128,14 @@ def lower_packed(
 
 
 @functools.lru_cache(16)
-def _as_one(program: Program) -> tuple[Program, tuple[_Read, ...]]:
+def _as_one(program: Program) -> tuple[Program, tuple[_Entries, ...]]:
     """The program of all sequences as one, which reads what each row is in its own, and how it reads inputs."""
     mask = program.mask
     if mask.conditions or mask.keys.segments or mask.queries.segments:
         raise ir.NotOpen("axes and a `where` of packed sequences are read on the host")
     if any(table.dims not in (("batch",), ("batch", "pos")) for table in mask.tables):
         raise ir.NotOpen("inputs of packed sequences by head, row or list are cut on the host")
-    tables, reads = {table.name: table for table in mask.tables}, dict[str, _Read]()
+    tables, reads = {table.name: table for table in mask.tables}, dict[str, _Entries]()
     row = {side: ir.Pos(side) for side in ir.Side}
     number, place, queries, keys = (_read(table, row[ir.Side.QUERY]) for table in _OF_Q)
     key_number, key_place = (_read(table, row[ir.Side.KEY]) for table in _OF_K)
@@ -155,7 +155,7 @@ def _as_one(program: Program) -> tuple[Program, tuple[_Read, ...]]:
                     raise ir.NotOpen("an input is read elsewhere than at the query or key")
                 side = ir.Side.KEY if index == (key_place,) else ir.Side.QUERY
                 own = ir.Table(f"<{name} of {side}>", node.kind, (side.value,))
-                reads[own.name] = _Read(tables[name], own)
+                reads[own.name] = _Entries(tables[name], own)
                 return ir.Load(own.name, node.kind, (row[side],), own.ambient)
             case ir.Size():
                 raise ir.NotOpen("the number of entries of an input is told by its sequence")

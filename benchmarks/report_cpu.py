@@ -195,7 +195,8 @@ def _decode(found: Found) -> list[str]:
     """A decoded token at a new length each step: the median processor time of a step in microseconds.
 
     By hand: slices or a gather of the keys that are seen, whose places are known for nothing, then SDPA. A dense mask
-    has those pairs, made anew each step. "static" is a buffer longer than the tokens, "ragged" a fill for each element.
+    has those pairs, made anew each step. Each is timed with the caches of the processor emptied. "static" is a buffer
+    longer than the tokens, "ragged" a fill for each element.
     """
     times = ("ours", "by hand", "dense mask")
 

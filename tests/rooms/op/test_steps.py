@@ -2,6 +2,7 @@
 
 import gc
 import resource
+import sys
 
 import numpy as np
 import pytest
@@ -147,6 +148,24 @@ def test_tensors_that_do_not_fit_are_refused_as_ever(of: str):
     ):
         with pytest.raises(AttnDslError, match="A50"):
             p(**(qkv | {of: wrong}))
+
+
+@pytest.mark.parametrize("text", [TEXTS[0], TEXTS[2]])
+def test_a_step_of_a_new_length_passes_through_few_functions(text: str):
+    p = pattern(text)
+    (q, k, v), _ = drawn(p, (1, 4, 2, 1, 50), 0, 50)
+    given = {"doc": torch.arange(50)[None] // 20} if p.ir.tables else {}
+    p(q, k, v, **given)
+    k, v = k[:, :, :49], v[:, :, :49]
+    given = {name: x[:, :49] for name, x in given.items()}
+    called: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code.co_name))
+    try:
+        p(q, k, v, **given)
+    finally:
+        sys.setprofile(before)
+    assert len(called) <= 30, called
 
 
 def test_results_of_a_step_are_contiguous_and_need_no_gradient():

@@ -93,8 +93,8 @@ def test_positions_are_those_of_the_tokens():
     text = "pattern p = q // 20 == k // 20 and k <= q"
     for at in ({"q_start": 40}, {"q_start": 7}, {"q_start": 0, "kv_len": 60}):
         whole, mask = whole_of(text, 40, 80, **at)
-        if whole is not None:
-            assert np.array_equal(np.broadcast_to(cover(whole), mask.shape), mask)
+        assert whole is not None
+        assert np.array_equal(np.broadcast_to(cover(whole), mask.shape), mask)
     assert whole_of("pattern p = q // 20 == k // 20", 40, 80, q_start=40)[0] is not None
 
 

@@ -264,10 +264,13 @@ class _Fold:
     dims: tuple[int, int, int]
     sizes: tuple[int, int, int]  # in that order
     is_one: bool  # whether all three become the first
+    is_item: bool = False  # whether there is one item, and the first two stay as they are
 
     @staticmethod
     def of(given: list[Tensor]) -> tuple[_Fold, list[Tensor]]:
         """The first way that needs no copy, and the tensors [., ., n, ...]; one of copies where none does."""
+        if given[0].shape[2] == 1:
+            return _ITEM, [x.squeeze(2) for x in given]
         for dims in ((0, 1, 2), (0, 2, 1)):
             turned = [x.permute(*dims, *range(3, x.dim())) for x in given]
             if all(_merges(x, 0) for x in turned):
@@ -281,10 +284,15 @@ class _Fold:
 
     def undone(self, x: Tensor) -> Tensor:
         """[., ., n, ...] as [B, H, items, n, ...], a view."""
+        if self.is_item:
+            return x.unsqueeze(2)
         outer = self.sizes if self.is_one else (*self.sizes[:2], x.shape[1])
         x = x.reshape(*outer, *x.shape[2:])
         back = [self.dims.index(dim) for dim in range(3)]
         return x.permute(*back, *range(3, x.dim()))
+
+
+_ITEM: Final = _Fold((0, 1, 2), (1, 1, 1), is_one=False, is_item=True)
 
 
 def _flat(given: Sequence[Tensor]) -> list[Tensor] | None:

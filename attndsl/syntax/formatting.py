@@ -8,7 +8,7 @@ blank line between declarations, except between one-liners of a kind without doc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeGuard
 
 from . import tree
@@ -146,17 +146,37 @@ def _select(node: tree.Select) -> list[str]:
     words += [] if node.queries is None else [f"for {rows_text(node.queries)}"]
     words += [] if node.align is None else [f"align {node.align}"]
     words += [f"where {', '.join(map(flat_text, node.where))}"] if node.where else []
-    candidates = f"where {', '.join(map(flat_text, node.candidates))}"
-    clauses = [candidates] if node.candidates else []
-    clauses += [] if node.keeping is None else [f"keeping {flat_text(node.keeping)}"]
+    flat = [line for clause in _stages(node, None) for line in clause]
+    if len(line := " ".join((*words, "=", flat_text(node.body), *flat))) <= WIDTH:
+        return [line]
+    room = WIDTH - len(STEP)
+    stages = [line for clause in _stages(node, room) for line in clause]
+    if len(head := " ".join((*words, "="))) <= WIDTH:
+        return [head, *indented((*lines_of(node.body, room), *stages))]
+    body = led("= ", lines_of(node.body, room - len("= ")))
+    return [words[0], *indented((*words[1:], *body, *stages))]
+
+
+def _stages(node: tree.Select, room: int | None) -> Iterator[list[str]]:
+    """The clauses behind the score, each on a line, or on several where the room is too small."""
+    if node.candidates:
+        laid = [f"where {', '.join(map(flat_text, node.candidates))}"]
+        if room is not None and len(laid[0]) > room:
+            first, *rest = each_on_lines(node.candidates, lines_of, room - len("where "))
+            laid = [f"where {first}", *indented(rest)]
+        yield laid
+    if node.keeping is not None:
+        flat = flat_text(node.keeping)
+        fits = room is None or len(f"keeping {flat}") <= room
+        yield led("keeping ", [flat] if fits else lines_of(node.keeping, (room or 0) - len(STEP)))
     seed = "" if node.take.seed is None else f" seed {flat_text(node.take.seed)}"
     by = "" if node.take.by is None else f" by {node.take.by}"
-    clauses.append(f"take {node.take.how} {flat_text(node.take.amount)}{seed}{by}")
-    line = " ".join((*words, "=", flat_text(node.body), *clauses))
-    if len(line) <= WIDTH:
-        return [line]
-    body = lines_of(node.body, WIDTH - len(STEP))
-    return [" ".join((*words, "=")), *indented((*body, *clauses))]
+    taken = f"take {node.take.how} {flat_text(node.take.amount)}{seed}{by}"
+    if room is None or len(taken) <= room:
+        yield [taken]
+    else:
+        *amount, last = lines_of(node.take.amount, room - len(STEP))
+        yield [f"take {node.take.how}", *indented((*amount, last + seed + by))]
 
 
 def _numbering(node: tree.Label | tree.Rank) -> list[str]:

@@ -29,7 +29,7 @@ OPENING = {
     "rank": r"/rank(?=\s+\w+\s*(\(|=|align|where))/",
     "argmax": r"/argmax(?=\s+\w+\s+in\b)/",
 }
-SOFT = ("every", "whole", "per", "for", "keeping", "take", "seed")
+SOFT = ("every", "whole", "of", "per", "for", "keeping", "take", "seed")
 
 
 class Soft:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attndsl
-from attndsl import library, patterns
+from attndsl import library, patterns, syntax
 from tests.library import test_published_sets, test_selections_of_rows
 from tests.support.selection_loops import blocks, dot, listed, mean, softmax, top
 
@@ -174,6 +174,13 @@ def test_every_file_is_a_system_with_a_loop():
     more = [f"select_{name}" for name in test_selections_of_rows.SYSTEMS]
     assert names == sorted([*(each.__name__ for each in SYSTEMS), *others, *more])
     assert names == sorted(library.selections())
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.attn")), ids=lambda path: path.stem)
+def test_the_files_are_in_canonical_layout(path):
+    text = path.read_text(encoding="utf-8")
+    assert syntax.format(syntax.parse(text, path.name)) == text
+    assert max(map(len, text.splitlines())) <= 102
 
 
 @pytest.mark.parametrize("name", library.selections())

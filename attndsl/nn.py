@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from attndsl import attentions, compiling, ir
 from attndsl.arguments import Layouts
+from attndsl.beginnings import FIXED, TRAINED, Model, alibi_slopes
 from attndsl.compiled import Pattern, compile_pattern
 from attndsl.compiler import read_saved, saved
 from attndsl.ir import named_extents
-from attndsl.source import AttnDslError, Diagnostic
-from attndsl.sources import Source
+from attndsl.source import AttnDslError, Diagnostic, suggest
+from attndsl.sources import Source, read_attention
+
+__all__ = ["Attention", "PatternAttention", "PatternSelfAttention", "alibi_slopes", "published"]
 
 
 class PatternAttention(nn.Module):
@@ -215,16 +218,47 @@ class Attention(nn.Module):
         return self.attention.name
 
 
-def alibi_slopes(heads: int) -> Tensor:
-    """The slopes of ALiBi, float32 [heads]: 2^(-8 i / n) for i = 1 .. n (Press, Smith and Lewis, ICLR 2022).
+def published(
+    name: str,
+    heads: int,
+    *,
+    head_dim: int = 64,
+    layer: int = 0,
+    values: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Attention:
+    """A published attention that owns its real inputs, which begin as in the paper.
 
-    Where ``heads`` is no power of two: those of the power below it, then every other one of the power above, as in
-    the authors' code.
+        published("t5_decoder", 8)                          # a trained table of 32 buckets
+        published("alibi", 8)                               # slopes that stay as they are
+        published("swin_v1", 4, values={"m": 7}, extents={"y": 56})
+
+    Args:
+        name: One of ``attndsl.library.attentions()`` whose first values do not come from a network of its own.
+        heads: Query heads.
+        head_dim: Their width.
+        layer: Which layer it is, from 0 on.
+        values: For parameters of the attention; the others keep the paper's defaults.
+        **options: Those of `Attention`: scale, backend, layout, extents.
+
+    Raises:
+        AttnDslError: A211, there are no first values for it: what `Attention` is given are its own.
     """
-    below = 1 << (max(1, heads).bit_length() - 1)
-    first = [2.0 ** (-8.0 * i / below) for i in range(1, below + 1)]
-    more = [2.0 ** (-4.0 * i / below) for i in range(1, 2 * below + 1, 2)]
-    return torch.tensor([*first, *more][:heads])
+    owned, fixed = TRAINED.get(name, {}), FIXED.get(name, {})
+    if not owned and not fixed:
+        near = suggest(name, [*TRAINED, *FIXED])
+        helps = (f"did you mean {near!r}?",) if near else ("Attention(..., parameters={...})",)
+        title = f"there are no first values for {name!r}"
+        notes = (f"there are for {', '.join(sorted([*TRAINED, *FIXED]))}",)
+        raise AttnDslError(Diagnostic("A211", title, notes=notes, helps=helps))
+    model = Model(heads, head_dim, layer, values or {})
+    read = read_attention(name, None, values or {}, None, layer)
+    return Attention(
+        attentions.Attention(read, layer),
+        parameters={each: begin(model) for each, begin in owned.items()},
+        buffers={each: begin(model) for each, begin in fixed.items()},
+        **options,
+    )
 
 
 class PatternSelfAttention(nn.Module):

@@ -876,6 +876,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("selecting/ranking.py", "np.lexsort(keys[::-1], axis=-1)", "np.lexsort(keys, axis=-1)", "the last int sorts first"),
     ("selecting/values.py", "key = torch.from_numpy(rows[:, None] - distance[None])",
      "key = torch.from_numpy(rows[:, None] + distance[None])", "sums along diagonals go ahead"),
+    ("beginnings.py", "0.8 - 0.6 * math.exp(-0.3 * model.layer)", "0.8", "differential attention begins alike in all layers"),
     ("backends/scored_blocked.py", "is_wide = gradient and bool(bound.reals)", "is_wide = False", "gradients of tables add up what rounding takes from outputs in 16 bits"),
     ("lowering.py", "PlainScores(replace(plain, zeros=None, keyless=None))", "PlainScores(plain)", "the zero keys of a pattern count twice in an attention"),
     ("frontend/score_values.py", "pending.append((yes, ir.conj(among, condition)))", "pending.append((yes, among))", "a condition around a division is not seen"),

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import attndsl
-from attndsl.nn import Attention, alibi_slopes
+from attndsl.beginnings import FIXED, TRAINED
+from attndsl.nn import Attention, alibi_slopes, published
 
 T5 = "input bias: real[head, 8] attention a over causal = score s + bias[min(q - k, 7)]"
 ALIBI = "input slope: real[head] attention a over causal = score s - slope[head] * (q - k)"
@@ -75,3 +76,33 @@ def test_attentions_are_saved_loaded_pickled_and_copied_with_their_modules(tmp_p
         attndsl.Attention.load(tmp_path / "b.json")
     assert repr(a) == "<attndsl.Attention a(bias)>"
     assert attndsl.compile(str(a)) == a
+
+
+CALLS = {"swin_v1": {"extents": {"y": 3}}, "swin_v2": {"extents": {"y": 3}}}
+OTHERS = {
+    "llama_adapter": {"prompt": tuple(torch.randn(2, 1, 2, 5, 8))},
+    "swin_v2": {"table": torch.zeros(2, 225)},
+}
+
+
+@pytest.mark.parametrize("name", [*FIXED, *TRAINED])
+def test_published_attentions_begin_and_are_trained(name: str):
+    module = published(name, 2, head_dim=8, **CALLS.get(name, {}))
+    q, k, v = (x.requires_grad_() for x in qkv())
+    values = v[:, :1] if name == "differential" else v
+    module(q, k, values, **OTHERS.get(name, {})).square().sum().backward()
+    assert {each for each, _ in module.owned.items()} == set(TRAINED.get(name, {}))
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in module.parameters())
+
+
+def test_first_values_are_those_of_the_papers():
+    torch.manual_seed(0)
+    tables = published("swin_v1", 16, extents={"y": 7}).owned["table"]
+    assert tables.shape == (16, 13 * 13)
+    assert tables.std().item() == pytest.approx(0.02, rel=0.05)
+    bias = published("t5_encoder", 8, head_dim=64).owned["bias"]
+    assert bias.std().item() == pytest.approx(512**-0.5, rel=0.2)
+    lam = [published("differential", 4, layer=n).owned["lam"] for n in (0, 2)]
+    assert [x.tolist() for x in lam] == [pytest.approx([0.2] * 2), pytest.approx([0.470713] * 2)]
+    with pytest.raises(attndsl.AttnDslError, match="did you mean 'alibi'"):
+        published("alibbi", 8)

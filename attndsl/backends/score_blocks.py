@@ -126,7 +126,7 @@ class _Run:
         self._side = schedule.tile[0]
         self._masks = self._kept("masks", lambda: device_masks(schedule))
         self._plan_of = self._kept("plan_of", lambda: schedule.plan_of)
-        self._tiles = [_tiles(schedule, plan) for plan in schedule.plans]
+        self._tiles = [live_tiles(schedule, plan) for plan in schedule.plans]
 
     def _kept(self, name: Any, make: Callable[[], np.ndarray[Any, Any]]) -> Tensor:
         """An array in the memory of the device, kept as long as there is room."""
@@ -271,7 +271,7 @@ def _rows(orders: Sequence[TokenOrder | None], length: int, side: int) -> ShortA
     return table
 
 
-def _tiles(schedule: Schedule, plan: Plan) -> IntArray:
+def live_tiles(schedule: Schedule, plan: Plan) -> IntArray:
     """The live tiles of a plan, [n, 3]: of queries, of keys, mask, -1 where all pairs are live."""
     full, partial = plan.full, plan.partial
     # the mask behind those of the schedule stands for FULL tiles up to the end of the keys

@@ -31,6 +31,7 @@ from attndsl.backends.scores import BoundScore
 from attndsl.backends.triton_kernels import TritonKernels
 from attndsl.backends.triton_lists import ListPlan
 from attndsl.backends.triton_scores import ScoreKernel, TritonScores
+from attndsl.backends.triton_stick import TritonStick
 from attndsl.backends.tuning import (
     Clock,
     configured,
@@ -146,6 +147,14 @@ class Triton:
         square = also_in(part, (side, side)).schedules[side, side]
         compiled = options(arch, Config(side, side, 4, 1), is_bound=True)
         return TritonScores.of(passes, kernel, square, compiled)
+
+    def lower_stick(self, part: TiledMask, score: BoundScore, request: Request) -> TritonStick:
+        """Stick-breaking, by kernels of their own.
+
+        Raises:
+            AttnDslError: A520, some part of the score has no kernel.
+        """
+        return TritonStick.of(part, score, request)
 
     def takes_open_masks(self, request: Request) -> bool:
         """GPU tensors: what their inputs hold is not read to the host."""

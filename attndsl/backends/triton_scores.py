@@ -70,7 +70,7 @@ class ScoreKernel:
                 raise NoKernel(f"it is not computed for {request.dtype}")
             functions = score_functions(root, ir.Const(bound.first))
         except NoKernel as reason:
-            raise _refused(str(reason)) from None
+            raise refused(str(reason)) from None
         made = functools.partial(Rows.of, bound, request.batch, request.heads)
         q_len, k_len = request.q_len, request.k_len
         first = np.arange(q_len, dtype=np.int64) + bound.first
@@ -124,7 +124,7 @@ class ScoreKernel:
                     )
                     values = np.asarray(ir.evaluate(node, self.rows[side].env))
                     if values.size and int(np.abs(values.astype(np.int64)).max()) >= EXACT:
-                        raise _refused(f"`{ir.show(node)}` reaches {EXACT:,}")
+                        raise refused(f"`{ir.show(node)}` reaches {EXACT:,}")
 
     def read(self, q: Tensor, k: Tensor, tables: Sequence[Tensor], scale: float) -> Read:
         """Computes what kernels read in a call; gradients flow to what is given."""
@@ -296,7 +296,7 @@ class TritonScores:
             for target, share in zip(read.targets(), shares(), strict=True)
             if target.requires_grad
         ]
-        more_dq, more_dk, *of_tables = _through(targets, leaves)
+        more_dq, more_dk, *of_tables = through(targets, leaves)
         dq, dk = (
             x if more is None else (x + more).to(x.dtype)
             for x, more in ((dq, more_dq), (dk, more_dk))
@@ -337,7 +337,7 @@ class TritonScores:
         return Gained(of_query, of_key, at_pairs if asks else None), shares
 
 
-def _through(
+def through(
     targets: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """Leads gains of targets back to the leaves; None: nothing is asked for, or reached."""
@@ -354,6 +354,6 @@ def _through(
     return found
 
 
-def _refused(reason: str) -> AttnDslError:
+def refused(reason: str) -> AttnDslError:
     title = f"the back end triton has no kernel for this score: {reason}"
     return AttnDslError(Diagnostic("A520", title, helps=('backend="reference" has',)))

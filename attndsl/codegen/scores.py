@@ -186,9 +186,15 @@ class _Writer:
                 return "s"
             case reals.FromInt(item=item):
                 return f"{value(item)}.to(tl.float32)"
+            case reals.Plus(items=(reals.Times() as item, reals.Number(value=1.0))) if (
+                compared := _steps_down(item)
+            ):
+                return self._compared(compared, "0.0, 1.0")
             case reals.Plus(items=items):
-                first, *others = items
+                first, *others = _positive_first(items)
                 return f"({value(first)}{''.join(map(self._signed, others))})"
+            case reals.Times(left=reals.Number(value=-1.0), right=right):
+                return f"-{value(right)}"
             case reals.Times(left=left, right=right):
                 return f"{value(left)} * {value(right)}"
             case reals.Over(left=left, right=right):
@@ -196,6 +202,8 @@ class _Writer:
                 if not isinstance(right, reals.Number):
                     divisor = f"({divisor})"
                 return f"({value(left)} / {divisor})"
+            case reals.Apply(function="step", item=item):
+                return self._compared(item, "1.0, 0.0")
             case reals.Apply(function=function, item=item):
                 if function in HELPERS:
                     self._helpers.add(function)
@@ -216,6 +224,27 @@ class _Writer:
                 return self._read(node)
             case _:
                 raise NoKernel(f"`{_shown(node)}` is computed for each pair")
+
+    def _compared(self, item: ir.Node, choice: str) -> str:
+        """The first of two numbers where ``item`` is above 0, else the second: a difference by its two sides."""
+        left, right = item, "0.0"
+        match item:
+            case reals.Plus(
+                items=(
+                    reals.Times(left=reals.Number(value=-1.0), right=second),
+                    reals.Number() as first,
+                )
+            ):
+                left, right = first, self._value(second)
+            case reals.Plus(
+                items=(first, reals.Times(left=reals.Number(value=by), right=second))
+            ) if by < 0:
+                left, right = first, self._value(reals.times(reals.Number(-by), second))
+            case reals.Plus(items=(first, reals.Number(value=number))):
+                left, right = first, repr(-number)
+            case _:
+                pass
+        return f"tl.where({self._value(left)} > {right}, {choice})"
 
     def _signed(self, item: ir.Node) -> str:
         if isinstance(item, reals.Times) and item.left is reals.Number(-1.0):
@@ -346,6 +375,19 @@ def _largest(roots: Sequence[ir.Node]) -> int:
             case _:
                 known[node] = max(parts, default=EXACT)
     return max(known.values())
+
+
+def _steps_down(item: reals.Times) -> ir.Node | None:
+    """The operand of a step with the factor -1."""
+    if item.left is not reals.Number(-1.0) or not isinstance(item.right, reals.Apply):
+        return None
+    return item.right.item if item.right.function == "step" else None
+
+
+def _positive_first(items: tuple[ir.Node, ...]) -> tuple[ir.Node, ...]:
+    """Two summands, one that is taken away behind the other."""
+    is_taken = isinstance(items[0], reals.Times) and items[0].left is reals.Number(-1.0)
+    return items[::-1] if is_taken and len(items) == 2 else items
 
 
 def _shown(node: ir.Node) -> str:

@@ -46,9 +46,9 @@ def _shares(node: ir.Node, gain: ir.Node) -> list[tuple[ir.Node, ir.Node]]:
         case reals.Apply(item=item):
             return [(item, reals.times(gain, _slope(node)))]
         case reals.Least(left=left, right=right):
-            return _of_two(left, right, reals.minus(right, left), gain)
-        case reals.Greatest(left=left, right=right):
             return _of_two(left, right, reals.minus(left, right), gain)
+        case reals.Greatest(left=left, right=right):
+            return _of_two(left, right, reals.minus(right, left), gain)
         case reals.Choose(cond=cond, yes=yes, no=no):
             nought = reals.NOUGHT
             return [(yes, reals.choose(cond, gain, nought)), (no, reals.choose(cond, nought, gain))]
@@ -57,10 +57,10 @@ def _shares(node: ir.Node, gain: ir.Node) -> list[tuple[ir.Node, ir.Node]]:
 
 
 def _of_two(
-    left: ir.Node, right: ir.Node, lead: ir.Node, gain: ir.Node
+    left: ir.Node, right: ir.Node, lag: ir.Node, gain: ir.Node
 ) -> list[tuple[ir.Node, ir.Node]]:
-    """All to the left where ``lead`` is at least 0, else all to the right."""
-    behind = reals.apply("step", reals.times(reals.Number(-1.0), lead))
+    """All to the right where ``lag`` is above 0, else all to the left."""
+    behind = reals.apply("step", lag)
     return [
         (left, reals.times(gain, reals.minus(reals.UNITY, behind))),
         (right, reals.times(gain, behind)),

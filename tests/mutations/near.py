@@ -180,6 +180,8 @@ NEAR = {
     "backends/triton_kernels.py": ("rooms/backends/test_triton.py",),
     "backends/triton_scores.py": ("rooms/backends/test_scored_triton.py",),
     "passes/weights.py": ("rooms/op/test_attentions.py",),
+    "backends/kernels/stick.py": ("rooms/backends/test_scored_triton.py",),
+    "backends/triton_stick.py": ("rooms/backends/test_scored_triton.py",),
     "backends/score_blocks.py": ("rooms/backends/test_scored_triton.py",),
     "codegen/hoisting.py": ("rooms/codegen/test_scores.py", "rooms/backends/test_scored_triton.py"),
     "codegen/scores.py": ("rooms/codegen/test_scores.py", "rooms/backends/test_scored_triton.py"),

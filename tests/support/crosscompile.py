@@ -26,7 +26,15 @@ from triton.compiler import ASTSource
 
 import attndsl
 from attndsl import ir
-from attndsl.backends import Pages, Request, configs, kernels, triton_choice, triton_lists
+from attndsl.backends import (
+    Pages,
+    Request,
+    configs,
+    kernels,
+    triton_choice,
+    triton_lists,
+    triton_stick,
+)
 from attndsl.backends import triton as backend
 from attndsl.passes import COLUMN, LEVEL, column_weight, softmax_weight
 from attndsl.passes.dropout import drop_weights
@@ -62,6 +70,10 @@ ATTENTIONS = {
     "weighed": "attention a over causal = score s weights sigmoid",
     "dropped": "attention a over causal = score s",
     "columns": "attention a over causal = score s weights columns",
+}
+STICKS = {
+    "plain": "attention a over causal = score s weights stick",
+    "biased": "input b: real[head] input w: real[k]\nattention a over causal = score b[head] * s + w[k] weights stick",
 }
 DROPPED = {"dropped": 0.1}  # probabilities of those whose weights are dropped
 # Lists whose bits are all there is to judge, and some that leave a comparison for each pair.
@@ -392,6 +404,37 @@ def list_jobs(
     return found
 
 
+def stick_jobs(target: str, stick: str, head_dim: int = 128, length: int = 512) -> list[Job]:
+    """The kernels of stick-breaking over one of ``STICKS``, four query heads of bfloat16 on two key heads."""
+    made = attndsl.compile(STICKS[stick])._attention
+    scored = ScoredProgram.of(made.terms[0].parts[0], made.tables)
+    arch, program = ARCHITECTURES[target], scored.program
+    q = torch.empty(1, 4, length, head_dim, dtype=torch.bfloat16)
+    k = q[:, :2].contiguous()
+    triton_stick.architecture = lambda _: arch  # as if the tensors were there
+    call = program.call(length, length, 1, 4, None, {})
+    (part,) = program.tiled(call, "natural", triton_stick.CONFIG.tile)
+    sizes = {"head": 4, "k": length}
+    tables = [torch.empty([sizes[str(dim)] for dim in table.dims]) for table in scored.reals]
+    shapes = {
+        table.name: tuple(sizes[str(x)] for x in table.indexed_dims) for table in scored.reals
+    }
+    bound = scored.bound(call, scored.sizes(call, shapes), scored.part.score)
+    lowered = triton_stick.TritonStick.of(part, bound, Request.of(q, k, k, gradient=True))
+
+    def both() -> None:
+        out, lse = lowered.forward(q, k, k, tables, scale=0.1)
+        lowered.backward(q, k, k, tables, out, lse, torch.empty_like(out), None, scale=0.1)
+
+    given = {"head_dim": head_dim, "stick": stick, "queries": length}
+    given["limit"] = configs.SHARED_MEMORY[arch]
+    found = []
+    for kernel, _, told in launches(both):
+        args = tuple(told.pop(name) for name in kernel.arg_names)
+        found.append(Job(kernel, args, told, target, given))
+    return found
+
+
 def choice_jobs(target: str, choice: int, head_dim: int = 128, length: int = 512) -> list[Job]:
     """The kernel that takes so many units of 64 keys for each query, the first among them, of those before its own."""
     q, k = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
@@ -411,6 +454,7 @@ def choice_jobs(target: str, choice: int, head_dim: int = 128, length: int = 512
 def compiled(target: str, **call: Any) -> list[dict[str, Any]]:
     """Reports of the kernels of a call; arguments as of ``jobs``, or of the functions that others name."""
     others = {"attention": scored_jobs, "lists": list_jobs, "choice": choice_jobs}
+    others["stick"] = stick_jobs
     made = next((others[name] for name in others if name in call), jobs)
     return [job.report() for job in made(target, **call)]
 

@@ -12,6 +12,11 @@ from attndsl.backends.kernels.listed import (
 )
 from attndsl.backends.kernels.merging import merge_outputs, sum_chunks
 from attndsl.backends.kernels.pairs import backward_pairs
+from attndsl.backends.kernels.stick import (
+    stick_backward_keys,
+    stick_backward_queries,
+    stick_forward,
+)
 
 __all__ = [
     "backward_keys",
@@ -26,5 +31,8 @@ __all__ = [
     "lists_sum_queries",
     "merge_outputs",
     "prepare_backward",
+    "stick_backward_keys",
+    "stick_backward_queries",
+    "stick_forward",
     "sum_chunks",
 ]

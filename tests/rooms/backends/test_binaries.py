@@ -140,6 +140,18 @@ def test_scores_of_ones_own_do_not_spill_either(target: str, attention: str):
             assert item["shared"] <= item["modelled"] <= item["limit"], item
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
+def test_broken_sticks_do_not_spill(target: str):
+    given = {"target": target, "stick": "biased"}
+    found = compiled([given | {"head_dim": head_dim} for head_dim in (64, 128)])
+    assert len(found) == 6
+    for item in found:
+        assert item["spills"] == 0, item
+        assert item["matrix"] > 0
+        assert item["shared"] <= item["limit"], item
+
+
 @pytest.mark.parametrize("arch", ["sm80", "sm86", "sm90", "sm100", "gfx942"])
 @pytest.mark.parametrize("which", ["forward", "backward_queries", "backward_keys"])
 @pytest.mark.parametrize("size", [2, 4])

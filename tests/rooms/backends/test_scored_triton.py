@@ -135,6 +135,39 @@ def test_dropped_weights_and_weights_by_column_are_those_of_the_oracle(text: str
         torch.testing.assert_close(mine, theirs.float(), rtol=2e-3, atol=2e-3)
 
 
+STICK = """
+input b: real[head] input w: real[batch, k]
+attention a over q - k in -9..30 and k != 3 = score b[head] * s + w[k] weights stick
+"""
+
+
+def test_sticks_are_broken_from_the_last_key_back():
+    """Heads that share keys, scores that use a stick up, tiles at the edges and queries without keys."""
+    made = attndsl.compile(STICK)
+    rng = torch.Generator().manual_seed(1)
+    given = [torch.randn(1, h, n, 8, generator=rng) for h, n in ((2, 40), (1, 35), (1, 35))]
+    given += [8.0 * torch.rand(2, generator=rng), torch.randn(1, 35, generator=rng)]
+    found = []
+    for backend, dtype in (("triton", torch.float32), ("reference", torch.float64)):
+        q, k, v, b, w = leaves = [x.to(dtype, copy=True).requires_grad_() for x in given]
+        out = made(q, k, v, b=b, w=w, backend=backend)
+        found.append([out, *torch.autograd.grad(out.sin().sum(), leaves)])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_sticks_give_tables_that_are_read_at_pairs_no_gradient_by_kernels():
+    made = attndsl.compile(
+        "input t: real[9] attention a over causal = score s + t[q % 3 * 3 + k % 3] weights stick"
+    )
+    q, t = torch.randn(1, 1, 4, 8, requires_grad=True), torch.randn(9)
+    with pytest.raises(AttnDslError, match="read at pairs no gradient"):
+        made(q, q, q, t=t, backend="triton")
+    with torch.no_grad():
+        mine, theirs = (made(q, q, q, t=t, backend=x) for x in ("triton", "reference"))
+    torch.testing.assert_close(mine, theirs)
+
+
 def test_what_has_no_kernel_is_refused_by_name():
     made = attndsl.compile("input w: real[k, d]\nattention a over causal = score s + dot(q, w[k])")
     q = torch.randn(1, 1, 4, 8)

@@ -41,6 +41,19 @@ def test_derivatives_are_those_of_the_columns_that_carry_a_gradient():
     assert body("slope", "derivatives").splitlines()[-1].endswith("1.0, t1,)")
 
 
+@pytest.mark.parametrize(
+    ("root", "gains"),
+    [
+        (r.least(S, r.Number(5.0)), "tl.where(s > 5.0, 0.0, 1.0)"),
+        (r.greatest(S, r.Number(-5.0)), "tl.where((-5.0) > s, 0.0, 1.0)"),
+        (r.greatest(r.times(r.Number(2.0), S), r.times(S, S)), "t4 + t4"),
+    ],
+)
+def test_the_derivative_of_an_extremum_is_a_comparison_of_its_sides(root: ir.Node, gains: str):
+    text = score_functions(root, ir.ZERO).text.partition("def derivatives(")[2]
+    assert gains in text
+
+
 def test_what_has_no_kernel_says_why():
     with pytest.raises(NoKernel, match="one more vector of the query"):
         score_functions(FORMS["two vectors"].score, ir.ZERO)

@@ -90,7 +90,8 @@ def test_each_form_is_among_them():
 
 
 def assert_equal_bits(name: str, backend: str, length: int) -> None:
-    if "stick" in name and (backend == "triton" or "a factor" in name):
+    at_pairs = backend == "triton" and "table[" in TEXTS[name]
+    if "stick" in name and (at_pairs or "a factor" in name):
         pytest.skip("there are no kernels for it")
     xs = leaves(length, 8, torch.float32)
     first = results(name, xs, backend)

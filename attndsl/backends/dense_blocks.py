@@ -19,9 +19,7 @@ from attndsl.schedule import TokenOrder
 
 _flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-CACHED: Final = (
-    1 << 18  # elements of one copy of rows: larger ones leave the cache, smaller ones cost calls
-)
+CACHED: Final = 1 << 18  # elements of a copy of rows: more leave the cache, fewer cost calls
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ import torch
 import attndsl
 from attndsl.op import repeated
 from attndsl.source import AttnDslError
+from tests.support.functions import functions_of
 
 TEXT = """
 input doc: int[batch, pos]
@@ -110,3 +111,12 @@ def test_a_repeated_call_takes_the_short_way_while_its_plan_is_kept(monkeypatch)
     gc.collect()
     assert kept() is None, "the plan outlives its memory"
     assert torch.equal(p(*args), first)
+
+
+@pytest.mark.parametrize("name", ["full", "causal"])
+def test_a_repeated_call_passes_through_few_functions(name: str):
+    p, args = attndsl.compile(name), tensors()
+    with torch.no_grad():
+        p(*args)
+        called = functions_of(lambda: p(*args))
+    assert len(called) <= 32, called

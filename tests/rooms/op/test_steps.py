@@ -2,7 +2,6 @@
 
 import gc
 import resource
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl.compiler import Program
 from attndsl.source import AttnDslError
+from tests.support.functions import functions_of
 
 TEXTS = [
     "causal_window(9) or k < 2",
@@ -158,13 +158,7 @@ def test_a_step_of_a_new_length_passes_through_few_functions(text: str):
     p(q, k, v, **given)
     k, v = k[:, :, :49], v[:, :, :49]
     given = {name: x[:, :49] for name, x in given.items()}
-    called: list[str] = []
-    before = sys.getprofile()
-    sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code.co_name))
-    try:
-        p(q, k, v, **given)
-    finally:
-        sys.setprofile(before)
+    called = functions_of(lambda: p(q, k, v, **given))
     assert len(called) <= 30, called
 
 

@@ -23,11 +23,12 @@ from attndsl.backends.dense_square import square_of
 from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.few_queries import MOST_QUERIES, FewQueriesKernels, attend_keys
 from attndsl.backends.heads import evenly_alike
+from attndsl.backends.keys_in_order import KeysInOrder
 from attndsl.backends.listed import ListKernels
 from attndsl.backends.pages import Pages, live_columns
 from attndsl.backends.pairs_kernels import PairsKernels
 from attndsl.backends.places import IntArray
-from attndsl.backends.protocol import Request, Tile
+from attndsl.backends.protocol import Kernels, Request, Tile
 from attndsl.backends.scored_blocked import BlockedScores
 from attndsl.backends.scored_stick import StickScores
 from attndsl.backends.scores import BoundScore
@@ -79,9 +80,10 @@ class Blocked:
         """Attention of all batch elements at once, each over its own pairs."""
         return PairsKernels.of(pairs, request.q_len)
 
-    def lower_lists(self, lists: Lists, request: Request) -> ListKernels | None:
+    def lower_lists(self, lists: Lists, request: Request) -> Kernels | None:
         """Attention over the lists, where tiles would be more work."""
-        return ListKernels.of(lists)
+        made = ListKernels.of(lists)
+        return made if made is None or lists.order is None else KeysInOrder.of(made, lists.order)
 
     def lower_whole(self, whole: Whole, request: Request) -> BlockedKernels | None:
         """Attention of whole blocks at once, where that is less work than tiles."""

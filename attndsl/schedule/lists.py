@@ -73,6 +73,9 @@ class Lists:
     k_len: int
     classes: tuple[tuple[KeyBlocks, ...], ...]
     class_of: ShortArray  # [1 or batch, 1 or heads], index into classes
+    order: IntArray | None = (
+        None  # [k_len], the rows of k that are key 0, 1, ... here; None for the same
+    )
 
     @property
     def nbytes(self) -> int:
@@ -90,7 +93,13 @@ class Lists:
 
 
 class _NotListed(Exception):
-    """The relation is no list at these lengths and contents, or its sets are too large for one."""
+    """The relation is no list at these lengths and contents, or its sets are too large for one.
+
+    ``term``, of keys, would make it one if keys were taken in its order.
+    """
+
+    def __init__(self, term: ir.Node | None = None) -> None:
+        self.term = term
 
 
 def lists(mask: ir.Mask, call: Call) -> Lists | None:
@@ -102,6 +111,28 @@ def lists(mask: ir.Mask, call: Call) -> Lists | None:
     form = list_form(mask.root)
     if form is None or not call.q_len or not call.k_len:
         return None
+    try:
+        return _listed(mask, call, form, None)
+    except _NotListed as refusal:
+        if refusal.term is None:
+            return None
+        keys = np.arange(call.k_len, dtype=np.int64)
+        place = _Place(mask, call, {}, 0, 0)
+        values = np.asarray(ir.evaluate(refusal.term, place.env(0, keys, {})))
+    try:
+        return _listed(mask, call, form, stable_order([np.broadcast_to(values, keys.shape)]))
+    except _NotListed:
+        return None
+
+
+def _listed(
+    mask: ir.Mask, call: Call, form: tuple[Alternative, ...], order: IntArray | None
+) -> Lists:
+    """The lists with keys in an order.
+
+    Raises:
+        _NotListed: there are none.
+    """
     deps = mask.root.deps
     shape = (
         call.batch if deps & ir.Deps.BATCH else 1,
@@ -110,18 +141,13 @@ def lists(mask: ir.Mask, call: Call) -> Lists | None:
     classes: list[tuple[KeyBlocks, ...]] = []
     class_of = np.zeros(shape, dtype=np.int32)
     tables = {name: _wide(table) for name, table in call.tables.items()}
-    try:
-        for b, h in np.ndindex(shape):
-            place = _Place(mask, call, tables, b, h)
-            made = tuple(place.chunks(form))
-            class_of[b, h] = next(
-                (n for n, x in enumerate(classes) if _alike(x, made)), len(classes)
-            )
-            if class_of[b, h] == len(classes):
-                classes.append(made)
-    except _NotListed:
-        return None
-    return Lists(call.q_len, call.k_len, tuple(classes), class_of)
+    for b, h in np.ndindex(shape):
+        place = _Place(mask, call, tables, b, h, order)
+        made = tuple(place.chunks(form))
+        class_of[b, h] = next((n for n, x in enumerate(classes) if _alike(x, made)), len(classes))
+        if class_of[b, h] == len(classes):
+            classes.append(made)
+    return Lists(call.q_len, call.k_len, tuple(classes), class_of, order)
 
 
 def _alike(some: tuple[KeyBlocks, ...], others: tuple[KeyBlocks, ...]) -> bool:
@@ -148,6 +174,7 @@ class _Place:
     tables: Mapping[str, Any]
     batch: int
     head: int
+    order: IntArray | None = None  # of keys
     sides: dict[ir.Node, KeyValues | None] = field(default_factory=dict)
 
     def env(self, q: Any, k: Any, indices: Mapping[int, Any]) -> ir.Env:
@@ -237,7 +264,8 @@ class _Place:
         for low in range(0, len(codes), step):
             some = codes[low : low + step, None]
             q, k = (some & _ROW) + start, (some >> 32) * BLOCK + offsets
-            env = self.env(q, np.minimum(k, self.call.k_len - 1), {})
+            k = np.minimum(k, self.call.k_len - 1)
+            env = self.env(q, k if self.order is None else self.order[k], {})
             holds = np.broadcast_to(np.asarray(ir.evaluate(node, env)), k.shape)
             found[low : low + step] &= packed_bits(holds)
         return found
@@ -263,7 +291,7 @@ class _Place:
             elif (found := self._range(item, env)) is not None:
                 low, high = np.maximum(low, found[0]), np.minimum(high, found[1])
             elif loop is not None and ir.Index(loop.level) in ir.postorder(item):
-                raise _NotListed
+                raise _NotListed(self._unordered(item))
             else:
                 rest.append(item)
         for holds in conditions:
@@ -285,9 +313,16 @@ class _Place:
             return None
         return keys.equal(least) if isinstance(item, ir.Eq) else keys.at_least(least)
 
+    def _unordered(self, item: ir.Node) -> ir.Node | None:
+        """The term of keys of an equation, where it is one of numbers and no input."""
+        sides = split_sides(item.item) if isinstance(item, ir.Eq) else None
+        if self.order is not None or sides is None or ir.holds(sides[1], ir.Index, ir.Load):
+            return None
+        return sides[1]
+
     def _key_values(self, node: ir.Node) -> KeyValues | None:
         if node not in self.sides:
-            k = np.arange(self.call.k_len, dtype=np.int64)
+            k = np.arange(self.call.k_len, dtype=np.int64) if self.order is None else self.order
             values = np.asarray(ir.evaluate(node, self.env(0, k, {})))
             self.sides[node] = KeyValues.of(np.broadcast_to(values, k.shape))
         return self.sides[node]

@@ -893,6 +893,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("placed_choices.py", "if not is_alone:", "if False:", "queries choose without those behind them"),
     ("selected.py", "if tables:", "if False:", "a table is forgotten where a selection is made"),
     ("selecting/summaries.py", "or self._is_other(node, k)", "or False", "summaries of another sequence are taken"),
+    ("schedule/lists.py", "k if self.order is None else self.order[k]", "k", "conditions of keys in an order are asked of others"),
+    ("backends/keys_in_order.py", "return dq, _rows(dk, self.back)", "return dq, _rows(dk, self.order)", "gradients of keys in an order are those of others"),
     ("selecting/tiling.py", "torch.from_numpy(held).to(x.device)[:, None]", "held.max()", "the mean of a tile that an end cuts counts what it lacks"),
     ("ir/tiles.py", "floordiv(add(self._extent(axis), Const(size - 1)), Const(size))", "floordiv(self._extent(axis), Const(size))", "tiles that an end cuts have the numbers of others"),
     ("frontend/unit_elaboration.py", "units = around if is_around else", "units = around if is_own else", "all units without a name are single keys"),

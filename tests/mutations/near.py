@@ -30,6 +30,7 @@ NEAR = {
     "selected.py": ("rooms/selecting",),
     "placed_choices.py": ("rooms/selecting/test_choices_in_places.py",),
     "ir/selection.py": ("rooms/selecting",),
+    "backends/keys_in_order.py": ("rooms/selecting/test_tiles.py",),
     "ir/tiles.py": ("rooms/selecting/test_tiles.py",),
     "chosen_tables.py": ("rooms/selecting",),
     "frontend/unit_elaboration.py": ("rooms/selecting",),

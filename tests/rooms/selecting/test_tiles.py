@@ -121,6 +121,27 @@ def test_queries_of_a_group_choose_tiles_of_an_image(length):
     torch.testing.assert_close(out.double(), dense(x, y, z, seen), **NEAR)
 
 
+def test_tiles_of_many_tokens_are_lists_of_keys_in_the_order_of_tiles(caplog):
+    p = attndsl.compile("""
+        grid image(y, x = 30)
+        select past(n: int) over tiles(y = 7, x = 8) of image = dot(q, mean(k)) where tile.y <= q.y take top n
+        pattern local over image = k <= q and (q - k < 3 or k in past(2)[q])
+    """)
+    length = 30 * 36
+    x, y, z = (drawn(7 + i, 1, 2, length, 8, integers=False).requires_grad_() for i in range(3))
+    with caplog.at_level("INFO"):
+        out = p(x, y, z)
+    assert "lists of keys" in caplog.text
+    expected = dense(x, y, z, p.mask(length, heads=2, past=p.select(x, y)["past"]))
+    torch.testing.assert_close(out.double(), expected, **NEAR)
+    seed = drawn(10, *out.shape, integers=False)
+    mine = torch.autograd.grad(out, (x, y, z), seed)
+    for one, other in zip(
+        mine, torch.autograd.grad(expected, (x, y, z), seed.double()), strict=True
+    ):
+        torch.testing.assert_close(one, other, **NEAR)
+
+
 def test_the_python_form_of_tiles_is_that_of_the_text():
     cube = s.tiles(attndsl.grid("volume", "t", "y", "x"), t=2, y=2, x=3)
     past = cube.first("t") <= cube.queries.first("t")

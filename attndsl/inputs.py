@@ -57,7 +57,9 @@ def refuse_gradients(tables: Sequence[ir.Table], given: Mapping[str, Any]) -> No
         AttnDslError: A501.
     """
     for table in tables:
-        if table.kind is not ir.Sort.REAL and getattr(given[table.name], "requires_grad", False):
+        # a symbolic trace has no truths
+        is_trained = getattr(given[table.name], "requires_grad", False) is True
+        if table.kind is not ir.Sort.REAL and is_trained:
             kind = f"{table.kind.value}s"
             title = (
                 f"input {table.name!r} holds {kind}, which have no gradient, but it requires grad"

@@ -29,9 +29,8 @@ from attndsl.sources import Source, describe, open_module, read_mask
 _MOST_TOLD: Final = 2_000  # PARTIAL tiles that are looked into for families: a tenth of a second
 TILE: Final = (128, 128)
 OTHER_TILES: Final = ((64, 64), (64, 128), (128, 64))
-MOST_SMALL = (
-    1 << 20
-)  # live tiles up to which others are counted, of which there are four times as many
+# Live tiles up to which others are counted, of which there are four times as many.
+MOST_SMALL = 1 << 20
 MOST_TIMED = 20_000  # tiles up to which a layout is timed: strips are made of them one by one
 MOST_VARIED = 1 << 15  # and parameters are varied
 MOST_ARRANGED = 2_000  # nodes and operands of a relation up to which other tiles are made

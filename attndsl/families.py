@@ -13,9 +13,8 @@ BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 TILE: Final = (128, 128)  # queries and keys of the tiles by which families are families_told
-TILES_AT_ONCE: Final = (
-    256  # PARTIAL tiles whose masks are looked at together: 4 MiB of truth values
-)
+# PARTIAL tiles whose masks are looked at together: 4 MiB of truth values.
+TILES_AT_ONCE: Final = 256
 _INSTEAD: Final = 'format="bsr" says every pattern'
 
 

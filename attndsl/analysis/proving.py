@@ -25,9 +25,8 @@ FAR: Final = 1 << 40
 Ends: TypeAlias = tuple[int, int]  # both inclusive
 Box: TypeAlias = dict[ir.Node, Ends]
 
-_LARGEST = (
-    8_000  # nodes and operands of a relation that is proved in many ways, each of which rebuilds it
-)
+# Nodes and operands of a relation that is proved in many ways, each of which rebuilds it.
+_LARGEST = 8_000
 _MOST_BOXES = 64
 _MOST_ROUNDS = 10
 _MOST_WORK = 4_000  # nodes and operands interpreted, all rounds together: some 20 ms

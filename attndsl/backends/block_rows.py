@@ -17,9 +17,8 @@ from torch import Tensor
 
 from attndsl.backends.places import IntArray, take_rows
 
-MOST_PARTS: Final = (
-    9  # of blocks of one shape that lie in different ways: each is a call of a kernel
-)
+# Ways to lie of blocks of one shape: each is a call of a kernel.
+MOST_PARTS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,8 @@ MOST: Final = 40  # queries of a tile that see a block, from which on it is gath
 WIDEST: Final = 32  # blocks of an item
 HEIGHTS: Final = (256, 128, 64, 32)  # queries of the items of a block
 BY_BLOCK: Final = 450.0  # ns of a query and a block, measured beside the next on one core
-BY_KEY: Final = (
-    100.0  # ns of a query and a key that is gathered for it, with its share of a backward
-)
+# Nanoseconds of a query and a key that is gathered for it, with its share of a backward.
+BY_KEY: Final = 100.0
 BY_TILE: Final = 18_000.0  # ns of a tile of queries and a block
 MASKED_TILE: Final = 25_000.0  # ns of these where a stored mask says which pairs are seen
 

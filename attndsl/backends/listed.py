@@ -30,13 +30,11 @@ from attndsl.backends.heads import alike
 from attndsl.backends.list_batches import Cells, ListBatch, ListPlan
 from attndsl.schedule import BLOCK, Lists
 
-CACHED: Final = (
-    1 << 20
-)  # elements of what one call gathers and gives: 4 MiB, past which memory is waited for
+# Elements of what one call gathers and gives: 4 MiB, past which memory is waited for.
+CACHED: Final = 1 << 20
 SHORTEST: Final = 128  # keys of an item, past which a flash kernel beats products of whole items
-MOST_PAIRS: Final = (
-    0.25  # of all pairs; where lists name more, long runs of tiles are read without a copy
-)
+# Share of all pairs; where lists name more, long runs of tiles are read without a copy.
+MOST_PAIRS: Final = 0.25
 
 _REVERSED: Final = np.packbits(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1

@@ -37,9 +37,8 @@ from attndsl.backends.live_tiles import Lists, Schedule
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 WIDEST = 256  # head dim
 ROWS = 64  # queries of a program that prepares the backward pass
-CACHE = (
-    16 << 20
-)  # bytes of keys and values that the heads at work together may take of the L2 cache
+# Bytes of keys and values that the heads at work together may take of the L2 cache.
+CACHE = 16 << 20
 
 
 UNSCORED = {

@@ -20,9 +20,8 @@ from attndsl.codegen import OverBudget, predicate
 WIDEST: Final = 256  # numbers of a vector
 MOST: Final = 64  # units that are taken: their keys lie in registers
 MULTIPLY: Final = ("sm80", "sm90")  # whose matrix units take float64, as Triton compiles it
-MULTIPLIED: Final = (
-    128  # numbers of a vector, past which a matrix of them does not fit the shared memory
-)
+# Numbers of a vector, past which a matrix of them does not fit the shared memory.
+MULTIPLIED: Final = 128
 
 
 def config(count: int) -> Config:

@@ -32,9 +32,8 @@ from attndsl.backends.configs import (
 from attndsl.backends.protocol import Request
 
 Clock: TypeAlias = Callable[[Callable[[], object]], float]
-Kind: TypeAlias = (
-    Pass | Literal["few_queries"]
-)  # a pass; the forward of few queries has tiles of its own
+# A pass; the forward of few queries has tiles of its own.
+Kind: TypeAlias = Pass | Literal["few_queries"]
 
 MOST = 24  # configs that are tried for a pass
 GAIN = 0.98  # what is not faster than the default by this much may be noise
@@ -161,9 +160,8 @@ def _fits(config: Config, which: Kind, request: Request) -> bool:
     if which == "few_queries":
         if config.bq != default_config(which, request).bq:
             return False
-        held = (
-            request.group * request.q_len
-        )  # in one tile, where heads that share keys see the same ones
+        # In one tile, where heads that share keys see the same ones.
+        held = request.group * request.q_len
         rows = held if held <= _TILES[1] // 2 else request.q_len
         which, config = "forward", replace(config, bq=max(_TILES[0], padded(rows)))
     sides = min(config.bq, config.bk), max(config.bq, config.bk)

@@ -20,19 +20,15 @@ from .spaces import Pair, dim_size
 
 reals = ir.reals
 
-_TOKENS: Final = (
-    12  # positions of queries and keys among which a pair that divides by 0 is looked for
-)
-_MOST_NODES: Final = (
-    2_000  # of pairs and of what is asked of them: a conjunction is made for each read
-)
-_MOST_VISITS: Final = (
-    2_000  # nodes with the conditions they stand behind; what lies beyond is not judged
-)
+# Positions of queries and keys among which a pair that divides by 0 is looked for.
+_TOKENS: Final = 12
+# Nodes of pairs and of what is asked of them: a conjunction is made for each read.
+_MOST_NODES: Final = 2_000
+# Nodes with the conditions they stand behind; what lies beyond is not judged.
+_MOST_VISITS: Final = 2_000
 
-_UNKNOWN: Final = (
-    ir.Load | ir.Coord | ir.Size | ir.Inside | ir.Var | ir.Loop
-)  # until there is a call
+# Nodes whose values are not known until there is a call.
+_UNKNOWN: Final = ir.Load | ir.Coord | ir.Size | ir.Inside | ir.Var | ir.Loop
 
 Places = Mapping[ir.Node, Span]
 

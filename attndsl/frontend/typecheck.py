@@ -35,9 +35,8 @@ from .units import ANTIDIAGONAL, BOUND, check_compared
 
 _NO_JOIN = "numbers are added by `+`; pairs that are in one or the other are `a or b`"
 _OF_REALS = ("min", "max", "abs", "clamp")  # give reals where an argument is one
-_MOST_HINTS = (
-    100  # faults of a module, past which names near to a wrong one are not looked for: ten are told
-)
+# Faults of a module, past which names near to a wrong one are not looked for: ten are told.
+_MOST_HINTS = 100
 
 
 def check(roots: Iterable[Definition], diagnostics: list[Diagnostic]) -> None:

@@ -19,9 +19,8 @@ from attndsl.source import AttnDslError
 from .shelf import describe, load_pattern, rows
 
 _WIDTH = 8  # of a head
-_CLOSE = (
-    1e-10  # sums of a few hundred products of size 1 in float64: far closer than this, if right
-)
+# Sums of a few hundred products of size 1 in float64: far closer than this, if right.
+_CLOSE = 1e-10
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,8 @@ from attndsl.source import AttnDslError, Diagnostic
 
 T = TypeVar("T")
 
-_REMEMBERED = (
-    64  # calls and executables of a program; programs that came as text and belong to no pattern
-)
+# Calls and executables of a program; programs that came as text and belong to no pattern.
+_REMEMBERED = 64
 _PLACES: Final = frozenset(map(hidden, NAMES))
 _TYPES: Final = {
     getattr(torch, name): np.dtype(name)

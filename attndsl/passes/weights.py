@@ -19,9 +19,8 @@ reals = ir.reals
 # Real tables of our own, by names that no program can spell: a number of each query, and of each key.
 LEVEL: Final = ir.Table("<level>", ir.Sort.REAL, ("batch", "head", "q"))
 COLUMN: Final = ir.Table("<column>", ir.Sort.REAL, ("batch", "head", "k"))
-_TOP: Final = (
-    60.0  # logarithm of the largest weight by columns: products with it are far from infinity
-)
+# Logarithm of the largest weight by columns: products with it are far from infinity.
+_TOP: Final = 60.0
 
 
 def level(mask: ir.Mask) -> ir.Node:

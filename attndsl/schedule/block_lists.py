@@ -16,9 +16,8 @@ from attndsl.schedule.refine import Classified, classified_at_once, refine, spli
 from attndsl.schedule.relations import tiled_relation
 from attndsl.schedule.summaries import TileAxis
 
-_MOST_LEFT: Final = (
-    512  # tiles that a sample leaves open, each evaluated on its own; more are put in classes first
-)
+# Tiles that a sample leaves open, each evaluated on its own; more are put in classes first.
+_MOST_LEFT: Final = 512
 _AT_ONCE: Final = 1 << 14  # tiles of a square up to which each is looked at, and no boxes of them
 
 

@@ -21,9 +21,8 @@ from attndsl.schedule.tile_classes import canonical_key, classes_of_tiles, compa
 PAIRS_AT_ONCE = 1 << 19  # pairs evaluated at a time: their truth values stay in a core's cache
 TILES_AT_ONCE = 256  # tiles compared at a time, to bound temporaries
 SAMPLED = 8  # places of a side, both ends among them, that a first look at a tile takes
-_FEWEST_ALIKE = (
-    16  # tiles with one set of decided comparisons, on average, for dropping those to pay
-)
+# Tiles with one set of decided comparisons, on average, for dropping those to pay.
+_FEWEST_ALIKE = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -38,9 +38,8 @@ class TileCosts:
     cost_model: CostModel | None = (
         None  # optional cost model of whole schedules, in any unit; re-ranks the shortlist
     )
-    name: str = (
-        ""  # name of the cost model in every process; searches with an unnamed one are not stored
-    )
+    # Name of the cost model in every process; searches with an unnamed one are not stored.
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,9 +146,8 @@ def _intervals(found: Regions, columns: TileAxis) -> _Intervals | None:
     outer = low.min(0).max(0), high.max(0).min(0)  # columns that some row of the band may see
     inner = low.max((0, 1)), high.min((0, 1))  # columns that all of its rows see
     width = columns.length + 2
-    place = (
-        band * width - columns.start
-    )  # across all bands: no interval of one touches one of the next
+    # Across all bands: no interval of one touches one of the next.
+    place = band * width - columns.start
     live = outer[0] <= outer[1]
     whole = np.nonzero(live & (inner[0] <= inner[1]))[0]
     begins, stops, lead = _joined(*(place[whole] + each[whole] for each in inner))

@@ -33,9 +33,8 @@ Ranges: TypeAlias = tuple[
 BLOCK: Final = 64  # keys of a block: a bit each of one word
 _SHIFT: Final = BLOCK.bit_length() - 1
 ALL: Final = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-SLOTS_AT_ONCE: Final = (
-    1 << 18
-)  # of a chunk of queries, so that what is made of them stays some 64 MiB
+# Entries of a chunk of queries, so that what is made of them stays some 64 MiB.
+SLOTS_AT_ONCE: Final = 1 << 18
 _MOST_ENTRIES: Final = 1 << 22  # of such a chunk, past which sets are no short lists
 _PAIRS_AT_ONCE: Final = 1 << 20
 _QUERIES_AT_ONCE: Final = 4096  # whose ranges stay in the cache while they are worked on

@@ -22,9 +22,8 @@ from attndsl.schedule.list_form import Alternative, list_form
 from attndsl.schedule.lists import BLOCK, KeyValues
 from attndsl.schedule.open_masks import OpenHeadMask, OpenMask, readers
 
-MOST_ENTRIES: Final = (
-    256  # blocks of keys that a query has at most; a share of its output is held of each
-)
+# Blocks of keys that a query has at most; a share of its output is held of each.
+MOST_ENTRIES: Final = 256
 MOST_NAMED: Final = 4096  # times that a query names a block at most; some numbers are held of each
 
 

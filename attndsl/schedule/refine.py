@@ -23,9 +23,8 @@ from attndsl.source import AttnDslError, Diagnostic
 
 MOST_TILES = 1 << 26  # FULL tiles: twice those of a causal mask of a million tokens in tiles of 128
 MOST_OPEN = 1 << 24  # undecided boxes at once, because each takes a dozen array entries
-_FIRST_BOXES = (
-    4096  # boxes; levels with fewer are skipped, because a pass costs as much and decides little
-)
+# Boxes; levels with fewer are skipped, because a pass costs as much and decides little.
+_FIRST_BOXES = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)

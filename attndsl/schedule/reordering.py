@@ -26,13 +26,11 @@ from attndsl.schedule.model import HeadMask
 from attndsl.schedule.relations import TiledRelation, positions_of, tiled_relation
 from attndsl.schedule.search import counted, measured, reordered, search, sorting
 
-SEARCH_AGAIN = (
-    1.25  # search again if a cached decision now costs this many times its original estimate
-)
+# Search again if a cached decision now costs this many times its original estimate.
+SEARCH_AGAIN = 1.25
 MOST_DECISIONS = 64  # decisions remembered for each pattern
-SIMILAR_WASTE = (
-    1.1  # a head within this factor of another's waste that kept natural order is not searched
-)
+# A head within this factor of another's waste that kept natural order is not searched.
+SIMILAR_WASTE = 1.1
 
 
 @dataclass(frozen=True, slots=True)

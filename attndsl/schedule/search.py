@@ -45,9 +45,8 @@ from attndsl.schedule.model import Schedule
 from attndsl.schedule.relations import TiledRelation, order_of
 
 MOST_SEARCHED = 2_000  # nodes and operands of a relation: a larger one stays in its order
-LONGEST_SEARCHED = (
-    1 << 17
-)  # tokens; a longer sequence is searched on its first stretch of this length
+# Tokens; a longer sequence is searched on its first stretch of this length.
+LONGEST_SEARCHED = 1 << 17
 FINALISTS = 2
 CLIMBS = 2  # box shapes from which the hill climb starts
 CLEAR_GAIN = 0.8  # share of the natural order's cost below which an estimate needs no full count

@@ -33,9 +33,8 @@ from attndsl.schedule.summaries import TileAxis
 LEAST_TOKENS: Final = 8
 FEWER_KEYS: Final = 2  # times, than queries, that a staircase has: tiles are as good at more
 _FEW_CLASSES: Final = 16  # so many are always looked at
-_MOST_CELLS: Final = (
-    1 << 22
-)  # pairs of classes that are evaluated, and of blocks and keys that are looked at
+# Pairs of classes that are evaluated, and of blocks and keys that are looked at.
+_MOST_CELLS: Final = 1 << 22
 _CAUSAL: Final = ir.le(ir.Pos(ir.Side.KEY), ir.Pos(ir.Side.QUERY))
 
 StateArray: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]

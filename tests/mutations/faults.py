@@ -888,7 +888,7 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("frontend/score_values.py", "pending.append((yes, ir.conj(among, condition)))", "pending.append((yes, among))", "a condition around a division is not seen"),
     ("frontend/score_values.py", "if ir.conj(among, *inside) is not ir.FALSE:", "if True:", "reads outside of a table are taken"),
     ("frontend/score_values.py", "found = self._witness(ir.conj(among, ir.eq(divisor, ir.ZERO)))", "found = None", "a division by 0 is taken"),
-    ("inputs.py", "if table.kind is not ir.Sort.REAL and getattr(", "if False and getattr(", "a gradient of ints is refused for its dtype alone"),
+    ("inputs.py", "if table.kind is not ir.Sort.REAL and is_trained:", "if False:", "a gradient of ints is refused for its dtype alone"),
     ("placed_choices.py", "placed[_along(place, rows)] =", "placed[_along(place, slice(held))] =", "tables of rows in another order are those of the tokens in order"),
     ("placed_choices.py", "if not is_alone:", "if False:", "queries choose without those behind them"),
     ("selected.py", "if tables:", "if False:", "a table is forgotten where a selection is made"),

@@ -1,11 +1,11 @@
 """Stick-breaking attention by the kernels of the GPU back end, in natural order.
 
-A backward holds two numbers of each query for each live tile: a thirty-second of the pairs.
+A backward holds two numbers of each query for each live tile of 32 keys: a sixteenth of the pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,10 +16,19 @@ from torch import Tensor
 from attndsl.backends import kernels
 from attndsl.backends.arguments import strides
 from attndsl.backends.configs import Config, architecture, options, padded
+from attndsl.backends.launching import Launch
 from attndsl.backends.pass_launches import also_in, on_device, precision, reachable
 from attndsl.backends.protocol import Request
 from attndsl.backends.score_blocks import live_tiles
 from attndsl.backends.scores import BoundScore
+from attndsl.backends.stick_arguments import (
+    StickBackwardKeysArgs,
+    StickBackwardKeysCall,
+    StickBackwardQueriesArgs,
+    StickBackwardQueriesCall,
+    StickForwardArgs,
+    StickForwardCall,
+)
 from attndsl.backends.triton_scores import Read, ScoreKernel, refused, through
 from attndsl.backends.work_partition import IntArray, device_masks
 from attndsl.schedule import Schedule, TiledMask
@@ -70,9 +79,10 @@ class TritonStick:
         out = q.new_empty((*q.shape[:3], v.shape[3]))
         lse = q.new_empty(q.shape[:3], dtype=torch.float32)
         if lse.numel():
-            told = self._told(q, k, v, read, scale, "queries")
-            given = self.kernel.loaded
-            self._launch(kernels.stick_forward, told, Out=out, Lse=lse, SCORE=given["SCORE"])
+            told = self._told(q, k, v, "queries")
+            given = StickForwardArgs(**told, SCORE=self.kernel.loaded["SCORE"])
+            call = StickForwardCall(q, k, v, out, lse, *read.call, float(scale))
+            self._launch(kernels.stick_forward, call, given)
         return out, lse
 
     def backward(
@@ -129,14 +139,23 @@ class TritonStick:
         )
         shape = (*q.shape[:2], max(1, self._most()), self.schedule.tile[0])
         rest, before = (q.new_empty(shape, dtype=torch.float32) for _ in range(2))
-        shared: dict[str, Any] = {"GradOut": dout, "Whole": whole, "Rest": rest, "Before": before}
-        shared |= {f"g{dim}": step for dim, step in zip("bhsd", dout.stride(), strict=True)}
-        shared |= {"most": shape[2], "DERIVATIVES": self.kernel.loaded["DERIVATIVES"]}
-        told = self._told(q, k, v, read, scale, "queries") | shared
-        self._launch(kernels.stick_backward_queries, told, GradQ=dq, **_columns(dx))
-        told = self._told(q, k, v, read, scale, "keys") | shared
-        more = {"GradK": dk, "GradV": dv, "PRECEDING": gains[0]}
-        self._launch(kernels.stick_backward_keys, told, **more, **_columns(dy))
+        shared = strides(g=dout) | {
+            "most": shape[2],
+            "DERIVATIVES": self.kernel.loaded["DERIVATIVES"],
+        }
+        mine = self._told(q, k, v, "queries") | shared | _columns(dx)
+        theirs = self._told(q, k, v, "keys") | shared | _columns(dy)
+        behind = rest, before, *read.call, float(scale)
+        self._launch(
+            kernels.stick_backward_queries,
+            StickBackwardQueriesCall(q, k, v, dout, whole, dq, dx, *behind),
+            StickBackwardQueriesArgs(**mine),
+        )
+        self._launch(
+            kernels.stick_backward_keys,
+            StickBackwardKeysCall(q, k, v, dout, whole, dk, dv, dy, *behind),
+            StickBackwardKeysArgs(**theirs, PRECEDING=gains[0]),
+        )
         group = heads // k.shape[1]
         summed = [
             each.unflatten(1, (-1, group)).sum(2, dtype=torch.float32).to(x.dtype)  # type: ignore[no-untyped-call]
@@ -144,30 +163,27 @@ class TritonStick:
         ]
         return [dq, *summed], [*dx.unbind(-1), *dy.unbind(-1)]
 
-    def _told(
-        self, q: Tensor, k: Tensor, v: Tensor, read: Read, scale: float, owners: str
-    ) -> dict[str, Any]:
-        """The arguments that all passes take, tiles in the order of those who own the results."""
+    def _told(self, q: Tensor, k: Tensor, v: Tensor, owners: str) -> dict[str, Any]:
+        """What all passes are told besides their tensors, tiles in the order of those who own the results."""
         tiles, stretches, plan_of = self._kept(owners, lambda: self._lists(_ROWS[owners]))
         (masks,) = self._kept("masks", lambda: (device_masks(self.schedule),))
         bq, bk = self.schedule.tile
         loaded = {name: self.kernel.loaded[name] for name in ("NUMBERS", "OF_QUERY", "OF_KEY")}
         by_batch, by_head = (int(size > 1) for size in plan_of.shape)
         return {
-            "Q": q, "K": k, "V": v, **read.call._asdict(), "scale": float(scale), **strides(q=q, k=k, v=v),
-            "tiles": tiles, "stretches": stretches, "plan_of": plan_of,
+            **strides(q=q, k=k, v=v), "tiles": tiles, "stretches": stretches, "plan_of": plan_of,
             "plan_batch": by_batch * plan_of.shape[1], "plan_head": by_head, "masks": masks,
             "q_len": q.shape[2], "k_len": k.shape[2], "heads": q.shape[1], "count": stretches.shape[1],
             "GROUP": q.shape[1] // k.shape[1], "D": q.shape[3], "DV": v.shape[3], "BD": padded(q.shape[3]),
             "BDV": padded(v.shape[3]), "BQ": bq, "BK": bk, "PRECISION": precision(q.dtype), **loaded,
         }  # fmt: skip
 
-    def _launch(self, kernel: Any, told: Mapping[str, Any], **more: Any) -> None:
+    def _launch(self, kernel: Any, call: Any, given: Any) -> None:
         """Runs a pass: a program for each tile of its owners, head and batch element."""
-        q = told["Q"]
-        grid = told["count"], q.shape[1], q.shape[0]
+        q = call.Q
+        chosen = options(architecture(q.device), CONFIG, is_bound=True)
         with on_device(q):
-            kernel[grid](**told, **more, **options(architecture(q.device), CONFIG, is_bound=True))
+            Launch(kernel, (given.count, *q.shape[1::-1]), type(call), given, **chosen)(call)
 
     def _most(self) -> int:
         return max(
@@ -199,7 +215,7 @@ class TritonStick:
         return found
 
 
-def _columns(gained: Tensor) -> dict[str, Any]:
-    """Arguments about the columns that gain in a pass."""
+def _columns(gained: Tensor) -> dict[str, int]:
+    """How many columns gain in a pass, and the power of two that holds them."""
     count = gained.shape[3]
-    return {"GradX": gained, "GAINS": count, "WIDE": 1 << max(0, count - 1).bit_length()}
+    return {"GAINS": count, "WIDE": 1 << max(0, count - 1).bit_length()}

@@ -19,9 +19,8 @@ import triton.language as tl
 from attndsl.backends.kernels.tiles import addresses, fetch, unpack
 
 STICK_TILE = tl.constexpr(4)
-SPENT = tl.constexpr(
-    -200.0
-)  # a logarithm that far down is 0, and exact in float32 to a hundred thousandth
+# Logarithms that far down are 0, and those above are exact in float32 to a hundred thousandth.
+SPENT = tl.constexpr(-200.0)
 
 
 @triton.jit

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from attndsl.backends import arguments, kernels, list_arguments
+from attndsl.backends import arguments, kernels, list_arguments, stick_arguments
 from attndsl.backends.launching import Launch
 
 
@@ -92,7 +92,8 @@ def test_arguments_that_are_not_the_kernels_parameters_are_refused(names: str):
 @pytest.mark.parametrize("name", kernels.__all__)
 def test_every_kernel_has_its_parameters_in_two_values(name: str):
     words = "".join(word.capitalize() for word in name.split("_"))
-    home = arguments if hasattr(arguments, f"{words}Call") else list_arguments
+    homes = arguments, list_arguments, stick_arguments
+    home = next(each for each in homes if hasattr(each, f"{words}Call"))
     call, given = getattr(home, f"{words}Call"), getattr(home, f"{words}Args")
     names = tuple(inspect.signature(getattr(kernels, name).fn).parameters)
     assert names[: len(call._fields)] == call._fields

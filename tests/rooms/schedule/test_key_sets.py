@@ -70,7 +70,7 @@ def test_random_programs(program: Random):
         call = made.call(*lengths, axes, tables)
         dense = made.dense(call)
     except AttnDslError as error:
-        if error.code not in (*REFUSED, "A403", "A404"):
+        if error.code not in (*REFUSED, "A403", "A404", "A501"):  # A501: too few entries
             raise
         reject()
     check(made.key_sets(call), dense)

@@ -164,7 +164,7 @@ class TritonStick:
         return [dq, *summed], [*dx.unbind(-1), *dy.unbind(-1)]
 
     def _told(self, q: Tensor, k: Tensor, v: Tensor, owners: str) -> dict[str, Any]:
-        """What all passes are told besides their tensors, tiles in the order of those who own the results."""
+        """Arguments that all passes take besides their tensors, tiles in the order of those who own the results."""
         tiles, stretches, plan_of = self._kept(owners, lambda: self._lists(_ROWS[owners]))
         (masks,) = self._kept("masks", lambda: (device_masks(self.schedule),))
         bq, bk = self.schedule.tile

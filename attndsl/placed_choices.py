@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -197,7 +197,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 def _check_alone(selections: Iterable[ir.Chosen]) -> None:
     """Whether each query chooses for itself, however many are behind it."""
-    for each in _with_inner(selections):
+    for each in ir.with_inner(selections):
         if isinstance(each, ir.Rank):
             is_alone = each.side is ir.Side.KEY
         elif isinstance(each.queries, ir.selection.Numbers):
@@ -207,12 +207,6 @@ def _check_alone(selections: Iterable[ir.Chosen]) -> None:
         if not is_alone:
             title = f"queries choose together in `{each.name}`, and those behind these are not here"
             raise _refused(title)
-
-
-def _with_inner(selections: Iterable[ir.Chosen]) -> Iterator[ir.Chosen]:
-    for each in selections:
-        yield each
-        yield from _with_inner(each.within)
 
 
 def _refused(title: str, *notes: str) -> AttnDslError:

@@ -49,7 +49,7 @@ class Selector:
         asked = [*(each for mask in masks for each in mask.selections), *more]
         found = {each.name: each for each in asked}
         known: dict[str, ir.Chosen] = {}
-        for each in _all(asked):
+        for each in ir.with_inner(asked):
             if known.setdefault(each.name, each) != each:
                 title = f"two selections that differ are named {each.name!r}"
                 raise AttnDslError(Diagnostic("A219", title))
@@ -191,7 +191,7 @@ class Selector:
         return Making(q, k, factor, given, shape, self.layer, summaries)
 
     def _shape(self, q: Tensor, k: Tensor, extents: Mapping[str, int] | None) -> Shape:
-        return Shape.of(q, k, _all(self.selections), extents)
+        return Shape.of(q, k, ir.with_inner(self.selections), extents)
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
         if strange := sorted(given.keys() - self.asked):
@@ -280,14 +280,6 @@ class Selector:
         return selection
 
 
-def _all(selections: Iterable[ir.Chosen]) -> list[ir.Chosen]:
-    """Selections, and those within them."""
-    found = list(selections)
-    for each in found:
-        found += each.within
-    return found
-
-
 def _refuse_some(tables: list[str], known: list[str], is_selected: bool) -> None:
     """Refuses tables by name where a selection is given, too, or where others lack.
 
@@ -296,14 +288,14 @@ def _refuse_some(tables: list[str], known: list[str], is_selected: bool) -> None
     """
     title = f"the table {tables[0]!r} is given beside `selection=`"
     if not is_selected:
-        title = f"the table {tables[0]!r} is given, and {', '.join(set(known) - {*tables})} is not"
+        title = f"the table {tables[0]!r} is given, and {', '.join(sorted({*known} - {*tables}))} is not"
     helps = (f"give all tables by name, {', '.join(known)}, or none",)
     raise AttnDslError(Diagnostic("A509", title, helps=helps))
 
 
 def _inputs(selections: Iterable[ir.Chosen]) -> tuple[ir.Table, ...]:
     """The inputs that selections read, those within them too; tables that others make left out."""
-    waiting = _all(selections)
+    waiting = ir.with_inner(selections)
     made = {each.name for each in waiting}
     found = {table.name: table for each in waiting for table in each.tables}
     return tuple(table for name, table in found.items() if name not in made)

@@ -53,10 +53,6 @@ class Magnitudes:
     def __init__(self, domain: Leaves) -> None:
         self._interpreter = Interpreter(domain.known, np.zeros(1, dtype=object))
 
-    def is_negative(self, node: ir.Node) -> bool:
-        """Whether some value may be below zero."""
-        return bool(self._interpreter.range(node).low[0] < 0)
-
     def is_positive(self, node: ir.Node) -> bool:
         """Whether all values are above zero."""
         return bool(self._interpreter.range(node).low[0] > 0)

@@ -60,10 +60,10 @@ def quoted(text: str) -> str:
     return f'"{escaped(text)}"'
 
 
-def commented(text: str, indent: str = "") -> str:
+def commented(text: str) -> str:
     """The text as comment lines, whatever it holds."""
     lines = [piece for line in text.splitlines() for piece in _broken(printable(line.expandtabs()))]
-    return "\n".join(f"# {indent}{line}".rstrip() for line in lines)
+    return "\n".join(f"# {line}".rstrip() for line in lines)
 
 
 def calling(head: str, items: Sequence[str], tail: str = "", room: int = 96) -> list[str]:

@@ -71,8 +71,7 @@ class ScoredPattern:
         """
         key = self._lowered(root), weighs
         if key not in self._scores:
-            first = ir.sub(ir.Size("k"), ir.Size("q"))
-            first = first if self.mask.align is ir.Align.END else ir.ZERO
+            first = ir.first_query(self.mask.align)
             suffix = f"_{self._number()}"
             try:
                 found = score_functions(key[0], first, suffix)

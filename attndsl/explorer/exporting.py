@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from attndsl import views
 from attndsl.settings import literal
 
 from .questions import Question
 from .scenes import Scene
-
-_TRIPLE: Final = '"' * 3
 
 
 def export(data: Any) -> dict[str, Any]:

@@ -137,9 +137,9 @@ class _Branches:
             case syn.Name() | syn.Call() if used := attention_used(self.definition, node):
                 self.checker.use(used, call_of(node), local)
             case _:
-                self._none(node, local)
+                self._refuse(node)
 
-    def _none(self, node: syn.Expression, local: Locals) -> None:
+    def _refuse(self, node: syn.Expression) -> None:
         """Complain of what is no attention."""
         known = self.definition.unit.declared("attention")
         name = getattr(node, "name", "")
@@ -157,7 +157,7 @@ class _Branches:
         found = [each for each in node.operands if is_attention(self.definition, each)]
         if len(found) != 1:
             if not found:
-                self._none(node, local)
+                self._refuse(node)
                 return
             title = "attentions are not multiplied"
             also = ((found[0].span, "this is one"),)

@@ -218,10 +218,10 @@ def signatures(module: syn.Module, resolve: Resolve | None = None) -> tuple[Sign
         return tuple(described(each) for each in found if each.is_pattern or each.is_attention)
 
 
-def inputs_declared(module: syn.Module, resolve: Resolve | None = None) -> tuple[ir.Table, ...]:
-    """All inputs that a module declares, by name. Raises as `elaborate` does."""
+def inputs_declared(module: syn.Module) -> tuple[ir.Table, ...]:
+    """All inputs that a module without imports declares, by name. Raises as `elaborate` does."""
     with _enough_stack(module.span):
-        unit = checked(Linker(resolve, prelude()), module)
+        unit = checked(Linker(None, prelude()), module)
         found = (item.table for item in unit.own.values() if isinstance(item, TableItem))
         return tuple(sorted(found, key=lambda table: table.name))
 

@@ -24,7 +24,7 @@ from .embedded_tables import Position, Row, Table
 from .embedding import Expr, Operand, as_expr, expect, merged, numeric, parts_of
 from .errors import listed, make_error, stop_if_any
 from .joining import Scalable
-from .rows import SHIFT, shift_of, stored
+from .rows import SHIFT, stored
 from .score_values import number_faults
 from .space_binding import SpaceBinder, chosen_of
 from .spaces import Pair
@@ -212,7 +212,7 @@ class _Binder:
                 title = f"two inputs named `{table.name}` are declared in different ways"
                 raise AttnDslError(make_error("A209", title, self.span))
         pair = Pair(self.mask.queries, self.mask.keys)
-        binder = SpaceBinder(pair, overs, shift_of(self.mask.align), self.span)
+        binder = SpaceBinder(pair, overs, ir.first_query(self.mask.align), self.span)
         bound = binder.bound_to_spaces(node)
         self.chosen += chosen_of(made, self.mask.align, bound, self.span, pair)
         return reals.as_real(bound)

@@ -15,11 +15,6 @@ SHIFT = ir.Size("@shift")
 """Stands for the position of query 0 while the alignment is open; never in a finished mask."""
 
 
-def shift_of(align: ir.Align) -> ir.Node:
-    """The position of query 0."""
-    return ir.sub(ir.Size("k"), ir.Size("q")) if align is ir.Align.END else ir.ZERO
-
-
 def stored(table: ir.Table, index: Sequence[ir.Node], shift: ir.Node) -> tuple[ir.Node, ...]:
     """Positions to entries: a table over queries holds those of this call only."""
     dims = table.indexed_dims

@@ -226,7 +226,7 @@ def select(
     nodes[0] = reals.as_real(nodes[0])
     pair = pair_of(units, queries)
     align = ir.Align.START if pair.is_rectangular else ir.Align.END
-    shift = ir.sub(ir.Size("k"), ir.Size("q")) if align is ir.Align.END else ir.ZERO
+    shift = ir.first_query(align)
     binder = SpaceBinder(pair, (pair,), shift, here())
     whole = [
         binder.bound_to_spaces(in_frame(each, units, queries, name, shift))
@@ -276,7 +276,7 @@ def rank(name: str, *keys: Operand, doc: str = "") -> Chosen:
     for part in parts:
         if parts_of(part)[0].sort is not ir.Sort.REAL:
             expect(ir.Sort.INT, "rank", part)
-    shift = ir.sub(ir.Size("k"), ir.Size("q"))
+    shift = ir.first_query(ir.Align.END)
     nodes = tuple(in_frame(parts_of(each)[0], sel.TOKENS, None, name, shift) for each in parts)
     side = only_side((sel.sides_read(each, folds_all=True) for each in nodes), "rank")
     if side is ir.Side.QUERY and any(each.sort is ir.Sort.REAL for each in nodes):

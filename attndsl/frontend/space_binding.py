@@ -20,7 +20,7 @@ from .frames import InputList, Origin, Value
 from .joining import Asked
 from .placing import placed
 from .real_check import KIND_WORDS
-from .rows import SHIFT, shift_of
+from .rows import SHIFT
 from .scope import Definition
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 
@@ -66,7 +66,7 @@ def to_mask(
     pair = Pair(queries, keys or queries) if queries else _common(overs, span)
     written = asked_of(made).and_(Asked(written)).align
     place = placed(pair, name or about[0], written, align, span)
-    settling = SpaceBinder(pair, overs, shift_of(place), span)
+    settling = SpaceBinder(pair, overs, ir.first_query(place), span)
     root, zeros = settling.bound_to_spaces(node), settling.bound_to_spaces(zeros_of(made))
     if zeros.deps & ir.Deps.KEY:
         raise AttnDslError(make_error("A214", "a count of zero keys cannot depend on `k`", span))

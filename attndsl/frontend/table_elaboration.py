@@ -20,7 +20,7 @@ from .frames import (
     Value,
 )
 from .real_elaboration import compared, function, is_finite, select
-from .rows import SHIFT, in_row, only_dim, shift_of, stored
+from .rows import SHIFT, in_row, only_dim, stored
 from .scope import TableItem
 from .spaces import FLAT_PAIR, Pair, Place, dim_size, segment_size, size_of
 from .value_errors import too_large
@@ -51,7 +51,7 @@ class TableReader(ABC):
         self.align = align
         self.is_open = is_open
         self.layer = layer
-        self.shift = SHIFT if is_open else shift_of(align)
+        self.shift = SHIFT if is_open else ir.first_query(align)
         self.diagnostics: list[Diagnostic] = []
         self.tables: dict[str, ir.Table] = {}
         self.conditions: dict[ir.Node, ir.Condition] = {}

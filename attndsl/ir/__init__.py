@@ -59,7 +59,7 @@ from attndsl.ir.logic import (
     select,
 )
 from attndsl.ir.loops import count, exists, forall, rebuild, substitute, total, transform, trials
-from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table
+from attndsl.ir.mask import FLAT, Align, Axis, Condition, Mask, Segment, Space, Table, first_query
 from attndsl.ir.misfits import declaration, misfit
 from attndsl.ir.nodes import (
     LOOPS,
@@ -98,7 +98,7 @@ from attndsl.ir.positions import BoolArray, IntArray, NotOpen, Positions, Rows, 
 from attndsl.ir.printing import show
 from attndsl.ir.reads import Read, reads, reads_inputs
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
-from attndsl.ir.selection import Chosen, Rank, Selection
+from attndsl.ir.selection import Chosen, Rank, Selection, with_inner
 from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
 from attndsl.ir.semantics import MOST_TRIALS, WIDEST_RANGE, Env, evaluate, settled, too_wide
 from attndsl.ir.sizing import (
@@ -207,6 +207,7 @@ __all__ = [
     "eq_number",
     "evaluate",
     "exists",
+    "first_query",
     "floordiv",
     "forall",
     "ge",
@@ -264,6 +265,7 @@ __all__ = [
     "total",
     "transform",
     "trials",
+    "with_inner",
     "with_selections",
     "written_selections",
     "zero_keys",

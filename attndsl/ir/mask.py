@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from attndsl.ir.arithmetic import ZERO, sub
 from attndsl.ir.interning import Deps, Node, Sort
 from attndsl.ir.nodes import Const, Load, Size
 from attndsl.ir.walks import postorder
@@ -22,6 +23,11 @@ class Align(StrEnum):
 
     END = "end"
     START = "start"
+
+
+def first_query(align: Align) -> Node:
+    """The position of query 0."""
+    return sub(Size("k"), Size("q")) if align is Align.END else ZERO
 
 
 @dataclass(frozen=True, slots=True)

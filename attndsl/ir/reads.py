@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 
-from attndsl.ir.arithmetic import ZERO, linear, sub
+from attndsl.ir.arithmetic import linear, sub
 from attndsl.ir.interning import Node, Side
-from attndsl.ir.mask import Align, Mask, Table
+from attndsl.ir.mask import Align, Mask, Table, first_query
 from attndsl.ir.nodes import Const, Coord, FloorDiv, Le, Load, Pos, Size
 from attndsl.ir.walks import postorder
 
@@ -65,7 +65,7 @@ def reads_inputs(root: Node) -> bool:
 
 def _position(mask: Mask, dim: str | int, index: Node) -> Node:
     """The position that an index is; a dim of the queries holds those of one call alone."""
-    shift = sub(Size("k"), Size("q")) if mask.align is Align.END else ZERO
+    shift = first_query(mask.align)
     if dim == "q":
         found = linear(index)[0]
         for side in Side:

@@ -31,7 +31,7 @@ selection carries no gradient, and is a function of positions alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -39,8 +39,8 @@ from typing import Final, TypeAlias
 from attndsl.ir import reals
 from attndsl.ir.arithmetic import sub
 from attndsl.ir.interning import Deps, Node, Side, Sort
-from attndsl.ir.mask import FLAT, Align, Space, Table
-from attndsl.ir.nodes import Const, Pos, Size
+from attndsl.ir.mask import FLAT, Align, Space, Table, first_query
+from attndsl.ir.nodes import Const, Pos
 from attndsl.ir.tiles import Tiles as Tiles
 from attndsl.ir.unit_scores import LARGEST_UNIT as LARGEST_UNIT
 from attndsl.ir.unit_scores import TOKENS as TOKENS
@@ -176,7 +176,7 @@ class Selection:
     @property
     def shift(self) -> Node:
         """The position of query 0."""
-        return sub(Size("k"), Size("q")) if self.align is Align.END else Const(0)
+        return first_query(self.align)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +214,18 @@ class Rank:
     @property
     def shift(self) -> Node:
         """The position of query 0."""
-        return sub(Size("k"), Size("q")) if self.align is Align.END else Const(0)
+        return first_query(self.align)
 
 
 Chosen: TypeAlias = Selection | Rank
+
+
+def with_inner(selections: Iterable[Chosen]) -> list[Chosen]:
+    """Selections, and behind them those within them."""
+    found = list(selections)
+    for each in found:
+        found += each.within
+    return found
 
 
 def _digest(chosen: Chosen, own: object) -> str:

@@ -98,11 +98,6 @@ class Part:
         tables, options = packed(q, rest, extents, call.layout, call.backend, factor)
         return Part(scored, planner, q, k, v, factor, tables, options, real, tokens, call.known)
 
-    @property
-    def mask_name(self) -> str:
-        """The name of its pattern."""
-        return self.scored.program.mask.name
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of its real inputs, without batch and head."""
         return {

@@ -25,8 +25,7 @@ _TOP: Final = 60.0
 
 def level(mask: ir.Mask) -> ir.Node:
     """The number in `LEVEL` of the query of a pair."""
-    first = ir.sub(ir.Size("k"), ir.Size("q")) if mask.align is ir.Align.END else ir.ZERO
-    row = ir.sub(ir.Pos(ir.Side.QUERY), first)
+    row = ir.sub(ir.Pos(ir.Side.QUERY), ir.first_query(mask.align))
     return ir.Load(LEVEL.name, ir.Sort.REAL, (row,), LEVEL.ambient)
 
 

@@ -175,8 +175,7 @@ def keys_on(side: ir.Side, layout: Layout, mask: ir.Mask) -> tuple[ir.Node, ...]
             full = f"{segment.name}.{axis.name}"
             axes |= {full: full, axis.name: full}
     tables = {table.name: table for table in mask.tables}
-    is_end = mask.align is ir.Align.END
-    first_query = ir.sub(ir.Size("k"), ir.Size("q")) if is_end else ir.Const(0)
+    first_query = ir.first_query(mask.align)
 
     def rule(node: ir.Node) -> ir.Node:
         match node:

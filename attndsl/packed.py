@@ -9,7 +9,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from attndsl import ir
 from attndsl import schedule as scheduling
 from attndsl.compiler import Program, asks_for_batch
 from attndsl.inputs import gathered, read
-from attndsl.positions import BOUNDS, KEYS, QUERIES, hidden
-from attndsl.source import AttnDslError, Diagnostic
+from attndsl.positions import BOUNDS, KEYS, QUERIES, hidden, refuse
+from attndsl.source import AttnDslError
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -145,7 +145,7 @@ def read_bounds(q_len: int, k_len: int, of_q: Any, of_k: Any) -> tuple[IntArray,
     )
     if len(first) != len(second):
         counts = f"{len(first) - 1} and {len(second) - 1}"
-        _fail(f"{BOUNDS[0]} and {BOUNDS[1]} are of {counts} sequences", "q and k have as many")
+        refuse(f"{BOUNDS[0]} and {BOUNDS[1]} are of {counts} sequences", "q and k have as many")
     return first, second
 
 
@@ -227,18 +227,18 @@ def _checked(name: str, value: Any, tokens: int, rows: str) -> IntArray:
     array = array[0] if array.ndim == 2 and len(array) == 1 else array
     if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
         shown = f"{array.dtype} of shape {list(array.shape)}"
-        _fail(f"{name} needs an integer for each sequence and one more, got {shown}")
+        refuse(f"{name} needs an integer for each sequence and one more, got {shown}")
     bounds: IntArray = array.astype(np.int64)
     if bounds[0]:
-        _fail(f"{name} begins with {bounds[0]}, not with 0")
+        refuse(f"{name} begins with {bounds[0]}, not with 0")
     falls = np.flatnonzero(np.diff(bounds) < 0)
     if len(falls):
         at = int(falls[0])
         title = f"{name} falls from {bounds[at]} to {bounds[at + 1]}"
-        _fail(title, f"sequence {at} would have fewer than 0 tokens")
+        refuse(title, f"sequence {at} would have fewer than 0 tokens")
     if bounds[-1] != tokens:
         title = f"{name} ends at {bounds[-1]}, but {rows} has {tokens} tokens"
-        _fail(title, "each token belongs to one sequence")
+        refuse(title, "each token belongs to one sequence")
     return bounds
 
 
@@ -270,10 +270,6 @@ def _located(error: AttnDslError, members: IntArray) -> AttnDslError:
         some = ", ".join(map(str, members[:4].tolist())) + (", ..." if len(members) > 4 else "")
         shown = f"batch elements are sequences {some}"
     return AttnDslError(replace(d, notes=(*d.notes, shown)) for d in error.diagnostics)
-
-
-def _fail(title: str, *notes: str) -> NoReturn:
-    raise AttnDslError(Diagnostic("A413", title, notes=notes))
 
 
 # ---------------------------------------------------------------------------- inputs

@@ -31,6 +31,11 @@ class Range:
         """Exactly one value."""
         return Range(value, value, value * 0)
 
+    @staticmethod
+    def between(low: int, high: int) -> Range:
+        """One range of integers of any size, ends included."""
+        return Range(np.array([low], dtype=object), np.array([high], dtype=object))
+
     @property
     def stride(self) -> Array:
         """The step as an array."""

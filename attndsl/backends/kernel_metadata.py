@@ -13,6 +13,7 @@ from torch import Tensor
 from attndsl.backends.arguments import Pairs, Splits, Tiles, by_name
 from attndsl.backends.generated import load
 from attndsl.backends.protocol import Tile
+from attndsl.backends.standalone import heads_at_once
 from attndsl.backends.work_partition import (
     WorkPartition,
     by_key,
@@ -24,8 +25,6 @@ from attndsl.codegen import OverBudget, Predicate, predicate
 from attndsl.schedule import BoundMask, Schedule, TiledMask
 
 SHORTEST = 8  # tiles; cutting work finer costs more in merging than balance gains
-# Bytes of keys and values that the heads at work together may take from the L2 cache.
-CACHE = 16 << 20
 PROCESSORS = 132  # where there is no device to ask
 
 
@@ -155,7 +154,7 @@ def _moved(
         mask_ids=sent["mask_ids"],
         q_order=sent.get("q_order"),
         k_order=sent.get("k_order"),
-        at_once=at_once(k, owners),
+        at_once=heads_at_once(k, owners),
         width=work.width,
         SPLIT=work.slots > 0,
         Q_ORDERED=work.q_order is not None,
@@ -183,11 +182,3 @@ def _processors(device: torch.device) -> int:
         return PROCESSORS
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
-
-
-def at_once(k: Tensor, owners: int) -> int:
-    """How many heads work on an item together: as many as the cache holds keys of, a divisor of all."""
-    total = k.shape[0] * owners
-    each = max(1, 2 * k.shape[2] * k.shape[3] * k.element_size() * k.shape[1] // owners)
-    fits = max(1, min(total, CACHE // each))
-    return next(n for n in range(fits, 0, -1) if total % n == 0)

@@ -13,10 +13,11 @@ from torch import Tensor
 from attndsl import ir
 from attndsl.backends.arguments import Pairs, Splits, Tiles, by_name
 from attndsl.backends.generated import load
-from attndsl.backends.kernel_metadata import KernelMetadata, at_once, longest_item
+from attndsl.backends.kernel_metadata import KernelMetadata, longest_item
 from attndsl.backends.on_device import OnDevice
 from attndsl.backends.open_lists import PassOrder, by_key, by_query, deal, is_joined
 from attndsl.backends.protocol import Tile
+from attndsl.backends.standalone import heads_at_once
 from attndsl.codegen import WIDEST_TILE, OpenPredicate, OverBudget, open_predicate
 from attndsl.schedule import (
     Candidates,
@@ -177,7 +178,7 @@ class OpenSchedule:
             mask_ids=lists.partial,  # not read, as kernels evaluate the pattern
             q_order=None,
             k_order=None,
-            at_once=at_once(k, kv_heads if transposed else heads),
+            at_once=heads_at_once(k, kv_heads if transposed else heads),
             width=taken.width,
             SPLIT=taken.slots > 0,
             Q_ORDERED=False,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-import torch
 import triton
 from torch import Tensor
 
@@ -132,29 +130,6 @@ def merge_launch(which: Pass, rows: int, lists: KernelMetadata, x: Tensor) -> La
 def layout_of(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
     """Key of the tensors of a launch: everything it depends on except their addresses."""
     return tensors[0].device, *[(x.dtype, x.shape, x.stride()) for x in tensors]
-
-
-def reachable(x: Tensor) -> Tensor:
-    """``x``, copied if the offsets within one of its tiles need more than 32 bits: in no common layout."""
-    row, column = x.stride()[2:]
-    return x if 128 * row + WIDEST * column < 1 << 31 else x.contiguous()
-
-
-def precision(dtype: torch.dtype) -> str:
-    """How float32 products are formed, as the user set it for torch's own.
-
-    Asked so that ``torch.set_float32_matmul_precision`` counts as well: the getter beside that one
-    fails where the setting was made in torch's newer way.
-    """
-    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if allowed and dtype == torch.float32 else "ieee"
-
-
-def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
-
-
-WIDEST: Final = 256  # of heads
 
 
 FEW: Final = 16  # queries of a call whose heads are folded into tiles

@@ -303,7 +303,11 @@ def reachable(x: Tensor) -> Tensor:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How float32 products are formed, as the user set it for torch's own."""
+    """How float32 products are formed, as the user set it for torch's own.
+
+    Asked so that ``torch.set_float32_matmul_precision`` counts as well: the getter beside that one
+    fails where the setting was made in torch's newer way.
+    """
     allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
     return "tf32" if allowed and dtype == torch.float32 else "ieee"
 

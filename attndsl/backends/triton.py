@@ -25,9 +25,10 @@ from attndsl.backends.configs import (
 )
 from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.open_schedule import OpenPlan
-from attndsl.backends.pass_launches import WIDEST, also_in, few
+from attndsl.backends.pass_launches import also_in, few
 from attndsl.backends.protocol import Request, Tile, is_scheduled_on
 from attndsl.backends.scores import BoundScore
+from attndsl.backends.standalone import WIDEST
 from attndsl.backends.triton_kernels import TritonKernels
 from attndsl.backends.triton_lists import ListPlan
 from attndsl.backends.triton_scores import ScoreKernel, TritonScores

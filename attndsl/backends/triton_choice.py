@@ -14,7 +14,7 @@ from attndsl.backends.configs import Config, architecture, options, padded
 from attndsl.backends.generated import load
 from attndsl.backends.launching import Launch
 from attndsl.backends.list_arguments import ChooseUnitsArgs, ChooseUnitsCall
-from attndsl.backends.pass_launches import on_device
+from attndsl.backends.standalone import on_device
 from attndsl.codegen import OverBudget, predicate
 
 WIDEST: Final = 256  # numbers of a vector

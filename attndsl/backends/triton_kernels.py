@@ -45,12 +45,10 @@ from attndsl.backends.pass_launches import (
     few,
     layout_of,
     merge_launch,
-    on_device,
-    precision,
     preparation,
-    reachable,
 )
 from attndsl.backends.protocol import Request
+from attndsl.backends.standalone import on_device, precision, reachable
 from attndsl.backends.tuning import (
     Clock,
     Kind,

@@ -32,8 +32,9 @@ from attndsl.backends.list_arguments import (
 from attndsl.backends.list_entries import ByBlock, Entries, EntryMaker, by_block
 from attndsl.backends.open_schedule import OpenPlan
 from attndsl.backends.pages import Pages
-from attndsl.backends.pass_launches import few, on_device, precision, preparation, reachable
+from attndsl.backends.pass_launches import few, preparation
 from attndsl.backends.protocol import Request
+from attndsl.backends.standalone import on_device, precision, reachable
 from attndsl.schedule import BLOCK, OpenLists
 
 LONGEST: Final = 512  # entries of an item: K and V are read once for all of them

@@ -23,11 +23,12 @@ from attndsl.backends.column_values import ColumnValues, Rows
 from attndsl.backends.configs import Pass
 from attndsl.backends.dtypes import EIGHT_BITS
 from attndsl.backends.generated import SCORES, load
-from attndsl.backends.pass_launches import Gained, precision
+from attndsl.backends.pass_launches import Gained
 from attndsl.backends.protocol import Request
 from attndsl.backends.score_blocks import PairPass
 from attndsl.backends.score_tables import Layout, in_a_row, narrowed, numbers_of
 from attndsl.backends.scores import BoundScore
+from attndsl.backends.standalone import precision
 from attndsl.backends.triton_kernels import TritonKernels
 from attndsl.codegen import (
     EXACT,

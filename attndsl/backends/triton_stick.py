@@ -17,10 +17,11 @@ from attndsl.backends import kernels
 from attndsl.backends.arguments import strides
 from attndsl.backends.configs import Config, architecture, options, padded
 from attndsl.backends.launching import Launch
-from attndsl.backends.pass_launches import also_in, on_device, precision, reachable
+from attndsl.backends.pass_launches import also_in
 from attndsl.backends.protocol import Request
 from attndsl.backends.score_blocks import live_tiles
 from attndsl.backends.scores import BoundScore
+from attndsl.backends.standalone import on_device, precision, reachable
 from attndsl.backends.stick_arguments import (
     StickBackwardKeysArgs,
     StickBackwardKeysCall,

@@ -29,13 +29,13 @@ class Domain:
         match node:
             case ir.Pos(side=side):
                 positions = self.queries if side is ir.Side.QUERY else self.keys
-                return _range(positions.start, max(positions.start, positions.stop - 1))
+                return Range.between(positions.start, max(positions.start, positions.stop - 1))
             case ir.Load(table=table) if table in self.bounds:
-                return None if node.sort is ir.Sort.BOOL else _range(*self.bounds[table])
+                return None if node.sort is ir.Sort.BOOL else Range.between(*self.bounds[table])
             case ir.Load(table=table, kind=ir.Sort.INT):
                 values = self.tables[table]
                 low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-                return _range(min(low, 0), max(high, 0))
+                return Range.between(min(low, 0), max(high, 0))
             case _:
                 return None
 
@@ -81,7 +81,3 @@ class Magnitudes:
     def _size(self, node: ir.Node) -> int:
         found = self._interpreter.range(node)
         return max(abs(int(found.low[0])), abs(int(found.high[0])))
-
-
-def _range(low: int, high: int) -> Range:
-    return Range(np.array([low], dtype=object), np.array([high], dtype=object))

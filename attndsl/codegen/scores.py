@@ -29,6 +29,7 @@ from attndsl.codegen.hoisting import (
     of_distance,
 )
 from attndsl.codegen.score_helpers import FUNCTIONS, HELPERS
+from attndsl.codegen.writing import device_function
 
 reals = ir.reals
 
@@ -117,7 +118,7 @@ class _Writer:
         count = HEADER + sum(3 + 2 * len(read.index) for read in self._reads)
         numbers = ", ".join(f"tl.load(n + {i})" for i in range(count))
         heads = [
-            _function(f"numbers{self._suffix}(n)", [], f"({numbers},)"),
+            device_function(f"numbers{self._suffix}(n)", [], f"({numbers},)"),
             self._side(f"of_query{self._suffix}", "x", self._columns[0]),
             self._side(f"of_key{self._suffix}", "y", self._columns[1]),
         ]
@@ -132,7 +133,7 @@ class _Writer:
             step = f" + {place - 1} * n[3] * length" if place > 1 else ""
             lines.append(f"{letter}{place} = tl.load(at{step})  # {_shown(column.node)}")
         names = [f"{letter}{place}" for place in range(1, len(columns) + 1)]
-        return _function(
+        return device_function(
             f"{name}(v, n, both, row, length)", lines, f"({', '.join(['row', *names])},)"
         )
 
@@ -148,7 +149,7 @@ class _Writer:
             found[0] = f"{found[0]} + tl.zeros_like(s)"
         result = found[0] if len(found) == 1 else f"({', '.join(found)},)"
         head = f"{name}{self._suffix}(s, x, y, v, r, n, both)"
-        return _function(head, self._lines, result)
+        return device_function(head, self._lines, result)
 
     def _value(self, root: ir.Node) -> str:
         """The name or text of a value."""
@@ -393,7 +394,3 @@ def _positive_first(items: tuple[ir.Node, ...]) -> tuple[ir.Node, ...]:
 def _shown(node: ir.Node) -> str:
     text = ir.show(node)
     return " ".join(text.split())
-
-
-def _function(head: str, lines: Sequence[str], result: str) -> str:
-    return "\n    ".join(["@triton.jit\ndef " + head + ":", *lines, f"return {result}"])

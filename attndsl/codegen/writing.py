@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, assert_never, cast
 
@@ -131,10 +131,10 @@ class _Writer:
         loads = ", ".join(f"tl.load(c + {i}).to({self._int})" for i in range(len(self.numbers)))
         return "\n\n\n".join(
             [
-                _function("constants(c)", [], f"({loads},)"),
-                _function("query_terms(c, t, row)", self._query.lines, _tuple(self._query)),
-                _function("key_terms(c, t, row)", self._key.lines, _tuple(self._key)),
-                _function("keep(c, q, k)", self._pairs, kept) + "\n",
+                device_function("constants(c)", [], f"({loads},)"),
+                device_function("query_terms(c, t, row)", self._query.lines, _tuple(self._query)),
+                device_function("key_terms(c, t, row)", self._key.lines, _tuple(self._key)),
+                device_function("keep(c, q, k)", self._pairs, kept) + "\n",
             ]
         )
 
@@ -351,7 +351,8 @@ def _cost(node: ir.Node) -> int:
     return max(1, len(node.parts) - 1) if node.deps & ir.Deps.PAIR else 0
 
 
-def _function(head: str, lines: list[str], result: str) -> str:
+def device_function(head: str, lines: Sequence[str], result: str) -> str:
+    """The text of a function of the device."""
     return "\n    ".join(["@triton.jit\ndef " + head + ":", *lines, f"return {result}"])
 
 

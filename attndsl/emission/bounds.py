@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from attndsl import ir
 from attndsl.analysis import Range, Truths
 from attndsl.codegen import Magnitudes
@@ -47,19 +45,19 @@ class _Bounds:
             case ir.Pos(side=ir.Side.QUERY):
                 # with ends aligned there may be more queries than keys: they start below 0 then
                 below = self.mask.align is ir.Align.END and not self.mask.keys.segments
-                return _range(-self.longest if below else 0, self.longest)
+                return Range.between(-self.longest if below else 0, self.longest)
             case ir.Pos():
-                return _range(0, self.longest)
+                return Range.between(0, self.longest)
             case ir.Coord(side=side):
                 space = self.mask.queries if side is ir.Side.QUERY else self.mask.keys
-                return _range(0 if len(space.segments) == 1 else -1, self.longest)
+                return Range.between(0 if len(space.segments) == 1 else -1, self.longest)
             case ir.Size(name=name):
-                return _range(int(self._is_positive(name)), self.longest)
+                return Range.between(int(self._is_positive(name)), self.longest)
             case ir.Var(name=name):
                 most = self.heads if name in ("head", "heads") else self.longest
-                return _range(int(name == "heads"), most)
+                return Range.between(int(name == "heads"), most)
             case ir.Load(kind=ir.Sort.INT):
-                return _range(-self.most, self.most)
+                return Range.between(-self.most, self.most)
             case ir.Index(level=level):
                 return self.indices.get(level)
             case _:
@@ -120,10 +118,8 @@ def _magnitudes(mask: ir.Mask, root: ir.Node, longest: int, most: int, heads: in
     loops = [node for node in ir.postorder(root) if isinstance(node, ir.Loop)]
     for node in sorted(loops, key=lambda loop: -loop.level):
         low, high = Magnitudes(domain).hull(node.start, node.stop)
-        known = indices.get(node.level, _range(low, high))
-        indices[node.level] = _range(min(low, int(known.low[0])), max(high, int(known.high[0])))
+        known = indices.get(node.level, Range.between(low, high))
+        indices[node.level] = Range.between(
+            min(low, int(known.low[0])), max(high, int(known.high[0]))
+        )
     return Magnitudes(domain)
-
-
-def _range(low: int, high: int) -> Range:
-    return Range(np.array([low], dtype=object), np.array([high], dtype=object))

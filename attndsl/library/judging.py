@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from attndsl.compiled import Pattern
 from attndsl.oracles import JOINS, ORACLES, Case, Join, Oracle, Question, attention
 from attndsl.patterns import Entry
 from attndsl.source import AttnDslError
+from attndsl.verification import one_thread
 
 from .shelf import describe, load_pattern, rows
 
@@ -79,7 +79,7 @@ def check(wanted: Iterable[str] | None = None) -> Iterator[Checked]:
     for row, entries in rows().items():
         here = [name for name in entries if chosen is None or name in chosen]
         if here:
-            with _one_thread():
+            with one_thread():
                 found = _checked(row, here, whole=here == [*entries])
             yield found
 
@@ -87,17 +87,6 @@ def check(wanted: Iterable[str] | None = None) -> Iterator[Checked]:
 def _chosen(wanted: Iterable[str]) -> set[str]:
     by_row = rows()
     return {name for each in wanted for name in by_row.get(each, (patterns.entry(each).name,))}
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Calls this small are over before a second thread has woken up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _checked(row: str, names: list[str], whole: bool) -> Checked:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attndsl.compiler import Program
 from attndsl.op.checks import in_the_call
-from attndsl.positions import BOUNDS, hidden
+from attndsl.positions import BOUNDS, hidden, refuse
 from attndsl.source import AttnDslError, Diagnostic
 
 
@@ -22,7 +22,7 @@ def read_bounds(positions: Mapping[str, Any], q: Tensor) -> dict[str, Tensor]:
     """
     others = sorted(positions.keys() - set(BOUNDS))
     if others:
-        _fail(f"{others[0]} cannot be given for packed sequences", "each has positions of its own")
+        refuse(f"{others[0]} cannot be given for packed sequences", "each has positions of its own")
     of_q = positions[BOUNDS[0]]
     of_k = positions.get(BOUNDS[1])
     given = zip(BOUNDS, (of_q, of_q if of_k is None else of_k), strict=True)
@@ -33,18 +33,14 @@ def _read(name: str, value: Any, q: Tensor) -> Tensor:
     try:
         made = value if isinstance(value, Tensor) else torch.as_tensor(value, device=q.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        _fail(f"{name} cannot be read", str(error).partition("\n")[0])
+        refuse(f"{name} cannot be read", str(error).partition("\n")[0])
     if made.dtype.is_floating_point or made.dtype.is_complex or made.dtype is torch.bool:
-        _fail(f"{name} must be an integer type, not {made.dtype}")
+        refuse(f"{name} must be an integer type, not {made.dtype}")
     if made.dim() != 1:
-        _fail(f"{name} has one dim, [sequences + 1], got shape {list(made.shape)}")
+        refuse(f"{name} has one dim, [sequences + 1], got shape {list(made.shape)}")
     if made.device != q.device:
-        _fail(f"{name} is on {made.device}, but q is on {q.device}")
+        refuse(f"{name} is on {made.device}, but q is on {q.device}")
     return made
-
-
-def _fail(title: str, *notes: str) -> NoReturn:
-    raise AttnDslError(Diagnostic("A413", title, notes=notes))
 
 
 # ---------------------------------------------------------------------------- nested tensors

@@ -97,10 +97,6 @@ def speaks_of_other(node: ir.Node, axis: TileAxis) -> bool:
     return bool(node.deps & axis.side.other.deps)
 
 
-def range_of(low: int, high: int) -> Range:
-    return Range(np.array([low], dtype=object), np.array([high], dtype=object))
-
-
 def digest_of(values: Any) -> str:
     """A digest of the shape and the contents of an array."""
     hashed = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
@@ -128,5 +124,7 @@ def range_known(axes: tuple[TileAxis, TileAxis], node: ir.Node) -> Range | None:
     for axis in axes:
         if axis.owns(node) and node.sort is ir.Sort.INT:
             values = axis.values(node)
-            return range_of(*((int(values.min()), int(values.max())) if values.size else (0, 0)))
-    return range_of(*axes[0].table_bounds(node.table)) if isinstance(node, ir.Load) else None
+            return Range.between(
+                *((int(values.min()), int(values.max())) if values.size else (0, 0))
+            )
+    return Range.between(*axes[0].table_bounds(node.table)) if isinstance(node, ir.Load) else None

@@ -58,11 +58,11 @@ def _known(
         match node:
             case ir.Pos(side=side):
                 at = queries if side is ir.Side.QUERY else keys
-                return _range(at.start, at.start + max(len(at), 1) - 1)
+                return Range.between(at.start, at.start + max(len(at), 1) - 1)
             case ir.Load(table=table, kind=ir.Sort.INT):
-                return _range(*bounds_of(table))
+                return Range.between(*bounds_of(table))
             case ir.Var(name=name):
-                return _range(*bounds_of(f"<{name}>"))
+                return Range.between(*bounds_of(f"<{name}>"))
             case _:
                 return None
 
@@ -93,7 +93,3 @@ def _outside_loops(root: ir.Node) -> Iterator[ir.Node]:
             stack.append((node, True))
             parts = (node.start, node.stop) if isinstance(node, ir.Loop) else node.parts
             stack.extend((part, False) for part in parts)
-
-
-def _range(low: int, high: int) -> Range:
-    return Range(np.array([low], dtype=object), np.array([high], dtype=object))

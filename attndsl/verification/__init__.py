@@ -7,7 +7,7 @@ from attndsl.verification.comparing import CounterExample, Status, Verdict, equi
 from attndsl.verification.drawing import Dice, Random, draw_case, draw_inputs
 from attndsl.verification.judging import describe, judge
 from attndsl.verification.references import Fault, Kernel
-from attndsl.verification.running import Failure, Report, verify
+from attndsl.verification.running import Failure, Report, one_thread, verify
 from attndsl.verification.shrinking import shrink
 from attndsl.verification.subjects import Skipped
 from attndsl.verification.tolerances import allowances
@@ -38,6 +38,7 @@ __all__ = [
     "frames",
     "implies",
     "judge",
+    "one_thread",
     "shrink",
     "verify",
     "zero_keys",

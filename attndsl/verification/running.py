@@ -150,13 +150,16 @@ def verify(
         _PatternSubject(made, here) if isinstance(made, Pattern) else AttentionSubject(made, here)
     )
     run = _Run(subject, seed)
-    with _one_thread():
+    with one_thread():
         return run.report(seconds, progress)
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and lose milliseconds a call on a busy machine."""
+def one_thread() -> Iterator[None]:
+    """No threads of torch beside this one.
+
+    Small tensors gain nothing from them, and lose milliseconds a call on a busy machine.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import attndsl
 from attndsl.backends import EIGHT_BITS, Blocked, Dense, Request, choose
 from attndsl.backends.configs import Config
-from attndsl.backends.pass_launches import precision, reachable
+from attndsl.backends.standalone import precision, reachable
 from attndsl.backends.triton import INTERPRETED, Triton
 from attndsl.schedule import MaskTable
 from tests.rooms.backends.agreement import assert_agrees, both, plain_case, run

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attndsl import ir, passes
+from attndsl import analysis, ir, passes
 from attndsl import schedule as scheduling
 from attndsl.cache import Memo
 from attndsl.inputs import counted, cut, digest_of, fitted, gathered, read
@@ -176,7 +176,7 @@ class Program:
         scheduling.check_conditions(replace(self.mask, conditions=alone), call)
         normal, rows = self.rows(call)
         limits = dict.fromkeys(rows.tables.keys() - call.tables.keys(), PLACES)
-        asked_of = [c.node for c in asked]
+        asked_of = [scheduling.held(c.node, call) for c in asked]
         return scheduling.open_mask(normal, rows, types, limits, asked_of, listed)
 
     def _held(self, mask: ir.Mask, call: scheduling.Call) -> ir.Mask:
@@ -268,7 +268,14 @@ class Program:
 
     def key_rule(self) -> scheduling.KeyRule | None:
         """The keys of few queries at any lengths; None where each call is looked at by itself."""
-        return self._memo("key rule", lambda: scheduling.KeyRule.of(self.normal, self.layer))
+
+        def make() -> scheduling.KeyRule | None:
+            asked = self.normal.conditions
+            undecided = tuple(c for c in asked if not analysis.holds_always(c.node))
+            made = replace(self.normal, conditions=undecided)
+            return scheduling.KeyRule.of(made, self.layer)
+
+        return self._memo("key rule", make)
 
     def key_sets(self, call: scheduling.Call) -> scheduling.KeySets:
         """The keys that each query of a call sees, for calls of few queries."""

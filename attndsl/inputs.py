@@ -211,7 +211,10 @@ def obedient(
         )
         if broken is None:
             break
-        for name in {n.table for n in ir.postorder(broken.node) if isinstance(n, ir.Load)}:
+        read = {n.table for n in ir.postorder(broken.node) if isinstance(n, ir.Load)}
+        if not read:
+            break
+        for name in read:
             if tables[name].kind is ir.Sort.INT:
                 found[name] = _drawn(random, np.shape(found[name]), known)
     return found

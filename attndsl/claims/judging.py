@@ -205,7 +205,7 @@ def _tried(
     mask: ir.Mask, claim: ir.Claim, layer: int | None, budget: Budget | None = None
 ) -> Judgement:
     budget = budget or Budget()
-    roots = (mask.root, claim.condition, *_roots(claim.what))
+    roots = (mask.root, claim.condition, *_roots(claim.what), *_asked(mask))
     ranges = Ranges.of(mask, roots, layer)
     pairs, tried, longest, done = 0, 0, 0, 0
     for length in range(1, LONGEST + 1):
@@ -245,6 +245,8 @@ def _try(mask: ir.Mask, claim: ir.Claim, call: Call) -> tuple[bool, Counterexamp
     """Whether the claim speaks of the call, and how it fails there."""
     what = claim.what
     is_square = call.q_len == call.k_len
+    if not all(np.all(_evaluated(mask, each, call)) for each in _asked(mask)):
+        return False, None
     if isinstance(what, ir.Always) and what.is_square and not is_square:
         return False, None
     if isinstance(what, ir.Counted) and what.side is ir.Side.KEY and not is_square:
@@ -261,6 +263,11 @@ def _try(mask: ir.Mask, claim: ir.Claim, call: Call) -> tuple[bool, Counterexamp
             return is_square, _unreached(mask, layers, call) if is_square else None
         case _:
             return False, None
+
+
+def _asked(mask: ir.Mask) -> list[ir.Node]:
+    """What the pattern asks of calls, whatever their inputs hold."""
+    return [each.node for each in mask.conditions if not ir.reads_inputs(each.node)]
 
 
 def _values(mask: ir.Mask, root: ir.Node, call: Call) -> Any:

@@ -224,12 +224,12 @@ class _Terms:
         return tuple(declared[name] for name in sorted(ir.tables_read(*expressions)))
 
     def with_conditions(self, found: ir.Attention) -> ir.Attention:
-        """The attention whose first mask has the conditions of its parameters, too."""
+        """The attention with the conditions of its parameters, which the first mask over the call's own keys holds."""
         conditions = tuple(self.elaborator.conditions.values())
         if not conditions:
             return found
-        first, *others = found.terms
-        part, *more = first.parts
+        parts = [part for term in found.terms for part in term.parts]
+        part = next((each for each in parts if not each.keys), parts[0])
         named = {each.node for each in conditions}
         own = tuple(each for each in part.mask.conditions if each.node not in named)
         tables = {each.name: each for each in (*part.mask.tables, *self.elaborator.tables.values())}
@@ -238,8 +238,12 @@ class _Terms:
             tables=tuple(tables[name] for name in sorted(tables)),
             conditions=(*own, *conditions),
         )
-        part = replace(part, mask=mask.with_root(mask.root))
-        return replace(found, terms=(replace(first, parts=(part, *more)), *others))
+        made = replace(part, mask=mask.with_root(mask.root))
+        terms = tuple(
+            replace(term, parts=tuple(made if each is part else each for each in term.parts))
+            for term in found.terms
+        )
+        return replace(found, terms=terms)
 
     def _check_query(self, value: ir.Node, what: str, span: Span) -> None:
         try:

@@ -116,14 +116,14 @@ class Elaborator(TableReader):
         """Whether no constraint of the definition is known to fail; what fails is reported."""
         before = len(self.diagnostics)
         for constraint in definition.constraints:
-            # A value that depends on lengths or heads cannot be checked yet; arithmetic is total anyway.
             required = self.node(constraint, frame)
             if self.layer is not None and origin.span is None:  # a use may stand in a dead branch
                 required = ir.substitute(required, {ir.Var("layer"): ir.Const(self.layer)})
-            if ir.settled(required) is ir.FALSE:
+            decided = ir.settled(required)
+            if decided is ir.FALSE:
                 fault = violated(definition, constraint, frame, origin, self.layer)
                 self.diagnostics.append(fault)
-            elif not required.deps & ir.Deps.PAIR and ir.reads_inputs(required):
+            elif decided is not ir.TRUE and ir.varies_by_call(required):
                 text = syn.format_expression(constraint)
                 self.conditions.setdefault(required, ir.Condition(required, text, constraint.span))
         return len(self.diagnostics) == before

@@ -183,6 +183,9 @@ def selection_of(
     assert isinstance(declaration, syn.Choosing)
     if not elaborator.obeys_constraints(definition, frame, origin):
         stop_if_any(elaborator.diagnostics)
+    for node, condition in elaborator.conditions.items():
+        if not ir.reads_inputs(node):
+            outer.conditions.setdefault(node, condition)
     if isinstance(declaration, syn.Select):
         made: ir.Chosen = _selection(elaborator, definition, declaration, frame)
     else:

@@ -96,7 +96,7 @@ from attndsl.ir.nodes import (
 )
 from attndsl.ir.positions import BoolArray, IntArray, NotOpen, Positions, Rows, of_element
 from attndsl.ir.printing import show
-from attndsl.ir.reads import Read, reads, reads_inputs
+from attndsl.ir.reads import Read, reads, reads_inputs, varies_by_call
 from attndsl.ir.rules import DIM_WORDS, LARGEST_SPACE, is_name, space_fault, table_fault
 from attndsl.ir.selection import Chosen, Rank, Selection, with_inner
 from attndsl.ir.selection_storage import read_selections, with_selections, written_selections
@@ -265,6 +265,7 @@ __all__ = [
     "total",
     "transform",
     "trials",
+    "varies_by_call",
     "with_inner",
     "with_selections",
     "written_selections",

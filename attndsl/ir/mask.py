@@ -93,7 +93,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A demand on the run-time inputs of a call: a truth value that depends on no position.
+    """A demand on the inputs, lengths and heads of a call: a truth value that depends on no position.
 
     ``text`` is the condition as the language spells it.
     """

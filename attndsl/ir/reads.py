@@ -6,9 +6,9 @@ import functools
 from dataclasses import dataclass, replace
 
 from attndsl.ir.arithmetic import linear, sub
-from attndsl.ir.interning import Node, Side
+from attndsl.ir.interning import Deps, Node, Side
 from attndsl.ir.mask import Align, Mask, Table, first_query
-from attndsl.ir.nodes import Const, Coord, FloorDiv, Le, Load, Pos, Size
+from attndsl.ir.nodes import Const, Coord, FloorDiv, Le, Load, Pos, Size, Var
 from attndsl.ir.walks import postorder
 
 
@@ -60,6 +60,14 @@ def reads_inputs(root: Node) -> bool:
     return any(
         isinstance(node, Load) or (isinstance(node, Size) and ":" in node.name)
         for node in postorder(root, Load, Size)
+    )
+
+
+def varies_by_call(root: Node) -> bool:
+    """Whether calls of one layer differ in it, and no pairs of a call: by inputs, lengths, heads or batch elements."""
+    return not root.deps & Deps.PAIR and any(
+        isinstance(node, Load | Size) or (isinstance(node, Var) and node.name != "layer")
+        for node in postorder(root, Load, Size, Var)
     )
 
 

@@ -223,7 +223,7 @@ class Reader:
         return replace(self._frame, root=relation, zeros=count)
 
     def condition(self, item: Field) -> Condition:
-        """A demand on the inputs, by one of the nodes."""
+        """A demand on calls, by one of the nodes."""
         text, at = item.row("text", "node")
         node = self.whole(at, Sort.BOOL)
         if node.deps & Deps.PAIR:

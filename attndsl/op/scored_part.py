@@ -74,7 +74,7 @@ class Part:
         part, program = scored.part, scored.program
         told = call.positions
         if part.keys:
-            k, v = _foreign(part, call)
+            k, v = _foreign(part, call, q.shape[2])
             told = {name: x for name, x in (told or {}).items() if name in _OF_QUERIES}
         if part.member is not None:
             if split_heads(call.extents)[0] is not None:
@@ -205,16 +205,17 @@ class Part:
         return passes.level(self.scored.program.mask)
 
 
-def _foreign(part: ir.Scored, call: ScoredCall) -> tuple[Tensor, Tensor]:
+def _foreign(part: ir.Scored, call: ScoredCall, q_len: int) -> tuple[Tensor, Tensor]:
     """Keys and values from elsewhere, all of which exist.
 
     Positions of queries are those among the call's own keys, so that nothing over other keys may read them.
     """
     name, roots = part.keys, (part.mask.root, part.mask.zeros, *part.expressions())
     nodes = (node for root in roots for node in ir.postorder(root))
-    if call.positions and any(
+    is_placed = any(
         isinstance(node, ir.Pos | ir.Coord) and node.side is ir.Side.QUERY for node in nodes
-    ):
+    )
+    if call.positions and is_placed:
         title = f"positions of tokens are not taken beside keys from {name!r}"
         notes = ("what is done with those depends on where a query stands among them",)
         raise AttnDslError(Diagnostic("A413", title, notes=notes))
@@ -222,6 +223,12 @@ def _foreign(part: ir.Scored, call: ScoredCall) -> tuple[Tensor, Tensor]:
     if found is None:
         title = f"the attention takes keys and values from {name!r}: {name}=(k, v)"
         raise AttnDslError(Diagnostic("A501", title))
+    k_len = found[0].shape[2]
+    if is_placed and part.mask.shift(q_len, k_len) < 0:
+        title = f"{name!r} has {k_len} keys, too few for {q_len} queries that end where they do"
+        notes = (f"the first {q_len - k_len} would stand before its first key, and see nothing",)
+        helps = ("with `align start` in the attention, query i is at position i",)
+        raise AttnDslError(Diagnostic("A402", title, notes=notes, helps=helps))
     return found
 
 

@@ -11,7 +11,7 @@ from attndsl.schedule.building import (
     tiled,
 )
 from attndsl.schedule.calls import Call
-from attndsl.schedule.conditions import check_conditions
+from attndsl.schedule.conditions import check_conditions, held
 from attndsl.schedule.estimates import TileCosts
 from attndsl.schedule.key_rule import KeyRule
 from attndsl.schedule.key_runs import Keys, key_positions, key_union
@@ -82,6 +82,7 @@ __all__ = [
     "conditions_hold",
     "check_numbers",
     "compress",
+    "held",
     "key_positions",
     "key_sets",
     "key_union",

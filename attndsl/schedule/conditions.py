@@ -1,4 +1,4 @@
-"""Demands of a pattern on the inputs of a call, by its `where`."""
+"""Demands of a pattern on a call, its inputs, lengths and heads, by its `where`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from attndsl import ir
+from attndsl.passes import head_shifted
 from attndsl.schedule.building import classes_of
 from attndsl.schedule.calls import Call
 from attndsl.schedule.model import BoolArray
@@ -15,7 +16,7 @@ from attndsl.source import AttnDslError, Diagnostic, Label
 
 
 def check_conditions(mask: ir.Mask, call: Call) -> None:
-    """Refuses a call whose inputs do not satisfy what the pattern asks of them.
+    """Refuses a call that does not satisfy what the pattern asks of its inputs, lengths and heads.
 
     Raises:
         AttnDslError: A507, a condition fails, for whichever batch element or head; A403, A404, one cannot be judged.
@@ -30,7 +31,8 @@ def check_conditions(mask: ir.Mask, call: Call) -> None:
             mine = holds[batch : batch + 1] if min(len(lengths), len(holds)) > 1 else holds
             if not mine.all():
                 element, head = np.argwhere(~mine)[0]
-                raise _violated(mask, condition, (batch + int(element), int(head)))
+                place = batch + int(element), int(head) + call.head_start
+                raise _violated(mask, condition, call, dict(sizes), place)
 
 
 def _items(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -42,12 +44,26 @@ def _judged(
 ) -> BoolArray:
     """Whether it holds at these lengths, [1 or batch, 1 or heads]."""
     call = replace(call, sizes=sizes)
-    nodes, kind, tables = classes_of(replace(mask, root=ir.TRUE), call, (condition.node,))
+    asked = held(condition.node, call)
+    nodes, kind, tables = classes_of(replace(mask, root=ir.TRUE), call, (asked,))
     env = ir.Env(q=0, k=0, sizes=sizes, tables=tables, fits=True)
     return np.array([bool(ir.evaluate(node, env)) for _, node in nodes])[kind]
 
 
-def _violated(mask: ir.Mask, condition: ir.Condition, place: tuple[int, int]) -> AttnDslError:
+def held(condition: ir.Node, call: Call) -> ir.Node:
+    """The condition, of the heads of the call where those are some of the model's."""
+    if call.model_heads is None:
+        return condition
+    return head_shifted(condition, call.head_start, call.model_heads)
+
+
+def _violated(
+    mask: ir.Mask,
+    condition: ir.Condition,
+    call: Call,
+    sizes: Mapping[str, int],
+    place: tuple[int, int],
+) -> AttnDslError:
     named = [
         f"{word} {index}"
         for word, index, flag in zip(
@@ -55,8 +71,25 @@ def _violated(mask: ir.Mask, condition: ir.Condition, place: tuple[int, int]) ->
         )
         if condition.node.deps & flag
     ]
-    title = f"the inputs of {mask.name or 'the pattern'} are not what it asks for: {condition.text}"
-    notes = (f"first for {', '.join(named)}",) if named else ()
+    name, notes = mask.name or "the pattern", [f"first for {', '.join(named)}"] * bool(named)
+    if ir.reads_inputs(condition.node):
+        title = f"the inputs of {name} are not what it asks for: {condition.text}"
+    else:
+        title = f"{name} is not for such a call: {condition.text}"
+        notes = [*_numbers(condition.node, call, sizes), *notes]
     span = condition.span
     labels = (Label(span, "required here"),) if span.source.text else ()
-    return AttnDslError(Diagnostic("A507", title, labels=labels, notes=notes))
+    return AttnDslError(Diagnostic("A507", title, labels=labels, notes=tuple(notes)))
+
+
+def _numbers(condition: ir.Node, call: Call, sizes: Mapping[str, int]) -> list[str]:
+    """What the lengths and the number of heads are that a condition names, as a note."""
+    heads = call.heads if call.model_heads is None else call.model_heads
+    found = {}
+    for node in ir.postorder(condition, ir.Size, ir.Var):
+        if isinstance(node, ir.Size):
+            found[f"len({node.name})"] = sizes[node.name]
+        elif node is ir.Var("heads"):
+            found["heads"] = heads
+    said = ", ".join(f"{name} = {number}" for name, number in sorted(found.items()))
+    return [f"here {said}"] if said else []

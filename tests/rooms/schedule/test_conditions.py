@@ -9,6 +9,7 @@ import torch
 
 import attndsl
 from attndsl import ir, patterns
+from attndsl.compiler import Program
 from attndsl.source import AttnDslError
 from tests.support.work import within
 
@@ -142,3 +143,75 @@ def test_lengths_of_each_batch_element_are_those_that_exist():
     assert pattern.mask(4, 9, seqused_k=[5, 7], kv_len=[6, 8]).any()
     with pytest.raises(AttnDslError, match="first for batch element 1"):
         pattern.mask(4, 9, seqused_k=[5, 9], kv_len=[6, 8])
+
+
+LENGTHS = "pattern near(w: int = 4) where w <= len(k) = 0 <= q - k < w\n"
+ASKING = [
+    (LENGTHS, "w <= len\\(k\\)"),
+    (LENGTHS + "pattern p = near and k != 1", "w <= len\\(k\\)"),
+    ("pattern p = window(len(k) - 4)", "left >= 0"),
+    ("grid line(x)\npattern p over line where len(x) >= 4 = k.x <= q.x", "here len\\(line.x\\) = 3"),
+    (LENGTHS + "attention a over near = score s", "here len\\(k\\) = 3"),
+    ("attention a(w: int = 4) over causal where w <= len(k) = score s weights sigmoid", "len\\(k\\)"),
+    ("select best(n: int = 4) where n <= len(k) = dot(q, k) take top n\npattern p = k in best[q]", "len\\(k\\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), ASKING)
+def test_lengths_that_a_pattern_does_not_allow_are_refused(text: str, said: str):
+    pattern = attndsl.compile(text)
+    short, long = (torch.randn(1, 2, n, 8) for n in (3, 5))
+    for _ in range(2):  # what ran before judges nothing for another length
+        assert pattern(long, long, long).isfinite().all()
+        with pytest.raises(AttnDslError, match=f"(?s)A507.*{said}"):
+            pattern(short, short, short)
+    with pytest.raises(AttnDslError, match="A507"):
+        pattern(short[:, :, :1], short, short)
+
+
+def test_each_length_of_a_batch_and_of_packed_sequences_is_judged():
+    pattern = attndsl.compile(LENGTHS)
+    q, k = torch.randn(2, 1, 1, 8), torch.randn(2, 1, 6, 8)
+    assert pattern(q, k, k, kv_len=torch.tensor([4, 6])).isfinite().all()
+    with pytest.raises(AttnDslError, match="(?s)A507.*here len.k. = 3"):
+        pattern(q, k, k, kv_len=torch.tensor([6, 3]))
+    rows = torch.randn(9, 1, 8)
+    ends = torch.tensor([0, 6, 9], dtype=torch.int32)
+    with pytest.raises(AttnDslError, match="(?s)A507.*here len.k. = 3.*in sequence 1"):
+        attndsl.varlen(pattern)(rows, rows, rows, ends, ends)
+
+
+def test_heads_are_those_of_the_model():
+    pattern = attndsl.compile("pattern p where heads == 4 = window(2 - head)")
+    x = torch.randn(1, 2, 5, 8)
+    assert pattern(x, x, x, head_start=0, heads=4).isfinite().all()
+    with pytest.raises(AttnDslError, match="(?s)A507.: p is not.*left >= 0.*first for head 3"):
+        pattern(x, x, x, head_start=2, heads=4)
+    with pytest.raises(AttnDslError, match="(?s)A507.*here heads = 2"):
+        pattern(x, x, x)
+
+
+def test_an_attention_asks_of_its_own_keys_not_of_those_from_elsewhere():
+    a = attndsl.compile(
+        "attention a(w: int = 4) over 0 <= k where w <= len(k) = (by memory: score s) ++ (score s)"
+    )
+    short, long = (torch.randn(1, 2, n, 8) for n in (3, 5))
+    assert a(long, long, long, memory=(short, short)).isfinite().all()
+    with pytest.raises(AttnDslError, match="A507"):
+        a(long, short, short, memory=(long, long))
+
+
+def test_claims_speak_of_no_call_that_is_refused():
+    text = "pattern p(w: int = 4) where w <= len(k) = k < w\n    assert keys per query == w"
+    (found,) = attndsl.compile(text).claims()
+    assert found.ok
+    (found,) = attndsl.compile(text.replace("where w <= len(k)", "")).claims()
+    assert not found.ok
+
+
+def test_what_holds_at_any_length_keeps_the_shortest_ways():
+    always, sometimes = (
+        Program(attndsl.compile(f"window({width})").ir) for width in ("len(k) // 2", "len(k) - 4")
+    )
+    assert always.key_rule() is not None
+    assert sometimes.key_rule() is None

@@ -83,7 +83,7 @@ def require(text: str, holds: Tensor) -> None:
         places = zip(("batch element", "head"), broken.nonzero()[0], broken.shape, strict=True)
         named = [f"{word} {int(place)}" for word, place, size in places if size > 1]
         first = f", first for {', '.join(named)}" if named else ""
-        raise ValueError(f"the inputs are not what the pattern asks for: {text}{first}")
+        raise ValueError(f"the pattern does not allow this call: {text}{first}")
 
 
 RECENT: collections.deque[tuple[Any, Any, Any, Schedule]] = collections.deque(maxlen=8)

@@ -279,12 +279,12 @@ def test_what_an_attention_cannot_take_is_refused_and_not_ignored():
     with pytest.raises(attndsl.AttnDslError, match="A413"):
         far(q, k, v, memory=(k, v), q_start=3)
     few = k[:, :, :3], v[:, :, :3]
-    with pytest.raises(attndsl.AttnDslError, match="A402.*3 keys, too few for 5 queries"):
+    with pytest.raises(attndsl.AttnDslError, match=r"A402.*3 keys, too few for 5 queries"):
         far(q, k, v, memory=few)
     start = attndsl.compile("attention far over causal align start = score s by memory")
     torch.testing.assert_close(start(q, k, v, memory=few)[:, :, 0], v[:, :, 0])
     pairs = attndsl.compile("attention p over causal = (by pair 0: score s) - (by pair 1: score s)")
-    with pytest.raises(attndsl.AttnDslError, match="A402"):
+    with pytest.raises(attndsl.AttnDslError, match=r"A402"):
         pairs(q, k, v[:, :1], heads=4, head_start=2)
     with pytest.raises(attndsl.AttnDslError, match="A211"):
         attndsl.compile(far.ir, align="start")

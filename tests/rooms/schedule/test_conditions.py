@@ -163,7 +163,7 @@ def test_lengths_that_a_pattern_does_not_allow_are_refused(text: str, said: str)
     short, long = (torch.randn(1, 2, n, 8) for n in (3, 5))
     for _ in range(2):  # what ran before judges nothing for another length
         assert pattern(long, long, long).isfinite().all()
-        with pytest.raises(AttnDslError, match=f"(?s)A507.*{said}"):
+        with pytest.raises(AttnDslError, match=rf"(?s)A507.*{said}"):
             pattern(short, short, short)
     with pytest.raises(AttnDslError, match="A507"):
         pattern(short[:, :, :1], short, short)
@@ -173,11 +173,11 @@ def test_each_length_of_a_batch_and_of_packed_sequences_is_judged():
     pattern = attndsl.compile(LENGTHS)
     q, k = torch.randn(2, 1, 1, 8), torch.randn(2, 1, 6, 8)
     assert pattern(q, k, k, kv_len=torch.tensor([4, 6])).isfinite().all()
-    with pytest.raises(AttnDslError, match="(?s)A507.*here len.k. = 3"):
+    with pytest.raises(AttnDslError, match=r"(?s)A507.*here len.k. = 3"):
         pattern(q, k, k, kv_len=torch.tensor([6, 3]))
     rows = torch.randn(9, 1, 8)
     ends = torch.tensor([0, 6, 9], dtype=torch.int32)
-    with pytest.raises(AttnDslError, match="(?s)A507.*here len.k. = 3.*in sequence 1"):
+    with pytest.raises(AttnDslError, match=r"(?s)A507.*here len.k. = 3.*in sequence 1"):
         attndsl.varlen(pattern)(rows, rows, rows, ends, ends)
 
 
@@ -185,9 +185,9 @@ def test_heads_are_those_of_the_model():
     pattern = attndsl.compile("pattern p where heads == 4 = window(2 - head)")
     x = torch.randn(1, 2, 5, 8)
     assert pattern(x, x, x, head_start=0, heads=4).isfinite().all()
-    with pytest.raises(AttnDslError, match="(?s)A507.: p is not.*left >= 0.*first for head 3"):
+    with pytest.raises(AttnDslError, match=r"(?s)A507.: p is not.*left >= 0.*first for head 3"):
         pattern(x, x, x, head_start=2, heads=4)
-    with pytest.raises(AttnDslError, match="(?s)A507.*here heads = 2"):
+    with pytest.raises(AttnDslError, match=r"(?s)A507.*here heads = 2"):
         pattern(x, x, x)
 
 

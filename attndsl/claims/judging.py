@@ -266,7 +266,7 @@ def _try(mask: ir.Mask, claim: ir.Claim, call: Call) -> tuple[bool, Counterexamp
 
 
 def _asked(mask: ir.Mask) -> list[ir.Node]:
-    """What the pattern asks of calls, whatever their inputs hold."""
+    """The conditions of the pattern that read no inputs."""
     return [each.node for each in mask.conditions if not ir.reads_inputs(each.node)]
 
 

@@ -83,7 +83,7 @@ def _violated(
 
 
 def _numbers(condition: ir.Node, call: Call, sizes: Mapping[str, int]) -> list[str]:
-    """What the lengths and the number of heads are that a condition names, as a note."""
+    """A note of the lengths and the number of heads that a condition names; none where it names none."""
     heads = call.heads if call.model_heads is None else call.model_heads
     found = {}
     for node in ir.postorder(condition, ir.Size, ir.Var):

@@ -101,7 +101,8 @@ class Inspection:
 
         Every call of a kernel, every pair, every row that is gathered or merged is counted, and weighted
         by what it takes on ``machine``: a reference core, or ``attndsl.backends.this_machine()``, which
-        is measured in half a second.
+        is measured in half a second. A call that would run over lists of keys is timed by its tiles, without
+        what chooses them.
         """
         call = read_call(self._program, q_len, k_len, heads, **given)
         order = None if layout is None else layout_text(layout)

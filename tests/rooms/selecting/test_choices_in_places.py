@@ -29,6 +29,11 @@ input w: real[batch, k]
 select lit per heads = dot(iq[q], ik[k]) + w[k] where k <= q take top 3
 pattern p = k in lit[q]
 """
+HEAVY = """
+input seen: real[batch, head, k]
+select heavy = seen[k] where k <= q take top 5
+pattern p = k <= q and (q - k < 3 or k in heavy[q])
+"""
 N = 24
 
 
@@ -81,6 +86,47 @@ def test_rows_in_any_order_choose_what_they_do_in_order(text):
     found = p(*rows, q_pos=at, k_pos=at, **of_rows)
     back = torch.stack([found[b][:, at[b].argsort()] for b in range(2)])
     torch.testing.assert_close(back, p(q, k, v, **inputs))
+
+
+@pytest.mark.parametrize("text", [MOBA, COLUMNS, LABELS, INDEXER])
+def test_padding_on_the_left_is_no_token(text):
+    p, q, k, v, inputs = call(text)
+    pads = torch.tensor([0, 5])
+    rows = [x.clone() for x in (q, k, v)]
+    by_row = {name: x.clone() for name, x in inputs.items() if name in ("iq", "w")}
+    for x in rows:
+        x[1, :, 5:] = x[1, :, :-5].clone()
+        x[1, :, :5] = torch.nan
+    for x in by_row.values():
+        x[1, 5:] = x[1, :-5].clone()
+        x[1, :5] = torch.nan
+    given = {**inputs, **by_row}
+    made = p.select(*rows[:2], q_start=-pads, k_start=-pads, **given)
+    found = p(*rows, q_start=-pads, k_start=-pads, selection=made, **given)
+    for b, length in enumerate((N, N - 5)):
+        some = slice(b, b + 1)
+        own = {name: x if name == "mu" else x[some, :length] for name, x in inputs.items()}
+        alone = p(*(x[some, :, :length] for x in (q, k, v)), **own)
+        torch.testing.assert_close(found[some, :, N - length :], alone)
+
+
+@pytest.mark.parametrize("where", [{}, {"kv_len": 17}])
+def test_a_step_with_sums_of_keys_is_the_last_row_of_a_prefill_with_them(where):
+    p, q, k, v, _ = call(HEAVY)
+    seen = drawn(2, 2, N).round(decimals=0)  # with ties
+    seen[0, :, 3:9] = -torch.inf
+    many = where.get("kv_len", N)
+    step = q[:, :, many - 1 : many], *((k, v) if where else (k[:, :, :many], v[:, :, :many]))
+    whole = [x[:, :, :many] for x in (q, k, v)]
+    chosen = p.select(*step[:2], seen=seen, **where)
+    assert torch.equal(
+        chosen["heavy"][:, :, 0], p.select(*whole[:2], seen=seen[..., :many])["heavy"][:, :, -1]
+    )
+    best = (-seen[..., :many]).argsort(dim=-1, stable=True)[..., :5].sort(-1).values
+    assert chosen["heavy"][:, :, 0].tolist() == best.tolist()
+    torch.testing.assert_close(
+        p(*step, seen=seen, **where), p(*whole, seen=seen[..., :many])[:, :, -1:]
+    )
 
 
 def test_queries_before_others_choose_alone_or_not():

@@ -41,19 +41,19 @@ def alibi_slopes(heads: int) -> Tensor:
 
 
 def _buckets(model: Model) -> Tensor:
+    """A number for each of the 32 buckets of distances of T5."""
     deviation = 1 / math.sqrt(model.heads * model.head_dim)
     return deviation * torch.randn(model.heads, 32)
 
 
-def _window(side: int) -> Begin:
-    def begin(model: Model) -> Tensor:
-        places = (2 * model.value("m", side) - 1) ** 2
-        return nn.init.trunc_normal_(torch.empty(model.heads, places), std=0.02)
-
-    return begin
+def _offsets(model: Model) -> Tensor:
+    """A number for each offset within a window of m x m tokens, m = 7 by default."""
+    offsets = (2 * model.value("m", 7) - 1) ** 2
+    return nn.init.trunc_normal_(torch.empty(model.heads, offsets), std=0.02)
 
 
 def _difference(model: Model) -> Tensor:
+    """The share of the second softmax that differential attention takes off, larger in later layers."""
     return torch.full((model.heads // 2,), 0.8 - 0.6 * math.exp(-0.3 * model.layer))
 
 
@@ -76,7 +76,7 @@ TRAINED: Final[Mapping[str, Mapping[str, Begin]]] = {
     "differential": {"lam": _difference},
     "urpe": {"table": lambda model: torch.ones(model.heads, model.value("longest", 512))},
     "llama_adapter": {"gate": lambda model: torch.zeros(model.heads)},
-    "swin_v1": {"table": _window(7)},
+    "swin_v1": {"table": _offsets},
     "swin_v2": {"tau": lambda model: torch.full((model.heads,), math.log(10.0))},
 }
 """Inputs that are trained, likewise."""

@@ -83,9 +83,8 @@ class OpenPacked:
         place = place + keys - queries if self.is_at_end else place
         if any(read.is_at_query for read in self.reads):
             torch._assert_async((place < keys).all(), _TOO_FEW)
-        token = (bounds[1][of_q] + place).clamp(
-            0, self.counts[1] - 1
-        )  # before the first: read for nothing
+        # Queries before the first key read an entry for nothing.
+        token = (bounds[1][of_q] + place).clamp(0, self.counts[1] - 1)
         found = zip((*_OF_Q, *_OF_K), (of_q, place, queries, keys, of_k, key_place), strict=True)
         own = {
             read.rows.name: read.of_rows(given[read.table.name], of_q, token) for read in self.reads
@@ -163,10 +162,8 @@ def _as_one(program: Program) -> tuple[Program, tuple[_Entries, ...]]:
                 return node
 
     root, zeros = (ir.transform(lower_root(x, mask), rule) for x in (mask.root, mask.zeros))
-    if (
-        mask.is_placed and mask.align is ir.Align.END
-    ):  # more queries than keys: the first are no tokens
-        present = ir.ge(place, ir.ZERO)
+    if mask.is_placed and mask.align is ir.Align.END:
+        present = ir.ge(place, ir.ZERO)  # of more queries than keys, the first are no tokens
         root, zeros = ir.conj(present, root), ir.select(present, zeros, ir.ZERO)
     own = (each.rows for each in reads.values())
     one = replace(mask, align=ir.Align.START, tables=(*_OF_Q, *_OF_K, *own), zeros=zeros)

@@ -5,9 +5,9 @@ A backward holds two numbers of each query for each live tile of 32 keys: a sixt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -31,11 +31,12 @@ from attndsl.backends.stick_arguments import (
     StickForwardCall,
 )
 from attndsl.backends.triton_scores import Read, ScoreKernel, refused, through
-from attndsl.backends.work_partition import IntArray, device_masks
+from attndsl.backends.work_partition import device_masks
 from attndsl.schedule import Schedule, TiledMask
 
 # Small tiles: running sums along keys take registers, and at head dim 128 larger ones spill.
 CONFIG: Final = Config(32, 32, warps=4, stages=1)
+_Arrays: TypeAlias = tuple[np.ndarray[Any, Any], ...]  # of integers
 _ROWS: Final = {"queries": 0, "keys": 1}  # columns of tiles
 
 
@@ -46,7 +47,7 @@ class TritonStick:
     schedule: Schedule
     kernel: ScoreKernel
     request: Request
-    kept: dict[Any, Any] = field(default_factory=dict)
+    kept: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)  # lists and masks, by name
 
     @staticmethod
     def of(part: TiledMask, bound: BoundScore, request: Request) -> TritonStick:
@@ -191,7 +192,7 @@ class TritonStick:
             len(plan.full.indices) + len(plan.partial.indices) for plan in self.schedule.plans
         )
 
-    def _lists(self, side: int) -> tuple[IntArray, IntArray, Any]:
+    def _lists(self, side: int) -> _Arrays:
         """Tiles of all plans, those of one owner together, from the last key back; stretches; who has which plan."""
         blocks = self.schedule.grid[side]
         found, bounds, before = [], [], 0
@@ -206,14 +207,13 @@ class TritonStick:
         tiles = np.concatenate([*found, np.zeros((1, 4), np.int64)])
         return tiles, np.stack(bounds), self.schedule.plan_of
 
-    def _kept(self, name: str, make: Any) -> tuple[Tensor, ...]:
+    def _kept(self, name: str, make: Callable[[], _Arrays]) -> tuple[Tensor, ...]:
         """Arrays in the memory of the device, made once."""
         if name not in self.kept:
             arrays = (np.ascontiguousarray(x) for x in make())
             made = (torch.from_numpy(x.astype(np.int32)) for x in arrays)
             self.kept[name] = tuple(x.to(self.request.device) for x in made)
-        found: tuple[Tensor, ...] = self.kept[name]
-        return found
+        return self.kept[name]
 
 
 def _columns(gained: Tensor) -> dict[str, int]:

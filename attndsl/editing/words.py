@@ -9,9 +9,8 @@ from typing import Final
 _GRAMMAR: Final = (files("attndsl") / "syntax" / "grammar.lark").read_text(encoding="utf-8")
 # Terminals that are one word, `PATTERN: "pattern"`: no name may be spelled so.
 RESERVED: Final = frozenset(re.findall(r'^[A-Z]+: "([a-z]+)"$', _GRAMMAR, re.MULTILINE))
-DECLARING: Final = frozenset(
-    {"import", "grid", "space", "input", "def", "pattern", "attention"}
-)  # each opens a declaration
+# Words that open a declaration.
+DECLARING: Final = frozenset({"import", "grid", "space", "input", "def", "pattern", "attention"})
 CONSTANTS: Final = frozenset({"true", "false"})
 OPERATORS: Final = frozenset({"and", "or", "not", "in"})
 # Words that are keywords where the grammar expects them, and names elsewhere.

@@ -109,10 +109,8 @@ def _tried(
 def _magnitudes(mask: ir.Mask, root: ir.Node, longest: int, most: int, heads: int) -> Magnitudes:
     """Bounds of all values, from the outermost loop inwards. A count has a query, but maybe no key."""
     sides = (ir.Side.QUERY,) if root.sort is ir.Sort.INT else tuple(ir.Side)
-    if (
-        not root.deps & ir.Deps.PAIR
-    ):  # it may be a condition, which is judged where there are no tokens, too
-        sides = ()
+    if not root.deps & ir.Deps.PAIR:
+        sides = ()  # it may be a condition, which is judged where there are no tokens, too
     indices: dict[int, Range] = {}
     domain = _Bounds(mask, sides, longest, most, heads, indices)
     loops = [node for node in ir.postorder(root) if isinstance(node, ir.Loop)]

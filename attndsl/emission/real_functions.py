@@ -70,16 +70,14 @@ class RealFunctionWriter(FunctionWriter):
         ]
         return self._function(name, sides, said, body, texts)
 
-    def value(self, name: str, said: str, root: ir.Node) -> str:
+    def value(self, name: str, root: ir.Node) -> str:
         """The function of one number of each query."""
         self._begin(root)
         body = Body()
         found = self._tensor(root, body)[0]
-        return self._function(name, "q", said, body, [found], alone=True)
+        return self._function(name, "q", "A number of each query.", body, [found], alone=True)
 
-    def read_tables(
-        self, name: str, said: str, reads: Sequence[ir.Load], products: Sequence[Product]
-    ) -> str:
+    def read_tables(self, name: str, reads: Sequence[ir.Load], products: Sequence[Product]) -> str:
         """The function of the tables that are read at pairs, [batch or 1, heads or 1, ...]."""
         made = {each.name: each for each in products}
         self._begin(*(x for each in products for x in (each.left, each.right)))
@@ -91,16 +89,16 @@ class RealFunctionWriter(FunctionWriter):
                 texts.append(f"product({sides})")
             else:
                 texts.append(self._narrowed(read.table, read.ambient))
-        return self._function(name, "q, k", said, body, texts)
+        return self._function(name, "q, k", "Tables that are read at pairs.", body, texts)
 
-    def read_places(self, name: str, said: str, reads: Sequence[ir.Load]) -> str:
+    def read_places(self, name: str, reads: Sequence[ir.Load]) -> str:
         """The function of the indices of those reads at pairs."""
         self._begin(*(item for read in reads for item in read.index))
         body, texts = Body(), []
         for read in reads:
             found = [self._value(item, body)[0] for item in read.index]
             texts.append(f"({', '.join(found)}{',' * (len(found) == 1)})")
-        return self._function(name, "q, k", said, body, texts)
+        return self._function(name, "q, k", "Where they are read.", body, texts)
 
     def _begin(self, *roots: ir.Node) -> None:
         """The state of a new function."""

@@ -117,10 +117,7 @@ class ScoredPattern:
             *functions, bundle = _texts(writer, each)
             texts += functions
             bundles.append(bundle)
-        texts += [
-            writer.value(name, "A number of each query.", root)
-            for root, name in self._values.items()
-        ]
+        texts += [writer.value(name, root) for root, name in self._values.items()]
         kinds = {table.name: table.kind for table in self.whole.tables}
         read = {name: table for name, table in writer.tables.items() if table in kinds}
         ints_read = {x: table for x, table in read.items() if kinds[table] is not ir.Sort.REAL}
@@ -183,7 +180,6 @@ def _texts(writer: RealFunctionWriter, score: Score) -> list[str]:
     ]
     if found.reads:
         told += [f"tables=tables{suffix}", f"places=places{suffix}"]
-        of_tables = "Tables that are read at pairs.", found.reads, found.products
-        texts.append(writer.read_tables(f"tables{suffix}", *of_tables))
-        texts.append(writer.read_places(f"places{suffix}", "Where they are read.", found.reads))
+        texts.append(writer.read_tables(f"tables{suffix}", found.reads, found.products))
+        texts.append(writer.read_places(f"places{suffix}", found.reads))
     return [*texts, "\n".join(calling(f"SCORES{suffix} = Functions", told))]

@@ -89,9 +89,8 @@ def _frozen(of: Question) -> tuple[tuple[str, Any], ...]:
     )
 
 
-@functools.lru_cache(
-    maxsize=16
-)  # two patterns side by side, and the values that a slider was just at
+# Two patterns side by side, and the values that a slider was just at.
+@functools.lru_cache(maxsize=16)
 def _compiled(
     text: str, entry: str | None, values: tuple[tuple[str, Any], ...], align: str | None, layer: int
 ) -> tuple[Subject, Program]:

@@ -32,9 +32,8 @@ reals, sel = ir.reals, ir.selection
 
 _UNITS, _ROWS = "@units", "@rows"  # no names of the language: the units around an expression
 _Q, _K = ir.Pos(ir.Side.QUERY), ir.Pos(ir.Side.KEY)
-_SHARE: Final = ir.Load(
-    "@share", ir.Sort.REAL, (), ir.Deps.NONE
-)  # stands for itself until it is found
+# Placeholder of a share, until it is found.
+_SHARE: Final = ir.Load("@share", ir.Sort.REAL, (), ir.Deps.NONE)
 
 
 def within(

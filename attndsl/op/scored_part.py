@@ -46,9 +46,8 @@ class ScoredCall:
     inputs: Mapping[str, Any] | None = None
     positions: Mapping[str, Any] | None = None
     keys: Mapping[str, tuple[Tensor, Tensor]] | None = None
-    known: tuple[Tensor, Tensor] | None = (
-        None  # results of its one primitive, that are differentiated
-    )
+    # Results of its one primitive, that are differentiated.
+    known: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

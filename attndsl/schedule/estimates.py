@@ -35,9 +35,8 @@ class TileCosts:
     moved: float = 0.25  # one tile's rows of one side, gathered and scattered
     merged: float = 0.5  # one tile's queries, merged from two softmaxes
     gathers: bool = False  # a PARTIAL tile costs the share of its keys that some query sees
-    cost_model: CostModel | None = (
-        None  # optional cost model of whole schedules, in any unit; re-ranks the shortlist
-    )
+    # Cost model of whole schedules, in any unit: it ranks the shortlist anew.
+    cost_model: CostModel | None = None
     # Name of the cost model in every process; searches with an unnamed one are not stored.
     name: str = ""
 

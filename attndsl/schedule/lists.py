@@ -72,9 +72,8 @@ class Lists:
     k_len: int
     classes: tuple[tuple[KeyBlocks, ...], ...]
     class_of: ShortArray  # [1 or batch, 1 or heads], index into classes
-    order: IntArray | None = (
-        None  # [k_len], the rows of k that are key 0, 1, ... here; None for the same
-    )
+    # Rows of k that are key 0, 1, ... of the lists, [k_len]; None where they are in that order.
+    order: IntArray | None = None
 
     @property
     def nbytes(self) -> int:

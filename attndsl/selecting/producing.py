@@ -24,11 +24,8 @@ from .vectors import Summaries
 
 sel = ir.selection
 
-_FOLDS: Final = (
-    sel.Reduced,
-    sel.RowFold,
-    sel.QueryFold,
-)  # what looks at units beside the one that is scored
+# Nodes that look at units beside the one that is scored.
+_FOLDS: Final = (sel.Reduced, sel.RowFold, sel.QueryFold)
 
 STRIP: Final = 1 << 18  # scores at once: with temporaries some 16 MB
 

@@ -36,10 +36,8 @@ def _sees_itself(dense: BoolArray, position: int) -> BoolArray:
 
 
 def _translation_invariant(dense: BoolArray, position: int) -> BoolArray:
-    wrong, first = (
-        np.zeros_like(dense),
-        max(0, -position),
-    )  # what stands before the first token sees nothing
+    wrong = np.zeros_like(dense)
+    first = max(0, -position)  # rows before the first token see nothing
     wrong[:, :, first + 1 :, 1:] = dense[:, :, first + 1 :, 1:] ^ dense[:, :, first:-1, :-1]
     return wrong
 

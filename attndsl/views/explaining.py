@@ -137,9 +137,8 @@ class Explanation:
     align: ir.Align = ir.Align.END
     batch: int = 1
     hints: tuple[str, ...] = ()  # misreadings that the text invites
-    others: Mapping[str, str] = field(
-        default_factory=dict
-    )  # what kernels of others take the call for
+    # Readings of the call by the kernels of others.
+    others: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)  # what is known of selections
 
     @property

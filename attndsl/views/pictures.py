@@ -264,9 +264,10 @@ def shades(mask: BoolArray, block: tuple[int, int], levels: int) -> CellArray:
 
 def shade_inks(levels: int) -> tuple[Ink, ...]:
     """Inks for empty, ``levels`` densities, full."""
+    # It starts away from the ground: next to nothing is not nothing.
     ramp = tuple(
         Ink("some allowed", _mix("#c8dcea", BLUE, i / levels), "▒▒", "+ ") for i in range(levels)
-    )  # starts away from the ground: next to nothing is not nothing
+    )
     return (
         Ink("none allowed", GROUND, "· ", ". "),
         *ramp,

@@ -41,12 +41,13 @@ class Attention(frontend.AttentionOperators, Selecting):
         self._text = nodes.dump_attention(
             attention
         )  # made before any call: a traced call cannot do so
-        tables = {table.name: table for mask in attention.masks for table in mask.tables}
-        tables |= {table.name: table for table in attention.tables}
-        unread = tuple(name for mask in attention.masks for name in mask.unread)
-        # names and kinds of all inputs, for whoever reads the arguments of a call
+        # names and kinds of all inputs, for whoever reads the arguments of a call; those that selections alone read
+        # are told apart where tables are made, and are nothing to a call that is given these
         self._declared = nodes.Mask(
-            nodes.BoolConst(True), tables=tuple(tables.values()), name=attention.name, unread=unread
+            nodes.BoolConst(True),
+            tables=attention.inputs,
+            name=attention.name,
+            unread=(*attention.ignored, *sorted(self._selector.asked)),
         )
 
     def _of(self, attention: nodes.Attention) -> Attention:
@@ -92,8 +93,10 @@ class Attention(frontend.AttentionOperators, Selecting):
 
     @property
     def inputs(self) -> tuple[nodes.Table, ...]:
-        """The inputs of a call by name: real ones, and those of its patterns."""
-        return self._declared.tables
+        """The inputs of a call by name: real ones, and those of its patterns and selections."""
+        read = {table.name for table in self._declared.tables}
+        asked = (table for table in self._selector.inputs if table.name not in read)
+        return (*self._declared.tables, *asked)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Attention) and (self._attention, self._layer) == (

@@ -51,7 +51,7 @@ class Making:
                 found = for_each_head(found, shape) if "head" in table.dims else found
                 tables[table.name] = found.cpu().numpy()
             elif table.name not in given:
-                title = f"the selection {chosen.name!r} needs the input {table.name!r}"
+                title = f"the call needs the input {table.name!r}, which its selection {chosen.name!r} reads"
                 raise ir.misfit(table, title)
             elif table.kind is ir.Sort.REAL:
                 reals[table.name] = _real(table, given[table.name], shape)

@@ -162,7 +162,7 @@ class Attention(nn.Module):
         self.attention = compiled
         self.scale, self.backend, self.layout = scale, backend, layout
         self.extents = named_extents(extents)
-        known = {table.name for table in compiled.inputs}
+        known = {table.name for table in compiled.inputs} | {*compiled.ir.ignored}
         for name in [*(parameters or {}), *(buffers or {})]:
             if name not in known:
                 title = f"{compiled.name or 'the attention'} has no input {name!r}"

@@ -18,12 +18,14 @@ class ScoredProgram:
     """A pattern and the real expressions over it.
 
     The int and bool inputs that the expressions read are declared by the mask of ``program`` beside those of the
-    pattern, so that a call checks, stamps and places all of them alike. ``reals`` are the real ones, in order.
+    pattern, so that a call checks, stamps and places all of them alike. ``reals`` are the real ones, in order,
+    ``products`` the inner products of vectors in the expressions.
     """
 
     part: ir.Scored
     program: Program
     reals: tuple[ir.Table, ...]
+    products: tuple[ir.reals.Dot, ...] = ()
 
     @staticmethod
     def of(
@@ -34,13 +36,16 @@ class ScoredProgram:
         without: tuple[str, ...] = (),
     ) -> ScoredProgram:
         """Prepares a part. ``others``: expressions of its term that are evaluated over its queries."""
-        read = ir.tables_read(*part.expressions(), *others)
+        roots = *part.expressions(), *others
+        read = ir.tables_read(*roots)
         known = {table.name for table in part.mask.tables}
         mine = [table for table in tables if table.name in read and table.name not in known]
         reals = tuple(table for table in mine if table.kind is ir.Sort.REAL)
         more = tuple(table for table in mine if table.kind is not ir.Sort.REAL)
         mask = replace(part.mask, tables=(*part.mask.tables, *more))
-        return ScoredProgram(part, Program(mask, layer, without), reals)
+        nodes = (node for root in roots for node in ir.postorder(root))
+        products = tuple(dict.fromkeys(node for node in nodes if isinstance(node, ir.reals.Dot)))
+        return ScoredProgram(part, Program(mask, layer, without), reals, products)
 
     @functools.cached_property
     def whole(self) -> Program:

@@ -198,6 +198,11 @@ class Selector:
             title = f"no selection reads an input named {strange[0]!r}"
             raise AttnDslError(Diagnostic("A501", title))
 
+    @property
+    def inputs(self) -> tuple[ir.Table, ...]:
+        """The inputs that the selections read."""
+        return _inputs(self.selections)
+
     # it reads the program of the selection, which a tracer of torch need not follow
     _select = eager_only(select)
     _shape_in_places = eager_only(_placed_shape)

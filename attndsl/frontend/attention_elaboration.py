@@ -60,7 +60,10 @@ def attention_of(
     stop_if_any(maker.elaborator.diagnostics)
     own = {table.name for table in tables}
     chosen = (each for name, each in maker.elaborator.selections.items() if name in own)
-    return replace(maker.with_conditions(found), tables=tables, selections=tuple(chosen))
+    made = replace(maker.with_conditions(found), tables=tables, selections=tuple(chosen))
+    declared = definition.facts.tables if definition.facts else {}
+    dropped = declared.keys() - {table.name for table in made.inputs}
+    return replace(made, unread=tuple(sorted(dropped)))
 
 
 @dataclass(frozen=True, slots=True)

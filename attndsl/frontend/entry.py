@@ -7,7 +7,7 @@ import functools
 import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files as resources
 from typing import Any, Literal, TypeAlias
 
@@ -24,7 +24,7 @@ from .lazy_module import LazyModule
 from .linking import Linker, Resolve
 from .order import plain_use
 from .placing import placed
-from .scope import Definition, TableItem, Unit
+from .scope import Definition, TableItem, Unit, inputs_never_named
 from .typecheck import check
 
 Given: TypeAlias = int | bool | float | Sequence[int]
@@ -109,11 +109,13 @@ def elaborate(
         AttnDslError: A2xx for names and kinds, A3xx for values and sizes; up to ten together.
     """
     with _enough_stack(module.span):
-        definition = chosen(checked(Linker(resolve, prelude()), module), entry)
+        unit = checked(Linker(resolve, prelude()), module)
+        definition = chosen(unit, entry)
         written = definition.written_align
         span = definition.declaration.name_span
         place = placed(definition.pair, definition.name, written, align, span)
-        return mask_of(definition, outside(definition, values or {}), place, layer)
+        made = mask_of(definition, outside(definition, values or {}), place, layer)
+        return replace(made, unread=(*made.unread, *inputs_never_named(unit)))
 
 
 def elaborate_attention(
@@ -126,11 +128,13 @@ def elaborate_attention(
 ) -> ir.Attention:
     """The attention of a module, by default the last one; arguments and errors are those of `elaborate`."""
     with _enough_stack(module.span):
-        definition = chosen(checked(Linker(resolve, prelude()), module), entry, "attention")
+        unit = checked(Linker(resolve, prelude()), module)
+        definition = chosen(unit, entry, "attention")
         written = definition.written_align or _align_of_pairs(definition)
         span = definition.declaration.name_span
         place = placed(definition.pair, definition.name, written, align, span)
-        return attention_of(definition, outside(definition, values or {}), place, layer)
+        made = attention_of(definition, outside(definition, values or {}), place, layer)
+        return replace(made, unread=(*made.unread, *inputs_never_named(unit)))
 
 
 def _align_of_pairs(definition: Definition) -> str | None:

@@ -246,7 +246,8 @@ def _with_tables(
     read = ir.tables_read(*(each for term in found.terms for each in term.expressions()))
     inputs = tuple(tables[name] for name in sorted(read))
     asked = tuple(each for each in dict.fromkeys(chosen) if each.name in read)
-    made = replace(found, tables=inputs, selections=asked)
+    unread = tuple(sorted({*found.unread, *tables} - read))
+    made = replace(found, tables=inputs, selections=asked, unread=unread)
     stop_if_any(number_faults(made, {}, span))
     return made
 
@@ -285,7 +286,8 @@ def _whole(terms: tuple[ir.Term, ...], parts: tuple[ir.Attention, ...]) -> ir.At
         title = "these attentions live in different spaces, or are aligned in different ways"
         raise AttnDslError(make_error("A210", title, span))
     chosen = tuple(each for part in parts for each in part.selections)
-    return _with_tables(ir.Attention(terms), tables, chosen, span)
+    unread = tuple(name for part in parts for name in part.unread)
+    return _with_tables(ir.Attention(terms, unread=unread), tables, chosen, span)
 
 
 class AttentionOperators(Scalable):

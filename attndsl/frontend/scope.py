@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TypeAlias
 
 from attndsl import ir
@@ -148,6 +148,33 @@ class Unit:
     def definitions(self) -> Iterator[Definition]:
         """Its own definitions, in order."""
         return (item for item in self.own.values() if isinstance(item, Definition))
+
+
+def inputs_never_named(unit: Unit) -> tuple[str, ...]:
+    """The inputs of a file that its definitions, selections and assertions, now checked, nowhere name."""
+    found = {name for name, item in unit.own.items() if isinstance(item, TableItem)}
+    for definition in unit.definitions():
+        found -= definition.facts.tables.keys() if definition.facts else set()
+    if found:  # seldom, so that trees are seldom walked
+        others = (each for each in unit.module.declarations if not isinstance(each, syn.Input))
+        found -= _words_in(others)
+    return tuple(sorted(found))
+
+
+def _words_in(nodes: Iterable[object]) -> set[str]:
+    """All strings of syntax trees: names, and some that are none."""
+    words, pending = set[str](), [*nodes]
+    while pending:
+        match pending.pop():
+            case str(word):
+                words.add(word)
+            case tuple(items):
+                pending += items
+            case node if is_dataclass(node) and not isinstance(node, Span):
+                pending += (getattr(node, each.name) for each in fields(node))
+            case _:
+                pass
+    return words
 
 
 def spaces_said(definition: Definition) -> syn.Over | None:

@@ -29,6 +29,8 @@ _MOST_VISITS: Final = 2_000
 
 # Nodes whose values are not known until there is a call.
 _UNKNOWN: Final = ir.Load | ir.Coord | ir.Size | ir.Inside | ir.Var | ir.Loop
+# Variables that are 0 somewhere in every call: there is a first head, and a first batch element.
+_FIRST: Final = ir.Var("head"), ir.Var("batch")
 
 Places = Mapping[ir.Node, Span]
 
@@ -144,11 +146,15 @@ class _Judge:
 
     def _witness(self, pairs: ir.Node) -> str | None:
         """For which pair all of it holds; None where for none among few, or where it depends on the call."""
-        if pairs is ir.FALSE or any(isinstance(each, _UNKNOWN) for each in ir.postorder(pairs)):
+        nodes = [*ir.postorder(pairs)]
+        if pairs is ir.FALSE or any(isinstance(x, _UNKNOWN) and x not in _FIRST for x in nodes):
             return None
         asked = ir.Mask(pairs, align=ir.Align.START)
         found = np.argwhere(ir.meaning(asked, _TOKENS, _TOKENS, {})[0, 0]).tolist()
-        return f"for the query at {found[0][0]} and the key at {found[0][1]}" if found else None
+        if not found:
+            return None
+        first = "".join(f" of {each.name} 0" for each in _FIRST if each in nodes)
+        return f"for the query at {found[0][0]} and the key at {found[0][1]}{first}"
 
     def _negative(self, node: ir.Node, function: str, pairs: str) -> Diagnostic:
         what = "logarithm" if function == "log" else "square root"

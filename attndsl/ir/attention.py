@@ -95,7 +95,8 @@ class Attention:
     """A sum of terms.
 
     ``tables`` are the inputs that its real expressions read, beside those of its masks; ``selections`` make those of
-    them that a call does not bring.
+    them that a call does not bring. ``unread`` names inputs that were declared and may be given though nothing reads
+    them, see `ignored`.
     """
 
     terms: tuple[Term, ...]
@@ -103,6 +104,18 @@ class Attention:
     name: str = field(default="", compare=False)
     doc: str = field(default="", compare=False)
     selections: tuple[Chosen, ...] = field(default=(), repr=False)
+    unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def inputs(self) -> tuple[Table, ...]:
+        """The inputs that its masks and real expressions read, each once."""
+        read = (*(table for mask in self.masks for table in mask.tables), *self.tables)
+        return tuple({table.name: table for table in read}.values())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of inputs that a call may be given though nothing reads them, its masks' among them."""
+        return (*self.unread, *(name for mask in self.masks for name in mask.unread))
 
     @property
     def digest(self) -> str:

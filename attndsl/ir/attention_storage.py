@@ -27,7 +27,17 @@ from attndsl.ir.selection_storage import (
 from attndsl.ir.storage import FORMAT
 from attndsl.ir.walks import postorder
 
-_FIELDS: Final = ("format", "name", "doc", "tables", "masks", "nodes", "terms", "selections")
+_FIELDS: Final = (
+    "format",
+    "name",
+    "doc",
+    "tables",
+    "masks",
+    "nodes",
+    "terms",
+    "selections",
+    "unread",
+)
 
 
 def dump_attention(attention: Attention) -> str:
@@ -63,6 +73,8 @@ def dump_attention(attention: Attention) -> str:
             for term in attention.terms
         ],
     }
+    if attention.unread:
+        document["unread"] = list(attention.unread)
     selections = {each.name: each for mask in attention.masks for each in mask.selections}
     selections |= {each.name: each for each in attention.selections}
     if selections:
@@ -102,7 +114,9 @@ def _attention(document: Field) -> Attention:
     read = tables_read(*(each for term in terms for each in term.expressions()))
     if read != {table.name for table in tables}:
         raise document.part("tables").wrong("the inputs that its expressions read")
-    return Attention(terms, tables, name, doc, making(selections, tables))
+    names = document.part("unread").items() if "unread" in document.value else ()
+    unread = tuple(each.name() for each in names)
+    return Attention(terms, tables, name, doc, making(selections, tables), unread)
 
 
 def _frame(masks: list[Mask], tables: tuple[Table, ...]) -> Mask:

@@ -32,6 +32,30 @@ def real_inputs(
     return {table.name: _fitted(table, given[table.name], q, counts, among) for table in tables}
 
 
+def check_widths(
+    products: Sequence[ir.reals.Dot],
+    tables: Sequence[ir.Table],
+    given: Mapping[str, Tensor],
+    head_dim: int,
+) -> None:
+    """Checks that the vectors of inner products have one length: those of q and k have ``head_dim`` numbers.
+
+    Raises:
+        AttnDslError: A501.
+    """
+    known = {table.name: table for table in tables}
+    for product in products:
+        sides = product.left, product.right
+        rows = [known[side.table] for side in sides if isinstance(side, ir.reals.Row)]
+        widths = {table.name: given[table.name].shape[-1] for table in rows}
+        wanted = head_dim if len(rows) < len(sides) else widths[rows[0].name]
+        for table in rows:
+            if widths[table.name] != wanted:
+                other = "q and k" if len(rows) < len(sides) else repr(rows[0].name)
+                title = f"input {table.name!r} has vectors of {widths[table.name]} numbers"
+                raise ir.misfit(table, f"{title}, those of {other}, which they meet, have {wanted}")
+
+
 def _fitted(
     table: ir.Table,
     value: Any,

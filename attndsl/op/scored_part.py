@@ -23,7 +23,7 @@ from attndsl.op.checks import check_tensors
 from attndsl.op.dense_scores import dense_parts
 from attndsl.op.once import once, undirected, unmapped
 from attndsl.op.planning import Options, Planner
-from attndsl.op.real_inputs import real_inputs
+from attndsl.op.real_inputs import check_widths, real_inputs
 from attndsl.op.rows import Tokens, read_arguments, rows_with_tokens
 from attndsl.op.scaling import scaled
 from attndsl.positions import QUERIES, split_heads
@@ -92,6 +92,7 @@ class Part:
             extents, given = tokens.extents, dict(tokens.inputs)
         among, _ = split_heads(extents)
         real = real_inputs(scored.reals, given, q, k.shape[2], among)
+        check_widths(scored.products, scored.reals, real, q.shape[3])
         rest = {name: value for name, value in given.items() if name not in real}
         (q, k, v), factor = scaled(program, q, k, v, scale)
         tables, options = packed(q, rest, extents, call.layout, call.backend, factor)

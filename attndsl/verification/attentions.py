@@ -47,7 +47,7 @@ class AttentionSubject:
         own = [part.mask for part in self._parts if not part.keys] or [self._parts[0].mask]
         root = functools.reduce(ir.disj, [mask.root for mask in own])
         conditions = dict.fromkeys(each for mask in own for each in mask.conditions)
-        tables = self._attention.inputs
+        tables = self._attention.ir.inputs
         return replace(own[0], root=root, tables=tables, conditions=tuple(conditions), claims=())
 
     def fitted(self, case: Case) -> Case:

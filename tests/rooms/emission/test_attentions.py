@@ -131,7 +131,7 @@ def given(form: Form) -> dict[str, Tensor]:
     return {**found, **reals, "dout": dout}
 
 
-QUICK = "alibi and sink", "relative table", "sigmoid", "branches"
+QUICK = "alibi and sink", "branches"
 OTHERS = [name for name in FORMS if name not in QUICK]
 
 

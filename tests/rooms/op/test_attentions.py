@@ -273,6 +273,22 @@ def test_real_inputs_that_do_not_fit_are_refused(inputs, words):
         a(*(torch.randn(1, 2, 4, 4) for _ in range(3)), inputs=inputs)
 
 
+@pytest.mark.parametrize(
+    "score",
+    [
+        "input r: real[4, d] attention a over causal = score dot(q, r[min(q, 3)])",
+        "input r: real[4, d] attention a over causal = score s mass exp(dot(q, r[min(q, 3)]))",
+        "input r: real[4, d] input p: real[2, e] attention a over causal = score dot(p[q % 2], r[k % 4])",
+    ],
+)
+def test_vectors_of_another_width_than_those_they_meet_are_refused(score):
+    a, x = attndsl.compile(score), torch.randn(1, 2, 5, 4)
+    others = {"p": torch.ones(2, 4)} if "input p" in score else {}
+    a(x, x, x, r=torch.ones(4, 4), **others)
+    with pytest.raises(attndsl.AttnDslError, match=r"'r' has vectors of 5 numbers.*have 4"):
+        a(x, x, x, r=torch.ones(4, 5), **others)
+
+
 def test_what_an_attention_cannot_take_is_refused_and_not_ignored():
     q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
     far = attndsl.compile("attention far over causal = score s by memory")

@@ -1,6 +1,7 @@
 """Run-time inputs by name: which names, which shapes and types, and words of other libraries."""
 
 import inspect
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -279,3 +280,35 @@ def test_every_batch_element_can_be_looked_at():
         for look in (p.draw, p.picture):
             with pytest.raises(attndsl.AttnDslError, match="A402"):
                 look(4, n=[1, 3], **wrong)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input b: real[k] attention a over causal = score s + 0.0 * b[k]",
+        "input b: real[k] attention a over causal = score s",
+        "input b: int[k] pattern a = causal",
+    ],
+)
+def test_an_input_that_is_declared_but_not_read_may_be_given(text):
+    a, x, b = attndsl.compile(text), torch.randn(1, 2, 5, 4), torch.ones(5)
+    for each in (a, pickle.loads(pickle.dumps(a))):
+        assert torch.equal(each(x, x, x, b=b), each(x, x, x))
+    with pytest.raises(attndsl.AttnDslError, match="has no input 'c'"):
+        a(x, x, x, c=b)
+
+
+def test_an_input_that_another_pattern_of_the_file_reads_is_refused():
+    a, x = (
+        attndsl.compile("input b: int[k] pattern o = b[k] > 0 pattern a = causal"),
+        torch.ones(1, 1, 5, 4),
+    )
+    with pytest.raises(attndsl.AttnDslError, match="has no input 'b'"):
+        a(x, x, x, b=torch.ones(5))
+
+
+def test_a_module_may_own_an_input_that_its_attention_dropped():
+    owned = {"b": torch.ones(5)}
+    text = "input b: real[k] attention a over causal = score s + 0.0 * b[k]"
+    x = torch.randn(1, 2, 5, 4)
+    assert attndsl.nn.Attention(text, parameters=owned)(x, x, x).shape == x.shape

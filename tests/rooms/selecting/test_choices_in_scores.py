@@ -60,6 +60,20 @@ def test_a_coefficient_asks_what_the_call_chooses():
     torch.testing.assert_close(found, weights * torch.where(best == 0, 2.0, 1.0))
 
 
+def test_an_attention_names_the_inputs_that_its_selection_alone_reads():
+    a = attndsl.compile(
+        "input w: real[k] "
+        "select best = w[k] * dot(q, k) where k <= q take top 1 "
+        "attention a over k <= q and k in best[q] = score s"
+    )
+    x, w = torch.randn(1, 2, 5, 4), torch.rand(5)
+    assert [each.name for each in a.inputs] == ["best", "w"]
+    table = a.select(x, x, w=w)["best"]
+    assert torch.equal(a(x, x, x, w=w), a(x, x, x, best=table, w=w))
+    with pytest.raises(AttnDslError, match=r"the call needs the input 'w'.*selection 'best' reads"):
+        a(x, x, x)
+
+
 def test_branches_that_use_one_selection_with_different_values_are_refused():
     text = "select best(n: int) = dot(q, k) take top n\nattention a over 0 <= k = (over k in best(2)[q]: score s) + "
     with pytest.raises(AttnDslError, match="`best` is used with different values") as caught:

@@ -258,8 +258,9 @@ def _rows(
             count, start, stop, unknown=frozenset(x for x, name in fields if name in unknown)
         )
     if at.ndim != 2 or at.shape[0] not in (1, batch) or at.shape[1] != count:
+        shapes = [f"[{size}, {count}]" for size in dict.fromkeys((batch, 1))]
         refuse(
-            f"{names.outright} needs the shape {[batch, count]} or {[1, count]}, got {list(at.shape)}",
+            f"{names.outright} needs the shape {' or '.join(shapes)}, got {list(at.shape)}",
             f"a position for each row of {names.rows}",
         )
     if {names.outright, names.length} & set(unknown):

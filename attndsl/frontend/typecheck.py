@@ -319,7 +319,7 @@ class _Check(Tables):
             title = f"`{node.name}` cannot be called"
             self.add("A205", title, node.name_span)
         else:
-            helps = (
+            helps: tuple[str | None, ...] = (
                 did_you_mean(
                     node.name,
                     [*BUILTINS, *REAL_FUNCTIONS, DOT, *self.unit.declared("def", "pattern")],
@@ -327,6 +327,8 @@ class _Check(Tables):
             )
             if node.name in FORMS:
                 helps = (f"say it behind the score: `score s weights {node.name}`",)
+            if node.name == "softmax":
+                helps += ("of units that are scored: `softmax over block: ...`",)
             title = f"there is no pattern or helper `{node.name}`"
             self.add("A201", title, node.name_span, "not known here", helps=helps)
         return None

@@ -70,6 +70,11 @@ def read_saved(text: str | bytes) -> tuple[ir.Mask, int, tuple[str, ...]]:
         raise ir.not_saved(str(error)) from error
 
 
+def _is_sure(condition: ir.Node) -> bool:
+    """Whether it holds at all lengths and heads, whatever inputs are."""
+    return not ir.reads_inputs(condition) and analysis.holds_always(condition)
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A pattern ready to be scheduled at any lengths.
@@ -88,6 +93,10 @@ class Program:
     _decisions: scheduling.Decisions = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        asked = self.mask.conditions
+        undecided = tuple(each for each in asked if not _is_sure(each.node))
+        if len(undecided) < len(asked):  # calls are not to be judged by what always holds
+            object.__setattr__(self, "mask", replace(self.mask, conditions=undecided))
         object.__setattr__(self, "normal", passes.normalise(self.mask, self.without))
         key = "/".join((self.mask.digest, str(self.layer), *self.without))
         object.__setattr__(self, "key", key)
@@ -268,14 +277,7 @@ class Program:
 
     def key_rule(self) -> scheduling.KeyRule | None:
         """The keys of few queries at any lengths; None where each call is looked at by itself."""
-
-        def make() -> scheduling.KeyRule | None:
-            asked = self.normal.conditions
-            undecided = tuple(c for c in asked if not analysis.holds_always(c.node))
-            made = replace(self.normal, conditions=undecided)
-            return scheduling.KeyRule.of(made, self.layer)
-
-        return self._memo("key rule", make)
+        return self._memo("key rule", lambda: scheduling.KeyRule.of(self.normal, self.layer))
 
     def key_sets(self, call: scheduling.Call) -> scheduling.KeySets:
         """The keys that each query of a call sees, for calls of few queries."""

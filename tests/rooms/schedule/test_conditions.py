@@ -213,5 +213,7 @@ def test_what_holds_at_any_length_keeps_the_shortest_ways():
     always, sometimes = (
         Program(attndsl.compile(f"window({width})").ir) for width in ("len(k) // 2", "len(k) - 4")
     )
+    heads = "window(head + 1) and window(if head < heads // 2 then 16 else 64)"
+    assert not Program(attndsl.compile(heads).ir).mask.conditions
     assert always.key_rule() is not None
     assert sometimes.key_rule() is None

@@ -28,6 +28,7 @@ NEAR = {
     "backends/kernels/choosing.py": ("rooms/selecting/test_fused_choices.py",),
     "selecting": ("rooms/selecting", "library/test_published_selections.py"),
     "selected.py": ("rooms/selecting",),
+    "attentions.py": ("rooms/op/test_inputs.py", "rooms/op/test_attentions.py"),
     "beginnings.py": ("rooms/op/test_attention_modules.py",),
     "placed_choices.py": ("rooms/selecting/test_choices_in_places.py",),
     "ir/selection.py": ("rooms/selecting",),

@@ -242,6 +242,7 @@ def test_nothing_is_chosen_on_the_cpu_and_nothing_for_no_tokens():
     assert p.tune(*(x[:, :, :0] for x in (q, k, v)), backend="triton") == ()
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path: Path):
     """The kernel, the functions that the pattern became, and the types: for Triton all of them are the same again."""
     pytest.importorskip("triton")

@@ -90,7 +90,7 @@ CASES = {name: (root, 45, 70, 2) for name, root in ROOTS.items()} | {
 }
 
 
-# Others read their inputs as one of the rest does.
+# Cases that read inputs in ways of their own; the rest is run where there is time.
 OFTEN = set(CASES) - {"documents", "padding", "reach of a head", "as many key heads"}
 EACH = [
     pytest.param(*case, id=name, marks=[] if name in OFTEN else pytest.mark.slow)

@@ -104,7 +104,9 @@ class PairsSquare:
         """(dq, dk, dv), of the results of ``forward``; none reached the log-sum-exp."""
         widths = q.shape[3], k.shape[3], v.shape[3]
         q, k, v, out, dout = (with_width(x, max(widths)) for x in (q, k, v, out, dout))
-        bias = self._bias(q)
+        bias, dead = self._bias(q), self.dead
+        if dead is not None:  # a level that makes every weight zero: NaN would take the longer way
+            lse = lse.masked_fill(dead, math.inf)
         grads = flash_backward(*(dout, q, k, v, out, lse, 0.0, False), attn_mask=bias, scale=scale)
         dq, dk, dv = (x[..., :width] for x, width in zip(grads, widths, strict=True))
         return dq, dk, dv

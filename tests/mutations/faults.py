@@ -122,6 +122,8 @@ FAULTS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("op/planning.py", "form = scored.part.form, *expressions", "form = expressions", "stick-breaking runs as the form that ran before it"),
     ("backends/dense_scores.py", "F.pad(left.flip(-1).cumsum(-1).flip(-1)[..., 1:], (0, 1))", "left.flip(-1).cumsum(-1).flip(-1) - left", "what is left of a stick is a difference of large sums"),
     ("op/score_forms.py", "is_nothing = whole.abs() < torch.finfo(whole.dtype).tiny", "is_nothing = whole == 0", "sums of weights without digits have slopes"),
+    ("backends/pairs_kernels.py", "            lse = lse.masked_fill(dead, math.inf)\n", "            pass\n",
+     "rows without keys send the gradients of a batch the longer way"),
     ("op/repeated.py", "axes, names, stamp, edition()", "axes, names, edition()", "a call takes the inputs of one before it"),
     ("op/repeated.py", "any(type(x) is not int for x in extents.values())", "False", "extents that are no numbers pass once 1 did"),
     ("op/steps.py", "made = kernels() if tables else planner", "made = planner", "a step takes the inputs of the one before it"),

@@ -57,6 +57,8 @@ def test_all_elements_are_computed_by_one_call():
     lengths = torch.tensor([3, 13, 7, 0, 2])
     p, causal = attndsl.compile(BY_BATCH), attndsl.compile("causal")
     assert len(flash_calls(lambda: p(*leaves, inputs={"keep": keep()}))) == 1
+    out = p(*leaves, inputs={"keep": keep()})  # with rows that see nothing
+    assert len(flash_calls(lambda: out.sum().backward())) == 1
     assert len(flash_calls(lambda: causal(*leaves, q_len=lengths, kv_len=lengths))) == 1
 
 

@@ -36,6 +36,9 @@ class Grid:
     def of(rows: IntArray) -> Grid | None:
         """Rows [items, n]; None where they are no digits."""
         first = rows[:, 0]
+        if len(rows) == 1 and (np.diff(rows[0]) == 1).all():  # most blocks that differ in size
+            length = rows.shape[1]
+            return Grid(int(first[0]), (1, length), (1, 1), 1, length, is_plain=True)
         if not np.array_equal(
             rows - first[:, None], np.broadcast_to(rows[0] - first[0], rows.shape)
         ):
@@ -115,7 +118,8 @@ BlockRows: TypeAlias = Grid | Listed
 
 def rows_of(queries: IntArray, keys: IntArray) -> list[tuple[BlockRows, BlockRows]]:
     """Rows of blocks, queries [items, n] and keys [items, m]: as they are if that is a view, or in a few parts."""
-    whole = Grid.of(queries), Grid.of(keys)
+    mine = Grid.of(queries)
+    whole = mine, mine if np.array_equal(queries, keys) else Grid.of(keys)
     if whole[0] is not None and whole[1] is not None:
         return [(whole[0], whole[1])]
     inside = np.concatenate([queries - queries[:, :1], keys - keys[:, :1]], axis=1)

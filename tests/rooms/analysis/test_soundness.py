@@ -76,7 +76,7 @@ def test_values_lie_in_their_range_and_on_its_step(expression, box):
         assert ((found - range_.low[0]) % max(step, 1) == 0).all(), ir.show(node)
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(ex.bools(3, bound=1), BOX)
 def test_quantifiers_left_open_are_sound_too(body, box):
     root = ir.exists(ir.ZERO, ir.maximum(ex.Q, ex.K), lambda j: body.node((j,)))

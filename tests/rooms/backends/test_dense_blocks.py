@@ -29,7 +29,7 @@ NEAR = [
 ]  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(st.sampled_from(NEAR), st.integers(0, 200), st.integers(-1, 1), st.sampled_from([16, 64]))
 def test_the_shape_is_that_of_the_dense_mask(body: str, length: int, more: int, side: int):
     p = attndsl.compile(f"pattern p = {body}")

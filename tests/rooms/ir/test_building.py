@@ -13,7 +13,7 @@ from tests.support import expressions as ex
 LENGTHS = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(ex.relations(), LENGTHS)
 def test_nodes_mean_what_plain_python_says(expression, lengths):
     q_len, k_len = lengths
@@ -26,7 +26,7 @@ def test_nodes_mean_what_plain_python_says(expression, lengths):
                     assert found[batch, head, q, k] == expected
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(ex.relations())
 def test_built_twice_is_one_object_with_one_text(expression):
     first, text = expression.root, ir.show(expression.root)
@@ -36,7 +36,7 @@ def test_built_twice_is_one_object_with_one_text(expression):
     assert first.digest == second.digest
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(ex.relations())
 def test_rewriting_nothing_changes_nothing(expression):
     root = expression.root
@@ -48,7 +48,7 @@ def test_rewriting_nothing_changes_nothing(expression):
     assert again is root
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(ex.relations())
 def test_negating_twice_is_nothing(expression):
     root = expression.root
@@ -58,7 +58,7 @@ def test_negating_twice_is_nothing(expression):
     assert ir.disj(root, root) is root
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(ex.relations(), st.sampled_from(list(ir.Align)))
 def test_saved_masks_come_back(expression, align):
     made = ex.mask(expression.root, align)
@@ -86,7 +86,7 @@ def test_what_is_not_a_saved_mask_is_refused(text):
         ir.load(text)
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(st.data())
 def test_damaged_files_are_read_or_refused_but_never_crash(data):
     at = data.draw(st.integers(0, len(GOOD) - 1))
@@ -133,7 +133,7 @@ JUNCTIONS = st.recursive(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(st.sampled_from([(ir.And, ir.conj), (ir.Or, ir.disj)]), st.lists(JUNCTIONS, max_size=8))
 def test_a_chain_is_what_its_links_give_one_by_one(kind, items):
     kind, join = kind

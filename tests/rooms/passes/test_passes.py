@@ -17,7 +17,7 @@ from attndsl.passes import (
 from tests.support import expressions as ex
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(ex.relations(), st.integers(1, 20), st.integers(1, 20))
 def test_every_pass_keeps_the_meaning(expression, q_len, k_len):
     made = ex.mask(expression.root)
@@ -27,7 +27,7 @@ def test_every_pass_keeps_the_meaning(expression, q_len, k_len):
         assert np.array_equal(ex.dense(after, q_len, k_len, heads=2), truth), name
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(ex.relations(), st.integers(0, 1), st.integers(0, 2))
 def test_binding_is_the_same_relation_at_that_head(expression, batch, head):
     root = expression.root

@@ -75,7 +75,7 @@ def check(schedule: Schedule, dense: np.ndarray) -> None:
             assert not (mask & ~box).any(), "bits outside the lengths are 0"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(
     st.sampled_from(PROGRAMS),
     st.integers(0, 130),
@@ -179,7 +179,7 @@ def test_dense_rows_are_held_as_runs_in_both_directions(text):
     assert found.full.nnz == found.transpose.full.nnz
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.integers(1, 9), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_runs_are_the_cells_they_came_from(n_rows, n_columns, random):
     """In any order, of any lengths, as long as they are apart."""

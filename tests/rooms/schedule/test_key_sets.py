@@ -49,7 +49,7 @@ def test_what_is_solved_is_what_trying_gives(text: str):
         check(program.key_sets(call), program.dense(call))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(
     st.sampled_from(PROGRAMS + SOLVED), st.integers(0, 16), st.integers(0, 130), st.integers(1, 3)
 )
@@ -59,7 +59,7 @@ def test_every_key_and_no_other(text: str, q_len: int, k_len: int, heads: int):
     check(program.key_sets(call), program.dense(call))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(programs(depth=3))
 def test_random_programs(program: Random):
     try:

@@ -143,7 +143,7 @@ LENGTH = st.integers(1, 70)
 TILE = st.sampled_from([(4, 4), (8, 16), (16, 8)])
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(ex.relations(), LENGTH, LENGTH, TILE, st.sampled_from(FLAT), st.sampled_from(FLAT))
 def test_random_relations_in_random_layouts(expression, q_len, k_len, tile, of_queries, of_keys):
     mask = ex.mask(expression.root)
@@ -152,7 +152,7 @@ def test_random_relations_in_random_layouts(expression, q_len, k_len, tile, of_q
     check(plan(normalise(mask), call, tile, layouts), ex.dense(mask, q_len, k_len, 2))
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(ex.relations(), LENGTH, LENGTH, st.sampled_from(FLAT), st.sampled_from(FLAT))
 def test_random_relations_told_apart_by_pieces_and_evaluated_a_few_at_a_time(
     expression, q_len, k_len, of_queries, of_keys

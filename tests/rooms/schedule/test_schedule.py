@@ -40,7 +40,7 @@ def check(schedule, dense):
         assert np.array_equal(back.transpose.mask_ids, found.mask_ids)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(ex.relations(), LENGTH, LENGTH, TILE, st.integers(1, 3), st.sampled_from(list(ir.Align)))
 def test_random_relations(expression, q_len, k_len, tile, heads, align):
     mask = ex.mask(expression.root, align)

@@ -55,7 +55,7 @@ def whole_of(
     return p._program.whole(call), p.mask(q_len, k_len, heads=heads, **given).numpy()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(
     st.sampled_from(BLOCKS + OTHERS), st.sampled_from([8, 12, 20, 33]), st.integers(2, 9),
     st.integers(0, 130), st.integers(0, 130), st.booleans(),

@@ -62,8 +62,8 @@ class ListsSumKeysCall(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Items:
-    """The items of a pass, what judges pairs, strides, lengths and widths."""
+class Strides:
+    """Strides of q, k and v by batch element, head, token and width."""
 
     qb: int
     qh: int
@@ -77,6 +77,12 @@ class _Items:
     vh: int
     vs: int
     vd: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Items(Strides):
+    """The items of a pass, what judges pairs, strides, lengths and widths."""
+
     items: Tensor
     plan_of: Tensor
     order: Tensor

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from attndsl.backends.arguments import Function
+from attndsl.backends.list_arguments import Strides
 
 
 class StickForwardCall(NamedTuple):
@@ -68,21 +69,9 @@ class StickBackwardKeysCall(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Tiles:
+class _Tiles(Strides):
     """The tiles of a pass in the order of those who own the results, strides, lengths and widths."""
 
-    qb: int
-    qh: int
-    qs: int
-    qd: int
-    kb: int
-    kh: int
-    ks: int
-    kd: int
-    vb: int
-    vh: int
-    vs: int
-    vd: int
     tiles: Tensor
     stretches: Tensor
     plan_of: Tensor

@@ -25,7 +25,7 @@ SHARE: Final = "share"
 SCALE: Final = "scale"
 DIAGONALS: Final = "diagonals"
 QUERIES: Final = ("queries", DIAGONALS)
-"""What folds go over in which `q` is each query of a unit."""
+"""Folds in which `q` is each query of a unit."""
 KEYS: Final = "keys"
 """Single keys, where units are named."""
 ALL: Final = "all"

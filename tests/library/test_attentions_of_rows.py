@@ -409,7 +409,7 @@ POSITIVE = {"weight", "memory_q", "memory_k"}
 FLAT = {"lrgt", "mcanet", "npt", "ttvsr"}
 """Entries on grids whose attention is of tokens in a line."""
 APART = {"cca", "vwformer"}
-"""Those with other keys than their entry, held by loops of their own below."""
+"""Attentions with other keys than their entry; loops of their own, below, hold them."""
 
 
 def call_of(entry: str, formula: Formula) -> tuple[At, dict[str, Any]]:
